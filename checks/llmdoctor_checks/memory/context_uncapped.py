@@ -1,0 +1,125 @@
+"""A long-context model whose context nothing caps."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    setting_evidence,
+)
+from kubectl_llmdoctor.catalog.models import native_context
+
+#: A native context from this length on is long: its cache outweighs that of a usual chat many times.
+_LONG_TOKENS = 32768
+
+#: vLLM when the cache cannot hold one request of the maximum length, with its own estimate from 0.8.5 on.
+_TOO_LONG = re.compile(r"max seq len \((?P<asked>\d+)\)")
+_ESTIMATE = re.compile(r"estimated maximum model length is (?P<fits>\d+)|stored in KV cache \((?P<stored>\d+)\)")
+_USING = re.compile(r"Using max model len (?P<tokens>\d+)")
+
+_FLAGS = {
+    "vllm": "--max-model-len",
+    "sglang": "--context-length",
+    "tgi": "--max-total-tokens",
+    "lmdeploy": "--session-len",
+}
+
+
+@check("context-uncapped", since="0.1", severity="critical")
+def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """Nothing caps the context length of a long-context model.
+
+    Without a cap the engine takes the model's own maximum, often 131072 tokens or more, and must be able to hold one
+    such request in its KV cache. vLLM refuses to start when it cannot («To serve at least one request with the
+    model's max seq len …»). Where it starts, a few long prompts fill the cache and all others wait; a server that
+    started does not run out of GPU memory for a long prompt, since the cache is reserved in advance.
+
+    ## Fix
+
+    Cap the context at what clients need and the cache can hold several times:
+
+        --max-model-len 32768        (vLLM; SGLang --context-length, Text Generation Inference MAX_TOTAL_TOKENS)
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
+    """
+    if engine.name not in _FLAGS or engine.explicit("max_model_len"):
+        return
+    container = engine.container
+    capped = "no " + _FLAGS[engine.name]
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    refused = _refusal(logs, container.name) if logs and crashed and engine.found.argv_known else None
+    if refused:
+        line, asked, fits = refused
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"Nothing caps the context, so the model's own {asked} tokens apply, more than the KV cache can hold"
+            + (f": {fits} fit." if fits else "."),
+            evidence=(log_evidence(line), pod_evidence(container, "args", capped)),
+            explains=("kv-cache-below-max-len", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            fixes=_fixes(engine, fits),
+            order=float(line.number),
+            pods=(pod.name,),
+        )
+        return
+    model = engine.explicit("model")
+    native, evidence = _native(engine, logs)
+    if native is None or native < _LONG_TOKENS or evidence is None:
+        return
+    yield Finding(
+        role="note",
+        severity="info",
+        confidence="certain",
+        summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
+        evidence=(evidence, pod_evidence(container, "args", capped)),
+        fixes=_fixes(engine, None),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:
+    """The line by which vLLM refuses, the length asked for, and the length that fits."""
+    for log in logs.of(container):
+        for line in log.find("max seq len ("):
+            asked = _TOO_LONG.search(line.text)
+            if asked and ("KV cache is needed" in line.text or "stored in KV cache" in line.text):
+                estimate = _ESTIMATE.search(line.text)
+                fits = int(estimate["fits"] or estimate["stored"]) if estimate else None
+                return line, int(asked["asked"]), fits
+    return None
+
+
+def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | None]:
+    """The model's own maximum: as the engine says it, else from the table of models."""
+    for log in logs.of(engine.container.name) if logs else ():
+        for line in log.find("Using max model len"):
+            found = _USING.search(line.text)
+            if found:
+                return int(found["tokens"]), log_evidence(line)
+    model = engine.explicit("model")
+    if model is None or not isinstance(model.value, str):
+        return None, None
+    return native_context(model.value), setting_evidence(engine.container, model)
+
+
+def _fixes(engine: Engine, fits: int | None) -> tuple[Fix, ...]:
+    flag = _FLAGS[engine.name]
+    if engine.name == "tgi":
+        return (fixes.advice(f"Cap the context with MAX_TOTAL_TOKENS in {fixes.edited(engine.pod)}"),)
+    tokens = fits // 16 * 16 if fits and fits >= 1024 else 32768
+    summary = (
+        f"Cap the context at what fits: {tokens} tokens" if fits else f"Cap the context, for example at {tokens} tokens"
+    )
+    return (fixes.set_flag(engine, "max_model_len", flag, str(tokens), summary),)

@@ -1,0 +1,98 @@
+"""A share of GPU memory that leaves too little for the rest."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    phase_of,
+    setting_evidence,
+)
+
+#: From here on less than 4 GiB of an 80 GiB card are left for CUDA graphs, NCCL and the context.
+_HIGH = 0.95
+#: From here on it cannot be meant: less than 2 % is left.
+_EXTREME = 0.98
+
+_OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@check("gpu-memory-utilization-high", since="0.1")
+def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """The engine reserves so much GPU memory that the rest does not fit.
+
+    vLLM reserves `--gpu-memory-utilization` of the whole card for weights, activations and KV cache. What is outside
+    that budget (up to 0.19 the CUDA graphs, NCCL buffers, the CUDA context, other processes) must fit into what is
+    left. A value near 1 then ends in «CUDA out of memory» while graphs are captured or under load. It never ends in
+    OOMKilled: that is host memory. SGLang's `--mem-fraction-static` covers weights and cache only, so it needs more
+    room than vLLM's.
+
+    ## Fix
+
+    Go back to the default (0.9; 0.92 from vLLM 0.20 on), or lower in steps of 0.02 until graphs are captured.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
+    """
+    setting = engine.explicit("gpu_memory_utilization")
+    if engine.name not in ("vllm", "sglang") or setting is None or not isinstance(setting.value, int | float):
+        return
+    share = float(setting.value)
+    if not _HIGH <= share <= 1:
+        return
+    container = engine.container
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    failed = _out_of_memory(logs, container.name) if logs and crashed else None
+    if failed:
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
+            evidence=(log_evidence(failed), setting_evidence(container, setting)),
+            explains=(
+                "cuda-oom-profile",
+                "cuda-oom-runtime",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=_fixes(engine, setting.flag),
+            order=float(failed.number),
+            pods=(pod.name,),
+        )
+    elif not (pod.exists and pod.ready):
+        yield Finding(
+            role="risk" if share >= _EXTREME else "note",
+            severity="warning" if share >= _EXTREME else "info",
+            confidence="likely",
+            summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for CUDA graphs, NCCL and the CUDA context.",
+            evidence=(setting_evidence(container, setting),),
+            fixes=_fixes(engine, setting.flag),
+            pods=(pod.name,) if pod.exists else (),
+        )
+
+
+def _out_of_memory(logs: Logs, container: str) -> Line | None:
+    """The first line that says so, when the weights were loaded before."""
+    for log in logs.of(container):
+        phase = phase_of(log)
+        if phase is None or phase.name in ("downloading the model", "loading weights"):
+            continue
+        lines = [line for text in _OUT_OF_MEMORY for line in log.find(text)]
+        if lines:
+            return min(lines, key=lambda line: line.number)
+    return None
+
+
+def _fixes(engine: Engine, flag: str) -> tuple[Fix, ...]:
+    value = "0.85" if engine.name == "sglang" else "0.90"
+    return (fixes.set_flag(engine, "gpu_memory_utilization", flag, value, f"Lower it to {value}"),)

@@ -1,0 +1,130 @@
+"""A container that hit its own memory limit."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    GIB,
+    MIB,
+    Container,
+    Ending,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Phase,
+    Pod,
+    Subject,
+    check,
+    count_of,
+    endings,
+    fixes,
+    log_evidence,
+    log_of,
+    phase_of,
+    pod_evidence,
+    say_bytes,
+    say_seconds,
+)
+
+
+@check("oomkilled-host", since="0.1")
+def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
+    """The container hit its own limit of host memory.
+
+    The kernel killed a process because the container's memory cgroup was full: host memory (RAM), not GPU memory.
+    Lack of GPU memory ends a process with a CUDA error and never with OOMKilled, so `--gpu-memory-utilization` does
+    not help here.
+
+    While weights load, the usual users of host memory are the loader (whole shards with `.bin` files or eager
+    loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
+    per worker. While serving it grows with multimodal caches, KV offload and long queues. Memory-backed volumes such
+    as /dev/shm count against the same limit: see `oomkilled-shm`.
+
+    ## Fix
+
+    Raise `resources.limits.memory` (and the request with it), or take away what uses it:
+
+        kubectl -n NAMESPACE set resources deployment/NAME -c CONTAINER --limits=memory=64Gi --requests=memory=64Gi
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+    - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
+    """
+    for ending in endings(pod):
+        limit = ending.container.limit("memory") or pod.memory_limit
+        if not ending.oom_killed or limit is None:
+            continue
+        log = log_of(ending, logs) if logs else None
+        phase = phase_of(log)
+        engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+        yield Finding(
+            role="cause",
+            confidence="likely" if _shared(ending.container, limit) else "certain",
+            summary=_summary(ending, limit, phase, engine),
+            evidence=tuple(_evidence(ending, limit, phase)),
+            explains=(
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+                "worker-lost",
+                "storage-initializer-failed",
+            ),
+            fixes=tuple(_fixes(ending, limit)),
+            pods=(pod.name,),
+        )
+
+
+def _shared(container: Container, limit: int) -> bool:
+    """Whether a memory-backed volume may hold half of the limit, so that the volume may be what filled it."""
+    shm = container.shm
+    return shm.source == "memory-volume" and (shm.size_bytes is None or shm.size_bytes * 2 >= limit)
+
+
+def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | None) -> str:
+    container = ending.container
+    text = f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}"
+    if ending.seconds is not None:
+        text += f", {say_seconds(ending.seconds)} after its start"
+    if phase and phase.name != "serving":
+        text += f", while {phase.name}"
+    elif phase:
+        text += ", while serving"
+    if container.restarts > 1:
+        text += f" ({count_of(container.restarts, 'restart')})"
+    text += "."
+    for name, words in (("swap_space", "of swap space"), ("cpu_offload_gb", "of CPU offload")):
+        setting = engine.explicit(name) if engine else None
+        workers = engine.workers if engine else None
+        if setting and isinstance(setting.value, int | float) and setting.value and workers:
+            text += f" {setting.text} takes {setting.value * workers:g} GiB {words} ({setting.value:g} x {workers})."
+    return text
+
+
+def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evidence]:
+    container = ending.container
+    yield pod_evidence(container.pod, ending.path, ending.text)
+    own = container.spec.resources.limits.get("memory")
+    if own is not None:
+        yield pod_evidence(container, "resources.limits.memory", str(own))
+    else:
+        yield pod_evidence(container.pod, "resources.limits.memory", say_bytes(limit))
+    if phase:
+        yield log_evidence(phase.line)
+
+
+def _fixes(ending: Ending, limit: int) -> Iterator[Fix]:
+    container = ending.container
+    if container.name == "storage-initializer":
+        summary = "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi)"
+        yield fixes.advice(summary, owner="platform")
+        return
+    larger = _double(limit)
+    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {larger}"
+    yield fixes.set_resource(container, "limits", "memory", larger, summary)
+
+
+def _double(limit: int) -> str:
+    return f"{limit * 2 // GIB}Gi" if limit >= GIB else f"{max(limit * 2 // MIB, 256)}Mi"

@@ -1,0 +1,136 @@
+"""Memory-backed volumes that count against the memory limit."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    check,
+    endings,
+    fixes,
+    pod_evidence,
+    say_bytes,
+    units,
+)
+
+#: `Memory cgroup out of memory: Killed process 1234 (python3) …, anon-rss:812kB, file-rss:0kB, shmem-rss:31457280kB, …`
+_KILLED = re.compile(r"Killed process \d+ \((?P<name>[^)]*)\).*?anon-rss:(?P<anon>\d+)kB.*?shmem-rss:(?P<shmem>\d+)kB")
+
+
+@check("oomkilled-shm", since="0.1")
+def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
+    """A memory-backed volume filled the container's memory limit.
+
+    Files in an emptyDir with `medium: Memory` (usually /dev/shm) are charged to the container that wrote them, stay
+    charged when that process ends, and outlive a restart of the container. A `sizeLimit` above the memory limit is
+    cut to it without a word, and without a `sizeLimit` the volume may fill the whole limit. The kernel then kills the
+    container although its processes use little.
+
+    ## Fix
+
+    Give the volume a `sizeLimit` that the limit can spare, and raise the limit by that much:
+
+        volumes: [{name: dshm, emptyDir: {medium: Memory, sizeLimit: 8Gi}}]
+
+    Left-over files are removed by deleting the pod, not by restarting the container.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
+    """
+    for ending in endings(pod):
+        container = ending.container
+        limit = container.limit("memory") or pod.memory_limit
+        if not ending.oom_killed or limit is None:
+            continue
+        volumes = list(_memory_volumes(container))
+        used = _used(container)
+        killed = _kernel_line(pod, volumes)
+        evidence = [pod_evidence(pod, ending.path, ending.text)]
+        evidence += [pod_evidence(pod, f"volumes[{name}].emptyDir", text) for name, text, _ in volumes]
+        if killed:
+            text, shmem, anon = killed
+            summary = f"{say_bytes(shmem)} of the limit of {say_bytes(limit)} were shared memory, {say_bytes(anon)} were the process."
+            node = pod.spec.node_name
+            evidence.append(Evidence(source="kernel-log", ref=f"Node/{node}", text=text))
+        elif used and used[0] * 2 >= limit:
+            summary = f"{say_bytes(used[0])} lie in /dev/shm of {container.name}, of a limit of {say_bytes(limit)}."
+            evidence.append(used[1])
+        else:
+            whole = [size for _, _, size in volumes if size is None or size * 2 >= limit]
+            if not whole:
+                continue
+            largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])
+            yield Finding(
+                role="cause",
+                confidence="possible",
+                summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
+                evidence=tuple(evidence),
+                explains=("crash-loop", "not-ready"),
+                pods=(pod.name,),
+            )
+            continue
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
+            evidence=tuple(evidence),
+            explains=("oomkilled-host", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            fixes=tuple(_fixes(container, volumes)),
+            pods=(pod.name,),
+        )
+
+
+def _memory_volumes(container: Container) -> Iterator[tuple[str, str, int | None]]:
+    """Memory-backed volumes that the container mounts: name, what the spec says, size in bytes."""
+    for mount in container.spec.volume_mounts:
+        volume = container.pod.volume(mount.name)
+        if volume and volume.empty_dir and volume.empty_dir.medium == "Memory":
+            size = volume.empty_dir.size_limit
+            yield volume.name, f"medium: Memory, sizeLimit: {size if size is not None else 'none'}", units(size)
+
+
+def _kernel_line(pod: Pod, volumes: list[tuple[str, str, int | None]]) -> tuple[str, int, int] | None:
+    """The kernel's line about a process of this pod whose shared memory outweighs its own: text, shared, own bytes."""
+    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
+    uid = pod.obj.metadata.uid
+    if node is None or not volumes or not uid:
+        return None
+    ours = False
+    for line in node.kernel_log.splitlines():
+        if "oom_memcg=" in line or "task_memcg=" in line:
+            ours = uid in line or uid.replace("-", "_") in line
+        found = _KILLED.search(line)
+        if found and ours and int(found["shmem"]) > int(found["anon"]):
+            return line.strip(), int(found["shmem"]) * 1024, int(found["anon"]) * 1024
+    return None
+
+
+def _used(container: Container) -> tuple[int, Evidence] | None:
+    """What the node agent saw in /dev/shm."""
+    pod = container.pod
+    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
+    listed = node.agent.get("containers") if node and node.agent else None
+    for seen in listed if isinstance(listed, list) else []:
+        if not isinstance(seen, dict):
+            continue
+        if (seen.get("pod"), seen.get("container")) == (pod.name, container.name):
+            shm = seen.get("shm")
+            used = shm.get("usedBytes") if isinstance(shm, dict) else None
+            if isinstance(used, int):
+                text = f"shm.usedBytes: {used}"
+                return used, Evidence(source="agent", ref=f"{pod.name}/{container.name}", text=text)
+    return None
+
+
+def _fixes(container: Container, volumes: list[tuple[str, str, int | None]]) -> Iterator[Fix]:
+    names = ", ".join(name for name, _, _ in volumes) or "the volume"
+    yield fixes.advice(
+        f"Give {names} a sizeLimit well below the memory limit in {fixes.edited(container.pod)}, or raise the limit by its size; "
+        f"then delete the pod, which empties the volume",
+        f"kubectl -n {container.pod.namespace} delete pod {container.pod.name}",
+    )

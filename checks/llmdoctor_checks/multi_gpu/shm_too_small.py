@@ -1,0 +1,104 @@
+"""/dev/shm that cannot hold what several workers exchange."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    MIB,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Pod,
+    check,
+    endings,
+    fixes,
+    pod_evidence,
+    say_bytes,
+    setting_evidence,
+)
+
+#: Operators that mount /dev/shm themselves when they make the pod, by their label on it or kind of its owner.
+_BRING_SHM = ("ray.io/cluster", "nvidia.com/dynamo-graph-deployment-name")
+_BRING_KINDS = ("RayCluster", "RayService", "RayJob", "LLMInferenceService", "DynamoGraphDeployment", "NIMService")
+
+#: vLLM's scheduler broadcast (10 x 16 MiB) and one response queue (10 x 24 MiB) per worker, sparse files.
+_VLLM_RING_BYTES = 160 * MIB
+_VLLM_WORKER_BYTES = 240 * MIB
+
+
+@check("shm-too-small", since="0.1", severity="critical")
+def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """/dev/shm is too small for the workers of one replica.
+
+    The processes of a multi-GPU server exchange data through /dev/shm, which is 64 MiB in a container unless
+    something is mounted there. NCCL takes 9.2 MiB per connection and channel where the GPUs cannot reach each other
+    directly and fails with «No space left on device» or «Error while creating shared memory segment»; vLLM, PyTorch
+    and SGLang make sparse files there and die by SIGBUS (exit code 135, «Bus error») when a page does not fit, at the
+    start or under load.
+
+    ## Fix
+
+    Mount a memory-backed volume at /dev/shm. It counts against the container's memory limit, so raise that by its size.
+
+        volumes: [{name: dshm, emptyDir: {medium: Memory, sizeLimit: 8Gi}}]
+        volumeMounts: [{name: dshm, mountPath: /dev/shm}]
+
+    `hostIPC: true` works too, shares the node's segments with the pod, and is refused by Pod Security `baseline`.
+
+    ## References
+
+    - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory
+    - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
+    """
+    container, workers = engine.container, engine.workers or 1
+    shm = container.shm
+    killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS"]
+    small = shm.source == "default" or (shm.source == "memory-volume" and (shm.size_bytes or 2**60) < 512 * MIB)
+    if killed and small:
+        size = say_bytes(shm.size_bytes or 0)
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{engine.label} died by SIGBUS (exit code 135), and /dev/shm holds only {size}.",
+            evidence=(pod_evidence(pod, killed[0].path, killed[0].text), *_spec(container, engine)),
+            explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
+            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+            pods=(pod.name,),
+        )
+    elif shm.source == "default" and workers > 1 and container.gpus > 1 and not _brought(pod):
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=_risk(engine, workers),
+            evidence=_spec(container, engine),
+            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+
+
+def _risk(engine: Engine, workers: int) -> str:
+    text = f"{workers} workers of {engine.label} share a /dev/shm of 64 MiB, the default."
+    if engine.name == "vllm":
+        need = _VLLM_RING_BYTES + workers * _VLLM_WORKER_BYTES
+        return f"{text} Its message queues alone are files of {say_bytes(need)} there; a page that does not fit kills by SIGBUS."
+    return f"{text} Where the GPUs have no peer access, NCCL needs 9.2 MiB there per connection and channel."
+
+
+def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:
+    found = []
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        setting = engine.explicit(name)
+        if setting:
+            found.append(setting_evidence(container, setting))
+    text = "nothing at /dev/shm" if container.shm.source == "default" else f"/dev/shm from {container.shm.volume}"
+    found.append(pod_evidence(container, "volumeMounts", text))
+    return tuple(found)
+
+
+def _brought(pod: Pod) -> bool:
+    """Whether an operator mounts /dev/shm when it makes the pod; in a pod that exists it would be there already."""
+    if pod.exists:
+        return False
+    kind = pod.template_of.kind if pod.template_of else ""
+    return kind in _BRING_KINDS or any(label in pod.obj.metadata.labels for label in _BRING_SHM)

@@ -1,0 +1,97 @@
+"""Arguments that the engine's own parser refuses."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Problem,
+    check,
+    endings,
+    fixes,
+    pod_evidence,
+)
+
+#: Kinds of problems at which the engine ends; the others are only remarkable.
+_FATAL = frozenset(
+    {"unknown-flag", "removed-flag", "missing-value", "bad-value", "glued", "duplicate-serve", "conflict"}
+)
+
+
+@check("engine-args-invalid", since="0.1")
+def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """The engine refuses its arguments.
+
+    An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
+    stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
+    where a configuration class refuses the value) within seconds, before it loads anything.
+
+    ## Fix
+
+    Correct the argument that the message names. Each list element of `args` is one word: `--flag=value`, or the flag
+    and its value as two elements. `--help` of the very image tells what it knows:
+
+        kubectl run args --rm -it --restart=Never --image=IMAGE -- --help
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/engine_args/
+    - https://docs.sglang.ai/advanced_features/server_arguments.html
+    """
+    fatal = [p for p in engine.problems if p.kind in _FATAL]
+    if not fatal:
+        return
+    container = engine.container
+    ended = [e for e in endings(pod) if e.container is container]
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if crashed and (not ended or ended[0].code in (1, 2)):
+        quick = ended and ended[0].code == 2
+        sure = [p for p in fatal if p.certain]
+        shown = sure or fatal
+        yield Finding(
+            role="cause",
+            confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
+            summary=f"{engine.label} does not accept its arguments: {_list(shown)}.",
+            evidence=(
+                *(_evidence(pod, p) for p in shown),
+                *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
+            ),
+            explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            fixes=tuple(_fixes(engine, shown)),
+            pods=(pod.name,),
+        )
+    elif not pod.exists and (sure := [p for p in fatal if p.certain]):
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="certain",
+            summary=f"{engine.label} will not accept its arguments: {_list(sure)}.",
+            evidence=tuple(_evidence(pod, p) for p in sure),
+            fixes=tuple(_fixes(engine, sure)),
+        )
+
+
+def _list(problems: list[Problem]) -> str:
+    return "; ".join(p.detail.rstrip(".") for p in problems[:3])
+
+
+def _evidence(pod: Pod, problem: Problem) -> Evidence:
+    origin = pod.template_of.origin if pod.template_of else None
+    if origin and not pod.exists:
+        return Evidence(source="manifest", ref=problem.path, text=problem.text, file=origin.file, line=origin.line)
+    return Evidence(source="pod", ref=problem.path, text=problem.text)
+
+
+def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
+    where = fixes.edited(engine.pod)
+    for problem in problems[:2]:
+        if problem.kind == "duplicate-serve":
+            yield fixes.advice(f"Remove `serve` from args in {where}: the image's entrypoint is the server already")
+        elif problem.kind == "glued":
+            flag, _, value = problem.text.strip().partition(" ")
+            yield fixes.advice(f"Write it as {flag}={value.strip()} in {where}, or as two list elements")
+        else:
+            yield fixes.advice(f"Correct or remove {problem.flag or problem.text} in {where}: {problem.detail}")

@@ -1,0 +1,116 @@
+"""Parallel sizes that do not fit the GPUs of the pod."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    check,
+    count_of,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+)
+
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+#: Labels of pods whose workers spread over several pods.
+_GROUPED = (
+    "leaderworkerset.sigs.k8s.io/name",
+    "ray.io/cluster",
+    "ray.io/node-type",
+    "nvidia.com/dynamo-graph-deployment-name",
+)
+_GROUPED_KINDS = frozenset(
+    {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
+)
+
+
+@check("gpu-count-mismatch", since="0.1")
+def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding | Abstain]:
+    """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
+
+    An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
+    container the start fails («World size is larger than the number of available GPUs», «invalid device ordinal»);
+    with more, the rest stands idle while it stays reserved.
+
+    Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.
+
+    ## Fix
+
+    Request as many GPUs as there are workers, or set `--tensor-parallel-size` to the GPUs of the pod. A whole replica
+    on one node is fastest with tensor parallel size = GPUs of that node.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
+    """
+    container, workers = engine.container, engine.workers
+    explicit = [s for name in _SIZES if (s := engine.explicit(name))]
+    if not explicit and (workers or 1) == 1:
+        return
+    if workers is None:
+        yield Abstain(reason="the parallel sizes are not known")
+        return
+    if _grouped(pod, engine, subject):
+        return
+    gpus = container.gpus
+    visible = container.env.get("CUDA_VISIBLE_DEVICES")
+    if visible and visible.value and gpus:
+        gpus = min(gpus, len([d for d in visible.value.split(",") if d.strip()]))
+    if not gpus or gpus >= workers:
+        return
+    product = " x ".join(str(s.value) for s in explicit)
+    failing = any(t.container is container for t in pod.troubles)
+    if pod.exists and not failing:
+        return
+    resource = next(iter(container.accelerators))
+    yield Finding(
+        role="cause" if failing else "risk",
+        severity=None if failing else "warning",
+        confidence="likely" if failing else "certain",
+        summary=f"{engine.label} starts {count_of(workers, 'worker')} ({product}); container {container.name} has "
+        f"{count_of(gpus, 'GPU')}.",
+        evidence=tuple(_evidence(engine)),
+        explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
+        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
+    """Whether the workers may stand in other pods too, so that this pod's GPUs alone prove nothing."""
+    labels = pod.obj.metadata.labels
+    if any(label in labels for label in _GROUPED) or len(subject.pods) > 1:
+        return True
+    kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}
+    if kinds & _GROUPED_KINDS or any(c.name.startswith("ray") for c in pod.containers):
+        return True
+    nodes = engine.value("nnodes", 1)
+    if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):
+        return True
+    return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
+
+
+def _evidence(engine: Engine) -> Iterator[Evidence]:
+    container = engine.container
+    for name in _SIZES:
+        setting = engine.explicit(name)
+        if setting:
+            yield setting_evidence(container, setting)
+    for resource, count in container.accelerators.items():
+        yield pod_evidence(container, f"resources.limits[{resource}]", str(count))
+
+
+def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -> Iterator[Fix]:
+    container = engine.container
+    summary = f"Request {count_of(workers, 'GPU')} for {container.name}"
+    yield fixes.set_resource(container, "limits", resource, str(workers), summary)
+    if sizes == 1 and engine.explicit("tensor_parallel_size"):
+        summary = f"Use the {count_of(gpus, 'GPU')} that are there, if the model fits"
+        yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(gpus), summary)

@@ -1,0 +1,163 @@
+"""A probe or Service that asks another port than the one the engine listens on."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Setting,
+    check,
+    fixes,
+    k8s,
+    pod_evidence,
+    setting_evidence,
+)
+
+
+@check("port-mismatch", since="0.1")
+def port_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding | Abstain]:
+    """A probe or Service asks a port on which the engine does not listen.
+
+    The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
+    one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
+    healthy server. A Service with a wrong `targetPort` refuses every connection while the pod looks fine.
+
+    ## Fix
+
+    Make the probe's port, the Service's `targetPort` and the engine's `--port` the same; a named port avoids the
+    mistake.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    """
+    port = engine.get("port")
+    if port is None or not isinstance(port.value, int):
+        return
+    container = engine.container
+    for kind, probe in _probes(container):
+        asked = _port(container, probe)
+        if asked is None or asked == port.value:
+            continue
+        other = _listener(container, asked)
+        failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+        if pod.exists and not failing:
+            continue  # it is ready: something answers there
+        if other and not pod.exists:
+            continue
+        tail = f", where container {other} listens" if other else ""
+        yield Finding(
+            role="cause" if failing else "risk",
+            severity=None if failing else "warning",
+            confidence="certain" if port.source == "flag" and not other else "likely",
+            summary=f"The {_said(kind)} of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
+            evidence=(
+                pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),
+                _port_evidence(container, port),
+            ),
+            explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
+            fixes=(_fix(container, kind, probe, port.value),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
+    yield from _services(pod, container, engine, port, cluster)
+
+
+def _services(pod: Pod, container: Container, engine: Engine, port: Setting, cluster: Cluster) -> Iterator[Finding]:
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    for service in cluster.all(k8s.Service, "Service", pod.namespace):
+        selector = {key: str(value) for key, value in service.spec.selector.items()}
+        if not selector or any(labels.get(key) != value for key, value in selector.items()):
+            continue
+        targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
+        numbers = {number for number in targets.values() if number is not None}
+        if not numbers or len(numbers) != len(targets) or port.value in numbers:
+            continue
+        if any(_listener(container, number) for number in numbers):
+            continue
+        wrong = ", ".join(str(n) for n in sorted(numbers))
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
+            evidence=(
+                Evidence(
+                    source="workload", ref=f"Service/{service.metadata.name} spec.ports", text=f"targetPort: {wrong}"
+                ),
+                _port_evidence(container, port),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Set targetPort to {port.value} in Service/{service.metadata.name}",
+                    f"kubectl -n {pod.namespace} patch service/{service.metadata.name} --type=json -p "
+                    f'\'[{{"op": "replace", "path": "/spec/ports/0/targetPort", "value": {port.value}}}]\'',
+                ),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+
+
+def _target(pod: Pod, port: k8s.ServicePort) -> int | None:
+    """The number that a Service port leads to in the pod."""
+    target = port.target_port or port.port
+    if isinstance(target, int):
+        return target
+    if target.isdigit():
+        return int(target)
+    return next((p.container_port for c in pod.containers for p in c.spec.ports if p.name == target), None)
+
+
+def _probes(container: Container) -> Iterator[tuple[str, k8s.Probe]]:
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = {
+            "startupProbe": container.spec.startup_probe,
+            "livenessProbe": container.spec.liveness_probe,
+            "readinessProbe": container.spec.readiness_probe,
+        }[kind]
+        if probe:
+            yield kind, probe
+
+
+def _port(container: Container, probe: k8s.Probe) -> int | None:
+    action = probe.http_get or probe.tcp_socket
+    return container.port_number(action.port) if action else None
+
+
+def _action(probe: k8s.Probe) -> str:
+    return "httpGet" if probe.http_get else "tcpSocket"
+
+
+def _written(probe: k8s.Probe) -> str:
+    action = probe.http_get or probe.tcp_socket
+    return str(action.port) if action else ""
+
+
+def _said(kind: str) -> str:
+    return kind.removesuffix("Probe") + " probe"
+
+
+def _listener(container: Container, port: int) -> str | None:
+    """Another container of the pod that declares the port."""
+    for other in container.pod.containers:
+        if other is not container and other.role != "init" and any(p.container_port == port for p in other.spec.ports):
+            return other.name
+    return None
+
+
+def _port_evidence(container: Container, port: Setting) -> Evidence:
+    if port.source == "default":
+        return pod_evidence(container, "args", f"no --port ({port.text})")
+    return setting_evidence(container, port)
+
+
+def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
+    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}"
+    operation = {"op": "replace", "path": f"{at}/{kind}/{_action(probe)}/port", "value": port}
+    return fixes.patch(container.pod, f"Let the {_said(kind)} ask port {port}", [operation])

@@ -1,0 +1,187 @@
+"""A probe that gives up before the model is loaded."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Ending,
+    Engine,
+    Event,
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Phase,
+    Pod,
+    Subject,
+    check,
+    endings,
+    event_evidence,
+    fixes,
+    k8s,
+    log_evidence,
+    log_of,
+    phase_of,
+    pod_evidence,
+    probe_kills,
+    say_seconds,
+)
+
+#: Engines that open their port only when the model is loaded, so that every earlier probe fails.
+_LATE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "triton", "nim", "lmdeploy", "huggingfaceserver"})
+
+#: No such engine loads a model in less: imports, CUDA start and graph capture alone take this long.
+_SHORTEST_START_SECONDS = 90
+
+
+@check("probe-too-short", since="0.1")
+def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """A probe gives up before the model is loaded.
+
+    vLLM, SGLang and Text Generation Inference refuse connections until the weights are loaded, graphs are captured
+    and the engine is ready: minutes for a large model, longer from a cold disk or with a download. A startup probe,
+    or a liveness probe without a startup probe before it, restarts the container when its budget (initial delay +
+    period × failures) is over; the next start begins again from nothing, for ever. vLLM then prints
+    `KeyboardInterrupt: terminated`.
+
+    ## Fix
+
+    Add a startup probe whose budget is two to three times the load time; liveness begins only after it:
+
+        startupProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10, failureThreshold: 180}
+
+    A cache on a volume shortens later starts.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    """
+    for ending in endings(pod):
+        container = ending.container
+        if container.role == "init" or ending.oom_killed or ending.code not in (0, 1, 137, 143):
+            continue
+        log = log_of(ending, logs) if logs else None
+        phase = phase_of(log)
+        if phase and phase.name == "serving":
+            continue
+        kills = list(probe_kills(pod, events, container)) if events else []
+        kind = kills[-1][0] if kills else _by_time(ending)
+        probe = _probe(container, kind)
+        if kind is None or (probe is None and not kills):
+            continue
+        if kind == "liveness" and not kills and phase is None:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="certain" if kills and phase else "likely",
+            summary=_summary(ending, kind, probe, phase),
+            evidence=tuple(_evidence(ending, kind, probe, kills, phase)),
+            explains=("crash-loop", "not-ready", "slow-load"),
+            fixes=_fixes(container, kind, probe, ending),
+            pods=(pod.name,),
+        )
+        return
+    if not pod.failing:
+        for engine in subject.engines(pod):
+            yield from _risk(pod, engine)
+
+
+def _by_time(ending: Ending) -> str | None:
+    """The probe whose budget the instance's life equals: when events have expired, this is what is left."""
+    if ending.seconds is None or ending.code not in (137, 143):
+        return None
+    container = ending.container
+    grace = container.pod.spec.termination_grace_period_seconds or 30
+    for kind, probe in (("startup", container.spec.startup_probe), ("liveness", container.spec.liveness_probe)):
+        if probe and (kind == "startup" or container.spec.startup_probe is None):
+            budget = _budget(probe)
+            if budget * 0.9 - 5 <= ending.seconds <= budget * 1.1 + grace + 15:
+                return kind
+    return None
+
+
+def _probe(container: Container, kind: str | None) -> k8s.Probe | None:
+    return container.spec.startup_probe if kind == "startup" else container.spec.liveness_probe if kind else None
+
+
+def _budget(probe: k8s.Probe) -> int:
+    """Seconds until the probe restarts the container."""
+    return probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold
+
+
+def _arithmetic(probe: k8s.Probe) -> str:
+    delay = f"{probe.initial_delay_seconds} + " if probe.initial_delay_seconds else ""
+    return f"{delay}{probe.failure_threshold} x {probe.period_seconds} s"
+
+
+def _numbers(probe: k8s.Probe) -> str:
+    return (
+        f"initialDelaySeconds: {probe.initial_delay_seconds}, periodSeconds: {probe.period_seconds}, "
+        f"failureThreshold: {probe.failure_threshold}"
+    )
+
+
+def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | None) -> str:
+    text = f"The {kind} probe restarted container {ending.container.name}"
+    if ending.seconds is not None:
+        text += f" after {say_seconds(ending.seconds)}"
+    text += f" while it was {phase.name}" if phase else " before it was ready"
+    if probe:
+        text += f"; its budget is {say_seconds(_budget(probe))} ({_arithmetic(probe)})"
+    return text + "."
+
+
+def _evidence(
+    ending: Ending, kind: str, probe: k8s.Probe | None, kills: list[tuple[str, Event]], phase: Phase | None
+) -> Iterator[Evidence]:
+    pod = ending.container.pod
+    for _, event in kills[-1:]:
+        yield event_evidence(event, pod.cluster)
+    if probe:
+        yield pod_evidence(ending.container, f"{kind}Probe", _numbers(probe))
+    yield pod_evidence(pod, ending.path, ending.text)
+    if phase:
+        yield log_evidence(phase.line)
+
+
+def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ending: Ending | None) -> tuple[Fix, ...]:
+    ran = ending.seconds if ending and ending.seconds else 0
+    budget = max(1800, int(ran * 3), _budget(probe) * 3 if probe else 0)
+    if kind == "startup" and probe:
+        failures = -(-budget // probe.period_seconds)
+        at = f"/containers/{container.index}/startupProbe/failureThreshold"
+        summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures}"
+        return (fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": failures}]),)
+    if probe is None or not (probe.http_get or probe.tcp_socket):
+        return ()
+    action: dict[str, object] = (
+        {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
+        if probe.http_get
+        else {"tcpSocket": {"port": probe.tcp_socket.port if probe.tcp_socket else ""}}
+    )
+    startup = {**action, "periodSeconds": 10, "failureThreshold": -(-budget // 10)}
+    summary = f"Add a startup probe that waits {say_seconds(budget)}; liveness begins only after it"
+    return (fixes.set_probe(container, "startupProbe", startup, summary),)
+
+
+def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A liveness probe that no start can survive."""
+    container = engine.container
+    probe = container.spec.liveness_probe
+    if engine.name not in _LATE or container.spec.startup_probe or probe is None or container.restarts:
+        return
+    if not (probe.http_get or probe.tcp_socket) or (pod.exists and pod.ready):
+        return
+    if _budget(probe) >= _SHORTEST_START_SECONDS:
+        return
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"The liveness probe of {container.name} restarts it after {say_seconds(_budget(probe))} ({_arithmetic(probe)}); "
+        f"{engine.title} answers only when the model is loaded, and there is no startup probe.",
+        evidence=(pod_evidence(container, "livenessProbe", _numbers(probe)),),
+        fixes=_fixes(container, "liveness", probe, None),
+        pods=(pod.name,) if pod.exists else (),
+    )

@@ -1,0 +1,58 @@
+"""The symptom of a container that ends again and again."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Pod, check, count_of, parse_time, pod_evidence, say_seconds
+
+
+@check("crash-loop", since="0.1")
+def crash_loop(pod: Pod) -> Iterator[Finding]:
+    """A container keeps ending.
+
+    A container of the pod ended with an error, and the kubelet restarts it with growing pauses (10 s, doubling to 5
+    min) or has given up. This is what is seen, not why: the cause stands in the log of the instance that ended
+    (`kubectl logs --previous`), in its exit code, or in what killed it.
+
+    ## Fix
+
+    Mend the cause that is named above it. Where none is named, read the whole log of the instance that ended, from its
+    beginning: the last lines are often only the consequence.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-states
+    """
+    for trouble in pod.troubles:
+        container = trouble.container
+        if trouble.kind != "crashed" or container is None:
+            continue
+        ended = container.terminated
+        summary = f"Container {container.name} ended"
+        evidence = []
+        if ended:
+            summary += f" with exit code {ended.exit_code}"
+            if ended.reason and ended.reason != "Error":
+                summary += f" ({ended.reason})"
+            start, end = parse_time(ended.started_at), parse_time(ended.finished_at)
+            if start and end and end >= start:
+                summary += f" after {say_seconds((end - start).total_seconds())}"
+            state = "state" if container.status.state.terminated else "lastState"
+            evidence.append(
+                pod_evidence(
+                    pod,
+                    f"status.containerStatuses[{container.name}].{state}.terminated",
+                    f"exitCode: {ended.exit_code}, reason: {ended.reason or 'none given'}",
+                )
+            )
+        if container.waiting:
+            waiting = container.waiting
+            evidence.append(
+                pod_evidence(
+                    pod, f"status.containerStatuses[{container.name}].state.waiting", f"reason: {waiting.reason}"
+                )
+            )
+        if container.restarts:
+            summary += f", {count_of(container.restarts, 'restart')}"
+        yield Finding(
+            role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence), pods=(pod.name,)
+        )

@@ -1,0 +1,31 @@
+"""The symptom of a pod that the kubelet gave up."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Pod, check, pod_evidence
+
+
+@check("pod-failed", since="0.1")
+def pod_failed(pod: Pod) -> Iterator[Finding]:
+    """The pod as a whole has failed.
+
+    Its phase is Failed: it was evicted, refused by the kubelet at admission, ran out of its deadline, or ended
+    without a restart. A failed pod is never started again; its owner makes a new one.
+
+    ## Fix
+
+    Mend the cause that is named above it, then delete the failed pod: `kubectl delete pod NAME`.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+    """
+    for trouble in pod.troubles:
+        if trouble.kind == "failed":
+            yield Finding(
+                role="symptom",
+                confidence="certain",
+                summary=f"{pod.name} has failed: {pod.status.reason or 'a container ended with an error'}.",
+                evidence=(pod_evidence(pod, "status", trouble.text),),
+                pods=(pod.name,),
+            )

@@ -1,0 +1,38 @@
+"""The symptom of a pod without a node."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Pending, check, pod_evidence, say_seconds
+
+
+@check("pod-pending", since="0.1")
+def pod_pending(pending: Pending) -> Iterator[Finding]:
+    """The pod waits for a node.
+
+    No node was chosen for the pod, so nothing of it runs. The scheduler's message counts reasons over all nodes; the
+    one that matters is what separates the pod from the nodes that were meant for it.
+
+    ## Fix
+
+    Mend the cause that is named above it. `kubectl describe pod` shows the scheduler's own message.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/
+    """
+    pod = pending.pod
+    trouble = next((t for t in pod.troubles if t.kind == "pending"), None)
+    now, since = pod.cluster.now, trouble.since if trouble else None
+    length = f" for {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+    condition = pod.condition("PodScheduled")
+    if condition and condition.message:
+        evidence = pod_evidence(pod, "status.conditions[PodScheduled]", f"{condition.reason}: {condition.message}")
+    else:
+        evidence = pod_evidence(pod, "status.phase", pod.status.phase or "Pending")
+    yield Finding(
+        role="symptom",
+        confidence="certain",
+        summary=f"{pod.name} waits for a node{length}.",
+        evidence=(evidence,),
+        pods=(pod.name,),
+    )

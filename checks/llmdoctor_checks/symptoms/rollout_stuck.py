@@ -1,0 +1,55 @@
+"""The symptom of a workload that cannot make or renew its pods."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Subject, Workload, check, event_evidence, workload_evidence
+
+
+@check("rollout-stuck", since="0.1")
+def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
+    """The workload does not get the pods that it wants.
+
+    No pod exists although replicas are wanted, or a rollout has passed its progress deadline.
+
+    ## Fix
+
+    Mend the cause that is named above it. Without one, look at the events of the workload and of its ReplicaSet or Job:
+    a refused pod leaves no pod, only a FailedCreate event there.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#failed-deployment
+    """
+    if subject.static:
+        return
+    evidence = [
+        workload_evidence(workload, f"status.conditions[{c.type}]", f"{c.reason}: {c.message}")
+        for c in workload.status.conditions
+        if (c.type == "Progressing" and c.status == "False") or (c.type == "ReplicaFailure" and c.status == "True")
+    ]
+    evidence += [event_evidence(e, subject.cluster) for e in subject.events.of("FailedCreate")[-1:]]
+    wanted = workload.replicas
+    if not subject.exists and wanted != 0 and workload.kind not in ("Job", "CronJob"):
+        text = f"wants {wanted} and has no pod" if wanted else "has no pod"
+        if wanted:
+            evidence.append(workload_evidence(workload, "spec.replicas", str(wanted)))
+        evidence += [
+            workload_evidence(workload, f"status.conditions[{kind}]", said)
+            for kind, said in workload.refused_conditions()
+        ]
+        if not evidence:
+            evidence.append(workload_evidence(workload, "status", "no pod of it is in the snapshot"))
+        yield Finding(
+            role="symptom",
+            confidence="certain",
+            summary=f"{workload.ref} {text}.",
+            evidence=tuple(evidence),
+        )
+    elif evidence and any(e.source == "workload" for e in evidence):
+        yield Finding(
+            role="symptom",
+            severity="warning",
+            confidence="certain",
+            summary=f"The rollout of {workload.ref} does not get ahead.",
+            evidence=tuple(evidence),
+        )

@@ -1,0 +1,157 @@
+"""What a check is: a pure function from facts to findings, with an id and a page."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Role, Severity
+
+DOCS_URL = "docs/checks/{id}.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found. The registry adds id, title and page.
+
+    `summary` states the fault with the numbers and names of this very case, no advice. `explains` names the ids of
+    findings that are only consequences of this one. `order` places the finding in time: the line number of a log, or
+    any number that grows with time; None for what was so from the start (a wrong spec).
+    """
+
+    summary: str
+    role: Role
+    confidence: Confidence = "likely"
+    severity: Severity | None = None
+    evidence: tuple[Evidence, ...] = ()
+    explains: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    order: float | None = None
+    pods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstain:
+    """A check that cannot judge, and what it lacks; shown under «not checked»."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One fact that a check asks for."""
+
+    name: str
+    fact: str
+    optional: bool
+
+
+Run = Callable[..., Iterable[Finding | Abstain]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One cause, symptom, risk or note that the program can find."""
+
+    id: str
+    title: str
+    doc: str
+    family: str
+    since: str
+    severity: Severity
+    needs: tuple[Need, ...]
+    run: Run
+    where: str
+    pack: str = ""
+    #: a signature of the same id that stands beside the function: what is computed, and what is printed
+    signature: Check | None = None
+    #: whether it was made from a YAML signature
+    lines: bool = False
+
+    def __call__(self, *facts: Any, **named: Any) -> list[Finding | Abstain]:
+        """Run it on facts; this is also its unit test."""
+        return list(self.run(*facts, **named))
+
+    @property
+    def docs(self) -> str:
+        """The page's address."""
+        return DOCS_URL.format(id=self.id)
+
+    @property
+    def parts(self) -> tuple[Check, ...]:
+        """Itself, and the signature beside it."""
+        return (self, self.signature) if self.signature else (self,)
+
+    def in_pack(self, pack: str) -> Check:
+        """The same, with the name of the pack that it came from."""
+        return replace(self, pack=pack)
+
+
+class DeclarationError(Exception):
+    """A check that is declared wrongly; the message names file and line."""
+
+
+#: The facts a check may ask for, by type name; see facts.subject.
+FACTS = frozenset(
+    {
+        "Pod",
+        "Container",
+        "Engine",
+        "Logs",
+        "Events",
+        "Node",
+        "Nodes",
+        "Workload",
+        "Subject",
+        "Cluster",
+        "Pending",
+    }
+)
+
+
+def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[Run], Check]:  # noqa: A002 # the field's term
+    """Declare a check: the annotated parameters are its needs, the docstring is its page."""
+
+    def declare(run: Run) -> Check:
+        code = run.__code__
+        path = PurePath(code.co_filename)
+        where = f"{code.co_filename}:{code.co_firstlineno}"
+        doc = inspect.cleandoc(run.__doc__ or "")
+        if not doc:
+            raise DeclarationError(f"{where}: check {id} has no docstring; it is the check's page")
+        if path.stem != id.replace("-", "_"):
+            raise DeclarationError(f"{where}: check {id} must stand in {id.replace('-', '_')}.py")
+        return Check(
+            id=id,
+            title=doc.partition("\n")[0].rstrip("."),
+            doc=doc,
+            family=path.parent.name,
+            since=since,
+            severity=severity,
+            needs=tuple(_needs(run, id, where)),
+            run=run,
+            where=where,
+        )
+
+    return declare
+
+
+def _needs(run: Run, id: str, where: str) -> Iterable[Need]:  # noqa: A002
+    try:
+        hints = typing.get_type_hints(run)
+    except NameError as error:
+        raise DeclarationError(f"{where}: check {id}: {error}") from error
+    hints.pop("return", None)
+    for name in inspect.signature(run).parameters:
+        hint = hints.get(name)
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = [o for o in options if o is not type(None)]
+        fact = getattr(kinds[0], "__name__", "") if len(kinds) == 1 else ""
+        if fact not in FACTS:
+            raise DeclarationError(f"{where}: check {id}: parameter {name} asks for {hint}, which is no fact")
+        yield Need(name=name, fact=fact, optional=len(options) > len(kinds))

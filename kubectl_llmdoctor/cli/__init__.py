@@ -1,0 +1,84 @@
+"""The command line: one file per command, loaded when it is called; sets the exit code and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from kubectl_llmdoctor import __version__
+from kubectl_llmdoctor.errors import LlmdoctorError
+
+#: Commands in the order of the help text, each with its line there; the module is cli.<name>.
+COMMANDS = {
+    "diagnose": "Explain why LLM-serving pods are Pending, crashing, out of memory or slow.",
+    "snapshot": "Save what a diagnosis would read to one file.",
+    "explain": "Show the page of a check, or list all checks.",
+    "access": "Show what you may read, and what is lost without the rest.",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"kubectl_llmdoctor.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="kubectl-llmdoctor %(version)s")
+def cli() -> None:
+    """Explain why a private LLM-serving pod is failing, slow, or about to be.
+
+    Deterministic rules over pod specs, logs, events and nodes; nothing leaves the cluster and nothing is changed in it.
+    Works offline on a saved snapshot, a manifest or a log: diagnose --from FILE, diagnose --logs FILE.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the program and exit: 0 fine, 1 findings, 2 wrong usage, 3 could not look."""
+    try:
+        code = cli.main(args=argv, prog_name=_program(), standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        code = _fail(f"{error.format_message()}{hint}", 2)
+    except LlmdoctorError as error:
+        code = _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 # or the interpreter complains at exit
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:  # the last resort: a person sees one line, not a traceback
+        if os.environ.get("LLMDOCTOR_DEBUG"):
+            raise
+        text = f"internal error: {type(error).__name__}: {error}; please report it (LLMDOCTOR_DEBUG=1 shows where)"
+        code = _fail(text, 3)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _program() -> str:
+    """What the user typed: as a kubectl plugin it is two words."""
+    return "kubectl llmdoctor" if os.path.basename(sys.argv[0]).startswith("kubectl") else "kubectl-llmdoctor"  # noqa: PTH119
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    safe = "".join(c if c.isprintable() else "?" for c in line)
+    print(f"error: {safe}", file=sys.stderr)
+    return code

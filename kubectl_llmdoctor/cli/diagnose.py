@@ -1,0 +1,167 @@
+"""`diagnose`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_llmdoctor.cli import output
+from kubectl_llmdoctor.cli.options import connection_options, progress
+from kubectl_llmdoctor.errors import AccessError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.snapshot import Snapshot
+
+_OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folder, a cluster-info dump folder, or -."
+
+
+@click.command("diagnose", short_help="Explain why LLM-serving pods fail.")
+@click.argument("names", nargs=-1, metavar="[NAME | TYPE/NAME ...]")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
+@click.option("-l", "--selector", default="", help="Label selector of the pods.")
+@connection_options
+@click.option("--from", "source", metavar="PATH", help=_OFFLINE)
+@click.option("--logs", "log", metavar="FILE", help="Read this log alone, without its pod; - is standard input.")
+@click.option("--save", metavar="FILE", help="Save what was read as a snapshot, too.")
+@click.option("--prometheus", default="auto", metavar="auto|off|URL", help="Where to read metrics.")
+@click.option("--agent", type=click.Choice(["auto", "off"]), default="auto", help="Whether to ask the node agent.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(output.FAIL_ON),
+    default="critical",
+    show_default=True,
+    help="Exit with 1 when a finding is at least this severe.",
+)
+@click.option("--no-color", is_flag=True, help="No colour.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="FORMAT[=FILE]",
+    help=f"One of {', '.join(output.FORMATS)}; may be repeated with files.",
+)
+@click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
+def command(
+    names: tuple[str, ...],
+    all_namespaces: bool,
+    selector: str,
+    connection: Callable[[], Connection],
+    namespace: str | None,
+    source: str | None,
+    log: str | None,
+    save: str | None,
+    prometheus: str,
+    agent: str,
+    fail_on: str,
+    no_color: bool,
+    outputs: tuple[str, ...],
+    verbosity: int,
+) -> int:
+    """Explain why the named pods fail: the cause, its evidence, the fix.
+
+    \b
+    kubectl llmdoctor diagnose llama-0
+    kubectl llmdoctor diagnose deployment/llama -n serving
+    kubectl llmdoctor diagnose -l app=llama
+    kubectl llmdoctor diagnose --from snapshot.json
+    kubectl logs llama-0 -p | kubectl llmdoctor diagnose --logs -
+    """
+    chosen = output.parse_outputs(outputs)
+    if prometheus not in ("auto", "off") and "://" not in prometheus:
+        raise UsageError(f"--prometheus {prometheus}: give auto, off, or an address such as http://prometheus:9090")
+    if source is not None or log is not None:
+        if selector or all_namespaces:
+            raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
+        snapshot = _offline(source, log, names, namespace)
+    else:
+        snapshot = _live(connection(), names, selector, all_namespaces, verbosity)
+    if save:
+        from kubectl_llmdoctor.gather.files import save as save_snapshot
+
+        save_snapshot(snapshot, save)
+
+    from kubectl_llmdoctor.diagnosis import diagnose
+    from kubectl_llmdoctor.packs import installed
+
+    report = diagnose(snapshot, installed())
+    if not report.targets:
+        _nothing(snapshot)
+    output.write(report, chosen, color=output.colored(no_color))
+    return output.exit_code(report, fail_on)
+
+
+def _nothing(snapshot: Snapshot) -> None:
+    """There is nothing to diagnose: say why. Raises AccessError or UsageError."""
+    if snapshot.target:
+        ref = "/".join(p for p in (snapshot.target.kind, snapshot.target.namespace, snapshot.target.name) if p)
+        raise AccessError(f"{ref} is what the snapshot is about, but it is not in it")
+    why = (
+        f" ({snapshot.missing[0].ref or snapshot.missing[0].source}: {snapshot.missing[0].reason})"
+        if snapshot.missing
+        else ""
+    )
+    raise UsageError(f"the input holds no pod, no workload with a pod template and no log{why}")
+
+
+def _offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:
+    """What the files say; `--logs` beside `--from` adds a log to what was read."""
+    from kubectl_llmdoctor.gather import files
+    from kubectl_llmdoctor.snapshot import Snapshot, merge
+
+    if source == "-" and log == "-":
+        raise UsageError("--from - and --logs -: standard input can be read only once")
+    parts = []
+    if source is not None:
+        parts.append(files.load(source))
+    if log is not None:
+        parts.append(Snapshot(logs=(files.load_log(log),)))
+    snapshot = merge(parts)
+    return _choose(snapshot, names, namespace) if names else snapshot
+
+
+def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -> Snapshot:
+    """Only what was named on the command line."""
+    import msgspec
+
+    from kubectl_llmdoctor.facts.cluster import Cluster
+    from kubectl_llmdoctor.gather.kinds import kind_named
+    from kubectl_llmdoctor.snapshot import TargetRef
+
+    cluster, refs = Cluster(snapshot), list[TargetRef]()
+    for text in names:
+        kind_text, slash, name = text.rpartition("/")
+        kind = kind_named(kind_text) if slash else "Pod"
+        found = [i for i in cluster.items(kind) if i.name == name and namespace in (None, i.namespace)]
+        if not found:
+            have = ", ".join(f"{i.namespace}/{i.name}" for i in cluster.items(kind)) or "none"
+            raise AccessError(f"{text}: no such object in the input; {kind}s there: {have[:400]}")
+        if len(found) > 1:
+            where = ", ".join(i.namespace for i in found)
+            raise UsageError(f"{text}: occurs in the namespaces {where}; choose one with -n")
+        refs.append(TargetRef(kind=kind, name=name, namespace=found[0].namespace, api_version=found[0].api_version))
+    return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
+
+
+def _live(
+    connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
+) -> Snapshot:
+    if not names and not selector and not all_namespaces:
+        raise UsageError("name a pod or TYPE/NAME, or use -l, -A, --from or --logs")
+    if names and (selector or all_namespaces):
+        raise UsageError("names cannot be used together with -l or -A")
+    from kubectl_llmdoctor.gather.cluster import Query, connect, gather
+
+    try:
+        cluster = connect(connection)
+        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
+        snapshot = gather(cluster, query, progress=progress)
+    finally:
+        progress("")
+    if verbosity:
+        print(f"{cluster.requests} requests", file=sys.stderr)
+    return snapshot

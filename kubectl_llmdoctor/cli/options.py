@@ -1,0 +1,81 @@
+"""Options that several commands share; names and meaning are kubectl's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kubectl_llmdoctor.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Connection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONNECTION = (
+    click.option("-n", "--namespace", help="Namespace; default: that of the context."),
+    click.option("--context", help="Context of the kubeconfig."),
+    click.option("--cluster", help="Cluster of the kubeconfig."),
+    click.option("--user", help="User of the kubeconfig."),
+    click.option("--kubeconfig", help="Path of the kubeconfig.", metavar="FILE"),
+    click.option("--as", "as_user", help="User to impersonate.", metavar="USER"),
+    click.option(
+        "--as-group", "as_groups", multiple=True, help="Group to impersonate; may be repeated.", metavar="GROUP"
+    ),
+    click.option("--token", help="Bearer token for the API server."),
+    click.option("-s", "--server", help="Address and port of the API server."),
+    click.option("--insecure-skip-tls-verify", is_flag=True, help="Do not verify the API server's certificate."),
+    click.option(
+        "--request-timeout",
+        default="10s",
+        show_default=True,
+        help="How long to wait for one answer: 10s, 1m, or seconds.",
+    ),
+)
+
+
+def connection_options(function: F) -> F:
+    """kubectl's connection flags, passed on as one `connection`."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapper(**given: Any) -> Any:
+        names = ("namespace", "context", "cluster", "user", "kubeconfig", "as_user", "as_groups", "token", "server")
+        flags = {name: given.pop(name) for name in names}
+        insecure = given.pop("insecure_skip_tls_verify")
+        timeout = _seconds(given.pop("request_timeout"))
+
+        def connection() -> Connection:
+            from kubectl_llmdoctor.gather.cluster import Connection
+
+            return Connection(**flags, insecure_skip_tls_verify=insecure, request_timeout=timeout)
+
+        return function(connection=connection, namespace=flags["namespace"], **given)
+
+    for option in reversed(_CONNECTION):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+def _seconds(text: str) -> float:
+    """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; 0 means the default."""
+    import re
+
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) or 10.0
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise UsageError(f"--request-timeout {text}: not a duration such as 10s or 1m")
+    factor = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return sum(float(n) * factor[u] for n, u in parts) or 10.0
+
+
+def progress(text: str) -> None:
+    """Say what is being done, on a terminal only; the line is overwritten by the next."""
+    import sys
+
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}" if text else "\r\x1b[K")
+        sys.stderr.flush()

@@ -1,0 +1,73 @@
+"""Writing a report in the formats that were asked for, and the exit code that follows from it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.report.document import SEVERITIES, Report
+
+FORMATS = ("text", "wide", "json", "yaml")
+FAIL_ON = ("critical", "warning", "info", "never")
+
+
+def parse_outputs(given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`-o json`, `-o json=report.json`, repeated: pairs of format and path; an empty path is standard output."""
+    outputs = []
+    for text in given or ("text",):
+        name, _, path = text.partition("=")
+        if name not in FORMATS:
+            raise UsageError(f"-o {text}: unknown format; known are {', '.join(FORMATS)}, each also as FORMAT=FILE")
+        outputs.append((name, path))
+    if sum(not path for _, path in outputs) > 1:
+        raise UsageError("-o: only one format can go to standard output; write the others as FORMAT=FILE")
+    return outputs
+
+
+def write(report: Report, outputs: list[tuple[str, str]], *, color: bool) -> None:
+    """Write the report once per output. Raises UsageError when a file cannot be written."""
+    for name, path in outputs:
+        data = render(report, name, color=color and not path)
+        if path:
+            try:
+                Path(path).write_bytes(data)
+            except OSError as error:
+                raise UsageError(f"-o {name}={path}: {error.strerror}") from error
+        else:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+
+def render(report: Report, name: str, *, color: bool = False) -> bytes:
+    """The report in one format."""
+    if name in ("text", "wide"):
+        from kubectl_llmdoctor.report import text
+
+        return text.render(report, width=width(), color=color, wide=name == "wide").encode()
+    from kubectl_llmdoctor.report import data
+
+    return data.to_json(report) if name == "json" else data.to_yaml(report)
+
+
+def width() -> int:
+    """Columns of the terminal; 80 when there is none."""
+    try:
+        return max(60, min(os.get_terminal_size(sys.stdout.fileno()).columns, 160))
+    except (OSError, ValueError):
+        return 80
+
+
+def colored(no_color: bool) -> bool:
+    """Whether to use colour: a terminal, and nobody who asked not to."""
+    return not no_color and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
+
+
+def exit_code(report: Report, fail_on: str) -> int:
+    """1 when a finding reaches the threshold, else 0."""
+    if fail_on == "never":
+        return 0
+    most = SEVERITIES.index(fail_on)
+    findings = [f for t in report.targets for f in t.findings]
+    return int(any(SEVERITIES.index(f.severity) <= most for f in findings))

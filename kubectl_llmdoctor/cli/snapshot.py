@@ -1,0 +1,61 @@
+"""`snapshot`: what a diagnosis would read, as one file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_llmdoctor.cli.options import connection_options, progress
+from kubectl_llmdoctor.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Connection
+
+
+@click.command("snapshot", short_help="Save what a diagnosis would read.")
+@click.argument("names", nargs=-1, metavar="[NAME | TYPE/NAME ...]")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
+@click.option("-l", "--selector", default="", help="Label selector of the pods.")
+@connection_options
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    metavar="FILE",
+    help="Where to write it; - is standard output. Ends in .json, .yaml, or either with .gz. Default: NAME.llmdoctor.json.gz",
+)
+def command(
+    names: tuple[str, ...],
+    all_namespaces: bool,
+    selector: str,
+    connection: Callable[[], Connection],
+    namespace: str | None,  # noqa: ARG001 # part of the connection
+    path: str | None,
+) -> int:
+    """Gather what `diagnose` would read and write it to one file, with secrets masked.
+
+    The file is the attachment of a ticket: diagnose --from FILE gives the same report anywhere.
+    """
+    if not names and not selector and not all_namespaces:
+        raise UsageError("name a pod or TYPE/NAME, or use -l or -A")
+    from kubectl_llmdoctor.gather.cluster import Query, connect, gather
+    from kubectl_llmdoctor.gather.files import save
+    from kubectl_llmdoctor.snapshot import to_json
+
+    try:
+        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
+        snapshot = gather(connect(connection()), query, progress=progress)
+    finally:
+        progress("")
+    if path == "-":
+        sys.stdout.buffer.write(to_json(snapshot))
+        return 0
+    name = names[0].replace("/", "-") if names else "pods"
+    path = path or f"{name}.llmdoctor.json.gz"
+    save(snapshot, path)
+    missing = f"; {len(snapshot.missing)} sources could not be read" if snapshot.missing else ""
+    click.echo(f"{path}: {len(snapshot.objects)} objects, {len(snapshot.logs)} logs{missing}")
+    return 0

@@ -1,0 +1,243 @@
+"""From facts to a diagnosis: run the checks, merge findings of one cause, put symptoms under their cause, order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kubectl_llmdoctor import __version__, story
+from kubectl_llmdoctor.check import Abstain, Check, Finding
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.subject import NotApplicable, Subject, Unknown
+from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
+from kubectl_llmdoctor.snapshot import Snapshot
+from kubectl_llmdoctor.target import subjects
+
+_VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", "healthy")
+
+#: Pieces of evidence that one finding keeps, and texts of one of them.
+_MOST_EVIDENCE = 12
+
+
+def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
+    """The report on everything that was asked about, or on everything that is there."""
+    cluster = Cluster(snapshot)
+    known = tuple(checks)
+    targets = [examine(subject, known) for subject in subjects(cluster)]
+    if not snapshot.target:
+        targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
+    missing = [*snapshot.missing, *cluster.malformed]
+    return doc.Report(
+        tool_version=__version__,
+        taken_at=snapshot.taken_at,
+        targets=tuple(_merge_targets(targets)),
+        not_read=tuple(doc.NotRead(source=m.source, ref=m.ref, reason=m.reason) for m in missing),
+    )
+
+
+def _worst(target: doc.Target) -> int:
+    return min((SEVERITIES.index(f.severity) for f in target.findings), default=len(SEVERITIES))
+
+
+@dataclass
+class _Outcome:
+    """What the checks said of one target."""
+
+    findings: list[tuple[Check, Finding]] = field(default_factory=list)
+    not_checked: dict[tuple[str, str], None] = field(default_factory=dict)
+
+
+def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
+    """One target's diagnosis."""
+    outcome = _Outcome()
+    for check in checks:
+        for part in check.parts:
+            _run(part, subject, outcome)
+    pages = {check.id: check for check in checks}
+    findings = rank([_document(pages[check.id], finding) for check, finding in _merge(outcome.findings)])
+    verdict = _verdict(findings, subject)
+    engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
+    unique = list({(e.name, e.container, str(e.config)): e for e in engines}.values())
+    item, workload, pod = subject.item, subject.workload, subject.pods[0] if subject.pods else None
+    return doc.Target(
+        api_version=item.api_version if item else "v1",
+        kind=item.kind.partition(".")[0] if item else "Log" if pod and pod.log_only else "Pod",
+        namespace="" if pod and pod.log_only else subject.namespace,
+        name=item.name if item else pod.name if pod else "",
+        workload=workload.ref if workload else "",
+        pods=tuple(p.name for p in subject.pods if p.exists),
+        status=story.status(subject),
+        engine=unique[0] if unique else None,
+        engines=tuple(unique),
+        verdict=verdict,
+        impact=story.impact(subject),
+        changes=story.changes(subject) if verdict in ("cause-found", "undetermined") else (),
+        findings=tuple(findings),
+        placement=story.placement(subject),
+        not_checked=tuple(doc.NotChecked(id=id, reason=reason) for id, reason in outcome.not_checked),
+        next_steps=story.next_steps(subject) if verdict == "undetermined" else (),
+    )
+
+
+def _run(check: Check, subject: Subject, outcome: _Outcome) -> None:
+    """Call a check once for each part of the target that it asks for."""
+    facts = {need.fact for need in check.needs}
+    scope = "subject"
+    if facts & {"Pod", "Logs", "Node", "Pending"}:
+        scope = "pod"
+    if "Container" in facts:
+        scope = "container"
+    elif "Engine" in facts:
+        scope = "engine"
+    for known in subject.scopes[scope]:
+        arguments: dict[str, Any] = {}
+        for need in check.needs:
+            fact = known[need.fact]
+            if isinstance(fact, Unknown | NotApplicable):
+                if need.optional:
+                    fact = None
+                elif isinstance(fact, Unknown):
+                    outcome.not_checked[check.id, fact.reason] = None
+                    break
+                else:
+                    break
+            arguments[need.name] = fact
+        else:
+            _call(check, arguments, outcome)
+
+
+def _call(check: Check, arguments: dict[str, Any], outcome: _Outcome) -> None:
+    try:
+        for found in check.run(**arguments):
+            if isinstance(found, Abstain):
+                outcome.not_checked[check.id, found.reason] = None
+            else:
+                outcome.findings.append((check, found))
+    except Exception as error:  # noqa: BLE001 # one broken check must not cost the others
+        outcome.not_checked[check.id, f"broken check: {type(error).__name__}: {error}"] = None
+
+
+def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
+    """One finding per id: the strongest one, with the others' evidence and pods."""
+    merged: dict[str, tuple[Check, Finding]] = {}
+    for check, finding in sorted(found, key=lambda pair: _strength(*pair)):
+        if check.id not in merged:
+            merged[check.id] = check, finding
+            continue
+        first = merged[check.id][1]
+        evidence = dict.fromkeys((*first.evidence, *(finding.evidence if finding.role == first.role else ())))
+        pods = dict.fromkeys((*first.pods, *finding.pods))
+        explains = dict.fromkeys((*first.explains, *finding.explains))
+        merged[check.id] = (
+            check,
+            replace(first, evidence=tuple(evidence)[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)),
+        )
+    return list(merged.values())
+
+
+def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str]:
+    return (
+        ROLES.index(finding.role),
+        CONFIDENCES.index(finding.confidence),
+        -1.0 if finding.order is None else finding.order,
+        check.id,
+        finding.summary,
+    )
+
+
+def _document(check: Check, finding: Finding) -> tuple[doc.Finding, float]:
+    severity = finding.severity or (check.severity if finding.role in ("cause", "symptom") else "warning")
+    if finding.role == "note":
+        severity = finding.severity or "info"
+    return (
+        doc.Finding(
+            id=check.id,
+            role=finding.role,
+            severity=severity,
+            confidence=finding.confidence,
+            title=check.title,
+            summary=finding.summary,
+            evidence=finding.evidence,
+            explains=finding.explains,
+            fixes=finding.fixes,
+            docs=check.docs,
+            pods=finding.pods,
+        ),
+        -1.0 if finding.order is None else finding.order,
+    )
+
+
+def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
+    """Findings in the order of the report: causes first, the root cause first among them.
+
+    A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
+    decides, then how much a cause explains, then time.
+    """
+    causes = {f.id: f for f, _ in found if f.role == "cause"}
+    explained = {
+        other
+        for cause in causes.values()
+        for other in cause.explains
+        if other in causes and other != cause.id and cause.id not in causes[other].explains
+    }
+    if explained >= set(causes):  # a circle explains nothing
+        explained = set()
+    ranked = [
+        (msgspec_replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
+        for f, order in found
+    ]
+    present = {f.id for f, _ in ranked}
+    ranked.sort(
+        key=lambda pair: (
+            ROLES.index(pair[0].role),
+            CONFIDENCES.index(pair[0].confidence) if pair[0].role == "cause" else 0,
+            SEVERITIES.index(pair[0].severity),
+            pair[1],
+            CONFIDENCES.index(pair[0].confidence),
+            pair[0].id,
+        )
+    )
+    return [msgspec_replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
+
+
+def msgspec_replace(finding: doc.Finding, **changes: Any) -> doc.Finding:
+    """A copy with some fields changed."""
+    import msgspec
+
+    return msgspec.structs.replace(finding, **changes)
+
+
+def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
+    roles = {f.role for f in findings}
+    if "cause" in roles:
+        return "cause-found"
+    if any(f.role == "symptom" and f.severity == "critical" for f in findings):
+        return "undetermined"
+    if any(p.log_only for p in subject.pods) and not roles:
+        return "undetermined"
+    return "at-risk" if "risk" in roles else "healthy"
+
+
+def _engine(engine: Engine) -> doc.EngineInfo:
+    return doc.EngineInfo(
+        name=engine.name, version=engine.version, container=engine.container.name, config=engine.found.config
+    )
+
+
+def _merge_targets(targets: list[doc.Target]) -> Iterable[doc.Target]:
+    """Replicas of one workload with the same diagnosis are one target that names all its pods."""
+    import msgspec
+
+    merged: dict[Any, doc.Target] = {}
+    for target in targets:
+        causes = tuple(f.id for f in target.findings if f.role == "cause")
+        if not target.workload or not target.pods:
+            merged[len(merged)] = target
+            continue
+        key = (target.namespace, target.workload, target.verdict, causes)
+        first = merged.get(key)
+        merged[key] = msgspec.structs.replace(first, pods=first.pods + target.pods) if first else target
+    return merged.values()

@@ -1,0 +1,33 @@
+"""The inference engines: which one a container runs, and with which configuration.
+
+`read` looks at what the container was told to run, `from_log` at what the engine says itself, `enrich` puts the second
+behind the first. All are pure and accept anything: what is no engine gives None, what cannot be known stays unknown.
+"""
+
+from __future__ import annotations
+
+from .config import Engine, Problem, ProblemKind, Setting, Source
+from .launch import EnvVar, Launch
+
+__all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source", "enrich", "from_log", "read"]
+
+
+def read(launch: Launch) -> Engine | None:
+    """The engine that a container runs, or None where it runs none (a router, a sidecar, a download, a Ray node)."""
+    from .reader import read as read_launch
+
+    return read_launch(launch)
+
+
+def from_log(text: str) -> Engine | None:
+    """The engine that wrote this log, by its banners alone, with the configuration that it printed."""
+    from .logs import from_log as read_log
+
+    return read_log(text)
+
+
+def enrich(engine: Engine | None, text: str) -> Engine | None:
+    """The engine with the version and the settings that only its log states."""
+    from .logs import enrich as add
+
+    return add(engine, text)

@@ -1,0 +1,434 @@
+"""What the readers of all engines share: the start of an engine, its version, settings from variables and defaults."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from re import Pattern
+from typing import Any, NamedTuple
+
+from .argv import Command, Stray, Word
+from .config import Engine, Problem, Setting
+from .launch import EnvVar, Launch
+from .version import after, at_least, of_tag, parse, split_image
+
+TITLES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "tgi": "Text Generation Inference",
+    "tei": "Text Embeddings Inference",
+    "tensorrt-llm": "TensorRT-LLM",
+    "triton": "Triton Inference Server",
+    "nim": "NVIDIA NIM",
+    "ollama": "Ollama",
+    "llama.cpp": "llama.cpp server",
+    "lmdeploy": "LMDeploy",
+    "huggingfaceserver": "KServe Hugging Face server",
+}
+
+MAX_FILE = 200_000
+
+
+class Start(NamedTuple):
+    """One engine as it is started: the words after its program, and what surrounds them."""
+
+    engine: str
+    form: str
+    launch: Launch
+    program: tuple[Word, ...]
+    args: tuple[Word, ...]
+    env: Mapping[str, EnvVar]
+    files: Mapping[str, str]
+    known: bool
+    commands: tuple[Command, ...]
+    strays: tuple[Stray, ...]
+    #: the arguments repeat the image's entrypoint: the words that are too many
+    repeated: tuple[Word, ...] = ()
+    #: the program is the image's own entrypoint, not written in the manifest
+    implied: bool = False
+
+
+# Last components of repositories whose tag is the engine's own version, and what a plausible version begins with.
+_OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "vllm": (
+        ("vllm-openai", "vllm-openai-cpu", "vllm-openai-rocm", "vllm-openai-xpu", "vllm-openai-cu130", "vllm",
+         "vllm-cpu", "vllm-gpu", "vllm-cuda", "vllm-rocm", "vllm-cpu-release-repo", "vllm-cpu-env", "vllm-tpu"),
+        ("0.",),
+    ),
+    "sglang": (("sglang", "sglang-rocm", "sglang-cpu", "sglang-router"), ("0.",)),
+    "tgi": (("text-generation-inference", "tgi", "text-generation-inference-rocm"), ("0.", "1.", "2.", "3.")),
+    "tei": (("text-embeddings-inference",), ("0.", "1.")),
+    "lmdeploy": (("lmdeploy",), ("0.", "1.")),
+    "ollama": (("ollama", "ollama-rocm"), ("0.", "1.")),
+    "tensorrt-llm": (("release", "tensorrt-llm", "trtllm", "tensorrt_llm"), ("0.", "1.", "2.")),
+    "huggingfaceserver": (("huggingfaceserver", "huggingfaceserver-gpu"), ("0.", "1.")),
+    "nim": ((), ("0.", "1.", "2.", "3.")),
+}  # fmt: skip
+
+# Publishers that put a version of their own on the tag of an image that is called like the engine.
+_FOREIGN = ("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/")
+
+# Names under which pip installs an engine.
+_PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt-llm"}
+
+
+def version_of(start: Start) -> tuple[str | None, str]:
+    """The engine's version and what says so; (None, "") where nothing states it.
+
+    A tag counts only on the engine's own image or a plain mirror of it: `lmcache/vllm-openai`, `llm-d` and
+    `nvcr.io/nvidia/vllm` carry versions of something else.
+    """
+    package = _PACKAGES.get(start.engine)
+    if package and (found := _installed(start.commands, package)):
+        return found
+    return version_of_image(start.engine, start.launch.image, start.launch.labels)
+
+
+def _installed(commands: Iterable[Command], package: str) -> tuple[str, str] | None:
+    """`pip install vllm==0.6.6` in the start script itself."""
+    for command in commands:
+        texts = [word.text for word in command.words]
+        if "install" not in texts[:5]:
+            continue
+        for text in texts:
+            name, found, version = text.partition("==")
+            if found and name.partition("[")[0].replace("_", "-") == package and parse(version) is not None:
+                return version, f"pip install {text}"
+    return None
+
+
+def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tuple[str | None, str]:
+    """What the image's tag, or a chart's label beside an image without a tag, says about the engine's version."""
+    repository, tag, digest = split_image(image)
+    lower = repository.lower()
+    last = lower.rpartition("/")[2]
+    if engine == "llama.cpp":
+        build = next((p for p in tag.split("-") if p[:1] == "b" and p[1:].isdecimal() and len(p) > 3), None)
+        return (build, f"image tag {tag}") if build else (None, "")
+    names, plausible = _OWN.get(engine, ((), ()))
+    own = last in names or (engine == "nim" and "nvcr.io/nim/" in f"{lower}/")
+    if engine == "tensorrt-llm" and last == "release":
+        own = "tensorrt-llm/release" in lower
+    own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"{lower}/" for part in _FOREIGN))
+    if engine == "vllm" and not (own and of_tag(tag)):
+        # AMD: rocm6.4.1_vllm_0.9.0.1_20250605
+        marked = after(tag, "vllm_")
+        if marked and marked.startswith("0."):
+            return marked, f"image tag {tag}"
+    version = of_tag(tag) if own else None
+    if version is not None and version.startswith(plausible):
+        return version, f"image tag {tag}"
+    label = labels.get("app.kubernetes.io/version", "")
+    # a tag such as `latest` overrides what the chart was made for; only an image without any leaves the label standing
+    if own and not tag and digest and (version := of_tag(label)) and version.startswith(plausible):
+        return version, f"label app.kubernetes.io/version={label}"
+    return None, ""
+
+
+def defaults(
+    engine: str, version: str | None, table: Iterable[tuple[str, Any, str, str]], settings: Mapping[str, Setting]
+) -> dict[str, Setting]:
+    """Defaults from rows of name, value, first and last version ("" is open), leaving out what is explicit.
+
+    A row with a bound holds only where the version is known to lie within it.
+    """
+    title = TITLES[engine]
+    out: dict[str, Setting] = {}
+    for name, value, first, last in table:
+        if name in settings or name in out:
+            continue
+        if first and at_least(version, first) is not True:
+            continue
+        if last and (version is None or not _at_most(version, last)):
+            continue
+        text = f"default of {title}" + (f" {version}" if version else "")
+        out[name] = Setting(name=name, value=value, source="default", text=text, path="", flag="")
+    return out
+
+
+def _at_most(version: str, last: str) -> bool:
+    mine, theirs = parse(version), parse(last)
+    return mine is not None and theirs is not None and mine <= theirs
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _human() -> Pattern[str]:
+    import re
+
+    return re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])", re.ASCII)
+
+
+class BadValueError(ValueError):
+    """A value that the engine's parser refuses; the message says why."""
+
+
+def human(text: str) -> int:
+    """`32k` is 32000, `32K` is 32768 (vllm/utils/argparse_utils.py human_readable_int)."""
+    match = _human().fullmatch(text.strip())
+    if match is None:
+        return integer(text)
+    number, suffix = match.groups()
+    power = "kmgt".index(suffix.lower()) + 1
+    if suffix.islower():
+        return int(float(number) * 1000**power) if len(number) < 20 else integer(text)
+    if "." in number:
+        raise BadValueError(f"decimals are not allowed with the binary suffix {suffix}")
+    return integer(number) * int(1024**power)
+
+
+def integer(text: str) -> int:
+    """A whole number as Python's int() takes it."""
+    if len(text) > 40:
+        raise BadValueError("not a whole number")
+    try:
+        return int(text)
+    except ValueError:
+        raise BadValueError("not a whole number") from None
+
+
+def number(text: str) -> float:
+    """A number; an endless one is refused, as JSON has none."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadValueError("not a number") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise BadValueError("not a finite number")
+    return value
+
+
+def boolean(text: str) -> bool:
+    """`true`, `1`, `yes`, `on` and their opposites."""
+    lower = text.strip().lower()
+    if lower in ("true", "1", "yes", "on", "t", "y"):
+        return True
+    if lower in ("false", "0", "no", "off", "f", "n", ""):
+        return False
+    raise BadValueError("neither true nor false")
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, with bare sizes such as `80g` as newer vLLM takes them."""
+    if len(text) > MAX_FILE:
+        raise BadValueError("too long")
+    for attempt in (text, _expand_sizes(text)):
+        try:
+            return _finite(json.loads(attempt, parse_constant=_no_constant))
+        except (ValueError, RecursionError):
+            continue
+    raise BadValueError("not valid JSON")
+
+
+def _no_constant(text: str) -> Any:
+    raise BadValueError(f"{text} is not JSON")
+
+
+def _finite(value: Any) -> Any:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def _expand_sizes(text: str) -> str:
+    import re
+
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', text)
+    for index in range(0, len(parts), 2):
+        parts[index] = re.sub(r"\b\d{1,15}(?:\.\d{1,15})?[kKmMgGtT]\b", _one_size, parts[index])
+    return "".join(parts)
+
+
+def _one_size(match: Any) -> str:
+    try:
+        return str(human(match[0]))
+    except BadValueError:
+        return str(match[0])
+
+
+def leading_integer(text: str) -> int:
+    """The digits that a C++ program takes: `32k` is 32."""
+    digits = text.strip()
+    sign = digits[:1] if digits[:1] in ("-", "+") else ""
+    rest = digits[len(sign) :]
+    end = next((index for index, char in enumerate(rest) if char not in "0123456789"), len(rest))
+    if not end:
+        raise BadValueError("not a whole number")
+    return integer(sign + rest[:end])
+
+
+def convert(kind: str, text: str) -> Any:
+    """A value of one of the simple kinds; raises BadValueError."""
+    if kind == "int":
+        return integer(text)
+    if kind == "stoi":
+        return leading_integer(text)
+    if kind == "human":
+        return human(text)
+    if kind == "float":
+        return number(text)
+    if kind == "bool":
+        return boolean(text)
+    if kind == "json":
+        return parse_json(text)
+    if kind == "set":
+        return bool(text)
+    if kind == "not":
+        return not boolean(text)
+    if kind == "one":
+        return (text,)
+    if kind == "csv":
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+    return text
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML document as plain values, or None where it is none or too large."""
+    if len(text) > MAX_FILE:
+        return None
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return _bounded(yaml.load(text, loader), [20_000])  # noqa: S506 - a safe loader in either case
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _bounded(value: Any, budget: list[int]) -> Any:
+    """A copy without shared parts; aliases that multiply run out of budget."""
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise ValueError("too many values")
+    if isinstance(value, dict):
+        return {str(key): _bounded(item, budget) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_bounded(item, budget) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    return str(value)
+
+
+# -- problems and settings from the surroundings ----------------------------------------------------------------------
+
+# Variables that people set and that no engine reads in any version (searched in the sources of vLLM 0.33, SGLang
+# 0.5.23, TGI 3.3.7, LMDeploy, llama.cpp, Ollama, Triton and NCCL itself).
+_UNREAD = {
+    "NCCL_TIMEOUT": "no engine and no library reads NCCL_TIMEOUT",
+    "TORCH_DISTRIBUTED_TIMEOUT": "neither PyTorch nor an engine reads TORCH_DISTRIBUTED_TIMEOUT",
+    "USE_VLLM_V1": "nothing reads USE_VLLM_V1; the variable was VLLM_USE_V1",
+}
+
+
+def surroundings(start: Start) -> list[Problem]:
+    """Problems of any engine: variables that nothing reads, words that a shell script loses, unclosed lines."""
+    out: list[Problem] = []
+    for name, detail in _UNREAD.items():
+        if name in start.env and (name != "USE_VLLM_V1" or start.engine == "vllm"):
+            variable = start.env[name]
+            out.append(
+                Problem(
+                    kind="no-effect",
+                    flag=name,
+                    text=variable_text(variable),
+                    path=variable.path,
+                    detail=detail,
+                    certain=True,
+                )
+            )
+    for stray in start.strays:
+        first = stray.words[0]
+        out.append(
+            Problem(
+                kind="no-effect",
+                flag=first.shown,
+                text=" ".join(word.raw for word in stray.words[:4]),
+                path=first.path,
+                detail="the arguments after `-c SCRIPT` are the script's $0, $1 …, and the script uses none of them",
+                certain=True,
+            )
+        )
+    found = False
+    for command in start.commands:
+        words = command.words
+        if start.args and words[-len(start.args) :] == start.args:
+            found = True
+        elif found and command.scripted and words and words[0].text.startswith("--"):
+            out.append(
+                Problem(
+                    kind="script",
+                    flag=words[0].text.partition("=")[0],
+                    text=" ".join(word.raw for word in words[:4]),
+                    path=words[0].path,
+                    detail="this option is a command of its own: the line before does not end in a backslash",
+                    certain=False,
+                )
+            )
+    return out
+
+
+def variable_text(variable: EnvVar) -> str:
+    """A variable as it can be quoted."""
+    return (
+        f"{variable.name}={variable.value}" if variable.value is not None else f"{variable.name} from {variable.origin}"
+    )
+
+
+def from_variable(name: str, kind: str, variable: EnvVar) -> tuple[Setting | None, Problem | None]:
+    """A setting that an environment variable gives; or the problem with it."""
+    text = variable_text(variable)
+    value = variable.value
+    if kind == "set" and value is None:
+        value = "unknown, but set"
+    if value is None or "$(" in value:
+        detail = f"the value of {variable.name} is not known here ({variable.origin})"
+        return None, Problem(
+            kind="unresolved", flag=variable.name, text=text, path=variable.path, detail=detail, certain=False
+        )
+    if value == "":
+        return None, None
+    try:
+        converted = convert(kind, value)
+    except BadValueError as error:
+        detail = f"{variable.name} is {value!r}: {error}"
+        return None, Problem(
+            kind="bad-value", flag=variable.name, text=text, path=variable.path, detail=detail, certain=False
+        )
+    if kind == "set" and not converted:
+        return None, None
+    return (
+        Setting(name=name, value=converted, source="env", text=text, path=variable.path, flag=variable.name),
+        None,
+    )
+
+
+def build(
+    start: Start,
+    settings: Mapping[str, Setting],
+    problems: Sequence[Problem],
+    default_rows: Iterable[tuple[str, Any, str, str]],
+    known: bool = True,
+    unresolved: Iterable[str] = (),
+) -> Engine:
+    """The finished engine; what is not known to be unset gets no default."""
+    version, version_text = version_of(start)
+    names = tuple(sorted(set(unresolved).difference(settings)))
+    known = start.known and known
+    stated = defaults(start.engine, version, default_rows, settings) if known else {}
+    return Engine(
+        name=start.engine,
+        title=TITLES[start.engine],
+        version=version,
+        version_text=version_text,
+        settings=dict(settings),
+        defaults={name: setting for name, setting in stated.items() if name not in names},
+        unresolved=names,
+        problems=(*problems, *surroundings(start)),
+        argv=tuple(word.shown for word in (*start.program, *start.args)),
+        argv_known=known,
+        path=start.launch.path,
+    )

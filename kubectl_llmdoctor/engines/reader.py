@@ -1,0 +1,137 @@
+"""From a container to its engine: expands the command, recognises the program, hands over to the engine's reader."""
+
+from __future__ import annotations
+
+from .argv import SHELLS, Command, Expansion, Word, basename, expand
+from .common import Start, version_of_image
+from .config import Engine
+from .launch import Launch
+from .modules import module
+from .recognise import Match, beside, judge, of_environment, of_flags, of_image
+from .version import split_image
+
+# What the full image of llama.cpp does instead of serving (.devops/tools.sh).
+_LLAMA_ERRANDS = ("--run", "--convert", "--quantize", "--bench", "--perplexity", "--all-in-one")
+
+
+def read(launch: Launch) -> Engine | None:
+    """The engine that a container runs."""
+    expansion = expand(launch)
+    start = _started(launch, expansion)
+    if start is None:
+        return None
+    engine: Engine = module(start.engine).read(start)
+    return engine
+
+
+def _started(launch: Launch, expansion: Expansion) -> Start | None:
+    verdicts = [(command, judge(command.words, launch.image)) for command in expansion.commands]
+    found = [(command, verdict.match) for command, verdict in verdicts if verdict.match is not None]
+    # what is surely reached comes first
+    found.sort(key=lambda pair: not pair[0].sure)
+    written = bool(launch.command) and not launch.command[0].startswith("-")
+    if found:
+        command, match = found[0]
+        repeated = () if written else _repeated(launch, command, match)
+        return _start(launch, expansion, match, command, known=not match.hidden, repeated=repeated)
+    if written:
+        if not any(verdict.hidden for _, verdict in verdicts):
+            return None
+        engine = of_image(launch.image)
+        if engine is None:
+            return None
+        # a script that cannot be seen starts it: only its options among the arguments are known
+        command = next(command for command, verdict in verdicts if verdict.hidden)
+        words = tuple(command.words)
+        first = next((index for index, word in enumerate(words) if word.text.startswith("-")), len(words))
+        match = Match(engine, _form(engine), words[:first], words[first:])
+        return _start(launch, expansion, match, command, known=False)
+    return _by_image(launch, expansion)
+
+
+def _form(engine: str) -> str:
+    return "hidden" if engine == "vllm" else ""
+
+
+def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
+    """No command: the image's entrypoint gets the arguments."""
+    args = tuple(word for command in expansion.commands for word in command.words)
+    image = launch.image
+    engine = of_image(image)
+    known = engine is not None and _own_entrypoint(engine, image)
+    if engine is None:
+        if beside(image):
+            return None
+        engine = of_flags(args) or of_environment(launch)
+    if engine is None:
+        return None
+    first = args[0].text if args else ""
+    # `download-to-cache`, `bench …`, `pull …`: the image's program with another errand
+    if engine in ("nim", "ollama", "lmdeploy", "triton") and first and not first.startswith("-"):
+        if (engine, first) == ("ollama", "serve"):
+            args = args[1:]
+        else:
+            return None
+    if engine == "llama.cpp" and first in (
+        "--run",
+        "--convert",
+        "--quantize",
+        "--bench",
+        "--perplexity",
+        "--all-in-one",
+    ):
+        return None
+    empty = Command(args, expansion.env, True, False)
+    form = ""
+    if engine == "vllm" and not _official(image):
+        form = "image"
+        if first == "serve":  # an entrypoint of its own: `vllm`
+            form, args = "serve", args[1:]
+    match = Match(engine, form, (), args)
+    return _start(launch, expansion, match, empty, known=known, implied=True)
+
+
+def _own_entrypoint(engine: str, image: str) -> bool:
+    """Whether it is the engine's own image, whose entrypoint is known."""
+    if engine == "vllm":
+        return _official(image) or version_of_image(engine, image, {})[0] is not None
+    return True
+
+
+def _official(image: str) -> bool:
+    """Whether it is vLLM's own image or a mirror of it, so that its entrypoint is that of the release."""
+    return split_image(image)[0].lower().rpartition("/")[2].startswith("vllm-openai")
+
+
+def _repeated(launch: Launch, command: Command, match: Match) -> tuple[Word, ...]:
+    """A whole command in `args`, where the image's entrypoint already is one; only where that is known."""
+    if match.engine != "vllm" or not _official(launch.image):
+        return ()
+    if command.scripted or basename(launch.args[0] if launch.args else "") in SHELLS:
+        return (Word(launch.args[0], launch.args[0], f"{launch.path}.args[0]"),) if launch.args else ()
+    return match.program[:2]
+
+
+def _start(
+    launch: Launch,
+    expansion: Expansion,
+    match: Match,
+    command: Command,
+    known: bool,
+    repeated: tuple[Word, ...] = (),
+    implied: bool = False,
+) -> Start:
+    return Start(
+        engine=match.engine,
+        form=match.form,
+        launch=launch,
+        program=match.program,
+        args=match.args,
+        env=command.env,
+        files=expansion.files,
+        known=known,
+        commands=expansion.commands,
+        strays=expansion.strays,
+        repeated=repeated,
+        implied=implied,
+    )

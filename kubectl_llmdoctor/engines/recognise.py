@@ -1,0 +1,475 @@
+"""Which engine is it: from the program and its arguments first, then from the image, then from flags and environment.
+
+What is started decides over what the image is called: an image named vllm may run Ollama, a router or a benchmark.
+Sources: the engines' console scripts and modules, the entrypoints of their images, and the names under which charts and
+mirrors publish them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .argv import Word, basename
+from .launch import Launch
+from .version import split_image
+
+#: Programs that start another program given in their arguments.
+WRAPPERS = frozenset(
+    [
+        "accelerate",
+        "bash-wrapper",
+        "builtin",
+        "catatonit",
+        "catchsegv",
+        "chrt",
+        "chroot",
+        "command",
+        "conda",
+        "ddtrace-run",
+        "doas",
+        "dumb-init",
+        "env",
+        "exec",
+        "gosu",
+        "hatch",
+        "ionice",
+        "ldconfig-wrapper",
+        "mamba",
+        "memray",
+        "micromamba",
+        "mpiexec",
+        "mpirun",
+        "newrelic-admin",
+        "nice",
+        "nohup",
+        "nsys",
+        "numactl",
+        "nvidia_entrypoint.sh",
+        "docker-entrypoint.sh",
+        "entrypoint.sh",
+        "opentelemetry-instrument",
+        "pdm",
+        "perf",
+        "pipenv",
+        "pixi",
+        "poetry",
+        "py-spy",
+        "rocprof",
+        "runuser",
+        "s6-setuidgid",
+        "script",
+        "setarch",
+        "setpriv",
+        "setsid",
+        "srun",
+        "stdbuf",
+        "strace",
+        "su-exec",
+        "sudo",
+        "taskset",
+        "time",
+        "timeout",
+        "tini",
+        "tini-static",
+        "torchrun",
+        "trtllm-llmapi-launch",
+        "uv",
+        "uvx",
+        "unbuffer",
+        "xargs",
+        "sagemaker-entrypoint.sh",
+    ]
+)
+
+# What `python -m MODULE` runs: engine and form, or "" for what is no engine.
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": ("vllm", "api_server"),
+    "vllm.entrypoints.launchers.api_server": ("vllm", "api_server"),
+    "vllm.entrypoints.api_server": ("vllm", "demo"),
+    "dynamo.vllm": ("vllm", "dynamo"),
+    "sglang.launch_server": ("sglang", "server"),
+    "dynamo.sglang": ("sglang", "dynamo"),
+    "dynamo.sglang.worker": ("sglang", "dynamo"),
+    "tensorrt_llm.commands.serve": ("tensorrt-llm", "serve"),
+    "dynamo.trtllm": ("tensorrt-llm", "dynamo"),
+    "huggingfaceserver": ("huggingfaceserver", "server"),
+    "llama_cpp.server": ("llama.cpp", "python"),
+    "lmdeploy.serve.openai.api_server": ("lmdeploy", "server"),
+    "lmdeploy.serve.turbomind.server": ("lmdeploy", "server"),
+}
+
+# Programs that are an engine by themselves.
+_PROGRAMS = {
+    "text-generation-launcher": ("tgi", "launcher"),
+    "tgi-entrypoint.sh": ("tgi", "launcher"),
+    "text-embeddings-router": ("tei", "router"),
+    "tritonserver": ("triton", "server"),
+    "launch_triton_server.py": ("triton", "launch"),
+    "llama-server": ("llama.cpp", "server"),
+    "llama-server.exe": ("llama.cpp", "server"),
+    "start_server.sh": ("nim", "server"),
+    "start-server.sh": ("nim", "server"),
+}
+
+# Script files that a Python interpreter gets by path: the end of the path, a word that must occur in it.
+_FILES = (
+    ("openai/api_server.py", "vllm", ("vllm", "api_server")),
+    ("entrypoints/api_server.py", "vllm", ("vllm", "demo")),
+    ("launch_server.py", "sglang", ("sglang", "server")),
+    ("launch_triton_server.py", "", ("triton", "launch")),
+    ("huggingfaceserver/__main__.py", "", ("huggingfaceserver", "server")),
+)
+
+# Words of an image's name that say it is not the engine itself but something beside it.
+_BESIDE = frozenset(
+    [
+        "router",
+        "routing",
+        "proxy",
+        "sidecar",
+        "sim",
+        "simulator",
+        "bench",
+        "benchmark",
+        "benchmarks",
+        "guidellm",
+        "operator",
+        "controller",
+        "scheduler",
+        "exporter",
+        "ui",
+        "webui",
+        "gateway",
+        "epp",
+        "adapter",
+        "agent",
+        "downloader",
+        "requester",
+        "test",
+        "tests",
+        "client",
+        "dashboard",
+        "plugin",
+        "initializer",
+        "loader",
+        "launcher-populator",
+        "storage",
+        "queue",
+        "activator",
+        "endpoint",
+        "picker",
+        "envoy",
+        "litellm",
+        "ray",
+        "metrics",
+        "monitor",
+        "manager",
+        "webhook",
+        "autoscaler",
+        "frontend",
+        "builder",
+        "devcontainer",
+        "docs",
+        "cache-server",
+    ]
+)
+
+# Hints in a program's name that it starts a server, and that it does something else.
+_STARTS = ("entrypoint", "start", "launch", "serve", "run", "boot", "init.sh", "main", "app", "vllm", "sglang", "llm")
+_NO_SERVER = (
+    "bench", "download", "convert", "test", "client", "router", "proxy", "eval", "health", "probe", "wait", "warm",
+    "init_", "init-", "cache_server", "lmcache", "worker-v", "copy", "sync", "upload", "export", "monitor", "quantiz",
+    "finetune", "train", "requester", "check", "install",
+)  # fmt: skip
+
+_PYTHONS = ("python", "pypy")
+
+
+class Match(NamedTuple):
+    """An engine that a command starts: its name, the form of its command line, where its arguments begin."""
+
+    engine: str
+    form: str
+    program: tuple[Word, ...]
+    args: tuple[Word, ...]
+    hidden: bool = False
+
+
+class Verdict(NamedTuple):
+    """What a command is: an engine (`match`), or something that cannot be seen into (`hidden`), or neither."""
+
+    match: Match | None
+    hidden: bool = False
+
+
+def judge(words: Sequence[Word], image: str) -> Verdict:
+    """What this command starts."""
+    words = tuple(words)
+    if not words:
+        return Verdict(None)
+    limit = 1
+    first = basename(words[0].text)
+    wrapped = first in WRAPPERS or first.endswith(".sh") or _is_python(first)
+    if wrapped:
+        limit = min(len(words), 40)
+    for start in range(limit):
+        if start and words[start].text.startswith("-"):
+            continue
+        found = _head(words, start, image)
+        if found is None:
+            if start and not wrapped:
+                break
+            continue
+        if not found.engine:
+            return Verdict(None)
+        return Verdict(found._replace(hidden=first.endswith(".sh") and start > 0 and first not in WRAPPERS))
+    return Verdict(None, _hides(words))
+
+
+def _is_python(name: str) -> bool:
+    return name.startswith(_PYTHONS) and not name.endswith(".py")
+
+
+_NONE = Match("", "", (), ())
+
+
+def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
+    """The engine whose program is `words[at]`; a Match without engine for a program that is known to be none."""
+    name = basename(words[at].text)
+    following = [word.text for word in words[at + 1 : at + 3]]
+    if _is_python(name) or name in ("torchrun", "accelerate"):
+        return _python(words, at)
+    if name == "vllm":
+        return _subcommand(words, at, following, {"serve": ("vllm", "serve")})
+    if name == "sglang":
+        return _subcommand(words, at, following, {"serve": ("sglang", "server")})
+    if name == "ollama":
+        return _subcommand(words, at, following, {"serve": ("ollama", "serve"), "start": ("ollama", "serve")})
+    if name == "trtllm-serve":
+        if following[:1] in (["disaggregated"], ["disaggregated_mpi_worker"], ["mm_embedding_serve"]):
+            return _NONE
+        skip = 2 if following[:1] == ["serve"] else 1
+        return Match("tensorrt-llm", "serve", words[at : at + skip], words[at + skip :])
+    if name == "lmdeploy":
+        if following == ["serve", "api_server"]:
+            return Match("lmdeploy", "server", words[at : at + 3], words[at + 3 :])
+        return _NONE
+    if name == "server" and of_image(image) == "llama.cpp":
+        return Match("llama.cpp", "server", words[at : at + 1], words[at + 1 :])
+    if name in ("multi-node-serving.sh", "run_cluster.sh"):  # vLLM's examples: they start Ray, not the server
+        return _NONE
+    if name in ("start_server.sh", "start-server.sh") and of_image(image) != "nim":
+        return None
+    if name in _PROGRAMS:
+        engine, form = _PROGRAMS[name]
+        return Match(engine, form, words[at : at + 1], words[at + 1 :])
+    return None
+
+
+def _subcommand(
+    words: tuple[Word, ...], at: int, following: list[str], commands: dict[str, tuple[str, str]]
+) -> Match | None:
+    if following and following[0] in commands:
+        engine, form = commands[following[0]]
+        return Match(engine, form, words[at : at + 2], words[at + 2 :])
+    return _NONE
+
+
+def _python(words: tuple[Word, ...], at: int) -> Match | None:
+    """`python -m MODULE …` or `python FILE.py …`."""
+    index = at + 1
+    while index < len(words):
+        text = words[index].text
+        if text == "-m" or (text == "--module" and basename(words[at].text) == "torchrun"):
+            module = words[index + 1].text if index + 1 < len(words) else ""
+            if (
+                module.startswith("vllm.entrypoints.cli")
+                and index + 2 < len(words)
+                and words[index + 2].text == "serve"
+            ):
+                return Match("vllm", "serve", words[at : index + 3], words[index + 3 :])
+            if module in _MODULES:
+                engine, form = _MODULES[module]
+                return Match(engine, form, words[at : index + 2], words[index + 2 :])
+            return _NONE
+        if text == "-c":
+            return None
+        if not text.startswith("-"):
+            break
+        index += 2 if text in ("-X", "-W") else 1
+    if index >= len(words):
+        return None
+    path = words[index].text
+    if basename(words[at].text) == "torchrun" or not path.endswith(".py"):
+        return _wrapped_module(words, at)
+    for end, part, (engine, form) in _FILES:
+        if path.endswith(end) and part in path:
+            return Match(engine, form, words[at : index + 1], words[index + 1 :])
+    return None
+
+
+def _wrapped_module(words: tuple[Word, ...], at: int) -> Match | None:
+    """`torchrun --nproc-per-node 2 -m MODULE …`: the options before it take values."""
+    for index in range(at + 1, min(len(words) - 1, at + 24)):
+        if words[index].text == "-m" and words[index + 1].text in _MODULES:
+            engine, form = _MODULES[words[index + 1].text]
+            return Match(engine, form, words[at : index + 2], words[index + 2 :])
+    return None
+
+
+def _hides(words: tuple[Word, ...]) -> bool:
+    """Whether a command that is no known program may start an engine in the end (a script that is not visible)."""
+    for word in words[:6]:
+        text = word.text
+        name = basename(text).lower()
+        if text.startswith("-"):
+            if text == "-c":
+                return True
+            continue
+        if _is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
+            continue
+        if any(hint in name for hint in _NO_SERVER):
+            return False
+        if "\0" in text:
+            return True
+        script = name.endswith((".sh", ".py")) or "." not in name
+        return script and any(hint in name for hint in _STARTS)
+    return False
+
+
+def tokens_of(image: str) -> tuple[str, list[str]]:
+    """An image's repository in lower case and the words of its last component."""
+    repository = split_image(image)[0].lower()
+    last = repository.rpartition("/")[2]
+    return repository, [part for part in last.replace("_", "-").replace(".", "-").split("-") if part]
+
+
+def beside(image: str) -> bool:
+    """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
+    repository, parts = tokens_of(image)
+    return any(part in _BESIDE for part in parts) or "rayproject/" in repository
+
+
+def of_image(image: str) -> str | None:
+    """The engine that an image is made for, by its name; None for others and for what runs beside an engine."""
+    repository, parts = tokens_of(image)
+    if not parts or beside(image):
+        return None
+    last = repository.rpartition("/")[2]
+    if "huggingfaceserver" in last:
+        return "huggingfaceserver"
+    if "text-generation-inference" in last or last in ("tgi", "tgi-inference") or last.endswith("-tgi-inference"):
+        return "tgi"
+    if "text-embeddings-inference" in last:
+        return "tei"
+    if "/nim/" in f"/{repository}" or last == "llm-nim":
+        return "nim"
+    if "tritonserver" in last or "triton" in parts:
+        return "triton"
+    if "tensorrt-llm" in repository or "tensorrtllm" in last or "trtllm" in parts:
+        return "tensorrt-llm"
+    if "llama.cpp" in last or "llama-cpp" in last or "llamacpp" in last or "llama-server" in last:
+        return "llama.cpp"
+    for engine in ("sglang", "ollama", "lmdeploy"):
+        if engine in parts:
+            return engine
+    if "vllm" in parts or any(part.startswith("vllm") for part in parts) or repository.endswith(("llm-d/llm-d",)):
+        return "vllm"
+    if parts[:2] == ["llm", "d"] and (
+        len(parts) == 2 or parts[2] in ("cuda", "rocm", "xpu", "cpu", "aws", "hpu", "gke")
+    ):
+        return "vllm"
+    return None
+
+
+# Flags that only one engine has, enough to tell an image with a name of its own.
+_FLAGS = {
+    "--max-model-len": "vllm",
+    "--gpu-memory-utilization": "vllm",
+    "--max-num-seqs": "vllm",
+    "--max-num-batched-tokens": "vllm",
+    "--mem-fraction-static": "sglang",
+    "--context-length": "sglang",
+    "--max-total-tokens": "",  # SGLang's and TGI's
+    "--num-shard": "tgi",
+    "--max-input-tokens": "tgi",
+    "--max-batch-prefill-tokens": "tgi",
+    "--n-gpu-layers": "llama.cpp",
+    "-ngl": "llama.cpp",
+    "--ctx-size": "llama.cpp",
+    "--model-repository": "triton",
+    "--cache-max-entry-count": "lmdeploy",
+    "--session-len": "lmdeploy",
+    "--free-gpu-memory-fraction": "tensorrt-llm",
+    "--extra-llm-api-options": "tensorrt-llm",
+}
+
+# Variables that only the engine itself reads; two of a kind, or one with its usual port, tell it.
+_VARIABLES = {
+    "vllm": (
+        "VLLM_USE_V1",
+        "VLLM_ATTENTION_BACKEND",
+        "VLLM_WORKER_MULTIPROC_METHOD",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+        "VLLM_NIXL_SIDE_CHANNEL_HOST",
+        "VLLM_LOGGING_LEVEL",
+        "VLLM_CPU_KVCACHE_SPACE",
+    ),
+    "ollama": (
+        "OLLAMA_HOST",
+        "OLLAMA_KEEP_ALIVE",
+        "OLLAMA_MODELS",
+        "OLLAMA_NUM_PARALLEL",
+        "OLLAMA_MAX_LOADED_MODELS",
+        "OLLAMA_CONTEXT_LENGTH",
+        "OLLAMA_FLASH_ATTENTION",
+        "OLLAMA_LOAD_TIMEOUT",
+    ),
+    "tgi": (
+        "MODEL_ID",
+        "NUM_SHARD",
+        "MAX_TOTAL_TOKENS",
+        "MAX_INPUT_TOKENS",
+        "MAX_INPUT_LENGTH",
+        "MAX_BATCH_PREFILL_TOKENS",
+    ),
+    "nim": (
+        "NIM_MODEL_NAME",
+        "NIM_MODEL_PROFILE",
+        "NIM_CACHE_PATH",
+        "NIM_SERVED_MODEL_NAME",
+        "NGC_API_KEY",
+        "NIM_SERVER_PORT",
+    ),
+    "llama.cpp": (
+        "LLAMA_ARG_MODEL",
+        "LLAMA_ARG_HF_REPO",
+        "LLAMA_ARG_CTX_SIZE",
+        "LLAMA_ARG_N_GPU_LAYERS",
+        "LLAMA_ARG_HOST",
+    ),
+}
+_PORTS = {"vllm": 8000, "ollama": 11434, "tgi": 80, "nim": 8000, "llama.cpp": 8080}
+
+
+def of_flags(words: Sequence[Word]) -> str | None:
+    """The engine whose own flags stand among the arguments of an image with a name of its own."""
+    for word in words:
+        flag = word.text.partition("=")[0].replace("_", "-") if word.text.startswith("--") else word.text
+        if engine := _FLAGS.get(flag):
+            return engine
+    return None
+
+
+def of_environment(launch: Launch) -> str | None:
+    """The engine whose variables the container has, where neither the image nor a command tells."""
+    best: tuple[int, str] | None = None
+    for engine, names in _VARIABLES.items():
+        count = sum(name in launch.env for name in names) + (_PORTS[engine] in launch.ports)
+        if engine == "nim" and not any(name.startswith("NIM_") for name in launch.env):
+            continue
+        if count >= 2 and (best is None or count > best[0]) and any(name in launch.env for name in names):
+            best = (count, engine)
+    return best[1] if best else None

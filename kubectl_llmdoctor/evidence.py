@@ -1,0 +1,68 @@
+"""Evidence from each kind of fact: a quotation with its place."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.engines.config import Setting
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.events import Event
+from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.nodes import Node
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.report.document import Evidence
+
+
+def log_evidence(line: Line) -> Evidence:
+    """A log line, with container, instance and line number."""
+    log = line.log
+    ref = f"{log.pod} {log.place}" if log.pod else log.place
+    return Evidence(source="log", ref=ref, text=line.text.strip(), line=line.number)
+
+
+def event_evidence(event: Event, cluster: Cluster) -> Evidence:
+    """An event, with its age and count."""
+    age = int((cluster.now - event.last).total_seconds()) if cluster.now and event.last else None
+    return Evidence(
+        source="event",
+        ref=f"{event.kind}/{event.name}",
+        text=f"{event.reason}: {event.message}",
+        age_seconds=None if age is None else max(age, 0),
+        count=event.count,
+    )
+
+
+def pod_evidence(where: Pod | Container, path: str, text: str) -> Evidence:
+    """A value of a pod or container; `path` is relative to it: `resources.limits.memory`, `status.phase`.
+
+    A path that starts with `status` or `metadata` is the pod's own. A pod that exists only as a template is quoted from
+    its manifest, with file and line.
+    """
+    pod = where.pod if isinstance(where, Container) else where
+    if path.startswith(("status", "metadata")):
+        ref = path
+    else:
+        ref = f"{where.path if isinstance(where, Container) else pod.spec_path}.{path}"
+    origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
+    if pod.exists or origin is None:
+        return Evidence(source="pod", ref=ref, text=text)
+    return Evidence(source="manifest", ref=ref, text=text, file=origin.file, line=origin.line)
+
+
+def setting_evidence(where: Container, setting: Setting) -> Evidence:
+    """An engine setting, quoted as it was written where it was written."""
+    pod = where.pod
+    origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
+    ref = setting.path or f"{where.path}.args"
+    if pod.exists or origin is None:
+        return Evidence(source="pod", ref=ref, text=setting.text)
+    return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)
+
+
+def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:
+    """A value of the workload."""
+    return Evidence(source="workload", ref=f"{workload.ref} {path}", text=text)
+
+
+def node_evidence(node: Node, text: str) -> Evidence:
+    """Something about a node."""
+    return Evidence(source="node", ref=f"Node/{node.name}", text=text)

@@ -1,0 +1,178 @@
+"""The objects of a snapshot by kind and name, and what may be concluded from an object's absence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
+
+T = TypeVar("T", bound=k8s.Object)
+
+#: API groups of the kinds that are decoded: `Service` exists in core and in Knative, and only one is meant.
+_GROUPS = {
+    "Pod": "",
+    "Node": "",
+    "Event": "",
+    "Service": "",
+    "ConfigMap": "",
+    "Secret": "",
+    "ResourceQuota": "",
+    "LimitRange": "",
+    "Deployment": "apps",
+    "ReplicaSet": "apps",
+    "StatefulSet": "apps",
+    "DaemonSet": "apps",
+    "Job": "batch",
+    "EndpointSlice": "discovery.k8s.io",
+    "InferenceService": "serving.kserve.io",
+}
+
+CLUSTER_SCOPED = frozenset(
+    {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
+    | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
+)
+
+
+def group_of(api_version: str) -> str:
+    """`apps/v1` -> `apps`; the core group is empty."""
+    return api_version.rpartition("/")[0]
+
+
+class Item:
+    """One object of the snapshot: raw, decoded on demand, with its origin."""
+
+    __slots__ = ("_typed", "api_version", "kind", "name", "namespace", "origin", "raw", "uid")
+
+    def __init__(self, raw: Json, origin: Origin | None) -> None:
+        meta = raw.get("metadata")
+        meta = meta if isinstance(meta, dict) else {}
+        self.raw = raw
+        self.origin = origin
+        self.kind = _text(raw.get("kind"))
+        self.api_version = _text(raw.get("apiVersion"))
+        self.name = _text(meta.get("name")) or _text(meta.get("generateName"))
+        self.namespace = "" if self.kind in CLUSTER_SCOPED else _text(meta.get("namespace")) or "default"
+        self.uid = _text(meta.get("uid"))
+        self._typed: k8s.Object | None = None
+
+    @property
+    def ref(self) -> str:
+        """`Pod/serving/llama-0`."""
+        return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
+
+    def typed(self) -> k8s.Object:
+        """Decoded by its kind. Raises msgspec.ValidationError."""
+        if self._typed is None:
+            self._typed = k8s.convert(self.raw, k8s.KINDS.get(self.kind, k8s.Object))
+        return self._typed
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+class Cluster:
+    """All objects of the snapshot, looked up by kind; malformed objects are left out and named in `malformed`."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.now: datetime | None = parse_time(snapshot.taken_at)
+        self.malformed: list[Missing] = []
+        origins = snapshot.origins or (None,) * len(snapshot.objects)
+        self._items: dict[str, dict[tuple[str, str], Item]] = {}
+        self._uids: dict[str, Item] = {}
+        for raw, origin in zip(snapshot.objects, origins, strict=True):
+            item = Item(raw, origin)
+            if not item.kind:
+                self.malformed.append(Missing(source="object", ref=item.ref, reason="malformed: no kind"))
+                continue
+            item.kind = _lookup_kind(item.kind, item.api_version)
+            if item.kind in _GROUPS:
+                try:
+                    item.typed()
+                except (msgspec.ValidationError, RecursionError) as error:
+                    self.malformed.append(Missing(source="object", ref=item.ref, reason=f"malformed: {error}"))
+                    continue
+            self._items.setdefault(item.kind, {})[item.namespace, item.name] = item
+            if item.uid:
+                self._uids[item.uid] = item
+        self._read = {(r.kind, r.namespace) for r in snapshot.read if not r.fields}
+
+    def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
+        """All objects of a kind in the order of namespace and name."""
+        found = self._items.get(kind, {})
+        for key in sorted(found):
+            if namespace is None or key[0] == namespace:
+                yield found[key]
+
+    def kinds(self) -> list[str]:
+        """The kinds that occur, sorted."""
+        return sorted(self._items)
+
+    def item(self, kind: str, namespace: str, name: str) -> Item | None:
+        """One object, raw and typed."""
+        return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
+
+    def by_uid(self, uid: str) -> Item | None:
+        """The object with this uid."""
+        return self._uids.get(uid)
+
+    def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
+        """All objects of a kind, typed."""
+        return [cast(T, item.typed()) for item in self.items(name, namespace)]
+
+    def complete(self, kind: str, namespace: str = "") -> bool:
+        """Whether the list of this kind is complete: what is absent from it does not exist."""
+        return (kind, "") in self._read or (bool(namespace) and (kind, namespace) in self._read)
+
+    def exists(self, kind: str, namespace: str, name: str) -> bool | None:
+        """Whether an object exists; None when it is not known."""
+        if self.item(kind, namespace, name):
+            return True
+        return False if self.complete(kind, namespace) else None
+
+    def owner(self, item: Item) -> Item | None:
+        """The controlling owner, when it is in the snapshot (by uid, else by kind and name)."""
+        refs = item.raw.get("metadata", {}).get("ownerReferences")
+        for ref in sorted(refs if isinstance(refs, list) else [], key=lambda r: not _flag(r)):
+            if isinstance(ref, dict):
+                found = self._uids.get(_text(ref.get("uid")))
+                found = found or self.item(_text(ref.get("kind")), item.namespace, _text(ref.get("name")))
+                if found is not None and found is not item:
+                    return found
+        return None
+
+    def chain(self, item: Item) -> list[Item]:
+        """The owners of an object up to the top, nearest first; stops at a loop."""
+        chain: list[Item] = []
+        seen = {id(item)}
+        step = self.owner(item)
+        while step is not None and id(step) not in seen:
+            seen.add(id(step))
+            chain.append(step)
+            step = self.owner(step)
+        return chain
+
+    @cached_property
+    def nodes_known(self) -> bool:
+        """Whether every node of the cluster is in the snapshot."""
+        return self.complete("Node")
+
+
+def _lookup_kind(kind: str, api_version: str) -> str:
+    """The kind, or `Kind.group` for a foreign kind that shares the name of one that is decoded here."""
+    group = group_of(api_version)
+    if kind not in _GROUPS or not api_version or group == _GROUPS[kind]:
+        return kind
+    return kind if kind == "Event" and group == "events.k8s.io" else f"{kind}.{group}"
+
+
+def _flag(ref: Any) -> bool:
+    return isinstance(ref, dict) and ref.get("controller") is True

@@ -1,0 +1,154 @@
+"""How container instances ended: exit codes and signals, out of memory, killed by a probe, and how far they had come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.events import Event, Events
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.units import parse_time
+
+_SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
+_SIGNALS |= {13: "SIGPIPE", 15: "SIGTERM"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """The last instance of a container that ended with an error."""
+
+    container: Container
+    terminated: k8s.Terminated
+    #: where it stands in the pod: `status.containerStatuses[vllm].lastState.terminated`
+    path: str
+
+    @property
+    def code(self) -> int:
+        """The exit code; 128 + n for signal n."""
+        return self.terminated.exit_code
+
+    @property
+    def signal(self) -> str:
+        """`SIGKILL` for exit code 137; empty when it ended by itself."""
+        return _SIGNALS.get(self.code - 128, "") if self.code > 128 else ""
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the runtime saw the kernel kill in the container's memory cgroup."""
+        return self.terminated.reason == "OOMKilled"
+
+    @property
+    def started(self) -> datetime | None:
+        """When the instance started."""
+        return parse_time(self.terminated.started_at)
+
+    @property
+    def finished(self) -> datetime | None:
+        """When it ended."""
+        return parse_time(self.terminated.finished_at)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran."""
+        if self.started and self.finished and self.finished >= self.started:
+            return (self.finished - self.started).total_seconds()
+        return None
+
+    @property
+    def text(self) -> str:
+        """`exitCode: 137, reason: OOMKilled`."""
+        return f"exitCode: {self.code}, reason: {self.terminated.reason or 'none given'}"
+
+
+def endings(pod: Pod) -> Iterator[Ending]:
+    """Containers whose last instance ended with an error that still matters (see Pod.troubles)."""
+    for trouble in pod.troubles:
+        container = trouble.container
+        if trouble.kind == "crashed" and container and container.terminated:
+            kind = "containerStatuses" if container.role == "main" else "initContainerStatuses"
+            state = "state" if container.status.state.terminated else "lastState"
+            path = f"status.{kind}[{container.name}].{state}.terminated"
+            yield Ending(container=container, terminated=container.terminated, path=path)
+
+
+def log_of(ending: Ending, logs: Logs) -> Log | None:
+    """The log of the instance that ended: the previous one, unless the container did not start again since."""
+    found = logs.of(ending.container.name)
+    previous = next((log for log in found if log.previous), None)
+    current = next((log for log in found if not log.previous), None)
+    return previous or (None if ending.container.running else current)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """How far a start had come, by the last line that tells."""
+
+    name: str
+    line: Line
+
+
+#: Phases of a start in order; each with pieces of the lines that engines print when they enter it.
+_PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("downloading the model", ("Downloading shards", "Download file:", "pulling manifest", "Fetching ")),
+    (
+        "loading weights",
+        (
+            "Starting to load model",  # vLLM
+            "Loading safetensors checkpoint shards",
+            "Loading pt checkpoint shards",
+            "Load weight begin",  # SGLang
+            "Waiting for shard to be ready",  # TGI
+            "load_tensors:",  # llama.cpp
+            "Convert to turbomind format",  # LMDeploy
+        ),
+    ),
+    (
+        "profiling GPU memory",
+        ("Model loading took", "Loading model weights took", "Load weight end", "Warming up model"),
+    ),
+    (
+        "capturing CUDA graphs",
+        ("Capturing CUDA graph", "Capturing the model for CUDA graphs", "Capture cuda graph begin"),
+    ),
+    (
+        "serving",
+        (
+            "Application startup complete.",
+            "The server is fired up and ready to roll!",
+            "server is listening on",
+            "Connected",
+        ),
+    ),
+)
+
+
+def phase_of(log: Log | None) -> Phase | None:
+    """The last phase of a start that a log shows; None when it shows none."""
+    best: Phase | None = None
+    for name, literals in _PHASES if log else ():
+        for literal in literals:
+            for line in log.find(literal) if log else ():
+                if literal == "Connected" and "text_generation" not in line.text:
+                    continue
+                if best is None or line.number >= best.line.number or name == "serving":
+                    best = Phase(name=name, line=line)
+    return best
+
+
+_PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")
+
+
+def probe_kills(pod: Pod, events: Events, container: Container) -> Iterator[tuple[str, Event]]:
+    """Events that say that the kubelet restarted a container for a failed probe: `liveness` or `startup`."""
+    several = sum(c.role != "init" for c in pod.containers) > 1
+    for event in events.of("Killing", "Unhealthy", kind="Pod"):
+        found = _PROBE_KILL.search(event.message)
+        if event.name != pod.name or not found:
+            continue
+        named = f"{{{container.name}}}" in event.field_path or f"ontainer {container.name} " in event.message
+        if named or not several:
+            yield found["probe"], event

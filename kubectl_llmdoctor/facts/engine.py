@@ -1,0 +1,96 @@
+"""The inference engine of a container, with the configuration that it really runs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from kubectl_llmdoctor import engines
+from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.facts.logs import Logs
+from kubectl_llmdoctor.facts.pod import Container, Pod
+
+#: How much of a log's head may hold the engine's banner.
+_HEAD_CHARS = 400_000
+
+
+class Engine:
+    """An inference server in a container: what the container was told, completed by what its log says of itself."""
+
+    def __init__(self, container: Container, found: engines.Engine) -> None:
+        self.container = container
+        self.found = found
+
+    @property
+    def pod(self) -> Pod:
+        """The pod that it runs in."""
+        return self.container.pod
+
+    @property
+    def name(self) -> str:
+        """`vllm`, `sglang`, …"""
+        return self.found.name
+
+    @property
+    def title(self) -> str:
+        """The name as its makers write it."""
+        return self.found.title
+
+    @property
+    def version(self) -> str | None:
+        """The engine's version; None when nothing states it."""
+        return self.found.version
+
+    @property
+    def label(self) -> str:
+        """`vLLM 0.9.1`, or `vLLM` when the version is unknown."""
+        return f"{self.title} {self.version}" if self.version else self.title
+
+    def at_least(self, version: str) -> bool | None:
+        """Whether the version is at least this; None when it is not known."""
+        return self.found.at_least(version)
+
+    def get(self, name: str) -> Setting | None:
+        """A setting: what was set, else the default of this version, else None for unknown."""
+        return self.found.get(name)
+
+    def explicit(self, name: str) -> Setting | None:
+        """A setting that was set."""
+        return self.found.explicit(name)
+
+    def value(self, name: str, fallback: Any = None) -> Any:
+        """The value of a setting, or `fallback` when it is unknown."""
+        return self.found.value(name, fallback)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the engine's own argument parser would refuse, or ignore."""
+        return self.found.problems
+
+    @cached_property
+    def workers(self) -> int | None:
+        """Worker processes that one instance starts in this container (tensor × pipeline × data); None when unknown."""
+        sizes = [self.get(n) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
+        product = 1
+        for size in sizes:
+            if size is None:
+                continue
+            if not isinstance(size.value, int):
+                return None
+            product *= size.value
+        return product
+
+
+def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
+    """The engines of a pod's containers, in order; for a log that came alone, the engine that wrote it."""
+    found = []
+    for container in pod.containers:
+        if container.role == "init":
+            continue
+        engine = engines.read(container.launch)
+        text = next((log.text[:_HEAD_CHARS] for log in logs.of(container.name) if log.text), "")
+        if text:
+            engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None
+        if engine:
+            found.append(Engine(container, engine))
+    return found

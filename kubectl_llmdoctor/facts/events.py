@@ -1,0 +1,69 @@
+"""Events of a target: both API forms as one, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.units import parse_time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One event: who said what about which object, when last and how often."""
+
+    kind: str
+    namespace: str
+    name: str
+    field_path: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool
+    reporter: str
+    count: int
+    first: datetime | None
+    last: datetime | None
+
+
+class Events:
+    """The events that concern one target, oldest first (those without a time come first)."""
+
+    def __init__(self, events: list[Event], now: datetime | None) -> None:
+        self.now = now
+        self._events = events
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def of(self, *reasons: str, kind: str | None = None) -> list[Event]:
+        """Those with one of these reasons, optionally about one kind of object."""
+        return [e for e in self._events if e.reason in reasons and (kind is None or e.kind == kind)]
+
+
+def normalise(event: k8s.Event) -> Event:
+    """Either API form as an `Event`."""
+    about = event.involved_object if event.involved_object.kind else event.regarding
+    series = event.series or k8s.Series()
+    first = (event.first_timestamp, event.deprecated_first_timestamp, event.event_time)
+    last = (series.last_observed_time, event.last_timestamp, event.deprecated_last_timestamp, event.event_time)
+    created = event.metadata.creation_timestamp
+    return Event(
+        kind=about.kind,
+        namespace=about.namespace,
+        name=about.name,
+        field_path=about.field_path,
+        uid=about.uid,
+        reason=event.reason,
+        message=event.message or event.note,
+        warning=event.type == "Warning",
+        reporter=event.reporting_component or event.reporting_controller or event.source.component,
+        count=max(event.count or 0, event.deprecated_count or 0, series.count, 1),
+        first=next((t for t in map(parse_time, (*first, created)) if t), None),
+        last=next((t for t in map(parse_time, (*last, *first, created)) if t), None),
+    )

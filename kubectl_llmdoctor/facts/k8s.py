@@ -1,0 +1,734 @@
+"""The parts of Kubernetes objects that facts are made of, as typed, frozen structs.
+
+Only fields that something reads are declared; everything else in an object is ignored. Decoding is lenient where
+manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone before (Kubernetes reads null
+as absent).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import field
+
+Scalar = str | int | float | bool
+Quantities = dict[str, str | int | float]
+
+
+class _Base(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Common settings of all API structs."""
+
+
+class OwnerReference(_Base, frozen=True):
+    """metav1.OwnerReference."""
+
+    kind: str = ""
+    name: str = ""
+    api_version: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class Metadata(_Base, frozen=True):
+    """metav1.ObjectMeta."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, Scalar] = {}
+    annotations: dict[str, Scalar] = {}
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    owner_references: tuple[OwnerReference, ...] = ()
+    generate_name: str = ""
+    generation: int | None = None
+    finalizers: tuple[str, ...] = ()
+
+
+class Object(_Base, frozen=True):
+    """What every object has."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+
+
+class KeyRef(_Base, frozen=True):
+    """A key of a ConfigMap or Secret."""
+
+    name: str = ""
+    key: str = ""
+    optional: bool = False
+
+
+class FieldRef(_Base, frozen=True):
+    """A field of the pod, or a resource of a container."""
+
+    field_path: str = ""
+    resource: str = ""
+    container_name: str = ""
+
+
+class ValueFrom(_Base, frozen=True):
+    """Where a variable's value comes from."""
+
+    config_map_key_ref: KeyRef | None = None
+    secret_key_ref: KeyRef | None = None
+    field_ref: FieldRef | None = None
+    resource_field_ref: FieldRef | None = None
+
+
+class EnvVar(_Base, frozen=True):
+    """One entry of a container's `env`."""
+
+    name: str = ""
+    value: Scalar | None = None
+    value_from: ValueFrom | None = None
+
+
+class LocalRef(_Base, frozen=True):
+    """A named object of the pod's own namespace."""
+
+    name: str = ""
+    optional: bool = False
+
+
+class EnvFrom(_Base, frozen=True):
+    """A whole ConfigMap or Secret as environment."""
+
+    prefix: str = ""
+    config_map_ref: LocalRef | None = None
+    secret_ref: LocalRef | None = None
+
+
+class Resources(_Base, frozen=True):
+    """Requests and limits by resource name."""
+
+    requests: Quantities = {}
+    limits: Quantities = {}
+    claims: tuple[dict[str, Any], ...] = ()
+
+
+class ContainerPort(_Base, frozen=True):
+    """A declared port."""
+
+    name: str = ""
+    container_port: int = 0
+    host_port: int | None = None
+    host_ip: str = field(default="", name="hostIP")
+    protocol: str = "TCP"
+
+
+class HttpGet(_Base, frozen=True):
+    """An HTTP probe action."""
+
+    path: str = "/"
+    port: str | int = ""
+    scheme: str = "HTTP"
+    host: str = ""
+
+
+class TcpSocket(_Base, frozen=True):
+    """A TCP probe action."""
+
+    port: str | int = ""
+
+
+class ExecAction(_Base, frozen=True):
+    """A command."""
+
+    command: tuple[Scalar, ...] = ()
+
+
+class GrpcAction(_Base, frozen=True):
+    """A gRPC health probe action."""
+
+    port: str | int = ""
+    service: str = ""
+
+
+class Probe(_Base, frozen=True):
+    """A probe with the API's defaults."""
+
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    exec: ExecAction | None = None
+    grpc: GrpcAction | None = None
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    failure_threshold: int = 3
+    success_threshold: int = 1
+    termination_grace_period_seconds: int | None = None
+
+
+class VolumeMount(_Base, frozen=True):
+    """A volume in a container."""
+
+    name: str = ""
+    mount_path: str = ""
+    sub_path: str = ""
+    read_only: bool = False
+
+
+class SecurityContext(_Base, frozen=True):
+    """Of a pod or a container."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+    privileged: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    capabilities: dict[str, tuple[str, ...]] = {}
+
+
+class Lifecycle(_Base, frozen=True):
+    """Hooks of a container."""
+
+    post_start: dict[str, Any] | None = None
+    pre_stop: dict[str, Any] | None = None
+
+
+class Container(_Base, frozen=True):
+    """corev1.Container."""
+
+    name: str = ""
+    image: str = ""
+    command: tuple[Scalar, ...] = ()
+    args: tuple[Scalar, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    resources: Resources = Resources()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    startup_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    security_context: SecurityContext = SecurityContext()
+    restart_policy: str = ""
+    image_pull_policy: str = ""
+    working_dir: str = ""
+
+
+class EmptyDir(_Base, frozen=True):
+    """An emptyDir volume."""
+
+    medium: str = ""
+    size_limit: str | int | float | None = None
+
+
+class KeyToPath(_Base, frozen=True):
+    """Where a key of a ConfigMap or Secret stands in its volume."""
+
+    key: str = ""
+    path: str = ""
+
+
+class ConfigMapVolume(_Base, frozen=True):
+    """A ConfigMap volume."""
+
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    optional: bool = False
+
+
+class SecretVolume(_Base, frozen=True):
+    """A Secret volume."""
+
+    secret_name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    optional: bool = False
+
+
+class ClaimVolume(_Base, frozen=True):
+    """A PersistentVolumeClaim volume."""
+
+    claim_name: str = ""
+    read_only: bool = False
+
+
+class HostPath(_Base, frozen=True):
+    """A hostPath volume."""
+
+    path: str = ""
+    type: str = ""
+
+
+class Volume(_Base, frozen=True):
+    """corev1.Volume; a kind that is not declared here leaves all fields None."""
+
+    name: str = ""
+    empty_dir: EmptyDir | None = None
+    config_map: ConfigMapVolume | None = None
+    secret: SecretVolume | None = None
+    persistent_volume_claim: ClaimVolume | None = None
+    host_path: HostPath | None = None
+    ephemeral: dict[str, Any] | None = None
+    projected: dict[str, Any] | None = None
+
+
+class Toleration(_Base, frozen=True):
+    """corev1.Toleration."""
+
+    key: str = ""
+    operator: str = ""
+    value: Scalar = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class Requirement(_Base, frozen=True):
+    """A label requirement of a node selector term or a label selector."""
+
+    key: str = ""
+    operator: str = ""
+    values: tuple[Scalar, ...] = ()
+
+
+class NodeSelectorTerm(_Base, frozen=True):
+    """One of several terms that may match."""
+
+    match_expressions: tuple[Requirement, ...] = ()
+    match_fields: tuple[Requirement, ...] = ()
+
+
+class NodeSelector(_Base, frozen=True):
+    """Terms, one of which must match."""
+
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
+
+
+class NodeAffinity(_Base, frozen=True):
+    """Only what is required; preferences place nothing."""
+
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+
+
+class LabelSelector(_Base, frozen=True):
+    """metav1.LabelSelector."""
+
+    match_labels: dict[str, Scalar] = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+class PodAffinityTerm(_Base, frozen=True):
+    """A required term of pod (anti-)affinity."""
+
+    label_selector: LabelSelector | None = None
+    topology_key: str = ""
+    namespaces: tuple[str, ...] = ()
+    namespace_selector: LabelSelector | None = None
+
+
+class PodAffinity(_Base, frozen=True):
+    """Only what is required."""
+
+    required_during_scheduling_ignored_during_execution: tuple[PodAffinityTerm, ...] = ()
+
+
+class Affinity(_Base, frozen=True):
+    """corev1.Affinity."""
+
+    node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
+
+
+class SpreadConstraint(_Base, frozen=True):
+    """corev1.TopologySpreadConstraint."""
+
+    max_skew: int = 1
+    topology_key: str = ""
+    when_unsatisfiable: str = ""
+    label_selector: LabelSelector | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str = "Honor"
+    node_taints_policy: str = "Ignore"
+    match_label_keys: tuple[str, ...] = ()
+
+
+class Gate(_Base, frozen=True):
+    """A scheduling gate."""
+
+    name: str = ""
+
+
+class PodSpec(_Base, frozen=True):
+    """corev1.PodSpec."""
+
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    node_name: str = ""
+    node_selector: dict[str, Scalar] = {}
+    affinity: Affinity | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    topology_spread_constraints: tuple[SpreadConstraint, ...] = ()
+    scheduling_gates: tuple[Gate, ...] = ()
+    scheduler_name: str = ""
+    runtime_class_name: str = ""
+    priority: int | None = None
+    priority_class_name: str = ""
+    preemption_policy: str = ""
+    restart_policy: str = "Always"
+    service_account_name: str = ""
+    enable_service_links: bool = True
+    host_ipc: bool = field(default=False, name="hostIPC")
+    host_pid: bool = field(default=False, name="hostPID")
+    host_network: bool = False
+    overhead: Quantities = {}
+    resources: Resources = Resources()
+    resource_claims: tuple[dict[str, Any], ...] = ()
+    security_context: SecurityContext = SecurityContext()
+    termination_grace_period_seconds: int | None = None
+    image_pull_secrets: tuple[LocalRef, ...] = ()
+    hostname: str = ""
+    subdomain: str = ""
+
+
+class Condition(_Base, frozen=True):
+    """A condition of any object."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+
+class Waiting(_Base, frozen=True):
+    """A container that waits, and why."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(_Base, frozen=True):
+    """A container that runs."""
+
+    started_at: str | None = None
+
+
+class Terminated(_Base, frozen=True):
+    """A container instance that ended."""
+
+    exit_code: int = 0
+    signal: int | None = None
+    reason: str = ""
+    message: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class State(_Base, frozen=True):
+    """One of three."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Base, frozen=True):
+    """corev1.ContainerStatus."""
+
+    name: str = ""
+    ready: bool = False
+    started: bool | None = None
+    restart_count: int = 0
+    state: State = State()
+    last_state: State = State()
+    image: str = ""
+    image_id: str = field(default="", name="imageID")
+    allocated_resources: Quantities = {}
+    resources: Resources | None = None
+
+
+class PodStatus(_Base, frozen=True):
+    """corev1.PodStatus."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+    pod_ip: str = field(default="", name="podIP")
+    host_ip: str = field(default="", name="hostIP")
+    start_time: str | None = None
+    nominated_node_name: str = ""
+    qos_class: str = ""
+
+
+class Pod(Object, frozen=True):
+    """corev1.Pod."""
+
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class PodTemplate(_Base, frozen=True):
+    """A pod template of a workload."""
+
+    metadata: Metadata = Metadata()
+    spec: PodSpec = PodSpec()
+
+
+class Taint(_Base, frozen=True):
+    """corev1.Taint."""
+
+    key: str = ""
+    value: Scalar = ""
+    effect: str = ""
+    time_added: str | None = None
+
+
+class NodeSpec(_Base, frozen=True):
+    """corev1.NodeSpec."""
+
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    provider_id: str = field(default="", name="providerID")
+
+
+class NodeInfo(_Base, frozen=True):
+    """Versions of the node."""
+
+    kubelet_version: str = ""
+    kernel_version: str = ""
+    container_runtime_version: str = ""
+    architecture: str = ""
+
+
+class NodeStatus(_Base, frozen=True):
+    """corev1.NodeStatus without the image list."""
+
+    capacity: Quantities = {}
+    allocatable: Quantities = {}
+    conditions: tuple[Condition, ...] = ()
+    node_info: NodeInfo = NodeInfo()
+
+
+class Node(Object, frozen=True):
+    """corev1.Node."""
+
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class ObjectRef(_Base, frozen=True):
+    """What an event is about."""
+
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    field_path: str = ""
+    api_version: str = ""
+
+
+class Source(_Base, frozen=True):
+    """Who reported an event (old form)."""
+
+    component: str = ""
+    host: str = ""
+
+
+class Series(_Base, frozen=True):
+    """A repeated event."""
+
+    count: int = 0
+    last_observed_time: str | None = None
+
+
+class Event(Object, frozen=True):
+    """An event in either API form: core/v1 or events.k8s.io/v1."""
+
+    involved_object: ObjectRef = ObjectRef()
+    regarding: ObjectRef = ObjectRef()
+    reason: str = ""
+    message: str = ""
+    note: str = ""
+    type: str = ""
+    count: int | None = None
+    first_timestamp: str | None = None
+    last_timestamp: str | None = None
+    event_time: str | None = None
+    deprecated_first_timestamp: str | None = None
+    deprecated_last_timestamp: str | None = None
+    deprecated_count: int | None = None
+    series: Series | None = None
+    source: Source = Source()
+    reporting_component: str = ""
+    reporting_controller: str = ""
+
+
+class ServicePort(_Base, frozen=True):
+    """A port of a Service."""
+
+    name: str = ""
+    port: int = 0
+    target_port: str | int = ""
+    protocol: str = "TCP"
+
+
+class ServiceSpec(_Base, frozen=True):
+    """corev1.ServiceSpec."""
+
+    selector: dict[str, Scalar] = {}
+    ports: tuple[ServicePort, ...] = ()
+    type: str = "ClusterIP"
+    cluster_ip: str = field(default="", name="clusterIP")
+
+
+class Service(Object, frozen=True):
+    """corev1.Service."""
+
+    spec: ServiceSpec = ServiceSpec()
+
+
+class EndpointConditions(_Base, frozen=True):
+    """discoveryv1.EndpointConditions; null means ready."""
+
+    ready: bool = True
+
+
+class Endpoint(_Base, frozen=True):
+    """discoveryv1.Endpoint."""
+
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    target_ref: ObjectRef = ObjectRef()
+
+
+class EndpointSlice(Object, frozen=True):
+    """discoveryv1.EndpointSlice."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class Rollout(_Base, frozen=True):
+    """The rolling update of a Deployment."""
+
+    type: str = ""
+    rolling_update: dict[str, Any] = {}
+
+
+class WorkloadSpec(_Base, frozen=True):
+    """The spec of Deployment, ReplicaSet, StatefulSet, DaemonSet or Job, as far as they share it."""
+
+    replicas: int | None = None
+    selector: dict[str, Any] = {}
+    template: PodTemplate | None = None
+    strategy: Rollout = Rollout()
+    progress_deadline_seconds: int | None = None
+    parallelism: int | None = None
+    completions: int | None = None
+    backoff_limit: int | None = None
+    suspend: bool = False
+
+
+class WorkloadStatus(_Base, frozen=True):
+    """Its status."""
+
+    replicas: int = 0
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    available_replicas: int = 0
+    unavailable_replicas: int = 0
+    number_ready: int = 0
+    desired_number_scheduled: int = 0
+    active: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class Workload(Object, frozen=True):
+    """A built-in workload."""
+
+    spec: WorkloadSpec = WorkloadSpec()
+    status: WorkloadStatus = WorkloadStatus()
+
+
+class ConfigMap(Object, frozen=True):
+    """corev1.ConfigMap; binary data is not kept."""
+
+    data: dict[str, Scalar] = {}
+
+
+class Secret(Object, frozen=True):
+    """corev1.Secret: the names of its keys; the values were masked where they entered."""
+
+    data: dict[str, Any] = {}
+    string_data: dict[str, Any] = {}
+
+
+class QuotaSpec(_Base, frozen=True):
+    """corev1.ResourceQuotaSpec."""
+
+    hard: Quantities = {}
+
+
+class QuotaStatus(_Base, frozen=True):
+    """corev1.ResourceQuotaStatus."""
+
+    hard: Quantities = {}
+    used: Quantities = {}
+
+
+class ResourceQuota(Object, frozen=True):
+    """corev1.ResourceQuota."""
+
+    spec: QuotaSpec = QuotaSpec()
+    status: QuotaStatus = QuotaStatus()
+
+
+class LimitItem(_Base, frozen=True):
+    """One limit of a LimitRange."""
+
+    type: str = ""
+    max: Quantities = {}
+    min: Quantities = {}
+    default: Quantities = {}
+    default_request: Quantities = {}
+
+
+class LimitRangeSpec(_Base, frozen=True):
+    """corev1.LimitRangeSpec."""
+
+    limits: tuple[LimitItem, ...] = ()
+
+
+class LimitRange(Object, frozen=True):
+    """corev1.LimitRange."""
+
+    spec: LimitRangeSpec = LimitRangeSpec()
+
+
+KINDS: dict[str, type[Object]] = {
+    "Pod": Pod,
+    "Node": Node,
+    "Event": Event,
+    "Service": Service,
+    "EndpointSlice": EndpointSlice,
+    "Deployment": Workload,
+    "ReplicaSet": Workload,
+    "StatefulSet": Workload,
+    "DaemonSet": Workload,
+    "Job": Workload,
+    "ConfigMap": ConfigMap,
+    "Secret": Secret,
+    "ResourceQuota": ResourceQuota,
+    "LimitRange": LimitRange,
+}
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def convert(tree: Any, kind: type[T]) -> T:
+    """A decoded JSON tree as a typed struct. Raises msgspec.ValidationError with the path of what does not fit."""
+    return msgspec.convert(tree, kind, strict=False)

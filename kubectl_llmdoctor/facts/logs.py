@@ -1,0 +1,107 @@
+"""Logs of containers: whole texts, searched for literals; a line is quoted with its 1-based number."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.snapshot import LogText
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a log; `text` without the kubelet's time and without what a carriage return overwrote."""
+
+    log: Log
+    number: int
+    text: str
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was written, when the log carries times."""
+        return self.log.time_of(self.number)
+
+
+class Log:
+    """One container instance's log."""
+
+    def __init__(self, source: LogText) -> None:
+        self.source = source
+        self.text = source.text
+        self.pod = source.pod
+        self.container = source.container
+        self.previous = source.previous
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Offsets of line starts."""
+        return [0, *(m.end() for m in re.finditer("\n", self.text))]
+
+    def __len__(self) -> int:
+        """The number of lines."""
+        return len(self._starts) - (self.text.endswith("\n") or not self.text)
+
+    def raw(self, number: int) -> str:
+        """A line as it was printed."""
+        start = self._starts[number - 1]
+        end = self.text.find("\n", start)
+        return self.text[start : end if end >= 0 else len(self.text)]
+
+    def line(self, number: int) -> Line:
+        """A line by its 1-based number."""
+        text = self.raw(number).rstrip("\r")
+        if self.source.timestamps:
+            text = text.partition(" ")[2]
+        return Line(self, number, text.rpartition("\r")[2] if "\r" in text else text)
+
+    def lines(self, first: int = 1, last: int | None = None) -> Iterator[Line]:
+        """Lines `first` to `last`, both included."""
+        for number in range(max(first, 1), min(last or len(self), len(self)) + 1):
+            yield self.line(number)
+
+    def find(self, literal: str) -> Iterator[Line]:
+        """Every line that contains the literal."""
+        at = self.text.find(literal)
+        while at >= 0:
+            number = bisect.bisect_right(self._starts, at)
+            yield self.line(number)
+            if number >= len(self._starts):
+                return
+            at = self.text.find(literal, self._starts[number])
+
+    def time_of(self, number: int) -> datetime | None:
+        """When a line was written, when the log carries times."""
+        return parse_time(self.raw(number).partition(" ")[0]) if self.source.timestamps else None
+
+    @property
+    def place(self) -> str:
+        """`vllm`, `vllm (previous)`; for a log that came alone: `log`."""
+        return (self.container or "log") + (" (previous)" if self.previous else "")
+
+
+class Logs:
+    """The logs of one pod."""
+
+    def __init__(self, logs: list[Log]) -> None:
+        self.all = logs
+
+    def __iter__(self) -> Iterator[Log]:
+        return iter(self.all)
+
+    def __bool__(self) -> bool:
+        return bool(self.all)
+
+    def of(self, container: str, *, previous: bool | None = None) -> list[Log]:
+        """The logs of a container, the previous instance first."""
+        found = [log for log in self.all if log.container == container and previous in (None, log.previous)]
+        return sorted(found, key=lambda log: not log.previous)
+
+    def find(self, literal: str) -> Iterator[Line]:
+        """Every line of every log that contains the literal."""
+        for log in self.all:
+            yield from log.find(literal)

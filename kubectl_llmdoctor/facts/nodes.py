@@ -1,0 +1,514 @@
+"""Nodes: condition, taints, accelerators, what runs on them, and how a pod's demands are matched against them.
+
+The rules are kube-scheduler's own, read in v1.36: `pkg/scheduler/framework/plugins/*`, `k8s.io/component-helpers`
+(`resource/helpers.go`, `scheduling/corev1`) and `pkg/controller/nodelifecycle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from weakref import WeakKeyDictionary
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.pod import is_accelerator
+from kubectl_llmdoctor.facts.units import milli, units
+
+#: Amounts by resource name in the scheduler's units: thousandths for cpu, whole units for all else.
+Amounts = dict[str, int]
+
+#: Taints that say that the node itself is unfit, not that it is kept for somebody: set by the node lifecycle controller,
+#: cloud controllers, autoscalers and the agents of network and storage drivers.
+_STATE_PREFIXES = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+_STATE_KEYS = frozenset(
+    {
+        "ToBeDeletedByClusterAutoscaler",
+        "karpenter.sh/disruption",
+        "karpenter.sh/disrupted",
+        "karpenter.sh/unregistered",
+        "cloud.google.com/impending-node-termination",
+        "aws-node-termination-handler/spot-itn",
+    }
+)
+_CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+
+#: Labels that say that a node has an NVIDIA GPU, and not how many.
+_GPU_SIGNS = {
+    "nvidia.com/gpu.present": "true",
+    "feature.node.kubernetes.io/pci-10de.present": "true",
+    "kubernetes.azure.com/accelerator": "nvidia",
+    "k8s.amazonaws.com/accelerator": "nvidia",
+}
+
+#: Resources that `spec.resources` of a pod replaces; never accelerators.
+_POD_LEVEL = ("cpu", "memory")
+
+#: Resources that every kubelet reports: where one is missing the object was shortened, so the amount is unknown.
+_ALWAYS_REPORTED = ("cpu", "memory", "pods", "ephemeral-storage")
+
+
+@lru_cache(maxsize=8192)
+def _thousandths(quantity: str | int | float) -> int:
+    return milli(quantity) or 0
+
+
+def is_extended(resource: str) -> bool:
+    """Whether a resource is counted like a device: any with a domain outside kubernetes.io (helpers.go)."""
+    return "/" in resource and not resource.partition("/")[0].endswith("kubernetes.io") and not resource.startswith("requests.")
+
+
+def is_state_taint(taint: k8s.Taint) -> bool:
+    """Whether a taint says that the node is unfit now, rather than kept for certain pods."""
+    return (
+        taint.key.startswith(_STATE_PREFIXES)
+        or taint.key in _STATE_KEYS
+        or taint.key.endswith(("/agent-not-ready", "/startup-taint"))
+    )
+
+
+def show_taint(taint: k8s.Taint) -> str:
+    """A taint as kubectl writes it: `dedicated=search:NoSchedule`."""
+    value = "" if taint.value in ("", None) else f"={taint.value}"
+    return f"{taint.key}{value}:{taint.effect}"
+
+
+def tolerated(taint: k8s.Taint, tolerations: Iterable[k8s.Toleration]) -> bool:
+    """Whether one of the tolerations matches the taint (component-helpers `ToleratesTaint`)."""
+    return any(_tolerates(t, taint) for t in tolerations)
+
+
+def _tolerates(toleration: k8s.Toleration, taint: k8s.Taint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    if toleration.operator == "Exists":
+        return True
+    if not toleration.key:  # an empty key is allowed with Exists only
+        return False
+    if toleration.operator in ("Gt", "Lt"):  # 1.35, alpha: integers
+        wanted, have = _integer(toleration.value), _integer(taint.value)
+        if wanted is None or have is None:
+            return False
+        return have > wanted if toleration.operator == "Gt" else have < wanted
+    return str(toleration.value) == str(taint.value)
+
+
+def holds(requirement: k8s.Requirement, labels: Mapping[str, str]) -> bool:
+    """Whether labels meet a requirement; an operator that does not exist matches nothing."""
+    value = labels.get(requirement.key)
+    values = [str(v) for v in requirement.values]
+    match requirement.operator:
+        case "In":
+            return value is not None and value in values
+        case "NotIn":
+            return value is None or value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt":
+            have, wanted = _integer(value), _integer(values[0]) if len(values) == 1 else None
+            if have is None or wanted is None:
+                return False
+            return have > wanted if requirement.operator == "Gt" else have < wanted
+    return False
+
+
+def _integer(text: object) -> int | None:
+    try:
+        return int(str(text))
+    except ValueError:
+        return None
+
+
+def show_requirement(requirement: k8s.Requirement) -> str:
+    """A requirement in words: `zone in [a, b]`."""
+    values = ", ".join(str(v) for v in requirement.values)
+    words = {"In": f"in [{values}]", "NotIn": f"not in [{values}]", "Exists": "is set", "DoesNotExist": "is not set"}
+    words |= {"Gt": f"> {values}", "Lt": f"< {values}"}
+    return f"{requirement.key} {words.get(requirement.operator, f'{requirement.operator} [{values}]')}"
+
+
+def selected(selector: k8s.LabelSelector | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector matches; None matches nothing, an empty one everything."""
+    if selector is None:
+        return False
+    return all(labels.get(k) == str(v) for k, v in selector.match_labels.items()) and all(
+        holds(r, labels) for r in selector.match_expressions
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mismatch:
+    """One demand on the node's labels that a node does not meet."""
+
+    #: where it stands in the pod's spec
+    path: str
+    key: str
+    #: the demand in words: `nvidia.com/gpu.product in [NVIDIA-L4]`
+    demand: str
+    #: the values that would do, where the demand lists them
+    wanted: tuple[str, ...] = ()
+    #: what the node has; None when the label is not set
+    have: str | None = None
+
+
+def mismatches(spec: k8s.PodSpec, name: str, labels: Mapping[str, str]) -> tuple[Mismatch, ...]:
+    """What of nodeSelector and required node affinity a node does not meet; empty when it matches.
+
+    Of several alternative terms the one that comes nearest speaks.
+    """
+    found = [
+        Mismatch(path="nodeSelector", key=k, demand=f"{k}={v}", wanted=(str(v),), have=labels.get(k))
+        for k, v in spec.node_selector.items()
+        if labels.get(k) != str(v)
+    ]
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    if required is None:
+        return tuple(found)
+    path = "affinity.nodeAffinity"
+    failed: list[list[Mismatch]] = []
+    for term in required.node_selector_terms:
+        if not term.match_expressions and not term.match_fields:
+            continue  # an empty term matches nothing
+        of_term = [_mismatch(r, path, labels) for r in term.match_expressions if not holds(r, labels)]
+        fields = {"metadata.name": name}
+        of_term += [_mismatch(r, path, fields) for r in term.match_fields if not holds(r, fields)]
+        if not of_term:
+            return tuple(found)
+        failed.append(of_term)
+    nearest = min(failed, key=len, default=[Mismatch(path=path, key="", demand="a term that matches no node")])
+    return (*found, *nearest)
+
+
+def named_nodes(spec: k8s.PodSpec) -> frozenset[str] | None:
+    """The nodes that required affinity names in every term; None when it leaves the choice open."""
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    names: set[str] = set()
+    for term in required.node_selector_terms if required else ():
+        fields = [r for r in term.match_fields if r.key == "metadata.name" and r.operator == "In"]
+        if not fields:
+            return None
+        names.update(str(v) for r in fields for v in r.values)
+    return frozenset(names) if names else None
+
+
+def _mismatch(requirement: k8s.Requirement, path: str, labels: Mapping[str, str]) -> Mismatch:
+    return Mismatch(
+        path=path,
+        key=requirement.key,
+        demand=show_requirement(requirement),
+        wanted=tuple(str(v) for v in requirement.values) if requirement.operator == "In" else (),
+        have=labels.get(requirement.key),
+    )
+
+
+def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
+    """What the scheduler counts for a pod (`PodRequests`): containers and sidecars, or the largest init step, and overhead.
+
+    For a pod that has a node the kubelet's view of a resize counts too (`determineEffectiveRequests`). A request that is
+    missing beside a limit is filled in from it, as the API server does.
+    """
+    statuses: dict[str, k8s.ContainerStatus] = {}
+    infeasible = False
+    if placed:
+        statuses = {s.name: s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses)}
+        infeasible = any(
+            c.type == "PodResizePending" and c.reason == "Infeasible" and c.status == "True" for c in pod.status.conditions
+        )
+    total: Amounts = {}
+    for container in pod.spec.containers:
+        _add(total, _requests(container, statuses.get(container.name), infeasible=infeasible))
+    if pod.spec.init_containers:
+        sidecars: Amounts = {}
+        largest: Amounts = {}
+        for container in pod.spec.init_containers:
+            sidecar = container.restart_policy == "Always"
+            own = _requests(container, statuses.get(container.name) if sidecar else None, infeasible=infeasible)
+            if sidecar:
+                _add(total, own)
+                _add(sidecars, own)
+                step = sidecars
+            else:
+                step = own
+                _add(step, sidecars)
+            for name, amount in step.items():
+                largest[name] = max(largest.get(name, 0), amount)
+        for name, amount in largest.items():
+            total[name] = max(total.get(name, 0), amount)
+    for name, quantity in pod.spec.resources.requests.items():
+        if name in _POD_LEVEL or name.startswith("hugepages-"):
+            total[name] = _thousandths(quantity)
+    for name, quantity in pod.spec.overhead.items():
+        total[name] = total.get(name, 0) + _thousandths(quantity)
+    return {name: amount if name == "cpu" else -(-amount // 1000) for name, amount in total.items()}
+
+
+def _requests(container: k8s.Container, status: k8s.ContainerStatus | None, *, infeasible: bool) -> Amounts:
+    limits, asked = container.resources.limits, container.resources.requests
+    own = {name: _thousandths(quantity) for name, quantity in limits.items() if name not in asked}
+    own |= {name: _thousandths(quantity) for name, quantity in asked.items()}
+    if status is None or status.resources is None:
+        return own
+    actual: Amounts = {} if infeasible else own
+    for quantities in (status.resources.requests, status.allocated_resources):
+        for name, quantity in quantities.items():
+            actual[name] = max(actual.get(name, 0), _thousandths(quantity))
+    return actual
+
+
+def _add(total: Amounts, other: Amounts) -> None:
+    for name, amount in other.items():
+        total[name] = total.get(name, 0) + amount
+
+
+def host_ports(spec: k8s.PodSpec) -> set[tuple[str, str, int]]:
+    """The host ports of a pod as (address, protocol, port); every address is an empty one."""
+    found = set()
+    sidecars = [c for c in spec.init_containers if c.restart_policy == "Always"]
+    for container in (*spec.containers, *sidecars):
+        for port in container.ports:
+            number = port.host_port or (port.container_port if spec.host_network else 0)
+            if number:
+                address = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip  # noqa: S104 # compared, not bound
+                found.add((address, port.protocol or "TCP", number))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """A pod that takes something of a node."""
+
+    pod: k8s.Pod
+    requests: Amounts
+
+    @property
+    def ref(self) -> str:
+        """`serving/llama-0`."""
+        return f"{self.pod.metadata.namespace or 'default'}/{self.pod.metadata.name}"
+
+    @property
+    def terminating(self) -> bool:
+        """Whether it is being deleted; it counts until it is gone."""
+        return self.pod.metadata.deletion_timestamp is not None
+
+
+class Usage:
+    """What runs where: every pod that is bound to a node and has not ended, whatever its namespace."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._pods: dict[str, list[k8s.Pod]] = {}
+        self._holders: dict[str, tuple[Holder, ...]] = {}
+        self._used: dict[str, Amounts] = {}
+        #: whether these are all pods of the cluster; otherwise what is used is a lower bound
+        self.complete = cluster.complete("Pod")
+        for pod in cluster.all(k8s.Pod, "Pod"):
+            if pod.spec.node_name and pod.status.phase not in ("Succeeded", "Failed"):
+                self._pods.setdefault(pod.spec.node_name, []).append(pod)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes that pods are bound to, in order; also those that were not read."""
+        return sorted(self._pods)
+
+    def holders(self, node: str) -> tuple[Holder, ...]:
+        """The pods on a node with what each asks for."""
+        found = self._holders.get(node)
+        if found is None:
+            pods = self._pods.get(node, ())
+            found = tuple(Holder(pod=pod, requests=requests_of(pod, placed=True)) for pod in pods)
+            self._holders[node] = found
+        return found
+
+    def used(self, node: str) -> Amounts:
+        """The sum of what they ask for; `pods` is their number."""
+        found = self._used.get(node)
+        if found is None:
+            holders = self.holders(node)
+            found = {"pods": len(holders)}
+            for holder in holders:
+                _add(found, holder.requests)
+            self._used[node] = found
+        return found
+
+
+_USAGE: WeakKeyDictionary[Cluster, Usage] = WeakKeyDictionary()
+
+
+def usage_of(cluster: Cluster) -> Usage:
+    """What runs where, counted once per snapshot."""
+    found = _USAGE.get(cluster)
+    if found is None:
+        found = _USAGE[cluster] = Usage(cluster)
+    return found
+
+
+class Node:
+    """One node."""
+
+    def __init__(self, obj: k8s.Node, cluster: Cluster) -> None:
+        self.obj = obj
+        self.cluster = cluster
+        self.name = obj.metadata.name
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Its labels as strings."""
+        return {
+            key: ("true" if value else "false") if isinstance(value, bool) else str(value)
+            for key, value in self.obj.metadata.labels.items()
+        }
+
+    @property
+    def taints(self) -> tuple[k8s.Taint, ...]:
+        """Its taints."""
+        return self.obj.spec.taints
+
+    @property
+    def cordoned(self) -> bool:
+        """Whether it is marked unschedulable."""
+        return self.obj.spec.unschedulable
+
+    @cached_property
+    def control_plane(self) -> bool:
+        """Whether it is set aside for the control plane by role."""
+        return any(key in self.labels for key in _CONTROL_PLANE) or any(t.key in _CONTROL_PLANE for t in self.taints)
+
+    def condition(self, kind: str) -> k8s.Condition | None:
+        """A condition by its type."""
+        return next((c for c in self.obj.status.conditions if c.type == kind), None)
+
+    @property
+    def ready(self) -> bool | None:
+        """Whether the Ready condition holds; None when it has none."""
+        condition = self.condition("Ready")
+        return None if condition is None else condition.status == "True"
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong with the node itself, in words: `cordoned`, `NotReady`, `DiskPressure`."""
+        found = ["cordoned"] if self.cordoned else []
+        ready = self.condition("Ready")
+        if ready is not None and ready.status != "True":
+            found.append("NotReady" if ready.status == "False" else "NotReady (unknown)")
+        pressures = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
+        found += [c.type for c in self.obj.status.conditions if c.type in pressures and c.status == "True"]
+        said = {"unschedulable", "not-ready", "unreachable"} if found else set()
+        for taint in self.taints:
+            short = taint.key.rpartition("/")[2]
+            if taint.effect == "PreferNoSchedule" or not is_state_taint(taint) or short in said:
+                continue
+            if short.replace("-", "") not in {f.lower() for f in found}:
+                found.append(f"taint {taint.key}")
+        return tuple(found)
+
+    def allocatable(self, resource: str) -> int | None:
+        """Allocatable amount in whole units; None when the node does not list the resource."""
+        return units(self.obj.status.allocatable.get(resource))
+
+    def capacity(self, resource: str) -> int | None:
+        """Capacity in whole units; None when the node does not list the resource."""
+        return units(self.obj.status.capacity.get(resource))
+
+    @cached_property
+    def amounts(self) -> Amounts:
+        """All that is allocatable, in the scheduler's units."""
+        return {
+            name: milli(quantity) or 0 if name == "cpu" else units(quantity) or 0
+            for name, quantity in self.obj.status.allocatable.items()
+        }
+
+    def offers(self, resource: str) -> int | None:
+        """Allocatable amount in the scheduler's units: 0 for a device that is not listed, None when it is not known."""
+        found = self.amounts.get(resource)
+        if found is None and self.obj.status.allocatable and resource not in _ALWAYS_REPORTED:
+            return 0
+        return found
+
+    @cached_property
+    def accelerators(self) -> dict[str, int]:
+        """Allocatable accelerators by resource name (zero included)."""
+        names = [*self.obj.status.capacity, *self.obj.status.allocatable]
+        return {n: self.allocatable(n) or 0 for n in dict.fromkeys(names) if is_accelerator(n)}
+
+    @property
+    def product(self) -> str:
+        """The GPU model as GPU Feature Discovery or the cloud labels it; empty when nothing does."""
+        labels = self.labels
+        for key in ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "amd.com/gpu.product-name"):
+            if labels.get(key):
+                return labels[key]
+        return labels.get("karpenter.k8s.aws/instance-gpu-name", "")
+
+    def should_offer(self, resource: str) -> tuple[int | None, str] | None:
+        """How many devices the node has by its own account or its labels, and what says so; None when nothing does.
+
+        The number is None where a label says only that there is one. Sources: capacity counts unhealthy devices too
+        (kubelet device manager); GPU Feature Discovery's `nvidia.com/gpu.count` and `gpu.replicas`; GKE's accelerator
+        count; Karpenter's instance labels. Where devices are partitioned, renamed or served through DRA the labels say
+        nothing about this resource.
+        """
+        labels = self.labels
+        counted: list[tuple[int, str]] = []
+        capacity = self.capacity(resource)
+        if capacity:
+            counted.append((capacity, f"status.capacity {resource}: {capacity}"))
+        if resource != "nvidia.com/gpu" or self._elsewhere:
+            return max(counted, key=lambda pair: pair[0], default=None)
+        count = _integer(labels.get("nvidia.com/gpu.count"))
+        replicas = _integer(labels.get("nvidia.com/gpu.replicas")) or 1
+        if count:
+            text = f"label nvidia.com/gpu.count={count}" + (f", gpu.replicas={replicas}" if replicas > 1 else "")
+            counted.append((count * replicas, text))
+        for key, whose in (
+            ("cloud.google.com/gke-accelerator-count", "cloud.google.com/gke-accelerator"),
+            ("karpenter.k8s.aws/instance-gpu-count", "karpenter.k8s.aws/instance-gpu-manufacturer"),
+        ):
+            count = _integer(labels.get(key))
+            if count and labels.get(whose, "").startswith("nvidia"):
+                counted.append((count, f"label {key}={count}"))
+        if counted:
+            return max(counted, key=lambda pair: pair[0])
+        for key, value in _GPU_SIGNS.items():
+            if labels.get(key) == value:
+                return None, f"label {key}={value}"
+        return None
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether its NVIDIA GPUs are advertised under another name, or not by the device plugin at all."""
+        labels = self.labels
+        return (
+            any(n.startswith(("nvidia.com/mig-", "nvidia.com/gpu.shared")) and v for n, v in self.accelerators.items())
+            or any(k.startswith("nvidia.com/mig-") and k.endswith(".count") for k in labels)
+            or labels.get("nvidia.com/gpu.deploy.device-plugin") == "false"
+            or labels.get("nvidia.com/gpu.deploy.operands") == "false"
+            or labels.get("nvidia.com/gpu.workload.config", "container") != "container"
+        )
+
+
+class Nodes:
+    """All nodes of the snapshot; `complete` says whether these are all of the cluster."""
+
+    def __init__(self, nodes: list[Node], *, complete: bool) -> None:
+        self.all = nodes
+        self.complete = complete
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {n.name: n for n in reversed(self.all)}
+
+    def get(self, name: str) -> Node | None:
+        """A node by its name."""
+        return self._by_name.get(name)

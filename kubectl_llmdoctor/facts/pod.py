@@ -1,0 +1,472 @@
+"""Pods and their containers: spec and status joined, environment resolved, and what is wrong with them by status alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from kubectl_llmdoctor.engines.launch import EnvVar, Launch
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
+
+#: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
+DEFAULT_SHM_BYTES = 64 * 2**20
+
+#: Waiting reasons of a container that is only on its way.
+_STARTING = ("ContainerCreating", "PodInitializing", "")
+
+_GPU_RESOURCES = (
+    r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|"
+    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|huawei\.com/Ascend\w+|"
+    r"\w+\.com/(gpu|mlu|vgpu)|intel\.com/gpu"
+)
+
+
+def is_accelerator(resource: str) -> bool:
+    """Whether a resource name is a GPU or another accelerator."""
+    return re.fullmatch(_GPU_RESOURCES, resource) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shm:
+    """What stands at /dev/shm in a container."""
+
+    #: None: not limited by Kubernetes (node memory)
+    size_bytes: int | None
+    source: Literal["default", "memory-volume", "volume", "host-ipc"]
+    volume: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """One thing that is wrong with a pod by its status alone."""
+
+    kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating"]
+    text: str
+    container: Container | None = None
+    since: datetime | None = None
+
+
+class Container:
+    """One container of a pod: what was asked for and what became of it."""
+
+    def __init__(self, pod: Pod, spec: k8s.Container, status: k8s.ContainerStatus | None, *, init: bool) -> None:
+        self.pod = pod
+        self.spec = spec
+        self.status = status or k8s.ContainerStatus(name=spec.name)
+        self.role: Literal["main", "init", "sidecar"] = (
+            "main" if not init else "sidecar" if spec.restart_policy == "Always" else "init"
+        )
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.spec.name
+
+    @property
+    def path(self) -> str:
+        """Where it stands in its object: `spec.containers[vllm]`."""
+        group = "containers" if self.role == "main" else "initContainers"
+        return f"{self.pod.spec_path}.{group}[{self.name}]"
+
+    @cached_property
+    def index(self) -> int:
+        """Its position among its kind, as JSON patches need it."""
+        group = self.pod.spec.containers if self.role == "main" else self.pod.spec.init_containers
+        return next((i for i, c in enumerate(group) if c is self.spec), 0)
+
+    @cached_property
+    def launch(self) -> Launch:
+        """What it was told to run, with its environment resolved as far as the snapshot knows."""
+        return Launch(
+            image=self.spec.image,
+            command=tuple(map(_scalar, self.spec.command)),
+            args=tuple(map(_scalar, self.spec.args)),
+            env=self.env,
+            files=self.files,
+            ports=tuple(p.container_port for p in self.spec.ports),
+            path=self.path,
+            name=self.name,
+            labels={k: str(v) for k, v in self.pod.obj.metadata.labels.items()},
+        )
+
+    @cached_property
+    def env(self) -> dict[str, EnvVar]:
+        """The environment in order; a value that only a Secret or the node knows is None."""
+        cluster, found = self.pod.cluster, dict[str, EnvVar]()
+        for source in self.spec.env_from:
+            if source.config_map_ref:
+                item = cluster.item("ConfigMap", self.pod.namespace, source.config_map_ref.name)
+                config = item.typed() if item else None
+                for key, value in config.data.items() if isinstance(config, k8s.ConfigMap) else ():
+                    name = source.prefix + key
+                    origin = f"ConfigMap {source.config_map_ref.name}/{key}"
+                    found[name] = EnvVar(name=name, value=str(value), origin=origin, path=f"{self.path}.envFrom")
+            elif source.secret_ref:
+                item = cluster.item("Secret", self.pod.namespace, source.secret_ref.name)
+                secret = item.typed() if item else None
+                if isinstance(secret, k8s.Secret):
+                    for key in [*secret.data, *secret.string_data]:
+                        name = source.prefix + key
+                        origin = f"Secret {source.secret_ref.name}/{key}"
+                        found[name] = EnvVar(name=name, value=None, origin=origin, path=f"{self.path}.envFrom")
+        for var in self.spec.env:
+            known, origin = self._resolve(var)
+            found[var.name] = EnvVar(name=var.name, value=known, origin=origin, path=f"{self.path}.env[{var.name}]")
+        return found
+
+    def _resolve(self, var: k8s.EnvVar) -> tuple[str | None, str]:
+        """A variable's value, and where it comes from."""
+        source = var.value_from
+        if source is None:
+            return ("" if var.value is None else _scalar(var.value)), "value"
+        if source.config_map_key_ref:
+            ref = source.config_map_key_ref
+            item = self.pod.cluster.item("ConfigMap", self.pod.namespace, ref.name)
+            config = item.typed() if item else None
+            value = config.data.get(ref.key) if isinstance(config, k8s.ConfigMap) else None
+            return (None if value is None else _scalar(value)), f"ConfigMap {ref.name}/{ref.key}"
+        if source.secret_key_ref:
+            return None, f"Secret {source.secret_key_ref.name}/{source.secret_key_ref.key}"
+        if source.field_ref:
+            return self.pod.field(source.field_ref.field_path), f"field {source.field_ref.field_path}"
+        if source.resource_field_ref:
+            return None, f"resource {source.resource_field_ref.resource}"
+        return None, "unknown source"
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Text files that mounted ConfigMaps put into the container, by absolute path."""
+        files: dict[str, str] = {}
+        for mount in self.spec.volume_mounts:
+            volume = self.pod.volume(mount.name)
+            if volume is None or volume.config_map is None:
+                continue
+            item = self.pod.cluster.item("ConfigMap", self.pod.namespace, volume.config_map.name)
+            config = item.typed() if item else None
+            if not isinstance(config, k8s.ConfigMap):
+                continue
+            paths = {i.key: i.path for i in volume.config_map.items} or {key: key for key in config.data}
+            for key, path in paths.items():
+                if key in config.data and mount.sub_path in ("", path):
+                    root = mount.mount_path.rstrip("/")
+                    files[root if mount.sub_path else f"{root}/{path}"] = str(config.data[key])
+        return files
+
+    def limit(self, resource: str) -> int | None:
+        """A limit in whole units (bytes, GPUs; millicores for cpu); None when it has none."""
+        return _amount(resource, self.spec.resources.limits.get(resource))
+
+    def request(self, resource: str) -> int | None:
+        """A request, which defaults to the limit as the API server does."""
+        asked = self.spec.resources.requests.get(resource, self.spec.resources.limits.get(resource))
+        return _amount(resource, asked)
+
+    @cached_property
+    def accelerators(self) -> dict[str, int]:
+        """GPUs and other accelerators it asks for, by resource name."""
+        names = [*self.spec.resources.limits, *self.spec.resources.requests]
+        return {n: count for n in dict.fromkeys(names) if is_accelerator(n) and (count := self.request(n))}
+
+    @property
+    def gpus(self) -> int:
+        """How many accelerators it asks for, of all names together."""
+        return sum(self.accelerators.values())
+
+    @cached_property
+    def terminated(self) -> k8s.Terminated | None:
+        """The last instance that ended, if any."""
+        return self.status.state.terminated or self.status.last_state.terminated
+
+    @property
+    def restarts(self) -> int:
+        """How often it was restarted."""
+        return self.status.restart_count
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.status.state.running is not None
+
+    @property
+    def waiting(self) -> k8s.Waiting | None:
+        """Why it waits, when it does."""
+        return self.status.state.waiting
+
+    def mount_at(self, path: str) -> k8s.VolumeMount | None:
+        """The mount whose path is exactly `path`."""
+        return next((m for m in self.spec.volume_mounts if m.mount_path.rstrip("/") == path), None)
+
+    def mount_over(self, path: str) -> k8s.VolumeMount | None:
+        """The innermost mount that `path` lies in."""
+        fits = [m for m in self.spec.volume_mounts if f"{path}/".startswith(m.mount_path.rstrip("/") + "/")]
+        return max(fits, key=lambda m: len(m.mount_path), default=None)
+
+    @cached_property
+    def shm(self) -> Shm:
+        """What stands at /dev/shm.
+
+        A memory-backed emptyDir is as large as the smallest of node memory, pod memory limit and sizeLimit
+        (kubelet, SizeMemoryBackedVolumes).
+        """
+        mount = self.mount_at("/dev/shm")
+        volume = self.pod.volume(mount.name) if mount else None
+        if mount and volume is None:
+            return Shm(size_bytes=None, source="volume", volume=mount.name)
+        if volume and volume.empty_dir and volume.empty_dir.medium == "Memory":
+            bounds = [b for b in (units(volume.empty_dir.size_limit), self.pod.memory_limit) if b]
+            return Shm(size_bytes=min(bounds, default=None), source="memory-volume", volume=volume.name)
+        if volume:
+            limit = units(volume.empty_dir.size_limit) if volume.empty_dir else None
+            return Shm(size_bytes=limit, source="volume", volume=volume.name)
+        if self.pod.spec.host_ipc:
+            return Shm(size_bytes=None, source="host-ipc")
+        return Shm(size_bytes=DEFAULT_SHM_BYTES, source="default")
+
+    def port_number(self, port: str | int) -> int | None:
+        """A probe's or Service's port as a number; a name is looked up among the declared ports."""
+        if isinstance(port, int):
+            return port
+        if port.isdigit():
+            return int(port)
+        return next((p.container_port for p in self.spec.ports if p.name == port), None)
+
+
+class Pod:
+    """A pod, or the pod that a workload's template would make (`exists` is False then)."""
+
+    def __init__(
+        self,
+        obj: k8s.Pod,
+        cluster: Cluster,
+        *,
+        item: Item | None = None,
+        exists: bool = True,
+        spec_path: str = "spec",
+        template_of: Item | None = None,
+        log_only: bool = False,
+    ) -> None:
+        self.obj = obj
+        self.cluster = cluster
+        self.item = item
+        self.exists = exists
+        self.spec_path = spec_path
+        #: the workload whose template this is, when the pod does not exist
+        self.template_of = template_of
+        #: a log came without its pod: nothing is known but what it says
+        self.log_only = log_only
+
+    @property
+    def name(self) -> str:
+        """The pod's name; for a template the workload's."""
+        return self.obj.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """The pod's namespace."""
+        return self.obj.metadata.namespace or "default"
+
+    @property
+    def spec(self) -> k8s.PodSpec:
+        """What was asked for."""
+        return self.obj.spec
+
+    @property
+    def status(self) -> k8s.PodStatus:
+        """What became of it."""
+        return self.obj.status
+
+    @cached_property
+    def containers(self) -> tuple[Container, ...]:
+        """Init containers, then the others, in order."""
+        inits = {s.name: s for s in self.status.init_container_statuses}
+        mains = {s.name: s for s in self.status.container_statuses}
+        return (
+            *(Container(self, c, inits.get(c.name), init=True) for c in self.spec.init_containers),
+            *(Container(self, c, mains.get(c.name), init=False) for c in self.spec.containers),
+        )
+
+    def container(self, name: str) -> Container | None:
+        """A container by its name."""
+        return next((c for c in self.containers if c.name == name), None)
+
+    def volume(self, name: str) -> k8s.Volume | None:
+        """A volume by its name."""
+        return next((v for v in self.spec.volumes if v.name == name), None)
+
+    def field(self, path: str) -> str | None:
+        """A field of the downward API; None where it is not known."""
+        meta, status = self.obj.metadata, self.status
+        known = {
+            "metadata.name": meta.name if self.exists else None,
+            "metadata.namespace": meta.namespace or None,
+            "metadata.uid": meta.uid or None,
+            "spec.nodeName": self.spec.node_name or None,
+            "spec.serviceAccountName": self.spec.service_account_name or None,
+            "status.podIP": status.pod_ip or None,
+            "status.podIPs": status.pod_ip or None,
+            "status.hostIP": status.host_ip or None,
+        }
+        if path in known:
+            return known[path]
+        group, bracket, key = path.partition("['")
+        if bracket and group in ("metadata.labels", "metadata.annotations"):
+            value = (meta.labels if group.endswith("labels") else meta.annotations).get(key.rstrip("']"))
+            return None if value is None else str(value)
+        return None
+
+    @cached_property
+    def memory_limit(self) -> int | None:
+        """The pod's memory limit in bytes: its own, or the sum when every container has one."""
+        own = units(self.spec.resources.limits.get("memory"))
+        limits = [c.limit("memory") for c in self.containers if c.role != "init"]
+        if own or not limits or None in limits:
+            return own
+        return sum(limit or 0 for limit in limits)
+
+    @cached_property
+    def accelerators(self) -> dict[str, int]:
+        """Accelerators of the whole pod by the scheduler's rule: the sum of containers, or the largest init container."""
+        totals: dict[str, int] = {}
+        for container in self.containers:
+            for name, count in container.accelerators.items():
+                if container.role != "init":
+                    totals[name] = totals.get(name, 0) + count
+        for container in self.containers:
+            if container.role == "init":
+                for name, count in container.accelerators.items():
+                    totals[name] = max(totals.get(name, 0), count)
+        return totals
+
+    @property
+    def gpus(self) -> int:
+        """How many accelerators the pod asks for."""
+        return sum(self.accelerators.values())
+
+    def condition(self, kind: str) -> k8s.Condition | None:
+        """A condition by its type."""
+        return next((c for c in self.status.conditions if c.type == kind), None)
+
+    @cached_property
+    def scheduled(self) -> bool:
+        """Whether it has a node."""
+        condition = self.condition("PodScheduled")
+        return bool(self.spec.node_name) or (condition is not None and condition.status == "True")
+
+    @cached_property
+    def unscheduled(self) -> bool:
+        """Whether it exists and waits for a node."""
+        return (
+            self.exists
+            and not self.scheduled
+            and self.status.phase in ("", "Pending")
+            and not any(c.running or c.terminated for c in self.containers)
+        )
+
+    @cached_property
+    def ready(self) -> bool:
+        """Whether it counts as ready."""
+        condition = self.condition("Ready")
+        if condition is not None:
+            return condition.status == "True"
+        mains = [c for c in self.containers if c.role == "main"]
+        return self.status.phase == "Running" and all(c.status.ready for c in mains) and bool(mains)
+
+    @cached_property
+    def started_at(self) -> datetime | None:
+        """When the kubelet accepted it, else when it was made."""
+        return parse_time(self.status.start_time) or parse_time(self.obj.metadata.creation_timestamp)
+
+    @cached_property
+    def warned(self) -> bool:
+        """Whether the kubelet warned about the pod as a whole: sandbox, volumes, images."""
+        for item in self.cluster.items("Event", self.namespace):
+            event = item.typed()
+            if isinstance(event, k8s.Event) and event.type == "Warning" and event.reason.startswith("Failed"):
+                about = event.involved_object if event.involved_object.kind else event.regarding
+                if about.kind == "Pod" and about.name == self.name and event.reason != "FailedScheduling":
+                    return True
+        return False
+
+    @cached_property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """What is wrong by status alone, the gravest first."""
+        return tuple(self._troubles()) if self.exists else ()
+
+    @property
+    def failing(self) -> bool:
+        """Whether anything is wrong by status alone; a log without its pod counts as failing."""
+        return self.log_only or bool(self.troubles)
+
+    def _troubles(self) -> Iterator[Trouble]:
+        now, status = self.cluster.now, self.status
+        if status.phase == "Failed":
+            yield Trouble(kind="failed", text=f"{status.reason or 'Failed'}: {status.message}".rstrip(": "))
+        elif status.phase == "Succeeded":
+            return
+        elif self.unscheduled:
+            yield Trouble(
+                kind="pending", text="Pending, no node", since=parse_time(self.obj.metadata.creation_timestamp)
+            )
+            return
+        for container in self.containers:
+            yield from self._container_troubles(container, now)
+        starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
+        if starting and (status.phase or "Pending") == "Pending" and not any(c.running for c in self.containers):
+            age = (now - self.started_at).total_seconds() if now and self.started_at else None
+            if age is None or age > 300 or self.warned:
+                length = f" for {say_seconds(age)}" if age is not None else ""
+                yield Trouble(
+                    kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=self.started_at
+                )
+        for container in self.containers:
+            running = container.status.state.running
+            since = parse_time(running.started_at) if running and container.role == "init" else None
+            if now and since and (now - since).total_seconds() > 600:
+                text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
+                yield Trouble(kind="creating", container=container, text=text, since=since)
+        if status.phase == "Running" and not self.ready:
+            for container in self.containers:
+                if container.role == "main" and container.running and not container.status.ready:
+                    since = (
+                        parse_time(container.status.state.running.started_at)
+                        if container.status.state.running
+                        else None
+                    )
+                    yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
+
+    def _container_troubles(self, container: Container, now: datetime | None) -> Iterator[Trouble]:
+        waiting, ended = container.waiting, container.terminated
+        since = parse_time(ended.finished_at) if ended else None
+        died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
+        if waiting and waiting.reason == "CrashLoopBackOff":
+            yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
+        elif waiting and waiting.reason not in _STARTING:
+            yield Trouble(kind="waiting", container=container, text=waiting.reason)
+        elif container.status.state.terminated and died:
+            yield Trouble(
+                kind="crashed", container=container, text=_ending(container.status.state.terminated), since=since
+            )
+        elif died and ended and container.restarts and container.role != "init":
+            age = (now - since).total_seconds() if now and since else None
+            if not container.status.ready or age is None or age < 3600 or container.restarts >= 5:
+                yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
+
+
+def _ending(ended: k8s.Terminated) -> str:
+    """`OOMKilled, exit 137`."""
+    return f"{ended.reason or 'ended'}, exit {ended.exit_code}"
+
+
+def _amount(resource: str, quantity: str | int | float | None) -> int | None:
+    return None if quantity is None else milli(quantity) if resource == "cpu" else units(quantity)
+
+
+def _scalar(value: k8s.Scalar) -> str:
+    """A scalar as the API server would have it as a string."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -1,0 +1,188 @@
+"""One target with all its facts: the pods of one replica group, or a workload that has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.engine import Engine, engines_of
+from kubectl_llmdoctor.facts.events import Event, Events, normalise
+from kubectl_llmdoctor.facts.logs import Log, Logs
+from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import Workload, top_of
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A fact that is not known, and why; checks that need it are reported as not checked."""
+
+    reason: str
+
+
+class NotApplicable:
+    """A fact that does not apply to this target; checks that need it have nothing to say."""
+
+
+NOT_APPLICABLE = NotApplicable()
+
+
+class Subject:
+    """One target: its pods (or the pod that its template would make), what owns them, and every fact about them."""
+
+    def __init__(self, pods: list[Pod], cluster: Cluster, *, item: Item | None, workload: Workload | None) -> None:
+        #: pods that live and die together; a single template pod when none exists
+        self.pods = pods
+        self.cluster = cluster
+        #: the object the target is named after
+        self.item = item
+        self.workload = workload
+        self._logs: dict[str, Logs] = {}
+        self._engines: dict[str, list[Engine]] = {}
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all its objects."""
+        return self.item.namespace if self.item else self.pods[0].namespace if self.pods else ""
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has a pod; a template alone has none."""
+        return any(pod.exists for pod in self.pods)
+
+    @property
+    def static(self) -> bool:
+        """Whether it is known from a manifest only: nothing of the snapshot says that it ever ran."""
+        return not self.exists and self.cluster.now is None and not any(p.log_only for p in self.pods)
+
+    def logs(self, pod: Pod) -> Logs:
+        """The logs of one pod."""
+        if pod.name not in self._logs:
+            found = [
+                Log(text)
+                for text in self.cluster.snapshot.logs
+                if (text.pod == pod.name and (text.namespace or "default") == pod.namespace)
+                or (pod.log_only and not text.pod)
+            ]
+            self._logs[pod.name] = Logs(found)
+        return self._logs[pod.name]
+
+    def engines(self, pod: Pod) -> list[Engine]:
+        """The inference engines of one pod."""
+        if pod.name not in self._engines:
+            self._engines[pod.name] = engines_of(pod, self.logs(pod))
+        return self._engines[pod.name]
+
+    @cached_property
+    def related(self) -> dict[tuple[str, str], Item]:
+        """The objects whose events concern this target: pods, owners, claims; by kind and name."""
+        found: dict[tuple[str, str], Item] = {}
+        starts = [pod.item for pod in self.pods if pod.item] + ([self.item] if self.item else [])
+        for start in starts:
+            for item in (start, *self.cluster.chain(start)):
+                found[item.kind, item.name] = item
+        return found
+
+    @cached_property
+    def events(self) -> Events:
+        """Events of pods, owners, their replica sets and claims, oldest first."""
+        names = set(self.related)
+        uids = {item.uid for item in self.related.values() if item.uid}
+        for pod in self.pods:
+            names.add(("Pod", pod.name))
+            names.add(("Node", pod.spec.node_name))
+            for volume in pod.spec.volumes:
+                if volume.persistent_volume_claim:
+                    names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))
+        if self.workload:  # replica sets and jobs that a workload made: FailedCreate stands there
+            for kind in ("ReplicaSet", "StatefulSet", "Job", "Revision", "Deployment"):
+                for item in self.cluster.items(kind, self.namespace):
+                    if any(owner.uid in uids for owner in self.cluster.chain(item)):
+                        names.add((kind, item.name))
+        chosen = []
+        for typed in self.cluster.all(k8s.Event, "Event"):
+            event = normalise(typed)
+            near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
+            mine = (event.kind, event.name) in names and near
+            if mine or (event.uid and event.uid in uids):
+                chosen.append(event)
+        return Events(sorted(chosen, key=_when), self.cluster.now)
+
+    def node(self, pod: Pod) -> Node | Unknown | NotApplicable:
+        """The node that a pod runs on."""
+        name = pod.spec.node_name
+        if not name:
+            return NOT_APPLICABLE
+        found = self.nodes.get(name)
+        return found or Unknown(f"node {name} was not read")
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """All nodes of the snapshot."""
+        nodes = [Node(n, self.cluster) for n in self.cluster.all(k8s.Node, "Node")]
+        return Nodes(nodes, complete=self.cluster.nodes_known)
+
+    @cached_property
+    def scopes(self) -> dict[str, list[dict[str, Any]]]:
+        """For each fact that a check may be called once per, the facts of each call."""
+        per_pod: list[dict[str, Any]] = []
+        per_container: list[dict[str, Any]] = []
+        per_engine: list[dict[str, Any]] = []
+        for pod in self.pods:
+            logs = self.logs(pod)
+            events_known = any(True for _ in self.cluster.items("Event")) or self.cluster.now is not None
+            facts: dict[str, Any] = {
+                "Pod": pod,
+                "Logs": logs or self.no_logs(pod),
+                "Events": self.events if events_known else NOT_APPLICABLE,
+                "Node": self.node(pod),
+                "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
+                "Workload": self.workload or NOT_APPLICABLE,
+                "Subject": self,
+                "Cluster": self.cluster,
+                "Pending": self._pending(pod),
+            }
+            per_pod.append(facts)
+            engines = {engine.container.name: engine for engine in self.engines(pod)}
+            for container in pod.containers:
+                engine = engines.get(container.name)
+                per_container.append(facts | {"Container": container, "Engine": engine or NOT_APPLICABLE})
+                if engine:
+                    per_engine.append(facts | {"Container": container, "Engine": engine})
+        whole: dict[str, Any] = {
+            "Events": self.events,
+            "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
+            "Workload": self.workload or NOT_APPLICABLE,
+            "Subject": self,
+            "Cluster": self.cluster,
+        }
+        return {"pod": per_pod, "container": per_container, "engine": per_engine, "subject": [whole]}
+
+    def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
+        """Why a pod has no log here: it never ran, or its log was not read."""
+        if not pod.exists or pod.unscheduled:
+            return NOT_APPLICABLE
+        if not any(c.running or c.terminated for c in pod.containers):
+            return NOT_APPLICABLE
+        return Unknown(f"no log of {pod.name} was read")
+
+    def _pending(self, pod: Pod) -> Any:
+        if not pod.unscheduled:
+            return NOT_APPLICABLE
+        from kubectl_llmdoctor.facts.scheduling import Pending
+
+        return Pending(pod, self)
+
+
+def _when(event: Event) -> tuple[float, str, str]:
+    return (event.last.timestamp() if event.last else 0.0, event.name, event.reason)
+
+
+def workload_of(pod: Pod) -> Workload | None:
+    """What owns a pod, at the top."""
+    if pod.template_of:
+        return top_of(pod.template_of, pod.cluster) or Workload(pod.template_of, pod.cluster)
+    return top_of(pod.item, pod.cluster) if pod.item else None

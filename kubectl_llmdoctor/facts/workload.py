@@ -1,0 +1,139 @@
+"""Workloads: what owns the pods, the object that a person edits, and where its pod template stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+
+#: Where the pod template stands in a kind; `*` stands for each element of a list.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "Deployment": ("spec.template",),
+    "ReplicaSet": ("spec.template",),
+    "StatefulSet": ("spec.template",),
+    "DaemonSet": ("spec.template",),
+    "ReplicationController": ("spec.template",),
+    "Job": ("spec.template",),
+    "CronJob": ("spec.jobTemplate.spec.template",),
+    "Rollout": ("spec.template",),
+    "LeaderWorkerSet": ("spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"),
+    "Service.serving.knative.dev": ("spec.template",),
+    "Revision": ("",),
+}
+
+#: Kinds that take strategic merge patches.
+BUILT_IN = frozenset(
+    {"Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController", "Job", "CronJob"}
+)
+
+#: Made by another object and overwritten by it; never the object to edit.
+_DERIVED = frozenset({"ReplicaSet", "ControllerRevision", "Pod"})
+
+
+def dig(tree: Any, path: str) -> Any:
+    """The value at a dotted path of mappings; None where there is none."""
+    for key in filter(None, path.split(".")):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+class Workload:
+    """One object that owns pods, or would."""
+
+    def __init__(self, item: Item, cluster: Cluster) -> None:
+        self.item = item
+        self.cluster = cluster
+        self.kind = item.kind.partition(".")[0]
+        self.name = item.name
+        self.namespace = item.namespace
+        self.api_version = item.api_version
+
+    @property
+    def ref(self) -> str:
+        """`Deployment/llama`."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The object as it is."""
+        return self.item.raw
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it takes strategic merge patches."""
+        return self.kind in BUILT_IN
+
+    @property
+    def templates(self) -> list[tuple[str, k8s.PodTemplate]]:
+        """Its pod templates with the path of each; those that are malformed are left out."""
+        found = []
+        for path in TEMPLATES.get(self.item.kind, ()):
+            tree = dig(self.raw, path)
+            if isinstance(tree, dict) and isinstance(tree.get("spec"), dict):
+                try:
+                    found.append((path, k8s.convert(tree, k8s.PodTemplate)))
+                except (msgspec.ValidationError, RecursionError):
+                    continue
+        return found
+
+    @property
+    def status(self) -> k8s.WorkloadStatus:
+        """The status of a built-in kind; empty for others."""
+        typed = self.item.typed()
+        return typed.status if isinstance(typed, k8s.Workload) else k8s.WorkloadStatus()
+
+    @property
+    def replicas(self) -> int | None:
+        """How many it is asked to run; None where its kind has no such number."""
+        if self.kind == "DaemonSet":
+            return self.status.desired_number_scheduled
+        asked = dig(self.raw, "spec.replicas")
+        if isinstance(asked, int):
+            return asked
+        return 1 if self.kind in ("Deployment", "StatefulSet", "ReplicaSet", "LeaderWorkerSet") else None
+
+    @property
+    def ready(self) -> int | None:
+        """How many are ready; None where its status does not say."""
+        if not isinstance(self.raw.get("status"), dict):
+            return None
+        if self.kind == "DaemonSet":
+            return self.status.number_ready
+        ready = dig(self.raw, "status.readyReplicas")
+        return ready if isinstance(ready, int) else 0 if self.replicas is not None else None
+
+    def refused_conditions(self) -> list[tuple[str, str]]:
+        """Conditions of a custom resource that are False: type, and reason with message. Ready comes first."""
+        listed = dig(self.raw, "status.conditions")
+        found = []
+        for condition in listed if isinstance(listed, list) and not self.built_in else ():
+            if isinstance(condition, dict) and condition.get("status") == "False":
+                said = ": ".join(str(condition[k]) for k in ("reason", "message") if condition.get(k))
+                found.append((str(condition.get("type")), said or "False"))
+        return sorted(found, key=lambda pair: pair[0] != "Ready")
+
+    @property
+    def by_helm(self) -> bool:
+        """Whether Helm made it, so that a patch lives until the next upgrade only."""
+        labels = dig(self.raw, "metadata.labels")
+        return isinstance(labels, dict) and labels.get("app.kubernetes.io/managed-by") == "Helm"
+
+
+def top_of(item: Item, cluster: Cluster) -> Workload | None:
+    """The topmost owner of an object: what a person edits. None for an object that nothing owns."""
+    chain = [i for i in cluster.chain(item) if i.kind not in ("Node", "Namespace")]
+    edited = [i for i in chain if i.kind not in _DERIVED] or chain
+    return Workload(edited[-1], cluster) if edited else None
+
+
+def dangling_owner(item: Item, cluster: Cluster) -> str:
+    """`Deployment/llama` for the last owner that is named but not in the snapshot; empty when there is none."""
+    last = (cluster.chain(item) or [item])[-1]
+    refs = last.raw.get("metadata", {}).get("ownerReferences")
+    for ref in refs if isinstance(refs, list) else []:
+        if isinstance(ref, dict) and isinstance(ref.get("kind"), str) and isinstance(ref.get("name"), str):
+            return f"{ref['kind']}/{ref['name']}"
+    return ""

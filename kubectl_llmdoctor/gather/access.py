@@ -1,0 +1,125 @@
+"""What this user may read, and what a diagnosis loses without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from kubectl_llmdoctor.gather.session import Cluster
+from kubectl_llmdoctor.gather.transport import PARALLEL, RequestError, Why, unreachable
+from kubectl_llmdoctor.gather.workers import Workers
+from kubectl_llmdoctor.snapshot import Json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessRow:
+    """One thing to read. `allowed` is None where the server did not say; `reason` is its word on a refusal."""
+
+    resource: str
+    group: str
+    verbs: tuple[str, ...]
+    namespaced: bool
+    needed_for: str
+    allowed: bool | None = None
+    reason: str = ""
+
+
+def _rules() -> Iterator[AccessRow]:
+    def rule(resource: str, verbs: str, needed_for: str, group: str = "", *, namespaced: bool = True) -> AccessRow:
+        return AccessRow(
+            resource=resource, group=group, verbs=tuple(verbs.split()), namespaced=namespaced, needed_for=needed_for
+        )
+
+    yield rule("pods", "get list", "everything: what runs, and why it does not")
+    yield rule("pods/log", "get", "the cause of a crash in the engine's own words")
+    yield rule("events", "list", "scheduling, images, volumes, probes")
+    yield rule("services", "list", "who reaches the engine; variables that services inject")
+    yield rule("endpointslices", "list", "whether a service has an endpoint left", "discovery.k8s.io")
+    yield rule("configmaps", "get", "engine settings that a ConfigMap holds")
+    yield rule("secrets", "get", "whether a Secret exists (only its metadata is asked for, never its data)")
+    yield rule("persistentvolumeclaims", "get", "why a volume is not there")
+    yield rule("resourcequotas", "list", "pods that a quota refuses")
+    yield rule("limitranges", "list", "limits that nobody wrote into the pod")
+    yield rule("deployments", "get", "replicas, rollout, what changed", "apps")
+    yield rule("replicasets", "get list", "the previous revision, pods that are refused", "apps")
+    yield rule("statefulsets", "get", "replicas, rollout, what changed", "apps")
+    yield rule("daemonsets", "get", "replicas, rollout, what changed", "apps")
+    yield rule("controllerrevisions", "list", "the previous revision of a StatefulSet", "apps")
+    yield rule("jobs", "get", "models that are served or loaded by a Job", "batch")
+    yield rule("horizontalpodautoscalers", "list", "scaling that fights with the rollout", "autoscaling")
+    yield rule("poddisruptionbudgets", "list", "evictions that a budget blocks", "policy")
+    yield rule("networkpolicies", "list", "downloads and ranks that a policy cuts off", "networking.k8s.io")
+    yield rule("leaderworkersets", "get", "engines over several nodes", "leaderworkerset.x-k8s.io")
+    yield rule("inferenceservices", "get", "what KServe thinks of its model", "serving.kserve.io")
+    yield rule("rayclusters", "get", "what KubeRay thinks of its cluster", "ray.io")
+    yield rule("nodes", "get list", "GPUs, pressure, taints: why a pod is Pending", namespaced=False)
+    yield rule("pods (all namespaces)", "list", "who holds the GPUs of a node", namespaced=False)
+    yield rule("namespaces", "get", "Pod Security level: fixes that would be refused", namespaced=False)
+    yield rule("persistentvolumes", "get", "volumes bound to another zone or node", namespaced=False)
+    yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
+    yield rule("runtimeclasses", "get", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
+    yield rule("priorityclasses", "get", "preemption", "scheduling.k8s.io", namespaced=False)
+
+
+RULES = tuple(_rules())
+
+
+def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
+    """Each rule with the server's answer, the most important first. Raises AccessError when there is no answer."""
+    workers = Workers(PARALLEL)
+    where = namespace or cluster.namespace
+    answers: dict[tuple[int, str], bool | None] = {}
+    reasons: dict[int, str] = {}
+    failures: list[RequestError] = []
+
+    def ask(position: int, verb: str) -> Callable[[], None]:
+        def work() -> None:
+            try:
+                status = _review(cluster, RULES[position], verb, where)
+                answers[position, verb] = bool(status.get("allowed"))
+                if not status.get("allowed"):
+                    reasons[position] = str(status.get("reason") or status.get("evaluationError") or "")
+            except RequestError as error:
+                answers[position, verb] = None
+                reasons[position] = error.reason
+                failures.append(error)
+
+        return work
+
+    for position, row in enumerate(RULES):
+        for verb in row.verbs:
+            workers.submit(ask(position, verb))
+    try:
+        workers.drain()
+    finally:
+        workers.stop()
+    if len(failures) == len(answers):
+        raise unreachable(cluster.endpoint, failures[0], "what this user may read")
+    found = []
+    for position, row in enumerate(RULES):
+        verdicts = [answers[position, verb] for verb in row.verbs]
+        allowed = None if None in verdicts else all(verdicts)
+        found.append(replace(row, allowed=allowed, reason=reasons.get(position, "")))
+    return found
+
+
+def _review(cluster: Cluster, row: AccessRow, verb: str, namespace: str) -> Json:
+    resource, _, subresource = row.resource.partition(" ")[0].partition("/")
+    attributes = {"verb": verb, "group": row.group, "resource": resource}
+    if subresource:
+        attributes["subresource"] = subresource
+    if row.namespaced:
+        attributes["namespace"] = namespace
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    answer = cluster.client.post(path, review, decode=msgspec.json.decode)
+    status = answer.get("status") if isinstance(answer, dict) else None
+    if not isinstance(status, dict):
+        raise RequestError(Why.BROKEN, "the answer is no review")
+    return status

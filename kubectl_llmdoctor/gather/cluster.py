@@ -1,0 +1,141 @@
+"""A live cluster as a `Snapshot`: who asks for what, in which order, and what ends the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kubectl_llmdoctor.errors import AccessError, UsageError
+from kubectl_llmdoctor.gather import events, kinds, selection, targets
+from kubectl_llmdoctor.gather.access import AccessRow, access
+from kubectl_llmdoctor.gather.collector import Collector
+from kubectl_llmdoctor.gather.connection import Connection
+from kubectl_llmdoctor.gather.kinds import Kind
+from kubectl_llmdoctor.gather.related import brokenness, name_of, namespace_of
+from kubectl_llmdoctor.gather.session import Cluster, connect
+from kubectl_llmdoctor.gather.transport import PARALLEL
+from kubectl_llmdoctor.gather.walk import LOG_PODS, Walk
+from kubectl_llmdoctor.gather.workers import Workers
+from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
+
+__all__ = ["AccessRow", "Cluster", "Connection", "Query", "access", "connect", "gather"]
+
+#: Kinds that lead to pods without owning them: their pods are the target.
+_SELECTORS = frozenset([("", "Service")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is to be explained: names (`llama-0`, `deployment/llama`), a label selector, or all that serves models."""
+
+    names: tuple[str, ...] = ()
+    selector: str = ""
+    all_namespaces: bool = False
+    #: a longer log keeps its head and its tail
+    log_cap_bytes: int = 64 * 2**20
+
+
+def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | None = None) -> Snapshot:
+    """All that a diagnosis of the query's pods can use, masked.
+
+    What cannot be read stands in `missing`. Raises AccessError when the target itself cannot be had, UsageError for
+    names that are none.
+    """
+    if query.names and query.all_namespaces:
+        raise UsageError("a name and -A exclude each other: names are looked up in one namespace (-n)")
+    if query.names and query.selector:
+        raise UsageError("a name and -l exclude each other")
+    named = [targets.parse(cluster.client, name) for name in query.names]
+    workers = Workers(PARALLEL)
+    pot = Collector(cluster.client, workers, progress)
+    walk = Walk(pot, query.log_cap_bytes)
+    try:
+        if named:
+            asked = _by_name(pot, walk, cluster.namespace, named)
+        else:
+            namespace = "" if query.all_namespaces else cluster.namespace
+            asked = _by_looks(pot, walk, namespace, query.selector)
+        events.keep(pot, walk.events, walk.pods)
+        workers.drain()
+    except BaseException:
+        cluster.client.close()
+        raise
+    finally:
+        workers.stop()
+    return Snapshot(
+        taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        target=asked[0],
+        targets=tuple(asked[1:]),
+        objects=tuple(pot.objects()),
+        read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
+        logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+        missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
+    )
+
+
+def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind, str]]) -> list[TargetRef]:
+    """Reads what was named and all around it. One that cannot be had among several is noted, not raised."""
+    failed: dict[int, AccessError] = {}
+    found: dict[int, Json] = {}
+
+    def start(position: int, kind: Kind, name: str) -> Callable[[], None]:
+        def work() -> None:
+            try:
+                obj = targets.read(pot, kind, namespace, name)
+            except targets.UnavailableError as error:
+                if len(named) == 1:
+                    raise
+                failed[position] = error
+                return
+            found[position] = obj
+            if kind is kinds.POD:
+                walk.pod(obj)
+            else:
+                walk.workload(obj, explain=True, kind=kind)
+
+        return work
+
+    pot.say(f"reading {', '.join(name if kind is kinds.POD else f'{kind.kind} {name}' for kind, name in named)}")
+    for position, (kind, name) in enumerate(named):
+        pot.task(kind.resource, f"{namespace}/{name}", start(position, kind, name))
+    pot.workers.drain()
+    if not found:
+        if failed:
+            raise failed[min(failed)]
+        reasons = sorted(row.reason for row in pot.missing) or ["no reason is known"]
+        raise AccessError(f"cannot read what was asked for: {reasons[0]}")
+    asked: list[TargetRef] = []
+    for position, (kind, name) in enumerate(named):
+        if position in failed:
+            pot.miss(kind.resource, f"{namespace}/{name}", str(failed[position]))
+        elif position in found:
+            if kind.key in _SELECTORS:
+                asked += sorted(map(_pod_ref, walk.pods), key=lambda ref: ref.name)
+            else:
+                obj = found[position]
+                asked.append(
+                    TargetRef(
+                        kind=kind.kind,
+                        name=name_of(obj),
+                        namespace=namespace_of(obj),
+                        api_version=str(obj.get("apiVersion") or kind.api_version),
+                    )
+                )
+    if not asked:
+        raise AccessError(f"no pod belongs to {named[0][0].kind} {named[0][1]!r} in namespace {namespace!r}")
+    return list(dict.fromkeys(asked))
+
+
+def _by_looks(pot: Collector, walk: Walk, namespace: str, selector: str) -> list[TargetRef]:
+    """Reads the pods of a selector, or those that serve models, and all around them."""
+    pot.say("reading the pods" + ("" if namespace else " of all namespaces"))
+    pods = selection.by_selector(pot, namespace, selector) if selector else selection.of_models(pot, namespace)
+    broken = sum(1 for pod in pods if brokenness(pod)[0])
+    walk.explain(pods, namespace, log_pods=max(broken, LOG_PODS))
+    pot.workers.drain()
+    return [_pod_ref(pod) for pod in pods]
+
+
+def _pod_ref(pod: Json) -> TargetRef:
+    return TargetRef(kind="Pod", name=name_of(pod), namespace=namespace_of(pod), api_version="v1")

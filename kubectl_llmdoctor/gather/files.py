@@ -1,0 +1,178 @@
+"""Files instead of a cluster -> Snapshot: saved snapshots, manifests, folders, `kubectl cluster-info dump`, logs.
+
+What cannot be read becomes an entry in `missing` and the rest goes on; only when nothing at all could be read it is a
+`UsageError`. Everything returned is masked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.gather.offline import reading, saved
+from kubectl_llmdoctor.gather.offline.documents import documents
+from kubectl_llmdoctor.gather.offline.found import Found
+from kubectl_llmdoctor.gather.offline.reading import UnreadableError, shown
+from kubectl_llmdoctor.snapshot import Cut, LogText, Snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: All that is read from one folder.
+MAX_FOLDER = 1 << 30
+
+_DESCRIBE = r"\s*Name:[ \t]+\S[^\n]*\n(?:[^\n]*\n){0,3}(?:Namespace|Labels|Annotations|Roles|Priority):"
+_TABLE = r"\s*(?:NAMESPACE +)?NAME +(?:READY|STATUS|TYPE|DATA|DESIRED|AGE|COMPLETIONS|CLASS|[A-Z-]+ +AGE)\b"
+
+
+def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
+    """A snapshot, manifests, a folder of either, or a `kubectl cluster-info dump` as folder or text; `-` is stdin."""
+    found = Found(snapshots=True)
+    _take_path(found, path, stdin)
+    return found.snapshot(shown(path))
+
+
+def load_manifests(paths: Sequence[str], *, stdin: BinaryIO | None = None) -> Snapshot:
+    """Manifest files and folders together; `-` is stdin."""
+    if not paths:
+        raise UsageError("no file or folder named")
+    found = Found(snapshots=False)
+    for path in paths:
+        _take_path(found, path, stdin)
+    return found.snapshot(", ".join(map(shown, paths)))
+
+
+def load_log(path: str, *, stdin: BinaryIO | None = None) -> LogText:
+    """A log without its pod, read whole; beyond `reading.MAX_LOG` the middle is left out."""
+    from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
+    from kubectl_llmdoctor.redact import mask_text
+
+    head, tail, dropped = reading.named(path, stdin, reading.ends)
+    text = reading.decode(head)
+    cut = Cut(after_line=text.count("\n"), bytes=dropped) if dropped else None
+    text += reading.decode(tail)
+    if not text.strip():
+        raise UsageError(f"{shown(path)}: the log is empty")
+    return LogText(text=mask_text(text), timestamps=has_kubelet_times(text), cut=cut)
+
+
+def save(snapshot: Snapshot, path: str) -> None:
+    """Writes the snapshot as JSON, as YAML where the name says so, gzipped where it ends in `.gz`; mode 0600."""
+    from pathlib import Path
+
+    if path == "-":
+        raise UsageError("a snapshot is saved to a file, not to stdout")
+    try:
+        saved.write(Path(path), saved.encoded(snapshot, path))
+    except (OSError, ValueError, RuntimeError) as e:  # RuntimeError: a loop of symbolic links
+        raise UsageError(f"cannot write {shown(path)}: {reading.os_reason(e)}") from None
+
+
+def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
+    from pathlib import Path
+
+    place = Path(path)
+    try:
+        is_folder = path != "-" and place.is_dir()
+    except OSError as e:
+        raise UsageError(f"{shown(path)}: {reading.os_reason(e)}") from None
+    if not is_folder:
+        _take_file(found, shown(path), reading.named(path, stdin, lambda s: reading.whole(s, reading.MAX_NAMED)))
+        return
+    from kubectl_llmdoctor.gather.offline import dump
+
+    if found.snapshots and dump.is_dump(place):
+        dump.take_folder(found, place)
+    else:
+        _take_folder(found, place)
+
+
+def _take_folder(found: Found, folder: Path) -> None:
+    total = candidates = 0
+    for file in _walk(folder, found):
+        candidates += 1
+        name = shown(str(file))
+        try:
+            data = reading.listed(file)
+        except UnreadableError as e:
+            found.miss(name, str(e))
+            continue
+        total += len(data)
+        if total > MAX_FOLDER:
+            found.miss(name, f"not read, nor what follows: the folder holds more than {MAX_FOLDER >> 20} MiB")
+            return
+        _take_file(found, name, data)
+    if not candidates:
+        found.miss(shown(str(folder)), "no *.yaml, *.yml or *.json in this folder")
+
+
+def _walk(folder: Path, found: Found) -> Iterator[Path]:
+    """The folder's manifest files in sorted order; linked folders are followed, each real one once."""
+    seen: set[tuple[int, int]] = set()
+    pending = [folder]
+    while pending:
+        place = pending.pop()
+        if not _is_folder(place):
+            yield place
+            continue
+        try:
+            info = place.stat()
+            if (info.st_dev, info.st_ino) in seen:
+                continue
+            seen.add((info.st_dev, info.st_ino))
+            entries = sorted(place.iterdir(), reverse=True)
+        except OSError as e:
+            found.miss(shown(str(place)), reading.os_reason(e))
+            continue
+        visible = (entry for entry in entries if not entry.name.startswith("."))
+        pending += [e for e in visible if e.name.lower().endswith(reading.SUFFIXES) or _is_folder(e)]
+
+
+def _is_folder(entry: Path) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of symbolic links
+        return False
+
+
+def _take_file(found: Found, name: str, data: bytes) -> None:
+    text = reading.decode(data)
+    if reason := _foreign(data, text):
+        found.miss(name, reason)
+        return
+    if found.snapshots and "==== START logs for container" in text:
+        from kubectl_llmdoctor.gather.offline import dump
+
+        if dump.has_logs(text):
+            dump.take_stream(found, name, text)
+            return
+    read = list(documents(text))
+    if len(read) == 1 and saved.is_snapshot(read[0].value):
+        saved.take(found, name, read[0].value)
+        return
+    from kubectl_llmdoctor.gather.offline import dump, manifests
+
+    if found.snapshots and dump.is_stream(text, read):
+        dump.take_stream(found, name, text)
+        return
+    for document in read:
+        if saved.is_snapshot(document.value):
+            saved.take(found, name, document.value)
+    manifests.take(found, name, [d for d in read if not saved.is_snapshot(d.value)])
+    if not read:
+        found.miss(name, "nothing but comments")
+
+
+def _foreign(data: bytes, text: str) -> str:
+    """The reason not to read on, for what parses by accident or not at all."""
+    if data[257:262] == b"ustar":
+        return "a tar archive, unpack it first"
+    if not text.strip():
+        return "empty"
+    if "Name:" in text[:64] and re.match(_DESCRIBE, text):
+        return "this is kubectl describe output: save with 'kubectl llmdoctor snapshot', or use kubectl get -o yaml"
+    if "NAME" in text[:64] and re.match(_TABLE, text):
+        return "this is the table of kubectl get: add -o yaml"
+    return ""

@@ -1,0 +1,294 @@
+"""Kinds of objects: what people call them, where the API has them, and how they lead to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_llmdoctor.snapshot import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object. `versions` in the order of preference; the first one that the server has is used."""
+
+    kind: str
+    plural: str
+    group: str = ""
+    versions: tuple[str, ...] = ("v1",)
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+
+    @property
+    def resource(self) -> str:
+        """`pods`, `deployments.apps`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_version(self) -> str:
+        """`v1`, `apps/v1`: of the preferred version."""
+        return f"{self.group}/{self.versions[0]}" if self.group else self.versions[0]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Group and kind: what tells one kind from another, whatever its version."""
+        return self.group, self.kind
+
+    def paths(self, namespace: str, name: str = "") -> Iterator[str]:
+        """The paths of the list, or of one object, for each version; an empty namespace means all of them."""
+        for version in self.versions:
+            root = f"/apis/{self.group}/{version}" if self.group else f"/api/{version}"
+            middle = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+            yield f"{root}{middle}/{self.plural}" + (f"/{name}" if name else "")
+
+    def at(self, version: str) -> Kind:
+        """The same kind in one version."""
+        return self if self.versions == (version,) else replace(self, versions=(version,))
+
+
+def _rows() -> Iterator[Kind]:
+    yield Kind("Pod", "pods", short=("po",))
+    yield Kind("Service", "services", short=("svc",))
+    yield Kind("Event", "events", short=("ev",))
+    yield Kind("ConfigMap", "configmaps", short=("cm",))
+    yield Kind("Secret", "secrets")
+    yield Kind("PersistentVolumeClaim", "persistentvolumeclaims", short=("pvc",))
+    yield Kind("PersistentVolume", "persistentvolumes", namespaced=False, short=("pv",))
+    yield Kind("Node", "nodes", namespaced=False, short=("no",))
+    yield Kind("Namespace", "namespaces", namespaced=False, short=("ns",))
+    yield Kind("ResourceQuota", "resourcequotas", short=("quota",))
+    yield Kind("LimitRange", "limitranges", short=("limits",))
+    yield Kind("ReplicationController", "replicationcontrollers", short=("rc",))
+    yield Kind("Deployment", "deployments", "apps", short=("deploy",))
+    yield Kind("ReplicaSet", "replicasets", "apps", short=("rs",))
+    yield Kind("StatefulSet", "statefulsets", "apps", short=("sts",))
+    yield Kind("DaemonSet", "daemonsets", "apps", short=("ds",))
+    yield Kind("ControllerRevision", "controllerrevisions", "apps")
+    yield Kind("Job", "jobs", "batch")
+    yield Kind("CronJob", "cronjobs", "batch", short=("cj",))
+    yield Kind("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2",), short=("hpa",))
+    yield Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy", short=("pdb",))
+    yield Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io", short=("netpol",))
+    yield Kind("EndpointSlice", "endpointslices", "discovery.k8s.io")
+    yield Kind("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False, short=("sc",))
+    yield Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False, short=("pc",))
+    yield Kind("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False)
+    dra = ("v1", "v1beta2", "v1beta1")
+    yield Kind("ResourceClaim", "resourceclaims", "resource.k8s.io", dra)
+    yield Kind("ResourceClaimTemplate", "resourceclaimtemplates", "resource.k8s.io", dra)
+    yield Kind("ResourceSlice", "resourceslices", "resource.k8s.io", dra, namespaced=False)
+    yield Kind("DeviceClass", "deviceclasses", "resource.k8s.io", dra, namespaced=False)
+    # Custom resources.
+    yield Kind("LeaderWorkerSet", "leaderworkersets", "leaderworkerset.x-k8s.io", short=("lws",))
+    yield Kind("InferenceService", "inferenceservices", "serving.kserve.io", ("v1beta1",), short=("isvc",))
+    yield Kind(
+        "LLMInferenceService",
+        "llminferenceservices",
+        "serving.kserve.io",
+        ("v1alpha2", "v1alpha1"),
+        short=("llmisvc",),
+    )
+    yield Kind("RayCluster", "rayclusters", "ray.io", ("v1", "v1alpha1"))
+    yield Kind("RayService", "rayservices", "ray.io", ("v1", "v1alpha1"))
+    yield Kind("RayJob", "rayjobs", "ray.io", ("v1", "v1alpha1"))
+    yield Kind("Service", "services", "serving.knative.dev", short=("ksvc", "kservice"))
+    yield Kind("Configuration", "configurations", "serving.knative.dev", short=("config", "cfg"))
+    yield Kind("Revision", "revisions", "serving.knative.dev", short=("rev",))
+    yield Kind("DynamoGraphDeployment", "dynamographdeployments", "nvidia.com", ("v1alpha1",), short=("dgd",))
+    yield Kind("DynamoComponentDeployment", "dynamocomponentdeployments", "nvidia.com", ("v1alpha1",), short=("dcd",))
+    yield Kind("NIMService", "nimservices", "apps.nvidia.com", ("v1alpha1",))
+    yield Kind("NIMCache", "nimcaches", "apps.nvidia.com", ("v1alpha1",))
+    yield Kind("Rollout", "rollouts", "argoproj.io", ("v1alpha1",), short=("ro",))
+    yield Kind("ScaledObject", "scaledobjects", "keda.sh", ("v1alpha1",), short=("so",))
+    yield Kind("PodCliqueSet", "podcliquesets", "grove.io", ("v1alpha1",), short=("pcs",))
+    yield Kind("PodCliqueScalingGroup", "podcliquescalinggroups", "grove.io", ("v1alpha1",), short=("pcsg",))
+    yield Kind("PodClique", "podcliques", "grove.io", ("v1alpha1",), short=("pclq",))
+    yield Kind("JobSet", "jobsets", "jobset.x-k8s.io", ("v1alpha2",))
+    yield Kind("Workload", "workloads", "kueue.x-k8s.io", ("v1beta2", "v1beta1"), short=("wl",))
+    yield Kind("LocalQueue", "localqueues", "kueue.x-k8s.io", ("v1beta2", "v1beta1"), short=("queue", "lq"))
+    yield Kind("PodGroup", "podgroups", "scheduling.run.ai", ("v2alpha2",))
+    yield Kind("PodGroup", "podgroups", "scheduling.volcano.sh", ("v1beta1",), short=("pg",))
+
+
+KINDS = tuple(_rows())
+_BY_TYPE = {kind.key: kind for kind in KINDS}
+
+
+def core(kind: str, group: str = "") -> Kind:
+    """A kind of the table."""
+    return _BY_TYPE[group, kind]
+
+
+POD = core("Pod")
+
+
+def by_type(api_version: str, kind: str) -> Kind | None:
+    """The kind that an ownerReference names, in the version that it names; None when the table does not have it."""
+    group, _, version = api_version.rpartition("/")
+    found = _BY_TYPE.get((group, kind))
+    return found.at(version) if found and version else found
+
+
+def by_name(text: str) -> Kind | None:
+    """What kubectl understands: kind, plural or short name, optionally `.group` or `.version.group`."""
+    name, _, rest = text.lower().partition(".")
+    for kind in KINDS:
+        if name not in (kind.kind.lower(), kind.plural, *kind.short):
+            continue
+        if not rest or rest == kind.group:
+            return kind
+        version, _, group = rest.partition(".")
+        if group == kind.group and group:
+            return kind.at(version)
+    return None
+
+
+def kind_named(text: str) -> str:
+    """The API's name of what the user calls `text`: `deploy` -> `Deployment`; an unknown one as it stands."""
+    found = by_name(text)
+    return found.kind if found else text.partition(".")[0]
+
+
+def of(obj: Json) -> Kind | None:
+    """The kind of an object that was read."""
+    return by_type(str(obj.get("apiVersion") or ""), str(obj.get("kind") or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOwner:
+    """A label or annotation of a pod whose value names the object behind it, where ownerReferences do not lead."""
+
+    key: str
+    owner: Kind
+    #: further labels that must have these values
+    only: tuple[tuple[str, str], ...] = ()
+
+
+LABEL_OWNERS = (
+    LabelOwner("serving.kserve.io/inferenceservice", core("InferenceService", "serving.kserve.io")),
+    LabelOwner(
+        "app.kubernetes.io/name",
+        core("LLMInferenceService", "serving.kserve.io"),
+        (("app.kubernetes.io/part-of", "llminferenceservice"),),
+    ),
+    LabelOwner("leaderworkerset.sigs.k8s.io/name", core("LeaderWorkerSet", "leaderworkerset.x-k8s.io")),
+    LabelOwner("ray.io/cluster", core("RayCluster", "ray.io")),
+    LabelOwner(
+        "ray.io/originated-from-cr-name",
+        core("RayService", "ray.io"),
+        (("ray.io/originated-from-crd", "RayService"),),
+    ),
+    LabelOwner("ray.io/originated-from-cr-name", core("RayJob", "ray.io"), (("ray.io/originated-from-crd", "RayJob"),)),
+    LabelOwner("serving.knative.dev/service", core("Service", "serving.knative.dev")),
+    LabelOwner("nvidia.com/dynamo-graph-deployment-name", core("DynamoGraphDeployment", "nvidia.com")),
+    LabelOwner(
+        "app.kubernetes.io/name", core("NIMService", "apps.nvidia.com"), (("app.kubernetes.io/part-of", "nim-service"),)
+    ),
+    LabelOwner(
+        "app.kubernetes.io/part-of",
+        core("PodCliqueSet", "grove.io"),
+        (("app.kubernetes.io/managed-by", "grove-operator"),),
+    ),
+    LabelOwner("jobset.sigs.k8s.io/jobset-name", core("JobSet", "jobset.x-k8s.io")),
+    LabelOwner("kueue.x-k8s.io/queue-name", core("LocalQueue", "kueue.x-k8s.io")),
+    LabelOwner("pod-group-name", core("PodGroup", "scheduling.run.ai")),
+    LabelOwner("scheduling.k8s.io/group-name", core("PodGroup", "scheduling.volcano.sh")),
+)
+
+#: Labels that all pods of one replica have in common when they live and die together.
+GROUP_LABELS = (
+    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
+    ("ray.io/cluster",),
+    ("jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/restart-attempt"),
+    ("training.kubeflow.org/job-name",),
+)
+
+#: Selectors of a workload's pods where its spec has none; `{}` stands for its name.
+_POD_LABELS = {
+    ("serving.kserve.io", "InferenceService"): "serving.kserve.io/inferenceservice={}",
+    (
+        "serving.kserve.io",
+        "LLMInferenceService",
+    ): "app.kubernetes.io/part-of=llminferenceservice,app.kubernetes.io/name={}",
+    ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): "leaderworkerset.sigs.k8s.io/name={}",
+    ("ray.io", "RayCluster"): "ray.io/cluster={}",
+    ("ray.io", "RayService"): "ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={}",
+    ("ray.io", "RayJob"): "ray.io/originated-from-crd=RayJob,ray.io/originated-from-cr-name={}",
+    ("serving.knative.dev", "Service"): "serving.knative.dev/service={}",
+    ("serving.knative.dev", "Configuration"): "serving.knative.dev/configuration={}",
+    ("serving.knative.dev", "Revision"): "serving.knative.dev/revision={}",
+    ("nvidia.com", "DynamoGraphDeployment"): "nvidia.com/dynamo-graph-deployment-name={}",
+    ("apps.nvidia.com", "NIMService"): "app.kubernetes.io/part-of=nim-service,app.kubernetes.io/name={}",
+    ("jobset.x-k8s.io", "JobSet"): "jobset.sigs.k8s.io/jobset-name={}",
+}
+
+#: Workloads whose pods are replicas of each other; a pod's siblings are asked for through these only.
+REPLICATORS = frozenset(
+    [
+        ("apps", "Deployment"),
+        ("apps", "StatefulSet"),
+        ("apps", "ReplicaSet"),
+        ("apps", "DaemonSet"),
+        ("batch", "Job"),
+        ("", "ReplicationController"),
+        ("argoproj.io", "Rollout"),
+        ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"),
+        ("ray.io", "RayCluster"),
+        ("jobset.x-k8s.io", "JobSet"),
+        ("grove.io", "PodClique"),
+    ]
+)
+
+#: Kinds that a workload creates between itself and its pods, found by the selector of its pods.
+CHILDREN = {
+    ("serving.kserve.io", "InferenceService"): (core("Deployment", "apps"), core("Revision", "serving.knative.dev")),
+    ("serving.kserve.io", "LLMInferenceService"): (
+        core("Deployment", "apps"),
+        core("LeaderWorkerSet", "leaderworkerset.x-k8s.io"),
+    ),
+    ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): (core("StatefulSet", "apps"),),
+    ("ray.io", "RayService"): (core("RayCluster", "ray.io"),),
+    ("ray.io", "RayJob"): (core("RayCluster", "ray.io"), core("Job", "batch")),
+    ("serving.knative.dev", "Service"): (core("Revision", "serving.knative.dev"),),
+    ("serving.knative.dev", "Revision"): (core("Deployment", "apps"),),
+    ("nvidia.com", "DynamoGraphDeployment"): (core("Deployment", "apps"),),
+    ("apps.nvidia.com", "NIMService"): (core("Deployment", "apps"), core("StatefulSet", "apps")),
+    ("jobset.x-k8s.io", "JobSet"): (core("Job", "batch"),),
+}
+
+
+def pod_selector(obj: Json, kind: Kind) -> str:
+    """The label selector of a workload's pods; empty when it is not known."""
+    name = str(obj.get("metadata", {}).get("name") or "")
+    if kind.key in _POD_LABELS:
+        return _POD_LABELS[kind.key].format(name)
+    spec = obj.get("spec")
+    selector = spec.get("selector") if isinstance(spec, dict) else None
+    if not isinstance(selector, dict):
+        return ""
+    if "matchLabels" in selector or "matchExpressions" in selector:
+        return ",".join(_terms(selector))
+    # Service and ReplicationController have plain labels.
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items()) if isinstance(value, str))
+
+
+def _terms(selector: Json) -> Iterator[str]:
+    for key, value in sorted((selector.get("matchLabels") or {}).items()):
+        yield f"{key}={value}"
+    for term in selector.get("matchExpressions") or ():
+        key, values = term.get("key", ""), ",".join(term.get("values") or ())
+        match term.get("operator"):
+            case "In":
+                yield f"{key} in ({values})"
+            case "NotIn":
+                yield f"{key} notin ({values})"
+            case "Exists":
+                yield key
+            case "DoesNotExist":
+                yield f"!{key}"
+
+
+def selects(selector: Any, labels: Json) -> bool:
+    """Whether a Service's plain selector picks an object with these labels; an empty one picks nothing."""
+    return isinstance(selector, dict) and bool(selector) and all(labels.get(k) == v for k, v in selector.items())

@@ -1,0 +1,1 @@
+"""What `gather.files` is made of: bytes -> documents -> objects, snapshots, dumps."""

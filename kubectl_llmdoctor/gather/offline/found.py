@@ -1,0 +1,104 @@
+"""Collects what was found and what was not, and makes one masked `Snapshot` of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, Item, is_object, tidy
+from kubectl_llmdoctor.gather.offline.reading import UnreadableError
+from kubectl_llmdoctor.snapshot import Json, LogText, Missing, Origin, ReadList, Snapshot, merge
+
+
+class Found:
+    """What the inputs hold so far."""
+
+    def __init__(self, *, snapshots: bool) -> None:
+        #: saved snapshots and dumps are welcome, not only manifests
+        self.snapshots = snapshots
+        self.saved: Snapshot | None = None
+        self.objects: list[Json] = []
+        self.origins: list[Origin | None] = []
+        self.read: list[ReadList] = []
+        self.logs: list[LogText] = []
+        self.taken_at: str | None = None
+        #: something was read, even if it left nothing to look at: an empty list, a CRD
+        self.understood = False
+        #: files that a kustomization applies as patches to other objects
+        self.patches: set[str] = set()
+        self._missing: dict[Missing, None] = {}
+
+    def miss(self, ref: str, reason: str, source: str = "file") -> None:
+        """Notes what could not be read, once."""
+        self._missing[Missing(source=source, ref=ref, reason=reason)] = None
+
+    def keep(self, item: Item, file: str, *, origin: bool = True) -> bool:
+        """Keeps an object, or says why not."""
+        ref = f"{file}:{item.line}"
+        if not is_object(item.value):
+            self.miss(ref, NO_OBJECT)
+            return False
+        try:
+            self.objects.append(tidy(item.value))
+        except UnreadableError as e:
+            self.miss(ref, str(e))
+            return False
+        self.origins.append(Origin(file=file, line=item.line) if origin else None)
+        return True
+
+    def snapshot(self, what: str) -> Snapshot:
+        """All of it, masked; a `UsageError` if nothing could be read."""
+        self._drop_patches()
+        if not (self.saved or self.objects or self.logs or self.understood):
+            raise UsageError(" ".join(self._nothing(what).split()))
+        own = Snapshot(
+            taken_at=self.taken_at,
+            objects=tuple(self.objects),
+            read=tuple(self.read),
+            logs=tuple(self.logs),
+            missing=tuple(self._missing),
+            origins=tuple(self.origins) if any(self.origins) else (),
+        )
+        return _masked(merge([self.saved, own]) if self.saved else own)
+
+    def _drop_patches(self) -> None:
+        patched = {origin.file for origin in self.origins if origin} & self.patches
+        if not patched:
+            return
+        for file in sorted(patched):
+            self.miss(file, "a patch of a kustomization, build the whole first: kubectl kustomize")
+        pairs = list(zip(self.objects, self.origins, strict=True))
+        pairs = [(tree, origin) for tree, origin in pairs if not (origin and origin.file in patched)]
+        self.objects, self.origins = [tree for tree, _ in pairs], [origin for _, origin in pairs]
+
+    def _nothing(self, what: str) -> str:
+        if not self._missing:
+            return f"{what}: nothing to read in it"
+        first = next(iter(self._missing))
+        others = len(self._missing) - 1
+        return f"{first.ref}: {first.reason}" + (f" (and {others} more that could not be read)" if others else "")
+
+
+def _masked(snapshot: Snapshot) -> Snapshot:
+    from kubectl_llmdoctor.redact import mask_object, mask_text
+
+    def masked(part: Any, **texts: str) -> Any:
+        return msgspec.structs.replace(part, **{name: mask_text(text) for name, text in texts.items()})
+
+    nodes = {
+        name: masked(
+            msgspec.structs.replace(node, agent=node.agent and mask_object(node.agent)), kernel_log=node.kernel_log
+        )
+        for name, node in snapshot.nodes.items()
+    }
+    return msgspec.structs.replace(
+        snapshot,
+        objects=tuple(map(mask_object, snapshot.objects)),
+        logs=tuple(masked(log, text=log.text) for log in snapshot.logs),
+        nodes=nodes,
+        metrics=tuple(masked(metrics, text=metrics.text) for metrics in snapshot.metrics),
+        prometheus=tuple(map(mask_object, snapshot.prometheus)),
+        missing=tuple(masked(entry, reason=entry.reason) for entry in snapshot.missing),
+    )

@@ -1,0 +1,208 @@
+"""What a pod leads to by its own words: claims, ConfigMaps, Secrets, logs; how broken it is; whether it serves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_llmdoctor.gather.kinds import GROUP_LABELS
+from kubectl_llmdoctor.snapshot import Json
+
+#: ConfigMaps that the platform puts into every namespace: authorities, no engine's configuration.
+_PLATFORM_CONFIG = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"})
+
+_GPU_RESOURCE = re.compile(
+    r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|i915|xe|gaudi|tpu|neuron|npu|mlu|Ascend|\w*_nps)", re.IGNORECASE
+)
+
+#: `image: vllm/vllm-openai:v0.9.1`, `command: [python3, -m, sglang.launch_server]`, `ollama serve`
+_SERVER_WORDS = re.compile(
+    r"vllm|sglang|text-generation|tritonserver|tensorrt|trtllm|nvcr\.io/nim/|/nim[:/-]|llama[._-]?(?:cpp|server)|"
+    r"ollama|lmdeploy|huggingfaceserver|llm-d|mlc[-_]llm|aphrodite|text-embeddings|ktransformers|xinference",
+    re.IGNORECASE,
+)
+
+
+def meta(obj: Json) -> Json:
+    """The metadata of an object."""
+    found = obj.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def name_of(obj: Json) -> str:
+    """The name of an object."""
+    return str(meta(obj).get("name") or "")
+
+
+def namespace_of(obj: Json) -> str:
+    """The namespace of an object; empty for one that has none."""
+    return str(meta(obj).get("namespace") or "")
+
+
+def labels_of(obj: Json) -> Json:
+    """The labels of an object."""
+    return meta(obj).get("labels") or {}
+
+
+def _spec(pod: Json) -> Json:
+    found = pod.get("spec")
+    return found if isinstance(found, dict) else {}
+
+
+def _status(pod: Json) -> Json:
+    found = pod.get("status")
+    return found if isinstance(found, dict) else {}
+
+
+def containers(pod: Json) -> list[Json]:
+    """Init containers, then the others."""
+    return [*(_spec(pod).get("initContainers") or ()), *(_spec(pod).get("containers") or ())]
+
+
+def claims(pod: Json) -> list[str]:
+    """Names of its PersistentVolumeClaims; a generic ephemeral volume's is `<pod>-<volume>`."""
+    found = []
+    for volume in _spec(pod).get("volumes") or ():
+        if volume.get("persistentVolumeClaim"):
+            found.append(str(volume["persistentVolumeClaim"].get("claimName") or ""))
+        elif volume.get("ephemeral"):
+            found.append(f"{name_of(pod)}-{volume.get('name')}")
+    return _names(found)
+
+
+def config_maps(pod: Json) -> list[str]:
+    """Names of the ConfigMaps that it mounts or takes variables from, without the platform's own."""
+    return [name for name in _references(pod, "configMap", "configMapKeyRef", "name") if name not in _PLATFORM_CONFIG]
+
+
+def secrets(pod: Json) -> list[str]:
+    """Names of the Secrets that it mounts, takes variables from or pulls images with."""
+    pull = [str(ref.get("name") or "") for ref in _spec(pod).get("imagePullSecrets") or ()]
+    return _names([*_references(pod, "secret", "secretKeyRef", "secretName"), *pull])
+
+
+def _references(pod: Json, volume_kind: str, key_ref: str, name_key: str) -> list[str]:
+    def found() -> Iterator[Any]:
+        for volume in _spec(pod).get("volumes") or ():
+            yield (volume.get(volume_kind) or {}).get(name_key)
+            for source in (volume.get("projected") or {}).get("sources") or ():
+                yield (source.get(volume_kind) or {}).get("name")
+        for container in containers(pod):
+            for variable in container.get("env") or ():
+                yield ((variable.get("valueFrom") or {}).get(key_ref) or {}).get("name")
+            for source in container.get("envFrom") or ():
+                yield (source.get(f"{volume_kind}Ref") or {}).get("name")
+
+    return _names(found())
+
+
+def _names(found: Iterable[Any]) -> list[str]:
+    return sorted({name for name in found if isinstance(name, str) and name})
+
+
+def resource_claims(pod: Json) -> tuple[list[str], list[str]]:
+    """Names of its ResourceClaims (also those made for it) and of the templates."""
+    rows = _spec(pod).get("resourceClaims") or ()
+    made = [row.get("resourceClaimName") for row in _status(pod).get("resourceClaimStatuses") or ()]
+    return (
+        _names([*(row.get("resourceClaimName") for row in rows), *made]),
+        _names(row.get("resourceClaimTemplateName") for row in rows),
+    )
+
+
+def is_unscheduled(pod: Json) -> bool:
+    """Whether it has no node yet and the scheduler may look for one."""
+    spec = _spec(pod)
+    return not spec.get("nodeName") and _status(pod).get("phase", "Pending") == "Pending"
+
+
+def group_key(pod: Json) -> tuple[str, ...]:
+    """What all pods share that live and die with this one; empty for a pod that stands alone."""
+    labels = labels_of(pod)
+    for keys in GROUP_LABELS:
+        if labels.get(keys[0]):
+            return (namespace_of(pod), keys[0], *(str(labels.get(key, "")) for key in keys))
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogRequest:
+    """One log to read: `restart` is the restart count of the instance that wrote it."""
+
+    container: str
+    previous: bool
+    restart: int
+    #: the current log holds the same lines where the previous one is not to be had
+    else_current: bool = False
+
+
+def log_requests(pod: Json) -> Iterator[LogRequest]:
+    """The logs that exist: none of a container that never started, a previous one only after an end."""
+    status = _status(pod)
+    for row in (
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+        *(status.get("ephemeralContainerStatuses") or ()),
+    ):
+        name, restarts = str(row.get("name") or ""), int(row.get("restartCount") or 0)
+        state, last = row.get("state") or {}, row.get("lastState") or {}
+        ended = bool(last.get("terminated"))
+        waits = "running" not in state and "terminated" not in state
+        if waits and ended:
+            # Between two starts the kubelet answers both questions with the log of the instance that ended last.
+            yield LogRequest(container=name, previous=True, restart=restarts, else_current=True)
+        elif not waits:
+            if ended:
+                yield LogRequest(container=name, previous=True, restart=max(restarts - 1, 0))
+            yield LogRequest(container=name, previous=False, restart=restarts)
+
+
+def brokenness(pod: Json) -> tuple[int, int]:
+    """How broken a pod is by its status, then its restarts: (0, 0) is fine, more is worse."""
+    status = _status(pod)
+    rows = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    restarts = sum(int(row.get("restartCount") or 0) for row in rows)
+    if status.get("phase") == "Succeeded":
+        return 0, 0
+    if status.get("phase") == "Failed" or any(_is_failing(row) for row in rows):
+        return 4, restarts
+    if status.get("phase", "Pending") == "Pending":
+        return 3, restarts
+    if not all(row.get("ready") for row in status.get("containerStatuses") or ()):
+        return 2, restarts
+    return (1 if restarts else 0), restarts
+
+
+def _is_failing(row: Json) -> bool:
+    state = row.get("state") or {}
+    waiting = (state.get("waiting") or {}).get("reason") or ""
+    ended = state.get("terminated") or {}
+    return waiting not in ("", "ContainerCreating", "PodInitializing") or bool(ended.get("exitCode"))
+
+
+def most_broken_first(pods: Iterable[Json]) -> list[Json]:
+    """Sorted by what needs explaining most, then by name."""
+
+    def rank(pod: Json) -> tuple[int, int, str, str]:
+        state, restarts = brokenness(pod)
+        return -state, -restarts, namespace_of(pod), name_of(pod)
+
+    return sorted(pods, key=rank)
+
+
+def asks_for_gpu(resources: Json | None) -> bool:
+    """Whether requests or limits name a GPU or another accelerator."""
+    tables = [(resources or {}).get(key) or {} for key in ("requests", "limits")]
+    return any(_GPU_RESOURCE.match(name) for table in tables for name in table)
+
+
+def is_device_plugin(pod: Json) -> bool:
+    """Whether it is one of those that tell the kubelet about its node's GPUs."""
+    return bool(re.search(r"device-plugin|gpu-kubelet-plugin", name_of(pod)))
+
+
+def looks_like_server(*words: str | None) -> bool:
+    """Whether an image, a command or an argument belongs to an inference server."""
+    return any(_SERVER_WORDS.search(word) for word in words if word)

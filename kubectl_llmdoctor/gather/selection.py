@@ -1,0 +1,77 @@
+"""Pods that are chosen by a selector or by what they look like, instead of by name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_llmdoctor.errors import AccessError
+from kubectl_llmdoctor.gather import kinds, related, slim
+from kubectl_llmdoctor.gather.collector import Collector
+from kubectl_llmdoctor.gather.transport import RequestError, unreachable
+from kubectl_llmdoctor.snapshot import Json
+
+#: Pods that are explained at once, the most broken first.
+MAX_PODS = 50
+
+
+def by_selector(pot: Collector, namespace: str, selector: str) -> list[Json]:
+    """The pods that a label selector picks, the most broken first. Raises AccessError when there are none."""
+    try:
+        found, more = pot.page(kinds.POD, namespace, selector=selector)
+    except RequestError as error:
+        raise unreachable(pot.client.endpoint, error, f"the pods {_of(namespace)}") from None
+    if more:
+        pot.miss("pods", namespace, f"only the first {len(found)} pods with {selector} were read")
+    if not found:
+        raise AccessError(f"no pod {_of(namespace)} has the labels {selector}")
+    return _bounded(pot, namespace, found)
+
+
+def of_models(pot: Collector, namespace: str) -> list[Json]:
+    """The pods that ask for a GPU or run an inference server, the most broken first. Raises AccessError when none do.
+
+    Of all other pods only what takes place on a node is kept, and only while it is needed.
+    """
+    found: list[Json] = []
+    others: list[Json] = []
+    try:
+        for page in pot.pages(kinds.POD, namespace, slim.decode_pod_page):
+            for raw in page.items or ():
+                pod = slim.decode_pod(raw)
+                if _serves(pod):
+                    found.append({"apiVersion": "v1", "kind": "Pod", **msgspec.json.decode(raw)})
+                elif not namespace:
+                    others.append(slim.pod_tree(pod))
+    except RequestError as error:
+        raise unreachable(pot.client.endpoint, error, f"the pods {_of(namespace)}") from None
+    if not found:
+        raise AccessError(f"no pod {_of(namespace)} asks for a GPU or runs an inference server")
+    chosen = _bounded(pot, namespace, found)
+    if not namespace and any(map(related.is_unscheduled, chosen)):
+        for pod_tree in others:
+            pot.add(pod_tree, is_slim=True)
+        for pod_tree in found:
+            pot.add(slim.pod_tree(slim.decode_pod(msgspec.json.encode(pod_tree))), is_slim=True)
+        pot.mark("Pod")
+        pot.once("all pods")
+    return chosen
+
+
+def _serves(pod: slim.Pod) -> bool:
+    for container in [*pod.spec.containers, *(pod.spec.init_containers or ())]:
+        if related.asks_for_gpu(container.resources):
+            return True
+        if related.looks_like_server(container.image, *(container.command or ()), *(container.args or ())[:4]):
+            return True
+    return False
+
+
+def _bounded(pot: Collector, namespace: str, pods: list[Json]) -> list[Json]:
+    ordered = related.most_broken_first(pods)
+    if len(ordered) > MAX_PODS:
+        pot.miss("pods", namespace, f"only the {MAX_PODS} most broken of {len(ordered)} pods are explained")
+    return ordered[:MAX_PODS]
+
+
+def _of(namespace: str) -> str:
+    return f"of namespace {namespace}" if namespace else "of the cluster"

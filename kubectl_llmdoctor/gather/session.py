@@ -1,0 +1,40 @@
+"""A cluster that can be asked."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.gather.connection import Connection, Endpoint, resolve
+from kubectl_llmdoctor.gather.transport import Client
+
+
+class Cluster:
+    """A cluster that can be asked, and by whom."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The API server and the user."""
+        return self.client.endpoint
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is meant when none is named."""
+        return self.client.endpoint.namespace
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, retries included."""
+        return self.client.requests
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.client.close()
+
+
+def connect(connection: Connection) -> Cluster:
+    """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line."""
+    if connection.request_timeout <= 0:
+        raise UsageError("--request-timeout must be more than 0 seconds")
+    return Cluster(Client(resolve(connection), connection.request_timeout))

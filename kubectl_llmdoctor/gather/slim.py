@@ -1,0 +1,223 @@
+"""Pods and nodes of a whole cluster, decoded down to what placing a pod depends on.
+
+Thousands of them are read to explain one Pending pod. Typed decoding skips what is not declared here without building
+it: images of a node, managed fields, environment, probes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+from kubectl_llmdoctor.snapshot import Json
+
+
+class _Base(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """Common settings."""
+
+
+class Metadata(_Base):
+    """Who it is."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    owner_references: list[Json] | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class Port(_Base):
+    """A port on the node."""
+
+    host_port: int | None = None
+    host_ip: str | None = field(default=None, name="hostIP")
+    container_port: int | None = None
+    protocol: str | None = None
+
+
+class Container(_Base):
+    """What it asks for; `command` and `args` only tell inference servers from other pods and are not kept."""
+
+    name: str = ""
+    image: str | None = None
+    resources: Json | None = None
+    ports: list[Port] | None = None
+    restart_policy: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+
+
+class Claim(_Base):
+    """A volume's claim."""
+
+    claim_name: str = ""
+
+
+class Volume(_Base):
+    """Only claims bind a pod to a place."""
+
+    name: str = ""
+    persistent_volume_claim: Claim | None = None
+    ephemeral: Any = None
+
+
+class AntiAffinity(_Base):
+    """What keeps other pods away from this one."""
+
+    required_during_scheduling_ignored_during_execution: list[Json] | None = None
+
+
+class Affinity(_Base):
+    """Of the affinities of a pod that runs, only this one bars others."""
+
+    pod_anti_affinity: AntiAffinity | None = None
+
+
+class PodSpec(_Base):
+    """What it takes from its node."""
+
+    node_name: str | None = None
+    scheduler_name: str | None = None
+    priority: int | None = None
+    priority_class_name: str | None = None
+    preemption_policy: str | None = None
+    host_network: bool | None = None
+    overhead: Json | None = None
+    resources: Json | None = None
+    resource_claims: list[Json] | None = None
+    scheduling_gates: list[Json] | None = None
+    affinity: Affinity | None = None
+    volumes: list[Volume] | None = None
+    init_containers: list[Container] | None = None
+    containers: list[Container] = []
+
+
+class Condition(_Base):
+    """A condition without its prose."""
+
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
+    last_transition_time: str | None = None
+
+
+class Waiting(_Base):
+    """Why a container waits."""
+
+    reason: str | None = None
+
+
+class State(_Base):
+    """Only waiting has a reason that matters here."""
+
+    waiting: Waiting | None = None
+    running: Json | None = None
+
+
+class ContainerStatus(_Base):
+    """Whether a container works: device plugins must."""
+
+    name: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    state: State | None = None
+    allocated_resources: Json | None = None
+
+
+class PodStatus(_Base):
+    """How far it has come."""
+
+    phase: str | None = None
+    nominated_node_name: str | None = None
+    conditions: list[Condition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+
+
+class Pod(_Base):
+    """A pod as the scheduler sees it."""
+
+    metadata: Metadata
+    spec: PodSpec
+    status: PodStatus | None = None
+
+
+class NodeMetadata(Metadata):
+    """Who it is; annotations say who manages its GPUs."""
+
+    annotations: dict[str, str] | None = None
+
+
+class NodeStatus(_Base):
+    """What it offers, without the images that it holds."""
+
+    capacity: Json | None = None
+    allocatable: Json | None = None
+    conditions: list[Json] | None = None
+    addresses: list[Json] | None = None
+    node_info: Json | None = None
+    features: Json | None = None
+    runtime_handlers: list[Json] | None = None
+
+
+class Node(_Base):
+    """A node without the images that it holds."""
+
+    metadata: NodeMetadata
+    spec: Json | None = None
+    status: NodeStatus | None = None
+
+
+class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    """Where the next page begins; empty on the last one."""
+
+    continue_: str = field(default="", name="continue")
+    resource_version: str = ""
+
+
+class PodPage(msgspec.Struct):
+    """One page of a list of pods, each still as it came."""
+
+    #: null where a server has none
+    items: list[msgspec.Raw] | None = None
+    metadata: ListMeta = ListMeta()
+
+
+class NodePage(msgspec.Struct):
+    """One page of a list of nodes."""
+
+    items: list[Node] | None = None
+    metadata: ListMeta = ListMeta()
+
+
+class Page(msgspec.Struct):
+    """One page of any list."""
+
+    items: list[Json] | None = None
+    metadata: ListMeta = ListMeta()
+
+
+decode_pod = msgspec.json.Decoder(Pod).decode
+decode_pod_page = msgspec.json.Decoder(PodPage).decode
+decode_node_page = msgspec.json.Decoder(NodePage).decode
+decode_page = msgspec.json.Decoder(Page).decode
+
+
+def pod_tree(pod: Pod) -> Json:
+    """The pod as a JSON tree; kind and version stand first."""
+    spec = pod.spec
+    for container in [*spec.containers, *(spec.init_containers or ())]:
+        container.command = container.args = None
+        container.ports = [port for port in container.ports or () if port.host_port] or None
+    spec.volumes = [v for v in spec.volumes or () if v.persistent_volume_claim or v.ephemeral] or None
+    if spec.affinity and not spec.affinity.pod_anti_affinity:
+        spec.affinity = None
+    return {"apiVersion": "v1", "kind": "Pod", **msgspec.to_builtins(pod)}
+
+
+def node_tree(node: Node) -> Json:
+    """The node as a JSON tree."""
+    return {"apiVersion": "v1", "kind": "Node", **msgspec.to_builtins(node)}

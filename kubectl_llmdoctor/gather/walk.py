@@ -1,0 +1,430 @@
+"""From what was named to everything around it: owners, siblings, node, volumes, configuration, logs, the whole cluster.
+
+Every step asks for objects and says what follows from them; the steps run as their answers come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from kubectl_llmdoctor.gather import discovery, kinds, logs, related, slim
+from kubectl_llmdoctor.gather.collector import PAGE, Collector, typed
+from kubectl_llmdoctor.gather.kinds import Kind, core
+from kubectl_llmdoctor.gather.related import LogRequest, labels_of, meta, name_of, namespace_of
+from kubectl_llmdoctor.gather.transport import RequestError, Why, query
+from kubectl_llmdoctor.snapshot import Json, LogText
+
+#: Logs of so many pods of one workload or group are read, the most broken first.
+LOG_PODS = 8
+
+#: Pods of one workload that are read.
+_SIBLINGS = 200
+
+#: Other pods of a namespace that are kept whole; of more only what takes place on a node is.
+_WHOLE_NEIGHBOURS = 30
+
+#: Device plugins whose logs are read: on many nodes they say the same.
+_DEVICE_PLUGINS = 4
+
+#: Owners that are followed; the chain of one pod is rarely longer than four.
+_MAX_OWNERS = 200
+
+#: All logs together are kept up to so many times the cap of one.
+_LOG_BUDGET = 8
+
+_MIN_LOG_BYTES = 2**20
+
+#: A log that still comes in after so many request timeouts is cut.
+_LOG_TIMEOUTS = 6
+
+_RUNNING_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+
+_NAMESPACE_LISTS = (
+    core("Service"),
+    core("EndpointSlice", "discovery.k8s.io"),
+    core("HorizontalPodAutoscaler", "autoscaling"),
+    core("PodDisruptionBudget", "policy"),
+    core("NetworkPolicy", "networking.k8s.io"),
+    core("ResourceQuota"),
+    core("LimitRange"),
+)
+
+_DEPLOYMENT = ("apps", "Deployment")
+_LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
+
+
+class Walk:
+    """One gathering."""
+
+    def __init__(self, pot: Collector, log_cap_bytes: int) -> None:
+        self._pot = pot
+        self._cap = log_cap_bytes
+        self._log_budget = _LOG_BUDGET * log_cap_bytes
+        self._groups: set[tuple[str, ...]] = set()
+        self._owners = 0
+        self._lock = threading.Lock()
+        #: the events of a namespace, and whether there are more
+        self.events: dict[str, tuple[list[Json], bool]] = {}
+        #: the pods that are explained
+        self.pods: list[Json] = []
+
+    # --- a namespace --------------------------------------------------------------------------------------------------
+
+    def namespace(self, namespace: str) -> None:
+        """What holds for all pods of a namespace. Needs nothing but its name, so it is asked for at once."""
+        pot = self._pot
+        if not pot.once("namespace", namespace):
+            return
+
+        def events() -> None:
+            self.events[namespace] = pot.page(core("Event"), namespace)
+
+        pot.task("events", namespace, events)
+        for kind in _NAMESPACE_LISTS:
+            pot.get_list(kind, namespace)
+        pot.get_list(core("ScaledObject", "keda.sh"), namespace, if_there=True)
+        pot.get(core("Namespace"), "", namespace)
+        pot.task("pods", namespace, lambda: self._neighbours(namespace))
+
+    def _neighbours(self, namespace: str) -> None:
+        """The other pods of the namespace: routers, caches, who holds a volume. Whole as long as they are few."""
+        (path,) = kinds.POD.paths(namespace)
+        page = self._pot.client.get(path, query(limit=PAGE), decode=slim.decode_pod_page)
+        items = page.items or ()
+        for item in items:
+            if len(items) <= _WHOLE_NEIGHBOURS:
+                self._pot.add(typed(msgspec.json.decode(item), kinds.POD))
+            else:
+                self._pot.add(slim.pod_tree(slim.decode_pod(item)), is_slim=True)
+        if page.metadata.continue_:
+            self._pot.miss("pods", namespace, f"only the first {len(items)} were read")
+        else:
+            self._pot.mark("Pod", namespace)
+
+    # --- pods ---------------------------------------------------------------------------------------------------------
+
+    def explain(self, pods: Iterable[Json], ref: str, log_pods: int = LOG_PODS) -> None:
+        """These pods are what the user asked about."""
+        ordered = related.most_broken_first(pods)
+        for position, pod in enumerate(ordered):
+            self.pod(pod, with_logs=position < log_pods)
+        if len(ordered) > log_pods:
+            self._pot.miss("logs", ref, f"read of the {log_pods} most broken of {len(ordered)} pods only")
+
+    def pod(self, pod: Json, *, with_logs: bool = True) -> None:
+        """A pod that is explained, and everything that it leads to."""
+        pot, namespace = self._pot, namespace_of(pod)
+        if not pot.once("pod", namespace, name_of(pod)):
+            return
+        pot.add(pod)
+        with self._lock:
+            self.pods.append(pod)
+        # What takes longest is asked for first.
+        if with_logs:
+            self._logs(pod)
+        if related.is_unscheduled(pod):
+            self._scheduling(pod)
+        self._owners_of(pod)
+        self._label_owners(pod)
+        self._group(pod)
+        spec = pod.get("spec") or {}
+        if spec.get("nodeName"):
+            self._node(spec["nodeName"], with_pods=True)
+        for name in related.claims(pod):
+            pot.get(core("PersistentVolumeClaim"), namespace, name, self._claim)
+        for name in related.config_maps(pod):
+            pot.get(core("ConfigMap"), namespace, name)
+        for name in related.secrets(pod):
+            pot.get(core("Secret"), namespace, name, metadata_only=True)
+        claims, templates = related.resource_claims(pod)
+        for name in claims:
+            pot.get(core("ResourceClaim", "resource.k8s.io"), namespace, name)
+        for name in templates:
+            pot.get(core("ResourceClaimTemplate", "resource.k8s.io"), namespace, name)
+        pot.get(core("PriorityClass", "scheduling.k8s.io"), "", spec.get("priorityClassName") or "")
+        if spec.get("runtimeClassName") or any(
+            related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)
+        ):
+            # All of them: the fault may be that the pod names none.
+            pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
+        self.namespace(namespace)
+
+    def _node(self, name: str, *, with_pods: bool) -> None:
+        pot = self._pot
+        pot.get(core("Node"), "", name)
+        involved = f"involvedObject.kind=Node,involvedObject.name={name}"
+        # The events of objects without a namespace are in this one.
+        pot.get_list(core("Event"), "default", fields=involved)
+        fields = f"spec.nodeName={name}"
+        if with_pods and pot.once("pods of node", name):
+            pot.task("pods", fields, lambda: self._slim_pods(fields))
+
+    def _claim(self, claim: Json) -> None:
+        spec = claim.get("spec") or {}
+        self._pot.get(core("PersistentVolume"), "", spec.get("volumeName") or "")
+        self._pot.get(core("StorageClass", "storage.k8s.io"), "", spec.get("storageClassName") or "")
+
+    def _group(self, pod: Json) -> None:
+        """The pods that live and die with this one: the cause may stand in the log of another rank."""
+        key = related.group_key(pod)
+        if key:
+            with self._lock:
+                self._groups.add(key)
+            self._siblings(key[0], f"{key[1]}={key[2]}")
+
+    def _siblings(self, namespace: str, selector: str) -> None:
+        self._pot.get_list(kinds.POD, namespace, self._siblings_found, selector=selector, limit=_SIBLINGS)
+
+    def _siblings_found(self, pods: list[Json]) -> None:
+        with self._lock:
+            groups = set(self._groups)
+        members = [pod for pod in pods if related.group_key(pod) in groups]
+        for pod in related.most_broken_first(members)[:LOG_PODS]:
+            self._logs(pod)
+            node = (pod.get("spec") or {}).get("nodeName")
+            if node:
+                self._node(node, with_pods=False)
+
+    # --- owners and workloads -----------------------------------------------------------------------------------------
+
+    def _owners_of(self, obj: Json) -> None:
+        namespace = namespace_of(obj)
+        for ref in meta(obj).get("ownerReferences") or ():
+            api_version, kind_name, name = (str(ref.get(key) or "") for key in ("apiVersion", "kind", "name"))
+            if not self._pot.once("owner", api_version, kind_name, namespace, name):
+                continue
+            with self._lock:
+                self._owners += 1
+                if self._owners > _MAX_OWNERS:
+                    return
+            kind = kinds.by_type(api_version, kind_name)
+            if kind is not None:
+                self._pot.get(kind, namespace, name, self._owner_found)
+            else:
+                self._pot.task(kind_name, f"{namespace}/{name}", self._foreign(api_version, kind_name, namespace, name))
+
+    def _foreign(self, api_version: str, kind_name: str, namespace: str, name: str) -> Callable[[], None]:
+        def work() -> None:
+            kind = discovery.find_type(self._pot.client, api_version, kind_name)
+            if kind is not None:
+                self._pot.get(kind, namespace, name, self._owner_found)
+
+        return work
+
+    def _owner_found(self, obj: Json) -> None:
+        self.workload(obj, explain=False)
+
+    def _label_owners(self, obj: Json) -> None:
+        marks = {**(meta(obj).get("annotations") or {}), **labels_of(obj)}
+        for row in kinds.LABEL_OWNERS:
+            name = marks.get(row.key)
+            if name and all(marks.get(key) == value for key, value in row.only):
+                self._pot.get(row.owner, namespace_of(obj), str(name), self._owner_found, if_there=True)
+
+    def workload(self, obj: Json, *, explain: bool, kind: Kind | None = None) -> None:
+        """Something that owns pods. `explain`: its pods are what the user asked about, else they are siblings only."""
+        pot, namespace, name = self._pot, namespace_of(obj), name_of(obj)
+        kind = kind or kinds.of(obj)
+        if kind is None or not pot.once("workload", kind.key, namespace, name, explain):
+            return
+        pot.add(obj)
+        self._owners_of(obj)
+        if not meta(obj).get("ownerReferences"):
+            self._label_owners(obj)
+        selector = kinds.pod_selector(obj, kind)
+        self._revisions(obj, kind, selector)
+        if explain:
+            self.namespace(namespace)
+            self._explain_workload(obj, kind, selector)
+        elif kind.key in kinds.REPLICATORS and selector and not self._is_part(obj, kind):
+            self._siblings(namespace, selector)
+
+    @staticmethod
+    def _is_part(obj: Json, kind: Kind) -> bool:
+        """Whether another owner knows all the pods: a ReplicaSet's Deployment, the LeaderWorkerSet of a StatefulSet."""
+        owned = bool(meta(obj).get("ownerReferences"))
+        return owned and kind.kind in ("ReplicaSet", "StatefulSet", "Job")
+
+    def _revisions(self, obj: Json, kind: Kind, selector: str) -> None:
+        """What the workload was before."""
+        uid = meta(obj).get("uid")
+
+        def own(item: Json) -> bool:
+            return any(ref.get("uid") == uid for ref in meta(item).get("ownerReferences") or ())
+
+        if not selector:
+            return
+        if kind.key in (_DEPLOYMENT, ("argoproj.io", "Rollout")):
+            self._pot.get_list(core("ReplicaSet", "apps"), namespace_of(obj), selector=selector, keep=own)
+        elif kind.key in (("apps", "StatefulSet"), ("apps", "DaemonSet"), _LEADER_WORKER_SET):
+            self._pot.get_list(core("ControllerRevision", "apps"), namespace_of(obj), selector=selector, keep=own)
+
+    def _explain_workload(self, obj: Json, kind: Kind, selector: str) -> None:
+        pot, namespace, name = self._pot, namespace_of(obj), name_of(obj)
+        ref = f"{kind.kind}/{namespace}/{name}"
+
+        def pods_found(pods: list[Json]) -> None:
+            self.explain(pods, ref)
+            if not pods and not meta(obj).get("ownerReferences"):
+                pot.task("pods", ref, lambda: self._below(obj, ref))
+
+        if selector:
+            pot.get_list(kinds.POD, namespace, pods_found, selector=selector, limit=_SIBLINGS, again=True)
+        else:
+            pot.task("pods", ref, lambda: self._below(obj, ref))
+        for child in kinds.CHILDREN.get(kind.key, ()):
+            pot.get_list(child, namespace, self._children_found, selector=selector, if_there=True)
+        if kind.key == ("batch", "CronJob"):
+            pot.get_list(core("Job", "batch"), namespace, self._children_found, keep=lambda job: _is_owned(job, obj))
+        if kind.key in (("ray.io", "RayService"), ("ray.io", "RayJob")):
+            for cluster in _ray_clusters(obj):
+                pot.get(core("RayCluster", "ray.io"), namespace, cluster, lambda one: self._children_found([one]))
+        if kind.key == ("apps.nvidia.com", "NIMService"):
+            storage = (obj.get("spec") or {}).get("storage") or {}
+            cache = (storage.get("nimCache") or {}).get("name") or ""
+            pot.get(core("NIMCache", "apps.nvidia.com"), namespace, cache, if_there=True)
+
+    def _children_found(self, children: list[Json]) -> None:
+        for child in children:
+            self.workload(child, explain=True)
+
+    def _below(self, obj: Json, ref: str) -> None:
+        """The pods below an object of a kind whose selector nobody knows: down along the ownerReferences."""
+        namespace = namespace_of(obj)
+        steps = ("ReplicaSet", "apps"), ("Deployment", "apps"), ("StatefulSet", "apps"), ("Job", "batch")
+        custom = (core("LeaderWorkerSet", "leaderworkerset.x-k8s.io"), core("PodClique", "grove.io"))
+        owned_by: dict[str, list[tuple[Kind, Json]]] = {}
+        for kind in (kinds.POD, *(core(*step) for step in steps), *custom):
+            try:
+                items, _ = self._pot.page(kind, namespace, names_only=True)
+            except RequestError as error:
+                if error.why != Why.NO_SUCH_KIND:
+                    self._pot.miss(kind.resource, namespace, error.reason)
+                continue
+            for item in items:
+                for owner in meta(item).get("ownerReferences") or ():
+                    owned_by.setdefault(str(owner.get("uid")), []).append((kind, item))
+        names: set[str] = set()
+        todo, seen = [str(meta(obj).get("uid"))], set[str]()
+        while todo:
+            uid = todo.pop()
+            if uid in seen:
+                continue
+            seen.add(uid)
+            for kind, item in owned_by.get(uid, ()):
+                todo.append(str(meta(item).get("uid")))
+                if kind is kinds.POD:
+                    names.add(name_of(item))
+                else:
+                    self._pot.get(kind, namespace, name_of(item), self._owner_found)
+        self.explain([self._pot.fetch(kinds.POD, namespace, one) for one in sorted(names)[:_SIBLINGS]], ref)
+
+    # --- logs ---------------------------------------------------------------------------------------------------------
+
+    def _logs(self, pod: Json) -> None:
+        if not self._pot.once("logs", namespace_of(pod), name_of(pod)):
+            return
+        wanted = list(related.log_requests(pod))
+        if wanted:
+            count = len({request.container for request in wanted})
+            self._pot.say(f"reading logs of {count} container{'s' * (count > 1)} of {name_of(pod)}")
+        for request in wanted:
+            self._log(pod, request)
+
+    def _log(self, pod: Json, request: LogRequest) -> None:
+        namespace, name = namespace_of(pod), name_of(pod)
+        ref = f"{namespace}/{name}/{request.container}" + (" (previous)" if request.previous else "")
+
+        def work() -> None:
+            try:
+                found = self._read_log(namespace, name, request.container, previous=request.previous)
+                previous = request.previous
+                if request.else_current and not found.text:
+                    found = self._read_log(namespace, name, request.container, previous=False)
+                    previous = not found.text
+            except RequestError as error:
+                if error.why == Why.FORBIDDEN:  # all logs of the pod are
+                    self._pot.miss("logs", f"{namespace}/{name}", error.reason)
+                    return
+                if not request.else_current or error.why in (Why.TIMEOUT, Why.UNREACHABLE):
+                    raise
+                found = self._read_log(namespace, name, request.container, previous=False)
+                previous = False
+            if found.trouble is not None:
+                self._pot.miss("logs", ref, f"{found.trouble.reason}; what came before is kept")
+            self._pot.keep_log(
+                LogText(
+                    text=found.text,
+                    namespace=namespace,
+                    pod=name,
+                    container=request.container,
+                    previous=previous,
+                    restart=request.restart,
+                    cut=found.cut,
+                )
+            )
+
+        self._pot.task("logs", ref, work)
+
+    def _read_log(self, namespace: str, pod: str, container: str, *, previous: bool) -> logs.LogRead:
+        (path,) = kinds.POD.paths(namespace, pod)
+        asked = query(container=container, previous="true" if previous else "")
+        seconds = _LOG_TIMEOUTS * self._pot.client.timeout
+        with self._lock:
+            share = max(min(self._cap, self._log_budget // 2), min(_MIN_LOG_BYTES, self._cap))
+            self._log_budget -= share
+        used = 0
+        try:
+            found = logs.read(self._pot.client.stream(f"{path}/log", asked, seconds=seconds), share)
+            used = len(found.text)
+        finally:
+            with self._lock:
+                self._log_budget += share - used
+        return found
+
+    # --- the whole cluster --------------------------------------------------------------------------------------------
+
+    def _scheduling(self, pod: Json) -> None:
+        """All nodes and what takes place on them: why no node will do for a pod is a statement about all of them."""
+        pot = self._pot
+        if pot.once("nodes"):
+            pot.say("reading all nodes and the pods on them")
+            pot.task("nodes", "", self._all_nodes)
+            if pot.once("all pods"):
+                pot.task("pods", "", lambda: self._slim_pods(_RUNNING_PODS, healthy_plugins=True))
+            pot.get_list(core("StorageClass", "storage.k8s.io"), "")
+        if (pod.get("spec") or {}).get("resourceClaims"):
+            for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
+                pot.get_list(core(kind, "resource.k8s.io"), "")
+
+    def _all_nodes(self) -> None:
+        for page in self._pot.pages(core("Node"), "", slim.decode_node_page):
+            for node in page.items or ():
+                self._pot.add(slim.node_tree(node), is_slim=True)
+        self._pot.mark("Node")
+
+    def _slim_pods(self, fields: str, *, healthy_plugins: bool = False) -> None:
+        plugins = []
+        for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
+            for item in page.items or ():
+                pod = slim.pod_tree(slim.decode_pod(item))
+                self._pot.add(pod, is_slim=True)
+                if related.is_device_plugin(pod) and (healthy_plugins or related.brokenness(pod)[0]):
+                    plugins.append(pod)
+        self._pot.mark("Pod", "", fields)
+        for plugin in related.most_broken_first(plugins)[:_DEVICE_PLUGINS]:
+            self._pot.get(kinds.POD, namespace_of(plugin), name_of(plugin), self._logs)
+
+
+def _ray_clusters(obj: Json) -> list[str]:
+    """Names of the clusters that a RayService or RayJob has made."""
+    status = obj.get("status") or {}
+    rows = (status, status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {})
+    return [str(row["rayClusterName"]) for row in rows if row.get("rayClusterName")]
+
+
+def _is_owned(item: Json, owner: Json) -> bool:
+    return any(ref.get("uid") == meta(owner).get("uid") for ref in meta(item).get("ownerReferences") or ())

@@ -1,0 +1,71 @@
+"""A few threads for tasks that start further tasks."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from kubectl_llmdoctor.errors import LlmdoctorError
+
+
+class Workers:
+    """Runs tasks on daemon threads: neither an interrupt nor a failed start waits for a server that is silent."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Condition()
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._open = 0
+        self._stopped = False
+        self._fatal: BaseException | None = None
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Queues a task; a task may submit others."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._tasks.append(task)
+            self._open += 1
+            if self._idle < len(self._tasks) and self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._run, daemon=True).start()
+            self._lock.notify()
+
+    def drain(self) -> None:
+        """Waits until no task is left; raises what ended one of them as soon as it did."""
+        with self._lock:
+            while self._open and self._fatal is None:
+                self._lock.wait()
+            if self._fatal is not None:
+                raise self._fatal
+
+    def stop(self) -> None:
+        """Forgets the tasks that have not begun and lets the threads end."""
+        with self._lock:
+            self._stopped = True
+            self._open -= len(self._tasks)
+            self._tasks.clear()
+            self._lock.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+                while not self._tasks and not self._stopped:
+                    self._lock.wait()
+                self._idle -= 1
+                if self._stopped:
+                    return
+                task = self._tasks.popleft()
+            fatal: BaseException | None = None
+            try:
+                task()
+            except (LlmdoctorError, Exception) as error:  # noqa: BLE001  (raised again where drain() is called)
+                fatal = error
+            with self._lock:
+                self._open -= 1
+                self._fatal = self._fatal or fatal
+                self._lock.notify_all()

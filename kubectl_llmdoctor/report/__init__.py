@@ -1,0 +1,1 @@
+"""Saying a diagnosis: one document, one file per format; pure."""

@@ -1,0 +1,181 @@
+"""The report as a value, schema `llmdoctor.report/v1`; every format is written from this and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = "llmdoctor.report/v1"
+
+Role = Literal["cause", "symptom", "risk", "note"]
+Severity = Literal["critical", "warning", "info"]
+Confidence = Literal["certain", "likely", "possible"]
+Verdict = Literal["cause-found", "at-risk", "healthy", "undetermined"]
+EvidenceSource = Literal["pod", "workload", "event", "log", "node", "agent", "kernel-log", "metric", "manifest"]
+
+ROLES: tuple[Role, ...] = ("cause", "symptom", "risk", "note")
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
+CONFIDENCES: tuple[Confidence, ...] = ("certain", "likely", "possible")
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Common settings: camelCase names, defaults (empty, null) left out."""
+
+
+class Evidence(_Part, frozen=True):
+    """A quotation with its place.
+
+    `ref` is the place as a person would look it up: `serving/llama-0 containers[vllm] (previous)` for a log,
+    `spec.containers[vllm].args` for a pod, `Node/gpu-1`; `text` is what stands there, word for word.
+    """
+
+    source: EvidenceSource
+    ref: str
+    text: str
+    #: manifest file and 1-based line, or the 1-based line of a log
+    file: str | None = None
+    line: int | None = None
+    #: for events: how long before `takenAt` it was last seen, in seconds, and how often
+    age_seconds: int | None = None
+    count: int | None = None
+
+
+class Patch(_Part, frozen=True):
+    """A change of one object: `target` is `apps/v1 Deployment/llama`."""
+
+    target: str
+    type: Literal["strategic", "merge", "json"]
+    body: Any
+
+
+class Fix(_Part, frozen=True):
+    """What to do; `owner` says who can: the model's owner or the platform team."""
+
+    summary: str
+    owner: Literal["model", "platform"] = "model"
+    commands: tuple[str, ...] = ()
+    patch: Patch | None = None
+
+
+class Finding(_Part, frozen=True):
+    """One cause, symptom, risk or note of a target; `title` has no numbers, `summary` has those of this case."""
+
+    id: str
+    role: Role
+    severity: Severity
+    confidence: Confidence
+    title: str
+    summary: str
+    evidence: tuple[Evidence, ...] = ()
+    explains: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    docs: str = ""
+    #: names of the pods it was found on, when not all pods of the target
+    pods: tuple[str, ...] = ()
+
+
+class EngineInfo(_Part, frozen=True, omit_defaults=False):
+    """One inference server of the target; `config` holds what was set explicitly, after expansion."""
+
+    name: str
+    version: str | None
+    container: str
+    config: dict[str, Any]
+
+
+class Change(_Part, frozen=True):
+    """Something that changed before it broke: a rollout, a node event, the first fatal line. `at` is RFC 3339."""
+
+    at: str | None
+    what: str
+    text: str
+
+
+class Placement(_Part, frozen=True):
+    """What the scheduler would say of a group of nodes that share one verdict."""
+
+    nodes: tuple[str, ...]
+    fits: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Suppressed(_Part, frozen=True):
+    """A finding that somebody chose not to see, and why."""
+
+    id: str
+    reason: str
+
+
+class NotChecked(_Part, frozen=True):
+    """A check that could not judge, and what it lacked."""
+
+    id: str
+    reason: str
+
+
+class Target(_Part, frozen=True):
+    """One pod, or one replica group whose pods live and die together."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    verdict: Verdict
+    workload: str = ""
+    pods: tuple[str, ...] = ()
+    #: one line of what it is doing, as kubectl would put it: `CrashLoopBackOff, 7 restarts in 21 min`
+    status: str = ""
+    engine: EngineInfo | None = None
+    engines: tuple[EngineInfo, ...] = ()
+    impact: str = ""
+    changes: tuple[Change, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    placement: tuple[Placement, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    not_checked: tuple[NotChecked, ...] = ()
+    #: what to look at next when nothing was found for certain: log lines, commands
+    next_steps: tuple[str, ...] = ()
+
+
+class NotRead(_Part, frozen=True):
+    """A source that could not be read, and why."""
+
+    source: str
+    reason: str
+    ref: str = ""
+
+
+class Cluster(_Part, frozen=True, omit_defaults=False):
+    """What holds for the cluster rather than for one target."""
+
+    capacity: tuple[dict[str, Any], ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Report(_Part, frozen=True):
+    """The whole answer. `taken_at` is null when the input does not say when it was taken."""
+
+    tool_version: str
+    taken_at: str | None
+    targets: tuple[Target, ...]
+    cluster: Cluster = Cluster()
+    not_read: tuple[NotRead, ...] = ()
+
+
+def to_tree(report: Report) -> dict[str, Any]:
+    """The report as plain data, in the key order of the contract."""
+    tree: dict[str, Any] = {
+        "schema": SCHEMA,
+        "tool": {"name": "kubectl-llmdoctor", "version": report.tool_version},
+        "takenAt": report.taken_at,
+    }
+    always = ("engines", "changes", "findings", "placement", "suppressed", "notChecked")
+    targets = []
+    for target in report.targets:
+        built = msgspec.to_builtins(target)
+        targets.append(built | {key: built.get(key, []) for key in always} | {"engine": built.get("engine")})
+    tree["targets"] = targets
+    tree["cluster"] = msgspec.to_builtins(report.cluster)
+    tree["notRead"] = [msgspec.to_builtins(item) for item in report.not_read]
+    return tree

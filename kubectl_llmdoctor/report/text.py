@@ -1,0 +1,465 @@
+"""The report for a terminal: the cause first, the evidence word for word, the fix ready to paste.
+
+Everything reads the same without colour and at 80 columns. The common case fits one screen: long lists and long
+quotations are cut, and say so; `wide` shows everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_llmdoctor.report.document import (
+    Change,
+    EngineInfo,
+    Evidence,
+    Finding,
+    Fix,
+    Placement,
+    Report,
+    Target,
+    Verdict,
+)
+from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, shorten, wrap
+
+_VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "cause-found": ("cause found", "red"),
+    "undetermined": ("cause not determined", "red"),
+    "at-risk": ("at risk", "yellow"),
+    "healthy": ("healthy", "green"),
+}
+_ENGINES = {"nim": "NIM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "tgi": "TGI", "vllm": "vLLM"}
+_OWNERS = {"model": "by the model's owner", "platform": "by the platform team"}
+_SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
+#: sources that many clusters lack: the one line of a healthy pod does not mention them
+_OPTIONAL = ("agent", "metrics", "prometheus")
+
+
+def render(report: Report, *, width: int = 80, color: bool = False, wide: bool = False) -> str:
+    """The report as text that ends in a line break; below 40 columns it is written for 40."""
+    page = Page(width, color=color, wide=wide)
+    name_columns = min(max((columns(_name(t)) for t in report.targets if _is_fine(t)), default=0), page.width // 2)
+    listing = False
+    for target in report.targets:
+        # healthy targets stand together as one list
+        if not (listing and _is_fine(target)) or wide:
+            page.gap()
+        listing = _is_fine(target)
+        _target(page, target, report.taken_at, name_columns)
+    if not report.targets:
+        page.line(("Nothing to report: no target was found.", ""))
+    _cluster(page, report)
+    _not_seen(page, report)
+    if wide and report.taken_at:
+        page.gap()
+        page.flow((f"taken {report.taken_at} by kubectl-llmdoctor {report.tool_version}", "dim"))
+    if len(report.targets) > 1:
+        page.gap()
+        verdicts = [t.verdict for t in report.targets]
+        counts = [f"{verdicts.count(v)} {word}" for v, (word, _) in _VERDICTS.items() if v in verdicts]
+        page.flow((f"{len(verdicts)} targets: {', '.join(counts)}", "bold"))
+    return page.text()
+
+
+# -- a target ---------------------------------------------------------------------------------------------------------
+
+
+def _target(page: Page, target: Target, taken_at: str | None, name_columns: int = 0) -> None:
+    """The header, what is wrong, and what else is worth saying; only the header of a target that is fine."""
+    if _is_fine(target) and not page.wide:
+        _one_line(page, target, name_columns)
+        return
+    roles = ("cause", "symptom", "risk", "note")
+    causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
+    word, tone = _VERDICTS[target.verdict]
+    word = f"{len(causes)} causes found" if len(causes) > 1 else word
+    page.flow((_name(target), "bold"), (word, tone), (_about(target), ""), (target.status, ""))
+
+    titles = {f.id: _inside(f.title) for f in reversed(target.findings) if f.title}
+    explained: set[str] = set()
+    for cause in causes:
+        page.gap()
+        _finding(page, target, cause, "CAUSE", "red")
+        page.gap()
+        _fixes(page, target, cause)
+        page.gap()
+        page.prose("EXPLAINS", "; ".join(titles.get(i, i) for i in cause.explains), page.limit(3))
+        explained.update(cause.explains)
+    if target.verdict == "undetermined":
+        page.gap()
+        page.prose("CAUSE", "Not determined by what was read." + " What it shows:" * bool(symptoms), tone="red")
+    if page.wide or target.verdict == "undetermined":
+        for symptom in symptoms:
+            page.gap()
+            _finding(page, target, symptom, "SYMPTOM", "yellow")
+        symptoms = []
+    if target.placement:
+        page.gap()
+        _placement(page, target.placement)
+
+    # short lines that stand together; what the last cause explains is one of them
+    if not (causes and causes[-1].explains) or target.placement or page.wide:
+        page.gap()
+    page.prose("IMPACT", target.impact)
+    _changes(page, target.changes, taken_at)
+    _brief(page, "SYMPTOM", [f for f in symptoms if f.id not in explained])
+    in_full = page.first(risks, 3 if target.verdict == "at-risk" else 0)
+    for risk in in_full:
+        page.gap()
+        _finding(page, target, risk, "RISK", "yellow")
+        _fixes(page, target, risk)
+    if in_full:
+        page.gap()
+    _brief(page, "RISK", risks[len(in_full) :])
+    if target.next_steps:
+        page.gap()
+        page.prose("NEXT", "Run:" if target.next_steps[0].startswith("kubectl ") else target.next_steps[0])
+    for number, step in enumerate(target.next_steps):
+        if step.startswith("kubectl "):
+            _commands(page, (step,))
+        elif number:
+            page.prose("", step)
+    if target.next_steps:
+        page.gap()
+    if not page.wide:
+        page.block("MORE", [f"{_more(target)}: -o wide"] if _more(target) else [], style="dim")
+        return
+    for note in notes:
+        page.gap()
+        _finding(page, target, note, "NOTE", "bold")
+        _fixes(page, target, note)
+    page.gap()
+    for engine in _engines(target):
+        config = ", ".join(f"{key}={value}" for key, value in engine.config.items())
+        page.prose("ENGINE", f"container {engine.container}: {config or 'nothing set'}")
+    page.list("HIDDEN", (f"{item.id}, suppressed: {item.reason}" for item in target.suppressed))
+
+
+def _is_fine(target: Target) -> bool:
+    return target.verdict == "healthy" and all(f.role == "note" for f in target.findings)
+
+
+def _one_line(page: Page, target: Target, name_columns: int) -> None:
+    """A target that is fine: its name and verdict, and of the rest what fits on the line, the state first."""
+    name, (word, tone) = _name(target), _VERDICTS[target.verdict]
+    padding = " " * (name_columns - columns(name)) + GAP
+    room = page.width - columns(name + padding + word)
+    texts = {"state": target.impact or target.status, "about": _about(target), "more": _more(target)}
+    for key, text in texts.items():
+        texts[key] = shorten(text, room - len(GAP)) if text and room > 12 else ""
+        room -= columns(GAP + texts[key])
+    rest = GAP.join(filter(None, (texts["about"], texts["state"])))
+    page.line((name, "bold"), (padding, ""), (word, tone), (GAP + rest, ""), (GAP, ""), (texts["more"], "dim"))
+
+
+def _cluster(page: Page, report: Report) -> None:
+    """What holds for the whole cluster, in the form of one more target."""
+    if findings := report.cluster.findings:
+        roles = {f.role for f in findings}
+        verdict: Verdict = "cause-found" if "cause" in roles else "at-risk" if "risk" in roles else "healthy"
+        page.gap()
+        cluster = Target(api_version="", kind="", namespace="", name="cluster", verdict=verdict, findings=findings)
+        _target(page, cluster, report.taken_at)
+    if report.cluster.capacity:
+        page.gap()
+    page.list("CAPACITY", (", ".join(f"{k} {v}" for k, v in row.items()) for row in report.cluster.capacity))
+
+
+def _name(target: Target) -> str:
+    path = "/".join(filter(None, (clean(target.namespace), clean(target.name))))
+    return f"{'' if target.kind == 'Pod' else clean(target.kind)} {path}".strip() or "unnamed"
+
+
+def _about(target: Target) -> str:
+    """The engines, the workload and the size of the group, as far as they say something new."""
+    engines = " + ".join(f"{_ENGINES.get(e.name, e.name)} {e.version or ''}".strip() for e in _engines(target))
+    workload = "" if target.workload == f"{target.kind}/{target.name}" else target.workload
+    pods = f"{len(target.pods)} pods" if len(target.pods) > 1 else ""
+    return ", ".join(filter(None, (engines, workload, pods)))
+
+
+def _engines(target: Target) -> Sequence[EngineInfo]:
+    return target.engines or ((target.engine,) if target.engine else ())
+
+
+def _more(target: Target) -> str:
+    """What only the wide form shows."""
+    notes, hidden = sum(f.role == "note" for f in target.findings), len(target.suppressed)
+    fixes = target.verdict == "at-risk" and any(fix.commands or fix.patch for f in target.findings for fix in f.fixes)
+    parts = (
+        f"{notes} note{'s' * (notes > 1)}" if notes else "",
+        f"{hidden} suppressed" if hidden else "",
+        "the commands of the fixes" if fixes else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+# -- a finding --------------------------------------------------------------------------------------------------------
+
+
+def _finding(page: Page, target: Target, finding: Finding, label: str, tone: str) -> None:
+    """Title, id and confidence; the summary; the evidence: all of it, or enough of it."""
+    title = wrap(finding.title or finding.id, page.inner) or ["unnamed"]
+    tag = clean(f"{finding.id}, {finding.confidence}{_urgency(finding)}")
+    if finding.pods:
+        tag += f", on {_names(finding.pods, 0 if page.wide else 30)}"
+    if columns(title[-1]) + len(GAP) + columns(tag) <= page.inner:
+        page.block(label, title[:-1], tone, "bold")
+        label = "" if title[1:] else label
+        page.beside(label, tone, (title[-1], "bold"), (GAP, ""), (tag, "dim"))
+    else:
+        page.block(label, title, tone, "bold")
+        page.prose("", tag, style="dim")
+    if finding.summary != finding.title:
+        page.prose("", finding.summary, page.limit(6))
+    if finding.role == "cause":
+        page.gap()
+    shown = page.first(finding.evidence, 1 if finding.role == "risk" else 4)
+    _evidence(page, target, shown)
+    if finding.role != "risk":
+        page.more(len(finding.evidence) - len(shown))
+    if page.wide:
+        page.prose("  docs", finding.docs)
+
+
+def _urgency(finding: Finding) -> str:
+    """A cause is as urgent as its target's state; of a risk it must be said."""
+    return ", critical" if finding.role == "risk" and finding.severity == "critical" else ""
+
+
+def _brief(page: Page, label: str, findings: Sequence[Finding]) -> None:
+    """One line each: the summary, with the numbers of this case, if it fits; else the title."""
+    shown = page.first(findings, 5)
+    lines = []
+    for finding in shown:
+        tag = f" ({clean(finding.id)}{_urgency(finding)})"
+        room = max(page.inner - columns(tag), 20)
+        summary = " ".join(clean(finding.summary).split()).removesuffix(".")
+        text = summary if summary and columns(summary) <= room else finding.title or summary
+        lines.append(shorten(text, room) + tag)
+    page.list(label, lines, "yellow")
+    page.more(len(findings) - len(shown))
+
+
+def _evidence(page: Page, target: Target, rows: Sequence[Evidence]) -> None:
+    """Quotations: beside their place where they need no more lines there, else below it over the whole width."""
+
+    def is_beside(place: str, text: str, place_columns: int) -> bool:
+        room = page.inner - place_columns - len(GAP)
+        lines = wrap(text, room, 3)
+        fits = columns(place) <= place_columns and all(columns(line) <= room for line in lines)
+        return fits and len(lines) <= min(2, len(wrap(text, page.inner - 2, 3)))
+
+    placed = [(_kind(row), _place(row, target), row.text) for row in rows]
+    short = [columns(place) for _, place, _ in placed if columns(place) <= page.inner // 2]
+    beside = [is_beside(place, text, max(short, default=0)) for _, place, text in placed]
+    widest = max(
+        (columns(place) for (_, place, _), is_short in zip(placed, beside, strict=True) if is_short), default=0
+    )
+    for (kind, place, text), is_short in zip(placed, beside, strict=True):
+        if is_short:
+            page.row(f"  {kind}", place, widest, text)
+        elif not place:
+            page.prose(f"  {kind}", text, page.limit(3))
+        else:
+            page.prose(f"  {kind}", place, style="dim")
+            page.block("", (f"  {line}" for line in wrap(text, page.inner - 2, page.limit(3))))
+
+
+def _kind(evidence: Evidence) -> str:
+    if evidence.source in ("pod", "workload"):
+        root = evidence.ref.rpartition(" ")[2].partition(".")[0]
+        return {"status": "status", "metadata": "meta"}.get(root, "spec")
+    return {"manifest": "file", "kernel-log": "kernel"}.get(evidence.source, evidence.source)
+
+
+def _place(evidence: Evidence, target: Target) -> str:
+    """Where the quotation stands, without what the header or the kind says already."""
+    ref = clean(evidence.ref).strip()
+    own = (f"{target.namespace}/{target.name}", f"{target.kind}/{target.name}")
+    ref = "" if ref in own else ref
+    for name in (*own, target.name):
+        if ref.startswith(f"{name} "):
+            ref = ref[len(name) + 1 :]
+            break
+    if target.namespace:
+        ref = ref.removeprefix(f"{target.namespace}/")
+    if evidence.source == "log":
+        ref = ref.replace("initContainers[", "init [").replace("containers[", "[").replace("[", "").replace("]", "")
+    for said in ("Node/", "spec.template.spec.", "spec.", "status."):
+        ref = " ".join(word.removeprefix(said) for word in ref.split())
+    line, age, count = evidence.line, evidence.age_seconds, evidence.count or 0
+    parts = [
+        clean(evidence.file or "") + (f":{line}" if line and evidence.file else ""),
+        ref,
+        f"line {line}" if line and not evidence.file else "",
+        f"{_span(age)} ago" if age is not None else "",
+        f"{count}×" if count > 1 else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+# -- fixes ------------------------------------------------------------------------------------------------------------
+
+
+def _fixes(page: Page, target: Target, finding: Finding) -> None:
+    """The first fix with its commands, the others in one line each; of a risk only what to do; or everything."""
+    shown = page.first(finding.fixes, 1 if finding.role == "risk" else 4)
+    label = "  fix" if finding.role in ("risk", "note") else "FIX"
+    for number, fix in enumerate(shown):
+        text = _inside(fix.summary)
+        if number == 0 or fix.owner != finding.fixes[0].owner:
+            text += f" ({_OWNERS[fix.owner]})"
+        if number:
+            text = f"or: {text}" if page.wide else shorten(f"or: {text}", page.inner)
+        else:
+            text = text[:1].upper() + text[1:]
+        page.prose(label, text, page.limit(4), "green")
+        label = ""
+        if page.wide or (number == 0 and finding.role != "risk"):
+            _commands(page, fix.commands or _patch_commands(fix, target))
+    if finding.role != "risk":
+        page.more(len(finding.fixes) - len(shown))
+
+
+def _commands(page: Page, commands: Sequence[str]) -> None:
+    """Commands as they are pasted: never wrapped, and those of several lines without an indent (here-documents)."""
+    indent = MARGIN if all(columns(clean(command)) <= page.inner for command in commands) else 2
+    for command in commands:
+        rows = "\n".join(clean(row).rstrip() for row in command.split("\n")).strip("\n").split("\n")
+        for row in rows:
+            if row:
+                page.line(("" if len(rows) > 1 else " " * indent, ""), (row, "bold"))
+            elif len(rows) > 1:
+                page.lines.append("")
+
+
+def _patch_commands(fix: Fix, target: Target) -> tuple[str, ...]:
+    """The command that applies a fix which is a patch alone."""
+    if not fix.patch:
+        return ()
+    import json
+    from shlex import quote
+
+    kind, _, name = fix.patch.target.rpartition(" ")[2].partition("/")
+    namespace = f"-n {quote(target.namespace)} " if target.namespace else ""
+    body = quote(json.dumps(fix.patch.body, ensure_ascii=False, default=str))
+    return (f"kubectl {namespace}patch {quote(f'{kind.lower()}/{name}')} --type={fix.patch.type} -p {body}",)
+
+
+def _inside(sentence: str) -> str:
+    """A sentence as it reads inside another: `The pod …` -> `the pod …`, but `NCCL …` as it is."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
+
+
+# -- nodes, changes, what was not seen --------------------------------------------------------------------------------
+
+
+def _placement(page: Page, groups: Sequence[Placement]) -> None:
+    """One row for all nodes that share a verdict: how many, which, and why not."""
+    groups = sorted(groups, key=lambda g: (not g.fits, -len(g.nodes)))
+    total, fitting = (sum(len(g.nodes) for g in some) for some in (groups, [g for g in groups if g.fits]))
+    page.prose("NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (fitting == 1)}", style="bold")
+    shown = page.first(groups, 6)
+    digits = len(str(max(len(g.nodes) for g in groups)))
+    heads = [f"{len(g.nodes):>{digits}}" for g in shown]
+    if not page.wide:
+        heads = [f"{n}{GAP}{_names(g.nodes, page.inner // 3)}" for n, g in zip(heads, shown, strict=True)]
+    widest = max(columns(head) for head in heads)
+    for group, head in zip(shown, heads, strict=True):
+        page.row(
+            "", head, widest, "; ".join(group.reasons) or ("fits" if group.fits else "does not fit"), page.limit(3)
+        )
+        if page.wide:  # the names may fill pages, so they stand below the reason
+            page.row("", "", widest, _names(group.nodes, 0))
+    page.more(sum(len(g.nodes) for g in groups[len(shown) :]), "more nodes")
+
+
+def _names(names: Sequence[str], room: int) -> str:
+    """The first few names that fit, at least one; all of them without a `room`."""
+    text = shorten(names[0], room) if names and room else clean(", ".join(names))
+    for number, name in enumerate(names[1:] if room else (), 2):
+        longer = f"{text}, {clean(name)}"
+        if columns(longer) + (3 if number < len(names) else 0) > room:
+            return f"{text}, …"
+        text = longer
+    return text
+
+
+def _changes(page: Page, changes: Sequence[Change], taken_at: str | None) -> None:
+    """A timeline in the order given; the last few stand nearest to what broke."""
+    shown = changes if page.wide else changes[-5:]
+    times = [_when(change.at, taken_at) for change in shown]
+    widest = max(map(columns, times), default=0)
+    label = "CHANGED"
+    for change, time in zip(shown, times, strict=True):
+        page.row(label, time, widest, ": ".join(filter(None, (change.what, change.text))), page.limit(2))
+        label = ""
+    page.more(len(changes) - len(shown), "earlier")
+
+
+def _when(at: str | None, taken_at: str | None) -> str:
+    """`21 min ago` if both times are known, else the time itself."""
+    if not at:
+        return "time unknown"
+    from datetime import UTC, datetime
+
+    def parse(text: str) -> datetime:
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    try:
+        if taken_at:
+            return f"{_span(int((parse(taken_at) - parse(at)).total_seconds()))} ago"
+        return f"{parse(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    except (ValueError, OverflowError):
+        return shorten(at, 20)
+
+
+def _span(seconds: int) -> str:
+    """A duration in the largest unit of which there are at least two."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+def _not_seen(page: Page, report: Report) -> None:
+    """What this answer does not rest on: sources that could not be read, checks that could not judge."""
+    fine = bool(report.targets) and all(_is_fine(t) for t in report.targets)
+    if fine and not page.wide and all(item.source in _OPTIONAL for item in report.not_read):
+        return
+    if page.wide or len(report.targets) != 1 or fine:
+        page.gap()
+    unjudged = dict.fromkeys((n.id, n.reason) for t in report.targets for n in t.not_checked)
+    unread = [(_SOURCES.get(item.source, item.source), item.ref, item.reason) for item in report.not_read]
+    if page.wide:
+        page.list("NOT SEEN", (f"{source} {ref}".strip() + f": {reason}" for source, ref, reason in unread))
+        page.list("NOT RUN", (f"{check}: {reason}" for check, reason in unjudged))
+        return
+    by_reason: dict[str, list[str]] = {}
+    for source, _, reason in unread:
+        by_reason.setdefault(_gist(reason), []).append(source)
+    lines = wrap("; ".join(f"{_counted(sources)}: {why}" for why, sources in by_reason.items()), page.inner, 2)
+    if unjudged:
+        why = _counted(sorted(_gist(reason) for _, reason in unjudged))
+        lines += wrap(f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {why}", page.inner, 2)
+    if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
+        lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
+    page.block("NOT SEEN", lines)
+
+
+def _counted(words: Sequence[str]) -> str:
+    """Each word once, the commonest first, with how often it occurs: `logs (3), events`."""
+    counts: dict[str, int] = {}
+    for word in words:
+        counts[word] = counts.get(word, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{word} ({count})" if count > 1 else word for word, count in ordered)
+
+
+def _gist(reason: str) -> str:
+    """A reason up to its details: `forbidden: User "x" cannot list …` -> `forbidden`."""
+    reason = reason.strip()
+    for mark in ("\n", ": ", " (", "; "):
+        reason = reason.partition(mark)[0]
+    return shorten(reason, 48) or "no reason given"

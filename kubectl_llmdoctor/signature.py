@@ -1,0 +1,245 @@
+"""A YAML signature: lines that prove a cause, as data; becomes the same `Check` as a function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+
+from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
+from kubectl_llmdoctor.evidence import event_evidence, log_evidence
+from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.subject import Subject, Unknown, workload_of
+from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Severity
+
+
+class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`."""
+
+    summary: str
+    owner: Literal["model", "platform"] = "model"
+    commands: tuple[str, ...] = ()
+
+
+class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One wording of the cause.
+
+    `literal` is a piece of text that every matching line contains; `match` a regular expression searched in that line
+    (its named groups fill `summary` and the fixes). `near` is a literal that must stand within `within` lines around
+    it.
+    """
+
+    literal: str
+    match: str = ""
+    near: str = ""
+    within: int = 40
+    summary: str = ""
+    confidence: Confidence | None = None
+    engines: tuple[str, ...] = ()
+    fixes: tuple[FixText, ...] = ()
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One cause that a printed line proves. Lines in `matches` must match, lines in `ignores` must not."""
+
+    id: str
+    since: str
+    summary: str
+    patterns: tuple[Pattern, ...]
+    matches: tuple[str, ...]
+    ignores: tuple[str, ...]
+    #: the page; empty when a module of the same name beside it has it
+    doc: str = ""
+    severity: Severity = "critical"
+    confidence: Confidence = "certain"
+    #: where the line may stand
+    sources: tuple[Literal["log", "event", "status"], ...] = ("log",)
+    #: whether it ends the server, or only fails requests (then it is a cause in a pod that is ready, too)
+    affects: Literal["server", "requests"] = "server"
+    explains: tuple[str, ...] = ()
+    fixes: tuple[FixText, ...] = ()
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def matching(signature: Signature, text: str) -> tuple[Pattern, dict[str, str]] | None:
+    """The first pattern that a line matches, and what it captured."""
+    for pattern in signature.patterns:
+        if pattern.literal in text:
+            if not pattern.match:
+                return pattern, {}
+            found = _regex(pattern.match).search(text[:20_000])
+            if found:
+                return pattern, {k: v for k, v in found.groupdict().items() if v is not None}
+    return None
+
+
+class _Blank(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """A template with its names filled in; what is not known is `?`."""
+    return template.format_map(_Blank(values))
+
+
+def as_check(signature: Signature, *, family: str, where: str) -> Check:
+    """The signature as a check."""
+
+    def run(subject: Subject) -> Iterator[Finding | Abstain]:
+        for pod in subject.pods:
+            found = next(_hits(signature, subject, pod), None)
+            if found:
+                yield found
+            elif signature.sources == ("log",) and not subject.logs(pod):
+                missing = subject.no_logs(pod)
+                if isinstance(missing, Unknown):
+                    yield Abstain(reason=missing.reason)
+
+    title = signature.doc.strip().partition("\n")[0].rstrip(".")
+    return Check(
+        id=signature.id,
+        title=title,
+        doc=signature.doc.strip(),
+        family=family,
+        since=signature.since,
+        severity=signature.severity,
+        needs=(Need(name="subject", fact="Subject", optional=False),),
+        run=run,
+        where=where,
+        lines=True,
+    )
+
+
+def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]:
+    """Findings of one pod, the best first: the instance that died, then the one that runs."""
+    server = signature.affects == "server"
+    if server and not pod.failing:
+        return
+    if "log" in signature.sources:
+        for pattern in signature.patterns:
+            for log in subject.logs(pod):
+                container = pod.container(log.container)
+                if server and not _died(pod, container, previous=log.previous):
+                    continue
+                for line in log.find(pattern.literal):
+                    captured = _captured(pattern, line)
+                    if captured is not None and _fits(pattern, subject, pod, container):
+                        yield _from_line(signature, pattern, captured, pod, line)
+                        break
+    if "status" in signature.sources:
+        for where, text, container in _status_texts(pod):
+            hit = matching(signature, text)
+            if hit:
+                evidence = Evidence(source="pod", ref=where, text=text)
+                yield _finding(signature, *hit, pod, container, evidence, None)
+    if "event" in signature.sources:
+        for event in subject.events:
+            if event.kind == "Pod" and event.name != pod.name:
+                continue
+            hit = matching(signature, event.message)
+            if hit and (event.warning or event.kind != "Pod"):
+                yield _finding(signature, *hit, pod, None, event_evidence(event, subject.cluster), None)
+
+
+def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
+    """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server."""
+    if pod.log_only or container is None or previous:
+        return True
+    return not (container.running and container.status.ready)
+
+
+def _captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
+    captured: dict[str, str] = {}
+    if pattern.match:
+        found = _regex(pattern.match).search(line.text[:20_000])
+        if not found:
+            return None
+        captured = {k: v for k, v in found.groupdict().items() if v is not None}
+    if pattern.near:
+        around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
+        if not any(pattern.near in other.text for other in around):
+            return None
+    return captured
+
+
+def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
+    if not pattern.engines:
+        return True
+    names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
+    return not names or any(name in pattern.engines for name in names)
+
+
+def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:
+    if pod.status.message:
+        yield "status.message", f"{pod.status.reason}: {pod.status.message}", None
+    for container in pod.containers:
+        for state, path in ((container.status.state, "state"), (container.status.last_state, "lastState")):
+            if state.waiting and state.waiting.message:
+                text = f"{state.waiting.reason}: {state.waiting.message}"
+                yield f"status.containerStatuses[{container.name}].{path}.waiting", text, container
+            if state.terminated and state.terminated.message:
+                text = f"{state.terminated.reason}: {state.terminated.message}"
+                yield f"status.containerStatuses[{container.name}].{path}.terminated", text, container
+
+
+def _from_line(signature: Signature, pattern: Pattern, captured: dict[str, str], pod: Pod, line: Line) -> Finding:
+    evidence = log_evidence(line)
+    container = pod.container(line.log.container)
+    return _finding(signature, pattern, captured, pod, container, evidence, float(line.number))
+
+
+def _finding(
+    signature: Signature,
+    pattern: Pattern,
+    captured: dict[str, str],
+    pod: Pod,
+    container: Container | None,
+    evidence: Evidence,
+    order: float | None,
+) -> Finding:
+    workload = workload_of(pod)
+    values = {
+        "pod": pod.name,
+        "namespace": pod.namespace,
+        "container": container.name if container else "",
+        "image": container.spec.image if container else "",
+        "workload": workload.ref if workload else f"Pod/{pod.name}",
+        "node": pod.spec.node_name,
+        **captured,
+    }
+    return Finding(
+        role="cause",
+        summary=fill(pattern.summary or signature.summary, values),
+        confidence=pattern.confidence or signature.confidence,
+        evidence=(evidence,),
+        explains=signature.explains,
+        fixes=tuple(
+            Fix(
+                summary=fill(fix.summary, values),
+                owner=fix.owner,
+                commands=tuple(fill(c, values) for c in fix.commands),
+            )
+            for fix in (pattern.fixes or signature.fixes)
+        ),
+        order=order,
+        pods=(pod.name,),
+    )
+
+
+def parse(tree: Any, *, stem: str) -> Signature:
+    """A decoded YAML file as a signature. Raises msgspec.ValidationError, ValueError or re.error with what is wrong."""
+    signature = msgspec.convert(tree, Signature)
+    if stem != signature.id.replace("-", "_"):
+        raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
+    for pattern in signature.patterns:
+        re.compile(pattern.match)
+    return signature

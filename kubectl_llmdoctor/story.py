@@ -1,0 +1,257 @@
+"""The frame around the findings: what the target is doing, whom it hurts, what changed before, where it could run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.endings import endings, log_of
+from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
+from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.report import document as doc
+
+#: Changes older than this before the failure did not cause it, as far as anyone can tell.
+_RELEVANT = timedelta(days=7)
+_MOST_CHANGES = 6
+
+
+def status(subject: Subject) -> str:
+    """One line as kubectl would put it: `CrashLoopBackOff, 7 restarts in 21 min`."""
+    pods = [p for p in subject.pods if p.exists]
+    if not pods:
+        return "" if subject.static or not subject.pods or subject.pods[0].log_only else "no pod exists"
+    pod = next((p for p in pods if p.failing), pods[0])
+    restarts = sum(c.restarts for c in pod.containers)
+    parts = [pod.troubles[0].text if pod.troubles else pod.status.phase or "unknown"]
+    if restarts:
+        since, now = pod.started_at, subject.cluster.now
+        span = f" in {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+        parts.append(count_of(restarts, "restart") + span)
+    return ", ".join(parts)
+
+
+def impact(subject: Subject) -> str:
+    """Whom it hurts: replicas ready, endpoints left. Empty when nothing of it is known."""
+    if not subject.exists and subject.static:
+        return ""
+    return "; ".join([*_replicas(subject.workload), *_endpoints(subject)])
+
+
+def _replicas(workload: Workload | None) -> Iterator[str]:
+    if workload and workload.replicas is not None and workload.ready is not None:
+        yield f"{workload.ready} of {count_of(workload.replicas, 'replica')} ready"
+
+
+def _endpoints(subject: Subject) -> Iterator[str]:
+    cluster, pod = subject.cluster, subject.pods[0] if subject.pods else None
+    labels = {k: str(v) for k, v in pod.obj.metadata.labels.items()} if pod else {}
+    for service in cluster.all(k8s.Service, "Service", subject.namespace):
+        selector = service.spec.selector
+        if not selector or any(labels.get(key) != str(value) for key, value in selector.items()):
+            continue
+        slices = [
+            s
+            for s in cluster.all(k8s.EndpointSlice, "EndpointSlice", subject.namespace)
+            if s.metadata.labels.get("kubernetes.io/service-name") == service.metadata.name
+        ]
+        if slices or cluster.complete("EndpointSlice", subject.namespace):
+            ready = sum(e.conditions.ready for s in slices for e in s.endpoints)
+            left = count_of(ready, "ready endpoint") if ready else "no ready endpoint"
+            yield f"Service {service.metadata.name} has {left}"
+
+
+def placement(subject: Subject) -> tuple[doc.Placement, ...]:
+    """For a pod that waits: which nodes could run it, and what stops it on each."""
+    for pod in subject.pods:
+        if pod.unscheduled:
+            from kubectl_llmdoctor.facts import scheduling
+
+            return scheduling.placement(scheduling.Pending(pod, subject))
+    return ()
+
+
+def changes(subject: Subject) -> tuple[doc.Change, ...]:
+    """What changed before it broke, oldest first: rollouts with their differences, the node, the first failure."""
+    found = [*_rollouts(subject), *_node_changes(subject), *_failures(subject)]
+    known = sorted((c for c in found if c.at), key=lambda c: (c.at or "", c.what))
+    failure = next((parse_time(c.at) for c in known if c.what == "failure"), None)
+    if failure:
+        known = [c for c in known if (moment := parse_time(c.at)) and moment >= failure - _RELEVANT]
+    return tuple(known[-_MOST_CHANGES:])
+
+
+def _rollouts(subject: Subject) -> Iterator[doc.Change]:
+    workload = subject.workload
+    if workload is None:
+        return
+    cluster = subject.cluster
+    revisions: list[tuple[int, Item, Any]] = []
+    for item in cluster.items("ReplicaSet", workload.namespace):
+        number = dig(item.raw, "metadata.annotations")
+        revision = number.get("deployment.kubernetes.io/revision") if isinstance(number, dict) else None
+        if str(revision or "").isdigit() and _owned(item, workload, cluster):
+            revisions.append((int(str(revision)), item, dig(item.raw, "spec.template")))
+    for item in cluster.items("ControllerRevision", workload.namespace):
+        revision = item.raw.get("revision")
+        if isinstance(revision, int) and _owned(item, workload, cluster):
+            revisions.append((revision, item, dig(item.raw, "data.spec.template")))
+    revisions.sort(key=lambda r: r[0])
+    for (_, _, before), (number, item, after) in zip(revisions[:-1], revisions[1:], strict=True):
+        created = dig(item.raw, "metadata.creationTimestamp")
+        differences = "; ".join(difference(before, after)) or "no difference in the pod template"
+        yield doc.Change(
+            at=created if isinstance(created, str) else None,
+            what="rollout",
+            text=f"{workload.ref} revision {number}: {differences}",
+        )
+
+
+def _owned(item: Item, workload: Workload, cluster: Cluster) -> bool:
+    owner = cluster.owner(item)
+    return owner is workload.item
+
+
+def difference(before: Any, after: Any) -> Iterator[str]:
+    """What differs between two pod templates, in a person's words: images, arguments, environment, resources."""
+    old, new = _containers(before), _containers(after)
+    for name in sorted(old.keys() - new.keys()):
+        yield f"container {name} removed"
+    for name in sorted(new.keys() - old.keys()):
+        yield f"container {name} added"
+    several = len(new) > 1
+    for name in sorted(old.keys() & new.keys()):
+        was, now = old[name], new[name]
+        where = f"{name}: " if several else ""
+        if was.get("image") != now.get("image"):
+            yield f"{where}image {was.get('image')} -> {now.get('image')}"
+        for key in ("command", "args"):
+            gone, come = _words(was.get(key)), _words(now.get(key))
+            if gone != come:
+                removed = [w for w in gone if w not in come]
+                added = [w for w in come if w not in gone]
+                yield f"{where}{key}: {' '.join(removed) or '(none)'} -> {' '.join(added) or '(none)'}"
+        yield from (f"{where}{text}" for text in _env_difference(was.get("env"), now.get("env")))
+        for key in ("resources", "livenessProbe", "readinessProbe", "startupProbe", "volumeMounts", "securityContext"):
+            if was.get(key) != now.get(key):
+                yield f"{where}{key} changed"
+    for key in (
+        "volumes",
+        "nodeSelector",
+        "affinity",
+        "tolerations",
+        "runtimeClassName",
+        "hostIPC",
+        "serviceAccountName",
+    ):
+        if dig(before, f"spec.{key}") != dig(after, f"spec.{key}"):
+            yield f"{key} changed"
+
+
+def _containers(template: Any) -> dict[str, dict[str, Any]]:
+    listed = [*_list(dig(template, "spec.initContainers")), *_list(dig(template, "spec.containers"))]
+    return {str(c.get("name")): c for c in listed if isinstance(c, dict)}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _words(value: Any) -> list[str]:
+    return [str(word) for word in _list(value)]
+
+
+def _env_difference(before: Any, after: Any) -> Iterator[str]:
+    old = {str(v.get("name")): v for v in _list(before) if isinstance(v, dict)}
+    new = {str(v.get("name")): v for v in _list(after) if isinstance(v, dict)}
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield f"env {name} removed"
+        elif name not in old:
+            yield f"env {name} added"
+        elif old[name] != new[name]:
+            yield f"env {name} changed"
+
+
+def _node_changes(subject: Subject) -> Iterator[doc.Change]:
+    names = {pod.spec.node_name for pod in subject.pods if pod.spec.node_name}
+    for event in subject.events:
+        if event.kind == "Node" and event.name in names and event.last:
+            yield doc.Change(
+                at=rfc3339(event.last), what="node", text=f"{event.name}: {event.reason}: {event.message}"[:200]
+            )
+    for name in sorted(names):
+        node = subject.nodes.get(name)
+        for condition in node.obj.status.conditions if node else ():
+            healthy = "True" if condition.type == "Ready" else "False"
+            since = parse_time(condition.last_transition_time)
+            if condition.status != healthy and since and condition.type in ("Ready", "MemoryPressure", "DiskPressure"):
+                text = f"{name}: {condition.type} is {condition.status}: {condition.reason}"
+                yield doc.Change(at=rfc3339(since), what="node", text=text)
+
+
+def _failures(subject: Subject) -> Iterator[doc.Change]:
+    for pod in subject.pods:
+        if not pod.exists or not pod.failing:
+            continue
+        created = parse_time(pod.obj.metadata.creation_timestamp)
+        if created:
+            yield doc.Change(at=rfc3339(created), what="pod", text=f"{pod.name} created")
+        moments: list[tuple[datetime, str]] = []
+        for ending in endings(pod):
+            if ending.finished:
+                again = f", after {count_of(ending.container.restarts, 'restart')}" if ending.container.restarts else ""
+                moments.append((ending.finished, f"{ending.container.name} ended with exit code {ending.code}{again}"))
+        for moment, text in moments:
+            yield doc.Change(at=rfc3339(moment), what="failure", text=text)
+
+
+#: The end of a traceback, or a line that a logger marked as an error; said only when no cause was found.
+_TELLING = re.compile(
+    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
+)
+
+
+def next_steps(subject: Subject) -> tuple[str, ...]:
+    """What to look at next when nothing was found for certain: the most telling lines, and commands."""
+    steps: list[str] = []
+    for pod in subject.pods:
+        logs = subject.logs(pod)
+        if pod.log_only:
+            steps += [_quote(line) for log in logs for line in _telling(log.lines())]
+        for ending in endings(pod):
+            log = log_of(ending, logs)
+            if log:
+                steps += [_quote(line) for line in _telling(log.lines())]
+            again = " --previous" if ending.container.running or ending.container.waiting else ""
+            steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
+        if pod.exists and pod.failing and not any(True for _ in endings(pod)):
+            steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
+    if not subject.exists and subject.workload:
+        kind, name = subject.workload.kind.lower(), subject.workload.name
+        steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")
+        steps.append(f"kubectl -n {subject.namespace} get events --sort-by=.lastTimestamp")
+    return tuple(dict.fromkeys(steps))[:8]
+
+
+def _telling(lines: Iterator[Line]) -> list[Line]:
+    """The first and the last line that look like an error, and the last line at all."""
+    first: Line | None = None
+    last: Line | None = None
+    end: Line | None = None
+    for line in lines:
+        if line.text.strip():
+            end = line
+            if _TELLING.search(line.text[:500]):
+                first, last = first or line, line
+    chosen = [line for line in (first, last, end) if line]
+    return list({line.number: line for line in chosen}.values())
+
+
+def _quote(line: Line) -> str:
+    return f"{line.log.place}, line {line.number}: {line.text.strip()[:300]}"

@@ -1,0 +1,105 @@
+"""What the user named, as the pods behind it: replicas that live and die together are one subject."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.workload import TEMPLATES, Workload, top_of
+from kubectl_llmdoctor.snapshot import TargetRef
+
+#: Labels that name the group of pods that live and die together.
+_GROUPS = (
+    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
+    ("ray.io/cluster", ""),
+)
+
+
+def subjects(cluster: Cluster) -> list[Subject]:
+    """What is to be diagnosed: what was asked about, else every pod and every workload without one."""
+    asked = cluster.snapshot.asked
+    if not asked:
+        return _everything(cluster)
+    found: dict[int, Subject] = {}
+    for ref in asked:
+        for subject in _named(cluster, ref):
+            key = id(subject.pods[0].item) if subject.pods and subject.pods[0].item else id(subject)
+            found.setdefault(key, subject)
+    return list(found.values())
+
+
+def _everything(cluster: Cluster) -> list[Subject]:
+    items = list(cluster.items("Pod"))
+    grouped: dict[object, list[Item]] = {}
+    for item in items:
+        grouped.setdefault(_group_key(item) or id(item), []).append(item)
+    found = [_of_pods(members, cluster) for members in grouped.values()]
+    owners = {id(owner) for item in items for owner in cluster.chain(item)}
+    for kind in TEMPLATES:
+        for item in cluster.items(kind):
+            if id(item) not in owners and not cluster.owner(item):
+                found.append(_without_pods(item, cluster))
+    found = [s for s in found if s.pods or s.item]
+    if not found and cluster.snapshot.logs:
+        found = _lone_logs(cluster)
+    return found
+
+
+def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
+    item = cluster.item(ref.kind, ref.namespace, ref.name)
+    if item is None:
+        return []
+    if ref.kind == "Pod":
+        key = _group_key(item)
+        members = [i for i in cluster.items("Pod", item.namespace) if key and _group_key(i) == key] or [item]
+        return [_of_pods(members, cluster, named=item)]
+    pods = [i for i in cluster.items("Pod", item.namespace) if any(o is item for o in cluster.chain(i))]
+    grouped: dict[object, list[Item]] = {}
+    for pod in pods:
+        grouped.setdefault(_group_key(pod) or id(pod), []).append(pod)
+    return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
+
+
+def _group_key(item: Item) -> tuple[str, ...] | None:
+    labels = item.raw.get("metadata", {}).get("labels")
+    if not isinstance(labels, dict):
+        return None
+    for name, index in _GROUPS:
+        if labels.get(name):
+            return (name, item.namespace, str(labels[name]), str(labels.get(index, "")))
+    return None
+
+
+def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:
+    ordered = sorted(items, key=lambda i: (i is not named, i.name))
+    pods = [Pod(cast(k8s.Pod, i.typed()), cluster, item=i, exists=_ran(i, cluster)) for i in ordered]
+    workload = next((w for i in ordered if (w := top_of(i, cluster))), None)
+    return Subject(pods, cluster, item=ordered[0], workload=workload)
+
+
+def _ran(item: Item, cluster: Cluster) -> bool:
+    """Whether this is a pod of a cluster: a manifest has no status, and no time at which it was read."""
+    return cluster.now is not None or bool(item.raw.get("status"))
+
+
+def _without_pods(item: Item, cluster: Cluster) -> Subject:
+    workload = Workload(item, cluster)
+    pods = []
+    for path, template in workload.templates:
+        meta = msgspec.structs.replace(template.metadata, name=item.name, namespace=item.namespace)
+        pod = k8s.Pod(metadata=meta, spec=template.spec)
+        spec_path = f"{path}.spec" if path else "spec"
+        pods.append(Pod(pod, cluster, item=None, exists=False, spec_path=spec_path, template_of=item))
+    return Subject(pods, cluster, item=item, workload=top_of(item, cluster) or workload)
+
+
+def _lone_logs(cluster: Cluster) -> list[Subject]:
+    names = dict.fromkeys(log.container or "log" for log in cluster.snapshot.logs)
+    spec = k8s.PodSpec(containers=tuple(k8s.Container(name=name if name != "log" else "") for name in names))
+    pod = k8s.Pod(metadata=k8s.Metadata(name="log"), spec=spec)
+    return [Subject([Pod(pod, cluster, exists=False, log_only=True)], cluster, item=None, workload=None)]

@@ -1,0 +1,52 @@
+"""Runs the end-to-end tests: ``python -m tests.e2e.run [pytest arguments]``, from the top of the repository.
+
+The programs of the control plane are found or built first, with the network as it is; pytest then runs in a network
+namespace of its own. A machine that cannot do this skips the tests with one line, or fails with it where
+``LLMDOCTOR_E2E_REQUIRED=1`` says that it must be able to.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from . import binaries
+
+HERE = Path(__file__).parent
+
+
+def main(arguments: list[str]) -> int:
+    """Returns pytest's exit code."""
+    try:
+        programs = binaries.find()
+        unshare = _unshare()
+    except binaries.UnavailableError as reason:
+        if os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
+            print(f"e2e failed: {reason}", file=sys.stderr)
+            return 1
+        print(f"e2e skipped: {reason}", file=sys.stderr)
+        return 0
+    # Paths that the caller names replace the whole folder, options add to it.
+    chosen = [] if any(Path(argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
+    command = [*unshare, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
+    environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _unshare() -> list[str]:
+    # The tests die with the process namespace, and with them every server that they started, however they end.
+    base = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
+    refused = ""
+    for command in ([*base, "--user", "--map-root-user"], base):
+        try:
+            trial = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise binaries.UnavailableError("the command unshare is not here (Linux only)") from None
+        if trial.returncode == 0:
+            return command
+        refused = trial.stderr.strip().splitlines()[-1] if trial.stderr.strip() else f"exit {trial.returncode}"
+    raise binaries.UnavailableError(f"no network namespace of its own: {refused}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""Every check owes a page, a firing case and a near miss, and survives rubbish; every case gives what it expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_llmdoctor.check import Check
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.report.document import Report
+from kubectl_llmdoctor.signature import Signature, matching, parse
+from kubectl_llmdoctor.snapshot import LogText, Snapshot
+from kubectl_llmdoctor.testing import complaints, diagnose_case, find_cases, load_case
+
+CASES = Path(__file__).parent.parent / "checks" / "cases"
+CHECKS = installed()
+
+
+def _ids(check: Check) -> str:
+    return check.id
+
+
+@pytest.mark.parametrize("path", find_cases(CASES), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_case_gives_what_it_expects(path: Path) -> None:
+    case = load_case(path)
+
+    assert complaints(case, diagnose_case(case)) == []
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=_ids)
+def test_every_check_has_a_firing_case_and_a_near_miss(check: Check) -> None:
+    names = [p.name for p in (CASES / check.id).glob("*.yaml")]
+
+    assert any(n.startswith("fires_") for n in names), f"checks/cases/{check.id}/fires_….yaml is missing"
+    assert any(n.startswith("quiet_") for n in names), f"checks/cases/{check.id}/quiet_….yaml is missing"
+
+
+def test_every_folder_of_cases_belongs_to_a_check() -> None:
+    assert {p.name for p in CASES.iterdir()} <= {c.id for c in CHECKS}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=_ids)
+def test_every_check_has_a_page_with_its_sections(check: Check) -> None:
+    lines = check.doc.splitlines()
+
+    assert lines[0].endswith(".")
+    assert len(lines[0]) <= 100
+    assert "## Fix" in lines
+    assert "## References" in lines
+    assert check.doc.index("## Fix") < check.doc.index("## References")
+    assert not any(digit in check.title for digit in "0123456789") or "502" in check.title
+
+
+def _signatures() -> list[Signature]:
+    import llmdoctor_checks
+    import yaml
+
+    found = []
+    for base in llmdoctor_checks.__path__:
+        for path in sorted(Path(base).glob("*/*.yaml")):
+            if not path.name.startswith("_"):
+                found.append(parse(yaml.safe_load(path.read_text(encoding="utf-8")), stem=path.stem))
+    return found
+
+
+@pytest.mark.parametrize("signature", _signatures(), ids=lambda s: s.id)
+def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Signature) -> None:
+    assert signature.matches
+    assert signature.ignores
+    for line in signature.matches:
+        assert matching(signature, line), line
+    for line in signature.ignores:
+        assert not matching(signature, line), line
+    for pattern in signature.patterns:
+        assert any(
+            matching(signature, line) == (pattern, found)
+            for line in signature.matches
+            if (hit := matching(signature, line)) and (found := hit[1]) is not None
+        ), pattern
+
+
+def _rubbish() -> list[Snapshot]:
+    meta = {"name": "x", "namespace": "y"}
+    weird = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**meta, "name": "z"},
+            "spec": {"containers": [{}]},
+            "status": {"phase": "Weird", "containerStatuses": [{"state": {"waiting": {}}}]},
+        },
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {**meta, "name": "w"}, "spec": {"containers": "none"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "n"},
+            "status": {"allocatable": {"nvidia.com/gpu": "x"}},
+        },
+        {"apiVersion": "v1", "kind": "Event", "metadata": meta},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": {}},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {**meta, "name": "d"},
+            "spec": {
+                "template": {
+                    "spec": {"containers": [{"name": "c", "image": "vllm/vllm-openai", "args": [1, True, ""]}]}
+                }
+            },
+        },
+    ]
+    log = LogText(text="\x00\x1b[31m\r\n\ufffd\n\n", pod="z", namespace="y", container="")
+    return [
+        Snapshot(),
+        Snapshot(taken_at="2026-01-01T00:00:00Z"),
+        Snapshot(objects=tuple(weird), logs=(log,)),
+        Snapshot(objects=tuple(weird), logs=(log,), taken_at="not a time"),
+        Snapshot(logs=(LogText(text=""), LogText(text="\n\n"))),
+    ]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=_ids)
+def test_every_check_survives_rubbish(check: Check) -> None:
+    for snapshot in _rubbish():
+        report: Report = diagnose(snapshot, [check])
+
+        assert [n for t in report.targets for n in t.not_checked if n.reason.startswith("broken")] == []

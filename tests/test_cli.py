@@ -1,0 +1,214 @@
+"""The command line: exit codes, one line per error, formats, determinism."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.program import report, run
+
+CASES = Path(__file__).parent.parent / "checks" / "cases"
+CRASHED = CASES / "oomkilled-host" / "fires_loading.yaml"
+HEALTHY = CASES / "context-uncapped" / "quiet_capped.yaml"
+
+
+def _one_line(stderr: bytes) -> str:
+    lines = stderr.decode().strip().splitlines()
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def test_a_found_cause_exits_with_1_and_stands_in_the_first_lines() -> None:
+    done = run("diagnose", "--from", str(CRASHED))
+
+    assert done.returncode == 1
+    assert done.stderr == b""
+    assert "serving/llama-0" in done.stdout.decode().splitlines()[0]
+    assert "memory limit of 16 GiB" in done.stdout.decode()
+
+
+def test_a_healthy_pod_exits_with_0_and_says_so_in_one_line() -> None:
+    done = run("diagnose", "--from", str(HEALTHY))
+
+    assert done.returncode == 0
+    assert len(done.stdout.decode().strip().splitlines()) == 1
+    assert "healthy" in done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "code"), [("critical", 0), ("warning", 1), ("info", 1), ("never", 0)], ids=lambda v: str(v)
+)
+def test_fail_on_sets_the_threshold(fail_on: str, code: int) -> None:
+    risky = CASES / "shm-too-small" / "fires_risk_default.yaml"
+
+    assert run("diagnose", "--from", str(risky), "--fail-on", fail_on).returncode == code
+
+
+def test_json_follows_the_contract() -> None:
+    tree = report(CRASHED)
+
+    assert tree["schema"] == "llmdoctor.report/v1"
+    assert tree["takenAt"] == "2026-11-20T10:00:00Z"
+    target = tree["targets"][0]
+    assert (target["apiVersion"], target["kind"], target["namespace"], target["name"]) == (
+        "v1",
+        "Pod",
+        "serving",
+        "llama-0",
+    )
+    assert target["verdict"] == "cause-found"
+    assert target["engine"]["name"] == "vllm"
+    assert target["engine"]["version"] == "0.10.2"
+    assert target["engine"]["config"]["max_model_len"] == 8192
+    first = target["findings"][0]
+    assert (first["id"], first["role"], first["severity"], first["confidence"]) == (
+        "oomkilled-host",
+        "cause",
+        "critical",
+        "certain",
+    )
+    assert all({"source", "ref", "text"} <= e.keys() for e in first["evidence"])
+    assert isinstance(tree["notRead"], list)
+
+
+def test_the_same_snapshot_gives_the_same_bytes_whatever_the_hash_seed() -> None:
+    outputs = {
+        run("diagnose", "--from", str(CRASHED), "-o", form, PYTHONHASHSEED=seed).stdout
+        for seed in ("0", "1", "77")
+        for form in ("json",)
+    }
+
+    assert len(outputs) == 1
+
+
+def test_a_saved_snapshot_gives_the_same_report(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json.gz"
+    first = run("diagnose", "--from", str(CRASHED), "--save", str(saved), "-o", "json")
+    again = run("diagnose", "--from", str(saved), "-o", "json")
+
+    assert first.stdout == again.stdout
+
+
+def test_several_formats_go_to_several_files(tmp_path: Path) -> None:
+    done = run(
+        "diagnose",
+        "--from",
+        str(CRASHED),
+        "-o",
+        f"json={tmp_path}/r.json",
+        "-o",
+        f"yaml={tmp_path}/r.yaml",
+        "-o",
+        "text",
+    )
+
+    assert done.returncode == 1
+    assert json.loads((tmp_path / "r.json").read_text()) == yaml.safe_load((tmp_path / "r.yaml").read_text())
+    assert done.stdout.decode().startswith("serving/llama-0")
+
+
+def test_a_log_alone_is_explained_from_standard_input() -> None:
+    log = b"INFO vLLM API server version 0.10.2\nRuntimeError: unable to write to file </torch_7_1_0>: No space left on device (28)\n"
+    done = run("diagnose", "--logs", "-", "-o", "json", stdin=log)
+
+    assert done.returncode == 1
+    finding = json.loads(done.stdout)["targets"][0]["findings"][0]
+    assert finding["id"] == "shm-too-small"
+    assert finding["evidence"][0]["line"] == 2
+
+
+def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
+    manifest = (CASES / "shm-too-small" / "fires_risk_default.yaml").read_text()
+    deployment = yaml.safe_dump_all([yaml.safe_load(manifest)["objects"][0]])
+    done = run("diagnose", "--from", "-", "-o", "json", stdin=deployment.encode())
+    tree = json.loads(done.stdout)
+
+    assert tree["takenAt"] is None
+    assert {f["role"] for f in tree["targets"][0]["findings"]} <= {"risk", "note"}
+    assert "shm-too-small" in {f["id"] for f in tree["targets"][0]["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["diagnose"], 2, "name a pod"),
+        (["diagnose", "--from", "/no/such/file"], 2, "no such file"),
+        (["diagnose", "--from", str(CRASHED), "-o", "pdf"], 2, "unknown format"),
+        (["diagnose", "--from", str(CRASHED), "-o", "json", "-o", "text"], 2, "only one format"),
+        (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l and -A"),
+        (["diagnose", "--from", "-", "--logs", "-"], 2, "only once"),
+        (["diagnose", "--from", str(CRASHED), "nobody"], 3, "no such object"),
+        (["diagnose", "--prometheus", "maybe", "x"], 2, "--prometheus maybe"),
+        (["diagnose", "--request-timeout", "soon", "x"], 2, "not a duration"),
+        (["diagnose", "--wrong"], 2, "No such option"),
+        (["explain", "shm-to-small"], 2, "did you mean shm-too-small"),
+        (["treat"], 2, "No such command"),
+    ],
+    ids=lambda v: " ".join(v[:3]) if isinstance(v, list) else "",
+)
+def test_wrong_usage_gets_one_line_and_its_exit_code(arguments: list[str], code: int, says: str) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == code
+    assert says.lower() in _one_line(done.stderr).lower()
+    assert done.stdout == b""
+
+
+def test_an_unreadable_input_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)) * 20)
+    for name in ("empty.yaml", "binary.yaml"):
+        done = run("diagnose", "--from", str(tmp_path / name))
+
+        assert done.returncode == 2
+        _one_line(done.stderr)
+
+
+def test_names_choose_among_the_pods_of_a_snapshot() -> None:
+    done = run("diagnose", "--from", str(CRASHED), "pod/llama-0", "-n", "serving", "-o", "json")
+
+    assert json.loads(done.stdout)["targets"][0]["name"] == "llama-0"
+
+
+def test_explain_shows_a_page_and_lists_all_ids() -> None:
+    page = run("explain", "shm-too-small").stdout.decode()
+    listed = run("explain").stdout.decode()
+
+    assert "## Fix" in page
+    assert page.startswith("shm-too-small")
+    assert "oomkilled-host" in listed
+    assert "nccl-timeout-missing" in listed
+
+
+@pytest.mark.parametrize("command", ["", "diagnose", "snapshot", "explain", "access"])
+def test_every_command_has_help(command: str) -> None:
+    done = run(*([command] if command else []), "--help")
+
+    assert done.returncode == 0
+    assert done.stdout.decode().startswith("Usage:")
+
+
+def test_version() -> None:
+    assert run("--version").stdout.decode().startswith("kubectl-llmdoctor 0.")
+
+
+def test_secrets_in_a_snapshot_reach_no_output(tmp_path: Path) -> None:
+    token = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz012345"
+    tree = yaml.safe_load(CRASHED.read_text())
+    container = tree["objects"][0]["spec"]["containers"][0]
+    container["args"] += ["--hf-token", token]
+    container["env"] = [{"name": "HF_TOKEN", "value": token}]
+    tree["logs"][0]["text"] += f"using token {token}\n"
+    path = tmp_path / "leaky.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    done = run(
+        "diagnose", "--from", str(path), "-o", "json", "-o", f"wide={tmp_path}/w", "--save", f"{tmp_path}/s.json"
+    )
+
+    assert done.returncode == 1
+    for data in (done.stdout, (tmp_path / "w").read_bytes(), (tmp_path / "s.json").read_bytes()):
+        assert token.encode() not in data

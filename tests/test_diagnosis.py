@@ -1,0 +1,154 @@
+"""Running, merging and ranking: what explains what, what a broken check costs, what is said to be unchecked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
+from kubectl_llmdoctor.diagnosis import diagnose, rank
+from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report.document import Evidence
+from kubectl_llmdoctor.snapshot import Missing, Snapshot, TargetRef
+
+
+def _finding(id: str, **more: Any) -> doc.Finding:  # noqa: A002
+    fields: dict[str, Any] = {
+        "role": "cause",
+        "severity": "critical",
+        "confidence": "certain",
+        "title": id,
+        "summary": id,
+    }
+    return doc.Finding(id=id, **(fields | more))
+
+
+def _ids(findings: list[doc.Finding]) -> list[tuple[str, str]]:
+    return [(f.id, f.role) for f in findings]
+
+
+def test_a_cause_that_another_cause_explains_becomes_its_symptom() -> None:
+    first = _finding("nccl-timeout"), 10.0
+    root = _finding("shm-too-small", explains=("nccl-timeout", "crash-loop")), 90.0
+
+    assert _ids(rank([first, root])) == [("shm-too-small", "cause"), ("nccl-timeout", "symptom")]
+
+
+def test_certainty_comes_before_time_and_time_before_the_name() -> None:
+    late, early = (_finding("late"), 9.0), (_finding("early"), 3.0)
+    guess = _finding("a-guess", confidence="possible"), 1.0
+
+    assert [f.id for f in rank([guess, late, early])] == ["early", "late", "a-guess"]
+
+
+def test_two_causes_that_explain_each_other_both_stay() -> None:
+    one = _finding("one", explains=("two",)), 1.0
+    two = _finding("two", explains=("one",)), 2.0
+
+    assert _ids(rank([one, two])) == [("one", "cause"), ("two", "cause")]
+
+
+def test_explains_names_only_what_is_there() -> None:
+    found = rank(
+        [(_finding("root", explains=("crash-loop", "http-5xx")), 0.0), (_finding("crash-loop", role="symptom"), 0.0)]
+    )
+
+    assert found[0].explains == ("crash-loop",)
+
+
+def _check(id: str, run: Any) -> Check:  # noqa: A002
+    return Check(
+        id=id,
+        title=id,
+        doc=id,
+        family="x",
+        since="0.1",
+        severity="critical",
+        needs=(Need(name="pod", fact="Pod", optional=False),),
+        run=run,
+        where="here",
+    )
+
+
+def _pods(*names: str) -> Snapshot:
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "llama-1", "uid": "u1", "controller": True}
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    pods = tuple(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "serving", "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": status,
+        }
+        for name in names
+    )
+    replicas = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": "llama-1", "namespace": "serving", "uid": "u1"},
+    }
+    return Snapshot(objects=(*pods, replicas), taken_at="2026-01-01T00:00:00Z")
+
+
+def test_a_check_that_raises_is_reported_and_the_others_run() -> None:
+    def broken(pod: Any) -> Iterator[Finding]:
+        yield from {}["surprise"]
+
+    def fine(pod: Any) -> Iterator[Finding]:
+        yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))
+
+    report = diagnose(_pods("a"), [_check("broken", broken), _check("fine", fine)])
+    target = report.targets[0]
+
+    assert [f.id for f in target.findings] == ["fine"]
+    assert [(n.id, n.reason) for n in target.not_checked] == [("broken", "broken check: KeyError: 'surprise'")]
+    assert target.verdict == "at-risk"
+
+
+def test_a_check_that_abstains_says_what_it_lacks() -> None:
+    def unsure(pod: Any) -> Iterator[Abstain]:
+        yield Abstain(reason="the model is not known")
+
+    report = diagnose(_pods("a"), [_check("unsure", unsure)])
+
+    assert [(n.id, n.reason) for n in report.targets[0].not_checked] == [("unsure", "the model is not known")]
+
+
+def test_replicas_with_one_diagnosis_are_one_target() -> None:
+    def same(pod: Any) -> Iterator[Finding]:
+        yield Finding(role="cause", summary=f"{pod.name} is ill")
+
+    report = diagnose(_pods("a", "b", "c"), [_check("same", same)])
+
+    assert len(report.targets) == 1
+    assert report.targets[0].pods == ("a", "b", "c")
+
+
+def test_only_what_was_asked_about_is_reported_and_an_absent_target_gives_no_verdict() -> None:
+    snapshot = _pods("a", "b")
+    asked = Snapshot(
+        objects=snapshot.objects,
+        taken_at=snapshot.taken_at,
+        target=TargetRef(kind="Pod", name="b", namespace="serving"),
+    )
+    absent = Snapshot(objects=snapshot.objects, target=TargetRef(kind="Pod", name="zz", namespace="serving"))
+
+    assert [t.name for t in diagnose(asked, []).targets] == ["b"]
+    assert diagnose(absent, []).targets == ()
+
+
+def test_what_could_not_be_read_is_in_the_report() -> None:
+    snapshot = Snapshot(missing=(Missing(source="logs", ref="serving/a", reason="forbidden: pods/log"),))
+
+    assert [(n.source, n.reason) for n in diagnose(snapshot, []).not_read] == [("logs", "forbidden: pods/log")]
+
+
+def test_a_malformed_object_costs_itself_only() -> None:
+    bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad", "namespace": "serving"}, "spec": "none"}
+    good = _pods("a")
+    report = diagnose(Snapshot(objects=(*good.objects, bad), taken_at=good.taken_at), [])
+
+    assert [t.name for t in report.targets] == ["a"]
+    assert report.not_read[0].ref == "Pod/serving/bad"
+    assert report.not_read[0].reason.startswith("malformed")

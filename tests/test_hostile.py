@@ -1,0 +1,142 @@
+"""Hostile input: whatever comes in, a report or one clear error comes out, and no traceback."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.report import data, text
+from kubectl_llmdoctor.report.document import Report
+from kubectl_llmdoctor.snapshot import LogText, NodeData, Snapshot, TargetRef
+from tests.program import run
+
+_SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=20)
+_TREES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=8,
+)
+#: Names that the program looks for, so that rubbish gets deep into it.
+_KEYS = st.sampled_from(
+    ["metadata", "name", "namespace", "labels", "annotations", "ownerReferences", "spec", "containers", "initContainers", "args", "command", "env", "image", "ports", "resources", "limits", "requests", "volumeMounts", "volumes", "emptyDir", "status", "conditions", "containerStatuses", "state", "lastState", "waiting", "terminated", "running", "reason", "message", "phase", "nodeName", "template", "taints", "allocatable", "involvedObject", "type", "count", "livenessProbe", "startupProbe", "httpGet", "port", "nvidia.com/gpu", "tolerations", "affinity", "nodeSelector"]
+)
+_VALUES = st.sampled_from(
+    [
+        "vllm",
+        "vllm/vllm-openai:v0.9.1",
+        "--tensor-parallel-size",
+        "2",
+        "sh",
+        "-c",
+        "Pending",
+        "CrashLoopBackOff",
+        "OOMKilled",
+        "1Gi",
+    ]
+)
+_K8S = st.recursive(
+    _SCALARS | _VALUES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=6),
+    max_leaves=30,
+)
+_OBJECTS = st.builds(
+    lambda kind, api, body: {**body, "kind": kind, "apiVersion": api},
+    st.sampled_from(
+        ["Pod", "Node", "Event", "Deployment", "ReplicaSet", "Service", "ConfigMap", "LeaderWorkerSet", "X"]
+    ),
+    st.sampled_from(["v1", "apps/v1", "x/y", ""]),
+    st.dictionaries(_KEYS, _K8S, max_size=5),
+)
+
+_SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def _judge(snapshot: Snapshot) -> Report:
+    report = diagnose(snapshot, installed())
+    broken = [n for t in report.targets for n in t.not_checked if n.reason.startswith("broken check")]
+    assert broken == []
+    for wide in (False, True):
+        shown = text.render(report, wide=wide)
+        assert not any(ord(c) < 32 and c != "\n" for c in shown)
+    json.loads(data.to_json(report))
+    return report
+
+
+@_SLOW
+@given(
+    st.lists(_OBJECTS, max_size=6),
+    st.text(max_size=300),
+    st.sampled_from([None, "2026-01-01T00:00:00Z", "yesterday"]),
+    st.sampled_from(
+        [None, TargetRef(kind="Pod", name="x"), TargetRef(kind="Deployment", name="x", namespace="default")]
+    ),
+)
+def test_any_objects_and_any_log_give_a_report(
+    objects: list[dict[str, Any]], log: str, taken_at: str | None, target: TargetRef | None
+) -> None:
+    logs = (LogText(text=log, pod="x", container="x"), LogText(text=log))
+    nodes = {"x": NodeData(agent={"containers": [log, {}], "gpus": 3}, kernel_log=log)}
+
+    _judge(Snapshot(objects=tuple(objects), logs=logs, nodes=nodes, taken_at=taken_at, target=target))
+
+
+@_SLOW
+@given(_K8S, _K8S)
+def test_any_pod_spec_and_status_give_a_report(spec: Any, status: Any) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec, "status": status}
+
+    _judge(Snapshot(objects=(pod,), taken_at="2026-01-01T00:00:00Z", logs=(LogText(text="x", pod="x"),)))
+
+
+@_SLOW
+@given(st.text(max_size=2000))
+def test_any_log_alone_gives_a_report(log: str) -> None:
+    _judge(Snapshot(logs=(LogText(text=log),)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 1000,
+        b"{",
+        b"[]",
+        b"null",
+        b"schema: llmdoctor.snapshot/v9\n",
+        b"schema: llmdoctor.snapshot/v1\nobjects: 7\n",
+        b"a: &a [*a]\n",
+        b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c]\n",
+        b"[" * 100_000,
+        b"kind: Pod\nmetadata: {name: \xff\xfe}\n",
+        b"---\n" * 5000,
+        b"kind: Pod\nspec: {{ .Values.x }}\n",
+        'kind: Pod\napiVersion: v1\nmetadata: {name: "\\e[31mred\\a", namespace: "\u202egpj"}\nstatus: {phase: Running}\n'.encode(),
+    ],
+    ids=lambda c: repr(c[:24]),
+)
+def test_any_bytes_as_input_end_in_a_report_or_one_line(content: bytes) -> None:
+    done = run("diagnose", "--from", "-", stdin=content)
+
+    assert done.returncode in (0, 1, 2, 3)
+    assert b"Traceback" not in done.stderr
+    assert b"internal error" not in done.stderr
+    assert b"\x1b" not in done.stdout
+    if done.returncode > 1:
+        assert len(done.stderr.decode().strip().splitlines()) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_as_snapshot_and_as_log(content: bytes) -> None:
+    for option in ("--from", "--logs"):
+        done = run("diagnose", option, "-", stdin=content)
+
+        assert done.returncode in (0, 1, 2, 3)
+        assert b"Traceback" not in done.stderr
+        assert b"internal error" not in done.stderr
