@@ -1,16 +1,16 @@
-"""Builds the index of log signatures into the wheel: parsing their YAML at every start would cost more than a diagnosis."""
+"""Builds the index of checks into the wheel: parsing YAML and importing every check would cost more than a diagnosis."""
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class SignatureIndex(BuildHookInterface):  # type: ignore[type-arg]
-    """Writes `llmdoctor_checks/_signatures.json` into a wheel; a source tree and an editable install read the YAML."""
+class CheckIndex(BuildHookInterface):  # type: ignore[type-arg]
+    """Writes `llmdoctor_checks/_index.json` into a wheel; a source tree and an editable install do without."""
 
     PLUGIN_NAME = "custom"
 
@@ -19,14 +19,10 @@ class SignatureIndex(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         root = Path(self.root)
-        import yaml
+        sys.path[:0] = [str(root), str(root / "checks")]
+        from kubectl_llmdoctor.packs import BUILT_IN, INDEX, build_index
 
-        pack = root / "checks" / "llmdoctor_checks"
-        entries = []
-        for path in sorted(pack.glob("*/*.yaml")):
-            if not path.name.startswith("_"):
-                entries.append([path.parent.name, path.name, yaml.safe_load(path.read_text(encoding="utf-8"))])
-        index = Path(self.directory) / "_signatures.json"
+        index = Path(self.directory) / INDEX
         index.parent.mkdir(parents=True, exist_ok=True)
-        index.write_text(json.dumps(entries, ensure_ascii=False, sort_keys=True), encoding="utf-8")
-        build_data["force_include"][str(index)] = "llmdoctor_checks/_signatures.json"
+        index.write_bytes(build_index(BUILT_IN))
+        build_data["force_include"][str(index)] = f"{BUILT_IN}/{INDEX}"

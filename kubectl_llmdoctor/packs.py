@@ -5,15 +5,22 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kubectl_llmdoctor.check import Check, DeclarationError
+import msgspec
+
+from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run
+from kubectl_llmdoctor.report.document import Severity
+from kubectl_llmdoctor.signature import Signature, as_check, parse
 
 GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"
+#: The file in a package that build_index made; only built wheels have it.
+INDEX = "_index.json"
 
 
 def packages() -> dict[str, str]:
@@ -67,47 +74,114 @@ def load(package: str) -> Iterator[Check]:
 
     A module and a signature of one id may stand side by side: what must be computed, and what is printed.
     """
-    root = importlib.import_module(package)
-    signatures: list[tuple[str, str]] = []
-    for base in map(Path, root.__path__):
-        for folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
-            for path in sorted(folder.iterdir()):
-                if path.suffix == ".py" and not path.name.startswith("_"):
-                    yield from _from_module(f"{package}.{folder.name}.{path.stem}", path.stem)
-                elif path.suffix == ".yaml" and not path.name.startswith("_"):
-                    signatures.append((folder.name, str(path)))
-    yield from _signatures(package, signatures)
+    root = Path(next(iter(importlib.import_module(package).__path__)))
+    try:
+        index = (root / INDEX).read_bytes()
+    except OSError:
+        yield from _from_sources(package, root)
+    else:
+        yield from _from_index(index, root)
 
 
-def _from_module(name: str, stem: str) -> Iterator[Check]:
+def _from_sources(package: str, root: Path) -> Iterator[Check]:
+    signatures: list[Path] = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".py" and not path.name.startswith("_"):
+                yield _from_module(f"{package}.{folder.name}.{path.stem}")
+            elif path.suffix == ".yaml" and not path.name.startswith("_"):
+                signatures.append(path)
+    for path in signatures:
+        yield as_check(_parsed(path), family=path.parent.name, where=str(path))
+
+
+def _from_module(name: str) -> Check:
     module = importlib.import_module(name)
+    stem = name.rpartition(".")[2]
     found = getattr(module, stem, None)
     if not isinstance(found, Check):
         raise DeclarationError(f"{module.__file__}: no check named {stem}; declare it with @check")
-    yield found
+    return found
 
 
-def _signatures(package: str, files: list[tuple[str, str]]) -> Iterator[Check]:
-    import msgspec
-
-    from kubectl_llmdoctor.signature import Signature, as_check, parse
-
-    root = Path(next(iter(importlib.import_module(package).__path__)))
-    index = root / "_signatures.json"
-    if index.exists():  # built into the wheel: parsing YAML at every start would cost more than the diagnosis
-        for entry in msgspec.json.decode(index.read_bytes(), type=list[tuple[str, str, Signature]]):
-            family, name, signature = entry
-            yield as_check(signature, family=family, where=str(root / family / name))
-        return
+def _parsed(path: Path) -> Signature:
     import re
 
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for family, path in files:
-        try:
-            tree = yaml.load(Path(path).read_bytes(), Loader=loader)  # noqa: S506 # a safe loader
-            signature = parse(tree, stem=Path(path).stem)
-        except (msgspec.ValidationError, ValueError, re.error, yaml.YAMLError) as error:
-            raise DeclarationError(f"{path}: {error}") from error
-        yield as_check(signature, family=family, where=path)
+    try:
+        return parse(yaml.load(path.read_bytes(), Loader=loader), stem=path.stem)  # noqa: S506 # a safe loader
+    except (msgspec.ValidationError, ValueError, re.error, yaml.YAMLError) as error:
+        raise DeclarationError(f"{path}: {error}") from error
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the index says of one check: a signature, or where the function is."""
+
+    family: str
+    file: str
+    signature: Signature | None = None
+    id: str = ""
+    title: str = ""
+    doc: str = ""
+    since: str = ""
+    severity: Severity = "critical"
+    needs: tuple[tuple[str, str, bool], ...] = ()
+    module: str = ""
+
+
+def build_index(package: str) -> bytes:
+    """The index of a package: with it, nothing is parsed at start-up and a module is imported when its check runs."""
+    root = Path(next(iter(importlib.import_module(package).__path__)))
+    entries = [
+        _Entry(family=path.parent.name, file=path.name, signature=_parsed(path))
+        for path in sorted(root.glob("*/*.yaml"))
+        if not path.name.startswith("_")
+    ]
+    for found in _from_sources(package, root):
+        if not found.lines:
+            stem = found.id.replace("-", "_")
+            entries.append(
+                _Entry(
+                    family=found.family,
+                    file=f"{stem}.py",
+                    id=found.id,
+                    title=found.title,
+                    doc=found.doc,
+                    since=found.since,
+                    severity=found.severity,
+                    needs=tuple((n.name, n.fact, n.optional) for n in found.needs),
+                    module=f"{package}.{found.family}.{stem}",
+                )
+            )
+    entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
+    return msgspec.json.encode(entries)
+
+
+def _from_index(index: bytes, root: Path) -> Iterator[Check]:
+    for entry in msgspec.json.decode(index, type=tuple[_Entry, ...]):
+        where = str(root / entry.family / entry.file)
+        if entry.signature:
+            yield as_check(entry.signature, family=entry.family, where=where)
+        else:
+            yield Check(
+                id=entry.id,
+                title=entry.title,
+                doc=entry.doc,
+                family=entry.family,
+                since=entry.since,
+                severity=entry.severity,
+                needs=tuple(Need(name=name, fact=fact, optional=optional) for name, fact, optional in entry.needs),
+                run=_later(entry.module),
+                where=where,
+            )
+
+
+def _later(module: str) -> Run:
+    """A check's function, imported when it is first called."""
+
+    def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
+        return _from_module(module).run(*facts, **named)
+
+    return run

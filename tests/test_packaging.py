@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from kubectl_llmdoctor.check import Check
+from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _from_index, build_index, load
+from kubectl_llmdoctor.testing import diagnose_case, load_case
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,12 +44,37 @@ def test_the_wheel_has_every_check_and_no_case(wheel: zipfile.ZipFile) -> None:
     assert not any("cases" in name for name in wheel.namelist())
 
 
-def test_the_index_holds_what_the_yaml_files_hold(wheel: zipfile.ZipFile) -> None:
-    import yaml
+def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
+    index = wheel.read(f"{BUILT_IN}/{INDEX}")
+    indexed = {(c.id, c.lines): c for c in _from_index(index, ROOT)}
+    sources = {(c.id, c.lines): c for c in load(BUILT_IN)}
 
-    entries = json.loads(wheel.read("llmdoctor_checks/_signatures.json"))
-    files = sorted((ROOT / "checks" / "llmdoctor_checks").glob("*/*.yaml"))
+    assert index == build_index(BUILT_IN)
+    assert indexed.keys() == sources.keys()
+    for key, check in sources.items():
+        mine = indexed[key]
+        assert (mine.title, mine.doc, mine.family, mine.since, mine.severity, mine.needs) == (
+            check.title,
+            check.doc,
+            check.family,
+            check.since,
+            check.severity,
+            check.needs,
+        )
 
-    assert [f"{family}/{name}" for family, name, _ in entries] == [f"{p.parent.name}/{p.name}" for p in files]
-    for (_, _, tree), path in zip(entries, files, strict=True):
-        assert tree == yaml.safe_load(path.read_text(encoding="utf-8"))
+
+def test_checks_from_the_index_find_what_checks_from_the_sources_find() -> None:
+    from_index = _combined(_from_index(build_index(BUILT_IN), ROOT))
+    for path in sorted((ROOT / "checks" / "cases").glob("*/fires_*.yaml")):
+        case = load_case(path)
+
+        assert diagnose_case(case, from_index) == diagnose_case(case), path
+
+
+def _combined(found: Iterator[Check]) -> list[Check]:
+    """A function and a signature of one id as one check, as packs.installed() has them."""
+    checks: dict[str, Check] = {}
+    for check in found:
+        other = checks.get(check.id)
+        checks[check.id] = replace(other, signature=check) if other else check
+    return [checks[key] for key in sorted(checks)]

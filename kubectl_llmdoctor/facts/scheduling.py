@@ -1,8 +1,8 @@
 """Why a pod has no node: the scheduler's own words, and what each node of the snapshot says to the pod's demands.
 
-Two sources that check each other. The message (`FitError.Error` in kube-scheduler's `framework/types.go`) counts reasons
-over all nodes, only the first failing plugin of each. The verdicts are this module's own evaluation of the scheduler's
-filters over the snapshot, all reasons of each node, in the scheduler's order (`apis/config/v1/default_plugins.go`, 1.36).
+Two sources that check each other. The message (`FitError.Error` in kube-scheduler's `framework/types.go`) counts
+reasons over all nodes, only the first failing plugin of each. The verdicts are this module's own evaluation of the
+scheduler's filters over the snapshot, all reasons of each node, in its order (`apis/config/v1/default_plugins.go`, 1.36).
 A further filter is one more function in `_FILTERS`; until then its plugin stands in `Pending.unjudged`.
 """
 
@@ -245,7 +245,7 @@ def _count(number: int, text: str) -> Iterator[Count]:
         for name in kai.group(1).split(", "):
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
         return
-    kind = next((kind for piece, kind in _TEXTS if piece in text), "other")
+    kind: Kind = next((kind for piece, kind in _TEXTS if piece in text), "other")
     resource = "pods" if text == "Too many pods" else ""
     taint = _regex(r"\{([^}]*)\}").search(text) if kind == "taint" else None
     yield Count(number=number, text=text, kind=kind, resource=resource, taint=taint.group(1).strip() if taint else "")
@@ -328,7 +328,10 @@ def _node_name(node: Node, ask: Ask) -> Iterator[Reason]:
 
 
 def _taints(node: Node, ask: Ask) -> Iterator[Reason]:
+    cordon = "node.kubernetes.io/unschedulable"
     for taint in node.taints:
+        if node.cordoned and taint.key == cordon:  # the same said twice: a cordoned node gets this taint as well
+            continue
         if taint.effect in ("NoSchedule", "NoExecute") and not tolerated(taint, ask.spec.tolerations):
             yield Reason(
                 plugin="TaintToleration",
@@ -392,17 +395,24 @@ def _fit(node: Node, ask: Ask) -> Iterator[Reason]:
             continue
         free = have - used.get(resource, 0)
         if asked > free:
-            said = [say_amount(resource, a) for a in (asked, max(free, 0), have)]
             yield Reason(
                 plugin="NodeResourcesFit",
                 kind="resource",
                 text=f"Insufficient {resource}",
-                detail=f"{resource}: {said[0]} asked, {said[1]} of {said[2]} free" if have else f"no {resource} here",
+                detail=_shortfall(node, resource, asked, free, have),
                 resource=resource,
                 asked=asked,
                 free=max(free, 0),
                 allocatable=have,
             )
+
+
+def _shortfall(node: Node, resource: str, asked: int, free: int, have: int) -> str:
+    if have:
+        said = [say_amount(resource, a) for a in (asked, max(free, 0), have)]
+        return f"{resource}: {said[0]} asked, {said[1]} of {said[2]} free"
+    capacity = node.capacity(resource)
+    return f"{resource}: none of {capacity} advertised as healthy" if capacity else f"no {resource} here"
 
 
 #: In the scheduler's order. Not yet judged: VolumeRestrictions, NodeVolumeLimits, VolumeBinding, VolumeZone,
@@ -554,7 +564,7 @@ class Pending:
 
     @cached_property
     def delegated(self) -> frozenset[str]:
-        """Extended resources that a DeviceClass of the snapshot serves (DRAExtendedResource, on by default since 1.36)."""
+        """Extended resources that a DeviceClass of the snapshot serves (DRAExtendedResource, on since 1.36)."""
         found = set()
         for item in self.pod.cluster.items("DeviceClass"):
             spec = item.raw.get("spec")

@@ -132,7 +132,11 @@ class Walk:
         self._group(pod)
         spec = pod.get("spec") or {}
         if spec.get("nodeName"):
-            self._node(spec["nodeName"], with_pods=True)
+            self._node(spec["nodeName"])
+            fields = f"spec.nodeName={spec['nodeName']}"
+            if pot.once("pods of node", spec["nodeName"]):
+                broken = related.brokenness(pod)[0] > 1
+                pot.task("pods", fields, lambda: self._slim_pods(fields, healthy_plugins=broken))
         for name in related.claims(pod):
             pot.get(core("PersistentVolumeClaim"), namespace, name, self._claim)
         for name in related.config_maps(pod):
@@ -152,15 +156,11 @@ class Walk:
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
         self.namespace(namespace)
 
-    def _node(self, name: str, *, with_pods: bool) -> None:
-        pot = self._pot
-        pot.get(core("Node"), "", name)
-        involved = f"involvedObject.kind=Node,involvedObject.name={name}"
+    def _node(self, name: str) -> None:
+        self._pot.get(core("Node"), "", name)
         # The events of objects without a namespace are in this one.
-        pot.get_list(core("Event"), "default", fields=involved)
-        fields = f"spec.nodeName={name}"
-        if with_pods and pot.once("pods of node", name):
-            pot.task("pods", fields, lambda: self._slim_pods(fields))
+        involved = f"involvedObject.kind=Node,involvedObject.name={name}"
+        self._pot.get_list(core("Event"), "default", fields=involved)
 
     def _claim(self, claim: Json) -> None:
         spec = claim.get("spec") or {}
@@ -186,7 +186,7 @@ class Walk:
             self._logs(pod)
             node = (pod.get("spec") or {}).get("nodeName")
             if node:
-                self._node(node, with_pods=False)
+                self._node(node)
 
     # --- owners and workloads -----------------------------------------------------------------------------------------
 
@@ -406,7 +406,8 @@ class Walk:
                 self._pot.add(slim.node_tree(node), is_slim=True)
         self._pot.mark("Node")
 
-    def _slim_pods(self, fields: str, *, healthy_plugins: bool = False) -> None:
+    def _slim_pods(self, fields: str, *, healthy_plugins: bool) -> None:
+        """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them."""
         plugins = []
         for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
             for item in page.items or ():

@@ -1,1 +1,1 @@
-"""End-to-end tests: the installed program, real kubectl, a real control plane. Started by ``python -m tests.e2e.run``."""
+"""End-to-end tests: the installed program, real kubectl, a real control plane. See ``run.py``."""

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager")
@@ -49,15 +48,16 @@ def _built() -> Path:
     with (cache / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits for the first one's build instead of repeating it
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(prefix=f"{key}.", dir=cache) as unfinished:
-                _build(Path(unfinished) / "bin")
-                # The rename is what makes the folder exist, so an interrupted build leaves nothing that looks finished.
-                (Path(unfinished) / "bin").rename(folder)
+            # The rename is what makes the folder exist, so an interrupted build leaves nothing that looks finished.
+            unfinished = cache / f"{key}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _build(unfinished)
+            unfinished.rename(folder)
     return folder
 
 
 def _build(folder: Path) -> None:
-    print("e2e: building etcd and the Kubernetes control plane, once (about three minutes)", file=sys.stderr, flush=True)
+    print("e2e: building etcd and a Kubernetes control plane, once (about three minutes)", file=sys.stderr, flush=True)
     module = (MODULE / "go.mod").read_text()
     pinned = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", module)
     if not pinned:

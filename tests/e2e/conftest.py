@@ -26,7 +26,7 @@ class Doctor(Protocol):
     def __call__(self, *arguments: str, kubeconfig: Path | None = None, **variables: str) -> program.Result: ...
 
 
-Play = Callable[[Object], None]
+Play = Callable[[Object], object]
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +49,15 @@ def kubelet(cluster: ControlPlane) -> Iterator[Kubelet]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def player(cluster: ControlPlane, kubelet: Kubelet) -> Player:
+    """One for all, because it knows which custom resources the API server serves already."""
+    return Player(cluster, kubelet)
+
+
 @pytest.fixture
-def play(cluster: ControlPlane, kubelet: Kubelet) -> Iterator[Play]:
+def play(player: Player) -> Iterator[Play]:
     """Loads a snapshot; it is gone after the test."""
-    player = Player(cluster, kubelet)
     yield player.load
     player.unload()
 

@@ -1,7 +1,7 @@
 """A real control plane: etcd, kube-apiserver and, when asked for, kube-scheduler and kube-controller-manager.
 
-It expects the network namespace that ``network.py`` sets up. Nodes have no kubelet; ``kubelet.py`` stands in for the one
-thing that the tests need of it.
+It expects the network namespace that ``network.py`` sets up. Nodes have no kubelet; ``kubelet.py`` stands in for the
+one thing that the tests need of it.
 """
 
 import base64

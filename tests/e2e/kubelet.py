@@ -69,7 +69,7 @@ class Kubelet:
         kubelet = self
 
         class Handler(QuietHandler):
-            def do_GET(self) -> None:
+            def do_GET(self) -> None:  # noqa: N802 (http.server looks for this name)
                 url = urlsplit(self.path)
                 query = {key: values[-1] for key, values in parse_qs(url.query).items()}
                 if match := PATH.fullmatch(url.path):

@@ -83,9 +83,7 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """Writes the key without a password, readable by its owner only."""
     path.touch(mode=0o600)
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
 
 

@@ -46,6 +46,12 @@ class Resource:
         """The path of its list over all namespaces."""
         return f"/apis/{self.group}/{self.version}/{self.plural}" if self.group else f"/api/v1/{self.plural}"
 
+    def object_path(self, item: Object) -> str:
+        """The path of one object."""
+        metadata = item["metadata"]
+        within = f"namespaces/{metadata['namespace']}/" if self.namespaced else ""
+        return f"{self.path.removesuffix(self.plural)}{within}{self.plural}/{metadata['name']}"
+
     def key(self, item: Object) -> str:
         """The key of an object in the store."""
         metadata = item["metadata"]
@@ -117,13 +123,13 @@ class Player:
         # What stood in the store before, so that unloading brings back what the API server had made itself.
         self._before: list[tuple[Resource, dict[str, bytes | None]]] = []
 
-    def load(self, snapshot: Object) -> None:
-        """Returns when the API server gives every object."""
+    def load(self, snapshot: Object) -> list[tuple[str, Object]]:
+        """Returns, when the API server gives every object, what was written and under which path it is to be found."""
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         shift = now - datetime.datetime.fromisoformat(snapshot["takenAt"])
         objects = [_prepared(item, shift) for item in snapshot.get("objects", [])]
         pods = [item for item in objects if item["kind"] == "Pod"]
-        objects += _stand_ins(objects, pods)
+        objects += _stand_ins(objects, pods, snapshot.get("logs", []))
         by_resource: dict[Resource, dict[str, bytes | None]] = {}
         for item in objects:
             resource = self._resource(item)
@@ -131,6 +137,7 @@ class Player:
         for resource, values in by_resource.items():
             self._before.append((resource, self._write(resource, values)))
         self._play_logs(snapshot.get("logs", []), pods)
+        return [(self._resource(item).object_path(item), item) for item in objects]
 
     def unload(self) -> None:
         """Takes everything played away."""
@@ -142,7 +149,7 @@ class Player:
 
     def _write(self, resource: Resource, values: dict[str, bytes | None]) -> dict[str, bytes | None]:
         revision, before = self._cluster.etcd.write(values)
-        # The API server answers lists from a cache that follows the store; this list waits until the cache has caught up.
+        # The API server answers lists from a cache that follows the store; this one waits until it has caught up.
         query = f"resourceVersion={revision}&resourceVersionMatch=NotOlderThan&fieldSelector=metadata.name%3Dnone"
         self._cluster.api.get(f"{resource.path}?{query}")
         return before
@@ -223,6 +230,10 @@ def _prepared(item: Object, shift: datetime.timedelta) -> Object:
         metadata.pop(field, None)  # the store has its own versions, and nobody owns fields here
     if moved["kind"] == "Node":
         _reachable(moved)
+    if moved["kind"] == "Service" and moved["spec"].get("clusterIP") != "None":
+        # The API server repairs every address that it has not given out itself, and says so in an event.
+        for field in ("clusterIP", "clusterIPs"):
+            moved["spec"].pop(field, None)
     return moved
 
 
@@ -246,27 +257,60 @@ def _reachable(node: Object) -> None:
     status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": PORT}}
 
 
-def _stand_ins(objects: list[Object], pods: list[Object]) -> Iterator[Object]:
-    """What must exist around the pods but was not recorded."""
+def _stand_ins(objects: list[Object], pods: list[Object], logs: list[Object]) -> Iterator[Object]:
+    """What must exist around the recorded objects but was not recorded."""
     known = {(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in objects}
+    logged = {(log["namespace"], log["pod"]) for log in logs}
+    words = json.dumps([item for item in objects if item["kind"] in ("Pod", "Event")])
 
-    def missing(api: str, kind: str, name: str, namespace: str = "") -> Iterator[Object]:
-        if (kind, namespace, name) in known:
-            return
-        known.add((kind, namespace, name))
-        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"stand-in/{kind}/{namespace}/{name}"))
-        metadata = {"name": name, "uid": identity, "creationTimestamp": "2026-01-01T00:00:00Z"}
-        yield {"apiVersion": api, "kind": kind, "metadata": metadata | ({"namespace": namespace} if namespace else {})}
+    def missing(kind: str, name: str, namespace: str = "", api: str = "v1", **contents: Any) -> Iterator[Object]:
+        if (kind, namespace, name) not in known:
+            known.add((kind, namespace, name))
+            identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"stand-in/{kind}/{namespace}/{name}"))
+            metadata = {"name": name, "uid": identity, "creationTimestamp": "2026-01-01T00:00:00Z"}
+            metadata |= {"namespace": namespace} if namespace else {}
+            yield {"apiVersion": api, "kind": kind, "metadata": metadata} | contents
 
     for item in list(objects):
         if namespace := item["metadata"].get("namespace"):
-            for stand_in in missing("v1", "Namespace", namespace):
-                yield stand_in | {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+            finalizers = {"finalizers": ["kubernetes"]}
+            yield from missing("Namespace", namespace, spec=finalizers, status={"phase": "Active"})
     for pod in pods:
-        if node := pod["spec"].get("nodeName"):
-            for stand_in in missing("v1", "Node", node):
-                _reachable(stand_in)
-                yield stand_in
+        metadata, spec = pod["metadata"], pod["spec"]
+        if (metadata["namespace"], metadata["name"]) in logged:
+            # Logs are asked for through the node, so a pod with a log needs one, whatever it is called.
+            for node in missing("Node", spec.setdefault("nodeName", "stand-in")):
+                _reachable(node)
+                yield node
+        for (kind, name), keys in _named_objects(spec).items():
+            # In the words of kubelet and scheduler; otherwise the pod would not be where it is.
+            if f'{kind.lower()} \\"{name}\\" not found' not in words:
+                for item in missing(kind, name, metadata["namespace"]):
+                    yield item | ({"data": dict.fromkeys(sorted(keys), "")} if keys else {})
+        if name := spec.get("priorityClassName"):
+            yield from missing("PriorityClass", name, api="scheduling.k8s.io/v1", value=spec.get("priority", 0))
+        if name := spec.get("runtimeClassName"):
+            yield from missing("RuntimeClass", name, api="node.k8s.io/v1", handler=name)
+
+
+def _named_objects(spec: Object) -> dict[tuple[str, str], set[str]]:
+    """The objects that a pod cannot start without, by kind and name: the keys that it needs of each."""
+    needed: dict[tuple[str, str], set[str]] = {}
+    sources: list[tuple[Object, str]] = []
+    for volume in spec.get("volumes", []):
+        sources += [(source, "") for source in (volume, *volume.get("projected", {}).get("sources", []))]
+        if claim := volume.get("persistentVolumeClaim"):
+            needed["PersistentVolumeClaim", claim["claimName"]] = set()
+    for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
+        sources += [(entry.get("valueFrom") or {}, "KeyRef") for entry in container.get("env", [])]
+        sources += [(entry, "Ref") for entry in container.get("envFrom", [])]
+    for source, suffix in sources:
+        for field, kind in (("configMap", "ConfigMap"), ("secret", "Secret")):
+            named = source.get(f"{field}{suffix}")
+            if named and not named.get("optional"):
+                keys = needed.setdefault((kind, named.get("name") or named["secretName"]), set())
+                keys |= {item["key"] for item in named.get("items", [named] if "key" in named else [])}
+    return needed
 
 
 def _container_statuses(pod: Object) -> Iterator[Object]:

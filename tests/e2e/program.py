@@ -75,8 +75,10 @@ def run(command: Sequence[str], home: Path, extra: Mapping[str, str]) -> Result:
 def signature(report: Mapping[str, Any]) -> list[Any]:
     """What two diagnoses of the same thing must share: the findings of each target, in order."""
     return [
-        (target["kind"], target.get("namespace"), target["name"], target["verdict"])
-        + tuple((finding["id"], finding["role"], finding["confidence"]) for finding in target["findings"])
+        [
+            (target["kind"], target.get("namespace"), target["name"], target["verdict"]),
+            *((finding["id"], finding["role"], finding["confidence"]) for finding in target["findings"]),
+        ]
         for target in report["targets"]
     ]
 

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     chosen = [] if any(Path(argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
     command = [*unshare, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
-    return subprocess.run(command, env=environment, check=False).returncode
+    return subprocess.run(command, env=environment, cwd=HERE.parents[1], check=False).returncode
 
 
 def _unshare() -> list[str]:

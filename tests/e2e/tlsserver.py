@@ -3,7 +3,8 @@
 import ssl
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 from . import network
@@ -19,9 +20,13 @@ class QuietHandler(BaseHTTPRequestHandler):
         """Drops the line."""
 
 
-class TlsServer(ThreadingHTTPServer):
-    """Serves from ``start`` to ``stop``, one thread for each connection."""
+class TlsServer(ThreadingMixIn, TCPServer):
+    """Serves from ``start`` to ``stop``, one thread for each connection.
 
+    Not an ``HTTPServer``: that one asks DNS for its own name, and there is no DNS in the network namespace.
+    """
+
+    allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
 

@@ -59,7 +59,8 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     container = engine.container
     capped = "no " + _FLAGS[engine.name]
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
-    refused = _refusal(logs, container.name) if logs and crashed and engine.found.argv_known else None
+    named = engine.explicit("model") is not None  # without even a model the arguments are not all known
+    refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
     if refused:
         line, asked, fits = refused
         yield Finding(

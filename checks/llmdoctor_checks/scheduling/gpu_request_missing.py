@@ -1,0 +1,130 @@
+"""An engine that needs a GPU in a container that asks for none."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+)
+
+#: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
+_NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
+
+#: Builds for other hardware, by the words of their image names.
+_OTHER_HARDWARE = re.compile(
+    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b", re.IGNORECASE
+)
+
+#: What engines say when they see no GPU.
+_NO_GPU = (
+    "Failed to infer device type",
+    "No platform detected, vLLM is running on UnspecifiedPlatform",
+    "No CUDA GPUs are available",
+    "Found no NVIDIA driver on your system",
+    "no CUDA-capable device is detected",
+    "No accelerator (CUDA",
+    "libcuda.so.1: cannot open shared object file",
+    "No GPU devices found",
+)
+
+
+@check("gpu-request-missing", since="0.1")
+def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """The container that runs the engine asks for no GPU.
+
+    Only a container that asks for `nvidia.com/gpu` (or another vendor's resource, or a ResourceClaim) gets a GPU. Without
+    it the pod may land on any node, and the engine finds no device: «Failed to infer device type», «No CUDA GPUs are
+    available». Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
+    somebody else as well.
+
+    ## Fix
+
+    Ask for the GPU in the limits of the container that runs the engine (not of a sidecar or an init container):
+
+        resources: {limits: {nvidia.com/gpu: 1}}
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
+    """
+    container = engine.container
+    if engine.name not in _NEED_GPU or pod.log_only or not _asks_for_nothing(container):
+        return
+    line = next(
+        (x for text in _NO_GPU for log in (logs.of(container.name) if logs else ()) for x in log.find(text)), None
+    )
+    crashed = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
+    evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
+    fix = fixes.set_resource(
+        container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
+    )
+    if crashed and line:
+        evidence.insert(0, log_evidence(line))
+        yield Finding(
+            role="cause",
+            confidence="certain" if container.spec.resources.limits or container.spec.resources.requests else "likely",
+            summary=f"{engine.label} needs a GPU and sees none: container {container.name} asks for none.",
+            evidence=tuple(evidence),
+            explains=(
+                "gpu-runtime-missing",
+                "driver-missing",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(fix,),
+            pods=(pod.name,),
+        )
+    elif not pod.exists and not _elsewhere(pod):
+        nvidia = pod.spec.runtime_class_name == "nvidia"
+        yield Finding(
+            role="note" if nvidia else "risk",
+            severity="info" if nvidia else "warning",
+            confidence="likely",
+            summary=f"{engine.label} needs a GPU; container {container.name} asks for none.",
+            evidence=tuple(evidence),
+            fixes=(fix,),
+        )
+
+
+def _asks_for_nothing(container: Container) -> bool:
+    """Whether no way to a device is open: no resource, no claim, no device of the host."""
+    pod, resources = container.pod, container.spec.resources
+    named = [*resources.limits, *resources.requests]
+    if container.gpus or resources.claims or pod.spec.resource_claims:
+        return False
+    if any(re.search(r"gpu|mig-|neuron|tpu|gaudi|npu|Ascend|mlu|dcu", name) for name in named if "/" in name):
+        return False  # zero is written out, or a resource name of another vendor
+    if _OTHER_HARDWARE.search(container.spec.image) or container.spec.security_context.privileged:
+        return False
+    return not any(
+        v.host_path and v.host_path.path.startswith("/dev") and v.host_path.path != "/dev/shm" for v in pod.spec.volumes
+    )
+
+
+def _elsewhere(pod: Pod) -> bool:
+    """Whether another object asks for the GPU: a serving runtime, an operator's own kind, a container beside it."""
+    kind = pod.template_of.kind if pod.template_of else ""
+    return "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
+
+
+def _resources(container: Container) -> str:
+    parts = [
+        f"{kind}: {', '.join(f'{k}={v}' for k, v in values.items())}"
+        for kind, values in (
+            ("limits", container.spec.resources.limits),
+            ("requests", container.spec.resources.requests),
+        )
+        if values
+    ]
+    return "; ".join(parts) or "none"
