@@ -57,7 +57,8 @@ def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
         for part in check.parts:
             _run(part, subject, outcome)
     pages = {check.id: check for check in checks}
-    findings = rank([_document(pages[check.id], finding) for check, finding in _merge(outcome.findings)])
+    every = tuple(p.name for p in subject.pods if p.exists)
+    findings = rank([_document(pages[check.id], finding, every) for check, finding in _merge(outcome.findings)])
     verdict = _verdict(findings, subject)
     engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
     unique = list({(e.name, e.container, str(e.config)): e for e in engines}.values())
@@ -148,7 +149,7 @@ def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str
     )
 
 
-def _document(check: Check, finding: Finding) -> tuple[doc.Finding, float]:
+def _document(check: Check, finding: Finding, every: tuple[str, ...]) -> tuple[doc.Finding, float]:
     severity = finding.severity or (check.severity if finding.role in ("cause", "symptom") else "warning")
     if finding.role == "note":
         severity = finding.severity or "info"
@@ -164,7 +165,7 @@ def _document(check: Check, finding: Finding) -> tuple[doc.Finding, float]:
             explains=finding.explains,
             fixes=finding.fixes,
             docs=check.docs,
-            pods=finding.pods,
+            pods=() if set(every) <= set(finding.pods) else finding.pods,
         ),
         -1.0 if finding.order is None else finding.order,
     )

@@ -11,12 +11,12 @@ _MAX_PASSES = 8  # a mask can uncover a name that was glued to the secret, and m
 
 # Fragments: what may stand between a name and its sign; a string of Python, JSON, or JSON in JSON; an expression of a
 # shell or a template; the time that the kubelet puts before each line; a number or coding after a name (API_KEY_2).
-_CLOSE = r"""[\\"'`\])]{0,4}[ \t]{0,16}+"""
+_CLOSE = r"""[\\"'`\])]{0,4}[ \t]{0,40}+"""
 _STRING = r"""(?:[bBrRuUfF]?(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'?|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)
     |(?P<esc>\\{1,7}["']).*?(?:(?P=esc)|$))"""
 _EXPRESSION = r"(?:<[^<>]{0,100}>|\$\{[^{}]{0,200}\}|\$\([^()]{0,200}\)|\{\{[^{}]{0,200}\}\}|`[^`]{0,200}`)"
 _STAMP = r"(?:\d{4}-\d\d-\d\dT\S{1,40}[ \t])?"
-_NUMBERED = r"(?:[_.-](?:\d{1,4}|b64|base64|value))?+"
+_NUMBERED = r"(?:[_.-]{1,9}(?:\d{1,4}|b64|base64|value))?+"
 
 # Anchors in lower-cased bytes: a line without any holds nothing to mask. Each begins with a literal, which `re` finds
 # at 2 GB/s; one alternation of whole words would take longer than all of these together.
@@ -30,7 +30,8 @@ _ANCHORS = (
         |ey(?<=[a-z_-]key)s?{_NUMBERED}{_CLOSE}[:=]|-[a-z0-9_-]{{16}}|ia[a-z0-9]{{16}}|ie{_NUMBERED}{_CLOSE}[:=])""",
     # prompt: '…'  prompt_token_ids: [  Input: …  Parsing input with format …  nvapi-…  glpat-…  --password …  DB_PWD=
     rf"""p(?:rompts?(?:_token_ids)?[\\"']{{0,3}}[ \t]?(?:=[^\d\s]|:[ \t]?[\\"'\[])
-        |ut(?:s|_ids|_token_ids)?(?:[\\"']{{0,3}}[ \t]?[:=][ \t]?[\\"'\[]|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]|[ ]with[ ]format)
+        |ut(?:s|_ids|_token_ids)?(?:[\\"']{{0,3}}[ \t]?[:=][ \t]?[\\"'\[]|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]
+            |[ ]with[ ]format)
         |i-[a-z0-9_-]{{16}}|at[_-][a-z0-9_-]{{12}}|wd{_NUMBERED}{_CLOSE}[:=]
         |ass(?:w(?:or)?d|phrase|(?<=[a-z_-]pass)){_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s:=,]|$))""",
     # hf_…  ghp_…  Authorization:  "auth": "…"  -hft …
@@ -59,7 +60,7 @@ _FORMS = (
 # Every pattern takes linear time: what repeats a repetition is possessive, what may overlap itself is bounded.
 _PATTERNS = {
     "mask": r"(?:\w{1,20}[ ])?<masked:[\w+.-]{1,60}>",
-    # hf_Qd8s…  AKIAIOSFODNN7EXAMPLE  ghp_…  sk-proj-…  xoxb-…  eyJhbGciOi….eyJzdWIi….c2ln; not hf_transfer, task-…
+    # hf_Qd8s…  AKIAIOSFODNN7EXAMPLE  ghp_…  sk-proj-…  xoxb-…  eyJhbGci….eyJzdWIi….c2ln; not hf_transfer, task-…
     "form": r"""
         hf_(?<![A-Za-z0-9]...)(?:[A-Za-z0-9]{16,}+|(?=[A-Za-z]*\d[A-Za-z]*\d)[A-Za-z0-9]{10,}+)
         |api_org_(?<![A-Za-z0-9].{8})[A-Za-z0-9]{16,}+|A[KS]IA(?<![A-Za-z0-9].{4})[A-Z0-9]{16}(?![A-Za-z0-9])
@@ -68,7 +69,7 @@ _PATTERNS = {
         |nvapi-(?<![\w-].{6})[\w-]{20,}+|glpat-(?<![\w-].{6})[\w-]{16,}+|xox(?<![\w-]...)[a-z]-[\w-]{10,}+
         |AIza(?<![\w-].{4})[\w-]{35}(?![\w-])|ya29\.(?<![\w-].{5})[\w-]{20,}+
         |eyJ(?<![\w-]...)[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+""",
-    # Names in snake case: HF_TOKEN, hfToken, --api-keys, X-Amz-Credential; HF_TOKEN_PATH and MAX_TOTAL_TOKENS don't match
+    # HF_TOKEN, hfToken, --api-keys, X-Amz-Credential, all in snake case; not HF_TOKEN_PATH, MAX_TOTAL_TOKENS
     "name": r"""(?:
         (?P<hf_token>(?:^|_)(?:hf|hub|hugging_?face|hugging_?face_?hub)(?:_?(?:api|access|hub))?_?(?:token|api_?key)|^hft)
         |(?P<ngc_key>(?:^|_)ngc_(?:\w+_)?key)|(?P<aws_key_id>(?:^|_)access_key_id|amz_credential)
@@ -81,18 +82,18 @@ _PATTERNS = {
         |(?P<token>(?:^|_|access|api|auth|bearer|csrf|id|refresh|session)token)
         )(?:_(?:\d{1,4}|b64|base64|value))?$""",
     # eos_token, decoder_start_token, time_per_token, IMAGE_PULL_SECRET: vocabulary, counters and references
-    "no_name": r"""(?:^|_)(?:(?:audio|bos|cached|cls|completion|draft|end|eom|eos|eot|first|frame|generated|image|img|input
-        |last|lf|mask|max|media|min|new|next|num|output|pad|per|placeholder|prev|prompt|reasoning|sep|special|start|stop
+    "no_name": r"""(?:^|_)(?:(?:audio|bos|cached|cls|completion|draft|end|eom|eos|eot|first|frame|generated|image|img
+        |input|last|lf|mask|max|media|min|new|next|num|output|pad|per|placeholder|prev|prompt|reasoning|sep|special|start|stop
         |think|thinking|tool|total|unk|video|vision)_token|(?:image|pull|tls)_secret)$""",
     # secret: hf-secret  checksum/secret: 9f86d081…  "secret": "not found in namespace serving"
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
         |[A-Za-z]{1,12}|.*\s.*""",
     "number": r"[-+]?\d{1,20}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?%?",
-    "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var|vault
-        |vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
+    "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var
+        |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
     # <YOUR_TOKEN>  ${HF_TOKEN}  $(cat /run/secrets/hf)  {{ .Values.token }}  hf_xxxxxxxx  your-token-here  REPLACE_ME
     "placeholder": r"""<[^<>]*>|\$\{\w+(?::?[-?])?\}|(?-i:\$[A-Z_][A-Z0-9_]*)|\$oauthtoken|\$\([\w.-]+\)|%\(\w+\)s|@\w+@
-        |__\w+__|\$\((?:cat|head|tr|base64|kubectl|aws|gcloud|vault|<)\s[^()]*\)|\$?\{\{[^{}]*\}\}
+        |__\w+__|\$\((?:cat|head|tr|base64|kubectl|aws|gcloud|vault|<)\s[^()]*\)|\$?\{\{[^{}]*\}\}|\{\w+\}
         |(?:hf_|sk-|nvapi-)?[x*.…-]{3,}|(?:hf_|sk-|nvapi-)(?-i:[A-Z_]{2,20})|(?-i:[A-Z_]{0,40}(?:TOKEN|KEYS?|SECRET|PASSWORD))
         |(?:hf_|sk-|nvapi-)?(?:[a-z]{2,8}[-_\s]){0,2}your[-_\s]?(?:[\w-]{0,40}[-_\s])?(?:token|key|secret|password|here|value)
         |(?:replace|change|insert|fill|edit|set|update)[-_\s]*(?:me|this|it|here)(?:[-_\s][\w-]{0,30})?
@@ -100,12 +101,14 @@ _PATTERNS = {
         |none|null|nil|dummy|fake|empty|undefined|n/?a|todo|tbd|fixme|placeholder|example|redacted|hidden|masked""",
     # api_key='…'  "hf_token": "…"  HF_TOKEN=…  --api-key=…  --api-key …  '--api-key', '…'  x-api-key: …
     "setting": rf"""(?P<name>[\w.-](?<![\w.-].)[\w.-]*+)
-        (?P<sign>{_CLOSE}(?:=>|:=|[:=])[ \t]{{0,16}}|[\\"']{{0,4}}(?:,[ \t]{{0,16}}|[ \t]{{1,16}}))""",
+        (?P<sign>{_CLOSE}(?:=>|:=|[:=])[ \t]*+|[\\"']{{0,4}}(?:,[ \t]*+|[ \t]++))""",
     # {"name":"HF_TOKEN","value":"…"}  {Name:HF_TOKEN Value:… ValueFrom:nil}
     "pair": r"""[Nn]ame(?<!\w....)\\{0,3}["']?[ \t]?[:=][ \t]?\\{0,3}["']?(?P<name>[\w.-]++)
         (?P<sign>\\{0,3}["']?(?:,[ \t]?|[ \t])\\{0,3}["']?[Vv]alue\\{0,3}["']?[ \t]?[:=][ \t]?)""",
     # api_key: Some("…")  'api_key': ['…', '…']
     "open": r"(?:(?:Some|SecretStr)\(|[\[(])[ \t]{0,16}(?:[\[(][ \t]{0,16})?",
+    # token=self.token  api_key=os.environ["HF_TOKEN"]: the source line of a traceback
+    "code": r"(?:[a-z_]+\.)+[a-z_]+(?:[(\[].*)?|(?:fetch|get|load|read|str)[a-z_]*\(.*",
     "comma": r",[ \t]{0,16}",
     "next": r"""(?:,[ \t]{0,16}|[ \t]{1,16})(?!["']?-|[&|;>\\]|\d>)""",
     "value": rf"""{_STRING}|{_EXPRESSION}(?=$|[\s"',;)}}\]&|\\])|[^\s"'&,;)}}\]|{{\[(][^\s"'&,;)}}\]|]*+""",
@@ -121,19 +124,19 @@ _PATTERNS = {
         |name["']?[ \t]?:[ \t]?["']?(?P<pair>[\w.-]++)["']?,?
         |(?P<open>[\w.-]++){_CLOSE}[:=][ \t]{{0,16}}(?:Some\([ \t]*|\[[ \t]*|[|>][-+]?))$""",
     "item": rf"""(?P<head>{_STAMP}[ \t]*(?:-[ \t]+)?)(?P<key>["']?value["']?[ \t]?:[ \t]{{0,16}})?
-        (?P<text>{_STRING}|[^\s"',]\S*?)(?P<tail>,?[ \t]*\\?)$""",
+        (?P<text>{_STRING}|[^\s"',].*?)(?P<tail>,?[ \t]*\\?)$""",
     # Illegal header value b'Bearer hf_…\n'
     "bearer": r"(?P<scheme>[Bb](?<![\w-].)(?:earer|EARER|asic|ASIC)[ \t]+)(?P<value>[\w.~+/=-]{6,}+)",
     "url": r"""(://[^\s/:@"'<>]{0,200}:)([^\s/"'<>]{1,300})(?=@)""",
     "pem": r"-----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----",
-    "pem_line": rf"""(?P<head>{_STAMP}[ \t>|"'+]*)(?P<text>[A-Za-z0-9+/=]+|(?:Proc-Type|DEK-Info):.*|<masked:private-key>|)
-        (?P<tail>(?:\\n)?["',]*\s*)""",
+    "pem_line": rf"""(?P<head>{_STAMP}[ \t>|"'+]*)
+        (?P<text>[A-Za-z0-9+/=]+|(?:Proc-Type|DEK-Info):.*|<masked:private-key>|)(?P<tail>(?:\\n)?["',]*\s*)""",
     # Received request cmpl-1: prompt: '…', params: …   Finish: obj=GenerateReqInput(text='…', …), out={'text': '…'}
     # msg="chat request" images=0 prompt="…"   srv  log_server_r: request:  {"messages":[…]}
     "request": r"""Received[ ]request[ ]|Request[ ]\S{1,200}[ ]details:|Generated[ ]response[ ]|Finish:[ ]obj=
-        |Receive:[ ]obj=|Receive[ ]OpenAI:[ ]obj=|request\.(?:received|finished)|request:[ ]+\{|response:[ ]+\{|response_body=
-        |data:[ ]\{|message:[ ]\{|msg="(?:chat|generate|completion|embed)\w*[ ]request"|msg="?encoded|msg="?decoded
-        |"messages"[ ]?:[ ]?\[[ ]?\{|"choices"[ ]?:[ ]?\[|:[ ]Token:[ ]Token""",
+        |Receive:[ ]obj=|Receive[ ]OpenAI:[ ]obj=|request\.(?:received|finished)|request:[ ]+\{|response:[ ]+\{
+        |response_body=|data:[ ]\{|message:[ ]\{|msg="(?:chat|generate|completion|embed)\w*[ ]request"
+        |msg="?encoded|msg="?decoded|"messages"[ ]?:[ ]?\[[ ]?\{|"choices"[ ]?:[ ]?\[|:[ ]Token:[ ]Token""",
     "prompt": r"""(?P<name>(?:prompt_token_ids|prompt[ ]token[ ]ids|output_token_ids|input_ids|output_ids|generated_text
         |negative_prompt|prompt|text|input|output|reasoning_content|content|messages|arguments|suffix|query|documents
         |string|from|ids|input_embeds|embedding|image_data|video_data|audio_data|input_token_logprobs|input_top_logprobs
@@ -142,7 +145,7 @@ _PATTERNS = {
     "plain": r"[^\s,)}\]]*+",
     "ids": r"[\[(](?:[ \t]*-?\d+,?)*+[ \t]*[\])]",
     "cut": r"[ ]\.\.\.[ ](?=[\[(\"'])",
-    # generate{…}: text_generation_router::server: router/src/server.rs:291: Input: <|im_start|>system (goes on for lines)
+    # generate{…}: text_generation_router::server: router/src/server.rs:291: Input: <|im_start|>system (and more lines)
     "input": r"""text_generation_router\S{0,60}:[ ](?:\S{1,100}:[ ])?(?:Input|Output):[ ]
         |Parsing[ ]input[ ]with[ ]format[ ][^:]{1,80}:[ ]""",
     "json_input": r"""("message":"(?:Input|Output):[ ])[^"\\]*+(?:\\.[^"\\]*+)*+""",
@@ -150,10 +153,12 @@ _PATTERNS = {
         (?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\{"timestamp\"""",
     "next_token": r"((?:next|prompt)[ ]token(?:[ ]+\d+)?:[ ]+\d+[ ])'.*'",  # next token:   264 ' a'
 }
+# What follows "token:" or "--api-key" in a message, a signature or a usage line.
 _WORDS = frozenset(
-    """true false yes no on off none null nil str string int bool bytes float list dict optional any type auto default set
-    missing unset not required invalid empty unknown expired valid found present incorrect wrong is was must has can cannot
-    the and or for if requires expects given specified provided in to with via from flag option argument arguments instead enabled disabled""".split()  # noqa: SIM905
+    """true false yes no on off none null nil str string int bool bytes float list dict optional any type auto default
+    set missing unset not required invalid empty unknown expired valid found present incorrect wrong is was must has can
+    cannot the and or for if requires expects given specified provided in to with via from flag option argument
+    arguments instead enabled disabled""".split()  # noqa: SIM905
 )
 
 
@@ -183,7 +188,12 @@ def is_placeholder(value: str) -> bool:
     core = value.strip().strip("\"'`").strip()
     if core.startswith("<masked:"):
         return core.endswith("+placeholder>")
-    return 0 < len(core) <= 200 and _re("placeholder").fullmatch(core) is not None
+    return 0 < len(core) <= 200 and _stands_for_one(core)
+
+
+@lru_cache(maxsize=1024)
+def _stands_for_one(core: str) -> bool:
+    return _re("placeholder").fullmatch(core) is not None
 
 
 def mask_value(name: str, value: str) -> str:
@@ -218,7 +228,7 @@ def mask_value(name: str, value: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _harmless(kind: str, value: str) -> bool:
-    """Whether what stands under a secret's name is none: a placeholder, a flag, a path, a count, the name of a Secret."""
+    """Whether what stands under a secret's name is none: a placeholder, a flag, a path, a count, a Secret's name."""
     core = value.strip().strip("\"'")
     return (
         core.lower() in _WORDS
@@ -237,7 +247,11 @@ def _is_base64(value: str) -> bool:
 
 def _plausible(value: str) -> bool:
     """Whether a word in running text looks like a secret: "token: expected" does not."""
-    return len(value) >= 16 or (len(value) >= 6 and any(char.isdigit() for char in value))
+    return len(value) >= (32 if value.isalpha() else 20) or (len(value) >= 6 and any(char.isdigit() for char in value))
+
+
+def _is_code(name: str, text: str) -> bool:
+    return name.islower() and (text == name or _re("code").fullmatch(text) is not None)
 
 
 def _more(flag: str, text: str) -> bool:
@@ -261,7 +275,7 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
     if not flag and (spaced or name.isupper()) and _re("alone").fullmatch(line, 0, found.start()):
         whole = line[at:].rstrip().rstrip(",;")
         if _re("word").fullmatch(whole):
-            return _mask_literal(name, kind, whole), at + len(whole)
+            return whole if _is_code(name, whole) else _mask_literal(name, kind, whole), at + len(whole)
     out: list[str] = []
     opened = _re("open").match(line, at)
     if opened:
@@ -273,6 +287,7 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
         prose = spaced and ":" in sign and not opened and text[-1] not in "\"'" and " " not in text
         doubtful = (
             (flag and text.lstrip("\"'").startswith("-"))
+            or (not flag and not opened and _is_code(name, text))
             or (prose and kind not in ("password", "cookie") and not _plausible(text))
             or (name == "token" and text.isalpha() and len(text) <= 12)
         )
@@ -297,13 +312,14 @@ def _mask_settings(line: str) -> str:
         out: list[str] = []
         done = at = 0
         while found := _re(rule).search(line, at):
-            at = found.end()
-            name, sign = found["name"], found["sign"]
+            name, sign, at = found["name"], found["sign"], found.start()
             bare = ":" not in sign and "=" not in sign
             if bare and name[0] != "-":
+                at = found.end()
                 continue
-            if name.lower() in ("sig", "signature") and line[found.start() - 1] in "?&":
+            if name.lower() in ("sig", "signature") and line[max(0, at - 1) : at] in ("?", "&"):
                 name = "x-amz-signature"
+            at = found.end()
             kind = _kind(name[-128:])
             if kind and not (bare and kind in ("authorization", "cookie", "credentials", "registry-auth")):
                 masked, end = _mask_values(line, found, name, kind)
@@ -445,6 +461,10 @@ class TextMasker:
         item = _re("item").fullmatch(line)
         if not item or (item["key"] is None) == (self._open == "pair") or item["text"][0] in "-()[]{}":
             return None
+        if item["text"][-1] not in "\"'" and (
+            "<masked:" in item["text"][1:] or (not item["key"] and " " in item["text"])
+        ):
+            return None  # words, or a setting that was masked on its own
         if self._open == "pair" or not (item["tail"].startswith(",") and item["text"][-1] in "\"'"):
             self._left = 0
         masked = _mask_literal(self._name, _kind(self._name[-128:]), item["text"])
@@ -500,14 +520,14 @@ def _walk_dict(node: dict[Any, Any], depth: int, is_secret: bool = False) -> dic
             out[key] = _mask_secret(str(key), value, key != "stringData", depth + 1)
         elif kind == "SecretList" and key == "items" and isinstance(value, list):
             # the items of a list as the API gives it have no kind
-            out[key] = [_walk_dict(item, depth + 2, True) if isinstance(item, dict) else "<masked:secret>" for item in value]
+            out[key] = [_walk_dict(item, depth + 2, True) if isinstance(item, dict) else None for item in value]
         else:
             out[key] = _walk(value, (owner if key == "value" else str(key))[-128:], depth + 1)
     return out
 
 
 def _walk_list(node: list[Any] | tuple[Any, ...], name: str, depth: int) -> list[Any]:
-    """Masks what follows a flag in an argv; the names of flags decide, so it does not matter what the list is called."""
+    """Masks what follows a flag in an argv; the flag decides, whatever the list is called."""
     out: list[Any] = []
     flag, first = "", False
     for item in node:
@@ -534,7 +554,9 @@ def _mask_string(text: str, name: str, depth: int) -> str:
         try:
             tree = json.loads(text)
             masked = _walk(tree, "", depth + 1)
-            return text if masked == tree else json.dumps(masked, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            if masked == tree:
+                return text
+            return json.dumps(masked, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (ValueError, RecursionError):
             if applied and not _re("mask").fullmatch(text):
                 return "<masked:unreadable>"
@@ -550,14 +572,18 @@ def _mask_secret(name: str, value: Any, coded: bool, depth: int) -> Any:
     if not isinstance(value, str):
         return "<masked:secret>"
     if coded:
-        import binascii
-
-        try:
-            value = binascii.a2b_base64(value.encode("utf-8", "replace")).decode("utf-8", "replace")
-        except ValueError:
-            pass
+        value = _decoded(value)
     masked = mask_value(name, value)
     if masked != value or not coded:
         return masked
     label = (_kind(name[-128:]) or "secret").replace("any-", "")
     return f"<masked:{label}+{'placeholder' if value.strip() else 'blank'}>"
+
+
+def _decoded(value: str) -> str:
+    import binascii  # only Secrets need it
+
+    try:
+        return binascii.a2b_base64(value.encode("utf-8", "replace")).decode("utf-8", "replace")
+    except ValueError:
+        return value

@@ -47,6 +47,8 @@ class Start(NamedTuple):
     repeated: tuple[Word, ...] = ()
     #: the program is the image's own entrypoint, not written in the manifest
     implied: bool = False
+    #: what was found wrong before the engine's own words are looked at
+    notes: tuple[Problem, ...] = ()
 
 
 # Last components of repositories whose tag is the engine's own version, and what a plausible version begins with.
@@ -427,7 +429,7 @@ def build(
         settings=dict(settings),
         defaults={name: setting for name, setting in stated.items() if name not in names},
         unresolved=names,
-        problems=(*problems, *surroundings(start)),
+        problems=(*start.notes, *problems, *surroundings(start)),
         argv=tuple(word.shown for word in (*start.program, *start.args)),
         argv_known=known,
         path=start.launch.path,

@@ -1,7 +1,7 @@
 """What an engine's log says about itself: its name, its version, and the configuration that it printed.
 
 Only banners count, and only in the head of the log. What was set explicitly (vLLM's `non-default args`, TGI's
-`Some(…)`) becomes a setting; what is merely in force (`Initializing a V1 LLM engine … with config: …`) takes the place
+`Some(…)`) becomes a setting. What is merely in force (`Initializing a V1 LLM engine … with config: …`) takes the place
 of a default, so that nobody takes a derived context length for a cap that someone has set.
 """
 

@@ -52,7 +52,8 @@ def read(start: Start) -> Engine:
     engine = build(start, reading.settings, reading.problems, DEFAULTS, reading.known, reading.unresolved)
     repository = split_image(start.launch.image)[0]
     _, found, name = f"/{repository}".partition("/nim/")
-    if found and "/" in name and not name.endswith("llm-nim") and "model" not in reading.settings:
+    told = "model" in reading.settings or "model" in reading.unresolved
+    if found and "/" in name and not name.endswith("llm-nim") and not told:
         model = Setting(name="model", value=name, source="default", text=f"image {repository}", path="", flag="image")
         return replace(engine, defaults={**engine.defaults, "model": model})
     return engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .argv import SHELLS, Command, Expansion, Word, basename, expand
 from .common import Start, version_of_image
-from .config import Engine
+from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
 from .recognise import Match, beside, judge, of_environment, of_flags, of_image
@@ -34,6 +34,8 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
         command, match = found[0]
         repeated = () if written else _repeated(launch, command, match)
         return _start(launch, expansion, match, command, known=not match.hidden, repeated=repeated)
+    if written and (start := _one_word(launch, expansion)) is not None:
+        return start
     if written:
         if not any(verdict.hidden for _, verdict in verdicts):
             return None
@@ -47,6 +49,24 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
         match = Match(engine, _form(engine), words[:first], words[first:])
         return _start(launch, expansion, match, command, known=False)
     return _by_image(launch, expansion)
+
+
+def _one_word(launch: Launch, expansion: Expansion) -> Start | None:
+    """`command: ["vllm serve m"]`: a whole command line as the name of a program, which no runtime finds."""
+    command = next(iter(expansion.commands), None)
+    first = command.words[0] if command is not None and not command.scripted else None
+    if command is None or first is None or " " not in first.text:
+        return None
+    words = tuple(Word(text, text, first.path) for text in first.text.split()) + command.words[1:]
+    match = judge(words, launch.image).match
+    if match is None:
+        return None
+    detail = f"the whole command line is one word, so a program named `{first.shown[:80]}` is looked for and not found"
+    note = Problem(
+        kind="glued", flag=match.program[0].text, text=first.raw, path=first.path, detail=detail, certain=True
+    )
+    start = _start(launch, expansion, match, command._replace(words=words), known=True)
+    return start._replace(notes=(note,))
 
 
 def _form(engine: str) -> str:

@@ -324,9 +324,9 @@ def _hides(words: tuple[Word, ...]) -> bool:
         text = word.text
         name = basename(text).lower()
         if text.startswith("-"):
-            if text == "-c":
-                return True
             continue
+        if "\n" in text or ";" in text or "import " in text:  # `python -c CODE`
+            return any(hint in text for hint in ("vllm", "sglang", "api_server", "uvicorn", "serve"))
         if _is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
             continue
         if any(hint in name for hint in _NO_SERVER):

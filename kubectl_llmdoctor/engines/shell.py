@@ -38,10 +38,7 @@ class Shell:
     """Walks a script with what is known of its variables and collects the programs that it would start."""
 
     def __init__(self, env: Mapping[str, EnvVar], files: Mapping[str, str]) -> None:
-        self.variables: dict[str, Value] = {
-            name: unknown(f"${{{name}}}") if variable.value is None else variable.value
-            for name, variable in env.items()
-        }
+        self.variables: dict[str, Value] = {name: _known(variable) for name, variable in env.items()}
         self.env = dict(env)
         self.files = dict(files)
         self.functions: dict[str, Node] = {}
@@ -66,11 +63,19 @@ class Shell:
         if not words or self.steps > _MAX_STEPS:
             return
         shell = self._shell_index(words)
+        outer = self.variables, self.env
+        if env is not None and env is not self.env:  # A=b in front of the command: for it alone
+            changed = {name: item for name, item in env.items() if item is not self.env.get(name)}
+            self.env = dict(env)
+            self.variables = {**self.variables, **{name: _known(item) for name, item in changed.items()}}
+        started = False
         if shell is not None and self.depth < MAX_DEPTH:
-            if self._run_shell(words[shell:]):
-                return
+            started = self._run_shell(words[shell:])
         elif (script := self._file(words[0].text)) is not None and self.depth < MAX_DEPTH:
             self._script(script, self._file_path(words[0].text), words[0].text, words[1:])
+            started = True
+        self.variables, self.env = outer
+        if started:
             return
         if len(self.commands) < _MAX_STEPS:
             words = [word._replace(text=open_references(word.text)) for word in words]
@@ -723,6 +728,11 @@ class _Fields:
     def finish(self) -> list[str]:
         self._close()
         return self.done
+
+
+def _known(variable: EnvVar) -> str:
+    """A variable's value, or an unknown part that shows its name."""
+    return unknown(f"${{{variable.name}}}") if variable.value is None else variable.value
 
 
 def _uses_parameters(script: str) -> bool:

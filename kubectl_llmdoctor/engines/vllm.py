@@ -185,6 +185,8 @@ class Dialect:
             self.low = max(index for index, sample in enumerate(samples) if sample <= key)
             self.high = min(index for index, sample in enumerate(samples) if sample >= key)
         self.known = self.low >= 0
+        # whether an option that no sample has can be called unknown: not where several minor releases were skipped
+        self.close = self.known and samples[self.high][0][1:2] <= (samples[self.low][0][1] + 1,)
         self.options: dict[str, _Option] = {}
         for flag in _table().values():
             if self.has(flag) is not False:
@@ -617,8 +619,7 @@ class Parser:
             return
         near = _nearest(key, self.dialect.options)
         detail = f"{named} has no option {key}" + (f"; the nearest is {near}" if near else "")
-        # nothing that any sample had is like it, so no release between two samples is likely to have had it
-        self.problem("unknown-flag", key, words, detail, True)
+        self.problem("unknown-flag", key, words, detail, self.dialect.close)
 
     # -- positional arguments
 

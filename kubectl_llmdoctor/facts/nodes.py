@@ -19,8 +19,8 @@ from kubectl_llmdoctor.facts.units import milli, units
 #: Amounts by resource name in the scheduler's units: thousandths for cpu, whole units for all else.
 Amounts = dict[str, int]
 
-#: Taints that say that the node itself is unfit, not that it is kept for somebody: set by the node lifecycle controller,
-#: cloud controllers, autoscalers and the agents of network and storage drivers.
+#: Taints that say that the node itself is unfit, not that it is kept for somebody: set by the node lifecycle
+#: controller, cloud controllers, autoscalers and the agents of network and storage drivers.
 _STATE_PREFIXES = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 _STATE_KEYS = frozenset(
     {
@@ -52,11 +52,6 @@ _ALWAYS_REPORTED = ("cpu", "memory", "pods", "ephemeral-storage")
 @lru_cache(maxsize=8192)
 def _thousandths(quantity: str | int | float) -> int:
     return milli(quantity) or 0
-
-
-def is_extended(resource: str) -> bool:
-    """Whether a resource is counted like a device: any with a domain outside kubernetes.io (helpers.go)."""
-    return "/" in resource and not resource.partition("/")[0].endswith("kubernetes.io") and not resource.startswith("requests.")
 
 
 def is_state_taint(taint: k8s.Taint) -> bool:
@@ -209,17 +204,18 @@ def _mismatch(requirement: k8s.Requirement, path: str, labels: Mapping[str, str]
 
 
 def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
-    """What the scheduler counts for a pod (`PodRequests`): containers and sidecars, or the largest init step, and overhead.
+    """What the scheduler counts for a pod (`PodRequests`): its containers, or its largest init step, and overhead.
 
-    For a pod that has a node the kubelet's view of a resize counts too (`determineEffectiveRequests`). A request that is
-    missing beside a limit is filled in from it, as the API server does.
+    For a pod that has a node the kubelet's view of a resize counts too (`determineEffectiveRequests`). A request that
+    is missing beside a limit is filled in from it, as the API server does.
     """
     statuses: dict[str, k8s.ContainerStatus] = {}
     infeasible = False
     if placed:
         statuses = {s.name: s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses)}
         infeasible = any(
-            c.type == "PodResizePending" and c.reason == "Infeasible" and c.status == "True" for c in pod.status.conditions
+            c.type == "PodResizePending" and c.reason == "Infeasible" and c.status == "True"
+            for c in pod.status.conditions
         )
     total: Amounts = {}
     for container in pod.spec.containers:

@@ -2,8 +2,8 @@
 
 Two sources that check each other. The message (`FitError.Error` in kube-scheduler's `framework/types.go`) counts
 reasons over all nodes, only the first failing plugin of each. The verdicts are this module's own evaluation of the
-scheduler's filters over the snapshot, all reasons of each node, in its order (`apis/config/v1/default_plugins.go`, 1.36).
-A further filter is one more function in `_FILTERS`; until then its plugin stands in `Pending.unjudged`.
+scheduler's filters over the snapshot, all reasons of each node, in its order (`apis/config/v1/default_plugins.go`,
+1.36). A further filter is one more function in `_FILTERS`; until then its plugin stands in `Pending.unjudged`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         else:
             namespace = "" if query.all_namespaces else cluster.namespace
             asked = _by_looks(pot, walk, namespace, query.selector)
-        events.keep(pot, walk.events, walk.pods)
+        pot.task("events", "", lambda: events.keep(pot, walk.events, walk.pods))
         workers.drain()
     except BaseException:
         cluster.client.close()
@@ -103,8 +103,7 @@ def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind,
     if not found:
         if failed:
             raise failed[min(failed)]
-        reasons = sorted(row.reason for row in pot.missing) or ["no reason is known"]
-        raise AccessError(f"cannot read what was asked for: {reasons[0]}")
+        raise AccessError(f"cannot read what was asked for: {_first_reason(pot)}")
     asked: list[TargetRef] = []
     for position, (kind, name) in enumerate(named):
         if position in failed:
@@ -130,11 +129,25 @@ def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind,
 def _by_looks(pot: Collector, walk: Walk, namespace: str, selector: str) -> list[TargetRef]:
     """Reads the pods of a selector, or those that serve models, and all around them."""
     pot.say("reading the pods" + ("" if namespace else " of all namespaces"))
-    pods = selection.by_selector(pot, namespace, selector) if selector else selection.of_models(pot, namespace)
-    broken = sum(1 for pod in pods if brokenness(pod)[0])
-    walk.explain(pods, namespace, log_pods=max(broken, LOG_PODS))
+    pods: list[Json] = []
+
+    def choose() -> None:
+        if selector:
+            pods.extend(selection.by_selector(pot, namespace, selector))
+        else:
+            pods.extend(selection.of_models(pot, namespace))
+        broken = sum(1 for pod in pods if brokenness(pod)[0])
+        walk.explain(pods, namespace, log_pods=max(broken, LOG_PODS))
+
+    pot.task("pods", namespace, choose)
     pot.workers.drain()
+    if not pods:
+        raise AccessError(f"cannot read the pods: {_first_reason(pot)}")
     return [_pod_ref(pod) for pod in pods]
+
+
+def _first_reason(pot: Collector) -> str:
+    return min((row.reason for row in pot.missing), default="no reason is known")
 
 
 def _pod_ref(pod: Json) -> TargetRef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import msgspec
@@ -23,6 +24,14 @@ _ALL = ",".join(
 _mapping = msgspec.json.Decoder(Json).decode
 
 
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, TypeError, KeyError):
+        raise RequestError(Why.BROKEN, "the list of kinds is not understood") from None
+
+
 def find_type(client: Client, api_version: str, kind: str) -> Kind | None:
     """The kind that an ownerReference names. Raises RequestError."""
     group, _, version = api_version.rpartition("/")
@@ -32,15 +41,17 @@ def find_type(client: Client, api_version: str, kind: str) -> Kind | None:
         if error.why in (Why.NOT_FOUND, Why.NO_SUCH_KIND):
             return None
         raise
-    return next((k for k in _resources(tree, group, version) if k.kind == kind), None)
+    with _understood():
+        return next((k for k in _resources(tree, group, version) if k.kind == kind), None)
 
 
 def find_name(client: Client, text: str) -> Kind | None:
     """The kind that is called `text`: kind, plural, singular or short name, maybe `.group`. Raises RequestError."""
     name, _, rest = text.lower().partition(".")
-    for kind in _every(client, rest):
-        if name in (kind.kind.lower(), kind.plural, *kind.short) and rest in ("", kind.group):
-            return kind
+    with _understood():
+        for kind in _every(client, rest):
+            if name in (kind.kind.lower(), kind.plural, *kind.short) and rest in ("", kind.group):
+                return kind
     return None
 
 

@@ -182,14 +182,15 @@ def _is_failing(row: Json) -> bool:
     return waiting not in ("", "ContainerCreating", "PodInitializing") or bool(ended.get("exitCode"))
 
 
+def urgency(pod: Json) -> tuple[int, int, str, str]:
+    """Sorts pods by what needs explaining most, then by name."""
+    state, restarts = brokenness(pod)
+    return -state, -restarts, namespace_of(pod), name_of(pod)
+
+
 def most_broken_first(pods: Iterable[Json]) -> list[Json]:
     """Sorted by what needs explaining most, then by name."""
-
-    def rank(pod: Json) -> tuple[int, int, str, str]:
-        state, restarts = brokenness(pod)
-        return -state, -restarts, namespace_of(pod), name_of(pod)
-
-    return sorted(pods, key=rank)
+    return sorted(pods, key=urgency)
 
 
 def asks_for_gpu(resources: Json | None) -> bool:

@@ -6,7 +6,7 @@ import msgspec
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import kinds, related, slim
-from kubectl_llmdoctor.gather.collector import Collector
+from kubectl_llmdoctor.gather.collector import Collector, typed
 from kubectl_llmdoctor.gather.transport import RequestError, unreachable
 from kubectl_llmdoctor.snapshot import Json
 
@@ -24,34 +24,46 @@ def by_selector(pot: Collector, namespace: str, selector: str) -> list[Json]:
         pot.miss("pods", namespace, f"only the first {len(found)} pods with {selector} were read")
     if not found:
         raise AccessError(f"no pod {_of(namespace)} has the labels {selector}")
-    return _bounded(pot, namespace, found)
+    ordered = related.most_broken_first(found)
+    if len(ordered) > MAX_PODS:
+        pot.miss("pods", namespace, f"only the {MAX_PODS} most broken of {len(ordered)} pods are explained")
+    return ordered[:MAX_PODS]
 
 
 def of_models(pot: Collector, namespace: str) -> list[Json]:
     """The pods that ask for a GPU or run an inference server, the most broken first. Raises AccessError when none do.
 
-    Of all other pods only what takes place on a node is kept, and only while it is needed.
+    Of all other pods only what takes place on a node is kept, and only where it is needed.
     """
-    found: list[Json] = []
-    others: list[Json] = []
+    urgent: list[tuple[tuple[int, int, str, str], bytes]] = []
+    count = 0
+    everything: list[Json] = []
     try:
         for page in pot.pages(kinds.POD, namespace, slim.decode_pod_page):
             for raw in page.items or ():
                 pod = slim.decode_pod(raw)
-                if _serves(pod):
-                    found.append({"apiVersion": "v1", "kind": "Pod", **msgspec.json.decode(raw)})
-                elif not namespace:
-                    others.append(slim.pod_tree(pod))
+                if pod is None:
+                    pot.miss("pods", namespace, "a pod was not understood")
+                    continue
+                serves = _serves(pod)
+                tree = slim.pod_tree(pod)
+                if not namespace:
+                    everything.append(tree)
+                if serves:
+                    count += 1
+                    urgent.append((related.urgency(tree), bytes(raw)))
+            # Whole pods are large, and there may be thousands.
+            urgent = sorted(urgent)[:MAX_PODS]
     except RequestError as error:
         raise unreachable(pot.client.endpoint, error, f"the pods {_of(namespace)}") from None
-    if not found:
+    if not count:
         raise AccessError(f"no pod {_of(namespace)} asks for a GPU or runs an inference server")
-    chosen = _bounded(pot, namespace, found)
+    if count > MAX_PODS:
+        pot.miss("pods", namespace, f"only the {MAX_PODS} most broken of {count} pods are explained")
+    chosen = [typed(msgspec.json.decode(raw), kinds.POD) for _, raw in urgent]
     if not namespace and any(map(related.is_unscheduled, chosen)):
-        for pod_tree in others:
-            pot.add(pod_tree, is_slim=True)
-        for pod_tree in found:
-            pot.add(slim.pod_tree(slim.decode_pod(msgspec.json.encode(pod_tree))), is_slim=True)
+        for tree in everything:
+            pot.add(tree, is_slim=True)
         pot.mark("Pod")
         pot.once("all pods")
     return chosen
@@ -64,13 +76,6 @@ def _serves(pod: slim.Pod) -> bool:
         if related.looks_like_server(container.image, *(container.command or ()), *(container.args or ())[:4]):
             return True
     return False
-
-
-def _bounded(pot: Collector, namespace: str, pods: list[Json]) -> list[Json]:
-    ordered = related.most_broken_first(pods)
-    if len(ordered) > MAX_PODS:
-        pot.miss("pods", namespace, f"only the {MAX_PODS} most broken of {len(ordered)} pods are explained")
-    return ordered[:MAX_PODS]
 
 
 def _of(namespace: str) -> str:

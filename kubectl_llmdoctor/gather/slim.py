@@ -111,11 +111,19 @@ class Waiting(_Base):
     reason: str | None = None
 
 
+class Terminated(_Base):
+    """How a container ended."""
+
+    exit_code: int = 0
+    reason: str | None = None
+
+
 class State(_Base):
-    """Only waiting has a reason that matters here."""
+    """One of three."""
 
     waiting: Waiting | None = None
     running: Json | None = None
+    terminated: Terminated | None = None
 
 
 class ContainerStatus(_Base):
@@ -134,6 +142,7 @@ class PodStatus(_Base):
     phase: str | None = None
     nominated_node_name: str | None = None
     conditions: list[Condition] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
     container_statuses: list[ContainerStatus] | None = None
 
 
@@ -200,10 +209,18 @@ class Page(msgspec.Struct):
     metadata: ListMeta = ListMeta()
 
 
-decode_pod = msgspec.json.Decoder(Pod).decode
+_decode_pod = msgspec.json.Decoder(Pod).decode
 decode_pod_page = msgspec.json.Decoder(PodPage).decode
 decode_node_page = msgspec.json.Decoder(NodePage).decode
 decode_page = msgspec.json.Decoder(Page).decode
+
+
+def decode_pod(raw: msgspec.Raw) -> Pod | None:
+    """One pod of a page; None when it has another shape than a pod."""
+    try:
+        return _decode_pod(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def pod_tree(pod: Pod) -> Json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -97,8 +98,8 @@ class Walk:
         for item in items:
             if len(items) <= _WHOLE_NEIGHBOURS:
                 self._pot.add(typed(msgspec.json.decode(item), kinds.POD))
-            else:
-                self._pot.add(slim.pod_tree(slim.decode_pod(item)), is_slim=True)
+            elif (decoded := slim.decode_pod(item)) is not None:
+                self._pot.add(slim.pod_tree(decoded), is_slim=True)
         if page.metadata.continue_:
             self._pot.miss("pods", namespace, f"only the first {len(items)} were read")
         else:
@@ -110,7 +111,8 @@ class Walk:
         """These pods are what the user asked about."""
         ordered = related.most_broken_first(pods)
         for position, pod in enumerate(ordered):
-            self.pod(pod, with_logs=position < log_pods)
+            one = f"{namespace_of(pod)}/{name_of(pod)}"
+            self._pot.task("pods", one, partial(self.pod, pod, with_logs=position < log_pods))
         if len(ordered) > log_pods:
             self._pot.miss("logs", ref, f"read of the {log_pods} most broken of {len(ordered)} pods only")
 
@@ -411,7 +413,11 @@ class Walk:
         plugins = []
         for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
             for item in page.items or ():
-                pod = slim.pod_tree(slim.decode_pod(item))
+                decoded = slim.decode_pod(item)
+                if decoded is None:
+                    self._pot.miss("pods", fields, "a pod was not understood")
+                    continue
+                pod = slim.pod_tree(decoded)
                 self._pot.add(pod, is_slim=True)
                 if related.is_device_plugin(pod) and (healthy_plugins or related.brokenness(pod)[0]):
                     plugins.append(pod)

@@ -42,6 +42,9 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
+    if not pod.failing:
+        for container in pod.containers:
+            yield from _risk(container)
     for ending in endings(pod):
         container = ending.container
         limit = container.limit("memory") or pod.memory_limit
@@ -83,6 +86,27 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
             fixes=tuple(_fixes(container, volumes)),
             pods=(pod.name,),
         )
+
+
+def _risk(container: Container) -> Iterator[Finding]:
+    """A volume that may grow to the whole limit: the kernel kills before the volume is full."""
+    limit = container.limit("memory")
+    for name, text, size in _memory_volumes(container):
+        if limit and size and size > limit:
+            pod = container.pod
+            yield Finding(
+                role="risk",
+                severity="warning",
+                confidence="certain",
+                summary=f"Volume {name} may grow to {say_bytes(size)}, but counts against the limit of {say_bytes(limit)} "
+                f"of container {container.name}: filling it gets the container killed.",
+                evidence=(
+                    pod_evidence(pod, f"volumes[{name}].emptyDir", text),
+                    pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
+                ),
+                fixes=(fixes.advice(f"Give {name} a sizeLimit well below the memory limit in {fixes.edited(pod)}, or raise that"),),
+                pods=(pod.name,) if pod.exists else (),
+            )
 
 
 def _memory_volumes(container: Container) -> Iterator[tuple[str, str, int | None]]:

@@ -65,7 +65,7 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,),
         )
-    elif shm.source == "default" and workers > 1 and container.gpus > 1 and not _brought(pod):
+    elif shm.source == "default" and workers > 1 and _several_gpus(container) and not _brought(pod):
         yield Finding(
             role="risk",
             severity="warning",
@@ -75,6 +75,11 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _several_gpus(container: Container) -> bool:
+    """Whether it has more than one GPU, or some through claims."""
+    return container.gpus > 1 or bool(container.spec.resources.claims or container.pod.spec.resource_claims)
 
 
 def _risk(engine: Engine, workers: int) -> str:

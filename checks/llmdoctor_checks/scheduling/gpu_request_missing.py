@@ -105,8 +105,10 @@ def _asks_for_nothing(container: Container) -> bool:
         return False
     if any(re.search(r"gpu|mig-|neuron|tpu|gaudi|npu|Ascend|mlu|dcu", name) for name in named if "/" in name):
         return False  # zero is written out, or a resource name of another vendor
-    if _OTHER_HARDWARE.search(container.spec.image) or container.spec.security_context.privileged:
+    if _OTHER_HARDWARE.search(container.spec.image):
         return False
+    if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
+        return False  # it may have been given devices in other ways
     return not any(
         v.host_path and v.host_path.path.startswith("/dev") and v.host_path.path != "/dev/shm" for v in pod.spec.volumes
     )

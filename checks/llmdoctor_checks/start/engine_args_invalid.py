@@ -49,7 +49,7 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if crashed and (not ended or ended[0].code in (1, 2)):
         quick = ended and ended[0].code == 2
-        sure = [p for p in fatal if p.certain]
+        sure = _sure(fatal)
         shown = sure or fatal
         yield Finding(
             role="cause",
@@ -63,15 +63,20 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=tuple(_fixes(engine, shown)),
             pods=(pod.name,),
         )
-    elif not pod.exists and (sure := [p for p in fatal if p.certain]):
+    elif not pod.exists and (sure := _sure(fatal)):
         yield Finding(
             role="risk",
             severity="warning",
             confidence="certain",
-            summary=f"{engine.label} will not accept its arguments: {_list(sure)}.",
+            summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
             evidence=tuple(_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
+
+
+def _sure(problems: list[Problem]) -> list[Problem]:
+    """Those that surely go wrong; a flag glued to its value is refused or swallowed, never obeyed."""
+    return [p for p in problems if p.certain or p.kind == "glued"]
 
 
 def _list(problems: list[Problem]) -> str:

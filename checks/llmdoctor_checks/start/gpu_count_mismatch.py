@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Logs,
     Pod,
     Subject,
     check,
@@ -32,7 +33,7 @@ _GROUPED_KINDS = frozenset(
 
 
 @check("gpu-count-mismatch", since="0.1")
-def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding | Abstain]:
+def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding | Abstain]:
     """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
 
     An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
@@ -59,17 +60,22 @@ def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject) -> Iterator[F
         return
     if _grouped(pod, engine, subject):
         return
-    gpus = container.gpus
-    visible = container.env.get("CUDA_VISIBLE_DEVICES")
-    if visible and visible.value and gpus:
-        gpus = min(gpus, len([d for d in visible.value.split(",") if d.strip()]))
-    if not gpus or gpus >= workers:
+    gpus, visible = container.gpus, container.env.get("CUDA_VISIBLE_DEVICES")
+    if visible and visible.value and visible.value.lower() != "all":
+        seen = len([d for d in visible.value.split(",") if d.strip()])
+        gpus = min(gpus, seen) if gpus else seen
+    if not gpus or gpus == workers:
+        return
+    if gpus > workers:
+        yield from _idle(engine, workers, gpus)
         return
     product = " x ".join(str(s.value) for s in explicit)
     failing = any(t.container is container for t in pod.troubles)
     if pod.exists and not failing:
         return
-    resource = next(iter(container.accelerators))
+    if failing and any("KV cache" in log.text for log in (logs.of(container.name) if logs else ())):
+        return  # all workers had started and loaded: whatever ended them came later
+    resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
         severity=None if failing else "warning",
@@ -80,6 +86,28 @@ def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject) -> Iterator[F
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
+    """GPUs that are asked for and not used: only where the engine's own arguments are all known and say so."""
+    container = engine.container
+    size = engine.explicit("tensor_parallel_size")
+    if size is None or not engine.found.argv_known or engine.pod.failing:
+        return
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} uses {count_of(workers, 'GPU')} of the {gpus} that container {container.name} takes; "
+        f"{gpus - workers} stay reserved and idle.",
+        evidence=tuple(_evidence(engine)),
+        fixes=(
+            fixes.advice(
+                f"Use them ({size.flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
+            ),
+        ),
+        pods=(engine.pod.name,) if engine.pod.exists else (),
     )
 
 
@@ -103,6 +131,9 @@ def _evidence(engine: Engine) -> Iterator[Evidence]:
         setting = engine.explicit(name)
         if setting:
             yield setting_evidence(container, setting)
+    visible = container.env.get("CUDA_VISIBLE_DEVICES")
+    if visible and visible.value:
+        yield pod_evidence(container, "env[CUDA_VISIBLE_DEVICES]", visible.value)
     for resource, count in container.accelerators.items():
         yield pod_evidence(container, f"resources.limits[{resource}]", str(count))
 
