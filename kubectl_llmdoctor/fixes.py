@@ -129,6 +129,14 @@ def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
     return patch(container.pod, summary, [_append(f"{at}/env", entry, exists=bool(container.spec.env))])
 
 
+def remove_env(container: Container, name: str, summary: str) -> Fix:
+    """Remove an environment variable of the container's own `env` list."""
+    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
+    if index is None:
+        return advice(f"{summary} (it comes from a ConfigMap or Secret of {edited(container.pod)})")
+    return patch(container.pod, summary, [{"op": "remove", "path": f"{_at(container)}/env/{index}"}])
+
+
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
     """Set a request or limit (`kind` is `requests` or `limits`)."""
     at, key = _at(container), resource.replace("~", "~0").replace("/", "~1")

@@ -24,7 +24,7 @@ _ANCHORS = (
     # HF_TOKEN=…  --hf-token …  - name: HF_TOKEN  next token: 264 ' a'; not time_per_token="13ms"  token usage: 0.3
     # --api-key …  'api_key': [  -----BEGIN PRIVATE KEY-----  sk-…  AKIA…  Cookie:
     rf"""k(?:en(?<!per_token){_NUMBERED}(?:
-            {_CLOSE}[:=]>?[ \t]{{0,16}}+(?!(?:\d+(?:\.\d+)?|none|true|false|null)(?:[\s,;)}}\]%]|$))
+            {_CLOSE}[:=]>?[ \t]{{0,16}}+(?!(?:\d+(?:\.\d+)?|none|true|false|null)(?:[,;)}}\]]?(?:\s|$)))
             |(?<=[-_]token)[\\"'`]{{0,4}}[, \t]|["']?,?(?:[\r\n]|$)|(?:[ \t]+\d+)?:[ \t]+\d+[ ]')
         |ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
         |ey(?<=[a-z_-]key)s?{_NUMBERED}{_CLOSE}[:=]|-[a-z0-9_-]{{16}}|ia[a-z0-9]{{16}}|ie{_NUMBERED}{_CLOSE}[:=])""",
@@ -47,13 +47,19 @@ _ANCHORS = (
     r"j(?<=eyj)[a-z0-9_-]{8}",
     r"za(?<=aiza)[a-z0-9_-]{30}",
     r"ya29\.",
-    r"""://[^\s/:@"'<>]{0,200}:[^\s/"'<>]{1,300}@""",
+    r"""://[^\s/:@"'<>]{0,200}:(?!\d{1,5}/)[^\s"'<>]{1,300}@""",
 )
 
 # What a secret is by its own form; `sk-` is everybody's, so there the name decides.
 _FORMS = (
     *(("hf_", "hf-token"), ("api_org_", "hf-token"), ("AKIA", "aws-key-id"), ("ASIA", "aws-key-id")),
-    *(("gh", "github-token"), ("glpat-", "gitlab-token"), ("xox", "slack-token"), ("sk-ant-", "anthropic-key")),
+    *(
+        ("gh", "github-token"),
+        ("github_", "github-token"),
+        ("glpat-", "gitlab-token"),
+        ("xox", "slack-token"),
+        ("sk-ant-", "anthropic-key"),
+    ),
     *(("sk-", "api-key"), ("nvapi-", "ngc-key"), ("AIza", "google-key"), ("ya29.", "google-token"), ("eyJ", "jwt")),
 )
 
@@ -88,7 +94,7 @@ _PATTERNS = {
     # secret: hf-secret  checksum/secret: 9f86d081…  "secret": "not found in namespace serving"
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
         |[A-Za-z]{1,12}|.*\s.*""",
-    "number": r"[-+]?\d{1,20}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?%?",
+    "number": r"-?\d{1,10}(?:\.\d{1,10})?%?",
     "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var
         |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
     # <YOUR_TOKEN>  ${HF_TOKEN}  $(cat /run/secrets/hf)  {{ .Values.token }}  hf_xxxxxxxx  your-token-here  REPLACE_ME
@@ -127,7 +133,7 @@ _PATTERNS = {
         (?P<text>{_STRING}|[^\s"',].*?)(?P<tail>,?[ \t]*\\?)$""",
     # Illegal header value b'Bearer hf_…\n'
     "bearer": r"(?P<scheme>[Bb](?<![\w-].)(?:earer|EARER|asic|ASIC)[ \t]+)(?P<value>[\w.~+/=-]{6,}+)",
-    "url": r"""(://[^\s/:@"'<>]{0,200}:)([^\s/"'<>]{1,300})(?=@)""",
+    "url": r"""(://[^\s/:@"'<>]{0,200}:)(?!\d{1,5}/)([^\s"'<>]{1,300})(?=@)""",
     "pem": r"-----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----",
     "pem_line": rf"""(?P<head>{_STAMP}[ \t>|"'+]*)
         (?P<text>[A-Za-z0-9+/=]+|(?:Proc-Type|DEK-Info):.*|<masked:private-key>|)(?P<tail>(?:\\n)?["',]*\s*)""",
@@ -289,7 +295,6 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
             (flag and text.lstrip("\"'").startswith("-"))
             or (not flag and not opened and _is_code(name, text))
             or (prose and kind not in ("password", "cookie") and not _plausible(text))
-            or (name == "token" and text.isalpha() and len(text) <= 12)
         )
         out.append(text if doubtful else _mask_literal(name, kind, text))
         at = value.end()
@@ -312,14 +317,13 @@ def _mask_settings(line: str) -> str:
         out: list[str] = []
         done = at = 0
         while found := _re(rule).search(line, at):
-            name, sign, at = found["name"], found["sign"], found.start()
-            bare = ":" not in sign and "=" not in sign
-            if bare and name[0] != "-":
-                at = found.end()
-                continue
-            if name.lower() in ("sig", "signature") and line[max(0, at - 1) : at] in ("?", "&"):
-                name = "x-amz-signature"
+            name, before = found["name"], line[max(0, found.start() - 1) : found.start()]
             at = found.end()
+            bare = ":" not in found["sign"] and "=" not in found["sign"]
+            if bare and name[0] != "-":
+                continue
+            if before in ("?", "&") and name.lower() in ("sig", "signature"):
+                name = "x-amz-signature"
             kind = _kind(name[-128:])
             if kind and not (bare and kind in ("authorization", "cookie", "credentials", "registry-auth")):
                 masked, end = _mask_values(line, found, name, kind)

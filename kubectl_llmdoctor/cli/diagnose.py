@@ -27,8 +27,13 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
 @click.option("--from", "source", metavar="PATH", help=_OFFLINE)
 @click.option("--logs", "log", metavar="FILE", help="Read this log alone, without its pod; - is standard input.")
 @click.option("--save", metavar="FILE", help="Save what was read as a snapshot, too.")
-@click.option("--prometheus", default="auto", metavar="auto|off|URL", help="Where to read metrics.")
-@click.option("--agent", type=click.Choice(["auto", "off"]), default="auto", help="Whether to ask the node agent.")
+@click.option("--prometheus", default="auto", metavar="auto|off", help="Metrics; this version does not read them yet.")
+@click.option(
+    "--agent",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    help="The node agent; this version does not ask it yet.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(output.FAIL_ON),
@@ -72,14 +77,16 @@ def command(
     kubectl logs llama-0 -p | kubectl llmdoctor diagnose --logs -
     """
     chosen = output.parse_outputs(outputs)
-    if prometheus not in ("auto", "off") and "://" not in prometheus:
-        raise UsageError(f"--prometheus {prometheus}: give auto, off, or an address such as http://prometheus:9090")
+    if prometheus not in ("auto", "off"):
+        raise UsageError(f"--prometheus {prometheus}: this version reads no metrics; give auto or off")
     if source is not None or log is not None:
         if selector or all_namespaces:
             raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
         snapshot = _offline(source, log, names, namespace)
     else:
         snapshot = _live(connection(), names, selector, all_namespaces, verbosity)
+        unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
+        snapshot = _not_yet(snapshot, unread)
     if save:
         from kubectl_llmdoctor.gather.files import save as save_snapshot
 
@@ -106,6 +113,16 @@ def _nothing(snapshot: Snapshot) -> None:
         else ""
     )
     raise UsageError(f"the input holds no pod, no workload with a pod template and no log{why}")
+
+
+def _not_yet(snapshot: Snapshot, sources: list[str]) -> Snapshot:
+    """The snapshot, saying that these sources are not read by this version."""
+    import msgspec
+
+    from kubectl_llmdoctor.snapshot import Missing
+
+    unread = tuple(Missing(source=source, reason="not read by this version") for source in sources)
+    return msgspec.structs.replace(snapshot, missing=snapshot.missing + unread)
 
 
 def _offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:

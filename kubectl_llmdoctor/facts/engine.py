@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -70,15 +71,22 @@ class Engine:
     @cached_property
     def workers(self) -> int | None:
         """Worker processes that one instance starts in this container (tensor × pipeline × data); None when unknown."""
-        sizes = [self.get(n) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
         product = 1
-        for size in sizes:
-            if size is None:
-                continue
-            if not isinstance(size.value, int):
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+            size = self.get(name)
+            if size is None and (name in self.found.unresolved or not self.found.argv_known):
                 return None
-            product *= size.value
+            if size is not None:
+                if not isinstance(size.value, int):
+                    return None
+                product *= size.value
         return product
+
+    @property
+    def workers_at_least(self) -> int:
+        """The workers that are known of: what is unknown counts as one."""
+        sizes = [self.value(n, 1) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
+        return math.prod(size for size in sizes if isinstance(size, int))
 
 
 def engines_of(pod: Pod, logs: Logs) -> list[Engine]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_llmdoctor.gather.transport import RequestError
+from kubectl_llmdoctor.gather.failure import RequestError
 from kubectl_llmdoctor.snapshot import Cut
 
 #: Text is masked in blocks of about this many characters.

@@ -7,7 +7,7 @@ import msgspec
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import kinds, related, slim
 from kubectl_llmdoctor.gather.collector import Collector, typed
-from kubectl_llmdoctor.gather.transport import RequestError, unreachable
+from kubectl_llmdoctor.gather.failure import RequestError, unreachable
 from kubectl_llmdoctor.snapshot import Json
 
 #: Pods that are explained at once, the most broken first.

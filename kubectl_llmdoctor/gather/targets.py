@@ -10,7 +10,8 @@ from kubectl_llmdoctor.gather import discovery, kinds
 from kubectl_llmdoctor.gather.collector import METADATA, Collector
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
-from kubectl_llmdoctor.gather.transport import Client, RequestError, Why, unreachable
+from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
+from kubectl_llmdoctor.gather.transport import Client
 from kubectl_llmdoctor.snapshot import Json
 
 #: What a name without a type may have meant instead of a pod.

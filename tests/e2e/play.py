@@ -196,7 +196,9 @@ class Player:
             self._cluster.wait_until_served(path)
 
     def _play_logs(self, logs: list[Object], pods: list[Object]) -> None:
-        recorded = {Instance(log["namespace"], log["pod"], log["container"], log.get("previous", False)): log for log in logs}
+        recorded = {
+            Instance(log["namespace"], log["pod"], log["container"], log.get("previous", False)): log for log in logs
+        }
         for pod in pods:
             namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
             for status in _container_statuses(pod):

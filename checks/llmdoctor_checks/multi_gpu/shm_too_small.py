@@ -50,7 +50,7 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
-    container, workers = engine.container, engine.workers or 1
+    container, workers = engine.container, engine.workers_at_least
     shm = container.shm
     killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS"]
     small = shm.source == "default" or (shm.source == "memory-volume" and (shm.size_bytes or 2**60) < 512 * MIB)

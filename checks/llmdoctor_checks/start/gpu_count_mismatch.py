@@ -140,6 +140,10 @@ def _evidence(engine: Engine) -> Iterator[Evidence]:
 
 def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -> Iterator[Fix]:
     container = engine.container
+    if container.gpus >= workers:
+        name = "CUDA_VISIBLE_DEVICES"
+        yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
+        return
     summary = f"Request {count_of(workers, 'GPU')} for {container.name}"
     yield fixes.set_resource(container, "limits", resource, str(workers), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):

@@ -1,0 +1,170 @@
+"""The frame around the findings: impact, the timeline of changes, what to look at next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.report.document import Target
+from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
+from kubectl_llmdoctor.story import difference
+
+NOW = "2026-11-20T10:00:00Z"
+
+
+def _template(*args: str, image: str = "vllm/vllm-openai:v0.10.2", **more: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "vllm", "image": image, "args": list(args), **more}]}}
+
+
+def _owner(kind: str, name: str, uid: str) -> list[dict[str, Any]]:
+    return [{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
+def _cluster() -> list[dict[str, Any]]:
+    before, after = (
+        _template("--max-model-len", "8192"),
+        _template("--max-model-len", "131072", image="vllm/vllm-openai:v0.11.0"),
+    )
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llama", "namespace": "serving", "uid": "d"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "llama"}}, "template": after},
+        "status": {"replicas": 3, "readyReplicas": 1},
+    }
+    sets = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {
+                "name": f"llama-{revision}",
+                "namespace": "serving",
+                "uid": f"rs{revision}",
+                "creationTimestamp": created,
+                "annotations": {"deployment.kubernetes.io/revision": str(revision)},
+                "ownerReferences": _owner("Deployment", "llama", "d"),
+            },
+            "spec": {"replicas": 1, "template": template},
+        }
+        for revision, created, template in ((9, "2026-11-18T09:00:00Z", before), (10, "2026-11-20T09:30:00Z", after))
+    ]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "llama-10-x",
+            "namespace": "serving",
+            "labels": {"app": "llama"},
+            "creationTimestamp": "2026-11-20T09:30:05Z",
+            "ownerReferences": _owner("ReplicaSet", "llama-10", "rs10"),
+        },
+        "spec": {"nodeName": "gpu-1", **after["spec"]},
+        "status": {
+            "phase": "Running",
+            "startTime": "2026-11-20T09:30:05Z",
+            "containerStatuses": [
+                {
+                    "name": "vllm",
+                    "ready": False,
+                    "restartCount": 4,
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {
+                        "terminated": {
+                            "exitCode": 1,
+                            "reason": "Error",
+                            "startedAt": "2026-11-20T09:57:00Z",
+                            "finishedAt": "2026-11-20T09:58:00Z",
+                        }
+                    },
+                }
+            ],
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "llama", "namespace": "serving"},
+        "spec": {"selector": {"app": "llama"}, "ports": [{"port": 80}]},
+    }
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "llama-1", "namespace": "serving", "labels": {"kubernetes.io/service-name": "llama"}},
+        "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": False}}],
+    }
+    rebooted = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "gpu-1.1", "namespace": "default"},
+        "involvedObject": {"kind": "Node", "name": "gpu-1"},
+        "reason": "Rebooted",
+        "message": "Node gpu-1 has been rebooted, boot id: 5",
+        "type": "Warning",
+        "lastTimestamp": "2026-11-20T09:20:00Z",
+    }
+    return [deployment, *sets, pod, service, endpoints, rebooted]
+
+
+def _diagnosed(log: str = "") -> Target:
+    logs = (LogText(text=log, namespace="serving", pod="llama-10-x", container="vllm", previous=True),) if log else ()
+    target = TargetRef(kind="Pod", namespace="serving", name="llama-10-x")
+    return diagnose(Snapshot(objects=tuple(_cluster()), taken_at=NOW, target=target, logs=logs), []).targets[0]
+
+
+def test_the_impact_names_replicas_and_endpoints() -> None:
+    assert _diagnosed().impact == "1 of 3 replicas ready; Service llama has no ready endpoint"
+
+
+def test_the_status_is_kubectls() -> None:
+    assert _diagnosed().status == "CrashLoopBackOff, 4 restarts in 29 min"
+
+
+def _with_symptom(log: str = "") -> Target:
+    from kubectl_llmdoctor.packs import installed
+
+    logs = (LogText(text=log, namespace="serving", pod="llama-10-x", container="vllm", previous=True),) if log else ()
+    target = TargetRef(kind="Pod", namespace="serving", name="llama-10-x")
+    snapshot = Snapshot(objects=tuple(_cluster()), taken_at=NOW, target=target, logs=logs)
+    return diagnose(snapshot, [c for c in installed() if c.id == "crash-loop"]).targets[0]
+
+
+def test_the_timeline_has_the_rollout_with_its_differences_the_node_and_the_failure() -> None:
+    changes = [(c.at, c.what) for c in _with_symptom().changes]
+    rollout = next(c for c in _with_symptom().changes if c.what == "rollout")
+
+    assert changes == [
+        ("2026-11-20T09:20:00Z", "node"),
+        ("2026-11-20T09:30:00Z", "rollout"),
+        ("2026-11-20T09:30:05Z", "pod"),
+        ("2026-11-20T09:58:00Z", "failure"),
+    ]
+    assert rollout.text == (
+        "Deployment/llama revision 10: image vllm/vllm-openai:v0.10.2 -> vllm/vllm-openai:v0.11.0; args: 8192 -> 131072"
+    )
+
+
+def test_without_a_cause_the_most_telling_lines_and_the_command_are_shown() -> None:
+    log = "INFO starting\nValueError: first trouble\nINFO more\nRuntimeError: last trouble\nbye\n"
+    target = _with_symptom(log)
+
+    assert target.verdict == "undetermined"
+    assert target.next_steps == (
+        "vllm (previous), line 2: ValueError: first trouble",
+        "vllm (previous), line 4: RuntimeError: last trouble",
+        "vllm (previous), line 5: bye",
+        "kubectl -n serving logs llama-10-x -c vllm --previous",
+    )
+
+
+def test_a_difference_names_variables_but_not_their_values() -> None:
+    before = _template(
+        env=[{"name": "A", "value": "1"}, {"name": "B", "value": "secret"}], resources={"limits": {"cpu": "1"}}
+    )
+    after = _template(env=[{"name": "A", "value": "2"}, {"name": "C", "value": "x"}])
+
+    assert list(difference(before, after)) == ["env A changed", "env B removed", "env C added", "resources changed"]
+
+
+def test_a_difference_survives_rubbish() -> None:
+    for rubbish in (None, 7, [], {"spec": {"containers": [3, None, {"name": 1, "env": 5}]}}):
+        assert isinstance(list(difference(rubbish, _template("x"))), list)
