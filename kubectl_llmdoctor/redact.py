@@ -29,7 +29,7 @@ _ANCHORS = (
         |ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
         |ey(?<=[a-z_-]key)s?{_NUMBERED}{_CLOSE}[:=]|-[a-z0-9_-]{{16}}|ia[a-z0-9]{{16}}|ie{_NUMBERED}{_CLOSE}[:=])""",
     # prompt: '…'  prompt_token_ids: [  Input: …  Parsing input with format …  nvapi-…  glpat-…  --password …  DB_PWD=
-    rf"""p(?:rompts?(?:_token_ids)?[\\"']{{0,3}}[ \t]?(?:=[^\d\s]|:[ \t]?[\\"'\[])
+    rf"""p(?:rompts?(?:_token_ids)?[\\"']{{0,3}}[ \t]?(?:=(?!\d*(?:\s|$))|:[ \t]?[\\"'\[])
         |ut(?:s|_ids|_token_ids)?(?:[\\"']{{0,3}}[ \t]?[:=][ \t]?[\\"'\[]|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]
             |[ ]with[ ]format)
         |i-[a-z0-9_-]{{16}}|at[_-][a-z0-9_-]{{12}}|wd{_NUMBERED}{_CLOSE}[:=]
@@ -351,7 +351,8 @@ def _mask_prompts(line: str) -> str:
         inner = quoted["inner"] if quoted else text
         if not inner or text == "[]" or _re("mask").match(inner):
             continue
-        if not quoted and text[0] not in "[({" and (text.isdigit() or not slog):
+        word = not quoted and text[0] not in "[({"  # slog quotes only what has a space; a bare number is a length
+        if word and not (slog and name in ("prompt", "string") and "=" in found[0] and not text.isdigit()):
             continue
         mask = f"<masked:prompt+{text.count(',') + 1}-tokens>" if _re("ids").fullmatch(text) else "<masked:prompt>"
         close = found["close"]  # a list becomes a string, so that JSON stays JSON
@@ -535,15 +536,17 @@ def _walk_list(node: list[Any] | tuple[Any, ...], name: str, depth: int) -> list
     out: list[Any] = []
     flag, first = "", False
     for item in node:
-        masked = _walk(item, name, depth + 1)
-        if not isinstance(item, str) or item.startswith("-"):
-            flag = item if isinstance(item, str) and _kind(item[-128:]) else ""
-            first = True
-        elif flag and (first or (_kind(flag[-128:]) == "api-key" and _more(flag, item))):
-            masked, first = masked if masked != item else _mask_literal(flag, _kind(flag[-128:]), item), False
+        kind = _kind(flag[-128:]) if flag else ""
+        if (
+            isinstance(item, str)
+            and kind
+            and not item.startswith("-")
+            and (first or (kind == "api-key" and _more(flag, item)))
+        ):
+            masked, first = _mask_literal(flag, kind, item), False
         else:
-            flag = ""
-        out.append(masked)
+            masked, flag, first = item, item if isinstance(item, str) and item.startswith("-") else "", True
+        out.append(_walk(item, name, depth + 1) if masked is item else masked)
     return out
 
 

@@ -210,9 +210,9 @@ def _finding(
     values = {
         "pod": pod.name,
         "namespace": pod.namespace,
-        "container": container.name if container else "",
+        "container": container.name if container and container.name else "the server",
         "image": container.spec.image if container else "",
-        "workload": workload.ref if workload else f"Pod/{pod.name}",
+        "workload": "its workload" if pod.log_only else workload.ref if workload else f"Pod/{pod.name}",
         "node": pod.spec.node_name,
         **captured,
     }
@@ -226,7 +226,7 @@ def _finding(
             Fix(
                 summary=fill(fix.summary, values),
                 owner=fix.owner,
-                commands=tuple(fill(c, values) for c in fix.commands),
+                commands=() if pod.log_only else tuple(fill(c, values) for c in fix.commands),
             )
             for fix in (pattern.fixes or signature.fixes)
         ),

@@ -79,7 +79,8 @@ def placement(subject: Subject) -> tuple[doc.Placement, ...]:
 def changes(subject: Subject) -> tuple[doc.Change, ...]:
     """What changed before it broke, oldest first: rollouts with their differences, the node, the first failure."""
     found = [*_rollouts(subject), *_node_changes(subject), *_failures(subject)]
-    known = sorted((c for c in found if c.at), key=lambda c: (c.at or "", c.what))
+    order = ("node", "rollout", "pod", "failure")
+    known = sorted((c for c in found if c.at), key=lambda c: (c.at or "", order.index(c.what), c.text))
     failure = next((parse_time(c.at) for c in known if c.what == "failure"), None)
     if failure:
         known = [c for c in known if (moment := parse_time(c.at)) and moment >= failure - _RELEVANT]

@@ -135,14 +135,15 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["diagnose"], 2, "name a pod"),
+        (["diagnose"], 3, ""),
         (["diagnose", "--from", "/no/such/file"], 2, "no such file"),
         (["diagnose", "--from", str(CRASHED), "-o", "pdf"], 2, "unknown format"),
         (["diagnose", "--from", str(CRASHED), "-o", "json", "-o", "text"], 2, "only one format"),
         (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l and -A"),
-        (["diagnose", "--from", "-", "--logs", "-"], 2, "only once"),
+        (["diagnose", "--from", "-", "--logs", "-"], 2, "a log alone"),
         (["diagnose", "--from", str(CRASHED), "nobody"], 3, "no such object"),
         (["diagnose", "--prometheus", "maybe", "x"], 2, "--prometheus maybe"),
+        (["diagnose", "--from", str(CRASHED), "-n", "elsewhere"], 3, "namespace elsewhere"),
         (["diagnose", "--request-timeout", "soon", "x"], 2, "not a duration"),
         (["diagnose", "--wrong"], 2, "No such option"),
         (["explain", "shm-to-small"], 2, "did you mean shm-too-small"),

@@ -67,7 +67,7 @@ def command(
     outputs: tuple[str, ...],
     verbosity: int,
 ) -> int:
-    """Explain why the named pods fail: the cause, its evidence, the fix.
+    """Explain why pods fail: the cause, its evidence, the fix. Without a name, all model servers of the namespace.
 
     \b
     kubectl llmdoctor diagnose llama-0
@@ -82,6 +82,8 @@ def command(
     if source is not None or log is not None:
         if selector or all_namespaces:
             raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
+        if source is not None and log is not None:
+            raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
         snapshot = _offline(source, log, names, namespace)
     else:
         snapshot = _live(connection(), names, selector, all_namespaces, verbosity)
@@ -126,30 +128,34 @@ def _not_yet(snapshot: Snapshot, sources: list[str]) -> Snapshot:
 
 
 def _offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:
-    """What the files say; `--logs` beside `--from` adds a log to what was read."""
+    """What the files say."""
     from kubectl_llmdoctor.gather import files
-    from kubectl_llmdoctor.snapshot import Snapshot, merge
+    from kubectl_llmdoctor.snapshot import Snapshot
 
-    if source == "-" and log == "-":
-        raise UsageError("--from - and --logs -: standard input can be read only once")
-    parts = []
-    if source is not None:
-        parts.append(files.load(source))
     if log is not None:
-        parts.append(Snapshot(logs=(files.load_log(log),)))
-    snapshot = merge(parts)
-    return _choose(snapshot, names, namespace) if names else snapshot
+        return Snapshot(logs=(files.load_log(log),))
+    snapshot = files.load(source or "")
+    return _choose(snapshot, names, namespace) if names or namespace else snapshot
 
 
 def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -> Snapshot:
-    """Only what was named on the command line."""
+    """Only what was named on the command line, or all pods and workloads of the namespace."""
     import msgspec
 
     from kubectl_llmdoctor.facts.cluster import Cluster
     from kubectl_llmdoctor.gather.kinds import kind_named
     from kubectl_llmdoctor.snapshot import TargetRef
+    from kubectl_llmdoctor.target import subjects
 
     cluster, refs = Cluster(snapshot), list[TargetRef]()
+    if not names:
+        refs = [
+            TargetRef(kind=s.item.kind, name=s.item.name, namespace=s.item.namespace, api_version=s.item.api_version)
+            for s in subjects(Cluster(msgspec.structs.replace(snapshot, target=None, targets=())))
+            if s.item and s.item.namespace == namespace
+        ]
+        if not refs:
+            raise AccessError(f"the input holds no pod and no workload in the namespace {namespace}")
     for text in names:
         kind_text, slash, name = text.rpartition("/")
         kind = kind_named(kind_text) if slash else "Pod"
@@ -167,8 +173,6 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
 def _live(
     connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
 ) -> Snapshot:
-    if not names and not selector and not all_namespaces:
-        raise UsageError("name a pod or TYPE/NAME, or use -l, -A, --from or --logs")
     if names and (selector or all_namespaces):
         raise UsageError("names cannot be used together with -l or -A")
     from kubectl_llmdoctor.gather.cluster import Query, connect, gather

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli.options import connection_options, progress
-from kubectl_llmdoctor.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.gather.cluster import Connection
@@ -39,8 +38,6 @@ def command(
 
     The file is the attachment of a ticket: diagnose --from FILE gives the same report anywhere.
     """
-    if not names and not selector and not all_namespaces:
-        raise UsageError("name a pod or TYPE/NAME, or use -l or -A")
     from kubectl_llmdoctor.gather.cluster import Query, connect, gather
     from kubectl_llmdoctor.gather.files import save
     from kubectl_llmdoctor.snapshot import to_json

@@ -148,6 +148,8 @@ def parse(text: str) -> Said:
     if head:
         total = int(head.group(2))
         body = body[head.end() :]
+    elif body.startswith("all nodes are unavailable:"):  # Volcano
+        body = body.partition(":")[2].lstrip()
     elif _KAI in body:
         body = body.partition(_KAI)[2].lstrip(": ")
     tail = _regex(_TAIL).search(body)
@@ -182,7 +184,7 @@ def _number(pattern: str, text: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-#: Reason texts by what they contain, the first that fits; all vintages since 1.16 and the KAI scheduler's.
+#: Reason texts by what they contain, the first that fits; all vintages since 1.16.
 _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("node(s) were unschedulable", "unschedulable"),
     ("unknown conditions", "unschedulable"),
@@ -244,6 +246,12 @@ def _count(number: int, text: str) -> Iterator[Count]:
         names = {"CPU cores": "cpu", "GPUs": "nvidia.com/gpu", "GPU memory": "nvidia.com/gpu"}
         for name in kai.group(1).split(", "):
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
+        return
+    if _regex(r"Card\w*Insufficient\w*|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict").search(text):  # HAMi
+        yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
+        return
+    if "resource fit failed" in text:  # Volcano, which does not say which resource
+        yield Count(number=number, text=text, kind="resource")
         return
     kind: Kind = next((kind for piece, kind in _TEXTS if piece in text), "other")
     resource = "pods" if text == "Too many pods" else ""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
+from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json

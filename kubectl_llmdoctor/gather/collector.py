@@ -10,9 +10,9 @@ import msgspec
 
 from kubectl_llmdoctor.errors import LlmdoctorError
 from kubectl_llmdoctor.gather import slim
+from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
-from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.transport import JSON, Client, query
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json, LogText, Missing, ReadList

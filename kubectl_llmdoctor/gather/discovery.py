@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.failure import RequestError, Why
+from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.transport import Client
 from kubectl_llmdoctor.snapshot import Json
 

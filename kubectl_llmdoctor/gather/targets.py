@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather import discovery, kinds
 from kubectl_llmdoctor.gather.collector import METADATA, Collector
+from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
-from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.transport import Client
 from kubectl_llmdoctor.snapshot import Json
 

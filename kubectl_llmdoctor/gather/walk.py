@@ -13,9 +13,9 @@ import msgspec
 
 from kubectl_llmdoctor.gather import discovery, kinds, logs, related, slim
 from kubectl_llmdoctor.gather.collector import PAGE, Collector, typed
+from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.related import LogRequest, labels_of, meta, name_of, namespace_of
-from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.snapshot import Json, LogText
 

@@ -232,6 +232,10 @@ def _prepared(item: Object, shift: datetime.timedelta) -> Object:
         metadata.pop(field, None)  # the store has its own versions, and nobody owns fields here
     if moved["kind"] == "Node":
         _reachable(moved)
+    if moved["kind"] in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"):
+        # Required and so never null in a cluster, but a skeleton may lack it; the template's labels are what it selects.
+        labels = moved["spec"].get("template", {}).get("metadata", {}).get("labels") or {"stand-in": metadata["name"]}
+        moved["spec"].setdefault("selector", {"matchLabels": labels})
     if moved["kind"] == "Service" and moved["spec"].get("clusterIP") != "None":
         # The API server repairs every address that it has not given out itself, and says so in an event.
         for field in ("clusterIP", "clusterIPs"):

@@ -67,6 +67,8 @@ def _busy(engine: Engine) -> tuple[int | None, str]:
     workers = engine.workers
     if workers is None:
         return None, ""
+    if engine.name == "vllm" and engine.at_least("0.5.5") is False:
+        return workers, "one process per GPU"  # the API server of its own process came with 0.5.5
     if engine.name in ("vllm", "sglang", "tgi", "lmdeploy"):
         servers = engine.value("api_server_count", 1)
         servers = servers if isinstance(servers, int) else 1

@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Finding,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    phase_of,
+    pod_evidence,
+    setting_evidence,
+)
 from kubectl_llmdoctor.catalog.models import gated
 
 _TOKENS = (
@@ -16,7 +27,7 @@ _TOKENS = (
 
 
 @check("hf-unauthorized", since="0.1")
-def hf_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The Hugging Face Hub refuses the model: no token, a wrong one, or a licence not accepted.
 
     A gated or private repository answers 401 without a valid token, and 403 with a token whose account has not
@@ -44,8 +55,8 @@ def hf_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     if container.spec.env_from or container.env.get("HF_HUB_OFFLINE") or engine.explicit("download_dir"):
         return  # a token may come from there, or none is needed
-    if _cached(container):
-        return
+    if _cached(container) or any(phase_of(log) for log in (logs.of(container.name) if logs else ())):
+        return  # it is there already, or the log shows that it was read
     yield Finding(
         role="risk",
         severity="warning",

@@ -37,6 +37,8 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         return
     for text in _SECONDARY:
         for line in logs.find(text):
+            if line.text.lstrip().startswith(("raise ", '"', 'f"')):
+                continue  # the source line of a traceback
             yield Finding(
                 role="symptom",
                 severity="warning",

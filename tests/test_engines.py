@@ -1,0 +1,272 @@
+"""Which engine a container runs and how it is configured: a table of command lines, and the details of a reading."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, Problem, read
+from kubectl_llmdoctor.engines.version import at_least, of_tag, parse, split_image
+
+TABLE: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "engines" / "commands.yaml").read_text())
+
+
+def launch(case: dict[str, Any]) -> Launch:
+    env = {}
+    for name, value in (case.get("env") or {}).items():
+        origin = "value"
+        if value is None:
+            origin = "Secret s/key"
+        elif isinstance(value, dict):
+            origin, value = f"field {value['field']}", None
+        env[name] = EnvVar(name=name, value=value, origin=origin, path=f"spec.containers[c].env[{name}]")
+    return Launch(
+        image=case.get("image", ""),
+        command=tuple(case.get("command") or ()),
+        args=tuple(case.get("args") or ()),
+        env=env,
+        files=case.get("files") or {},
+        ports=tuple(case.get("ports") or ()),
+        labels=case.get("labels") or {},
+        path="spec.containers[c]",
+        name="c",
+    )
+
+
+def engine(**case: Any) -> Engine:
+    found = read(launch(case))
+    assert found is not None
+    return found
+
+
+def problem(found: Engine, kind: str) -> Problem:
+    return next(item for item in found.problems if item.kind == kind)
+
+
+def test_the_table_is_large_enough() -> None:
+    assert len(TABLE) >= 150
+    assert sum(bool(case.get("awkward")) for case in TABLE) >= 40
+    assert len({case["name"] for case in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=[case["name"] for case in TABLE])
+def test_table(case: dict[str, Any]) -> None:
+    found = read(launch(case))
+    if case["engine"] is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found.name == case["engine"]
+    assert found.version == case.get("version")
+    assert found.config == case["config"]
+    problems = [" ".join([item.kind, item.flag] + ["+"] * item.certain) for item in found.problems]
+    assert sorted(problems) == sorted(case.get("problems") or [])
+    assert found.argv_known is case.get("known", True)
+    if "argv" in case:
+        assert list(found.argv) == case["argv"]
+
+
+def test_a_setting_can_be_quoted() -> None:
+    found = engine(
+        image="vllm/vllm-openai:v0.9.1",
+        args=["--model=$(MODEL)", "--max-model-len", "8192"],
+        env={"MODEL": "acme/m", "VLLM_USE_V1": "1"},
+    )
+    model, length, v1 = (found.settings[name] for name in ("model", "max_model_len", "use_v1"))
+    assert (model.value, model.source, model.text) == ("acme/m", "flag", "--model=$(MODEL)")
+    assert (model.path, model.flag) == ("spec.containers[c].args[0]", "--model")
+    assert (length.text, length.path) == ("--max-model-len 8192", "spec.containers[c].args[1]")
+    assert (v1.source, v1.text, v1.path) == ("env", "VLLM_USE_V1=1", "spec.containers[c].env[VLLM_USE_V1]")
+
+
+def test_a_setting_of_a_script_and_of_a_file_can_be_quoted() -> None:
+    found = engine(
+        image="vllm/vllm-openai:v0.11.0",
+        command=["sh", "-c", 'vllm serve "$MODEL" --port ${PORT:-8001} --config /c.yaml'],
+        env={"MODEL": "m"},
+        files={"/c.yaml": "max-num-seqs: 4\n"},
+    )
+    port, sequences = found.settings["port"], found.settings["max_num_seqs"]
+    assert (port.text, port.path) == ("--port ${PORT:-8001}", "spec.containers[c].command[2]")
+    assert (sequences.source, sequences.text, sequences.path) == ("file", "max-num-seqs: 4", "/c.yaml")
+
+
+def test_defaults_follow_the_version() -> None:
+    old = engine(image="vllm/vllm-openai:v0.19.1", args=["m"])
+    new = engine(image="vllm/vllm-openai:v0.20.2", args=["m"])
+    assert old.value("gpu_memory_utilization") == 0.9
+    assert new.value("gpu_memory_utilization") == 0.92
+    setting = new.get("gpu_memory_utilization")
+    assert setting is not None
+    assert (setting.source, setting.text, setting.path) == ("default", "default of vLLM 0.20.2", "")
+    assert new.explicit("gpu_memory_utilization") is None
+    assert new.value("port") == 8000
+    assert new.value("tensor_parallel_size") == 1
+    assert new.get("max_model_len") is None
+    assert new.get("max_num_seqs") is None
+    assert new.value("max_num_seqs", 7) == 7
+
+
+def test_an_unknown_version_has_only_defaults_that_never_changed() -> None:
+    found = engine(image="vllm/vllm-openai:latest", args=["--port", "1"])
+    assert found.get("gpu_memory_utilization") is None
+    assert found.get("model") is None
+    assert found.value("tensor_parallel_size") == 1
+    assert found.at_least("0.9") is None
+
+
+def test_the_model_that_is_served_when_none_is_given() -> None:
+    assert engine(image="vllm/vllm-openai:v0.9.1").value("model") == "facebook/opt-125m"
+    assert engine(image="vllm/vllm-openai:v0.11.0", args=["acme/m"]).value("model") == "Qwen/Qwen3-0.6B"
+
+
+def test_what_is_set_to_something_unknown_has_no_default() -> None:
+    found = engine(image="vllm/vllm-openai:v0.9.1", args=["--model", "m", "--port", "$(PORT)"], env={"PORT": None})
+    assert found.get("port") is None
+    assert found.unresolved == ("port",)
+    assert found.argv_known
+    assert found.value("tensor_parallel_size") == 1
+
+
+def test_a_hidden_command_line_has_no_defaults() -> None:
+    found = engine(image="vllm/vllm-openai:v0.9.1", command=["bash", "/start.sh"])
+    assert not found.argv_known
+    assert found.defaults == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "host", "port"),
+    [
+        ("lmsysorg/sglang:latest", "127.0.0.1", 30000),
+        ("ghcr.io/huggingface/text-generation-inference:3.3.5", "0.0.0.0", 80),
+        ("nvcr.io/nvidia/tensorrt-llm/release:1.0.0", "localhost", 8000),
+        ("nvcr.io/nvidia/tritonserver:25.01-py3", "0.0.0.0", 8000),
+        ("nvcr.io/nim/meta/llama3-8b-instruct:1.0.3", "0.0.0.0", 8000),
+        ("ollama/ollama:0.9.0", "0.0.0.0", 11434),
+        ("ghcr.io/ggml-org/llama.cpp:server", "127.0.0.1", 8080),
+        ("openmmlab/lmdeploy:v0.9.0", "0.0.0.0", 23333),
+        ("kserve/huggingfaceserver:v0.15.0", "0.0.0.0", 8080),
+        ("vllm/vllm-openai:v0.9.1", "0.0.0.0", 8000),
+    ],
+)
+def test_where_an_engine_listens_by_default(image: str, host: str, port: int) -> None:
+    found = engine(image=image)
+    assert (found.value("host"), found.value("port")) == (host, port)
+    assert found.config == {}
+
+
+def test_ollama_outside_of_its_image_listens_on_the_loopback() -> None:
+    assert engine(image="ubuntu:24.04", command=["ollama", "serve"]).value("host") == "127.0.0.1"
+
+
+def test_the_model_of_a_nim_is_its_image() -> None:
+    assert engine(image="nvcr.io/nim/meta/llama3-8b-instruct:1.0.3").value("model") == "meta/llama3-8b-instruct"
+
+
+def test_a_removed_option_names_its_last_release_and_what_took_its_place() -> None:
+    found = engine(image="vllm/vllm-openai:v0.19.1", args=["m", "--disable-log-requests"])
+    removed = problem(found, "removed-flag")
+    assert removed.detail.startswith("--disable-log-requests was removed after vLLM 0.16.0 (")
+    assert "--enable-log-requests" in removed.detail
+    assert (removed.text, removed.path) == ("--disable-log-requests", "spec.containers[c].args[1]")
+
+
+def test_a_misspelt_option_names_the_nearest() -> None:
+    found = engine(image="vllm/vllm-openai:v0.9.1", args=["--model", "m", "--max-model-length", "1"])
+    assert "the nearest is --max-model-len" in problem(found, "unknown-flag").detail
+
+
+def test_a_repeated_serve_says_what_becomes_of_it() -> None:
+    found = engine(image="vllm/vllm-openai:v0.12.0", args=["serve", "acme/m"])
+    detail = problem(found, "duplicate-serve").detail
+    assert "as the model" in detail
+    assert "acme/m is refused" in detail
+
+
+def test_the_configuration_is_in_a_stable_order_and_plain() -> None:
+    args = ["--enforce-eager", "--port", "1", "--model", "m", "--served-model-name", "a", "--max-model-len", "2"]
+    found = engine(image="vllm/vllm-openai:v0.9.1", args=args)
+    assert list(found.config) == ["model", "served_model_name", "port", "max_model_len", "enforce_eager"]
+    assert found.config["served_model_name"] == ["a"]
+
+
+def test_at_least() -> None:
+    found = engine(image="vllm/vllm-openai:v0.10.2", args=["--model", "m"])
+    assert found.at_least("0.9.2") is True
+    assert found.at_least("0.10.2") is True
+    assert found.at_least("0.11") is False
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("0.9.2", "0.10.0"),
+        ("0.11.0rc2", "0.11.0"),
+        ("0.6.6", "0.6.6.post1"),
+        ("0.9.0", "0.9.0.1"),
+        ("b9999", "b10000"),
+        ("0.33.0-rc2", "0.33.0"),
+        ("0.12.0.dev3", "0.12.0rc1"),
+    ],
+)
+def test_versions_are_ordered(older: str, newer: str) -> None:
+    assert at_least(newer, older) is True
+    assert at_least(older, newer) is False
+
+
+def test_versions_that_are_equal() -> None:
+    assert parse("0.20") == parse("v0.20.0") == parse("0.20.0+cu128")
+    assert parse("latest") is None
+    assert parse("0.9.x") is None
+    assert at_least(None, "1.0") is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [
+        ("v0.9.1", "0.9.1"),
+        ("0.11.0-cu128", "0.11.0"),
+        ("v0.11.0rc2", "0.11.0rc2"),
+        ("0.9.1-a100", "0.9.1"),
+        ("v0.6.6.post1", "0.6.6.post1"),
+        ("latest", None),
+        ("2025-05-05-v1", None),
+        ("kimi-k2", None),
+        ("20240930_0945_RC00", None),
+        ("server-cuda", None),
+        ("v1", None),
+        ("", None),
+    ],
+)
+def test_what_a_tag_says(tag: str, version: str | None) -> None:
+    assert of_tag(tag) == version
+
+
+def test_image_references() -> None:
+    assert split_image("a.example:5000/b/c:1@sha256:0") == ("a.example:5000/b/c", "1", "sha256:0")
+    assert split_image("a.example:5000/b/c") == ("a.example:5000/b/c", "", "")
+    assert split_image("c") == ("c", "", "")
+
+
+def test_the_package_is_cheap_to_import() -> None:
+    """Engines are modules that only their own containers pay for; nothing is compiled at import."""
+    code = (
+        "import sys, msgspec, time\n"
+        "start = time.perf_counter()\n"
+        "import kubectl_llmdoctor.engines\n"
+        "spent = time.perf_counter() - start\n"
+        "print(spent)\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('kubectl_llmdoctor.engines.')))\n"
+    )
+    runs = []
+    for _ in range(5):
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        spent, modules = out.splitlines()
+        runs.append(float(spent))
+    assert modules.split() == [f"kubectl_llmdoctor.engines.{name}" for name in ("config", "launch", "version")]
+    assert min(runs) < 0.003
