@@ -114,7 +114,7 @@ FACTS = frozenset(
 )
 
 
-def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[Run], Check]:  # noqa: A002 # the field's term
+def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[Run], Check]:  # the field's term
     """Declare a check: the annotated parameters are its needs, the docstring is its page."""
 
     def declare(run: Run) -> Check:
@@ -141,7 +141,7 @@ def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[
     return declare
 
 
-def _needs(run: Run, id: str, where: str) -> Iterable[Need]:  # noqa: A002
+def _needs(run: Run, id: str, where: str) -> Iterable[Need]:
     try:
         hints = typing.get_type_hints(run)
     except NameError as error:

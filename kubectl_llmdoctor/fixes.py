@@ -138,16 +138,24 @@ def remove_env(container: Container, name: str, summary: str) -> Fix:
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
-    """Set a request or limit (`kind` is `requests` or `limits`)."""
+    """Set a request or limit (`kind` is `requests` or `limits`).
+
+    An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
+    """
     at, key = _at(container), resource.replace("~", "~0").replace("/", "~1")
     resources = container.spec.resources
-    present = resources.requests if kind == "requests" else resources.limits
-    if present:
-        operations = [{"op": "add", "path": f"{at}/resources/{kind}/{key}", "value": value}]
-    elif resources.requests or resources.limits:
-        operations = [{"op": "add", "path": f"{at}/resources/{kind}", "value": {resource: value}}]
-    else:
-        operations = [{"op": "add", "path": f"{at}/resources", "value": {kind: {resource: value}}}]
+    tables = {"requests": resources.requests, "limits": resources.limits}
+    kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
+    if not resources.requests and not resources.limits:
+        return patch(
+            container.pod, summary, [{"op": "add", "path": f"{at}/resources", "value": {kind: {resource: value}}}]
+        )
+    operations: list[dict[str, Any]] = [
+        {"op": "add", "path": f"{at}/resources/{k}/{key}", "value": value}
+        if tables[k]
+        else {"op": "add", "path": f"{at}/resources/{k}", "value": {resource: value}}
+        for k in kinds
+    ]
     return patch(container.pod, summary, operations)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
@@ -68,11 +69,11 @@ def _endpoints(subject: Subject) -> Iterator[str]:
 
 def placement(subject: Subject) -> tuple[doc.Placement, ...]:
     """For a pod that waits: which nodes could run it, and what stops it on each."""
-    for pod in subject.pods:
-        if pod.unscheduled:
-            from kubectl_llmdoctor.facts import scheduling
+    for facts in subject.scopes["pod"]:
+        if facts["Pod"].unscheduled:
+            from kubectl_llmdoctor.facts.scheduling import placement
 
-            return scheduling.placement(scheduling.Pending(pod, subject))
+            return placement(facts["Pending"])
     return ()
 
 
@@ -103,7 +104,7 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
         if isinstance(revision, int) and _owned(item, workload, cluster):
             revisions.append((revision, item, dig(item.raw, "data.spec.template")))
     revisions.sort(key=lambda r: r[0])
-    for (_, _, before), (number, item, after) in zip(revisions[:-1], revisions[1:], strict=True):
+    for (_, _, before), (number, item, after) in pairwise(revisions):
         created = dig(item.raw, "metadata.creationTimestamp")
         differences = "; ".join(difference(before, after)) or "no difference in the pod template"
         yield doc.Change(

@@ -40,10 +40,8 @@ def _everything(cluster: Cluster) -> list[Subject]:
         grouped.setdefault(_group_key(item) or id(item), []).append(item)
     found = [_of_pods(members, cluster) for members in grouped.values()]
     owners = {id(owner) for item in items for owner in cluster.chain(item)}
-    for kind in TEMPLATES:
-        for item in cluster.items(kind):
-            if id(item) not in owners and not cluster.owner(item):
-                found.append(_without_pods(item, cluster))
+    tops = [item for kind in TEMPLATES for item in cluster.items(kind) if not cluster.owner(item)]
+    found += [_without_pods(item, cluster) for item in tops if id(item) not in owners]
     found = [s for s in found if s.pods or s.item]
     if not found and cluster.snapshot.logs:
         found = _lone_logs(cluster)

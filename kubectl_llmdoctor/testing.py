@@ -77,9 +77,8 @@ def _fires(case: Case, findings: list[Finding], roles: dict[str, Any]) -> list[s
     first = next((f.id for f in findings if f.role == "cause"), None)
     if role == "cause" and first != case.id:
         said.append(f"{case.id} should be the first cause, but that is {first}")
-    for finding in findings:
-        if finding.id == case.id and not finding.evidence:
-            said.append(f"{case.id} has no evidence")
+    if any(f.id == case.id and not f.evidence for f in findings):
+        said.append(f"{case.id} has no evidence")
     return said
 
 

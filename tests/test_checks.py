@@ -59,9 +59,8 @@ def _signatures() -> list[Signature]:
 
     found = []
     for base in llmdoctor_checks.__path__:
-        for path in sorted(Path(base).glob("*/*.yaml")):
-            if not path.name.startswith("_"):
-                found.append(parse(yaml.safe_load(path.read_text(encoding="utf-8")), stem=path.stem))
+        paths = [p for p in sorted(Path(base).glob("*/*.yaml")) if not p.name.startswith("_")]
+        found += [parse(yaml.safe_load(p.read_text(encoding="utf-8")), stem=p.stem) for p in paths]
     return found
 
 

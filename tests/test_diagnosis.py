@@ -12,7 +12,7 @@ from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import Missing, Snapshot, TargetRef
 
 
-def _finding(id: str, **more: Any) -> doc.Finding:  # noqa: A002
+def _finding(id: str, **more: Any) -> doc.Finding:
     fields: dict[str, Any] = {
         "role": "cause",
         "severity": "critical",
@@ -56,7 +56,7 @@ def test_explains_names_only_what_is_there() -> None:
     assert found[0].explains == ("crash-loop",)
 
 
-def _check(id: str, run: Any) -> Check:  # noqa: A002
+def _check(id: str, run: Any) -> Check:
     return Check(
         id=id,
         title=id,
@@ -93,7 +93,7 @@ def _pods(*names: str) -> Snapshot:
 
 def test_a_check_that_raises_is_reported_and_the_others_run() -> None:
     def broken(pod: Any) -> Iterator[Finding]:
-        yield from {}["surprise"]
+        yield from {"x": ()}["surprise"]
 
     def fine(pod: Any) -> Iterator[Finding]:
         yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))

@@ -75,7 +75,7 @@ def _patched(case: Case, patch: Patch) -> Case:
 def test_patches_fit_their_object_and_commands_carry_them(path: Path) -> None:
     case = load_case(path)
     report = diagnose_case(case)
-    for id, patch, commands in _patches(report):  # noqa: A001 # the field's term
+    for id, patch, commands in _patches(report):  # the field's term
         after = _patched(case, patch)
 
         assert msgspec.json.decode(shlex.split(commands[0])[-1]) == patch.body

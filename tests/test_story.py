@@ -166,5 +166,6 @@ def test_a_difference_names_variables_but_not_their_values() -> None:
 
 
 def test_a_difference_survives_rubbish() -> None:
-    for rubbish in (None, 7, [], {"spec": {"containers": [3, None, {"name": 1, "env": 5}]}}):
+    garbage: tuple[Any, ...] = (None, 7, [], {"spec": {"containers": [3, None, {"name": 1, "env": 5}]}})
+    for rubbish in garbage:
         assert isinstance(list(difference(rubbish, _template("x"))), list)

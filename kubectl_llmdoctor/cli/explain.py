@@ -9,7 +9,7 @@ from kubectl_llmdoctor.errors import UsageError
 
 @click.command("explain", short_help="Show the page of a check.")
 @click.argument("id", required=False)
-def command(id: str | None) -> int:  # noqa: A002 # the field's term
+def command(id: str | None) -> int:  # the field's term
     """Show the page of the check ID; without ID, list all checks."""
     from kubectl_llmdoctor.packs import installed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -125,8 +125,8 @@ class Cluster:
         return self._uids.get(uid)
 
     def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
-        """All objects of a kind, typed."""
-        return [cast(T, item.typed()) for item in self.items(name, namespace)]
+        """All objects of a kind that are of this type."""
+        return [typed for item in self.items(name, namespace) if isinstance(typed := item.typed(), kind)]
 
     def complete(self, kind: str, namespace: str = "") -> bool:
         """Whether the list of this kind is complete: what is absent from it does not exist."""

@@ -82,7 +82,10 @@ class Workload:
     @property
     def status(self) -> k8s.WorkloadStatus:
         """The status of a built-in kind; empty for others."""
-        typed = self.item.typed()
+        try:
+            typed = self.item.typed()
+        except (msgspec.ValidationError, RecursionError):  # a foreign kind with odd metadata
+            return k8s.WorkloadStatus()
         return typed.status if isinstance(typed, k8s.Workload) else k8s.WorkloadStatus()
 
     @property

@@ -104,7 +104,11 @@ def _risk(container: Container) -> Iterator[Finding]:
                     pod_evidence(pod, f"volumes[{name}].emptyDir", text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
-                fixes=(fixes.advice(f"Give {name} a sizeLimit well below the memory limit in {fixes.edited(pod)}, or raise that"),),
+                fixes=(
+                    fixes.advice(
+                        f"Give {name} a sizeLimit well below the memory limit in {fixes.edited(pod)}, or raise that"
+                    ),
+                ),
                 pods=(pod.name,) if pod.exists else (),
             )
 

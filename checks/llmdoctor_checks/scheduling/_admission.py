@@ -1,0 +1,190 @@
+"""Pods that the kubelet refused for want of a device, and the device plugins of their nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Line,
+    Log,
+    Pod,
+    Subject,
+    fixes,
+    is_accelerator,
+    k8s,
+    log_evidence,
+    parse_time,
+    pod_evidence,
+    usage_of,
+)
+
+Verdict = Literal["not-ready", "down", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A pod that the kubelet refused at admission, for want of a device."""
+
+    verdict: Verdict
+    resource: str
+    text: str
+
+
+#: The device manager's texts (kubelet `cm/devicemanager/manager.go`), and what each says of the plugin.
+_TEXTS: tuple[tuple[str, Verdict], ...] = (
+    (r"maximum request size for shared resources", "shared"),
+    (r"no healthy devices present.*devices (?P<resource>\S+?),? ", "down"),
+    (r"previously allocated devices are no longer healthy", "down"),
+    (r"cannot allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
+    (r"requested number of devices unavailable for (?P<resource>\S+?)\. Requested", "not-ready"),
+    (r"device plugin \w+.*(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
+)
+
+#: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
+_HARDWARE = ("GPU is lost", "fallen off", "Unable to determine the device handle", "requires reset")
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def refusal(pod: Pod, subject: Subject) -> Refusal | None:
+    """Why the kubelet refused the pod; None when it did not, or when enough other replicas are ready."""
+    status = pod.status
+    if status.phase != "Failed" or _replaced(subject):
+        return None
+    text = f"{status.reason}: {status.message}"
+    own = next(iter(pod.accelerators), "")
+    if status.reason.startswith("OutOf"):
+        resource = status.reason.removeprefix("OutOf")
+        return Refusal(verdict="not-ready", resource=resource, text=text) if is_accelerator(resource) else None
+    if status.reason != "UnexpectedAdmissionError":
+        return None
+    if any(piece in status.message for piece in _HARDWARE):
+        return None
+    for pattern, verdict in _TEXTS:
+        found = _regex(pattern).search(status.message)
+        if found:
+            resource = found.groupdict().get("resource") or own
+            return Refusal(verdict=verdict, resource=resource, text=text)
+    return None
+
+
+def _replaced(subject: Subject) -> bool:
+    """Whether enough replicas are ready: failed pods stay listed beside their replacements."""
+    workload = subject.workload
+    return bool(workload and workload.replicas and (workload.ready or 0) >= workload.replicas)
+
+
+def _predicate(reason: str) -> str:
+    """The cause for which the kubelet refuses a pod that has been placed, by the pod's status.reason.
+
+    It repeats some of the scheduler's filters: after a restart, when labels have changed or when it counts otherwise.
+    """
+    known = {
+        "NodeAffinity": "node-selector-mismatch",
+        "NodePorts": "host-port-conflict",
+        "OutOfcpu": "cpu-memory-insufficient",
+        "OutOfmemory": "cpu-memory-insufficient",
+        "OutOfpods": "pods-per-node-limit",
+        "OutOfephemeral-storage": "ephemeral-storage-insufficient",
+    }
+    other = reason.startswith("OutOf") and not is_accelerator(reason.removeprefix("OutOf"))
+    return known.get(reason) or ("extended-resource-insufficient" if other else "")
+
+
+def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # the field's term
+    """The finding of a pod that the kubelet refused for the same cause that keeps others unscheduled."""
+    status = pod.status
+    if status.phase != "Failed" or _predicate(status.reason) != id or _replaced(subject):
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The kubelet of {pod.spec.node_name or 'its node'} refused it after it was placed: {status.message}",
+        evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
+        explains=("pod-failed", "not-ready"),
+        fixes=(
+            fixes.advice(
+                "Delete the refused pod; its replacement is placed anew by what holds now",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def is_device_plugin(pod: k8s.Pod) -> bool:
+    """Whether a pod is a device plugin, by its image or name."""
+    images = [c.image.rpartition("/")[2] for c in pod.spec.containers]
+    if any(other in pod.metadata.name for other in ("feature-discovery", "gfd", "mps-control")):  # the same image
+        return False
+    return "device-plugin" in pod.metadata.name or any("device-plugin" in image for image in images)
+
+
+def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:
+    """The device plugin pods of a node."""
+    return [h.pod for h in usage_of(cluster).holders(node) if is_device_plugin(h.pod)]
+
+
+def state_of(pod: k8s.Pod) -> str:
+    """A pod's state in a few words: `Running`, `CrashLoopBackOff, 12 restarts`."""
+    waiting = next((s.state.waiting.reason for s in _statuses(pod) if s.state.waiting), "")
+    restarts = sum(s.restart_count for s in _statuses(pod))
+    return (waiting or pod.status.phase or "unknown") + (f", {restarts} restarts" if restarts else "")
+
+
+def started(pod: k8s.Pod) -> str:
+    """When its last container started, as the API writes it; empty when it has not."""
+    times = [s.state.running.started_at for s in _statuses(pod) if s.state.running and s.state.running.started_at]
+    return max((t for t in times if parse_time(t)), default="")
+
+
+def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
+    return (*pod.status.init_container_statuses, *pod.status.container_statuses)
+
+
+#: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
+_LINES = (
+    "XidCriticalError",
+    "marking device as unhealthy",
+    "marking all devices as unhealthy",
+    "No devices found. Waiting indefinitely.",
+    "Incompatible strategy detected",
+    "could not load NVML library",
+    "Failed to initialize NVML",
+)
+
+
+def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
+    """The lines in which a plugin says why it offers nothing, the last of each kind."""
+    for text in cluster.snapshot.logs:
+        if text.pod == pod.metadata.name and (text.namespace or "default") == (pod.metadata.namespace or "default"):
+            log = Log(text)
+            for literal in _LINES:
+                last = None
+                for last in log.find(literal):  # noqa: B007 # the last one is wanted
+                    pass
+                if last:
+                    yield last
+
+
+def plugin_evidence(cluster: Cluster, node: str) -> Iterator[Evidence]:
+    """The device plugins of a node: their state, and what they say."""
+    plugins = plugins_on(cluster, node)
+    for plugin in plugins[:2]:
+        ref = f"{plugin.metadata.namespace or 'default'}/{plugin.metadata.name}"
+        since = f", started {started(plugin)}" if started(plugin) else ""
+        yield Evidence(source="pod", ref=ref, text=f"device plugin: {state_of(plugin)}{since}")
+        for line in list(plugin_lines(cluster, plugin))[:2]:
+            yield log_evidence(line)
+    if not plugins and cluster.complete("Pod"):
+        yield Evidence(source="node", ref=f"Node/{node}", text="no device plugin pod runs here")

@@ -1,0 +1,203 @@
+"""How the checks of this family quote and say what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Holder,
+    Node,
+    NodeVerdict,
+    Pending,
+    count_of,
+    event_evidence,
+    fixes,
+    names_of,
+    node_evidence,
+    pod_evidence,
+    say_amount,
+)
+from llmdoctor_checks.scheduling._separation import Cause, Obstacle
+
+#: Node lines in one finding, and holders named on one node.
+_MOST_NODES = 4
+_MOST_HOLDERS = 4
+
+#: What else stands in the way on the same nodes, in words.
+_ALSO: dict[Obstacle, str] = {
+    "claim": "a claim is not allocated",
+    "volume": "a volume is not available",
+    "spread": "other pods repel it",
+    "pod-affinity": "it must stand beside a pod that is not there",
+    "ports": "a host port is taken",
+    "pods": "there are as many pods as allowed",
+    "ephemeral": "ephemeral storage is short",
+    "extended": "another device is short",
+    "cpu-memory": "CPU or memory is short",
+    "plugin": "devices are not advertised",
+    "node": "the node is not fit for new pods",
+    "own-taint": "a taint keeps it off",
+    "gpu": "the GPUs are taken",
+    "taint": "a taint keeps it off",
+    "gpu-size": "it asks for more GPUs than there are",
+    "absent": "the resource has another name there",
+    "selector": "the selector does not match",
+}
+
+#: What any reason for a pod to wait explains.
+EXPLAINS = ("pod-pending", "rollout-stuck")
+
+
+def finding(
+    pending: Pending,
+    found: Cause,
+    summary: str,
+    evidence: Iterable[Evidence],
+    fixes_: Iterable[Fix],
+    explains: tuple[str, ...] = (),
+) -> Finding:
+    """The finding of a cause: the scheduler's words first, then what this check adds."""
+    ending = f" That alone is not enough there: {' and '.join(_ALSO[o] for o in found.also)}." if found.also else ""
+    return Finding(
+        role="cause",
+        confidence=found.confidence,
+        summary=summary + ending,
+        evidence=(*said_by(pending), *evidence),
+        explains=(*EXPLAINS, *explains),
+        fixes=tuple(fixes_),
+        order=found.order,
+        pods=(pending.pod.name,),
+    )
+
+
+def said_by(pending: Pending) -> Iterator[Evidence]:
+    """The scheduler's message, from where it is whole."""
+    condition = pending.condition
+    if condition and condition.message:
+        text = f"{condition.reason}: {condition.message}"
+        yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)
+    elif pending.event:
+        yield event_evidence(pending.event, pending.pod.cluster)
+
+
+def number_of(found: Cause) -> int:
+    """How many nodes it stands on: those known, else those that the scheduler counted."""
+    return len(found.verdicts) or max((c.number for c in found.counts), default=0)
+
+
+def nodes_said(found: Cause) -> str:
+    """`3 nodes (gpu-1, gpu-2, gpu-3)`, or only the number where no node was read."""
+    names = f" ({names_of(found.verdicts)})" if found.verdicts else ""
+    return count_of(number_of(found), "node") + names
+
+
+def node_lines(pending: Pending, found: Cause, *, holders: bool = False) -> Iterator[Evidence]:
+    """What each of the nearest nodes says, with its GPUs; `holders` adds who has them."""
+    for verdict in sorted(found.verdicts, key=lambda v: v.node.name)[:_MOST_NODES]:
+        yield node_evidence(verdict.node, "; ".join(_line(pending, verdict, found, holders=holders)))
+
+
+def _line(pending: Pending, verdict: NodeVerdict, found: Cause, *, holders: bool) -> Iterator[str]:
+    node = verdict.node
+    resources = dict.fromkeys([found.resource, *pending.accelerators] if found.resource else pending.accelerators)
+    reasons = found.on(verdict) or verdict.reasons
+    said = {r.resource for r in reasons}
+    yield from (r.detail for r in reasons)
+    for resource in resources:
+        if resource not in said and node.offers(resource) and "/" in resource:
+            free = (node.offers(resource) or 0) - pending.usage.used(node.name).get(resource, 0)
+            yield f"{resource}: {max(free, 0)} of {node.offers(resource)} free"
+    if found.obstacle == "node":
+        yield from (t for t in node.troubles if t != "cordoned" and not any(t in r.detail for r in reasons))
+    if node.product:
+        yield node.product
+    if holders and found.resource:
+        yield held_by(pending, node, found.resource)
+
+
+def held_by(pending: Pending, node: Node, resource: str) -> str:
+    """`held by nlp/llama-0 (4), vision/sdxl-1 (2, Terminating)`."""
+    having = sorted(
+        holders_of(pending, node.name, resource), key=lambda h: (not h.terminating, -h.requests[resource], h.ref)
+    )
+    said = [
+        f"{h.ref} ({say_amount(resource, h.requests[resource])}{', Terminating' if h.terminating else ''})"
+        for h in having[:_MOST_HOLDERS]
+    ]
+    if len(having) > _MOST_HOLDERS:
+        said.append(f"{len(having) - _MOST_HOLDERS} more")
+    return "held by " + ", ".join(said) if said else "held by pods that were not read"
+
+
+def holders_of(pending: Pending, node: str, resource: str) -> list[Holder]:
+    """The pods on a node that have something of a resource."""
+    return [h for h in pending.usage.holders(node) if h.requests.get(resource)]
+
+
+def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
+    """As few pods as together have so much: one that suffices and is smallest, else from the largest down."""
+    enough = [h for h in holders if h.requests[resource] >= need]
+    if enough:
+        return [min(enough, key=lambda h: (h.requests[resource], h.ref))]
+    chosen: list[Holder] = []
+    for holder in sorted(holders, key=lambda h: (-h.requests[resource], h.ref)):
+        chosen.append(holder)
+        need -= holder.requests[resource]
+        if need <= 0:
+            return chosen
+    return []
+
+
+def asking(pending: Pending, resource: str) -> list[Container]:
+    """The containers that ask for a resource, the greatest first."""
+    having = [c for c in pending.pod.containers if c.request(resource)]
+    return sorted(having, key=lambda c: (-(c.request(resource) or 0), c.index))
+
+
+def asked_in(pending: Pending, resource: str) -> Iterator[Evidence]:
+    """Where the pod asks for a resource, with the quantity as it was written."""
+    for container in asking(pending, resource)[:2]:
+        resources = container.spec.resources
+        kind = "requests" if resource in resources.requests else "limits"
+        quantity = (resources.requests if kind == "requests" else resources.limits)[resource]
+        yield pod_evidence(container, f"resources.{kind}", f"{resource}: {quantity}")
+
+
+def look(node: str) -> str:
+    """The command that lists what runs on a node."""
+    return f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
+
+
+def scaling_lines(pending: Pending) -> Iterator[Evidence]:
+    """The newest word of an autoscaler on this pod."""
+    for event in pending.scaling[-1:]:
+        yield event_evidence(event, pending.pod.cluster)
+
+
+def lower(container: Container, resource: str, value: str, summary: str) -> Fix:
+    """Set request and limit of an extended resource, which must be equal."""
+    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}/resources"
+    kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]
+    operations = [{"op": "replace", "path": f"{at}/{kind}/{_escaped(resource)}", "value": value} for kind in kinds]
+    return fixes.patch(container.pod, summary, operations)
+
+
+def rename(container: Container, old: str, new: str, summary: str) -> Fix:
+    """Ask for the same number under another resource name."""
+    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}/resources"
+    operations = []
+    for kind in ("limits", "requests"):
+        quantities = getattr(container.spec.resources, kind)
+        if old in quantities:
+            operations.append({"op": "remove", "path": f"{at}/{kind}/{_escaped(old)}"})
+            operations.append({"op": "add", "path": f"{at}/{kind}/{_escaped(new)}", "value": str(quantities[old])})
+    return fixes.patch(container.pod, summary, operations)
+
+
+def _escaped(key: str) -> str:
+    """A key as a step of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")

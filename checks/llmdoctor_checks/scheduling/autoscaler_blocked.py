@@ -1,0 +1,84 @@
+"""The autoscaler cannot help, and says why."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Event, Finding, Fix, Pending, check, event_evidence, fixes, is_provisioner, parse
+from llmdoctor_checks.scheduling._separation import causes
+from llmdoctor_checks.scheduling._words import EXPLAINS, said_by
+
+#: Causes that a further node would mend.
+_MENDED = frozenset(
+    {"gpu-insufficient", "gpu-fragmented", "gpu-resource-absent", "cpu-memory-insufficient", "pods-per-node-limit"}
+    | {"ephemeral-storage-insufficient"}
+)
+_LIMIT = re.compile(
+    r"max node group size reached|limit reached|exceed(?:ed|s)? limits?|limits exceeded|MaxSize|no instance type",
+    re.IGNORECASE,
+)
+_FAILED = re.compile(
+    r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|exhausted"
+    r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
+    re.IGNORECASE,
+)
+
+
+@check("autoscaler-blocked", since="0.1")
+def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
+    """The autoscaler would have to add a node and cannot.
+
+    The pod needs a node more. The cluster autoscaler or Karpenter has looked at it and says what keeps it from adding
+    one: a node group at its maximum, a limit of the node pool, the cloud's quota, no capacity left for that instance
+    type, or waiting after such a failure.
+
+    ## Fix
+
+    Raise the limit that it names, ask the cloud for quota, allow further instance types or zones; or free GPUs.
+
+    ## References
+
+    - https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+    - https://karpenter.sh/docs/troubleshooting/
+    """
+    found = causes(pending)
+    if not pending.scaling or (found and found[0].id not in _MENDED):
+        return
+    event = pending.scaling[-1]
+    if event.reason in ("TriggeredScaleUp", "Nominated"):
+        return
+    limit, failed = _LIMIT.search(event.message), _FAILED.search(event.message)
+    failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
+    if not limit and not failed:
+        return
+    who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
+    why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{who} {why}: {_short(event)}.",
+        evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
+        explains=(*EXPLAINS, *(c.id for c in found if failed)),
+        fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
+        order=float(len(found)),
+        pods=(pending.pod.name,),
+    )
+
+
+def _short(event: Event) -> str:
+    if is_provisioner(event.reporter) and "karpenter" in event.reporter:
+        return event.message[:240].rstrip(". ")
+    said = parse(event.message.partition("scale-up")[2] or event.message)
+    texts = [f"{c.number} {c.text}" for c in said.of("group-limit")]
+    return ", ".join(texts) or event.message[:240].rstrip(". ")
+
+
+def _fixes(*, at_limit: bool) -> Iterator[Fix]:
+    if at_limit:
+        yield fixes.advice("Raise the maximum of the GPU node group or the limits of the node pool", owner="platform")
+    else:
+        yield fixes.advice(
+            "Look for the cloud's own error (quota, capacity) at the node group; allow other zones or instance types",
+            "kubectl get events -A --field-selector reason=FailedScaleUp",
+            owner="platform",
+        )
+    yield fixes.advice("Free the GPUs that are there", owner="platform")

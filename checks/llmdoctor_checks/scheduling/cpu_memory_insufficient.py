@@ -1,0 +1,106 @@
+"""GPUs are free; CPU or memory do not fit."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    GIB,
+    Finding,
+    Fix,
+    NodeVerdict,
+    Pending,
+    Pod,
+    Reason,
+    Subject,
+    check,
+    fixes,
+    pod_evidence,
+    say_amount,
+)
+from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, look, node_lines, nodes_said
+
+
+@check("cpu-memory-insufficient", since="0.1")
+def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
+    """The nodes that could run the pod lack the CPU or memory that it requests.
+
+    Requests count, not use: a node is full when its pods' requests add up to what is allocatable, however idle it is.
+    The requests of all containers and sidecars count, an init container if it alone asks for more, and the runtime
+    class's overhead.
+
+    ## Fix
+
+    Request less (a GPU server needs little more host memory than it takes to load the weights), or free the node of
+    others.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+    """
+    yield from refused_for("cpu-memory-insufficient", pod, subject)
+    found = cause(pending, "cpu-memory-insufficient") if pending else None
+    if not pending or not found:
+        return
+    best = _best(found)
+    short = [r for r in found.on(best) if r.resource in ("cpu", "memory")] if best else []
+    if best and short:
+        gpus = ", ".join(f"{amount} {name}" for name, amount in pending.accelerators.items())
+        lacks = " and ".join(
+            f"{say_amount(r.resource, r.asked)} {_word(r)}, where at most {say_amount(r.resource, r.free or 0)} "
+            f"{'is' if r.resource == 'memory' else 'are'} free"
+            for r in short
+        )
+        summary = (
+            f"{nodes_said(found)} could run it{f' and have {gpus} free' if gpus else ''}, but it requests {lacks}."
+        )
+    else:
+        names = " and ".join(dict.fromkeys(c.resource for c in found.counts))
+        summary = f"Its requests for {names} do not fit on {nodes_said(found)}, by the scheduler's count."
+    names_ = dict.fromkeys([*(r.resource for r in short), *(c.resource for c in found.counts if not short)])
+    evidence = [e for name in names_ for e in asked_in(pending, name)]
+    if pending.pod.spec.overhead:
+        text = ", ".join(f"{k}: {v}" for k, v in pending.pod.spec.overhead.items())
+        evidence.append(pod_evidence(pending.pod, "overhead", text))
+    yield finding(
+        pending, found, summary, [*evidence, *node_lines(pending, found)], _fixes(pending, found, best, short)
+    )
+
+
+def _word(reason: Reason) -> str:
+    return "of memory" if reason.resource == "memory" else "CPU cores"
+
+
+def _best(found: Cause) -> NodeVerdict | None:
+    """The node that lacks least."""
+    having = [v for v in found.verdicts if found.on(v)]
+    return min(
+        having,
+        key=lambda v: (max((r.asked - (r.free or 0)) / max(r.asked, 1) for r in found.on(v)), v.node.name),
+        default=None,
+    )
+
+
+def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None, short: list[Reason]) -> Iterator[Fix]:
+    for reason in short:
+        excess = reason.asked - (reason.free or 0)
+        for container in asking(pending, reason.resource)[:1]:
+            value = _rounded(reason.resource, (container.request(reason.resource) or 0) - excess)
+            if value and best:
+                text = f"Request {value} {reason.resource} in {container.name}"
+                text += f"; then it fits on {best.node.name}" if len(short) == 1 and not found.also else ""
+                yield fixes.set_resource(container, "requests", reason.resource, value, text)
+            else:
+                yield fixes.advice(f"Request less {reason.resource} in {fixes.edited(pending.pod)}")
+    if best and any((r.allocatable or 0) >= r.asked for r in short):
+        text = f"Free {best.node.name}: other pods request the rest of it"
+        yield fixes.advice(text, look(best.node.name), owner="platform")
+    elif not best:
+        yield fixes.advice(f"Request less in {fixes.edited(pending.pod)}, or add a larger node")
+
+
+def _rounded(resource: str, amount: int) -> str:
+    """A round quantity that is not more than this; empty when there is none worth asking for."""
+    if resource == "cpu":
+        return str(amount // 1000) if amount >= 1000 else ""
+    return f"{amount // GIB}Gi" if amount >= GIB else ""

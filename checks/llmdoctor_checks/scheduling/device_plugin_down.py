@@ -1,0 +1,140 @@
+"""GPU nodes that do not advertise their GPUs."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Fix,
+    Node,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    log_evidence,
+    node_evidence,
+    pod_evidence,
+)
+from llmdoctor_checks.scheduling._admission import is_device_plugin, plugin_evidence, plugin_lines, plugins_on, refusal
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
+
+
+@check("device-plugin-down", since="0.1")
+def device_plugin_down(
+    pod: Pod, pending: Pending | None, node: Node | None, subject: Subject, cluster: Cluster
+) -> Iterator[Finding]:
+    """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
+
+    The kubelet knows GPUs only through the device plugin of the node. Without the plugin, or while it cannot talk to
+    the driver, `status.allocatable` is zero although the GPUs are there. NVIDIA's plugin takes a device out of service
+    after a critical Xid, and all of them after an error that it cannot assign, and never puts them back before it is
+    restarted. A plugin that started before the driver was ready finds no device and waits for ever.
+
+    ## Fix
+
+    Look at the plugin's pod and log on that node, mend what it names (driver, runtime, a taint that it does not
+    tolerate) and restart it. After an Xid look at the GPU first.
+
+    ## References
+
+    - https://github.com/NVIDIA/k8s-device-plugin
+    - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
+    """
+    found = cause(pending, "device-plugin-down") if pending else None
+    if pending and found:
+        yield from _waiting(pending, found, cluster)
+        return
+    refused = refusal(pod, subject)
+    if refused and refused.verdict == "down":
+        where = pod.spec.node_name
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=(
+                f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
+                f"{refused.resource or 'a device'}."
+            ),
+            evidence=(
+                pod_evidence(pod, "status", refused.text),
+                *_listed(node, refused.resource),
+                *plugin_evidence(cluster, where),
+            ),
+            explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
+            fixes=tuple(_restart(cluster, where)),
+            pods=(pod.name,),
+        )
+    elif node and is_device_plugin(pod.obj):
+        yield from _empty_handed(pod, node, cluster)
+
+
+def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:
+    evidence = [*asked_in(pending, found.resource)]
+    parts = []
+    for verdict in sorted(found.verdicts, key=lambda v: v.node.name)[:3]:
+        should = verdict.node.should_offer(found.resource)
+        listed = verdict.node.allocatable(found.resource) or 0
+        if should:
+            parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
+            evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
+        evidence += list(plugin_evidence(cluster, verdict.node.name))
+    if parts:
+        summary = f"{nodes_said(found)} would fit but do not advertise their GPUs: {', '.join(parts)} {found.resource}."
+    else:
+        summary = (
+            f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "
+            f"they advertise no {found.resource}."
+        )
+    name = min((v.node.name for v in found.verdicts), default="")
+    yield finding(
+        pending, found, summary, evidence, _restart(cluster, name), ("gpu-insufficient", "gpu-resource-absent")
+    )
+
+
+def _listed(node: Node | None, resource: str) -> Iterator[Evidence]:
+    if node and resource:
+        amounts = node.obj.status
+        text = f"{resource}: capacity {amounts.capacity.get(resource, 'none')}"
+        yield node_evidence(node, f"{text}, allocatable {amounts.allocatable.get(resource, 'none')}")
+
+
+def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is a device plugin that found no device on a node that has some."""
+    line = next((x for x in plugin_lines(cluster, pod.obj) if "No devices found. Waiting" in x.text), None)
+    data = cluster.snapshot.nodes.get(node.name)
+    gpus = data.agent.get("gpus") if data and data.agent else None
+    seen = len(gpus) if isinstance(gpus, list) else 0
+    should = node.should_offer("nvidia.com/gpu")
+    if line is None or not (seen or should) or node.allocatable("nvidia.com/gpu"):
+        return
+    proof = f"agent: the driver sees {seen} GPU(s)" if seen else should[1] if should else ""
+    yield Finding(
+        role="cause",
+        confidence="certain" if seen else "likely",
+        summary=f"The device plugin found no device when it started and waits for ever; {node.name} has GPUs by now.",
+        evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
+        fixes=tuple(_restart(cluster, node.name)),
+        order=float(line.number),
+        pods=(pod.name,),
+    )
+
+
+def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
+    plugins = plugins_on(cluster, node) if node else []
+    if plugins:
+        meta = plugins[0].metadata
+        where = f"-n {meta.namespace or 'default'}"
+        yield fixes.advice(
+            f"Read the log of the device plugin on {node}, then restart it",
+            f"kubectl {where} logs {meta.name}",
+            f"kubectl {where} delete pod {meta.name}",
+            owner="platform",
+        )
+    else:
+        yield fixes.advice(
+            f"Get the device plugin to run on {node or 'that node'} (its DaemonSet, its tolerations, the driver)",
+            "kubectl get pods -A -o wide | grep -i device-plugin",
+            owner="platform",
+        )

@@ -1,0 +1,67 @@
+"""Admitted before the device plugin was there."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Node,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    node_evidence,
+    pod_evidence,
+)
+from llmdoctor_checks.scheduling._admission import plugin_evidence, refusal
+
+
+@check("device-plugin-not-ready", since="0.1")
+def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """The kubelet refused the pod, because the device plugin had not registered its GPUs yet.
+
+    After a reboot, or on a fresh node of an autoscaler, pods can be placed before the device plugin is up. The kubelet
+    does not wait: it refuses the pod (`UnexpectedAdmissionError`, `OutOfnvidia.com/gpu`), and a refused pod stays
+    failed. The same is seen for a moment while another pod's devices are still being freed.
+
+    ## Fix
+
+    Delete the failed pod, or let its owner make a new one: it will be admitted now. To prevent it keep fresh nodes
+    tainted until the plugin is up (a startup taint), and restart GPU nodes drained.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
+    - https://karpenter.sh/docs/concepts/nodepools/#spectemplatespecstartuptaints
+    """
+    refused = refusal(pod, subject)
+    if refused is None or refused.verdict != "not-ready":
+        return
+    where = pod.spec.node_name or "its node"
+    command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The kubelet of {where} refused it: no {refused.resource} was available there at that moment.",
+        evidence=(
+            pod_evidence(pod, "status", refused.text),
+            *_times(pod, node, refused.resource),
+            *plugin_evidence(cluster, pod.spec.node_name),
+        ),
+        explains=("pod-failed", "not-ready"),
+        fixes=(
+            fixes.advice("Delete the failed pod; a new one is admitted once the plugin is up", command),
+            fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _times(pod: Pod, node: Node | None, resource: str) -> Iterator[Evidence]:
+    if node and resource:
+        made, refused = node.obj.metadata.creation_timestamp, pod.status.start_time
+        text = f"{resource}: allocatable {node.obj.status.allocatable.get(resource, 'none')} now"
+        if made and refused:
+            text += f"; node made {made}, pod refused {refused}"
+        yield node_evidence(node, text)

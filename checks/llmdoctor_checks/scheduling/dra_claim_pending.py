@@ -1,0 +1,158 @@
+"""A ResourceClaim that is not allocated."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Pending,
+    check,
+    event_evidence,
+    fixes,
+    pod_evidence,
+    say_seconds,
+)
+from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
+from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks.scheduling._separation import Cause, cause, causes
+from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
+
+#: How long the scheduler may take to say something about a new pod.
+_SILENT_SECONDS = 10
+
+
+@check("dra-claim-pending", since="0.1")
+def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Finding]:
+    """No devices are allocated for a ResourceClaim of the pod.
+
+    With Dynamic Resource Allocation a pod asks for devices through claims. A claim is allocated together with the
+    choice of the node. It stays open when the DeviceClass it names does not exist, when no device matches its
+    selectors, or when all that match are taken. A pod that names a claim which does not exist waits without a
+    condition and without an event.
+
+    ## Fix
+
+    Create what is missing, name a DeviceClass that exists, or relax the selector.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/
+    """
+    if pending.gates:
+        return
+    found = cause(pending, "dra-claim-pending")
+    claims = list(device_claims(pending.pod))
+    if found:
+        yield from _refused(pending, found, claims)
+    elif claims and not causes(pending):
+        yield from _missing(pending, claims, events)
+
+
+def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Iterator[Finding]:
+    open_ = [c for c in claims if not c.allocated] or claims
+    requests = [(c, r) for c in open_ for r in c.requests(pending.pod.cluster, pending.pod.namespace)]
+    words = "; ".join(dict.fromkeys(c.text for c in found.counts))
+    missing = _missing_class(pending, words, [r for _, r in requests])
+    names = ", ".join(c.claim or c.template or c.name for c in open_) or "of it"
+    if missing:
+        have = _classes(pending)
+        summary = f"Its claim {names} asks for DeviceClass {missing}, which does not exist"
+        summary += f" (there is {', '.join(have)})." if have else "."
+    else:
+        selectors = [s for _, r in requests for s in _selectors(r)]
+        summary = f"No node can allocate its claim {names}"
+        summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
+    evidence = [*_quotes(requests), *node_lines(pending, found)]
+    yield finding(pending, found, summary, evidence, _fixes(pending, missing, requests))
+
+
+def _classes(pending: Pending) -> list[str]:
+    return sorted(i.name for i in pending.pod.cluster.items("DeviceClass"))
+
+
+def _missing_class(pending: Pending, words: str, requests: list[dict[str, Any]]) -> str:
+    cluster = pending.pod.cluster
+    for request in requests:
+        name = request.get("deviceClassName")
+        if isinstance(name, str) and (
+            f"device class {name} does not exist" in words or cluster.exists("DeviceClass", "", name) is False
+        ):
+            return name
+    before, _, _ = words.partition(" does not exist")
+    return before.rpartition("device class ")[2] if "device class " in before and "does not exist" in words else ""
+
+
+def _selectors(request: dict[str, Any]) -> Iterator[str]:
+    for selector in rows(request, "selectors"):
+        cel = selector.get("cel")
+        if isinstance(cel, dict) and isinstance(cel.get("expression"), str):
+            yield " ".join(cel["expression"].split())
+
+
+def _quotes(requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Iterator[Evidence]:
+    for claim, request in requests[:3]:
+        ref = f"ResourceClaim/{claim.claim}" if claim.item else f"ResourceClaimTemplate/{claim.template}"
+        text = (
+            f"{request.get('name')}: deviceClassName {request.get('deviceClassName')}, count {request.get('count', 1)}"
+        )
+        yield Evidence(source="pod", ref=ref, text="; ".join([text, *_selectors(request)]))
+
+
+def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Iterator[Fix]:
+    source = next((c.template for c, _ in requests if c.template), "") or next((c.claim for c, _ in requests), "")
+    kind = "ResourceClaimTemplate" if any(c.template for c, _ in requests) else "ResourceClaim"
+    where = f"{kind} {source}" if source else "the claim"
+    if missing:
+        near = difflib.get_close_matches(missing, _classes(pending), n=1, cutoff=0)
+        instead = f"{near[0]} instead of {missing}" if near else "a DeviceClass that exists"
+        yield fixes.advice(f"Name {instead} in {where}", "kubectl get deviceclasses")
+        yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
+    else:
+        text = f"Relax the selector or count in {where}, or free the devices that match"
+        yield fixes.advice(
+            text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
+        )
+
+
+def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None) -> Iterator[Finding]:
+    """A claim that the pod names and that is not there: the scheduler leaves the pod aside without a word."""
+    pod, cluster = pending.pod, pending.pod.cluster
+    silent = not pending.condition and not pending.event and (pending.seconds or 0) > _SILENT_SECONDS
+    failed = events.of("FailedResourceClaimCreation") if events else []
+    for claim in claims:
+        known = cluster.exists("ResourceClaim", pod.namespace, claim.claim) if claim.claim else None
+        if claim.item or (claim.template and not failed) or not (silent or known is False or failed):
+            continue
+        if claim.template:
+            summary = f"Its claim {claim.name} was never made from template {claim.template}."
+        else:
+            summary = (
+                f"It names ResourceClaim {claim.claim}, which {'does not exist' if known is False else 'was not found'}"
+            )
+            length = f" after {say_seconds(pending.seconds or 0)}" if silent else ""
+            summary += f"; the scheduler has said nothing{length}, as it does then." if silent else "."
+        yield Finding(
+            role="cause",
+            confidence="certain" if known is False or failed else "likely",
+            summary=summary,
+            evidence=(
+                pod_evidence(pod, "resourceClaims", f"{claim.name}: {claim.claim or claim.template}"),
+                *(event_evidence(e, cluster) for e in failed[-1:]),
+                pod_evidence(
+                    pod, "status.conditions", "no PodScheduled condition" if silent else "PodScheduled is False"
+                ),
+            ),
+            explains=EXPLAINS,
+            fixes=(
+                fixes.advice(
+                    f"Create ResourceClaim {claim.claim or claim.name} in {pod.namespace}, or name one that exists",
+                    f"kubectl -n {pod.namespace} get resourceclaims,resourceclaimtemplates",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return

@@ -1,0 +1,58 @@
+"""A device other than the GPU is short."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
+from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, node_lines, nodes_said
+
+
+@check("extended-resource-insufficient", since="0.1")
+def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
+    """GPUs are free, but another device that the pod asks for is short.
+
+    Besides GPUs a pod can ask for network devices (RDMA, EFA), huge pages, or slices of shared GPUs. Each must be free
+    on the same node. Huge pages must have been reserved when the node started.
+
+    ## Fix
+
+    Ask for as many as are free, drop the request if the server runs without it, or have the device provided on the GPU
+    nodes (RDMA device plugin, huge pages in the kernel's settings).
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources
+    - https://kubernetes.io/docs/tasks/manage-hugepages/scheduling-hugepages/
+    """
+    yield from refused_for("extended-resource-insufficient", pod, subject)
+    found = cause(pending, "extended-resource-insufficient") if pending else None
+    if not pending or not found:
+        return
+    resource = found.resource
+    asked = say_amount(resource, pending.requests.get(resource, 0))
+    have = [r for r in found.reasons if r.resource == resource]
+    if have and all(r.allocatable == 0 for r in have):
+        summary = f"{nodes_said(found)} could run it, but none of them has {resource}; it asks for {asked}."
+    elif have:
+        most = say_amount(resource, max(r.free or 0 for r in have))
+        summary = (
+            f"{nodes_said(found)} could run it, but at most {most} {resource} is free on any; it asks for {asked}."
+        )
+    else:
+        summary = f"It asks for {asked} {resource}, which is short on {nodes_said(found)} by the scheduler's count."
+    yield finding(
+        pending, found, summary, [*asked_in(pending, resource), *node_lines(pending, found)], _fixes(pending, found)
+    )
+
+
+def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    resource = found.resource
+    free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
+    for container in asking(pending, resource)[:1]:
+        if free:
+            yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
+        yield fixes.advice(
+            f"Drop {resource} from {container.name} in {fixes.edited(pending.pod)}, if it can do without"
+        )
+    yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")

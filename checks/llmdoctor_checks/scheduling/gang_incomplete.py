@@ -1,0 +1,105 @@
+"""A group that cannot place all its members."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Subject, check, count_of, dig, fixes, pod_evidence
+from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes
+from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
+
+
+@check("gang-incomplete", since="0.1")
+def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
+    """A group of pods that works only as a whole cannot place all its members.
+
+    The pods of a LeaderWorkerSet group, a Ray cluster or a gang (Volcano, KAI, coscheduling) serve one model together.
+    While one of them has no node the others wait, holding their GPUs without use; a gang scheduler places none until
+    it can place all. What counts is room for the whole group at once.
+
+    ## Fix
+
+    Make room for all members at once, make the group smaller (fewer nodes, smaller pipeline parallel size), or let a
+    gang scheduler place it so that a part does not block GPUs.
+
+    ## References
+
+    - https://lws.sigs.k8s.io/docs/overview/
+    - https://kueue.sigs.k8s.io/docs/concepts/topology_aware_scheduling/
+    """
+    found = causes(pending)
+    placed = [p for p in subject.pods if p.scheduled]
+    waiting = [p for p in subject.pods if p.unscheduled]
+    alone = " 1 minAvailable" in pending.message  # a group of one waits for nobody else
+    words = () if alone else pending.said.of("gang")
+    if pending.said.gang or words:
+        yield _said(pending, found)
+        return
+    short = found[0] if found and found[0].id in SHORTAGE else None
+    holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
+    if short and holding and waiting:
+        size = _size(subject) or len(subject.pods)
+        asked = pending.requests.get(short.resource, 0)
+        summary = (
+            f"The group has {count_of(size, 'member')} of {asked} {short.resource} each; {len(placed)} "
+            f"{'has a node and holds' if len(placed) == 1 else 'have a node and hold'} {holding} idle, "
+            f"for {len(waiting)} there is no room."
+        )
+        evidence = [*said_by(pending)]
+        evidence += [Evidence(source="pod", ref=p.name, text=f"on {p.spec.node_name}") for p in placed[:3]]
+        yield Finding(
+            role="cause",
+            confidence=short.confidence,
+            summary=summary,
+            evidence=(*evidence, *node_lines(pending, short, holders=True)),
+            explains=(*EXPLAINS, "not-ready", *SHORTAGE),
+            fixes=tuple(_fixes(subject, size, asked, short.resource)),
+            order=short.order,
+            pods=tuple(p.name for p in waiting),
+        )
+
+
+def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
+    gang = pending.said.gang
+    if gang:
+        summary = f"{pending.scheduler} found room for {gang[0]} of the {gang[1]} pods that must start together."
+    else:
+        texts = "; ".join(dict.fromkeys(c.text for c in pending.said.of("gang")))
+        summary = f"{pending.scheduler} does not place it before its whole group can be placed: {texts}."
+    others = [c for c in pending.said.counts if c.kind not in ("gang", "other")]
+    if others:
+        summary = summary[:-1] + f"; of the rest it says: {', '.join(f'{c.number} {c.text}' for c in others)}."
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=summary,
+        evidence=(*said_by(pending), pod_evidence(pending.pod, "schedulerName", pending.scheduler), *_groups(pending)),
+        explains=(*EXPLAINS, *(c.id for c in found)),
+        fixes=(
+            fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
+            fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
+        ),
+        pods=(pending.pod.name,),
+    )
+
+
+def _groups(pending: Pending) -> Iterator[Evidence]:
+    """The PodGroup of the pod, by annotation or label, whatever scheduler it is of."""
+    meta = pending.pod.obj.metadata
+    names = {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+    for item in pending.pod.cluster.items("PodGroup", pending.pod.namespace):
+        if item.name in names:
+            least = dig(item.raw, "spec.minMember")
+            yield Evidence(source="workload", ref=f"PodGroup/{item.name} spec.minMember", text=str(least))
+
+
+def _size(subject: Subject) -> int | None:
+    size = dig(subject.workload.raw, "spec.leaderWorkerTemplate.size") if subject.workload else None
+    return size if isinstance(size, int) else None
+
+
+def _fixes(subject: Subject, size: int, asked: int, resource: str) -> Iterator[Fix]:
+    text = f"Make room for {size} pods of {asked} {resource} each at once (free or add nodes)"
+    yield fixes.advice(text, owner="platform")
+    if subject.workload:
+        yield fixes.advice(
+            f"Make the group smaller in {subject.workload.ref} (fewer members, same parallelism in total)"
+        )

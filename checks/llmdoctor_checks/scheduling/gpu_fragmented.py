@@ -1,0 +1,66 @@
+"""GPUs are free, scattered over nodes."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes
+from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
+from llmdoctor_checks.scheduling._words import asked_in, fewest, finding, holders_of, look, node_lines, nodes_said
+
+
+@check("gpu-fragmented", since="0.1")
+def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
+    """Enough GPUs are free in total, but not on one node.
+
+    All GPUs of a pod must be on one node. The nodes that could run the pod have together as many free GPUs as it asks
+    for or more, each alone has too few, because smaller pods are spread over them.
+
+    ## Fix
+
+    Move the smaller pods of one node to the free GPUs of the others (delete them one by one while the node is
+    cordoned, and uncordon it), or ask for fewer GPUs. To prevent it, let the scheduler pack GPUs: scoring strategy
+    MostAllocated for the GPU resource.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/resource-bin-packing/
+    """
+    found = cause(pending, "gpu-fragmented")
+    if found is None:
+        return
+    asked = pending.requests.get(found.resource, 0)
+    devices = free_devices(pending) if found.obstacle == "claim" else {}
+    frees = {
+        v.node.name: r.free or 0 if (r := v.lacking(found.resource)) else devices.get(v.node.name, 0)
+        for v in found.verdicts
+    }
+    each = " + ".join(str(free) for free in frees.values() if free)
+    summary = (
+        f"{sum(frees.values())} {found.resource} are free on {nodes_said(found)} ({each}), "
+        f"but it asks for {asked} on one node, and no node has more than {max(frees.values())}."
+    )
+    evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True)]
+    yield finding(pending, found, summary, evidence, _fixes(pending, found, asked, frees), ("gpu-insufficient",))
+
+
+def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) -> Iterator[Fix]:
+    options = []
+    for name, free in frees.items():
+        chosen = fewest(holders_of(pending, name, found.resource), found.resource, asked - free)
+        moved = sum(h.requests[found.resource] for h in chosen)
+        room = sum(other for node, other in frees.items() if node != name)
+        if chosen and moved <= room:
+            options.append((moved, len(chosen), name, chosen))
+    if options:
+        moved, _, name, chosen = min(options, key=lambda o: o[:3])
+        pods = ", ".join(h.ref for h in chosen)
+        text = f"Move {pods} ({count_of(moved, 'GPU')}) off {name} to the free GPUs elsewhere; then it fits there"
+        commands = [f"kubectl cordon {name}"]
+        commands += [f"kubectl -n {h.pod.metadata.namespace} delete pod {h.pod.metadata.name}" for h in chosen]
+        yield fixes.advice(text, *commands, f"kubectl uncordon {name}", owner="platform")
+    else:
+        yield fixes.advice("Free more GPUs on one of these nodes", look(min(frees)), owner="platform")
+    most = max(frees.values())
+    if most:
+        yield fixes.advice(
+            f"Ask for {most} {found.resource} (tensor parallel size {most}), if the model fits on as many"
+        )

@@ -1,0 +1,87 @@
+"""More GPUs are asked for than any node has."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
+from llmdoctor_checks.scheduling._admission import Refusal, refusal
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said
+
+
+@check("gpu-request-exceeds-node", since="0.1")
+def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
+    """The pod asks for more GPUs than any node of that kind has.
+
+    The GPUs of one pod must be on one node. What counts is the sum over all containers and sidecars, or the largest
+    init container if that is more. Waiting and freeing GPUs cannot help. Where GPUs are shared (time-slicing, MPS) the
+    device plugin may be set to give a pod one share only: two shares would be the same GPU twice.
+
+    ## Fix
+
+    Ask for as many GPUs as a node has and set the tensor parallel size to that; spread a larger model over several
+    pods with pipeline parallelism (LeaderWorkerSet, Ray); or add larger nodes.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
+    - https://docs.vllm.ai/en/latest/serving/parallelism_scaling.html
+    """
+    found = cause(pending, "gpu-request-exceeds-node") if pending else None
+    if pending and found:
+        yield _waiting(pending, found)
+        return
+    refused = refusal(pod, subject)
+    if refused and refused.verdict == "shared":
+        yield _shared(pod, refused)
+
+
+def _waiting(pending: Pending, found: Cause) -> Finding:
+    asked = pending.requests.get(found.resource, 0)
+    reasons = [r for r in found.reasons if r.resource == found.resource]
+    most = max((r.allocatable or 0 for r in reasons), default=0)
+    free = max((r.free or 0 for r in reasons), default=0)
+    if most:
+        summary = f"It asks for {asked} {found.resource}, and the largest of {nodes_said(found)} has {most}"
+        summary += f" ({free} free now)." if free < most else "."
+    else:
+        summary = (
+            f"It asks for {asked} {found.resource}, and by the scheduler's count no node could ever hold that many: "
+            "preemption would help on none."
+        )
+    evidence = [*asked_in(pending, found.resource), *node_lines(pending, found)]
+    return finding(pending, found, summary, evidence, _fixes(pending, found, asked, most, free))
+
+
+def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> Iterator[Fix]:
+    containers = asking(pending, found.resource)
+    if most and len(containers) == 1:
+        best = free or most
+        text = f"Ask for {best} {found.resource} instead of {asked}, and set the tensor parallel size to {best}"
+        if best < most:
+            text += f" ({most} when a whole node is free)"
+        yield lower(containers[0], found.resource, str(best), text)
+    elif most:
+        names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
+        yield fixes.advice(f"Ask for at most {most} {found.resource} in all containers together (now {names})")
+    more = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"
+    yield fixes.advice(more, owner="platform")
+
+
+def _shared(pod: Pod, refused: Refusal) -> Finding:
+    """The plugin shares GPUs and hands out one share per pod (`failRequestsGreaterThanOne`)."""
+    resource = refused.resource or next(iter(pod.accelerators), "the GPU")
+    asked = pod.accelerators.get(resource, 0)
+    containers = [c for c in pod.containers if c.accelerators.get(resource)]
+    answers = [lower(containers[0], resource, "1", f"Ask for 1 {resource} instead of {asked}")] if containers else []
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"It asks for {asked} {resource}; GPUs of {pod.spec.node_name} are shared, one share per pod.",
+        evidence=(
+            pod_evidence(pod, "status", refused.text),
+            *(pod_evidence(c, "resources", f"{resource}: {c.accelerators[resource]}") for c in containers),
+        ),
+        explains=("pod-failed", "not-ready"),
+        fixes=(*answers, fixes.advice("Use nodes whose GPUs are not shared", owner="platform")),
+        pods=(pod.name,),
+    )

@@ -1,0 +1,63 @@
+"""No node offers the resource."""
+
+import difflib
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes, is_accelerator, node_evidence
+from llmdoctor_checks.scheduling._separation import Cause, cause, vendor
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
+
+
+@check("gpu-resource-absent", since="0.1")
+def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
+    """No node offers the GPU resource that the pod asks for.
+
+    The name in `resources.limits` is one that no node lists under `status.allocatable`: a typing error, the name of
+    another vendor, or another name because the GPUs are shared (`nvidia.com/gpu.shared`); or there is no GPU node at
+    all, for example because an autoscaled group is at zero.
+
+    ## Fix
+
+    Ask for the name that the nodes offer, or add GPU nodes. A node group that is at zero needs labels and resources in
+    its template, or the autoscaler cannot know that a node of it would help.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
+    - https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+    """
+    found = cause(pending, "gpu-resource-absent")
+    if found is None:
+        return
+    offered = offers(pending)
+    asked = pending.requests.get(found.resource, 0)
+    summary = f"It asks for {asked} {found.resource}, which no node offers"
+    summary += f"; the nodes offer {', '.join(offered)}." if offered else ", and no node offers any other GPU."
+    evidence = [*asked_in(pending, found.resource)]
+    for name, nodes in list(offered.items())[:3]:
+        node = pending.subject.nodes.get(nodes[0])
+        if node:
+            evidence.append(node_evidence(node, f"status.allocatable {name}: {node.allocatable(name)}"))
+    yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], _fixes(pending, found, offered))
+
+
+def offers(pending: Pending) -> dict[str, list[str]]:
+    """The accelerators that nodes offer, each with its nodes."""
+    offered: dict[str, list[str]] = {}
+    for node in pending.subject.nodes:
+        for name, amount in sorted(node.amounts.items()):
+            if amount and is_accelerator(name):
+                offered.setdefault(name, []).append(node.name)
+    return offered
+
+
+def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
+    kin = [n for n in offered if vendor(n) == vendor(found.resource)]
+    near = difflib.get_close_matches(found.resource, kin, n=1, cutoff=0) or list(offered)[:1]
+    for container in asking(pending, found.resource)[:1]:
+        if near and near[0] != found.resource:
+            text = f"Ask for {near[0]}, which {', '.join(offered[near[0]][:3])} offers, instead of {found.resource}"
+            yield rename(container, found.resource, near[0], text)
+    if not offered:
+        text = "Add GPU nodes, or give the node group that is at zero a template that shows its GPUs to the autoscaler"
+        yield fixes.advice(text, owner="platform")

@@ -1,0 +1,56 @@
+"""A host port is taken everywhere."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
+from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
+
+
+@check("host-port-conflict", since="0.1")
+def host_port_conflict(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
+    """The host port that the pod wants is taken on every node that could run it.
+
+    A `hostPort` (and, with `hostNetwork: true`, every declared port) can be used by one pod per node. With as many
+    such pods as nodes the next one waits, whatever else is free.
+
+    ## Fix
+
+    Drop the `hostPort`: a Service reaches the pod without it. Where the host's network is needed choose another port.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/configuration/overview/#services
+    """
+    yield from refused_for("host-port-conflict", pod, subject)
+    found = cause(pending, "host-port-conflict") if pending else None
+    if not pending or not found:
+        return
+    ports = sorted({p for r in found.reasons for p in r.ports})
+    named = ", ".join(map(str, ports)) or "its host ports"
+    summary = f"{nodes_said(found)} could run it, but port {named} of the host is taken there."
+    yield finding(pending, found, summary, [*_ports(pending), *node_lines(pending, found)], _fixes(pending))
+
+
+def _ports(pending: Pending) -> Iterator[Evidence]:
+    if pending.pod.spec.host_network:
+        yield pod_evidence(pending.pod, "hostNetwork", "true")
+    for container in pending.pod.containers:
+        for port in container.spec.ports:
+            if port.host_port or pending.pod.spec.host_network:
+                yield pod_evidence(container, "ports", f"hostPort: {port.host_port or port.container_port}")
+
+
+def _fixes(pending: Pending) -> Iterator[Fix]:
+    pod = pending.pod
+    operations = []
+    for container in pod.containers:
+        group = "containers" if container.role == "main" else "initContainers"
+        for at, port in enumerate(container.spec.ports):
+            if port.host_port:
+                operations.append({"op": "remove", "path": f"/{group}/{container.index}/ports/{at}/hostPort"})
+    if operations and not pod.spec.host_network:
+        yield fixes.patch(pod, "Drop the hostPort; a Service reaches the pod without it", operations)
+    else:
+        yield fixes.advice(f"Run it without hostNetwork, or on another port, in {fixes.edited(pod)}")

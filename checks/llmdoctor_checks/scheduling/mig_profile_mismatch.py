@@ -1,0 +1,92 @@
+"""The GPUs are partitioned, and the pod asks for another cut."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Node, Pending, Pod, check, fixes, node_evidence, pod_evidence
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
+from llmdoctor_checks.scheduling.gpu_resource_absent import offers
+
+
+@check("mig-profile-mismatch", since="0.1")
+def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -> Iterator[Finding]:
+    """The pod asks for a GPU or MIG profile that the partitioned GPUs do not offer.
+
+    With MIG the device plugin advertises slices. Under the strategy `mixed` each profile has its own resource
+    (`nvidia.com/mig-3g.40gb`) and partitioned GPUs no longer count as `nvidia.com/gpu`; under `single` every slice is
+    called `nvidia.com/gpu` and there are no `mig-` names. A pod that asks for the other name, or for a profile that
+    nobody configured, fits nowhere.
+
+    ## Fix
+
+    Ask for a name that the nodes offer, with enough memory for the model, or partition a GPU as the pod needs it (label
+    `nvidia.com/mig.config`).
+
+    ## References
+
+    - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-operator-mig.html
+    - https://github.com/NVIDIA/k8s-device-plugin
+    """
+    found = cause(pending, "mig-profile-mismatch") if pending else None
+    if pending and found:
+        yield from _waiting(pending, found)
+    elif node and not pod.ready:
+        yield from _stale(pod, node)
+
+
+def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
+    offered = {n: nodes for n, nodes in offers(pending).items() if n.startswith("nvidia.com/")}
+    asked = pending.requests.get(found.resource, 0)
+    summary = f"It asks for {asked} {found.resource}, which no node offers"
+    summary += f"; the partitioned GPUs are offered as {', '.join(offered)}." if offered else "."
+    evidence = [*asked_in(pending, found.resource)]
+    for name, nodes in list(offered.items())[:3]:
+        node = pending.subject.nodes.get(nodes[0])
+        if node:
+            strategy = node.labels.get("nvidia.com/mig.strategy")
+            text = f"status.allocatable {name}: {node.allocatable(name)}"
+            evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))
+    yield finding(pending, found, summary, evidence, _fixes(pending, found, offered), ("gpu-resource-absent",))
+
+
+def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
+    for container in asking(pending, found.resource)[:1]:
+        for name in list(offered)[:2]:
+            text = f"Ask for {name}, which {', '.join(offered[name][:3])} offers (mind its memory)"
+            yield rename(container, found.resource, name, text)
+    profile = found.resource.removeprefix("nvidia.com/mig-")
+    what = "leave a GPU whole" if profile == found.resource else f"make slices {profile}"
+    yield fixes.advice(f"Change the MIG configuration of a node so as to {what}", owner="platform")
+
+
+def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
+    """A node that still lists whole GPUs after all of them were partitioned: the pod is placed and gets no device."""
+    data = pod.cluster.snapshot.nodes.get(node.name)
+    gpus = data.agent.get("gpus") if data and data.agent else None
+    cut = [g.get("migEnabled") for g in gpus if isinstance(g, dict)] if isinstance(gpus, list) else []
+    waits = any(c.waiting and not c.terminated for c in pod.containers)
+    if not pod.accelerators.get("nvidia.com/gpu") or not waits or not cut or not all(cut):
+        return
+    if node.labels.get("nvidia.com/mig.strategy") != "mixed":
+        return
+    listed = node.allocatable("nvidia.com/gpu")
+    slices = [n for n, amount in node.accelerators.items() if n.startswith("nvidia.com/mig-") and amount]
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=(
+            f"It asks for nvidia.com/gpu, but all {len(cut)} GPUs of {node.name} are partitioned (MIG, mixed): "
+            f"the {listed} that the node still lists are not there."
+        ),
+        evidence=(
+            pod_evidence(pod, "containers[*].resources", f"nvidia.com/gpu: {pod.accelerators['nvidia.com/gpu']}"),
+            node_evidence(node, f"status.allocatable nvidia.com/gpu: {listed}, " + ", ".join(slices)),
+            node_evidence(node, f"agent: MIG is enabled on all {len(cut)} GPUs"),
+        ),
+        explains=("not-ready", "device-plugin-down"),
+        fixes=(
+            fixes.advice("Ask for a MIG profile that the node offers: " + (", ".join(slices) or "see its labels")),
+            fixes.advice("Restart the device plugin on the node after a change of the MIG layout", owner="platform"),
+        ),
+        pods=(pod.name,),
+    )

@@ -1,0 +1,76 @@
+"""The nodes that fit are out of service."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Fix,
+    Node,
+    Pending,
+    check,
+    fixes,
+    node_evidence,
+    parse_time,
+    say_seconds,
+)
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
+
+
+@check("node-not-ready", since="0.1")
+def node_not_ready(pending: Pending) -> Iterator[Finding]:
+    """The nodes that could run the pod are cordoned, not ready or under pressure.
+
+    The scheduler leaves out a node that is marked unschedulable (`kubectl cordon`, a drain, an upgrade) and one whose
+    condition the control plane turns into a taint: not ready, unreachable, short of memory, disk or process ids.
+
+    ## Fix
+
+    Bring the node back: uncordon it when its maintenance is over, or find out on the node why its kubelet does not
+    report.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/architecture/nodes/
+    - https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-not-ready
+    """
+    found = cause(pending, "node-not-ready")
+    if found is None:
+        return
+    if found.verdicts:
+        kinds = dict.fromkeys(t for v in found.verdicts for t in v.node.troubles)
+        one = len(found.verdicts) == 1
+        summary = f"{nodes_said(found)} would fit but {'is' if one else 'are'} {', '.join(kinds)}."
+    else:
+        summary = f"{nodes_said(found)} are cordoned or not fit for new pods, by the scheduler's count."
+    evidence = [*node_lines(pending, found), *(e for v in found.verdicts[:3] for e in _conditions(pending, v.node))]
+    yield finding(pending, found, summary, evidence, _fixes(found))
+
+
+def _conditions(pending: Pending, node: Node) -> Iterator[Evidence]:
+    """What the control plane says of the node, and since when."""
+    now = pending.pod.cluster.now
+    for condition in node.obj.status.conditions:
+        bad = condition.status != "True" if condition.type == "Ready" else condition.status == "True"
+        if bad and condition.type in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):
+            since = parse_time(condition.last_transition_time)
+            age = f" for {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+            text = f"{condition.type}={condition.status}{age}: {condition.reason} {condition.message}".rstrip(": ")
+            yield node_evidence(node, text)
+
+
+def _fixes(found: Cause) -> Iterator[Fix]:
+    nodes = sorted((v.node for v in found.verdicts), key=lambda n: n.name)
+    cordoned = [n for n in nodes if n.cordoned and n.ready is not False]
+    ill = [n for n in nodes if n not in cordoned]
+    if cordoned:
+        text = f"Uncordon {cordoned[0].name} when its maintenance is over" + (
+            "" if found.also else "; then it fits there"
+        )
+        yield fixes.advice(text, f"kubectl uncordon {cordoned[0].name}", owner="platform")
+    if ill:
+        text = f"Find out why {ill[0].name} is {', '.join(ill[0].troubles)}"
+        yield fixes.advice(text, f"kubectl describe node {ill[0].name}", owner="platform")
+    if not nodes:
+        yield fixes.advice("Look which nodes are out of service", "kubectl get nodes", owner="platform")

@@ -1,0 +1,119 @@
+"""The pod selects what no node has."""
+
+import difflib
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Mismatch, Pending, Pod, Subject, check, fixes, pod_evidence
+from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
+
+
+@check("node-selector-mismatch", since="0.1")
+def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
+    """The pod's node selector or affinity names what no suitable node has.
+
+    Every entry of `nodeSelector` and one term of the required node affinity must match the labels of the node. Labels
+    of the GPU model are spelled by whoever sets them (`NVIDIA-H100-80GB-HBM3` by GPU Feature Discovery,
+    `nvidia-h100-80gb` by GKE) and are missing when that component does not run. Required pod affinity wants a node
+    beside a pod that matches; if no pod matches, no node does.
+
+    ## Fix
+
+    Name a label value that the nodes have, or label the nodes.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
+    """
+    yield from refused_for("node-selector-mismatch", pod, subject)
+    found = cause(pending, "node-selector-mismatch") if pending else None
+    if not pending or not found:
+        return
+    if found.obstacle == "pod-affinity":
+        yield from _beside(pending, found)
+        return
+    unmet = _unmet(found)
+    if unmet:
+        demand = "; ".join(dict.fromkeys(m.demand for m in unmet))
+        have = _values(found, unmet[0].key)
+        summary = f"It demands {demand}, and {nodes_said(found)} that could run it otherwise "
+        summary += (
+            f"{'has' if len(found.verdicts) == 1 else 'have'} " + (", ".join(have) if have else "no such label") + "."
+        )
+    elif any(c.text.startswith("nodepool ") for c in found.counts):
+        pools = "; ".join(c.text for c in found.counts)
+        summary = f"No node of it is there, and its demands do not fit the pool that would make one: {pools}."
+    else:
+        summary = f"Its node selector or affinity matches none of {nodes_said(found)}, by the scheduler's count."
+    evidence = [*_demands(pending), *scaling_lines(pending), *node_lines(pending, found)]
+    yield finding(pending, found, summary, evidence, _fixes(pending, found, unmet))
+
+
+def _unmet(found: Cause) -> tuple[Mismatch, ...]:
+    """The demands that the nearest node does not meet."""
+    each = [r.mismatches for r in found.reasons if r.mismatches]
+    return min(each, key=len, default=())
+
+
+def _values(found: Cause, key: str) -> list[str]:
+    """The values that the suitable nodes have for a label."""
+    if key == "metadata.name":
+        return sorted(v.node.name for v in found.verdicts)[:3]
+    have = {v.node.labels[key] for v in found.verdicts if key in v.node.labels}
+    return [f"{key}={value}" for value in sorted(have)][:3]
+
+
+def _demands(pending: Pending) -> Iterator[Evidence]:
+    spec = pending.pod.spec
+    if spec.node_selector:
+        text = ", ".join(f"{k}: {v}" for k, v in spec.node_selector.items())
+        yield pod_evidence(pending.pod, "nodeSelector", text)
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    for term in required.node_selector_terms if required else ():
+        for part in (*term.match_expressions, *term.match_fields):
+            text = f"{part.key} {part.operator} {', '.join(map(str, part.values))}".strip()
+            yield pod_evidence(pending.pod, "affinity.nodeAffinity", text)
+
+
+def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Iterator[Fix]:
+    name = min((v.node.name for v in found.verdicts), default="")
+    done = "" if found.also else f"; then it fits on {name}"
+    for miss in unmet:
+        have = sorted({v.node.labels[miss.key] for v in found.verdicts if miss.key in v.node.labels})
+        near = difflib.get_close_matches((*miss.wanted, "")[0], have, n=1, cutoff=0)
+        at = "/nodeSelector/" + miss.key.replace("~", "~0").replace("/", "~1")
+        if miss.path == "nodeSelector" and near:
+            text = f"Select {miss.key}={near[0]}, which the nodes have{done if len(unmet) == 1 else ''}"
+            yield fixes.patch(pending.pod, text, [{"op": "replace", "path": at, "value": near[0]}])
+        elif miss.path == "nodeSelector":
+            text = f"Drop {miss.demand} from the node selector{done if len(unmet) == 1 else ''}"
+            yield fixes.patch(pending.pod, text, [{"op": "remove", "path": at}])
+        else:
+            instead = f" ({near[0]} is there)" if near else ""
+            where = fixes.edited(pending.pod)
+            text = f"Correct the node affinity in {where}: no suitable node meets {miss.demand}{instead}"
+            yield fixes.advice(text)
+    wanted = [m for m in unmet if m.wanted and m.key != "metadata.name"]
+    if name and wanted and len(wanted) == len(unmet):
+        labels = " ".join(f"{m.key}={m.wanted[0]}" for m in wanted)
+        yield fixes.advice(f"Label {name}", f"kubectl label node {name} --overwrite {labels}", owner="platform")
+    if not unmet:
+        yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
+
+
+def _beside(pending: Pending, found: Cause) -> Iterator[Finding]:
+    affinity = pending.pod.spec.affinity
+    terms = affinity.pod_affinity if affinity else None
+    evidence = []
+    for term in terms.required_during_scheduling_ignored_during_execution if terms else ():
+        selector = term.label_selector
+        labels = ", ".join(f"{k}={v}" for k, v in selector.match_labels.items()) if selector else ""
+        text = f"beside a pod with {labels or 'the given labels'} (topologyKey {term.topology_key})"
+        evidence.append(pod_evidence(pending.pod, "affinity.podAffinity", text))
+    summary = f"It must stand beside a pod that matches its pod affinity, and on {nodes_said(found)} none does."
+    fix = fixes.advice(
+        f"Correct or drop the pod affinity in {fixes.edited(pending.pod)}, or start the pod it names first"
+    )
+    yield finding(pending, found, summary, [*evidence, *node_lines(pending, found)], [fix])

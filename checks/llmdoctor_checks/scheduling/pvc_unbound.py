@@ -1,0 +1,188 @@
+"""A volume that the pod cannot have where it could run."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Pending,
+    Pod,
+    check,
+    dig,
+    event_evidence,
+    fixes,
+    pod_evidence,
+)
+from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
+from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._words import finding, node_lines
+
+
+@check("pvc-unbound", since="0.1")
+def pvc_unbound(pod: Pod, pending: Pending | None, events: Events | None) -> Iterator[Finding]:
+    """The pod's volume claim is missing, unbound, in another zone, or attached elsewhere.
+
+    A pod can run only where all its volumes can be mounted. A claim stays unbound when its storage class does not
+    exist, no provisioner makes the volume, or no existing volume matches. A volume that is bound has a place: a zone,
+    or for local disks one node. A claim that is ReadWriteOnce can be mounted on one node at a time, ReadWriteOncePod
+    by one pod. A claim with `WaitForFirstConsumer` is Pending by design until its pod is placed.
+
+    ## Fix
+
+    Name a storage class that exists, make the volume, use a claim whose volume is where the GPUs are, or stop the pod
+    that holds it. Model files that several pods read belong on ReadWriteMany or ReadOnlyMany storage.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/storage/persistent-volumes/
+    - https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode
+    """
+    found = cause(pending, "pvc-unbound") if pending else None
+    if pending and found:
+        yield from _waiting(pending, found, events)
+    elif events and not pod.ready and pod.exists:
+        yield from _attached_elsewhere(pod, events)
+
+
+def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:
+    pod = pending.pod
+    faults = [(claim, fault) for claim in volume_claims(pod) if (fault := _fault(pod, claim, found))]
+    words = "; ".join(c.text for c in found.counts)
+    summary = "; ".join(fault for _, fault in faults) or f"A volume is not available: {words}"
+    evidence: list[Evidence] = []
+    for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
+        evidence += _quotes(pod, claim)
+        evidence += [
+            event_evidence(e, pod.cluster)
+            for e in (events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else [])[-2:]
+            if e.kind == "PersistentVolumeClaim" and e.name == claim.name
+        ]
+    answers = [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
+    yield finding(
+        pending,
+        found,
+        summary[:1].upper() + summary[1:] + ("" if summary.endswith(".") else "."),
+        [*evidence, *node_lines(pending, found)],
+        answers or [fixes.advice("Look what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
+    )
+
+
+def _says(found: Cause, *pieces: str) -> bool:
+    return any(piece in c.text for c in found.counts for piece in pieces)
+
+
+def _fault(pod: Pod, claim: VolumeClaim, found: Cause) -> str:
+    """What is wrong with one claim; empty when nothing of it is known to be."""
+    cluster = pod.cluster
+    if f'"{claim.name}" not found' in " ".join(c.text for c in found.counts) or claim.exists is False:
+        return f"claim {claim.name} does not exist in {pod.namespace}"
+    if claim.item is None:
+        return ""
+    if dig(claim.item.raw, "metadata.deletionTimestamp"):
+        return f"claim {claim.name} is being deleted"
+    if claim.phase == "Lost":
+        return f"claim {claim.name} has lost its volume {claim.volume}"
+    if claim.phase == "Pending" and not _says(found, "ReadWriteOncePod", "node affinity"):
+        return _unbound(pod, claim)
+    if "ReadWriteOncePod" in claim.modes and _says(found, "ReadWriteOncePod"):
+        users = ", ".join(p.metadata.name for p in users_of(cluster, pod, claim.name)) or "another pod"
+        return f"claim {claim.name} is ReadWriteOncePod and {users} uses it"
+    volume = cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+    where = volume_where(volume) if volume else ""
+    if where and _says(found, "node affinity", "volume zone"):
+        return f"claim {claim.name} is bound to {claim.volume}, which can be used only where {where}"
+    return ""
+
+
+def _unbound(pod: Pod, claim: VolumeClaim) -> str:
+    cluster, name = pod.cluster, claim.storage_class
+    size = dig(claim.item.raw, "spec.resources.requests.storage") if claim.item else None
+    what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
+    classes = [i.name for i in cluster.items("StorageClass")]
+    if name is None and not claim.volume:
+        return f"{what}, and names no storage class" + ("" if classes else ", and there may be no default one")
+    if name and name not in classes and (classes or cluster.complete("StorageClass")):
+        return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
+    item = cluster.item("StorageClass", "", name) if name else None
+    provisioner = str(item.raw.get("provisioner") or "") if item else ""
+    if provisioner == "kubernetes.io/no-provisioner":
+        return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
+    return what + (f", storage class {name}" if name else "")
+
+
+def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
+    yield pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}")
+    if claim.item:
+        text = f"phase: {claim.phase or 'unknown'}, storageClassName: {claim.storage_class or 'none'}"
+        text += f", accessModes: {', '.join(claim.modes)}" + (f", volumeName: {claim.volume}" if claim.volume else "")
+        yield Evidence(source="pod", ref=f"PersistentVolumeClaim/{claim.name}", text=text)
+    volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+    if volume and volume_where(volume):
+        yield Evidence(
+            source="pod", ref=f"PersistentVolume/{volume.name}", text=f"nodeAffinity: {volume_where(volume)}"
+        )
+    for volume in pod.cluster.items("PersistentVolume"):
+        if claim.phase == "Pending" and dig(volume.raw, "spec.storageClassName") == claim.storage_class:
+            size, where = dig(volume.raw, "spec.capacity.storage"), volume_where(volume)
+            text = f"{dig(volume.raw, 'status.phase') or 'unknown'}, {size}" + (
+                f", only where {where}" if where else ""
+            )
+            yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)
+
+
+def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
+    describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
+    classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
+    if claim.exists is False or claim.item is None:
+        yield fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")
+    elif _says(found, "ReadWriteOncePod"):
+        for user in users_of(pod.cluster, pod, claim.name)[:1]:
+            text = f"Stop {user.metadata.name}, which uses the claim, or share the model through ReadWriteMany storage"
+            yield fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {user.metadata.name}")
+    elif _says(found, "node affinity", "volume zone"):
+        yield fixes.advice(
+            "Use a claim whose volume is where the GPU nodes are, or GPU nodes where the volume is", describe
+        )
+    elif claim.storage_class and classes and claim.storage_class not in classes:
+        have, wanted = ", ".join(classes), claim.storage_class
+        text = f"Make the claim anew with a storage class that exists ({have}), or create {wanted}"
+        yield fixes.advice(text, "kubectl get storageclass")
+    else:
+        yield fixes.advice(
+            f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
+        )
+
+
+def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
+    """A pod that has a node and waits for a volume that another node has."""
+    if any(c.running for c in pod.containers):
+        return
+    failed = [e for e in events.of("FailedAttachVolume") if e.name == pod.name and "Multi-Attach error" in e.message]
+    if not failed:
+        return
+    claims = [c for c in volume_claims(pod) if "ReadWriteOnce" in c.modes] or list(volume_claims(pod))
+    users = [
+        (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name
+    ]
+    summary = "A volume of it is still attached to another node, and can be attached to one only"
+    if users:
+        claim, user = users[0]
+        summary = (
+            f"Claim {claim.name} can be mounted on one node at a time, and {user.metadata.name} has it on "
+            f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
+        )
+    answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
+    if users:
+        text = f"Stop {users[0][1].metadata.name} first"
+        answers.append(fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {users[0][1].metadata.name}"))
+    yield Finding(
+        role="cause",
+        confidence="certain" if users else "likely",
+        summary=summary + ".",
+        evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=tuple(answers),
+        pods=(pod.name,),
+    )

@@ -1,0 +1,279 @@
+"""A quota or limit range refuses the pod."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    dig,
+    event_evidence,
+    fixes,
+    k8s,
+    milli,
+    pod_evidence,
+    requests_of,
+)
+from llmdoctor_checks.scheduling._raw import rows
+
+#: Texts of the admission plugins ResourceQuota and LimitRanger.
+_REFUSED = re.compile(
+    r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.*?), used: (?P<used>.*?), limited: (?P<limit>.*)"
+    r"|failed quota: (?P<needs>[^:]+): must specify (?P<what>.*)"
+    r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|\S+ max limit to request ratio per \w+ is .*)",
+    re.DOTALL,
+)
+#: Kinds that want their pods at once.
+_EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
+_KUEUE = re.compile(r"insufficient (?:unused )?quota for (\S+) in flavor (\S+)")
+
+
+@check("quota-exceeded", since="0.1")
+def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """A ResourceQuota, LimitRange or queue quota of the namespace refuses the pod.
+
+    A pod beyond the quota is refused when it is made, so there is no pod to look at: the ReplicaSet, StatefulSet or
+    Job keeps trying, and only its `FailedCreate` events say why. A quota on a resource also refuses pods that do not
+    state it. A LimitRange refuses containers that ask for more, or less, than it allows. A Kueue quota keeps the
+    workload in its queue.
+
+    ## Fix
+
+    Ask for less, free quota by removing other workloads of the namespace, or have the quota raised.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/policy/resource-quotas/
+    - https://kubernetes.io/docs/concepts/policy/limit-range/
+    """
+    if subject.static:
+        return
+    workload = subject.workload
+    lacking = not subject.exists and not _finished(workload)
+    if not subject.exists or any(p.unscheduled for p in subject.pods):
+        yield from _queued(subject, cluster)
+    if not lacking and not _holds(workload, "ReplicaFailure"):
+        return
+    for event in reversed(subject.events.of("FailedCreate")):
+        found = _REFUSED.search(event.message)
+        if found:
+            yield _stated(subject, cluster, event_evidence(event, cluster), found, lacking=lacking)
+            return
+    for where, message in _conditions(subject, cluster):
+        found = _REFUSED.search(message)
+        if found:
+            evidence = Evidence(source="workload", ref=where, text=message)
+            yield _stated(subject, cluster, evidence, found, lacking=lacking)
+            return
+    if lacking and workload and workload.kind in _EAGER and not subject.events.of("FailedCreate"):
+        yield from _computed(subject, cluster)
+
+
+def _conditions(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """What the conditions of the target and of the objects that it owns say: they outlive events."""
+    mine = {id(item) for item in subject.related.values()}
+    for kind in (
+        "ReplicaSet",
+        "Deployment",
+        "StatefulSet",
+        "Revision",
+        "Service.serving.knative.dev",
+        "InferenceService",
+    ):
+        for item in cluster.items(kind, subject.namespace):
+            if id(item) in mine or any(id(owner) in mine for owner in cluster.chain(item)):
+                for condition in rows(item.raw, "status.conditions"):
+                    message = condition.get("message")
+                    if isinstance(message, str):
+                        yield (
+                            f"{item.kind.partition('.')[0]}/{item.name} status.conditions[{condition.get('type')}]",
+                            message,
+                        )
+
+
+def _finished(workload: Workload | None) -> bool:
+    """Whether it wants no pod now: scaled to zero, suspended, or done."""
+    if workload is None:
+        return False
+    done = _holds(workload, "Complete", "Failed", "Suspended")
+    return workload.replicas == 0 or done or dig(workload.raw, "spec.suspend") is True
+
+
+def _holds(workload: Workload | None, *types: str) -> bool:
+    conditions = rows(workload.raw, "status.conditions") if workload else []
+    return any(c.get("type") in types and c.get("status") == "True" for c in conditions)
+
+
+def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Match[str], *, lacking: bool) -> Finding:
+    if found["quota"]:
+        summary = (
+            f"Quota {found['quota']} refuses the pod: {found['asked']} asked, {found['used']} used of {found['limit']}."
+        )
+        name = found["quota"]
+    elif found["needs"]:
+        summary = f"Quota {found['needs']} refuses the pod, because it does not state {found['what']}."
+        name = found["needs"]
+    else:
+        summary, name = f"A LimitRange refuses the pod: {found['range']}.", ""
+    quoted = list(_objects(cluster, subject.namespace, name))
+    return Finding(
+        role="cause" if lacking or any(p.failing for p in subject.pods) else "risk",
+        confidence="certain",
+        summary=summary,
+        evidence=(evidence, *quoted),
+        explains=("rollout-stuck", "pod-pending"),
+        fixes=tuple(_fixes(subject, name, needs=found["what"] or "")),
+    )
+
+
+def _objects(cluster: Cluster, namespace: str, quota: str) -> Iterator[Evidence]:
+    for limits in cluster.all(k8s.ResourceQuota, "ResourceQuota", namespace):
+        if limits.metadata.name == quota:
+            hard = limits.status.hard or limits.spec.hard
+            text = ", ".join(f"{k}: {limits.status.used.get(k, '0')} of {v}" for k, v in hard.items())
+            yield Evidence(source="workload", ref=f"ResourceQuota/{quota}", text=text)
+    if not quota:
+        for limit in cluster.all(k8s.LimitRange, "LimitRange", namespace):
+            for item in limit.spec.limits:
+                text = f"{item.type}: max {_said(item.max)}, min {_said(item.min)}"
+                yield Evidence(source="workload", ref=f"LimitRange/{limit.metadata.name}", text=text)
+
+
+def _said(quantities: k8s.Quantities) -> str:
+    return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
+
+
+def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
+    namespace = subject.namespace
+    where = subject.workload.ref if subject.workload else "the pod"
+    if needs:
+        yield fixes.advice(f"State {needs} for every container of {where}")
+        return
+    if quota:
+        yield fixes.advice(
+            f"Ask for less in {where}, or stop other workloads of {namespace}",
+            f"kubectl -n {namespace} describe resourcequota {quota}",
+        )
+        yield fixes.advice(f"Raise the quota {quota}", owner="platform")
+    else:
+        yield fixes.advice(
+            f"Ask for what the LimitRange allows in {where}", f"kubectl -n {namespace} describe limitrange"
+        )
+        yield fixes.advice("Widen the LimitRange for model servers", owner="platform")
+
+
+def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """No event says so (they expire after an hour): the template compared with the limits of the namespace."""
+    for pod in subject.pods[:1]:
+        for limits in cluster.all(k8s.LimitRange, "LimitRange", subject.namespace):
+            for item in limits.spec.limits:
+                for container, resource, asked, bound, word in _beyond(pod, item):
+                    yield Finding(
+                        role="cause",
+                        confidence="likely",
+                        summary=(
+                            f"LimitRange {limits.metadata.name} allows a container {word} {bound} of {resource}; "
+                            f"{container.name} asks for {asked}, so the pod is refused."
+                        ),
+                        evidence=(
+                            pod_evidence(container, "resources", f"{resource}: {asked}"),
+                            Evidence(
+                                source="workload",
+                                ref=f"LimitRange/{limits.metadata.name}",
+                                text=f"{item.type}: max {_said(item.max)}, min {_said(item.min)}",
+                            ),
+                        ),
+                        explains=("rollout-stuck",),
+                        fixes=tuple(_fixes(subject, "")),
+                    )
+                    return
+        yield from _over_quota(subject, cluster, pod)
+
+
+def _beyond(pod: Pod, item: k8s.LimitItem) -> Iterator[tuple[Container, str, str, str, str]]:
+    if item.type != "Container":
+        return
+    for container in pod.containers:
+        resources = container.spec.resources
+        for resource, bound in item.max.items():
+            asked = resources.limits.get(resource, resources.requests.get(resource))
+            if asked is not None and (milli(asked) or 0) > (milli(bound) or 0):
+                yield container, resource, str(asked), str(bound), "at most"
+        for resource, bound in item.min.items():
+            asked = resources.requests.get(resource, resources.limits.get(resource))
+            if asked is not None and (milli(asked) or 0) < (milli(bound) or 0):
+                yield container, resource, str(asked), str(bound), "at least"
+
+
+def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Finding]:
+    wanted = requests_of(pod.obj)
+    for item in cluster.items("ResourceQuota", subject.namespace):
+        quota = item.typed()
+        if (
+            not isinstance(quota, k8s.ResourceQuota)
+            or dig(item.raw, "spec.scopes")
+            or dig(item.raw, "spec.scopeSelector")
+        ):
+            continue  # a quota for some pods only: whether for this one is not worked out here
+        for name, bound in (quota.status.hard or quota.spec.hard).items():
+            resource = name.removeprefix("requests.")
+            asked = (
+                1000
+                if resource in ("pods", "count/pods")
+                else wanted.get(resource, 0) * (1 if resource == "cpu" else 1000)
+            )
+            used = milli(quota.status.used.get(name, 0)) or 0
+            if asked and used + asked > (milli(bound) or 0):
+                yield Finding(
+                    role="cause",
+                    confidence="likely",
+                    summary=f"Quota {quota.metadata.name} leaves no room for the pod: {name} is limited to {bound}, "
+                    f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
+                    evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),
+                    explains=("rollout-stuck",),
+                    fixes=tuple(_fixes(subject, quota.metadata.name)),
+                )
+                return
+
+
+def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """Kueue's word on a workload that waits for quota."""
+    mine = {item.uid for item in subject.related.values() if item.uid}
+    names = set(subject.related)
+    for item in cluster.items("Workload", subject.namespace):
+        refs = rows(item.raw, "metadata.ownerReferences")
+        if not any(r.get("uid") in mine or (r.get("kind"), r.get("name")) in names for r in refs):
+            continue
+        for condition in rows(item.raw, "status.conditions"):
+            message = str(condition.get("message") or "")
+            found = _KUEUE.search(message)
+            if found and condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+                queue = dig(item.raw, "spec.queueName") or "its queue"
+                yield Finding(
+                    role="cause",
+                    confidence="certain",
+                    summary=f"Kueue holds it back in {queue}: {message}.",
+                    evidence=(
+                        Evidence(
+                            source="workload",
+                            ref=f"Workload/{item.name} status.conditions[QuotaReserved]",
+                            text=f"{condition.get('reason')}: {message}",
+                        ),
+                    ),
+                    explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
+                    fixes=(
+                        fixes.advice(
+                            f"Wait for, or end, other workloads of {queue}; or ask for less {found[1]}",
+                            "kubectl get clusterqueues.kueue.x-k8s.io -o wide",
+                        ),
+                        fixes.advice(f"Raise the quota of flavor {found[2].rstrip(',')}", owner="platform"),
+                    ),
+                )
+                return

@@ -1,0 +1,151 @@
+"""Somebody holds the pod back on purpose."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, check, dig, fixes, pod_evidence
+from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks.scheduling._words import EXPLAINS
+
+#: Who sets and lifts a gate, by the domain in its name.
+_KEEPERS = {
+    "kueue.x-k8s.io": "Kueue",
+    "grove.io": "Grove",
+    "karpenter.sh": "Karpenter",
+    "instaslice": "the InstaSlice operator",
+    "jobset": "JobSet",
+}
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+@check("scheduling-gated", since="0.1")
+def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """The pod is not given to the scheduler: a gate is closed, or its job is suspended.
+
+    A pod with `schedulingGates` waits until the controller that set them removes them: a queue (Kueue), a gang
+    controller (Grove), a quota or capacity system. Kueue holds jobs back by suspending them, so that no pod exists.
+    The gate is kept for a reason that the controller knows: no quota left, no fitting topology, a group that is not
+    complete, or the controller does not run.
+
+    ## Fix
+
+    Ask the controller that set the gate why it does not open it: its Workload, PodGroup or PodGang, its log. Do not
+    remove a gate by hand unless that controller is gone.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-scheduling-readiness/
+    - https://kueue.sigs.k8s.io/docs/tasks/troubleshooting/
+    """
+    gated = [p for p in subject.pods if p.unscheduled and p.spec.scheduling_gates]
+    item = subject.workload.item if subject.workload else subject.item
+    held = item and not subject.exists and not subject.static and _suspended(item) and _queue(item)
+    if not gated and not held:
+        return
+    workloads = list(_workloads(subject, cluster))
+    said = [e for w in workloads for e in _waits(w)]
+    if gated:
+        pod = gated[0]
+        gates = [g.name for g in pod.spec.scheduling_gates]
+        who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
+        evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
+        condition = pod.condition("PodScheduled")
+        if condition:
+            text = f"{condition.reason}: {condition.message}".rstrip(": ")
+            evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"{who} has not opened the scheduling gate {', '.join(gates)}, so no scheduler looks at the pod.",
+            evidence=(*evidence, *said, *_owners(subject, cluster)),
+            explains=(*EXPLAINS, "gang-incomplete"),
+            fixes=tuple(_fixes(subject, gates, workloads)),
+            pods=tuple(p.name for p in gated),
+        )
+    elif item:
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"{item.kind}/{item.name} is suspended and waits in Kueue's queue {_queue(item)}; it has no pod.",
+            evidence=(
+                Evidence(source="workload", ref=f"{item.kind}/{item.name} spec.suspend", text="true"),
+                Evidence(
+                    source="workload", ref=f"{item.kind}/{item.name} metadata.labels", text=f"{_QUEUE}: {_queue(item)}"
+                ),
+                *said,
+            ),
+            explains=EXPLAINS,
+            fixes=tuple(_fixes(subject, [_QUEUE], workloads)),
+        )
+
+
+def _keeper(gate: str) -> str:
+    domain = gate.partition("/")[0]
+    return next((who for key, who in _KEEPERS.items() if key in domain), f"The controller of {domain}")
+
+
+def _suspended(item: Item) -> bool:
+    return dig(item.raw, "spec.suspend") is True or dig(item.raw, "spec.runPolicy.suspend") is True
+
+
+def _queue(item: Item) -> str:
+    labels = dig(item.raw, "metadata.labels")
+    return str(labels.get(_QUEUE) or "") if isinstance(labels, dict) else ""
+
+
+def _workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
+    """Kueue's Workload objects of this target: owned by one of its objects."""
+    mine = {item.uid for item in subject.related.values() if item.uid}
+    names = set(subject.related)
+    for item in cluster.items("Workload", subject.namespace):
+        for ref in rows(item.raw, "metadata.ownerReferences"):
+            if ref.get("uid") in mine or (ref.get("kind"), ref.get("name")) in names:
+                yield item
+                break
+
+
+def _waits(workload: Item) -> Iterator[Evidence]:
+    """Conditions of a Kueue Workload that say what it waits for."""
+    for condition in rows(workload.raw, "status.conditions"):
+        if condition.get("status") == "False" and condition.get("message"):
+            ref = f"Workload/{workload.name} status.conditions[{condition.get('type')}]"
+            yield Evidence(source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}")
+
+
+def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
+    """What the owners, or what else is named as the pod's whole, say of themselves."""
+    pod = subject.pods[0]
+    whole = str(pod.obj.metadata.labels.get("app.kubernetes.io/part-of") or "")
+    for kind in cluster.kinds():
+        for item in cluster.items(kind, subject.namespace):
+            mine = (item.kind, item.name) in subject.related and item.kind not in ("Pod", "ReplicaSet", "Deployment")
+            if not (mine or (whole and item.name == whole)) or item.kind == "Workload":
+                continue
+            for condition in rows(item.raw, "status.conditions"):
+                if condition.get("message"):
+                    ref = f"{item.kind}/{item.name} status.conditions[{condition.get('type')}]"
+                    yield Evidence(
+                        source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}"
+                    )
+            for error in rows(item.raw, "status.lastErrors"):
+                if error.get("description"):
+                    text = f"{error.get('code')}: {error['description']}"
+                    yield Evidence(source="workload", ref=f"{item.kind}/{item.name} status.lastErrors", text=text)
+
+
+def _fixes(subject: Subject, gates: list[str], workloads: list[Item]) -> Iterator[Fix]:
+    namespace = subject.namespace
+    if any("kueue" in g for g in gates):
+        commands = [
+            f"kubectl -n {namespace} get workloads.kueue.x-k8s.io",
+            "kubectl get clusterqueues.kueue.x-k8s.io -o yaml",
+        ]
+        if workloads:
+            commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {workloads[0].name}"
+        yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
+        if subject.workload and not _queue(subject.workload.item):
+            yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+    else:
+        who = _keeper(gates[0])
+        yield fixes.advice(
+            f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
+        )
