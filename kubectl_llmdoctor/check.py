@@ -72,6 +72,8 @@ class Check:
     signature: Check | None = None
     #: whether it was made from a YAML signature
     lines: bool = False
+    #: pieces of log lines that it looks for, as far as they are known beforehand
+    literals: tuple[str, ...] = ()
 
     def __call__(self, *facts: Any, **named: Any) -> list[Finding | Abstain]:
         """Run it on facts; this is also its unit test."""

@@ -9,6 +9,7 @@ from typing import Any
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.endings import LITERALS
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.subject import NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.report import document as doc
@@ -26,7 +27,11 @@ def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
     """The report on everything that was asked about, or on everything that is there."""
     cluster = Cluster(snapshot)
     known = tuple(checks)
-    targets = [examine(subject, known) for subject in subjects(cluster)]
+    literals = {text for check in known for part in check.parts for text in part.literals}
+    chosen = subjects(cluster)
+    for subject in chosen:
+        subject.literals = tuple(sorted(literals | set(LITERALS)))
+    targets = [examine(subject, known) for subject in chosen]
     if not snapshot.target:
         targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
     missing = [*snapshot.missing, *cluster.malformed]

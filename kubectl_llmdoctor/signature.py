@@ -116,6 +116,7 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
+        literals=tuple(p.literal for p in signature.patterns) if "log" in signature.sources else (),
     )
 
 

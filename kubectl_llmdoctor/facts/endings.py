@@ -126,6 +126,10 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+#: All that phase_of looks for.
+LITERALS = tuple(literal for _, literals in _PHASES for literal in literals)
+
+
 def phase_of(log: Log | None) -> Phase | None:
     """The last phase of a start that a log shows; None when it shows none."""
     best: Phase | None = None

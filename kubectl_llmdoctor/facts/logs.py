@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
@@ -27,11 +28,23 @@ class Line:
         return self.log.time_of(self.number)
 
 
-class Log:
-    """One container instance's log."""
+#: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
+_LARGE_CHARS = 200_000
 
-    def __init__(self, source: LogText) -> None:
+
+@cache
+def _automaton(literals: tuple[str, ...]) -> Any:
+    import ahocorasick_rs
+
+    return ahocorasick_rs.AhoCorasick(literals, matchkind=ahocorasick_rs.MatchKind.Standard)
+
+
+class Log:
+    """One container instance's log. `literals` are those that will be searched for, as far as they are known."""
+
+    def __init__(self, source: LogText, literals: tuple[str, ...] = ()) -> None:
         self.source = source
+        self._literals = literals
         self.text = source.text
         self.pod = source.pod
         self.container = source.container
@@ -64,8 +77,20 @@ class Log:
         for number in range(max(first, 1), min(last or len(self), len(self)) + 1):
             yield self.line(number)
 
+    @cached_property
+    def _offsets(self) -> dict[str, list[int]]:
+        """Where each of the known literals stands, found in one pass."""
+        found: dict[str, list[int]] = {literal: [] for literal in self._literals}
+        for index, start, _ in _automaton(self._literals).find_matches_as_indexes(self.text, overlapping=True):
+            found[self._literals[index]].append(start)
+        return found
+
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal."""
+        if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
+            numbers = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal])
+            yield from (self.line(number) for number in dict.fromkeys(numbers))
+            return
         at = self.text.find(literal)
         while at >= 0:
             number = bisect.bisect_right(self._starts, at)

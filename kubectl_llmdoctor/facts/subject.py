@@ -40,6 +40,8 @@ class Subject:
         #: the object the target is named after
         self.item = item
         self.workload = workload
+        #: pieces of log lines that checks will look for
+        self.literals: tuple[str, ...] = ()
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
 
@@ -62,7 +64,7 @@ class Subject:
         """The logs of one pod."""
         if pod.name not in self._logs:
             found = [
-                Log(text)
+                Log(text, self.literals)
                 for text in self.cluster.snapshot.logs
                 if (text.pod == pod.name and (text.namespace or "default") == pod.namespace)
                 or (pod.log_only and not text.pod)
