@@ -23,7 +23,7 @@ _NUMBERED = r"(?:[_.-]{1,9}(?:\d{1,4}|b64|base64|value))?+"
 _ANCHORS = (
     # HF_TOKEN=…  --hf-token …  - name: HF_TOKEN  next token: 264 ' a'; not time_per_token="13ms"  token usage: 0.3
     # --api-key …  'api_key': [  -----BEGIN PRIVATE KEY-----  sk-…  AKIA…  Cookie:
-    rf"""k(?:en(?<!per_token){_NUMBERED}(?:
+    rf"""k(?:en(?!s)(?<!_per_token){_NUMBERED}(?:
             {_CLOSE}[:=]>?[ \t]{{0,16}}+(?!(?:\d+(?:\.\d+)?|none|true|false|null)(?:[,;)}}\]]?(?:\s|$)))
             |(?<=[-_]token)[\\"'`]{{0,4}}[, \t]|["']?,?(?:[\r\n]|$)|(?:[ \t]+\d+)?:[ \t]+\d+[ ]')
         |ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
@@ -51,17 +51,22 @@ _ANCHORS = (
 )
 
 # What a secret is by its own form; `sk-` is everybody's, so there the name decides.
-_FORMS = (
-    *(("hf_", "hf-token"), ("api_org_", "hf-token"), ("AKIA", "aws-key-id"), ("ASIA", "aws-key-id")),
-    *(
-        ("gh", "github-token"),
-        ("github_", "github-token"),
-        ("glpat-", "gitlab-token"),
-        ("xox", "slack-token"),
-        ("sk-ant-", "anthropic-key"),
-    ),
-    *(("sk-", "api-key"), ("nvapi-", "ngc-key"), ("AIza", "google-key"), ("ya29.", "google-token"), ("eyJ", "jwt")),
-)
+_FORMS = {
+    "hf_": "hf-token",
+    "api_org_": "hf-token",
+    "AKIA": "aws-key-id",
+    "ASIA": "aws-key-id",
+    "gh": "github-token",
+    "github_pat_": "github-token",
+    "glpat-": "gitlab-token",
+    "xox": "slack-token",
+    "sk-ant-": "anthropic-key",
+    "sk-": "api-key",
+    "nvapi-": "ngc-key",
+    "AIza": "google-key",
+    "ya29.": "google-token",
+    "eyJ": "jwt",
+}
 
 # Every pattern takes linear time: what repeats a repetition is possessive, what may overlap itself is bounded.
 _PATTERNS = {
@@ -93,7 +98,7 @@ _PATTERNS = {
         |think|thinking|tool|total|unk|video|vision)_token|(?:image|pull|tls)_secret)$""",
     # secret: hf-secret  checksum/secret: 9f86d081…  "secret": "not found in namespace serving"
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
-        |[A-Za-z]{1,12}|.*\s.*""",
+        |[A-Za-z]{1,12}|(?:\S++\s++){3}.*""",
     "number": r"-?\d{1,10}(?:\.\d{1,10})?%?",
     "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var
         |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
@@ -218,7 +223,7 @@ def mask_value(name: str, value: str) -> str:
         return "<masked:private-key>" if "PRIVATE KEY" in core[:60] else "<masked:certificate>"
     bare = core.removesuffix("\\n").removesuffix("\\r")
     token = bare.strip("\"'")
-    form = next((form for start, form in _FORMS if token.startswith(start)), "")
+    form = next((form for start, form in _FORMS.items() if token.startswith(start)), "")
     if form and _re("form").match(token) and not (kind and form == "api-key"):
         kind = form
     after = value[len(value.rstrip()) :]
@@ -256,8 +261,8 @@ def _plausible(value: str) -> bool:
     return len(value) >= (32 if value.isalpha() else 20) or (len(value) >= 6 and any(char.isdigit() for char in value))
 
 
-def _is_code(name: str, text: str) -> bool:
-    return name.islower() and (text == name or _re("code").fullmatch(text) is not None)
+def _is_code(name: str, sign: str, text: str) -> bool:
+    return "=" in sign and name.islower() and (text == name or _re("code").fullmatch(text) is not None)
 
 
 def _more(flag: str, text: str) -> bool:
@@ -281,7 +286,7 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
     if not flag and (spaced or name.isupper()) and _re("alone").fullmatch(line, 0, found.start()):
         whole = line[at:].rstrip().rstrip(",;")
         if _re("word").fullmatch(whole):
-            return whole if _is_code(name, whole) else _mask_literal(name, kind, whole), at + len(whole)
+            return whole if _is_code(name, sign, whole) else _mask_literal(name, kind, whole), at + len(whole)
     out: list[str] = []
     opened = _re("open").match(line, at)
     if opened:
@@ -289,14 +294,19 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
         at = opened.end()
     rule = _re({"authorization": "header", "cookie": "crumbs"}.get(kind, "value"))
     while (value := rule.match(line, at)) and value[0] not in ("", "\\"):
-        text = value[0]
-        prose = spaced and ":" in sign and not opened and text[-1] not in "\"'" and " " not in text
+        text = masked = value[0]
+        quoted = _re("quoted").match(text) is not None
+        prose = spaced and ":" in sign and not quoted and not opened and " " not in text
         doubtful = (
             (flag and text.lstrip("\"'").startswith("-"))
-            or (not flag and not opened and _is_code(name, text))
+            or (not flag and not opened and _is_code(name, sign, text))
             or (prose and kind not in ("password", "cookie") and not _plausible(text))
         )
-        out.append(text if doubtful else _mask_literal(name, kind, text))
+        if not doubtful:
+            masked = _mask_literal(name, kind, text)
+        if masked != text and not quoted and not flag and sign[0] in "\"'":
+            masked = f"{sign[0]}{masked}{sign[0]}"  # {"password": 1234} stays JSON
+        out.append(masked)
         at = value.end()
         if not opened or not (comma := _re("comma").match(line, at)):
             break
@@ -352,7 +362,7 @@ def _mask_prompts(line: str) -> str:
         if not inner or text == "[]" or _re("mask").match(inner):
             continue
         word = not quoted and text[0] not in "[({"  # slog quotes only what has a space; a bare number is a length
-        if word and not (slog and name in ("prompt", "string") and "=" in found[0] and not text.isdigit()):
+        if word and not (slog and name in ("prompt", "string") and found[0][-1] == "=" and not text.isdigit()):
             continue
         mask = f"<masked:prompt+{text.count(',') + 1}-tokens>" if _re("ids").fullmatch(text) else "<masked:prompt>"
         close = found["close"]  # a list becomes a string, so that JSON stays JSON
