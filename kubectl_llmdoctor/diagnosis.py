@@ -180,14 +180,14 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     """Findings in the order of the report: causes first, the root cause first among them.
 
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
-    decides, then how much a cause explains, then time.
+    decides, then time. Of two that explain each other the more certain one counts.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
     explained = {
         other
         for cause in causes.values()
         for other in cause.explains
-        if other in causes and other != cause.id and cause.id not in causes[other].explains
+        if other in causes and other != cause.id and not _outranks(causes[other], cause)
     }
     if explained >= set(causes):  # a circle explains nothing
         explained = set()
@@ -207,6 +207,12 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
         )
     )
     return [msgspec_replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
+
+
+def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
+    """Whether `other`, which `cause` explains, explains it in turn and is at least as certain."""
+    certainty = CONFIDENCES.index
+    return cause.id in other.explains and certainty(other.confidence) <= certainty(cause.confidence)
 
 
 def msgspec_replace(finding: doc.Finding, **changes: Any) -> doc.Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from kubectl_llmdoctor.evidence import event_evidence, log_evidence
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import Subject, Unknown, workload_of
+from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Severity
 
 
@@ -37,6 +40,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     match: str = ""
     near: str = ""
     within: int = 40
+    #: overrides the signature's, for an id that has wordings of both kinds
+    affects: Literal["server", "requests"] | None = None
     summary: str = ""
     confidence: Confidence | None = None
     engines: tuple[str, ...] = ()
@@ -72,12 +77,9 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def matching(signature: Signature, text: str) -> tuple[Pattern, dict[str, str]] | None:
     """The first pattern that a line matches, and what it captured."""
     for pattern in signature.patterns:
-        if pattern.literal in text:
-            if not pattern.match:
-                return pattern, {}
-            found = _regex(pattern.match).search(text[:20_000])
-            if found:
-                return pattern, {k: v for k, v in found.groupdict().items() if v is not None}
+        captured = _matches(pattern, text)
+        if captured is not None:
+            return pattern, captured
     return None
 
 
@@ -95,6 +97,8 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
     """The signature as a check."""
 
     def run(subject: Subject) -> Iterator[Finding | Abstain]:
+        if not subject.pods and not subject.static:
+            yield from itertools.islice(_said(signature, subject, None), 1)
         for pod in subject.pods:
             found = next(_hits(signature, subject, pod), None)
             if found:
@@ -122,11 +126,11 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
 
 def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]:
     """Findings of one pod, the best first: the instance that died, then the one that runs."""
-    server = signature.affects == "server"
-    if server and not pod.failing:
-        return
     if "log" in signature.sources:
         for pattern in signature.patterns:
+            server = (pattern.affects or signature.affects) == "server"
+            if server and not pod.failing:
+                continue
             for log in subject.logs(pod):
                 container = pod.container(log.container)
                 if server and not _died(pod, container, previous=log.previous):
@@ -134,38 +138,70 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                 for line in log.find(pattern.literal):
                     captured = _captured(pattern, line)
                     if captured is not None and _fits(pattern, subject, pod, container):
-                        yield _from_line(signature, pattern, captured, pod, line)
+                        yield _from_line(signature, pattern, captured, subject, pod, line)
                         break
+    if pod.failing or signature.affects == "requests":
+        yield from _said(signature, subject, pod)
+
+
+def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:
+    """What statuses and events say, by the order of patterns: the first is the most telling."""
+    texts: list[tuple[str, Container | None, Evidence]] = []
     if "status" in signature.sources:
+        texts += [(t, c, Evidence(source="pod", ref=w, text=t)) for w, t, c in _status_texts(pod)] if pod else []
+        texts += _workload_texts(subject)
+    elif pod:  # the end of the log as the kubelet keeps it, where the log itself is gone
         for where, text, container in _status_texts(pod):
-            hit = matching(signature, text)
-            if hit:
-                evidence = Evidence(source="pod", ref=where, text=text)
-                yield _finding(signature, *hit, pod, container, evidence, None)
+            if container and "terminated" in where and not subject.logs(pod).of(container.name):
+                texts += [(x, container, Evidence(source="pod", ref=where, text=x)) for x in text.splitlines()]
     if "event" in signature.sources:
         for event in subject.events:
-            if event.kind == "Pod" and event.name != pod.name:
-                continue
-            hit = matching(signature, event.message)
-            if hit and (event.warning or event.kind != "Pod"):
-                yield _finding(signature, *hit, pod, None, event_evidence(event, subject.cluster), None)
+            about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
+            if not about_other and (event.warning or event.kind != "Pod"):
+                texts.append((event.message, None, event_evidence(event, subject.cluster)))
+    for pattern in signature.patterns:
+        for text, container, evidence in texts:
+            captured = _matches(pattern, text)
+            if captured is not None and (pod is None or _fits(pattern, subject, pod, container)):
+                yield _finding(signature, pattern, captured, subject, pod, container, evidence, None)
+                break
+
+
+def _workload_texts(subject: Subject) -> list[tuple[str, Container | None, Evidence]]:
+    """Conditions of the object that owns the pods, and KServe's last failure."""
+    workload = subject.workload
+    if workload is None:
+        return []
+    said = [(f"status.conditions[{kind}]", text) for kind, text in workload.refused_conditions()]
+    failure = dig(workload.raw, "status.modelStatus.lastFailureInfo.message")
+    if isinstance(failure, str):
+        said.append(("status.modelStatus.lastFailureInfo", failure))
+    return [(t, None, Evidence(source="workload", ref=f"{workload.ref} {where}", text=t)) for where, t in said]
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server."""
     if pod.log_only or container is None or previous:
         return True
+    ended = container.status.state.terminated
+    if ended is not None and ended.exit_code == 0:
+        return False
     return not (container.running and container.status.ready)
 
 
+def _matches(pattern: Pattern, text: str) -> dict[str, str] | None:
+    """What the pattern captures of a text that it matches."""
+    if pattern.literal not in text:
+        return None
+    found = _regex(pattern.match).search(text[:20_000]) if pattern.match else None
+    if pattern.match and not found:
+        return None
+    return {k: v for k, v in found.groupdict().items() if v is not None} if found else {}
+
+
 def _captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
-    captured: dict[str, str] = {}
-    if pattern.match:
-        found = _regex(pattern.match).search(line.text[:20_000])
-        if not found:
-            return None
-        captured = {k: v for k, v in found.groupdict().items() if v is not None}
-    if pattern.near:
+    captured = _matches(pattern, line.text)
+    if captured is not None and pattern.near:
         around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
         if not any(pattern.near in other.text for other in around):
             return None
@@ -180,43 +216,50 @@ def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | N
 
 
 def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:
+    """What the kubelet says of the pod and its containers: where, text, container."""
     if pod.status.message:
         yield "status.message", f"{pod.status.reason}: {pod.status.message}", None
     for container in pod.containers:
-        for state, path in ((container.status.state, "state"), (container.status.last_state, "lastState")):
+        kind = "containerStatuses" if container.role == "main" else "initContainerStatuses"
+        for state, name in ((container.status.state, "state"), (container.status.last_state, "lastState")):
+            path = f"status.{kind}[{container.name}].{name}"
             if state.waiting and state.waiting.message:
-                text = f"{state.waiting.reason}: {state.waiting.message}"
-                yield f"status.containerStatuses[{container.name}].{path}.waiting", text, container
+                yield f"{path}.waiting", f"{state.waiting.reason}: {state.waiting.message}", container
             if state.terminated and state.terminated.message:
-                text = f"{state.terminated.reason}: {state.terminated.message}"
-                yield f"status.containerStatuses[{container.name}].{path}.terminated", text, container
+                yield f"{path}.terminated", f"{state.terminated.reason}: {state.terminated.message}", container
 
 
-def _from_line(signature: Signature, pattern: Pattern, captured: dict[str, str], pod: Pod, line: Line) -> Finding:
-    evidence = log_evidence(line)
+def _from_line(
+    signature: Signature, pattern: Pattern, captured: dict[str, str], subject: Subject, pod: Pod, line: Line
+) -> Finding:
     container = pod.container(line.log.container)
-    return _finding(signature, pattern, captured, pod, container, evidence, float(line.number))
+    order = float(line.number)
+    return _finding(signature, pattern, captured, subject, pod, container, log_evidence(line), order)
 
 
 def _finding(
     signature: Signature,
     pattern: Pattern,
     captured: dict[str, str],
-    pod: Pod,
+    subject: Subject,
+    pod: Pod | None,
     container: Container | None,
     evidence: Evidence,
     order: float | None,
 ) -> Finding:
-    workload = workload_of(pod)
+    workload = (workload_of(pod) if pod else None) or subject.workload
+    log_only = pod is not None and pod.log_only
+    name = pod.name if pod else ""
     values = {
-        "pod": pod.name,
-        "namespace": pod.namespace,
+        "pod": name,
+        "namespace": subject.namespace,
         "container": container.name if container and container.name else "the server",
         "image": container.spec.image if container else "",
-        "workload": "its workload" if pod.log_only else workload.ref if workload else f"Pod/{pod.name}",
-        "node": pod.spec.node_name,
+        "workload": "its workload" if log_only else workload.ref if workload else f"Pod/{name}",
+        "node": pod.spec.node_name if pod else "",
         **captured,
     }
+    quoted = {key: shlex.quote(value) for key, value in values.items()}
     return Finding(
         role="cause",
         summary=fill(pattern.summary or signature.summary, values),
@@ -227,12 +270,12 @@ def _finding(
             Fix(
                 summary=fill(fix.summary, values),
                 owner=fix.owner,
-                commands=() if pod.log_only else tuple(fill(c, values) for c in fix.commands),
+                commands=() if log_only else tuple(fill(c, quoted) for c in fix.commands),
             )
             for fix in (pattern.fixes or signature.fixes)
         ),
         order=order,
-        pods=(pod.name,),
+        pods=(name,) if pod else (),
     )
 
 

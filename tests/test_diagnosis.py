@@ -152,3 +152,10 @@ def test_a_malformed_object_costs_itself_only() -> None:
     assert [t.name for t in report.targets] == ["a"]
     assert report.not_read[0].ref == "Pod/serving/bad"
     assert report.not_read[0].reason.startswith("malformed")
+
+
+def test_of_two_causes_that_explain_each_other_the_more_certain_one_counts() -> None:
+    sure = _finding("sure", explains=("guess",)), 2.0
+    guess = _finding("guess", explains=("sure",), confidence="likely"), 1.0
+
+    assert _ids(rank([guess, sure])) == [("sure", "cause"), ("guess", "symptom")]

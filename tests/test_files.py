@@ -82,7 +82,7 @@ def usage_error(text: str | bytes) -> str:
 def test_snapshot_in_every_form(tmp_path: Path, form: str) -> None:
     """JSON and YAML, plain and gzipped, are the same snapshot."""
     data = (json.dumps(SNAPSHOT) if form.startswith("json") else yaml.safe_dump(SNAPSHOT)).encode()
-    path = put(tmp_path, f"s.{form}", gzip.compress(data) if form.endswith("gz") else data)
+    path = put(tmp_path, f"s.{form}", gzip.compress(data, mtime=0) if form.endswith("gz") else data)
     snapshot = files.load(path)
     assert snapshot.taken_at == "2026-11-20T10:00:00Z"
     assert snapshot.target == TargetRef(kind="Pod", namespace="serving", name="p")
@@ -507,7 +507,7 @@ def test_flow_style_yaml_is_no_json() -> None:
             "this is kubectl describe output",
         ),
         ("table.txt", "NAME   READY   STATUS    RESTARTS   AGE\np   0/1   Pending   0   3m\n", "add -o yaml"),
-        ("half.yaml.gz", gzip.compress(b"x" * 9999)[:30], "damaged gzip file"),
+        ("half.yaml.gz", gzip.compress(b"x" * 9999, mtime=0)[:30], "damaged gzip file"),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, name: str, text: str | bytes, reason: str) -> None:
@@ -593,7 +593,7 @@ def test_folder_is_walked_in_order(tmp_path: Path) -> None:
     """Sorted, recursive; hidden folders and other suffixes are skipped, what is foreign is named."""
     for name in ("b.yaml", "a/z.yml", "a/b/c.json", ".git/x.yaml", "a/.hidden.yaml", "notes.txt", "c.yaml.gz"):
         content = json.dumps(POD).encode() if name.endswith("json") else POD_YAML.encode()
-        put(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
+        put(tmp_path, name, gzip.compress(content, mtime=0) if name.endswith("gz") else content)
     put(tmp_path, "values.yaml", "a: 1\n")
     snapshot = files.load(str(tmp_path))
     names = [origin.file.removeprefix(f"{tmp_path}/") for origin in snapshot.origins if origin]
@@ -653,7 +653,7 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large files of a folder are skipped, packed or not; a named one ends the program."""
     put(tmp_path, "a.yaml", POD_YAML)
     put(tmp_path, "b.yaml", POD_YAML + "#" * 3000)
-    put(tmp_path, "c.yaml.gz", gzip.compress(POD_YAML.encode() + b"#" * 3000))
+    put(tmp_path, "c.yaml.gz", gzip.compress(POD_YAML.encode() + b"#" * 3000, mtime=0))
     monkeypatch.setattr(reading, "MAX_FILE", 2000)
     snapshot = files.load(str(tmp_path))
     assert snapshot.objects == (POD,)
@@ -861,7 +861,7 @@ def log_of(data: bytes) -> LogText:
 def test_log_is_read_whole_and_masked(tmp_path: Path) -> None:
     """From a file, a gzip file or stdin, whatever its bytes."""
     text = f"INFO start\nHF_TOKEN={TOKEN}\n" + "line\n" * 100_000 + "ValueError: \xe9\n"
-    for path in (put(tmp_path, "a.log", text), put(tmp_path, "b.log", gzip.compress(text.encode()))):
+    for path in (put(tmp_path, "a.log", text), put(tmp_path, "b.log", gzip.compress(text.encode(), mtime=0))):
         log = files.load_log(path)
         assert TOKEN not in log.text
         assert log.text.count("\n") == 100_003
@@ -870,7 +870,7 @@ def test_log_is_read_whole_and_masked(tmp_path: Path) -> None:
         assert (log.pod, log.timestamps, log.cut) == ("", False, None)
     assert log_of(b"\xef\xbb\xbfa\xffb\x00\n").text == "a\ufffdb\x00\n"
     assert log_of("a\r\nb\r\n".encode("utf-16")).text == "a\nb\n"
-    assert log_of(gzip.compress(b"a\n") + gzip.compress(b"b\n") + b"\0\0").text == "a\nb\n"
+    assert log_of(gzip.compress(b"a\n", mtime=0) + gzip.compress(b"b\n") + b"\0\0").text == "a\nb\n"
     broken_off = gzip.compress(bytes(os.urandom(50_000).hex(), "ascii"))[:-9000]
     assert 10_000 < len(log_of(broken_off).text) < 100_000
 
@@ -898,7 +898,7 @@ def test_huge_log_loses_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_LOG", 4096)
     monkeypatch.setattr(reading, "_PIECE", 500)
     data = b"".join(b"line %06d\n" % i for i in range(10_000))
-    for stream in (data, gzip.compress(data)):
+    for stream in (data, gzip.compress(data, mtime=0)):
         log = log_of(stream)
         assert log.cut
         lines = log.text.splitlines()

@@ -67,7 +67,7 @@ def _rules() -> Iterator[AccessRow]:
 RULES = tuple(_rules())
 
 
-def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
+def ask(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
     """Each rule with the server's answer, the most important first. Raises AccessError when there is no answer."""
     workers = Workers(PARALLEL)
     where = namespace or cluster.namespace
@@ -75,7 +75,7 @@ def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
     reasons: dict[int, str] = {}
     failures: list[RequestError] = []
 
-    def ask(position: int, verb: str) -> Callable[[], None]:
+    def question(position: int, verb: str) -> Callable[[], None]:
         def work() -> None:
             try:
                 status = _review(cluster, RULES[position], verb, where)
@@ -91,7 +91,7 @@ def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
 
     for position, row in enumerate(RULES):
         for verb in row.verbs:
-            workers.submit(ask(position, verb))
+            workers.submit(question(position, verb))
     try:
         workers.drain()
     finally:

@@ -1,14 +1,14 @@
-"""A live cluster as a `Snapshot`: who asks for what, in which order, and what ends the program."""
+"""A live cluster as a `Snapshot`: what is asked for in which order, and what ends the program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather import events, kinds, selection, targets
-from kubectl_llmdoctor.gather.access import AccessRow, access
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.connection import Connection
 from kubectl_llmdoctor.gather.kinds import Kind
@@ -19,7 +19,10 @@ from kubectl_llmdoctor.gather.walk import LOG_PODS, Walk
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 
-__all__ = ["AccessRow", "Cluster", "Connection", "Query", "access", "connect", "gather"]
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.access import AccessRow
+
+__all__ = ["Cluster", "Connection", "Query", "access", "connect", "gather"]
 
 #: Kinds that lead to pods without owning them: their pods are the target.
 _SELECTORS = frozenset([("", "Service")])
@@ -36,18 +39,31 @@ class Query:
     log_cap_bytes: int = 64 * 2**20
 
 
-def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | None = None) -> Snapshot:
-    """All that a diagnosis of the query's pods can use, masked.
+def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
+    """What this user may read in a namespace and the cluster, and what is lost without it. Raises AccessError."""
+    from kubectl_llmdoctor.gather.access import ask
 
-    What cannot be read stands in `missing`. Raises AccessError when the target itself cannot be had, UsageError for
-    names that are none.
+    return ask(cluster, namespace)
+
+
+def gather(
+    cluster: Cluster,
+    query: Query,
+    *,
+    progress: Callable[[str], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Snapshot:
+    """All that a diagnosis of the query's pods can use, masked; what cannot be read stands in `missing`.
+
+    `meanwhile` is called once on this thread while the first answers are awaited: time for what is needed next, such as
+    loading modules. Raises AccessError when the target itself cannot be had, UsageError for names that are none.
     """
     if query.names and query.all_namespaces:
         raise UsageError("a name and -A exclude each other: names are looked up in one namespace (-n)")
     if query.names and query.selector:
         raise UsageError("a name and -l exclude each other")
     named = [targets.parse(cluster.client, name) for name in query.names]
-    workers = Workers(PARALLEL)
+    workers = Workers(PARALLEL, meanwhile)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes)
     try:

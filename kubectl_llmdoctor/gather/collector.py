@@ -273,8 +273,18 @@ def metadata_object(partial: Json, kind: Kind) -> Json:
     return found
 
 
+def _without_nulls(tree: Any) -> Any:
+    """Kubernetes reads null as absent, and so does everyone after this."""
+    if isinstance(tree, dict):
+        return {key: _without_nulls(value) for key, value in tree.items() if value is not None}
+    if isinstance(tree, list):
+        return [_without_nulls(value) for value in tree if value is not None]
+    return tree
+
+
 def _trimmed(obj: Json) -> Json:
-    """Without what only the API server's bookkeeping needs, and without binary data."""
+    """Without what only the API server's bookkeeping needs, without binary data and nulls."""
+    obj = _without_nulls(obj)
     head = dict(meta(obj))
     head.pop("managedFields", None)
     annotations = head.get("annotations")

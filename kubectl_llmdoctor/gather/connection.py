@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather.credentials import NOBODY, Credentials, credentials, pem
 from kubectl_llmdoctor.gather.kubeconfig import Entry, Kubeconfig, load
@@ -32,8 +34,7 @@ class Connection:
     request_timeout: float = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One API server and everything that a request to it needs."""
 
     #: URL without a slash at its end; may have a path (Rancher and other gateways)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather.kubeconfig import Entry
@@ -23,8 +22,7 @@ _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.
 _EXEC_SECONDS = 60
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """What proves who the user is: an Authorization header, a client certificate and its key (PEM), or neither."""
 
     authorization: str = ""
@@ -114,7 +112,7 @@ def _expiry(token: str) -> float:
     """When a JWT expires, in seconds since 1970; infinity when it does not say."""
     try:
         payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
     except (ValueError, IndexError, KeyError, TypeError):
         return float("inf")
@@ -122,6 +120,8 @@ def _expiry(token: str) -> float:
 
 def _run_plugin(config: Json, name: str, folder: Path, cluster: Entry) -> Json:
     """The `status` that a credential plugin answers (client.authentication.k8s.io). Raises AccessError."""
+    import subprocess
+
     version, command = str(config.get("apiVersion") or ""), str(config.get("command") or "")
     if version not in _EXEC_VERSIONS:
         raise AccessError(
@@ -136,7 +136,7 @@ def _run_plugin(config: Json, name: str, folder: Path, cluster: Entry) -> Json:
     if config.get("provideClusterInfo"):
         spec["cluster"] = _cluster_info(cluster)
     info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
-    environment = {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    environment = {**os.environ, "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
     for variable in config.get("env") or ():
         environment[str(variable.get("name"))] = str(variable.get("value"))
     if os.sep in command:  # a bare name is looked up in PATH
@@ -172,7 +172,7 @@ def _run_plugin(config: Json, name: str, folder: Path, cluster: Entry) -> Json:
 
 def _plugin_status(answer: bytes, version: str, plugin: str) -> Json:
     try:
-        tree: Any = json.loads(answer)
+        tree: Any = msgspec.json.decode(answer)
     except ValueError:
         raise AccessError(f"{plugin} did not answer with JSON") from None
     status = tree.get("status") if isinstance(tree, dict) else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.snapshot import Json
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """One kind of object. `versions` in the order of preference; the first one that the server has is used."""
 
     kind: str
@@ -44,7 +43,7 @@ class Kind:
 
     def at(self, version: str) -> Kind:
         """The same kind in one version."""
-        return self if self.versions == (version,) else replace(self, versions=(version,))
+        return self if self.versions == (version,) else msgspec.structs.replace(self, versions=(version,))
 
 
 def _rows() -> Iterator[Kind]:
@@ -155,8 +154,7 @@ def of(obj: Json) -> Kind | None:
     return by_type(str(obj.get("apiVersion") or ""), str(obj.get("kind") or ""))
 
 
-@dataclass(frozen=True, slots=True)
-class LabelOwner:
+class LabelOwner(msgspec.Struct, frozen=True):
     """A label or annotation of a pod whose value names the object behind it, where ownerReferences do not lead."""
 
     key: str
@@ -287,8 +285,3 @@ def _terms(selector: Json) -> Iterator[str]:
                 yield key
             case "DoesNotExist":
                 yield f"!{key}"
-
-
-def selects(selector: Any, labels: Json) -> bool:
-    """Whether a Service's plain selector picks an object with these labels; an empty one picks nothing."""
-    return isinstance(selector, dict) and bool(selector) and all(labels.get(k) == v for k, v in selector.items())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.snapshot import Json
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One named cluster, user or context, and the folder that its relative paths start from."""
 
     data: Json
@@ -34,14 +33,13 @@ class Entry:
         return Entry({key: value for key, value in data.items() if value is not None}, self.folder)
 
 
-@dataclass(frozen=True, slots=True)
-class Kubeconfig:
+class Kubeconfig(msgspec.Struct, frozen=True):
     """All kubeconfig files merged: of two entries with one name the first file's counts."""
 
     current_context: str = ""
-    contexts: Mapping[str, Entry] = field(default_factory=dict)
-    clusters: Mapping[str, Entry] = field(default_factory=dict)
-    users: Mapping[str, Entry] = field(default_factory=dict)
+    contexts: dict[str, Entry] = {}
+    clusters: dict[str, Entry] = {}
+    users: dict[str, Entry] = {}
 
     @property
     def empty(self) -> bool:

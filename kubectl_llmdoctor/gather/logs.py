@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from kubectl_llmdoctor.gather.failure import RequestError
 from kubectl_llmdoctor.snapshot import Cut
@@ -17,8 +18,7 @@ _BLOCK = 2**18
 _LONGEST_LINE = 2**20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogRead:
+class LogRead(msgspec.Struct, frozen=True, kw_only=True):
     """What came of reading one log; `trouble` says why it ended early."""
 
     text: str

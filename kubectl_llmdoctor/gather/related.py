@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.gather.kinds import GROUP_LABELS
 from kubectl_llmdoctor.snapshot import Json
@@ -127,8 +128,7 @@ def group_key(pod: Json) -> tuple[str, ...]:
     return ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogRequest:
+class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One log to read: `restart` is the restart count of the instance that wrote it."""
 
     container: str

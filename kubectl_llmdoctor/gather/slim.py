@@ -184,7 +184,8 @@ class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
     """Where the next page begins; empty on the last one."""
 
     continue_: str = field(default="", name="continue")
-    resource_version: str = ""
+    #: how many come after this page; only where nothing is filtered
+    remaining_item_count: int = 0
 
 
 class PodPage(msgspec.Struct):

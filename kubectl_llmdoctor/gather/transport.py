@@ -18,7 +18,7 @@ from kubectl_llmdoctor.gather.failure import RequestError, Why, of_status, one_l
 from kubectl_llmdoctor.gather.wire import Route, Wire, Wires, talking
 
 #: Requests that run at the same time; a human's requests share a small part of the API server's capacity.
-PARALLEL = 8
+PARALLEL = 6
 
 JSON = "application/json"
 

@@ -1,4 +1,4 @@
-"""From what was named to everything around it: owners, siblings, node, volumes, configuration, logs, the whole cluster.
+"""From what was named to everything around it: owners, siblings, node, volumes, configuration, logs.
 
 Every step asks for objects and says what follows from them; the steps run as their answers come.
 """
@@ -11,13 +11,15 @@ from functools import partial
 
 import msgspec
 
-from kubectl_llmdoctor.gather import discovery, kinds, logs, related, slim
+from kubectl_llmdoctor.gather import discovery, kinds, related, slim
+from kubectl_llmdoctor.gather.capacity import Capacity
 from kubectl_llmdoctor.gather.collector import PAGE, Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind, core
-from kubectl_llmdoctor.gather.related import LogRequest, labels_of, meta, name_of, namespace_of
+from kubectl_llmdoctor.gather.podlogs import PodLogs
+from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
-from kubectl_llmdoctor.snapshot import Json, LogText
+from kubectl_llmdoctor.snapshot import Json
 
 #: Logs of so many pods of one workload or group are read, the most broken first.
 LOG_PODS = 8
@@ -28,21 +30,8 @@ _SIBLINGS = 200
 #: Other pods of a namespace that are kept whole; of more only what takes place on a node is.
 _WHOLE_NEIGHBOURS = 30
 
-#: Device plugins whose logs are read: on many nodes they say the same.
-_DEVICE_PLUGINS = 4
-
 #: Owners that are followed; the chain of one pod is rarely longer than four.
 _MAX_OWNERS = 200
-
-#: All logs together are kept up to so many times the cap of one.
-_LOG_BUDGET = 8
-
-_MIN_LOG_BYTES = 2**20
-
-#: A log that still comes in after so many request timeouts is cut.
-_LOG_TIMEOUTS = 6
-
-_RUNNING_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 
 _NAMESPACE_LISTS = (
     core("Service"),
@@ -63,8 +52,8 @@ class Walk:
 
     def __init__(self, pot: Collector, log_cap_bytes: int) -> None:
         self._pot = pot
-        self._cap = log_cap_bytes
-        self._log_budget = _LOG_BUDGET * log_cap_bytes
+        self._logs = PodLogs(pot, log_cap_bytes)
+        self._capacity = Capacity(pot, self._logs)
         self._groups: set[tuple[str, ...]] = set()
         self._owners = 0
         self._lock = threading.Lock()
@@ -127,9 +116,9 @@ class Walk:
             self.pods.append(pod)
         # What takes longest is asked for first.
         if with_logs:
-            self._logs(pod)
+            self._logs.of(pod)
         if related.is_unscheduled(pod):
-            self._scheduling(pod)
+            self._capacity.of(pod)
         self._owners_of(pod)
         self._label_owners(pod)
         self._group(pod)
@@ -139,7 +128,7 @@ class Walk:
             fields = f"spec.nodeName={spec['nodeName']}"
             if pot.once("pods of node", spec["nodeName"]):
                 broken = related.brokenness(pod)[0] > 1
-                pot.task("pods", fields, lambda: self._slim_pods(fields, healthy_plugins=broken))
+                pot.task("pods", fields, lambda: self._capacity.pods(fields, healthy_plugins=broken))
         for name in related.claims(pod):
             pot.get(core("PersistentVolumeClaim"), namespace, name, self._claim)
         for name in related.config_maps(pod):
@@ -186,7 +175,7 @@ class Walk:
             groups = set(self._groups)
         members = [pod for pod in pods if related.group_key(pod) in groups]
         for pod in related.most_broken_first(members)[:LOG_PODS]:
-            self._logs(pod)
+            self._logs.of(pod)
             node = (pod.get("spec") or {}).get("nodeName")
             if node:
                 self._node(node)
@@ -324,107 +313,6 @@ class Walk:
                 else:
                     self._pot.get(kind, namespace, name_of(item), self._owner_found)
         self.explain([self._pot.fetch(kinds.POD, namespace, one) for one in sorted(names)[:_SIBLINGS]], ref)
-
-    # --- logs ---------------------------------------------------------------------------------------------------------
-
-    def _logs(self, pod: Json) -> None:
-        if not self._pot.once("logs", namespace_of(pod), name_of(pod)):
-            return
-        wanted = list(related.log_requests(pod))
-        if wanted:
-            count = len({request.container for request in wanted})
-            self._pot.say(f"reading logs of {count} container{'s' * (count > 1)} of {name_of(pod)}")
-        for request in wanted:
-            self._log(pod, request)
-
-    def _log(self, pod: Json, request: LogRequest) -> None:
-        namespace, name = namespace_of(pod), name_of(pod)
-        ref = f"{namespace}/{name}/{request.container}" + (" (previous)" if request.previous else "")
-
-        def work() -> None:
-            try:
-                found = self._read_log(namespace, name, request.container, previous=request.previous)
-                previous = request.previous
-                if request.else_current and not found.text:
-                    found = self._read_log(namespace, name, request.container, previous=False)
-                    previous = not found.text
-            except RequestError as error:
-                if error.why == Why.FORBIDDEN:  # all logs of the pod are
-                    self._pot.miss("logs", f"{namespace}/{name}", error.reason)
-                    return
-                if not request.else_current or error.why in (Why.TIMEOUT, Why.UNREACHABLE):
-                    raise
-                found = self._read_log(namespace, name, request.container, previous=False)
-                previous = False
-            if found.trouble is not None:
-                self._pot.miss("logs", ref, f"{found.trouble.reason}; what came before is kept")
-            self._pot.keep_log(
-                LogText(
-                    text=found.text,
-                    namespace=namespace,
-                    pod=name,
-                    container=request.container,
-                    previous=previous,
-                    restart=request.restart,
-                    cut=found.cut,
-                )
-            )
-
-        self._pot.task("logs", ref, work)
-
-    def _read_log(self, namespace: str, pod: str, container: str, *, previous: bool) -> logs.LogRead:
-        (path,) = kinds.POD.paths(namespace, pod)
-        asked = query(container=container, previous="true" if previous else "")
-        seconds = _LOG_TIMEOUTS * self._pot.client.timeout
-        with self._lock:
-            share = max(min(self._cap, self._log_budget // 2), min(_MIN_LOG_BYTES, self._cap))
-            self._log_budget -= share
-        used = 0
-        try:
-            found = logs.read(self._pot.client.stream(f"{path}/log", asked, seconds=seconds), share)
-            used = len(found.text)
-        finally:
-            with self._lock:
-                self._log_budget += share - used
-        return found
-
-    # --- the whole cluster --------------------------------------------------------------------------------------------
-
-    def _scheduling(self, pod: Json) -> None:
-        """All nodes and what takes place on them: why no node will do for a pod is a statement about all of them."""
-        pot = self._pot
-        if pot.once("nodes"):
-            pot.say("reading all nodes and the pods on them")
-            pot.task("nodes", "", self._all_nodes)
-            if pot.once("all pods"):
-                pot.task("pods", "", lambda: self._slim_pods(_RUNNING_PODS, healthy_plugins=True))
-            pot.get_list(core("StorageClass", "storage.k8s.io"), "")
-        if (pod.get("spec") or {}).get("resourceClaims"):
-            for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
-                pot.get_list(core(kind, "resource.k8s.io"), "")
-
-    def _all_nodes(self) -> None:
-        for page in self._pot.pages(core("Node"), "", slim.decode_node_page):
-            for node in page.items or ():
-                self._pot.add(slim.node_tree(node), is_slim=True)
-        self._pot.mark("Node")
-
-    def _slim_pods(self, fields: str, *, healthy_plugins: bool) -> None:
-        """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them."""
-        plugins = []
-        for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
-            for item in page.items or ():
-                decoded = slim.decode_pod(item)
-                if decoded is None:
-                    self._pot.miss("pods", fields, "a pod was not understood")
-                    continue
-                pod = slim.pod_tree(decoded)
-                self._pot.add(pod, is_slim=True)
-                if related.is_device_plugin(pod) and (healthy_plugins or related.brokenness(pod)[0]):
-                    plugins.append(pod)
-        self._pot.mark("Pod", "", fields)
-        for plugin in related.most_broken_first(plugins)[:_DEVICE_PLUGINS]:
-            self._pot.get(kinds.POD, namespace_of(plugin), name_of(plugin), self._logs)
 
 
 def _ray_clusters(obj: Json) -> list[str]:

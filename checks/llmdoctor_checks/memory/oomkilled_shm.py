@@ -20,6 +20,19 @@ from kubectl_llmdoctor.api import (
 #: `Memory cgroup out of memory: Killed process 1234 (python3) …, anon-rss:812kB, file-rss:0kB, shmem-rss:31457280kB, …`
 _KILLED = re.compile(r"Killed process \d+ \((?P<name>[^)]*)\).*?anon-rss:(?P<anon>\d+)kB.*?shmem-rss:(?P<shmem>\d+)kB")
 
+_EXPLAINS = (
+    "oomkilled-host",
+    "crash-loop",
+    "not-ready",
+    "engine-init-failed",
+    "pod-failed",
+    "worker-lost",
+    "storage-initializer-failed",
+    "host-memory-insufficient",
+    "nccl-other",
+    "nccl-timeout",
+)
+
 
 @check("oomkilled-shm", since="0.1")
 def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
@@ -82,7 +95,7 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
             confidence="certain",
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
-            explains=("oomkilled-host", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            explains=_EXPLAINS,
             fixes=tuple(_fixes(container, volumes)),
             pods=(pod.name,),
         )

@@ -1,0 +1,68 @@
+"""Nodes and what takes place on them: why no node will do for a pod is a statement about all of them."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.gather import kinds, related, slim
+from kubectl_llmdoctor.gather.collector import Collector
+from kubectl_llmdoctor.gather.kinds import core
+from kubectl_llmdoctor.gather.podlogs import PodLogs
+from kubectl_llmdoctor.gather.related import name_of, namespace_of
+from kubectl_llmdoctor.gather.transport import query
+from kubectl_llmdoctor.snapshot import Json
+
+#: Device plugins whose logs are read: on many nodes they say the same.
+_DEVICE_PLUGINS = 4
+
+#: In a cluster with more pods than this, those that have finished are left out: they take no place, and may be many.
+_MANY_PODS = 5000
+_UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+class Capacity:
+    """Reads all nodes, or the pods of one."""
+
+    def __init__(self, pot: Collector, logs: PodLogs) -> None:
+        self._pot = pot
+        self._logs = logs
+
+    def of(self, pod: Json) -> None:
+        """All nodes and what takes place on them: why no node will do for a pod is a statement about all of them."""
+        pot = self._pot
+        if pot.once("nodes"):
+            pot.say("reading all nodes and the pods on them")
+            pot.task("nodes", "", self._all_nodes)
+            if pot.once("all pods"):
+                pot.task("pods", "", self._all_pods)
+            pot.get_list(core("StorageClass", "storage.k8s.io"), "")
+        if (pod.get("spec") or {}).get("resourceClaims"):
+            for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
+                pot.get_list(core(kind, "resource.k8s.io"), "")
+
+    def _all_nodes(self) -> None:
+        for page in self._pot.pages(core("Node"), "", slim.decode_node_page):
+            for node in page.items or ():
+                self._pot.add(slim.node_tree(node), is_slim=True)
+        self._pot.mark("Node")
+
+    def _all_pods(self) -> None:
+        (path,) = kinds.POD.paths("")
+        first = self._pot.client.get(path, query(limit=1), decode=slim.decode_page)
+        many = first.metadata.remaining_item_count > _MANY_PODS
+        self.pods(_UNFINISHED if many else "", healthy_plugins=True)
+
+    def pods(self, fields: str, *, healthy_plugins: bool) -> None:
+        """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them."""
+        plugins = []
+        for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
+            for item in page.items or ():
+                decoded = slim.decode_pod(item)
+                if decoded is None:
+                    self._pot.miss("pods", fields, "a pod was not understood")
+                    continue
+                pod = slim.pod_tree(decoded)
+                self._pot.add(pod, is_slim=True)
+                if related.is_device_plugin(pod) and (healthy_plugins or related.brokenness(pod)[0]):
+                    plugins.append(pod)
+        self._pot.mark("Pod", "", fields)
+        for plugin in related.most_broken_first(plugins)[:_DEVICE_PLUGINS]:
+            self._pot.get(kinds.POD, namespace_of(plugin), name_of(plugin), self._logs.of)
