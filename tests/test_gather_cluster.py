@@ -278,12 +278,6 @@ def test_progress_is_told(world: FakeApi, cluster: Cluster) -> None:
     assert said == ["reading llama-2-a", "reading logs of 1 container of llama-2-a"]
 
 
-def test_the_time_of_waiting_can_be_used(world: FakeApi, cluster: Cluster) -> None:
-    called: list[int] = []
-    gather(cluster, Query(names=("llama-2-a",)), meanwhile=lambda: called.append(len(world.asked(f"{NS}/events"))))
-    assert called == [0], "once, before the first answers are there"
-
-
 # --- sources that fail ------------------------------------------------------------------------------------------------
 
 _LISTS = {

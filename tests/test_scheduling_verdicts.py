@@ -135,10 +135,10 @@ def _ids(*objects: Any, read: Any = BOTH) -> list[tuple[str, str]]:
     return [(c.id, c.confidence) for c in causes(_pending(*objects, read=read))]
 
 
-def test_certain_only_with_complete_lists_and_one_way_out() -> None:
+def test_likely_with_complete_lists_and_one_way_out() -> None:
     node, other = _node("gpu-1", taints=[("nvidia.com/gpu", "present")]), _node("gpu-2", cordoned=True)
 
-    assert _ids(_pod("p", 4), node) == [("taint-untolerated", "certain")]
+    assert _ids(_pod("p", 4), node) == [("taint-untolerated", "likely")]
     assert _ids(_pod("p", 4), node, read=()) == [("taint-untolerated", "possible")]
     assert _ids(_pod("p", 4), node, other) == [("node-not-ready", "likely"), ("taint-untolerated", "possible")]
     assert _ids(_pod("p", 4, schedulerName="volcano"), node) == [("taint-untolerated", "likely")]
@@ -222,7 +222,7 @@ def test_the_fix_for_a_taint_is_a_toleration_that_fits() -> None:
 
     (finding,) = [f for f in report.targets[0].findings if f.role == "cause"]
 
-    assert (finding.id, finding.confidence) == ("taint-untolerated", "certain")
+    assert (finding.id, finding.confidence) == ("taint-untolerated", "likely")
     patch = finding.fixes[0].patch
     assert patch is not None
     assert patch.body == [

@@ -34,6 +34,9 @@ _GROUPS = {
     "InferenceService": "serving.kserve.io",
 }
 
+#: A list of pods without those that have ended, which occupy nothing: as good as the whole.
+_UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+
 CLUSTER_SCOPED = frozenset(
     {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
     | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
@@ -103,7 +106,8 @@ class Cluster:
             self._items.setdefault(item.kind, {})[item.namespace, item.name] = item
             if item.uid:
                 self._uids[item.uid] = item
-        self._read = {(r.kind, r.namespace) for r in snapshot.read if not r.fields}
+        self._read = {(r.kind, r.namespace) for r in snapshot.read if r.fields in ("", _UNFINISHED)}
+        self._absent = {(r.kind, r.namespace, r.fields) for r in snapshot.read if r.fields}
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
         """All objects of a kind in the order of namespace and name."""
@@ -136,7 +140,8 @@ class Cluster:
         """Whether an object exists; None when it is not known."""
         if self.item(kind, namespace, name):
             return True
-        return False if self.complete(kind, namespace) else None
+        asked = (kind, namespace, f"metadata.name={name}") in self._absent
+        return False if asked or self.complete(kind, namespace) else None
 
     def owner(self, item: Item) -> Item | None:
         """The controlling owner, when it is in the snapshot (by uid, else by kind and name)."""

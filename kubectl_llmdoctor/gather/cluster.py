@@ -46,24 +46,17 @@ def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
     return ask(cluster, namespace)
 
 
-def gather(
-    cluster: Cluster,
-    query: Query,
-    *,
-    progress: Callable[[str], None] | None = None,
-    meanwhile: Callable[[], None] | None = None,
-) -> Snapshot:
+def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | None = None) -> Snapshot:
     """All that a diagnosis of the query's pods can use, masked; what cannot be read stands in `missing`.
 
-    `meanwhile` is called once on this thread while the first answers are awaited: time for what is needed next, such as
-    loading modules. Raises AccessError when the target itself cannot be had, UsageError for names that are none.
+    Raises AccessError when the target itself cannot be had, UsageError for names that are none.
     """
     if query.names and query.all_namespaces:
         raise UsageError("a name and -A exclude each other: names are looked up in one namespace (-n)")
     if query.names and query.selector:
         raise UsageError("a name and -l exclude each other")
     named = [targets.parse(cluster.client, name) for name in query.names]
-    workers = Workers(PARALLEL, meanwhile)
+    workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes)
     try:

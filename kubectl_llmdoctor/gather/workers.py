@@ -12,9 +12,8 @@ from kubectl_llmdoctor.errors import LlmdoctorError
 class Workers:
     """Runs tasks on daemon threads: neither an interrupt nor a failed start waits for a server that is silent."""
 
-    def __init__(self, size: int, meanwhile: Callable[[], None] | None = None) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._meanwhile = meanwhile
         self._lock = threading.Condition()
         self._tasks: deque[Callable[[], None]] = deque()
         self._threads = 0
@@ -36,13 +35,7 @@ class Workers:
             self._lock.notify()
 
     def drain(self) -> None:
-        """Waits until no task is left; raises what ended one of them as soon as it did.
-
-        The first time the waiting thread calls `meanwhile`.
-        """
-        if self._meanwhile is not None:
-            meanwhile, self._meanwhile = self._meanwhile, None
-            meanwhile()
+        """Waits until no task is left; raises what ended one of them as soon as it did."""
         with self._lock:
             while self._open and self._fatal is None:
                 self._lock.wait()

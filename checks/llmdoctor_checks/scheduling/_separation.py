@@ -331,9 +331,12 @@ def _by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
 
 
 def _confidence(pending: Pending, obstacle: Obstacle, *, alone: bool) -> Confidence:
-    """Certain where the lists are whole and there is one way out only: which of several was meant is a judgement."""
-    if alone and pending.certain and pending.agrees is not False and all(v.fits is False for v in pending.verdicts):
-        return "certain"
+    """Never certain: that no node takes the pod is a fact, which of the ways out was meant is a judgement.
+
+    So it does not depend on how much of the cluster could be read, and a recorded case gives what the live one gave.
+    """
+    if alone and pending.certain:
+        return "likely"
     if pending.agrees or pending.nodes_complete or _kinds(obstacle) & {c.kind for c in pending.said.all}:
         return "likely"
     return "possible"
@@ -452,7 +455,7 @@ def _absent(pending: Pending) -> tuple[Cause, ...] | None:
     for resource in wanted_accelerators(pending):
         if resource not in pending.delegated:
             counts = tuple(c for c in pending.said.all if c.resource == resource)
-            sure: Confidence = "certain" if pending.certain else "likely" if pending.nodes_complete else "possible"
+            sure: Confidence = "likely" if pending.certain or pending.nodes_complete else "possible"
             found = Cause(
                 id=_absent_id(pending, resource), obstacle="absent", confidence=sure, counts=counts, resource=resource
             )
