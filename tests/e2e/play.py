@@ -129,6 +129,7 @@ class Player:
         shift = now - datetime.datetime.fromisoformat(snapshot["takenAt"])
         objects = [_prepared(item, shift) for item in snapshot.get("objects", [])]
         pods = [item for item in objects if item["kind"] == "Pod"]
+        _label(objects)
         objects += _stand_ins(objects, pods, snapshot.get("logs", []))
         by_resource: dict[Resource, dict[str, bytes | None]] = {}
         for item in objects:
@@ -233,14 +234,27 @@ def _prepared(item: Object, shift: datetime.timedelta) -> Object:
     if moved["kind"] == "Node":
         _reachable(moved)
     if moved["kind"] in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"):
-        # Required and so never null in a cluster, but a skeleton may lack it; the template's labels are what it selects.
-        labels = moved["spec"].get("template", {}).get("metadata", {}).get("labels") or {"stand-in": metadata["name"]}
+        # A skeleton may lack what is required. In a cluster that is never null, as the API server would give it.
+        template = moved["spec"].setdefault("template", {})
+        template.setdefault("spec", {}).setdefault("containers", [])
+        labels = template.get("metadata", {}).get("labels") or {"stand-in": metadata["name"]}
         moved["spec"].setdefault("selector", {"matchLabels": labels})
     if moved["kind"] == "Service" and moved["spec"].get("clusterIP") != "None":
         # The API server repairs every address that it has not given out itself, and says so in an event.
         for field in ("clusterIP", "clusterIPs"):
             moved["spec"].pop(field, None)
     return moved
+
+
+def _label(objects: list[Object]) -> None:
+    """Gives skeletons without labels those that their owner finds them by; without them they would belong to nobody."""
+    owners = {item["metadata"]["uid"]: item for item in objects}
+    for item in objects:
+        if item["kind"] in ("Pod", "ReplicaSet") and not item["metadata"].get("labels"):
+            for reference in item["metadata"].get("ownerReferences", []):
+                owner = owners.get(reference.get("uid"), {})
+                labels = owner.get("spec", {}).get("selector", {}).get("matchLabels", {})
+                item["metadata"].setdefault("labels", {}).update(labels)
 
 
 def _moved(value: Any, shift: datetime.timedelta, field: str = "") -> Any:

@@ -1,0 +1,60 @@
+"""The recorded situations that can be played: the project's own cases, and the shared ones where they lie beside it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .play import Object, read_snapshot
+
+TOP = Path(__file__).parents[2]
+CASES = TOP / "checks" / "cases"
+SHARED = TOP.parent / "shared"
+# How many of each shared collection are played, evenly spread over it; LLMDOCTOR_E2E_ALL=1 plays everything.
+SAMPLES = {"incidents": 70, "scheduling": 10, "real-engines": 10}
+SAMPLE_OF_A_CHECK = 2
+
+
+def own() -> Iterator[list[Path]]:
+    """The cases of each check: snapshots that must fire, and near misses that must stay quiet."""
+    for folder in sorted(CASES.glob("*/")):
+        cases = [*folder.rglob("fires_*.yaml"), *folder.rglob("quiet_*.yaml")]
+        yield sorted(path for path in cases if playable(read_snapshot(path)))
+
+
+def shared(collection: str) -> list[Path]:
+    """The recorded situations of a collection; none where it does not lie beside the repository."""
+    paths = sorted((SHARED / collection / "snapshots").glob("*.yaml*"))
+    return [path for path in paths if playable(read_snapshot(path))]
+
+
+def playable(snapshot: Object) -> bool:
+    """Whether a control plane can say all of it, and no more than that.
+
+    Nodes and metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or
+    the very thing that is missing: no stand-in is right for both.
+    """
+    said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "missing"))
+    objects = snapshot.get("objects", [])
+    claims = {item["metadata"]["name"] for item in objects if item["kind"] == "ResourceClaim"}
+    named = {
+        claim["resourceClaimName"]
+        for item in objects
+        if item["kind"] == "Pod"
+        for claim in item["spec"].get("resourceClaims", [])
+        if "resourceClaimName" in claim
+    }
+    return bool(snapshot.get("takenAt") and snapshot.get("target")) and not said_by_others and named <= claims
+
+
+def chosen() -> dict[str, Path]:
+    """What is played, by a name for the test."""
+    paths = [path for cases in own() for path in _spread(cases, SAMPLE_OF_A_CHECK)]
+    for collection, size in SAMPLES.items():
+        paths += _spread(shared(collection), size)
+    return {f"{path.parent.name.replace('snapshots', 'shared')}/{path.name.split('.')[0]}": path for path in paths}
+
+
+def _spread(paths: list[Path], size: int) -> list[Path]:
+    if os.environ.get("LLMDOCTOR_E2E_ALL") == "1" or len(paths) <= size:
+        return paths
+    return [paths[index * len(paths) // size] for index in range(size)]

@@ -1,0 +1,23 @@
+"""A played incident gives the same diagnosis as its snapshot: gathering loses nothing and adds nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from . import program
+from .conftest import Doctor, Play
+from .play import read_snapshot, target_arguments
+from .snapshots import chosen
+
+SNAPSHOTS = chosen()
+
+
+@pytest.mark.parametrize("path", SNAPSHOTS.values(), ids=SNAPSHOTS.keys())
+def test_live_equals_offline(path: Path, play: Play, doctor: Doctor) -> None:
+    snapshot = read_snapshot(path)
+    play(snapshot)
+    with ThreadPoolExecutor() as both:
+        live = both.submit(doctor, "diagnose", *target_arguments(snapshot), "-o", "json")
+        offline = both.submit(doctor, "diagnose", "--from", str(path), "-o", "json", KUBECONFIG="/dev/null")
+    assert program.signature(live.result().report) == program.signature(offline.result().report)

@@ -1,0 +1,129 @@
+"""The stand-ins prove something only if kubectl sees through them what was recorded; so that comes first."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import program
+from .conftest import CRASHED
+from .controlplane import ApiError, ControlPlane
+from .faultproxy import URL, Fault, FaultProxy, Rule, cut_json, refuse, reset_midway, silence
+from .kubelet import Instance, Kubelet, Log
+from .play import Object, Player, read_snapshot
+from .snapshots import chosen
+
+Kubectl = Callable[..., program.Result]
+
+
+@pytest.fixture
+def kubectl(cluster: ControlPlane, home: Path) -> Kubectl:
+    """Runs plain kubectl as the administrator."""
+
+    def run(*arguments: str, kubeconfig: Path = cluster.admin) -> program.Result:
+        return program.run(["kubectl", *arguments], home, {"KUBECONFIG": str(kubeconfig)})
+
+    return run
+
+
+def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) -> None:
+    snapshot = read_snapshot(CRASHED)
+    player.load(snapshot)
+    try:
+        pod = json.loads(kubectl("get", "pod", "llama-0", "-n", "serving", "-o", "json").out)
+        assert pod["metadata"]["uid"] == "6a2f6c5e-0004-4c1e-9d0a-0a5d1f9c0004"
+        assert pod["status"]["containerStatuses"][0]["restartCount"] == 6
+        assert kubectl("logs", "-p", "llama-0", "-n", "serving").out == snapshot["logs"][0]["text"]
+        assert kubectl("logs", "--tail=1", "llama-0", "-n", "serving").out.startswith("RuntimeError: Engine core init")
+        described = kubectl("describe", "pod", "llama-0", "-n", "serving").out
+        assert "Back-off restarting failed container" in described
+        assert "20s (x61 over 19m)" in described.replace("21s", "20s").replace("22s", "20s")
+    finally:
+        player.unload()
+    assert kubectl("get", "pods,nodes,events,services,statefulsets", "-n", "serving", "-o", "name").out == ""
+    gone = kubectl("logs", "-p", "llama-0", "-n", "serving")
+    assert (gone.code, "not found" in gone.err) == (1, True)
+
+
+def test_every_snapshot_comes_back_from_the_api_server(player: Player, cluster: ControlPlane) -> None:
+    """All objects of all snapshots are decoded and given with every field that was recorded."""
+    lost = []
+    for name, path in chosen().items():
+        try:
+            played = player.load(read_snapshot(path))
+            given = [(item, cluster.api.get(where)) for where, item in played]
+            lost += [f"{name}: {what}" for item, now in given for what in _lost(item, now)]
+        except ApiError as error:
+            lost.append(f"{name}: {error}")
+        finally:
+            player.unload()
+    assert lost == []
+
+
+def _lost(recorded: Any, given: Any, path: str = "") -> Iterator[str]:
+    """What the API server does not give as it was recorded; what it adds by default is no loss."""
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        if "/" in str(recorded.get("apiVersion")) and recorded["apiVersion"] != given.get("apiVersion"):
+            return  # an older version of the API, given in the form of the served one
+        for key, value in recorded.items():
+            if key in given:
+                yield from _lost(value, given[key], f"{path}.{key}")
+            elif value not in (None, "", [], {}, 0, False):
+                yield f"{path}.{key} is gone, it was {value!r}"
+    elif isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
+        for index, (one, other) in enumerate(zip(recorded, given, strict=True)):
+            yield from _lost(one, other, f"{path}[{index}]")
+    elif recorded != given and (_amount(recorded) is None or _amount(recorded) != _amount(given)):
+        yield f"{path} is {given!r}, it was {recorded!r}"
+
+
+def _amount(quantity: Any) -> float | None:
+    """The value of a quantity: the API server writes 1024Gi as 1Ti, 40000 as 40k and 1000m as 1."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[kMGTP]|[KMGTP]i)?", str(quantity))
+    scale = {"m": 0.001} | {letter: 1000.0**power for power, letter in enumerate("kMGTP", 1)}
+    scale |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", 1)}
+    return float(match[1]) * scale.get(match[2], 1.0) if match else None
+
+
+def test_the_kubelet_gives_what_is_asked_for(crashed: Object, kubelet: Kubelet, kubectl: Kubectl) -> None:
+    current = Instance("serving", "llama-0", "vllm", previous=False)
+    previous = Instance("serving", "llama-0", "vllm", previous=True)
+    kubelet.logs[current] = Log("one\ntwo\nthree\n", at="2026-01-01T00:00:00Z")
+    kubelet.logs[previous] = Log("2026-01-02T00:00:00.5Z four\n", stamped=True)
+    logs = ("logs", "llama-0", "-n", "serving")
+    assert kubectl(*logs, "--tail=2").out == "two\nthree\n"
+    assert kubectl(*logs, "--limit-bytes=5").out == "one\nt"
+    assert kubectl(*logs, "--tail=1", "--timestamps").out == "2026-01-01T00:00:00Z three\n"
+    assert kubectl(*logs, "-p").out == "four\n"
+    assert kubectl(*logs, "-p", "--timestamps").out == "2026-01-02T00:00:00.5Z four\n"
+    del kubelet.logs[previous]
+    refused = 'Error from server (BadRequest): previous terminated container "vllm" in pod "llama-0" not found\n'
+    assert kubectl(*logs, "-p").err == refused
+    assert kubelet.requests[previous] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (refuse(403, "Forbidden", "pods is forbidden"), "Forbidden.*pods is forbidden"),
+        (refuse(500, "InternalError", "etcd is gone"), "etcd is gone"),
+        (reset_midway, "connection reset by peer"),
+        (cut_json, "unexpected end of JSON input"),
+        (silence(3), "deadline exceeded|request canceled"),
+    ],
+    ids=["403", "500", "reset", "cut", "silence"],
+)
+def test_the_proxy_breaks_what_it_is_told_to(
+    crashed: Object, cluster: ControlPlane, proxy: FaultProxy, kubectl: Kubectl, fault: Fault, words: str
+) -> None:
+    proxied = cluster.kubeconfig("proxied", cluster.user("anyone"), server=URL)
+    command = ("get", "pods", "-n", "serving", "-o", "json", "--request-timeout=1s")
+    assert json.loads(kubectl(*command, kubeconfig=proxied).out)["items"][0]["metadata"]["name"] == "llama-0"
+    proxy.rules.append(Rule(r"GET /api/v1/namespaces/serving/pods", fault))
+    broken = kubectl(*command, kubeconfig=proxied)
+    assert broken.code == 1
+    assert re.search(words, broken.err)
+    assert kubectl("get", "events", "-n", "serving", "-o", "name", kubeconfig=proxied).out.startswith("event/llama-0")
