@@ -72,7 +72,7 @@ def test_the_reader_agrees_with_the_official_client(name: str, tmp_path: Path) -
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(tree))
     theirs = client.Configuration()
-    config.load_kube_config(str(path), context=context, client_configuration=theirs, persist_config=False)
+    config.load_kube_config(str(path), context=context, client_configuration=theirs, persist_config=False)  # type: ignore[no-untyped-call]
     ours = resolve(Connection(kubeconfig=str(path), context=context))
 
     assert ours.server == theirs.host
