@@ -6,17 +6,17 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Role, Severity
 
 DOCS_URL = "docs/checks/{id}.md"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found. The registry adds id, title and page.
 
     `summary` states the fault with the numbers and names of this very case, no advice. `explains` names the ids of
@@ -35,15 +35,13 @@ class Finding:
     pods: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Abstain:
+class Abstain(msgspec.Struct, frozen=True, kw_only=True):
     """A check that cannot judge, and what it lacks; shown under «not checked»."""
 
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, kw_only=True):
     """One fact that a check asks for."""
 
     name: str
@@ -54,8 +52,7 @@ class Need:
 Run = Callable[..., Iterable[Finding | Abstain]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One cause, symptom, risk or note that the program can find."""
 
     id: str
@@ -91,7 +88,7 @@ class Check:
 
     def in_pack(self, pack: str) -> Check:
         """The same, with the name of the pack that it came from."""
-        return replace(self, pack=pack)
+        return msgspec.structs.replace(self, pack=pack)
 
 
 class DeclarationError(Exception):
@@ -144,12 +141,14 @@ def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[
 
 
 def _needs(run: Run, id: str, where: str) -> Iterable[Need]:
-    try:
-        hints = typing.get_type_hints(run)
-    except NameError as error:
-        raise DeclarationError(f"{where}: check {id}: {error}") from error
-    hints.pop("return", None)
-    for name in inspect.signature(run).parameters:
+    hints: dict[str, Any] = dict(run.__annotations__)
+    if any(isinstance(hint, str) for hint in hints.values()):  # the module postpones its annotations
+        try:
+            hints = typing.get_type_hints(run)
+        except NameError as error:
+            raise DeclarationError(f"{where}: check {id}: {error}") from error
+    code = run.__code__
+    for name in code.co_varnames[: code.co_argcount]:
         hint = hints.get(name)
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         kinds = [o for o in options if o is not type(None)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
@@ -47,12 +48,12 @@ def _worst(target: doc.Target) -> int:
     return min((SEVERITIES.index(f.severity) for f in target.findings), default=len(SEVERITIES))
 
 
-@dataclass
 class _Outcome:
     """What the checks said of one target."""
 
-    findings: list[tuple[Check, Finding]] = field(default_factory=list)
-    not_checked: dict[tuple[str, str], None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.findings: list[tuple[Check, Finding]] = []
+        self.not_checked: dict[tuple[str, str], None] = {}
 
 
 def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
@@ -139,7 +140,9 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
         explains = dict.fromkeys((*first.explains, *finding.explains))
         merged[check.id] = (
             check,
-            replace(first, evidence=tuple(evidence)[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)),
+            msgspec.structs.replace(
+                first, evidence=tuple(evidence)[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)
+            ),
         )
     return list(merged.values())
 
@@ -192,7 +195,7 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     if explained >= set(causes):  # a circle explains nothing
         explained = set()
     ranked = [
-        (msgspec_replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
+        (msgspec.structs.replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
         for f, order in found
     ]
     present = {f.id for f, _ in ranked}
@@ -206,20 +209,13 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
             pair[0].id,
         )
     )
-    return [msgspec_replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
+    return [msgspec.structs.replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
 
 
 def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
     """Whether `other`, which `cause` explains, explains it in turn and is at least as certain."""
     certainty = CONFIDENCES.index
     return cause.id in other.explains and certainty(other.confidence) <= certainty(cause.confidence)
-
-
-def msgspec_replace(finding: doc.Finding, **changes: Any) -> doc.Finding:
-    """A copy with some fields changed."""
-    import msgspec
-
-    return msgspec.structs.replace(finding, **changes)
 
 
 def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
@@ -241,8 +237,6 @@ def _engine(engine: Engine) -> doc.EngineInfo:
 
 def _merge_targets(targets: list[doc.Target]) -> Iterable[doc.Target]:
     """Replicas of one workload with the same diagnosis are one target that names all its pods."""
-    import msgspec
-
     merged: dict[Any, doc.Target] = {}
     for target in targets:
         causes = tuple(f.id for f in target.findings if f.role == "cause")

@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def installed() -> tuple[Check, ...]:
             other = checks.get(found.id)
             if other and (other.pack != pack or other.family != found.family or other.signature or not found.lines):
                 raise DeclarationError(f"{found.where}: check {found.id} is declared in {other.where} too")
-            checks[found.id] = replace(other, signature=found) if other else found.in_pack(pack)
+            checks[found.id] = msgspec.structs.replace(other, signature=found) if other else found.in_pack(pack)
     return tuple(checks[key] for key in sorted(checks))
 
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kubectl_llmdoctor.check import Check
@@ -76,5 +76,5 @@ def _combined(found: Iterator[Check]) -> list[Check]:
     checks: dict[str, Check] = {}
     for check in found:
         other = checks.get(check.id)
-        checks[check.id] = replace(other, signature=check) if other else check
+        checks[check.id] = msgspec.structs.replace(other, signature=check) if other else check
     return [checks[key] for key in sorted(checks)]

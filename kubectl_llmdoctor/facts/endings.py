@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event, Events
@@ -17,8 +18,7 @@ _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8:
 _SIGNALS |= {13: "SIGPIPE", 15: "SIGTERM"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """The last instance of a container that ended with an error."""
 
     container: Container
@@ -83,8 +83,7 @@ def log_of(ending: Ending, logs: Logs) -> Log | None:
     return previous or (None if ending.container.running else current)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """How far a start had come, by the last line that tells."""
 
     name: str

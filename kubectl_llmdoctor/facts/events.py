@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One event: who said what about which object, when last and how often."""
 
     kind: str

@@ -5,17 +5,17 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line of a log; `text` without the kubelet's time and without what a carriage return overwrote."""
 
     log: Log

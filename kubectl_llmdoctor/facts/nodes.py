@@ -7,9 +7,10 @@ The rules are kube-scheduler's own, read in v1.36: `pkg/scheduler/framework/plug
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -136,8 +137,7 @@ def selected(selector: k8s.LabelSelector | None, labels: Mapping[str, str]) -> b
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mismatch:
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     """One demand on the node's labels that a node does not meet."""
 
     #: where it stands in the pod's spec
@@ -276,8 +276,7 @@ def host_ports(spec: k8s.PodSpec) -> set[tuple[str, str, int]]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """A pod that takes something of a node."""
 
     pod: k8s.Pod

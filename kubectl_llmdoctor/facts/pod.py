@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Literal
+
+import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
@@ -32,8 +33,7 @@ def is_accelerator(resource: str) -> bool:
     return re.fullmatch(_GPU_RESOURCES, resource) is not None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shm:
+class Shm(msgspec.Struct, frozen=True, kw_only=True):
     """What stands at /dev/shm in a container."""
 
     #: None: not limited by Kubernetes (node memory)
@@ -42,8 +42,7 @@ class Shm:
     volume: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong with a pod by its status alone."""
 
     kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating"]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event
@@ -75,8 +76,7 @@ STAGES: tuple[Kind, ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True, kw_only=True):
     """One item of the scheduler's histogram: so many nodes gave this reason."""
 
     number: int
@@ -88,8 +88,7 @@ class Count:
     taint: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True, kw_only=True):
     """A scheduler's message, parsed."""
 
     text: str = ""
@@ -259,8 +258,7 @@ def _count(number: int, text: str) -> Iterator[Count]:
     yield Count(number=number, text=text, kind=kind, resource=resource, taint=taint.group(1).strip() if taint else "")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that keeps the pod off a node."""
 
     #: the scheduler's plugin, `NodeResourcesFit`
@@ -284,8 +282,7 @@ class Reason:
         return self.kind == "unschedulable" or (self.taint is not None and is_state_taint(self.taint))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NodeVerdict:
+class NodeVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says to the pod: all reasons against it, in the scheduler's order."""
 
     node: Node

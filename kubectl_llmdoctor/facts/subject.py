@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -16,8 +17,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """A fact that is not known, and why; checks that need it are reported as not checked."""
 
     reason: str

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# kubectl finds its plugins on the PATH; both are installed beside this interpreter.
+# kubectl finds its plugins on the PATH. kubectl is installed beside this interpreter; the program comes from the wheel.
 BIN = Path(sys.executable).parent
+INSTALLED = Path(os.environ.get("LLMDOCTOR_INSTALLED", BIN.parent))
 SECONDS = 90
 
 
@@ -53,7 +54,8 @@ class Result:
 
 def environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Nothing of the caller's own Kubernetes: no kubeconfig, no caches, no proxies."""
-    base = {"HOME": str(home), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "LANG": "C.UTF-8"}
+    path = os.pathsep.join((str(INSTALLED / "bin"), str(BIN), os.environ["PATH"]))
+    base = {"HOME": str(home), "PATH": path, "PYTHONPATH": str(INSTALLED), "LANG": "C.UTF-8"}
     return base | dict(extra)
 
 

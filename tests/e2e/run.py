@@ -1,18 +1,23 @@
 """Runs the end-to-end tests: ``python -m tests.e2e.run [pytest arguments]``, from the top of the repository.
 
-The programs of the control plane are found or built first, with the network as it is; pytest then runs in a network
-namespace of its own. A machine that cannot do this skips the tests with one line, or fails with it where
-``LLMDOCTOR_E2E_REQUIRED=1`` says that it must be able to.
+The programs of the control plane are found or built first, with the network as it is, and the wheel is built and
+installed, so that what is tested is what ships; pytest then runs in a network namespace of its own. A machine that
+cannot do this skips the tests with one line, or fails with it where ``LLMDOCTOR_E2E_REQUIRED=1`` says that it must be
+able to.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from tests.bench.__main__ import install
 
 from . import binaries
 
 HERE = Path(__file__).parent
+TOP = HERE.parents[1]
 
 
 def main(arguments: list[str]) -> int:
@@ -27,10 +32,12 @@ def main(arguments: list[str]) -> int:
         print(f"e2e skipped: {reason}", file=sys.stderr)
         return 0
     # Paths that the caller names replace the whole folder, options add to it.
-    chosen = [] if any(Path(argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
+    chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
     command = [*unshare, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
-    return subprocess.run(command, env=environment, cwd=HERE.parents[1], check=False).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
+        return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode
 
 
 def _unshare() -> list[str]:
