@@ -36,11 +36,17 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
     Without an editable template (a bare pod, an operator's own kind) the summary stands alone and names the object.
     """
     workload, path = _template(pod)
+    if workload is None and not pod.exists and pod.item:  # a Pod in a manifest is edited there
+        body = [{**op, "path": "/spec" + op["path"]} for op in operations]
+        target = f"{pod.item.api_version} Pod/{pod.name}"
+        return Fix(summary=summary, owner=owner, patch=Patch(target=target, type="json", body=body))
     if workload is None or path is None:
         where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
         return Fix(summary=f"{summary} (in {where})", owner=owner)
     prefix = "/" + f"{path}.spec".lstrip(".").replace(".", "/")
     body = [{**op, "path": prefix + op["path"]} for op in operations]
+    if workload.by_helm:
+        summary += " (Helm manages it: change the release's values too, or the next upgrade undoes this)"
     return Fix(
         summary=summary,
         owner=owner,
@@ -117,16 +123,6 @@ def _script(container: Container) -> bool:
 def _index(path: str) -> int | None:
     tail = path.rpartition("[")[2].rstrip("]")
     return int(tail) if tail.isdigit() else None
-
-
-def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
-    """Add or replace an environment variable with a literal value."""
-    at = _at(container)
-    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
-    entry = {"name": name, "value": value}
-    if index is not None:
-        return patch(container.pod, summary, [{"op": "replace", "path": f"{at}/env/{index}", "value": entry}])
-    return patch(container.pod, summary, [_append(f"{at}/env", entry, exists=bool(container.spec.env))])
 
 
 def remove_env(container: Container, name: str, summary: str) -> Fix:

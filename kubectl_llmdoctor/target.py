@@ -64,7 +64,7 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
 
 
 def _group_key(item: Item) -> tuple[str, ...] | None:
-    labels = item.raw.get("metadata", {}).get("labels")
+    labels = item.metadata.get("labels")
     if not isinstance(labels, dict):
         return None
     for name, index in _GROUPS:

@@ -82,3 +82,21 @@ def test_patches_fit_their_object_and_commands_carry_them(path: Path) -> None:
         if report.taken_at is None and id == case.id:
             roles = {f.id: f.role for t in diagnose_case(after).targets for f in t.findings}
             assert roles.get(id) not in ("cause", "risk"), f"{id} is still there after {patch.body}"
+
+
+def test_a_pod_in_a_manifest_gets_a_patch_and_no_command() -> None:
+    from kubectl_llmdoctor.diagnosis import diagnose
+    from kubectl_llmdoctor.packs import installed
+    from kubectl_llmdoctor.report import text
+    from kubectl_llmdoctor.snapshot import Snapshot
+
+    container = {"name": "v", "image": "vllm/vllm-openai:v0.11.0", "args": ["--model", "x", "-tp", "2"]}
+    container |= {"resources": {"limits": {"nvidia.com/gpu": 2}}}  # type: ignore[dict-item]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"}, "spec": {"containers": [container]}}
+    report = diagnose(Snapshot(objects=(pod,)), installed())
+    finding = next(f for f in report.targets[0].findings if f.id == "shm-too-small")
+    patch = finding.fixes[0].patch
+
+    assert patch
+    assert apply(pod, patch.body)["spec"]["volumes"][0]["name"] == "dshm"
+    assert "kubectl patch" not in text.render(report, wide=True)

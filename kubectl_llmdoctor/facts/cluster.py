@@ -51,12 +51,13 @@ def group_of(api_version: str) -> str:
 class Item:
     """One object of the snapshot: raw, decoded on demand, with its origin."""
 
-    __slots__ = ("_typed", "api_version", "kind", "name", "namespace", "origin", "raw", "uid")
+    __slots__ = ("_typed", "api_version", "kind", "metadata", "name", "namespace", "origin", "raw", "uid")
 
     def __init__(self, raw: Json, origin: Origin | None) -> None:
-        meta = raw.get("metadata")
-        meta = meta if isinstance(meta, dict) else {}
+        found = raw.get("metadata")
+        meta: Json = found if isinstance(found, dict) else {}
         self.raw = raw
+        self.metadata = meta
         self.origin = origin
         self.kind = _text(raw.get("kind"))
         self.api_version = _text(raw.get("apiVersion"))
@@ -124,10 +125,6 @@ class Cluster:
         """One object, raw and typed."""
         return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
 
-    def by_uid(self, uid: str) -> Item | None:
-        """The object with this uid."""
-        return self._uids.get(uid)
-
     def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
         """All objects of a kind that are of this type."""
         return [typed for item in self.items(name, namespace) if isinstance(typed := item.typed(), kind)]
@@ -145,7 +142,7 @@ class Cluster:
 
     def owner(self, item: Item) -> Item | None:
         """The controlling owner, when it is in the snapshot (by uid, else by kind and name)."""
-        refs = item.raw.get("metadata", {}).get("ownerReferences")
+        refs = item.metadata.get("ownerReferences")
         for ref in sorted(refs if isinstance(refs, list) else [], key=lambda r: not _flag(r)):
             if isinstance(ref, dict):
                 found = self._uids.get(_text(ref.get("uid")))

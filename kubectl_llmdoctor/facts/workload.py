@@ -130,13 +130,3 @@ def top_of(item: Item, cluster: Cluster) -> Workload | None:
     chain = [i for i in cluster.chain(item) if i.kind not in ("Node", "Namespace")]
     edited = [i for i in chain if i.kind not in _DERIVED] or chain
     return Workload(edited[-1], cluster) if edited else None
-
-
-def dangling_owner(item: Item, cluster: Cluster) -> str:
-    """`Deployment/llama` for the last owner that is named but not in the snapshot; empty when there is none."""
-    last = (cluster.chain(item) or [item])[-1]
-    refs = last.raw.get("metadata", {}).get("ownerReferences")
-    for ref in refs if isinstance(refs, list) else []:
-        if isinstance(ref, dict) and isinstance(ref.get("kind"), str) and isinstance(ref.get("name"), str):
-            return f"{ref['kind']}/{ref['name']}"
-    return ""

@@ -121,7 +121,8 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if target.next_steps:
         page.gap()
     if not page.wide:
-        page.block("MORE", [f"{_more(target)}: -o wide"] if _more(target) else [], style="dim")
+        if _more(target):
+            page.prose("MORE", f"{_more(target)}: -o wide")
         return
     for note in notes:
         page.gap()
@@ -335,7 +336,7 @@ def _commands(page: Page, commands: Sequence[str]) -> None:
 
 def _patch_commands(fix: Fix, target: Target) -> tuple[str, ...]:
     """The command that applies a fix which is a patch alone."""
-    if not fix.patch:
+    if not fix.patch or fix.patch.target.startswith("v1 Pod/"):  # most of a pod that exists cannot be changed
         return ()
     import json
     from shlex import quote
