@@ -34,9 +34,11 @@ class Capacity:
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
-        if (pod.get("spec") or {}).get("resourceClaims"):
+        claims = (pod.get("spec") or {}).get("resourceClaims")
+        # A DeviceClass may serve what looks like a plain extended resource (DRAExtendedResource).
+        if claims or any(related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)):
             for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
-                pot.get_list(core(kind, "resource.k8s.io"), "")
+                pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims)
 
     def _all_nodes(self) -> None:
         for page in self._pot.pages(core("Node"), "", slim.decode_node_page):

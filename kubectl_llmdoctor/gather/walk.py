@@ -215,6 +215,10 @@ class Walk:
             name = marks.get(row.key)
             if name and all(marks.get(key) == value for key, value in row.only):
                 self._pot.get(row.owner, namespace_of(obj), str(name), self._owner_found, if_there=True)
+        if marks.get("kueue.x-k8s.io/queue-name"):
+            kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
+            keep = partial(_is_owned, owner=obj)
+            self._pot.get_list(kind, namespace_of(obj), keep=keep, if_there=True, again=True)
 
     def workload(self, obj: Json, *, explain: bool, kind: Kind | None = None) -> None:
         """Something that owns pods. `explain`: its pods are what the user asked about, else they are siblings only."""
