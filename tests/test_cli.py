@@ -213,3 +213,57 @@ def test_secrets_in_a_snapshot_reach_no_output(tmp_path: Path) -> None:
     assert done.returncode == 1
     for data in (done.stdout, (tmp_path / "w").read_bytes(), (tmp_path / "s.json").read_bytes()):
         assert token.encode() not in data
+
+
+MANIFEST = """\
+apiVersion: v1
+kind: Service
+metadata: {name: llama}
+spec: {selector: {app: llama}, ports: [{port: 80, targetPort: 8000}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: llama}
+spec:
+  selector: {matchLabels: {app: llama}}
+  template:
+    metadata: {labels: {app: llama}}
+    spec:
+      containers:
+      - name: vllm
+        image: vllm/vllm-openai:v0.11.0
+        args: [--model, mistralai/Mistral-7B-Instruct-v0.3, --max-model-len, "8192", -tp, "2"]
+        resources: {limits: {nvidia.com/gpu: 2}}
+"""
+
+
+def test_lint_says_what_will_go_wrong_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "llama.yaml").write_text(MANIFEST)
+    (tmp_path / "values.yaml").write_text("replicaCount: 1\n")
+    done = run("lint", str(tmp_path), "-o", "json")
+    tree = json.loads(done.stdout)
+    (target,) = tree["targets"]
+    (risk,) = [f for f in target["findings"] if f["role"] == "risk"]
+
+    assert done.returncode == 1
+    assert (target["apiVersion"], target["kind"], target["name"]) == ("apps/v1", "Deployment", "llama")
+    assert target["engine"]["config"]["tensor_parallel_size"] == 2
+    assert risk["id"] == "shm-too-small"
+    assert risk["evidence"][0]["file"].endswith("llama.yaml")
+    assert risk["evidence"][0]["line"] == 6
+    assert "values.yaml" in tree["notRead"][0]["ref"]
+
+
+def test_lint_from_standard_input_passes_when_nothing_is_wrong() -> None:
+    fine = MANIFEST.replace(', -tp, "2"', "").replace("nvidia.com/gpu: 2", "nvidia.com/gpu: 1")
+    done = run("lint", "-", stdin=fine.encode())
+
+    assert done.returncode == 0
+    assert "healthy" in done.stdout.decode()
+
+
+def test_lint_of_what_cannot_be_read_gets_one_line() -> None:
+    done = run("lint", "/no/such/folder")
+
+    assert done.returncode == 2
+    _one_line(done.stderr)

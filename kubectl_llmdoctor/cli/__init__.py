@@ -14,6 +14,7 @@ from kubectl_llmdoctor.errors import LlmdoctorError
 #: Commands in the order of the help text, each with its line there; the module is cli.<name>.
 COMMANDS = {
     "diagnose": "Explain why LLM-serving pods are Pending, crashing, out of memory or slow.",
+    "lint": "Check manifests before they are applied.",
     "snapshot": "Save what a diagnosis would read to one file.",
     "explain": "Show the page of a check, or list all checks.",
     "access": "Show what you may read, and what is lost without the rest.",
