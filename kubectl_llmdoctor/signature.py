@@ -135,6 +135,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                 container = pod.container(log.container)
                 if server and not _died(pod, container, previous=log.previous):
                     continue
+                if log.previous and not pod.failing:
+                    continue  # an instance that is gone, of a pod that has recovered
                 for line in log.find(pattern.literal):
                     captured = _captured(pattern, line)
                     if captured is not None and _fits(pattern, subject, pod, container):
