@@ -11,12 +11,23 @@ from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.report.document import Evidence
 
+#: A line is quoted from its start unless what matters in it stands farther away than this.
+_FAR_CHARS = 200
 
-def log_evidence(line: Line) -> Evidence:
-    """A log line, with container, instance and line number."""
+
+def log_evidence(line: Line, telling: str = "") -> Evidence:
+    """A log line, with container, instance and line number.
+
+    Of a line that holds a whole traceback (JSON logs) the quotation begins shortly before `telling`.
+    """
     log = line.log
     ref = f"{log.pod} {log.place}" if log.pod else log.place
-    return Evidence(source="log", ref=ref, text=line.text.strip(), line=line.number)
+    text = line.text.strip()
+    at = text.find(telling) if telling else 0
+    if at > _FAR_CHARS:
+        start = text.find(" ", at - _FAR_CHARS // 2)
+        text = "… " + text[start + 1 if 0 <= start < at else at :]
+    return Evidence(source="log", ref=ref, text=text, line=line.number)
 
 
 def event_evidence(event: Event, cluster: Cluster) -> Evidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -235,8 +235,8 @@ def _from_line(
     signature: Signature, pattern: Pattern, captured: dict[str, str], subject: Subject, pod: Pod, line: Line
 ) -> Finding:
     container = pod.container(line.log.container)
-    order = float(line.number)
-    return _finding(signature, pattern, captured, subject, pod, container, log_evidence(line), order)
+    evidence = log_evidence(line, pattern.literal)
+    return _finding(signature, pattern, captured, subject, pod, container, evidence, float(line.number))
 
 
 def _finding(
@@ -272,13 +272,20 @@ def _finding(
             Fix(
                 summary=fill(fix.summary, values),
                 owner=fix.owner,
-                commands=() if log_only else tuple(fill(c, quoted) for c in fix.commands),
+                commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
             )
             for fix in (pattern.fixes or signature.fixes)
         ),
         order=order,
         pods=(name,) if pod else (),
     )
+
+
+def _applicable(commands: Iterable[str]) -> Iterator[str]:
+    """The commands without those that would change a bare pod: the API server refuses most changes of one."""
+    for command in commands:
+        if " Pod/" not in command or not any(f" {verb} " in command for verb in ("edit", "set", "patch", "rollout")):
+            yield command
 
 
 def parse(tree: Any, *, stem: str) -> Signature:

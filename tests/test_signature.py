@@ -136,3 +136,19 @@ def test_a_mistake_fails_when_it_is_loaded(wrong: dict[str, Any]) -> None:
 
     with pytest.raises((msgspec.ValidationError, ValueError, re.error)):
         parse(_tree(**wrong), stem="disk_eaten")
+
+
+def test_of_a_very_long_line_the_telling_part_is_quoted() -> None:
+    line = '{"message": "' + "frame " * 200 + 'then eaten: all of it"}'
+    (finding,) = _found(_tree(), _pod(ready=False, restarts=3), _log(line, previous=True))
+
+    assert finding.evidence[0].text.startswith("… frame ")
+    assert len(finding.evidence[0].text) < 150
+    assert 'then eaten: all of it"}' in finding.evidence[0].text
+
+
+def test_a_bare_pod_gets_no_command_that_would_change_it() -> None:
+    fixes = [{"summary": "Feed it", "commands": ["kubectl -n {namespace} set env {workload} A=b", "kubectl get pods"]}]
+    (finding,) = _found(_tree(fixes=fixes), _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
+
+    assert finding.fixes[0].commands == ("kubectl get pods",)
