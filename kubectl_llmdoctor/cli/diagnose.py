@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connection_options, progress
+from kubectl_llmdoctor.cli.options import connection_options, output_options, progress
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
@@ -34,22 +34,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     default="auto",
     help="The node agent; this version does not ask it yet.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice(output.FAIL_ON),
-    default="critical",
-    show_default=True,
-    help="Exit with 1 when a finding is at least this severe.",
-)
-@click.option("--no-color", is_flag=True, help="No colour.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    metavar="FORMAT[=FILE]",
-    help=f"One of {', '.join(output.FORMATS)}; may be repeated with files.",
-)
+@output_options(fail_on="critical")
 @click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
 def command(
     names: tuple[str, ...],

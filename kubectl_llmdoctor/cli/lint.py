@@ -5,26 +5,12 @@ from __future__ import annotations
 import click
 
 from kubectl_llmdoctor.cli import output
+from kubectl_llmdoctor.cli.options import output_options
 
 
 @click.command("lint", short_help="Check manifests before they are applied.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option(
-    "--fail-on",
-    type=click.Choice(output.FAIL_ON),
-    default="warning",
-    show_default=True,
-    help="Exit with 1 when a finding is at least this severe.",
-)
-@click.option("--no-color", is_flag=True, help="No colour.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    metavar="FORMAT[=FILE]",
-    help=f"One of {', '.join(output.FORMATS)}; may be repeated with files.",
-)
+@output_options(fail_on="warning")
 def command(paths: tuple[str, ...], fail_on: str, no_color: bool, outputs: tuple[str, ...]) -> int:
     """Say what will go wrong with the model servers of manifests: files, folders, or - for standard input.
 

@@ -59,6 +59,37 @@ def connection_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
+def output_options(*, fail_on: str) -> Callable[[F], F]:
+    """`-o`, `--fail-on` with this default, and `--no-color`."""
+    from kubectl_llmdoctor.cli import output
+
+    listed = (
+        click.option(
+            "--fail-on",
+            type=click.Choice(output.FAIL_ON),
+            default=fail_on,
+            show_default=True,
+            help="Exit with 1 when a finding is at least this severe.",
+        ),
+        click.option("--no-color", is_flag=True, help="No colour."),
+        click.option(
+            "-o",
+            "--output",
+            "outputs",
+            multiple=True,
+            metavar="FORMAT[=FILE]",
+            help=f"One of {', '.join(output.FORMATS)}; may be repeated with files.",
+        ),
+    )
+
+    def decorate(function: F) -> F:
+        for option in reversed(listed):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def _seconds(text: str) -> float:
     """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; 0 means the default."""
     import re

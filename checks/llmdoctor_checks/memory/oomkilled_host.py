@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
 )
+from llmdoctor_checks.memory._killed import CONSEQUENCES
 
 
 @check("oomkilled-host", since="0.1")
@@ -64,17 +65,7 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Fi
             confidence="likely" if _shared(ending.container, limit) else "certain",
             summary=_summary(ending, limit, phase, engine),
             evidence=tuple(_evidence(ending, limit, phase)),
-            explains=(
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-                "worker-lost",
-                "storage-initializer-failed",
-                "host-memory-insufficient",
-                "nccl-other",
-                "nccl-timeout",
-            ),
+            explains=CONSEQUENCES,
             fixes=tuple(_fixes(ending, limit)),
             pods=(pod.name,),
         )

@@ -21,23 +21,11 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     units,
 )
+from llmdoctor_checks.memory._killed import CONSEQUENCES
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
 _AVAILABLE = re.compile(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<bytes>[\d.eE+]+)$", re.MULTILINE)
-
-_EXPLAINS = (
-    "oomkilled-host",
-    "crash-loop",
-    "not-ready",
-    "engine-init-failed",
-    "pod-failed",
-    "worker-lost",
-    "storage-initializer-failed",
-    "host-memory-insufficient",
-    "nccl-other",
-    "nccl-timeout",
-)
 
 
 @check("oomkilled-node", since="0.1")
@@ -83,7 +71,7 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None) -> Iterat
             confidence="certain" if confidence == "certain" else "likely",
             summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}.",
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence),
-            explains=_EXPLAINS,
+            explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
             pods=(pod.name,),
         )

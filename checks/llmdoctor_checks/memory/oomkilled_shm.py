@@ -16,22 +16,10 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     units,
 )
+from llmdoctor_checks.memory._killed import CONSEQUENCES
 
 #: `Memory cgroup out of memory: Killed process 1234 (python3) …, anon-rss:812kB, file-rss:0kB, shmem-rss:31457280kB, …`
 _KILLED = re.compile(r"Killed process \d+ \((?P<name>[^)]*)\).*?anon-rss:(?P<anon>\d+)kB.*?shmem-rss:(?P<shmem>\d+)kB")
-
-_EXPLAINS = (
-    "oomkilled-host",
-    "crash-loop",
-    "not-ready",
-    "engine-init-failed",
-    "pod-failed",
-    "worker-lost",
-    "storage-initializer-failed",
-    "host-memory-insufficient",
-    "nccl-other",
-    "nccl-timeout",
-)
 
 
 @check("oomkilled-shm", since="0.1")
@@ -95,7 +83,7 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
             confidence="certain",
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
-            explains=_EXPLAINS,
+            explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(container, volumes)),
             pods=(pod.name,),
         )
