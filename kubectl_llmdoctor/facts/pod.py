@@ -18,6 +18,11 @@ from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
 
+#: From when on a pod that is being made, or an init container that runs, is taken for stuck; and how long ago an end
+#: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
+#: of looking does not decide.
+_CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
 
@@ -418,7 +423,7 @@ class Pod:
         starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
         if starting and (status.phase or "Pending") == "Pending" and not any(c.running for c in self.containers):
             age = (now - self.started_at).total_seconds() if now and self.started_at else None
-            if age is None or age > 300 or self.warned:
+            if age is None or age > _CREATING_SECONDS or self.warned:
                 length = f" for {say_seconds(age)}" if age is not None else ""
                 yield Trouble(
                     kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=self.started_at
@@ -426,7 +431,7 @@ class Pod:
         for container in self.containers:
             running = container.status.state.running
             since = parse_time(running.started_at) if running and container.role == "init" else None
-            if now and since and (now - since).total_seconds() > 600:
+            if now and since and (now - since).total_seconds() > _INIT_SECONDS:
                 text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
                 yield Trouble(kind="creating", container=container, text=text, since=since)
         if status.phase == "Running" and not self.ready:
@@ -453,7 +458,7 @@ class Pod:
             )
         elif died and ended and container.restarts and container.role != "init":
             age = (now - since).total_seconds() if now and since else None
-            if not container.status.ready or age is None or age < 3600 or container.restarts >= 5:
+            if not container.status.ready or age is None or age < _RECENT_SECONDS or container.restarts >= 5:
                 yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
 
 

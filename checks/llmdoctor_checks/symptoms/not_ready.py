@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Events, Finding, Pod, check, event_evidence, pod_evidence, say_seconds
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
-_LOADING_SECONDS = 600
+_LOADING_SECONDS = 630
 
 
 @check("not-ready", since="0.1")
