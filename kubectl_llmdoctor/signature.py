@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import string
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Literal
@@ -33,12 +34,14 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `literal` is a piece of text that every matching line contains; `match` a regular expression searched in that line
     (its named groups fill `summary` and the fixes). `near` is a literal that must stand within `within` lines around
-    it.
+    it; that line is quoted too, and `near_match` takes more names from it. A summary of which a name was not captured
+    gives way to the signature's.
     """
 
     literal: str
     match: str = ""
     near: str = ""
+    near_match: str = ""
     within: int = 40
     #: overrides the signature's, for an id that has wordings of both kinds
     affects: Literal["server", "requests"] | None = None
@@ -138,10 +141,20 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
                 for line in log.find(pattern.literal):
-                    captured = _captured(pattern, line)
-                    if captured is not None and _fits(pattern, subject, pod, container):
-                        yield _from_line(signature, pattern, captured, subject, pod, line)
-                        break
+                    captured = _matches(pattern, line.text)
+                    if captured is None or not _fits(pattern, subject, pod, container):
+                        continue
+                    near = _near(pattern, line)
+                    if pattern.near and near is None:
+                        continue
+                    if near and pattern.near_match and (more := _regex(pattern.near_match).search(near.text)):
+                        captured |= {k: v for k, v in more.groupdict().items() if v is not None}
+                    evidence = [log_evidence(line, pattern.literal)]
+                    if near and near.number != line.number:
+                        evidence.append(log_evidence(near, pattern.near))
+                    order = float(line.number)
+                    yield _finding(signature, pattern, captured, subject, pod, container, evidence, order)
+                    break
     if pod.failing or signature.affects == "requests":
         yield from _said(signature, subject, pod)
 
@@ -165,7 +178,7 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
         for text, container, evidence in texts:
             captured = _matches(pattern, text)
             if captured is not None and (pod is None or _fits(pattern, subject, pod, container)):
-                yield _finding(signature, pattern, captured, subject, pod, container, evidence, None)
+                yield _finding(signature, pattern, captured, subject, pod, container, [evidence], None)
                 break
 
 
@@ -201,13 +214,13 @@ def _matches(pattern: Pattern, text: str) -> dict[str, str] | None:
     return {k: v for k, v in found.groupdict().items() if v is not None} if found else {}
 
 
-def _captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
-    captured = _matches(pattern, line.text)
-    if captured is not None and pattern.near:
-        around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
-        if not any(pattern.near in other.text for other in around):
-            return None
-    return captured
+def _near(pattern: Pattern, line: Line) -> Line | None:
+    """The line that must stand around this one; of several the one that tells more."""
+    if not pattern.near:
+        return None
+    around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
+    found = [other for other in around if pattern.near in other.text]
+    return next((x for x in found if _regex(pattern.near_match).search(x.text)), found[0] if found else None)
 
 
 def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
@@ -231,14 +244,6 @@ def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:
                 yield f"{path}.terminated", f"{state.terminated.reason}: {state.terminated.message}", container
 
 
-def _from_line(
-    signature: Signature, pattern: Pattern, captured: dict[str, str], subject: Subject, pod: Pod, line: Line
-) -> Finding:
-    container = pod.container(line.log.container)
-    evidence = log_evidence(line, pattern.literal)
-    return _finding(signature, pattern, captured, subject, pod, container, evidence, float(line.number))
-
-
 def _finding(
     signature: Signature,
     pattern: Pattern,
@@ -246,7 +251,7 @@ def _finding(
     subject: Subject,
     pod: Pod | None,
     container: Container | None,
-    evidence: Evidence,
+    evidence: Iterable[Evidence],
     order: float | None,
 ) -> Finding:
     workload = (workload_of(pod) if pod else None) or subject.workload
@@ -264,9 +269,9 @@ def _finding(
     quoted = {key: shlex.quote(value) for key, value in values.items()}
     return Finding(
         role="cause",
-        summary=fill(pattern.summary or signature.summary, values),
+        summary=fill(_summary(signature, pattern, values), values),
         confidence=pattern.confidence or signature.confidence,
-        evidence=(evidence,),
+        evidence=tuple(evidence),
         explains=signature.explains,
         fixes=tuple(
             Fix(
@@ -279,6 +284,12 @@ def _finding(
         order=order,
         pods=(name,) if pod else (),
     )
+
+
+def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:
+    """The pattern's summary where all that it names was captured."""
+    names = {name for _, name, _, _ in string.Formatter().parse(pattern.summary) if name}
+    return pattern.summary if pattern.summary and names <= values.keys() else signature.summary
 
 
 def _applicable(commands: Iterable[str]) -> Iterator[str]:
@@ -295,4 +306,5 @@ def parse(tree: Any, *, stem: str) -> Signature:
         raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
     for pattern in signature.patterns:
         re.compile(pattern.match)
+        re.compile(pattern.near_match)
     return signature

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 from kubectl_llmdoctor.api import (
     STAGES,
@@ -55,25 +55,7 @@ Obstacle = Literal[
 
 #: Which of several equally near ways out is the cause: first what stops a pod on a node whose GPUs are free for it,
 #: then what somebody broke (device plugin, cordon), then a shortage, last what the pod asks for by name and keeps.
-PRIORITY: tuple[Obstacle, ...] = (
-    "claim",
-    "volume",
-    "spread",
-    "pod-affinity",
-    "ports",
-    "pods",
-    "ephemeral",
-    "extended",
-    "cpu-memory",
-    "plugin",
-    "node",
-    "own-taint",
-    "gpu",
-    "taint",
-    "gpu-size",
-    "absent",
-    "selector",
-)
+PRIORITY: tuple[Obstacle, ...] = get_args(Obstacle)
 
 _IDS: dict[Obstacle, str] = {
     "claim": "dra-claim-pending",
