@@ -46,3 +46,10 @@ def test_one_pass_over_a_large_log_finds_what_searching_one_by_one_finds(text: s
 
     for literal in literals:
         assert _lines(large, literal) == _lines(plain, literal)
+
+
+def test_hits_on_both_sides_of_every_piece_are_found() -> None:
+    text = "".join(f"line {n} é\n" for n in range(2 * logs._PIECE_LINES + 2))
+    log = Log(LogText(text=text), ("line",))
+
+    assert [line.number for line in log.find("line")] == list(range(1, 2 * logs._PIECE_LINES + 3))

@@ -67,6 +67,23 @@ def test_a_line_of_the_instance_that_died_is_a_cause_with_its_captures() -> None
     assert (finding.evidence[0].line, finding.evidence[0].text) == (2, "eaten: $(rm)")
 
 
+def test_the_line_that_must_stand_near_is_quoted_and_its_numbers_fill_the_summary() -> None:
+    pattern = {
+        "literal": "eaten:",
+        "near": "out of",
+        "near_match": r"lacks (?P<size>\d+)",
+        "summary": "It lacks {size}.",
+    }
+    tree = _tree(summary="It lacks something.", patterns=[pattern], fixes=[])
+    pod = _pod(ready=False, restarts=3)
+    (known,) = _found(tree, pod, _log("out of it\neaten: x\nout of it, lacks 7\n", previous=True))
+    (unknown,) = _found(tree, pod, _log("out of it\neaten: x\n", previous=True))
+
+    assert (known.summary, [e.line for e in known.evidence]) == ("It lacks 7.", [2, 3])
+    assert (unknown.summary, [e.line for e in unknown.evidence]) == ("It lacks something.", [2, 1])
+    assert _found(tree, pod, _log("eaten: x\n", previous=True)) == []
+
+
 @pytest.mark.parametrize("affects", ["server", "requests"])
 def test_an_old_instance_of_a_pod_that_recovered_proves_nothing(affects: str) -> None:
     pod = _pod(ready=True, restarts=1)

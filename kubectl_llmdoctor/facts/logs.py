@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
+from array import array
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache, cached_property
@@ -30,6 +32,7 @@ class Line(msgspec.Struct, frozen=True):
 
 #: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
 _LARGE_CHARS = 200_000
+_PIECE_LINES = 20_000
 
 
 @cache
@@ -51,9 +54,9 @@ class Log:
         self.previous = source.previous
 
     @cached_property
-    def _starts(self) -> list[int]:
+    def _starts(self) -> array[int]:
         """Offsets of line starts."""
-        return [0, *(m.end() for m in re.finditer("\n", self.text))]
+        return array("q", itertools.chain([0], (m.end() for m in re.finditer("\n", self.text))))
 
     def __len__(self) -> int:
         """The number of lines."""
@@ -78,18 +81,24 @@ class Log:
             yield self.line(number)
 
     @cached_property
-    def _offsets(self) -> dict[str, list[int]]:
-        """Where each of the known literals stands, found in one pass."""
-        found: dict[str, list[int]] = {literal: [] for literal in self._literals}
-        for index, start, _ in _automaton(self._literals).find_matches_as_indexes(self.text, overlapping=True):
-            found[self._literals[index]].append(start)
+    def _offsets(self) -> dict[str, array[int]]:
+        """Where each of the known literals stands, found in one pass; by pieces, for a hit is first a tuple."""
+        found = {literal: array("q") for literal in self._literals}
+        for first in range(0, len(self._starts), _PIECE_LINES):
+            begin, end = (
+                self._starts[first],
+                (*self._starts[first + _PIECE_LINES : first + _PIECE_LINES + 1], len(self.text))[0],
+            )
+            hits = _automaton(self._literals).find_matches_as_indexes(self.text[begin:end], overlapping=True)
+            for index, start, _ in hits:
+                found[self._literals[index]].append(begin + start)
         return found
 
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal."""
         if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
             numbers = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal])
-            yield from (self.line(number) for number in dict.fromkeys(numbers))
+            yield from (self.line(number) for number, _ in itertools.groupby(numbers))
             return
         at = self.text.find(literal)
         while at >= 0:
