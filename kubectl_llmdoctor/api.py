@@ -14,6 +14,7 @@ from kubectl_llmdoctor.evidence import (
     workload_evidence,
 )
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
@@ -66,6 +67,7 @@ __all__ = [
     "MIB",
     "STAGES",
     "Abstain",
+    "Accelerator",
     "Check",
     "Cluster",
     "Confidence",

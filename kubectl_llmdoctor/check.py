@@ -101,6 +101,7 @@ FACTS = frozenset(
         "Pod",
         "Container",
         "Engine",
+        "Accelerator",
         "Logs",
         "Events",
         "Node",

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.endings import LITERALS
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.subject import NotApplicable, Subject, Unknown
+from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -95,7 +95,7 @@ def _run(check: Check, subject: Subject, outcome: _Outcome) -> None:
     scope = "subject"
     if facts & {"Pod", "Logs", "Node", "Pending"}:
         scope = "pod"
-    if "Container" in facts:
+    if "Container" in facts or ("Accelerator" in facts and "Engine" not in facts):
         scope = "container"
     elif "Engine" in facts:
         scope = "engine"
@@ -103,6 +103,8 @@ def _run(check: Check, subject: Subject, outcome: _Outcome) -> None:
         arguments: dict[str, Any] = {}
         for need in check.needs:
             fact = known[need.fact]
+            if isinstance(fact, Later):
+                fact = fact.make()
             if isinstance(fact, Unknown | NotApplicable):
                 if need.optional:
                     fact = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,8 +14,11 @@ from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, normalise
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
-from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.workload import Workload, top_of
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.accelerator import Accelerator
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -28,6 +32,12 @@ class NotApplicable:
 
 
 NOT_APPLICABLE = NotApplicable()
+
+
+class Later(msgspec.Struct, frozen=True):
+    """A fact that is dear: it is made when a check asks for it."""
+
+    make: Callable[[], Any]
 
 
 class Subject:
@@ -44,6 +54,7 @@ class Subject:
         self.literals: tuple[str, ...] = ()
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
+        self._accelerators: dict[tuple[str, str], Any] = {}
 
     @property
     def namespace(self) -> str:
@@ -151,9 +162,10 @@ class Subject:
             engines = {engine.container.name: engine for engine in self.engines(pod)}
             for container in pod.containers:
                 engine = engines.get(container.name)
-                per_container.append(facts | {"Container": container, "Engine": engine or NOT_APPLICABLE})
+                own = facts | {"Container": container, "Accelerator": Later(partial(self.accelerator, container))}
+                per_container.append(own | {"Engine": engine or NOT_APPLICABLE})
                 if engine:
-                    per_engine.append(facts | {"Container": container, "Engine": engine})
+                    per_engine.append(own | {"Engine": engine})
         whole: dict[str, Any] = {
             "Events": self.events,
             "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
@@ -162,6 +174,16 @@ class Subject:
             "Cluster": self.cluster,
         }
         return {"pod": per_pod, "container": per_container, "engine": per_engine, "subject": [whole]}
+
+    def accelerator(self, container: Container) -> Accelerator | Unknown | NotApplicable:
+        """The GPU of a container, found once; the tables behind it load when somebody asks."""
+        from kubectl_llmdoctor.facts.gpu import gpu_of
+
+        key = container.pod.name, container.name
+        if key not in self._accelerators:
+            self._accelerators[key] = gpu_of(container, self)
+        found: Accelerator | Unknown | NotApplicable = self._accelerators[key]
+        return found
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""
