@@ -25,6 +25,7 @@ from kubectl_llmdoctor.catalog.architecture import (
     Quantization,
     bits_per_weight,
 )
+from kubectl_llmdoctor.catalog.gpus import Gpu
 from kubectl_llmdoctor.engines.version import at_least
 
 GIB = 1 << 30
@@ -485,7 +486,7 @@ def _room(
         return usable, estimate, _less(usable, held, estimate)
     if serving.engine == "sglang":
         if share is None:
-            missing.append("mem_fraction_static")
+            missing.append("mem_fraction_static: SGLang's own value depends on the GPU and the batch")
             return None, None, measured.cache
         # free memory before loading: all but the CUDA context and NCCL
         gpus = serving.tensor_parallel * serving.pipeline_parallel
@@ -528,12 +529,10 @@ def _longest(shape: Layout, cache: int, batched: int, most: int) -> int:
 # -- what would make it fit -------------------------------------------------------------------------------------------
 
 
-class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU as the arithmetic needs it: what the driver says that it has, and whether it computes in FP8."""
-
-    name: str
-    memory: Amount
-    fp8: bool | None = None
+def memory_of(gpu: Gpu) -> Amount:
+    """What one GPU of the table has in all, as a program sees it: drivers differ by half a percent."""
+    high = gpu.memory * 1005 // 1000 if gpu.measured else gpu.reported << 20
+    return Amount(low=gpu.memory, high=max(gpu.memory, high), source=gpu.name)
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -548,11 +547,11 @@ def options(model: Architecture, serving: Serving, gpu: Gpu, larger: Sequence[Gp
 
     Of each kind only the smallest step that fits. `larger` are other GPUs, by memory.
     """
-    now = budget(model, serving, gpu.memory, gpu.name)
+    now = budget(model, serving, memory_of(gpu), gpu.name)
     found = []
     for steps in _ladders(model, serving, now, gpu, larger):
         for summary, changed_model, changed, other in steps:
-            result = budget(changed_model, changed, other.memory, other.name)
+            result = budget(changed_model, changed, memory_of(other), other.name)
             if result.verdict == "fits":
                 found.append(Option(summary=summary, budget=result))
                 break
@@ -587,7 +586,7 @@ def _ladders(
         yield (
             (f"take a checkpoint quantized to {words}", replace(model, quantization=method), serving, gpu)
             for words, method in _CHECKPOINTS
-            if gpu.fp8 is not False or method.method != "fp8"
+            if gpu.fp8 or method.method != "fp8"
         )
     yield ((f"take a GPU with more memory: {other.name}", model, serving, other) for other in larger)
 
