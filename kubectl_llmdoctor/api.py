@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.nodes import Holder, Mismatch, Node, Nodes, requests_of, selected, show_taint, usage_of
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
+from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import (
     GIB,
@@ -99,6 +100,7 @@ __all__ = [
     "Said",
     "Setting",
     "Shm",
+    "Sizing",
     "Subject",
     "Trouble",
     "Workload",

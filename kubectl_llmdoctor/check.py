@@ -102,6 +102,7 @@ FACTS = frozenset(
         "Container",
         "Engine",
         "Accelerator",
+        "Sizing",
         "Logs",
         "Events",
         "Node",

@@ -95,10 +95,10 @@ def _run(check: Check, subject: Subject, outcome: _Outcome) -> None:
     scope = "subject"
     if facts & {"Pod", "Logs", "Node", "Pending"}:
         scope = "pod"
-    if "Container" in facts or ("Accelerator" in facts and "Engine" not in facts):
-        scope = "container"
-    elif "Engine" in facts:
+    if facts & {"Engine", "Sizing"}:
         scope = "engine"
+    if "Container" in facts or (scope != "engine" and "Accelerator" in facts):
+        scope = "container"
     for known in subject.scopes[scope]:
         arguments: dict[str, Any] = {}
         for need in check.needs:

@@ -1,46 +1,41 @@
 """What is known of open-weights models by their Hugging Face id.
 
-Native context: `max_position_embeddings` of the model's own config.json on the Hub. Gating: the Hub asks for a
-licence to be accepted before files can be read; it can change at any time, so it only ever supports a risk, never a
-cause.
+The table `models.json` holds, for each model, the fields of its own config.json that decide memory, with the place where
+they were seen; everything else is derived from them. Gating: the Hub asks for a licence to be accepted before files can
+be read; it can change at any time, so it only ever supports a risk, never a cause.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
+from typing import Any
 
-#: Pattern of the id (lower case, whole) and native context in tokens; the first that matches counts.
-_CONTEXT: tuple[tuple[str, int], ...] = (
-    (r"meta-llama/(meta-)?llama-3\.[123]-.*", 131072),
-    (r"meta-llama/meta-llama-3-.*", 8192),
-    (r"meta-llama/llama-2-.*", 4096),
-    (r"meta-llama/llama-4-scout-.*", 10485760),
-    (r"meta-llama/llama-4-maverick-.*", 1048576),
-    (r"mistralai/mistral-nemo-.*", 131072),
-    (r"mistralai/mistral-small-3\.[12]-.*", 131072),
-    (r"mistralai/mistral-large-.*-24(07|11)", 131072),
-    (r"mistralai/mixtral-8x22b-.*", 65536),
-    (r"qwen/qwen3-.*-2507(-fp8)?", 262144),
-    (r"qwen/qwen3-coder-.*", 262144),
-    (r"qwen/qwen3-next-.*", 262144),
-    (r"qwen/qwen3-vl-.*", 262144),
-    (r"qwen/qwen3\.5-.*", 262144),
-    (r"qwen/qwen3-.*", 40960),
-    (r"qwen/qwq-32b.*", 131072),
-    (r"deepseek-ai/deepseek-r1-distill-.*", 131072),
-    (r"deepseek-ai/deepseek-(v3|r1)(-.*)?", 163840),
-    (r"moonshotai/kimi-k2-.*", 131072),
-    (r"openai/gpt-oss-(20b|120b)", 131072),
-    (r"google/gemma-3-(4b|12b|27b)-.*", 131072),
-    (r"google/gemma-4-.*", 262144),
-    (r"microsoft/phi-3\.5-mini-instruct", 131072),
-    (r"microsoft/phi-4-mini-instruct", 131072),
-    (r"nvidia/llama-3[._]?[123]-nemotron-.*", 131072),
-    (r"zai-org/glm-4\.5.*", 131072),
+import msgspec
+
+from kubectl_llmdoctor.catalog.architecture import LINEAR, Architecture, Quantization, of_config
+
+#: Endings by which derived checkpoints name their quantization: method, bits per weight, and how many more they may
+#: be with scales; None where the name does not say enough. What is before the ending is the model that was quantized.
+_ENDINGS: tuple[tuple[str, tuple[str, float, float] | None], ...] = (
+    ("-fp8-dynamic", ("fp8", 8, 0.2)),
+    ("-fp8-kv", ("fp8", 8, 0.2)),
+    ("-fp8", ("fp8", 8, 0.2)),
+    ("-quantized.w8a8", ("compressed-tensors", 8, 0.2)),
+    ("-quantized.w8a16", ("compressed-tensors", 8, 0.2)),
+    ("-quantized.w4a16", ("compressed-tensors", 4, 0.6)),
+    ("-w8a8", ("compressed-tensors", 8, 0.2)),
+    ("-w8a16", ("compressed-tensors", 8, 0.2)),
+    ("-w4a16", ("compressed-tensors", 4, 0.6)),
+    ("-awq-int4", ("awq", 4, 0.6)),
+    ("-awq", ("awq", 4, 0.6)),
+    ("-gptq-int4", ("gptq", 4, 0.6)),
+    ("-gptq-int8", ("gptq", 8, 0.6)),
+    *((ending, None) for ending in ("-nvfp4", "-fp4", "-mxfp4", "-gptq", "-int8", "-int4", "-gguf", "-bnb-4bit")),
 )
 
-#: Id prefixes (lower case) that the Hub gates.
+#: Id prefixes (lower case) that the Hub gates, beyond what the table says of single models.
 _GATED = (
     "meta-llama/",
     "google/gemma-2",
@@ -54,13 +49,98 @@ _GATED = (
 )
 
 
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. `parameters` and `total_size` (bytes of all weight files) as the Hub states them."""
+
+    ids: tuple[str, ...]
+    config: dict[str, Any]
+    source: str
+    gated: bool | None = None
+    parameters: int | None = None
+    total_size: int | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the table and how it was found: by its `id`, or by a name that says as much (`exact` is False)."""
+
+    id: str
+    architecture: Architecture
+    exact: bool
+
+
 @cache
+def table() -> tuple[Model, ...]:
+    """All rows."""
+    data = files(__package__).joinpath("models.json").read_bytes()
+    return msgspec.json.decode(data, type=dict[str, tuple[Model, ...]])["models"]
+
+
+@cache
+def _by_id() -> Mapping[str, Model]:
+    return {name.lower(): model for model in table() for name in model.ids}
+
+
+@cache
+def _by_name() -> Mapping[str, tuple[str, Model]]:
+    """Rows by the last part of their ids; a name that several rows have is left out."""
+    found: dict[str, set[int]] = {}
+    rows: dict[str, tuple[str, Model]] = {}
+    for model in table():
+        for name in model.ids:
+            key = name.lower().rpartition("/")[2]
+            found.setdefault(key, set()).add(id(model))
+            rows.setdefault(key, (name, model))
+    return {key: rows[key] for key, models in found.items() if len(models) == 1}
+
+
+@cache
+def find(model: str) -> Found | None:
+    """The model that an id, a mirror's id or a path names; None when the table does not know it.
+
+    `RedHatAI/Qwen3-8B-quantized.w8a8` without a row of its own has the shape of Qwen3-8B, and weights of as many bits as
+    its name says. Paths (`/models/Qwen3-8B/`) are read by their last part.
+    """
+    name = model.strip().rstrip("/").lower()
+    row = _by_id().get(name)
+    if row is not None:
+        return Found(id=_spelled(row, name), architecture=of_config(row.config), exact=True)
+    last = name.rpartition("/")[2].removeprefix("models--").rpartition("--")[2]
+    if last in _by_name():
+        listed, row = _by_name()[last]
+        return Found(id=listed, architecture=of_config(row.config), exact=False)
+    for ending, stated in _ENDINGS:
+        base = last.removesuffix(ending)
+        if base == last or base not in _by_name():
+            continue
+        listed, row = _by_name()[base]
+        shape = of_config(row.config)
+        if shape.quantization is not None:
+            return None
+        if stated is None:
+            gap = f"how {model.strip()} stores its weights"
+            shape = msgspec.structs.replace(shape, weights=None, gaps=(*shape.gaps, gap))
+        else:
+            method, bits, spread = stated
+            quantization = Quantization(method=method, bits=bits, parts=LINEAR, spread=spread)
+            shape = msgspec.structs.replace(shape, quantization=quantization)
+        return Found(id=listed, architecture=shape, exact=False)
+    return None
+
+
+def _spelled(row: Model, lowered: str) -> str:
+    return next(name for name in row.ids if name.lower() == lowered)
+
+
 def native_context(model: str) -> int | None:
     """The context length a model was made for, in tokens; None when the table does not know the model."""
-    name = model.strip().lower()
-    return next((tokens for pattern, tokens in _CONTEXT if re.fullmatch(pattern, name)), None)
+    found = find(model)
+    return found.architecture.native_context if found else None
 
 
 def gated(model: str) -> bool:
     """Whether the Hub is known to ask for a licence before the model's files can be read."""
-    return model.strip().lower().startswith(_GATED)
+    name = model.strip().lower()
+    row = _by_id().get(name)
+    if row is not None and row.gated is not None:
+        return row.gated
+    return name.startswith(_GATED)

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.errors import LlmdoctorError
 COMMANDS = {
     "diagnose": "Explain why LLM-serving pods are Pending, crashing, out of memory or slow.",
     "lint": "Check manifests before they are applied.",
+    "fit": "Compute what fits into a GPU: weights, KV cache, the longest request.",
     "snapshot": "Save what a diagnosis would read to one file.",
     "explain": "Show the page of a check, or list all checks.",
     "access": "Show what you may read, and what is lost without the rest.",

@@ -69,9 +69,9 @@ def command(
             raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
         if source is not None and log is not None:
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
-        snapshot = _offline(source, log, names, namespace)
+        snapshot = offline(source, log, names, namespace)
     else:
-        snapshot = _live(connection(), names, selector, all_namespaces, verbosity)
+        snapshot = live(connection(), names, selector, all_namespaces, verbosity)
         unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
         snapshot = _not_yet(snapshot, unread)
     if save:
@@ -112,7 +112,7 @@ def _not_yet(snapshot: Snapshot, sources: list[str]) -> Snapshot:
     return msgspec.structs.replace(snapshot, missing=snapshot.missing + unread)
 
 
-def _offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:
+def offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:
     """What the files say."""
     from kubectl_llmdoctor.gather import files
     from kubectl_llmdoctor.snapshot import Snapshot
@@ -155,7 +155,7 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
     return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
 
 
-def _live(
+def live(
     connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
 ) -> Snapshot:
     if names and (selector or all_namespaces):

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.workload import Workload, top_of
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
+    from kubectl_llmdoctor.facts.sizing import Sizing
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class Subject:
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
         self._accelerators: dict[tuple[str, str], Any] = {}
+        self._sizings: dict[int, Any] = {}
 
     @property
     def namespace(self) -> str:
@@ -165,7 +167,7 @@ class Subject:
                 own = facts | {"Container": container, "Accelerator": Later(partial(self.accelerator, container))}
                 per_container.append(own | {"Engine": engine or NOT_APPLICABLE})
                 if engine:
-                    per_engine.append(own | {"Engine": engine})
+                    per_engine.append(own | {"Engine": engine, "Sizing": Later(partial(self.sizing, engine))})
         whole: dict[str, Any] = {
             "Events": self.events,
             "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
@@ -183,6 +185,15 @@ class Subject:
         if key not in self._accelerators:
             self._accelerators[key] = gpu_of(container, self)
         found: Accelerator | Unknown | NotApplicable = self._accelerators[key]
+        return found
+
+    def sizing(self, engine: Engine) -> Sizing:
+        """The GPU memory of an engine, computed once; the tables behind it load when somebody asks."""
+        from kubectl_llmdoctor.facts.sizing import Sizing
+
+        if id(engine) not in self._sizings:
+            self._sizings[id(engine)] = Sizing(engine, self)
+        found: Sizing = self._sizings[id(engine)]
         return found
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:

@@ -1,0 +1,205 @@
+"""What fits into the GPUs of an engine: its model, its settings, its GPU and what it printed, put into one budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kubectl_llmdoctor.facts.units import GIB, MIB
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.catalog.architecture import Architecture
+    from kubectl_llmdoctor.facts.accelerator import Accelerator
+    from kubectl_llmdoctor.facts.engine import Engine
+    from kubectl_llmdoctor.facts.logs import Line, Log
+    from kubectl_llmdoctor.facts.subject import Subject
+    from kubectl_llmdoctor.memory import Budget, Measured, Serving
+
+#: Engines whose use of GPU memory is computed.
+ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
+
+#: Settings without which nothing can be said, and those that only decide how much is left for the cache.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_ROOM = ("gpu_memory_utilization", "quantization", "dtype", "kv_cache_dtype", "kv_cache_memory_bytes")
+
+
+class Sizing:
+    """The memory of one engine, as far as it is known; `unknown` says what is missing for any statement at all."""
+
+    def __init__(self, engine: Engine, subject: Subject) -> None:
+        self.engine = engine
+        self._subject = subject
+
+    @cached_property
+    def model(self) -> tuple[Architecture, str] | None:
+        """The model's architecture and where it is known from, in words."""
+        from kubectl_llmdoctor.catalog.architecture import of_config
+        from kubectl_llmdoctor.catalog.models import find
+
+        stated = self.engine.get("model")
+        name = str(stated.value) if stated is not None else ""
+        for path, text in self.engine.container.files.items():
+            if path.endswith("/config.json") and (path.startswith(f"{name.rstrip('/')}/") or not name.startswith("/")):
+                try:
+                    config = msgspec.json.decode(text)
+                except msgspec.DecodeError:
+                    continue
+                if isinstance(config, dict) and config.get("architectures"):
+                    return of_config(config), path
+        for candidate in filter(None, (name, self._downloaded)):
+            found = find(candidate)
+            if found is not None:
+                return found.architecture, found.id if found.exact else f"{found.id}, by the name {candidate}"
+        return None
+
+    @cached_property
+    def _downloaded(self) -> str:
+        """The Hub's id in the address from which KServe's init container fetches the model."""
+        for container in self.engine.pod.obj.spec.init_containers:
+            for word in (*container.command, *container.args):
+                text = str(word)
+                if text.startswith("hf://"):
+                    return text.removeprefix("hf://").partition(":")[0]
+        return ""
+
+    @cached_property
+    def accelerator(self) -> Accelerator | None:
+        """The GPU of the container; None where it is not known."""
+        from kubectl_llmdoctor.facts.accelerator import Accelerator
+
+        found = self._subject.accelerator(self.engine.container)
+        return found if isinstance(found, Accelerator) else None
+
+    @cached_property
+    def serving(self) -> Serving:
+        """The settings that decide memory."""
+        from kubectl_llmdoctor.memory import of_settings
+
+        return of_settings(self.engine.name, self.engine.version, self.engine.value)
+
+    @cached_property
+    def printed(self) -> Printed:
+        """What the engine's log says of its memory; of the newest instance that says anything."""
+        logs = self._subject.logs(self.engine.pod)
+        own = logs.all if self.engine.pod.log_only else logs.of(self.engine.container.name)
+        for log in reversed(own):
+            found = _printed(self.engine.name, log)
+            if found.lines:
+                return found
+        return Printed()
+
+    @cached_property
+    def unknown(self) -> str:
+        """Why nothing can be computed; empty when something can."""
+        if self.engine.name not in ENGINES:
+            return f"how {self.engine.title} divides GPU memory is not computed"
+        missing = [name for name in _SIZES if self._hidden(name)]
+        if self.printed.measured.cache is None:
+            missing += [name for name in _ROOM if self._hidden(name)]
+        if self._hidden("max_model_len"):
+            missing.append("max_model_len")
+        if missing:
+            return f"{', '.join(missing)} of {self.engine.title} cannot be seen"
+        if self.model is None:
+            name = self.engine.value("model")
+            return f"the shape of the model {name} is not known" if name else "the model is not known"
+        accelerator = self.accelerator
+        if accelerator is None and self.printed.measured.total is None and self.printed.measured.cache is None:
+            return "the GPU is not known"
+        if accelerator is not None and accelerator.shared > 1 and self.printed.measured.cache is None:
+            return f"the GPU is shared ({accelerator.sharing}), and who else uses it is not known"
+        return ""
+
+    def _hidden(self, name: str) -> bool:
+        """Whether a setting may have a value that cannot be seen."""
+        found = self.engine.found
+        return self.engine.get(name) is None and (name in found.unresolved or not found.argv_known)
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """What fits; None where `unknown` says why not."""
+        return None if self.unknown else self.with_settings(self.serving)
+
+    def with_settings(self, serving: Serving, *, measured: bool = True) -> Budget:
+        """What would fit with other settings; without what was measured, where they change the room."""
+        from kubectl_llmdoctor.memory import Measured, budget, memory_of
+
+        assert self.model is not None  # noqa: S101 - `unknown` says so first
+        gpu = self.accelerator.gpu if self.accelerator else None
+        total = memory_of(gpu) if gpu else None
+        known = self.printed.measured if measured else Measured(total=self.printed.measured.total)
+        return budget(self.model[0], serving, total, gpu.name if gpu else "", known)
+
+
+class Printed(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine printed of its memory, and the lines: `weights`, `cache`, `tokens`, `total`, `working`."""
+
+    measured: Measured = msgspec.field(default_factory=lambda: _measured())
+    lines: dict[str, Line] = {}
+
+
+def _measured(**found: Any) -> Measured:
+    from kubectl_llmdoctor.memory import Measured
+
+    return Measured(**found)
+
+
+# What engines print of their memory: amount, literal, pattern, unit; of several ranks the fullest one counts. Sources:
+# vLLM v1/worker/gpu_worker.py, v1/worker/gpu_model_runner.py, v1/core/kv_cache_utils.py, worker/worker.py; SGLang
+# model_executor/model_runner.py, mem_cache/memory_pool.py; TensorRT-LLM _torch/pyexecutor.
+_VLLM: tuple[tuple[str, str, str, int], ...] = (
+    ("weights", "Model loading took", r"Model loading took (?P<size>[\d.]+) G(?:i)?B", GIB),
+    ("weights", "Loading model weights took", r"Loading model weights took (?P<size>[\d.]+) GB", GIB),
+    ("cache", "Available KV cache memory", r"Available KV cache memory: (?P<size>[\d.]+) GiB", GIB),
+    ("cache", "reserved for KV Cache is", r"reserved for KV Cache is (?P<size>[\d.]+)GiB", GIB),
+    ("cache", "available KV cache memory (", r"available KV cache memory \((?P<size>[\d.]+) GiB\)", GIB),
+    ("tokens", "KV cache size:", r"KV cache size: (?P<size>[\d,]+) tokens", 1),
+    ("total", "Free memory on device", r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<size>[\d.]+) GiB\)", GIB),
+    ("total", "total_gpu_memory (", r"total_gpu_memory \((?P<size>[\d.]+)GiB\)", GIB),
+)
+_SGLANG: tuple[tuple[str, str, str, int], ...] = (
+    ("weights", "Load weight end", r"Load weight end\..* mem usage=(?P<size>[\d.]+) GB", GIB),
+    ("tokens", "max_total_num_tokens=", r"max_total_num_tokens=(?P<size>\d+)", 1),
+)
+_TRTLLM: tuple[tuple[str, str, str, int], ...] = (
+    ("cache", "for max tokens in paged KV cache", r"Allocated (?P<size>[\d.]+) GiB for max tokens in paged KV", GIB),
+    ("tokens", "for max tokens in paged KV cache", r"max tokens in paged KV cache \((?P<size>\d+)\)", 1),
+)
+_LLAMA: tuple[tuple[str, str, str, int], ...] = (
+    ("weights", "model buffer size", r"(?:CUDA|ROCm|Vulkan)\d+ model buffer size = +(?P<size>[\d.]+) MiB", MIB),
+    ("cache", "KV buffer size", r"(?:CUDA|ROCm|Vulkan)\d+ KV buffer size = +(?P<size>[\d.]+) MiB", MIB),
+)
+_TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TRTLLM, "llama.cpp": _LLAMA, "ollama": _LLAMA}
+
+
+def _printed(engine: str, log: Log) -> Printed:
+    from kubectl_llmdoctor.memory import exactly
+
+    chosen: dict[str, tuple[float, Line]] = {}
+    for name, size, line in _amounts(engine, log):
+        old = chosen.get(name)
+        # ranks differ a little: the fullest decides, so the most weights and the least that is left
+        if old is None or (size > old[0] if name == "weights" else size < old[0]):
+            chosen[name] = size, line
+    found: dict[str, Any] = {
+        name: exactly(size, f"log line {line.number}") for name, (size, line) in chosen.items() if name != "tokens"
+    }
+    if "tokens" in chosen:
+        found["tokens"] = int(chosen["tokens"][0])
+    return Printed(measured=_measured(**found), lines={name: line for name, (_, line) in chosen.items()})
+
+
+def _amounts(engine: str, log: Log) -> Iterator[tuple[str, float, Line]]:
+    for name, literal, pattern, unit in _TABLES.get(engine, ()):
+        compiled = re.compile(pattern)
+        for line in log.find(literal):
+            match = compiled.search(line.text)
+            if match:
+                try:
+                    yield name, float(match["size"].replace(",", "")) * unit, line
+                except ValueError:
+                    continue
