@@ -155,6 +155,11 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
     return patch(container.pod, summary, operations)
 
 
+def set_image(container: Container, image: str, summary: str) -> Fix:
+    """Set the image of a container."""
+    return patch(container.pod, summary, [{"op": "replace", "path": f"{_at(container)}/image", "value": image}])
+
+
 def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
     """Set a field of the pod spec; `path` is a JSON pointer inside it, such as `/enableServiceLinks`."""
     return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)

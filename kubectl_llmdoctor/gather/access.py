@@ -52,6 +52,7 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("horizontalpodautoscalers", "list", "scaling that fights with the rollout", "autoscaling")
     yield rule("poddisruptionbudgets", "list", "evictions that a budget blocks", "policy")
     yield rule("networkpolicies", "list", "downloads and ranks that a policy cuts off", "networking.k8s.io")
+    yield rule("ingresses", "list", "an API without a key that is reachable from outside", "networking.k8s.io")
     yield rule("leaderworkersets", "get", "engines over several nodes", "leaderworkerset.x-k8s.io")
     yield rule("inferenceservices", "get", "what KServe thinks of its model", "serving.kserve.io")
     yield rule("rayclusters", "get", "what KubeRay thinks of its cluster", "ray.io")

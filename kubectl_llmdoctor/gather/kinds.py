@@ -69,6 +69,8 @@ def _rows() -> Iterator[Kind]:
     yield Kind("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2",), short=("hpa",))
     yield Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy", short=("pdb",))
     yield Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io", short=("netpol",))
+    yield Kind("Ingress", "ingresses", "networking.k8s.io", short=("ing",))
+    yield Kind("HTTPRoute", "httproutes", "gateway.networking.k8s.io")
     yield Kind("EndpointSlice", "endpointslices", "discovery.k8s.io")
     yield Kind("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False, short=("sc",))
     yield Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False, short=("pc",))

@@ -39,6 +39,7 @@ _NAMESPACE_LISTS = (
     core("HorizontalPodAutoscaler", "autoscaling"),
     core("PodDisruptionBudget", "policy"),
     core("NetworkPolicy", "networking.k8s.io"),
+    core("Ingress", "networking.k8s.io"),
     core("ResourceQuota"),
     core("LimitRange"),
 )
@@ -77,6 +78,7 @@ class Walk:
         for kind in _NAMESPACE_LISTS:
             pot.get_list(kind, namespace)
         pot.get_list(core("ScaledObject", "keda.sh"), namespace, if_there=True)
+        pot.get_list(core("HTTPRoute", "gateway.networking.k8s.io"), namespace, if_there=True)
         pot.get(core("Namespace"), "", namespace)
         pot.task("pods", namespace, lambda: self._neighbours(namespace))
 

@@ -1,0 +1,189 @@
+"""Ways from outside the cluster to a pod: Services, Ingresses and routes, and what keeps them closed.
+
+Sources: the annotations by which cloud controllers make a load balancer internal (AWS, Azure, Google, Alibaba, Tencent,
+Oracle, IBM, DigitalOcean, Scaleway, Hetzner, OpenStack, Yandex). AWS Load Balancer Controller makes internal ones
+unless told otherwise; the in-tree provider and all other clouds make public ones.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
+
+_TRUE = ("true", "yes", "1", "0.0.0.0/0")
+_INSIDE = ("internal", "intranet", "private", "inner", "disabled")
+
+#: Classes of load balancers that are internal unless the annotation says `internet-facing`.
+_AWS_CLASSES = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
+
+#: Words in the annotations of an Ingress or route that put a login, a certificate or a list of addresses in front.
+_GUARDS = (
+    "auth",
+    "whitelist",
+    "allowlist",
+    "allow-list",
+    "source-range",
+    "middlewares",
+    "oidc",
+    "iap",
+    "jwt",
+    "security-policy",
+)
+
+
+class Way(NamedTuple):
+    """One way in: the object, a path in it, what stands there, and whether it is sure to lead outside the cluster."""
+
+    item: Item
+    path: str
+    text: str
+    kind: str
+
+
+def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
+    """How `ports` of a pod can be reached from outside."""
+    services = [item for item in cluster.items("Service", pod.namespace) if _selects(item, pod)]
+    named = {item.name for item in services if _leads(item, pod, ports)}
+    for item in services:
+        kind = dig(item.raw, "spec.type")
+        if item.name not in named:
+            continue
+        if kind == "LoadBalancer" and not _internal(item):
+            yield Way(item, "spec.type", "LoadBalancer", "LoadBalancer")
+        elif kind == "NodePort":
+            yield Way(item, "spec.type", "NodePort", "NodePort")
+    for item in cluster.items("Ingress", pod.namespace):
+        if named & set(_backends(item)) and not _guarded(item):
+            yield Way(item, "spec.rules", _hosts(item), "Ingress")
+    for item in cluster.items("HTTPRoute", pod.namespace):
+        if named & set(_backends(item)) and not _guarded(item):
+            yield Way(item, "spec.hostnames", _hosts(item), "HTTPRoute")
+
+
+def restricted(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a NetworkPolicy lets only chosen peers reach the pod."""
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    found = False
+    for item in cluster.items("NetworkPolicy", pod.namespace):
+        spec = item.raw.get("spec")
+        if not isinstance(spec, dict) or not _matches(dig(spec, "podSelector.matchLabels"), labels):
+            continue
+        types = spec.get("policyTypes")
+        if isinstance(types, list) and "Ingress" not in types:
+            continue
+        rules = spec.get("ingress")
+        for rule in rules if isinstance(rules, list) else ():
+            peers = rule.get("from") if isinstance(rule, dict) else None
+            if not peers or any(dig(peer, "ipBlock.cidr") in ("0.0.0.0/0", "::/0") for peer in peers):
+                return False
+        found = True
+    return found
+
+
+def _matches(wanted: Any, labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == str(value) for key, value in wanted.items()) if isinstance(wanted, dict) else True
+
+
+def _selects(item: Item, pod: Pod) -> bool:
+    selector = dig(item.raw, "spec.selector")
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    return isinstance(selector, dict) and bool(selector) and _matches(selector, labels)
+
+
+def _leads(item: Item, pod: Pod, ports: set[int]) -> bool:
+    """Whether one of the Service's ports leads to one of these."""
+    listed = dig(item.raw, "spec.ports")
+    for port in listed if isinstance(listed, list) else ():
+        target = port.get("targetPort", port.get("port")) if isinstance(port, dict) else None
+        if isinstance(target, str) and not target.isdecimal():
+            names = [p for c in pod.containers for p in c.spec.ports if p.name == target]
+            target = names[0].container_port if names else None
+        if target is not None and str(target).isdecimal() and int(target) in ports:
+            return True
+    return False
+
+
+def _internal(item: Item) -> bool:
+    """Whether a load balancer is reachable from inside the network only."""
+    raw = item.raw
+    annotations = _annotations(item)
+    balancer = str(dig(raw, "spec.loadBalancerClass") or "")
+    scheme = annotations.get("service.beta.kubernetes.io/aws-load-balancer-scheme")
+    kind = annotations.get("service.beta.kubernetes.io/aws-load-balancer-type", "")
+    if scheme == "internet-facing":
+        return False
+    if balancer in _AWS_CLASSES or kind in ("external", "nlb-ip"):
+        return True
+    if "tailscale" in balancer:
+        return True
+    for key, value in annotations.items():
+        tail = key.rpartition("/")[2]
+        if "internal" in tail and (value in _TRUE or "subnet" in tail or value in _INSIDE):
+            return True
+        if value in _INSIDE and any(
+            word in tail for word in ("balancer", "elb", "slb", "scheme", "network", "ip-type")
+        ):
+            return True
+        if (
+            tail in ("scw-loadbalancer-private", "disable-public-network") and value in _TRUE
+        ) or "tailscale.com/" in key:
+            return True
+    ranges = dig(raw, "spec.loadBalancerSourceRanges")
+    if isinstance(ranges, list) and ranges and not {"0.0.0.0/0", "::/0"} & set(map(str, ranges)):
+        return True
+    given = dig(raw, "status.loadBalancer.ingress")
+    addresses = [str(one.get("ip") or "") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    addresses = addresses or [str(dig(raw, "spec.loadBalancerIP") or "")]
+    return all(map(_private, addresses))
+
+
+def _private(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
+
+
+def _annotations(item: Item) -> dict[str, str]:
+    found = item.metadata.get("annotations")
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {str(key).lower(): str(value).lower() for key, value in pairs}
+
+
+def _guarded(item: Item) -> bool:
+    annotations = _annotations(item)
+    if any(guard in key.rpartition("/")[2] for key in annotations for guard in _GUARDS):
+        return True
+    names = [str(dig(item.raw, "spec.ingressClassName") or ""), annotations.get("kubernetes.io/ingress.class", "")]
+    scheme = annotations.get("alb.ingress.kubernetes.io/scheme")
+    if any(name == "alb" for name in names) and scheme != "internet-facing":
+        return True
+    filters = str(dig(item.raw, "spec.rules"))
+    return any(word in name for name in names for word in (*_INSIDE, "tailscale")) or "ExtensionRef" in filters
+
+
+def _backends(item: Item) -> Iterator[str]:
+    spec = item.raw.get("spec")
+    default = dig(spec, "defaultBackend.service.name")
+    if isinstance(default, str):
+        yield default
+    rules = dig(spec, "rules")
+    for rule in rules if isinstance(rules, list) else ():
+        paths = dig(rule, "http.paths")
+        for path in paths if isinstance(paths, list) else ():
+            yield str(dig(path, "backend.service.name") or "")
+        refs = dig(rule, "backendRefs")
+        for ref in refs if isinstance(refs, list) else ():
+            if isinstance(ref, dict) and ref.get("kind", "Service") == "Service":
+                yield str(ref.get("name") or "")
+
+
+def _hosts(item: Item) -> str:
+    rules = dig(item.raw, "spec.rules")
+    hosts = [str(rule["host"]) for rule in rules if isinstance(rule, dict) and rule.get("host")] if rules else []
+    named = dig(item.raw, "spec.hostnames")
+    hosts += [str(host) for host in named] if isinstance(named, list) else []
+    return ", ".join(hosts) or "every host"

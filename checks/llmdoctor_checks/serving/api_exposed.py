@@ -1,0 +1,183 @@
+"""An API without a key that can be reached from outside the cluster."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Patch,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    fixes,
+    pod_evidence,
+)
+from llmdoctor_checks.serving._exposure import Way, restricted, ways
+
+#: How an engine is given a key; the others have none of their own.
+_KEYS = {
+    "vllm": ("--api-key", "VLLM_API_KEY"),
+    "huggingfaceserver": ("--api-key", "VLLM_API_KEY"),
+    "sglang": ("--api-key", ""),
+    "tgi": ("--api-key", "API_KEY"),
+    "tei": ("--api-key", "API_KEY"),
+    "llama.cpp": ("--api-key", "LLAMA_API_KEY"),
+    "lmdeploy": ("--api-keys", ""),
+}
+
+#: Routers that pass every request on, with the key that the client brings, if any.
+_ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
+
+
+@check("api-exposed", since="0.2", severity="warning")
+def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """The API can be reached from outside the cluster, and asks for no key.
+
+    A Service of type LoadBalancer gets a public address in most clouds. Inference servers have no authentication unless
+    a key is set, and some (Ollama, NIM, Triton, trtllm-serve) have none at all: whoever finds the address uses the GPU,
+    reads and replaces models where the engine allows it, and reaches every flaw of the server. A key guards only part
+    of the paths: vLLM's covers `/v1`, not `/metrics`, `/tokenize` or development endpoints.
+
+    A NodePort, an Ingress, a route or a host port is only noted: whether they lead outside cannot be seen here.
+
+    ## Fix
+
+    Make the load balancer internal (an annotation of your cloud), or the Service a ClusterIP behind a gateway with a
+    login; set the engine's own key from a Secret as well.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/services-networking/service/#internal-load-balancer
+    - https://docs.vllm.ai/en/latest/usage/security/
+    """
+    served = [engine for engine in subject.engines(pod) if not _has_key(engine)]
+    routers = [] if subject.engines(pod) else [c for c in pod.containers if _routes(c, pod.namespace, cluster)]
+    for title, container, ports in (
+        *((engine.label, engine.container, _ports(engine)) for engine in served),
+        *((f"The router {c.name}", c, {p.container_port for p in c.spec.ports}) for c in routers),
+    ):
+        engine = next((e for e in served if e.container is container), None)
+        if engine and not engine.found.argv_known:
+            continue
+        closed = restricted(pod, cluster)
+        found = [] if closed else list(ways(pod, ports - _others(container), cluster))
+        public = [way for way in found if way.kind == "LoadBalancer"]
+        if public:
+            yield _finding(pod, title, container, engine, public[0], "risk")
+        elif found:
+            yield _finding(pod, title, container, engine, found[0], "note")
+        elif not closed and (port := _host_port(pod, container, ports)):
+            yield Finding(
+                role="note",
+                severity="info",
+                confidence="possible",
+                summary=f"{title} asks for no key and listens on port {port} of the node itself.",
+                evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
+                pods=(pod.name,) if pod.exists else (),
+            )
+
+
+def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:
+    kind = way.item.kind.partition(".")[0]
+    tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") else ""
+    what = f"of type {way.kind} without an internal address" if way.kind == "LoadBalancer" else ""
+    what = "of type NodePort, a port of every node" if way.kind == "NodePort" else what
+    summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
+    return Finding(
+        role="risk" if role == "risk" else "note",
+        severity="warning" if role == "risk" else "info",
+        confidence="likely" if role == "risk" else "possible",
+        summary=f"{summary}.",
+        evidence=(_evidence(way), pod_evidence(container, "args", _no_key(engine))),
+        fixes=tuple(_fixes(pod, engine, way)),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _evidence(way: Way) -> Evidence:
+    origin, ref = way.item.origin, f"{way.item.kind}/{way.item.name} {way.path}"
+    if origin:
+        return Evidence(source="manifest", ref=ref, text=way.text, file=origin.file, line=origin.line)
+    return Evidence(source="workload", ref=ref, text=way.text)
+
+
+def _no_key(engine: Engine | None) -> str:
+    if engine is None:
+        return "passes requests on as they come"
+    flag, variable = _KEYS.get(engine.name, ("", ""))
+    if not flag:
+        return f"{engine.title} has no key of its own"
+    return f"no {flag}" + (f", no {variable}" if variable else "")
+
+
+def _has_key(engine: Engine) -> bool:
+    """Whether the engine asks for a key, or may: a value that is hidden counts."""
+    if engine.explicit("api_key") or "api_key" in engine.found.unresolved:
+        return True
+    variable = _KEYS.get(engine.name, ("", ""))[1]
+    if variable and variable in engine.container.env:
+        return True
+    words = [str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)]
+    return any("--api-key" in word for word in words)
+
+
+def _ports(engine: Engine) -> set[int]:
+    port = engine.value("port")
+    return {port} if isinstance(port, int) else {p.container_port for p in engine.container.spec.ports}
+
+
+def _others(container: Container) -> set[int]:
+    """Ports that another container of the pod declares: a proxy with a login may stand there."""
+    own = {p.container_port for p in container.spec.ports}
+    others = {p.container_port for c in container.pod.containers if c is not container for p in c.spec.ports}
+    return others - own
+
+
+def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:
+    """Whether a container is a router of an inference stack without a key, before engines without one."""
+    if not any(name in container.spec.image for name in _ROUTERS):
+        return False
+    texts = [str(w) for w in (*container.spec.command, *container.spec.args)] + list(container.env)
+    if any("api-key" in text or "API_KEY" in text for text in texts):
+        return False
+    return not any(
+        _keyed(item, cluster) for kind in ("Deployment", "StatefulSet") for item in cluster.items(kind, namespace)
+    )
+
+
+def _keyed(item: Item, cluster: Cluster) -> bool:
+    for _, template in Workload(item, cluster).templates:
+        for container in template.spec.containers:
+            words = [str(word) for word in (*container.command, *container.args)]
+            if any("--api-key" in word for word in words) or any(v.name == "VLLM_API_KEY" for v in container.env):
+                return True
+    return False
+
+
+def _host_port(pod: Pod, container: Container, ports: set[int]) -> int | None:
+    if pod.spec.host_network:
+        return min(ports, default=None)
+    return next((p.host_port for p in container.spec.ports if p.host_port and p.container_port in ports), None)
+
+
+def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
+    name = way.item.name
+    if way.kind in ("LoadBalancer", "NodePort"):
+        body = [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]
+        yield Fix(
+            summary=f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's "
+            "annotation for an internal load balancer",
+            owner="model",
+            commands=(f'kubectl -n {pod.namespace} patch service/{name} -p \'{{"spec": {{"type": "ClusterIP"}}}}\'',),
+            patch=Patch(target=f"v1 Service/{name}", type="json", body=body),
+        )
+    flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
+    if flag:
+        how = f"the variable {variable} from a Secret" if variable else f"{flag} with a value from a Secret"
+        yield fixes.advice(f"Set {how} in {fixes.edited(pod)}")

@@ -1,0 +1,119 @@
+"""A CPU build of the engine in a container that asks for a GPU."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+)
+from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
+
+#: What only a build without GPU support prints: vLLM's platform by its own build, PyTorch, llama.cpp without a backend.
+_SAYS = (
+    ("Automatically detected platform cpu", "certain"),
+    ("device_config=cpu", "certain"),
+    ("Torch not compiled with CUDA enabled", "certain"),
+    ("no usable GPU found, --gpu-layers option will be ignored", "likely"),
+)
+
+#: What llama.cpp prints when a GPU backend is there, whatever becomes of it.
+_BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
+
+
+@check("cpu-only-image", since="0.2")
+def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """The image holds a CPU build of the engine, in a container that asks for a GPU.
+
+    Most engines come in several builds, and the shortest name is not always the one for GPUs: `llama.cpp:server` and,
+    from KServe 0.15 on, `huggingfaceserver` without `-gpu` know no GPU. The container gets its GPU and cannot use it:
+    it ends because the model or an option needs one, or it runs many times slower while the GPU stays reserved. KServe
+    adds `-gpu` by itself for the resource `nvidia.com/gpu` only, not for MIG slices.
+
+    ## Fix
+
+    Take the build for the GPU: `vllm/vllm-openai`, `llama.cpp:server-cuda`, `huggingfaceserver:…-gpu`. If the CPU is
+    meant, ask for no GPU.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/deployment/docker/
+    - https://github.com/ggml-org/llama.cpp/blob/master/docs/docker.md
+    - https://github.com/kserve/kserve/pull/4049
+    """
+    container = engine.container
+    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    if not asked or pod.log_only or engine.value("device") == "cpu":
+        return
+    build = cpu_build(container.spec.image)
+    if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
+        return
+    said = _says(container, logs)
+    if build is None and said is None:
+        return
+    failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
+    evidence: list[Evidence] = [log_evidence(said[0])] if said else []
+    evidence.append(pod_evidence(container, "image", container.spec.image))
+    evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
+    what = f"{container.spec.image} is a CPU build of {engine.title}" + (f" ({build.why})" if build else "")
+    yield Finding(
+        role="cause" if failing else "risk",
+        severity=None if failing else "warning",
+        confidence="certain" if said and said[1] == "certain" else "likely",
+        summary=f"{what}; container {container.name} asks for {_list(asked)}, which it cannot use.",
+        evidence=tuple(evidence),
+        explains=(
+            ("gpu-runtime-missing", "compiler-missing", "crash-loop", "not-ready", "engine-init-failed", "pod-failed")
+            if failing
+            else ()
+        ),
+        fixes=(_fix(pod, container, build),),
+        order=float(said[0].number) if said else None,
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
+    """Whether this is KServe's own object, in which its controller still adds `-gpu` to the image."""
+    kind = pod.template_of.kind if pod.template_of else ""
+    return kind.startswith(("InferenceService", "ServingRuntime", "ClusterServingRuntime")) and (
+        "nvidia.com/gpu" in container.accelerators
+    )
+
+
+def _says(container: Container, logs: Logs | None) -> tuple[Line, str] | None:
+    for log in logs.of(container.name) if logs else ():
+        for literal, sure in _SAYS:
+            line = next(log.find(literal), None)
+            if line is None:
+                continue
+            if sure == "likely" and any(next(log.find(backend), None) for backend in _BACKENDS):
+                continue  # a GPU build that found no device: the runtime's fault, not the image's
+            return line, sure
+    return None
+
+
+def _list(asked: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in asked.items())
+
+
+def _fix(pod: Pod, container: Container, build: CpuBuild | None) -> Fix:
+    if build is None or not build.twin:
+        return fixes.advice(
+            f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"
+        )
+    service = pod.obj.metadata.labels.get("serving.kserve.io/inferenceservice")
+    if service:
+        return fixes.advice(
+            f"Set the image {build.twin} in InferenceService/{service} (spec.predictor.model.image), or in its ServingRuntime"
+        )
+    return fixes.set_image(container, build.twin, f"Take the GPU build {build.twin}")

@@ -1,0 +1,51 @@
+"""Images of inference servers that are built for the CPU only, and the twin that uses a GPU.
+
+Sources: the publishers' tags. llama.cpp names its CUDA, ROCm, Vulkan, SYCL, MUSA and CANN builds and leaves the CPU
+build without a word (docs/docker.md). KServe's huggingfaceserver has a `-gpu` twin from 0.15 on, which its controller
+adds for `nvidia.com/gpu` alone (`UpdateImageTag`, pkg/controller/v1beta1/inferenceservice/utils). vLLM, SGLang, Text
+Generation Inference and Text Embeddings Inference put `cpu` into the name or the tag.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+
+class CpuBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that cannot use a GPU: what says so, and the image to take instead where its name is known."""
+
+    why: str
+    twin: str = ""
+
+
+_LLAMA_GPU = re.compile(r"cuda|rocm|hip|vulkan|intel|sycl|musa|cann|openvino|s390x")
+
+
+def cpu_build(image: str) -> CpuBuild | None:
+    """Whether an image's name says that it holds a CPU build."""
+    reference = image.strip().partition("@")[0]
+    head, _, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    lower, low_tag = name.lower(), tag.lower()
+    prefix = f"{head}/" if head else ""
+    if lower == "llama.cpp" or lower == "llama-cpp":
+        kind = re.match(r"(server|full|light)(?=$|-)", low_tag)
+        if kind and not _LLAMA_GPU.search(low_tag):
+            twin = f"{prefix}{name}:{kind[1]}-cuda{tag[kind.end() :]}"
+            return CpuBuild(why=f"the tag {tag} of llama.cpp is its CPU build", twin=twin)
+        return None
+    if lower == "huggingfaceserver":
+        version = re.match(r"v?0\.(\d+)\.", low_tag)
+        if not low_tag.endswith("-gpu") and (low_tag in ("", "latest") or (version and int(version[1]) >= 15)):
+            twin = f"{prefix}{name}:{tag or 'latest'}-gpu"
+            return CpuBuild(why="from 0.15 on huggingfaceserver without -gpu is the CPU build", twin=twin)
+        return None
+    for part, words in (("name", lower), ("tag", low_tag)):
+        if "cpu" in re.split(r"[-_.+]", words):
+            twin = ""
+            if lower == "vllm-openai-cpu":
+                twin = f"{prefix}vllm-openai:{tag}" if tag else f"{prefix}vllm-openai"
+            return CpuBuild(why=f"`cpu` stands in its {part}", twin=twin)
+    return None
