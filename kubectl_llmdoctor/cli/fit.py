@@ -307,7 +307,7 @@ def _document(
     if shape is not None and gpu is not None and result.verdict in ("does-not-fit", "too-close"):
         found = tuple(
             report.OptionInfo(
-                summary=option.summary,
+                summary=option.step.summary,
                 context=option.budget.context,
                 concurrency=round(option.budget.concurrency[0], 1) if option.budget.concurrency else None,
             )
