@@ -421,8 +421,11 @@ def budget(
             return None
         return value
 
+    uneven = indivisible(model, serving.tensor_parallel)
+    if uneven:
+        missing.append(f"a tensor parallel size that {uneven} can be divided by, unlike {serving.tensor_parallel}")
     total = measured.total or gpu_memory
-    if total is None:
+    if total is None and measured.cache is None:
         missing.append("the GPU's memory")
     held = measured.weights or known(weights(model, serving))
     usable, working, cache = None, measured.working, measured.cache
@@ -450,7 +453,7 @@ def budget(
     per_token = shape.page * shape.pools * len(shape.groups) / shape.block
     request = shape.request(context, batched) if context else None
     result = msgspec.structs.replace(result, per_token=per_token, per_request=request)
-    if cache is None or (serving.beyond and not measured.cache):
+    if cache is None or uneven or (serving.beyond and not measured.cache):
         return result
     ends = (max(cache.low, 0), max(cache.high, 0))
     longest_possible = max(context or 0, model.native_context or 0) or 1 << 24

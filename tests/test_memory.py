@@ -287,6 +287,7 @@ def test_a_field_that_is_missing_is_never_replaced(name: str, field: str) -> Non
         (Serving(kv_cache_dtype="turboquant_2bit"), "kv_cache_dtype"),
         (Serving(beyond=("speculative_config",)), "the memory that speculative_config takes"),
         (Serving(engine="sglang"), "mem_fraction_static"),
+        (Serving(tensor_parallel=3), "a tensor parallel size that 32 attention heads can be divided by"),
         (Serving(engine="tgi"), "how tgi divides GPU memory"),
     ],
 )
