@@ -115,8 +115,17 @@ FACTS = frozenset(
 )
 
 
-def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[Run], Check]:  # the field's term
-    """Declare a check: the annotated parameters are its needs, the docstring is its page."""
+def check(
+    id: str,  # the field's term
+    *,
+    since: str,
+    severity: Severity = "critical",
+    literals: Iterable[str] = (),
+) -> Callable[[Run], Check]:
+    """Declare a check: the annotated parameters are its needs, the docstring is its page.
+
+    `literals` are the pieces of log lines that it looks for: of a very long log only such lines are kept.
+    """
 
     def declare(run: Run) -> Check:
         code = run.__code__
@@ -137,6 +146,7 @@ def check(id: str, *, since: str, severity: Severity = "critical") -> Callable[[
             needs=tuple(_needs(run, id, where)),
             run=run,
             where=where,
+            literals=tuple(literals),
         )
 
     return declare

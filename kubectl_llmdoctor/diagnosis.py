@@ -28,10 +28,9 @@ def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
     """The report on everything that was asked about, or on everything that is there."""
     cluster = Cluster(snapshot)
     known = tuple(checks)
-    literals = {text for check in known for part in check.parts for text in part.literals}
     chosen = subjects(cluster)
     for subject in chosen:
-        subject.literals = tuple(sorted(literals | set(LITERALS)))
+        subject.literals = looked_for(known)
     targets = [examine(subject, known) for subject in chosen]
     if not snapshot.target:
         targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
@@ -42,6 +41,14 @@ def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
         targets=tuple(_merge_targets(targets)),
         not_read=tuple(doc.NotRead(source=m.source, ref=m.ref, reason=m.reason) for m in missing),
     )
+
+
+def looked_for(checks: Iterable[Check]) -> tuple[str, ...]:
+    """All pieces of log lines that anything looks for."""
+    from kubectl_llmdoctor.facts import gpu, sizing
+
+    own = {text for check in checks for part in check.parts for text in part.literals}
+    return tuple(sorted(own.union(LITERALS, gpu.LITERALS, sizing.LITERALS)))
 
 
 def _worst(target: doc.Target) -> int:

@@ -407,6 +407,11 @@ class TextMasker:
         self._name = ""
         self._left = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether a key, a prompt or a value may go on in the next line."""
+        return bool(self._open)
+
     def feed(self, chunk: str) -> str:
         """The chunk with its secrets masked; the number of its lines stays, for evidence names lines."""
         raw = chunk.encode("utf-8", "surrogatepass")

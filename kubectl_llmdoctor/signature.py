@@ -123,7 +123,9 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
-        literals=tuple(p.literal for p in signature.patterns) if "log" in signature.sources else (),
+        literals=tuple(x for p in signature.patterns for x in (p.literal, p.near) if x)
+        if "log" in signature.sources
+        else (),
     )
 
 

@@ -42,6 +42,13 @@ class Cut(_Part, frozen=True):
     bytes: int
 
 
+class Skip(_Part, frozen=True):
+    """Lines of a very long log that were not kept, since nothing looks at them: `lines` after the kept `after_line`."""
+
+    after_line: int
+    lines: int
+
+
 class LogText(_Part, frozen=True):
     """One container instance's log. `pod` and `container` are empty for a log that came alone."""
 
@@ -55,6 +62,7 @@ class LogText(_Part, frozen=True):
     #: the restart count of the instance that wrote it
     restart: int | None = None
     cut: Cut | None = None
+    skips: tuple[Skip, ...] = ()
 
 
 class NodeData(_Part, frozen=True):

@@ -69,7 +69,7 @@ def command(
             raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
         if source is not None and log is not None:
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
-        snapshot = offline(source, log, names, namespace)
+        snapshot = offline(source, log, names, namespace, whole=bool(save))
     else:
         snapshot = live(connection(), names, selector, all_namespaces, verbosity)
         unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
@@ -112,13 +112,18 @@ def _not_yet(snapshot: Snapshot, sources: list[str]) -> Snapshot:
     return msgspec.structs.replace(snapshot, missing=snapshot.missing + unread)
 
 
-def offline(source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None) -> Snapshot:
-    """What the files say."""
+def offline(
+    source: str | None, log: str | None, names: tuple[str, ...], namespace: str | None, *, whole: bool = False
+) -> Snapshot:
+    """What the files say; a very long log is reduced to what checks look for unless it is wanted `whole`."""
     from kubectl_llmdoctor.gather import files
     from kubectl_llmdoctor.snapshot import Snapshot
 
     if log is not None:
-        return Snapshot(logs=(files.load_log(log),))
+        from kubectl_llmdoctor.diagnosis import looked_for
+        from kubectl_llmdoctor.packs import installed
+
+        return Snapshot(logs=(files.load_log(log, literals=() if whole else looked_for(installed())),))
     snapshot = files.load(source or "")
     return _choose(snapshot, names, namespace) if names or namespace else snapshot
 

@@ -200,6 +200,10 @@ _STATED = (
 )
 
 
+#: All that is looked for.
+LITERALS = ("compute capability ", "inference compute", *(text for text, _ in (*_STATED, *_TOTALS)))
+
+
 def _of_log(container: Container, subject: Subject) -> Accelerator | None:
     """What the engine's log says of its devices: name, compute capability, memory in total."""
     named: Accelerator | None = None

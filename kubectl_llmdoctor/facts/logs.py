@@ -58,13 +58,32 @@ class Log:
         """Offsets of line starts."""
         return array("q", itertools.chain([0], (m.end() for m in re.finditer("\n", self.text))))
 
+    @cached_property
+    def _skips(self) -> tuple[list[int], list[int]]:
+        """Where lines are missing: the kept lines before each gap, and how many are missing up to and with it."""
+        after = [skip.after_line for skip in self.source.skips]
+        return after, list(itertools.accumulate(skip.lines for skip in self.source.skips))
+
+    def _number(self, kept: int) -> int:
+        """The number in the whole log of a line by its place among those that are kept."""
+        after, missing = self._skips
+        gaps = bisect.bisect_left(after, kept)
+        return kept + (missing[gaps - 1] if gaps else 0)
+
+    def _place(self, number: int) -> int:
+        """The place among the kept lines of a line of the whole log, or of the first kept one after it."""
+        after, missing = self._skips
+        gaps = bisect.bisect_left([kept + lost for kept, lost in zip(after, [0, *missing], strict=False)], number)
+        return max(number - (missing[gaps - 1] if gaps else 0), after[gaps - 1] + 1) if gaps else number
+
     def __len__(self) -> int:
-        """The number of lines."""
-        return len(self._starts) - (self.text.endswith("\n") or not self.text)
+        """The number of lines, those that were not kept included."""
+        kept = len(self._starts) - (self.text.endswith("\n") or not self.text)
+        return kept + (self._skips[1][-1] if self.source.skips else 0)
 
     def raw(self, number: int) -> str:
         """A line as it was printed."""
-        start = self._starts[number - 1]
+        start = self._starts[self._place(number) - 1]
         end = self.text.find("\n", start)
         return self.text[start : end if end >= 0 else len(self.text)]
 
@@ -77,7 +96,11 @@ class Log:
 
     def lines(self, first: int = 1, last: int | None = None) -> Iterator[Line]:
         """Lines `first` to `last`, both included."""
-        for number in range(max(first, 1), min(last or len(self), len(self)) + 1):
+        last = min(last or len(self), len(self))
+        for kept in range(self._place(max(first, 1)), len(self._starts) + 1):
+            number = self._number(kept)
+            if number > last:
+                return
             yield self.line(number)
 
     @cached_property
@@ -97,16 +120,16 @@ class Log:
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal."""
         if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
-            numbers = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal])
-            yield from (self.line(number) for number, _ in itertools.groupby(numbers))
+            places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal])
+            yield from (self.line(self._number(place)) for place, _ in itertools.groupby(places))
             return
         at = self.text.find(literal)
         while at >= 0:
-            number = bisect.bisect_right(self._starts, at)
-            yield self.line(number)
-            if number >= len(self._starts):
+            place = bisect.bisect_right(self._starts, at)
+            yield self.line(self._number(place))
+            if place >= len(self._starts):
                 return
-            at = self.text.find(literal, self._starts[number])
+            at = self.text.find(literal, self._starts[place])
 
     def time_of(self, number: int) -> datetime | None:
         """When a line was written, when the log carries times."""

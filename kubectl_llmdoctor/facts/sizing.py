@@ -186,6 +186,10 @@ _LLAMA: tuple[tuple[str, str, str, int], ...] = (
 _TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TRTLLM, "llama.cpp": _LLAMA, "ollama": _LLAMA}
 
 
+#: All that is looked for.
+LITERALS = tuple(dict.fromkeys(literal for rows in _TABLES.values() for _, literal, _, _ in rows))
+
+
 def _printed(engine: str, log: Log) -> Printed:
     from kubectl_llmdoctor.memory import exactly
 

@@ -6,8 +6,9 @@ What cannot be read becomes an entry in `missing` and the rest goes on; only whe
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from kubectl_llmdoctor.errors import UsageError
@@ -44,8 +45,14 @@ def load_manifests(paths: Sequence[str], *, stdin: BinaryIO | None = None) -> Sn
     return found.snapshot(", ".join(map(shown, paths)))
 
 
-def load_log(path: str, *, stdin: BinaryIO | None = None) -> LogText:
-    """A log without its pod, read whole; beyond `reading.MAX_LOG` the middle is left out."""
+def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str] = ()) -> LogText:
+    """A log without its pod, read whole.
+
+    With `literals` (those that checks look for) a log of more than `_LARGE` bytes is reduced to their lines, whatever
+    its size; without them all of it is kept, and beyond `reading.MAX_LOG` the middle is left out.
+    """
+    if literals:
+        return reading.named(path, stdin, lambda stream: _log(stream, path, literals))
     from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
     from kubectl_llmdoctor.redact import mask_text
 
@@ -56,6 +63,29 @@ def load_log(path: str, *, stdin: BinaryIO | None = None) -> LogText:
     if not text.strip():
         raise UsageError(f"{shown(path)}: the log is empty")
     return LogText(text=mask_text(text), timestamps=has_kubelet_times(text), cut=cut)
+
+
+#: A log larger than this is not kept whole where nobody wants to save it.
+_LARGE = 8 << 20
+
+
+def _log(stream: BinaryIO, path: str, literals: Iterable[str]) -> LogText:
+    """A log that is kept whole when it is small, else reduced while it is read."""
+    from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
+    from kubectl_llmdoctor.redact import mask_text
+
+    pieces = reading.pieces(stream)
+    early: list[bytes] = []
+    for piece in pieces:
+        early.append(piece)
+        if sum(map(len, early)) > _LARGE and early[0][:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            from kubectl_llmdoctor.gather.condense import condense
+
+            return condense(itertools.chain(early, pieces), literals)
+    text = reading.decode(b"".join(early))
+    if not text.strip():
+        raise UsageError(f"{shown(path)}: the log is empty")
+    return LogText(text=mask_text(text), timestamps=has_kubelet_times(text))
 
 
 def save(snapshot: Snapshot, path: str) -> None:

@@ -38,7 +38,7 @@ _FLAGS = {
 }
 
 
-@check("context-uncapped", since="0.1", severity="critical")
+@check("context-uncapped", since="0.1", severity="critical", literals=("max seq len (", "Using max model len"))
 def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """Nothing caps the context length of a long-context model.
 

@@ -24,7 +24,7 @@ _EXTREME = 0.98
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-@check("gpu-memory-utilization-high", since="0.1")
+@check("gpu-memory-utilization-high", since="0.1", literals=_OUT_OF_MEMORY)
 def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine reserves so much GPU memory that the rest does not fit.
 

@@ -37,7 +37,7 @@ _NO_GPU = (
 )
 
 
-@check("gpu-request-missing", since="0.1")
+@check("gpu-request-missing", since="0.1", literals=_NO_GPU)
 def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 

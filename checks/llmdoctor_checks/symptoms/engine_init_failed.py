@@ -18,7 +18,7 @@ _SECONDARY = (
 )
 
 
-@check("engine-init-failed", since="0.1")
+@check("engine-init-failed", since="0.1", literals=_SECONDARY)
 def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """The engine reports that one of its own processes failed to start.
 

@@ -106,12 +106,12 @@ def ends(stream: BinaryIO) -> tuple[bytes, bytes, int]:
     half = MAX_LOG // 2
     head, tail = bytearray(), deque[bytes]()
     kept = dropped = 0
-    pieces = _pieces(stream)
-    for piece in pieces:
+    incoming = pieces(stream)
+    for piece in incoming:
         head += piece
         if len(head) >= half:
             break
-    for piece in pieces:
+    for piece in incoming:
         tail.append(piece)
         kept += len(piece)
         while kept - len(tail[0]) > half:
@@ -124,7 +124,8 @@ def ends(stream: BinaryIO) -> tuple[bytes, bytes, int]:
     return bytes(head[:head_size]), end[skipped:], dropped + len(head) - head_size + skipped
 
 
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+def pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream in bounded pieces, unpacked."""
     piece = stream.read(_PIECE)
     if piece[:2] == _GZIP:
         import zlib
