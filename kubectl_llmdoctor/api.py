@@ -6,6 +6,7 @@ from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.evidence import (
+    device_evidence,
     event_evidence,
     log_evidence,
     node_evidence,
@@ -106,6 +107,7 @@ __all__ = [
     "Workload",
     "check",
     "count_of",
+    "device_evidence",
     "dig",
     "endings",
     "event_evidence",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.engines.config import Setting
+from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
@@ -72,6 +73,15 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
 def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:
     """A value of the workload."""
     return Evidence(source="workload", ref=f"{workload.ref} {path}", text=text)
+
+
+def device_evidence(where: Container, device: Accelerator) -> Evidence:
+    """What says which GPU a container has."""
+    if device.line is not None:
+        return log_evidence(device.line)
+    if device.source == "selector":
+        return pod_evidence(where.pod, device.ref.removeprefix(f"{where.pod.spec_path}."), device.text)
+    return Evidence(source="agent" if device.source == "agent" else "node", ref=device.ref, text=device.text)
 
 
 def node_evidence(node: Node, text: str) -> Evidence:
