@@ -150,19 +150,20 @@ def weights(model: Architecture, serving: Serving) -> Amount | str:
     for name in ("attention", "kv", "replicated", "mlp", "shared", "experts", "plain"):
         width = low_bits / 8 if low_bits is not None and name in quantized else full
         held += getattr(parts, name) * width / divisors.get(name, 1) * share
+    # what an engine keeps of a vision encoder differs: up to twice its parameters were printed
+    padded = parts.vision * full
     ends = parts.embedding + parts.head
     if stages > 1:  # the first stage has the embeddings, the last one the head
         ends = max(parts.embedding, parts.head or parts.embedding)
     held += ends * full / tensor + parts.vision * full
     held -= serving.cpu_offload_gib * GIB
-    padded = 0.0
     if quantization is not None and quantization.spread:
-        padded = sum(getattr(parts, n) / divisors.get(n, 1) for n in quantized) * quantization.spread / 8 * share
+        padded += sum(getattr(parts, n) / divisors.get(n, 1) for n in quantized) * quantization.spread / 8 * share
     if quantization is not None and quantization.method == "mxfp4" and low_bits:
         # some kernels pad both sides of an expert to multiples of 256
         inner = (model.moe_intermediate_size or model.intermediate_size) / tensor
         grown = (_multiple(model.hidden_size) / model.hidden_size) * (_multiple(inner) / inner) - 1
-        padded = parts.experts * low_bits / 8 / expert_gpus * share * grown
+        padded += parts.experts * low_bits / 8 / expert_gpus * share * grown
     source = f"{parts.total / 1e9:.3g} B parameters"
     if low_bits is not None:
         method = quantization.method if quantization else serving.quantization
@@ -210,16 +211,21 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     page: int
     pools: int
     groups: tuple[tuple[str, int, int], ...]
-    #: tokens of the smallest block, by which vLLM states the size of the cache
+    #: tokens of the smallest block
     block: int
+    #: blocks that one sequence's state takes
+    states: int = 1
 
     def tokens(self, cache: int) -> int:
-        """How many tokens vLLM says that a cache of so many bytes holds (`GPU KV cache size`)."""
+        """How many tokens vLLM up to 0.20 says that a cache of so many bytes holds (`GPU KV cache size`)."""
         return cache // (self.page * self.pools) // len(self.groups) * self.block
 
     def blocks(self, length: int, batched: int) -> int:
         """Blocks that one request of this length needs over all groups."""
-        return sum(_blocks(kind, window, block, length, batched) for kind, window, block in self.groups)
+        return sum(
+            self.states if kind == "state" else _blocks(kind, window, block, length, batched)
+            for kind, window, block in self.groups
+        )
 
     def request(self, length: int, batched: int) -> int:
         """Bytes that one request of this length needs."""
@@ -228,8 +234,6 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 def _blocks(kind: str, window: int, block: int, length: int, batched: int) -> int:
     """Blocks of one layer for one request (`max_memory_usage_bytes` of vLLM's cache specifications)."""
-    if kind == "state":
-        return 1
     if kind == "window" and window:
         return -(-min(window - 1 + batched, length) // block) + 1
     if kind == "chunked" and window:
@@ -306,7 +310,9 @@ def layout(model: Architecture, serving: Serving) -> Layout | str:
             tokens = block * (page // round(one * block))
         groups += [(cache.kind, cache.window, tokens)] * math.ceil(layers / pools)
     smallest = min(tokens for kind, _, tokens in groups if kind != "state")
-    return Layout(page=page, pools=pools, groups=tuple(groups), block=smallest)
+    # with prefix caching, the default from 0.20 on, a state is kept at the last block and at the one before
+    kept = 1 if at_least(serving.version, "0.20.0") is False else 2
+    return Layout(page=page, pools=pools, groups=tuple(groups), block=smallest, states=kept)
 
 
 # -- working memory ---------------------------------------------------------------------------------------------------
@@ -439,7 +445,7 @@ def budget(
         return result
     ends = (max(cache.low, 0), max(cache.high, 0))
     longest_possible = max(context or 0, model.native_context or 0) or 1 << 24
-    tokens = (shape.tokens(ends[0]), shape.tokens(ends[1]))
+    tokens = _stated_tokens(shape, serving, ends, context, request)
     if measured.tokens is not None:
         tokens = (measured.tokens, measured.tokens)
     longest = (_longest(shape, ends[0], batched, longest_possible), _longest(shape, ends[1], batched, longest_possible))
@@ -449,6 +455,21 @@ def budget(
         concurrency = (ends[0] / request, ends[1] / request)
         verdict = "fits" if longest[0] >= context else "does-not-fit" if longest[1] < context else "too-close"
     return msgspec.structs.replace(result, tokens=tokens, longest=longest, concurrency=concurrency, verdict=verdict)
+
+
+def _stated_tokens(
+    shape: Layout, serving: Serving, ends: tuple[int, int], context: int | None, request: int | None
+) -> tuple[int, int] | None:
+    """The size of the cache in tokens, as the engine states it; None where the rule of this version is not known.
+
+    For layers that are not alike vLLM counts blocks up to 0.20, and from 0.22 on what requests of the maximum length
+    would use.
+    """
+    if len(shape.groups) == 1 or at_least(serving.version, "0.21.0") is False:
+        return shape.tokens(ends[0]), shape.tokens(ends[1])
+    if at_least(serving.version, "0.22.0") is False or not context or not request:
+        return None
+    return int(ends[0] / request * context), int(ends[1] / request * context)
 
 
 def _without_layout(result: Budget) -> Budget:

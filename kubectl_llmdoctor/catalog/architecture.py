@@ -217,8 +217,12 @@ _CLASSES: tuple[tuple[_Family, str], ...] = (
 _FAMILIES = {name: family for family, names in _CLASSES for name in names.split()}
 
 
-def of_config(config: Mapping[str, Any]) -> Architecture:
-    """The architecture that a config.json describes. Never raises for a mapping; what is missing becomes a gap."""
+def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Architecture:
+    """The architecture that a config.json describes. Never raises for a mapping; what is missing becomes a gap.
+
+    `parameters` is how many the checkpoint has in all, where that is stated: what the text model does not account for
+    is then the vision encoder's.
+    """
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else ""
     text = _text_part(config)
@@ -253,7 +257,7 @@ def of_config(config: Mapping[str, Any]) -> Architecture:
         gaps.append(str(gap))
     if shapes:
         try:
-            weights = _weights(raw, family, shapes, config)
+            weights = _weights(raw, family, shapes, config, parameters)
         except _GapError as gap:
             gaps.append(str(gap))
     return Architecture(
@@ -291,6 +295,8 @@ def native_context(text: Mapping[str, Any]) -> int | None:
     if not isinstance(scaling, dict):
         return length
     kind = scaling.get("rope_type") or scaling.get("type")
+    if str(text.get("model_type")).startswith("gemma3"):  # its factor is in the field already
+        return length
     factor = scaling.get("factor")
     if kind == "longrope" or kind == "su":
         return raw.optional("original_max_position_embeddings") or length
@@ -346,7 +352,10 @@ def _layers(raw: _Config, family: _Family) -> Iterator[_Layer]:
             case "blocks":
                 yield _block_layer(raw, index)
             case _:
-                yield _plain_layer(raw, family, index, mlp)
+                layer = _plain_layer(raw, family, index, mlp)
+                # the last layers of small Gemmas use the cache of an earlier one
+                shared = index >= count - (raw.optional("num_kv_shared_layers") or 0)
+                yield msgspec.structs.replace(layer, cache=None) if shared else layer
 
 
 def _plain_layer(raw: _Config, family: _Family, index: int, mlp: str) -> _Layer:
@@ -542,7 +551,13 @@ def _caches(shapes: Sequence[_Layer]) -> tuple[Cache, ...]:
     )
 
 
-def _weights(raw: _Config, family: _Family, shapes: Sequence[_Layer], config: Mapping[str, Any]) -> Weights:
+def _weights(
+    raw: _Config,
+    family: _Family,
+    shapes: Sequence[_Layer],
+    config: Mapping[str, Any],
+    parameters: int | None,
+) -> Weights:
     """The parameters of all layers, the embeddings and the vision encoder."""
     hidden, vocab = raw.number("hidden_size", "n_embd", "d_model"), raw.number("vocab_size", "padded_vocab_size")
     mlp = shared = experts = plain = 0
@@ -566,7 +581,7 @@ def _weights(raw: _Config, family: _Family, shapes: Sequence[_Layer], config: Ma
     positions = raw.optional("n_positions") or 0 if raw.raw.get("model_type") in ("gpt2", "gpt_bigcode") else 0
     if family.encoder_only or raw.raw.get("model_type") == "opt":
         positions = raw.optional("max_position_embeddings") or 0
-    return Weights(
+    text = Weights(
         attention=sum(layer.attention for layer in shapes),
         kv=sum(layer.kv for layer in shapes),
         replicated=sum(layer.replicated for layer in shapes),
@@ -578,8 +593,16 @@ def _weights(raw: _Config, family: _Family, shapes: Sequence[_Layer], config: Ma
         head=0
         if tied or family.encoder_only or str(config.get("architectures")).endswith("Model']")
         else vocab * hidden,
-        vision=_vision(config),
     )
+    if not str(config.get("architectures")).endswith("ForConditionalGeneration']"):
+        return text
+    if isinstance(config.get("vision_config"), dict):
+        vision = _vision(config)
+    elif parameters and parameters > text.total:
+        vision = parameters - text.total
+    else:
+        raise _GapError("vision_config")
+    return msgspec.structs.replace(text, vision=vision)
 
 
 def _experts(raw: _Config, hidden: int) -> tuple[int, int, int]:
@@ -611,26 +634,27 @@ def _width(raw: _Config, hidden: int) -> int:
     width = raw.optional("intermediate_size_mlp", "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     if width:
         return width
-    if raw.raw.get("model_type") in ("gpt2", "gpt_bigcode", "falcon"):  # None means four times as wide
+    if raw.raw.get("model_type") in ("gpt2", "gpt_bigcode", "falcon", "phi-msft"):  # None means four times as wide
         return 4 * hidden
     raise _GapError("intermediate_size")
 
 
 def _vision(config: Mapping[str, Any]) -> int:
-    """Parameters of the vision encoder, by its layers alone; its projector is small."""
-    part = config.get("vision_config")
-    if not isinstance(part, dict):
-        return 0
+    """Parameters of the vision encoder: its layers, and what merges its patches for the text model."""
+    part = config["vision_config"]
     raw = _Config(part)
-    nested = raw.get("model_args")
-    if isinstance(nested, dict):
+    if isinstance(raw.get("model_args"), dict):
         raise _GapError("vision_config")
-    width = raw.number("hidden_size", "embed_dim", "vt_hidden_size")
+    width = raw.number("embed_dim", "hidden_size", "vt_hidden_size")
     layers = raw.number("depth", "num_hidden_layers", "vt_num_hidden_layers")
     inner = raw.optional("intermediate_size", "vt_intermediate_size") or 4 * width
     model_type = str(part.get("model_type") or config.get("model_type") or "")
-    matrices = 3 if model_type in ("pixtral", "qwen2_5_vl") else 2
-    return layers * (4 * width * width + matrices * width * inner)
+    matrices = 3 if model_type in ("pixtral", "qwen2_5_vl", "gemma4_vision") else 2
+    merged = (raw.optional("spatial_merge_size") or 0) ** 2 * width
+    out = raw.optional("out_hidden_size") or _Config(_text_part(config)).optional("hidden_size") or 0
+    deep = raw.get("deepstack_visual_indexes")
+    mergers = 1 + (len(deep) if isinstance(deep, list) else 0)
+    return layers * (4 * width * width + matrices * width * inner) + mergers * merged * (merged + out)
 
 
 #: Parts of `Weights` that a method quantizes when the checkpoint lists no exception.

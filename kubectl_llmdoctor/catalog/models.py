@@ -103,17 +103,17 @@ def find(model: str) -> Found | None:
     name = model.strip().rstrip("/").lower()
     row = _by_id().get(name)
     if row is not None:
-        return Found(id=_spelled(row, name), architecture=of_config(row.config), exact=True)
+        return Found(id=_spelled(row, name), architecture=of_config(row.config, row.parameters), exact=True)
     last = name.rpartition("/")[2].removeprefix("models--").rpartition("--")[2]
     if last in _by_name():
         listed, row = _by_name()[last]
-        return Found(id=listed, architecture=of_config(row.config), exact=False)
+        return Found(id=listed, architecture=of_config(row.config, row.parameters), exact=False)
     for ending, stated in _ENDINGS:
         base = last.removesuffix(ending)
         if base == last or base not in _by_name():
             continue
         listed, row = _by_name()[base]
-        shape = of_config(row.config)
+        shape = of_config(row.config, row.parameters)
         if shape.quantization is not None:
             return None
         if stated is None:
