@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -111,6 +111,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     longest: tuple[int, int] | None = None
     concurrency: tuple[float, float] | None = None
     missing: tuple[str, ...] = ()
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether there surely is a cache, and surely one too small for a single request of the maximum length."""
+        return self.verdict == "does-not-fit" and self.cache is not None and self.cache.high > 0
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
@@ -246,6 +251,8 @@ def kv_bytes(model: Architecture, serving: Serving) -> float | None:
     name = serving.kv_cache_dtype or "auto"
     if name.startswith("fp8") or name == "int8":
         return 1
+    if name == "auto" and model.quantization is not None and model.quantization.fp8_cache:
+        return None
     if name in ("auto", "f16"):
         return _dtype_bytes(serving.dtype, model.dtype)
     return DTYPE_BYTES.get(name, _LLAMA_BYTES.get(name))
@@ -269,6 +276,8 @@ def layout(model: Architecture, serving: Serving) -> Layout | str:
         return model.gaps[0] if model.gaps else "the model's configuration"
     width = kv_bytes(model, serving)
     if width is None:
+        if model.quantization is not None and model.quantization.fp8_cache and not serving.kv_cache_dtype:
+            return "kv_cache_dtype: the checkpoint has scales for FP8, which newer engines use by themselves"
         return "kv_cache_dtype" if serving.kv_cache_dtype else "dtype"
     if not model.caches:
         return "a KV cache: this model is an encoder"
@@ -412,8 +421,11 @@ def budget(
             return None
         return value
 
+    uneven = indivisible(model, serving.tensor_parallel)
+    if uneven:
+        missing.append(f"a tensor parallel size that {uneven} can be divided by, unlike {serving.tensor_parallel}")
     total = measured.total or gpu_memory
-    if total is None:
+    if total is None and measured.cache is None:
         missing.append("the GPU's memory")
     held = measured.weights or known(weights(model, serving))
     usable, working, cache = None, measured.working, measured.cache
@@ -441,7 +453,7 @@ def budget(
     per_token = shape.page * shape.pools * len(shape.groups) / shape.block
     request = shape.request(context, batched) if context else None
     result = msgspec.structs.replace(result, per_token=per_token, per_request=request)
-    if cache is None or (serving.beyond and not measured.cache):
+    if cache is None or uneven or (serving.beyond and not measured.cache):
         return result
     ends = (max(cache.low, 0), max(cache.high, 0))
     longest_possible = max(context or 0, model.native_context or 0) or 1 << 24
@@ -556,10 +568,24 @@ def memory_of(gpu: Gpu) -> Amount:
     return Amount(low=gpu.memory, high=max(gpu.memory, high), source=gpu.name)
 
 
-class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """A change after which it surely fits, in words, with the budget that it leads to."""
+Kind = Literal["context", "share", "kv-dtype", "tensor", "checkpoint", "gpu"]
 
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One change: what is changed, to which value, in words, and what would then run on which GPU."""
+
+    kind: Kind
+    value: str
     summary: str
+    model: Architecture
+    serving: Serving
+    gpu: Gpu
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """A change after which it surely fits, with the budget that it leads to."""
+
+    step: Step
     budget: Budget
 
 
@@ -569,47 +595,43 @@ def options(model: Architecture, serving: Serving, gpu: Gpu, larger: Sequence[Gp
     Of each kind only the smallest step that fits. `larger` are other GPUs, by memory.
     """
     now = budget(model, serving, memory_of(gpu), gpu.name)
-    found = []
-    for steps in _ladders(model, serving, now, gpu, larger):
-        for summary, changed_model, changed, other in steps:
-            result = budget(changed_model, changed, memory_of(other), other.name)
-            if result.verdict == "fits":
-                found.append(Option(summary=summary, budget=result))
-                break
-    return found
+    found: dict[Kind, Option] = {}
+    for step in _steps(model, serving, now, gpu, larger):
+        if step.kind in found:
+            continue
+        result = budget(step.model, step.serving, memory_of(step.gpu), step.gpu.name)
+        if result.verdict == "fits":
+            found[step.kind] = Option(step=step, budget=result)
+    return list(found.values())
 
 
-_Step = tuple[str, Architecture, Serving, Gpu]
+def _steps(model: Architecture, serving: Serving, now: Budget, gpu: Gpu, larger: Sequence[Gpu]) -> Iterator[Step]:
+    """Changes, the gentlest kind first, and of each kind the smallest first."""
 
+    def step(kind: Kind, value: object, summary: str, **changes: Any) -> Step:
+        shape, card = changes.pop("model", model), changes.pop("gpu", gpu)
+        changed = msgspec.structs.replace(serving, **changes)
+        return Step(kind=kind, value=str(value), summary=summary, model=shape, serving=changed, gpu=card)
 
-def _ladders(
-    model: Architecture, serving: Serving, now: Budget, gpu: Gpu, larger: Sequence[Gpu]
-) -> Iterator[Iterator[_Step]]:
-    """Kinds of changes, the gentlest first; each from its smallest step to its largest."""
-    replace = msgspec.structs.replace
-    lengths = [rounded(now.longest[0])] if now.longest and now.longest[0] >= 1024 else []
-    yield ((f"cap the context at {n} tokens", model, replace(serving, max_model_len=n), gpu) for n in lengths)
+    if now.longest and now.longest[0] >= 1024:
+        length = rounded(now.longest[0])
+        yield step("context", length, f"cap the context at {length} tokens", max_model_len=length)
     if serving.engine == "vllm":
-        share = memory_fraction(serving) or 0
-        shares = [s for s in (0.92, 0.95) if s > share]
-        yield (
-            (f"raise --gpu-memory-utilization to {s:g}", model, replace(serving, memory_fraction=s), gpu)
-            for s in shares
-        )
+        for share in (0.92, 0.95):
+            if share > (memory_fraction(serving) or 1):
+                yield step("share", share, f"raise --gpu-memory-utilization to {share:g}", memory_fraction=share)
     if gpu.fp8 and (serving.kv_cache_dtype or "auto") == "auto":
-        yield iter([("keep the KV cache in FP8", model, replace(serving, kv_cache_dtype="fp8"), gpu)])
-    sizes = [size for size in (2, 4, 8, 16) if size > serving.tensor_parallel and not indivisible(model, size)]
-    yield (
-        (f"spread it over {size} GPUs (tensor parallel)", model, replace(serving, tensor_parallel=size), gpu)
-        for size in sizes
-    )
+        yield step("kv-dtype", "fp8", "keep the KV cache in FP8", kv_cache_dtype="fp8")
+    for size in (2, 4, 8):  # within one node
+        if size > serving.tensor_parallel and not indivisible(model, size):
+            yield step("tensor", size, f"spread it over {size} GPUs (tensor parallel)", tensor_parallel=size)
     if model.quantization is None and not serving.quantization:
-        yield (
-            (f"take a checkpoint quantized to {words}", replace(model, quantization=method), serving, gpu)
-            for words, method in _CHECKPOINTS
-            if gpu.fp8 or method.method != "fp8"
-        )
-    yield ((f"take a GPU with more memory: {other.name}", model, serving, other) for other in larger)
+        for words, method in _CHECKPOINTS:
+            if gpu.fp8 or method.method != "fp8":
+                other = msgspec.structs.replace(model, quantization=method)
+                yield step("checkpoint", method.method, f"take a checkpoint quantized to {words}", model=other)
+    for card in larger:
+        yield step("gpu", card.name, f"take a GPU with more memory: {card.name}", gpu=card)
 
 
 _CHECKPOINTS = (
@@ -641,6 +663,8 @@ _BEYOND = (
     "enable_dp_attention",
     "decode_context_parallel_size",
     "kv_offloading_size",
+    "hf_overrides",
+    "num_gpu_blocks_override",
 )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kubectl_llmdoctor import memory
 from kubectl_llmdoctor.catalog import gpus, models
 from kubectl_llmdoctor.catalog.architecture import of_config
+from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.memory import GIB, Serving, exactly
 
 RECORDS: list[dict[str, Any]] = yaml.safe_load(
@@ -87,7 +88,7 @@ def _plain(record: dict[str, Any], model: models.Found) -> bool:
         return False
     alike = len(model.architecture.caches or ()) == 1
     version = record.get("version")
-    return alike or (version is not None and memory.at_least(version, "0.21.0") is False)
+    return alike or (version is not None and at_least(version, "0.21.0") is False)
 
 
 @pytest.mark.parametrize(("record", "model"), _cases("available_kv_gib", "kv_tokens"), ids=_name)
@@ -115,7 +116,7 @@ def test_cache_of_many_models_agrees_within_3_percent() -> None:
 
 def _predictable(record: dict[str, Any]) -> bool:
     stated = record["settings"]
-    return record.get("gpu_memory_gib") is not None and "gpu_memory_utilization" in stated and record.get("version")
+    return bool(record.get("gpu_memory_gib") and record.get("version")) and "gpu_memory_utilization" in stated
 
 
 @pytest.mark.parametrize(("record", "model"), [c for c in _cases("kv_tokens") if _predictable(c[0])], ids=_name)
@@ -181,6 +182,7 @@ def test_parameters_follow_from_the_configuration(row: models.Model) -> None:
     if shape.weights is None:
         assert shape.gaps
         return
+    assert row.parameters
     text = {**row.config, **row.config.get("text_config", {})}
     counted = {shape.weights.total}
     if shape.weights.head == 0:
@@ -211,12 +213,12 @@ H100 = gpus.by_name("H100 SXM")
 
 
 def _gaps() -> list[models.Model]:
-    return [row for row in models.table() if of_config(row.config, row.parameters).gaps]
+    return [row for row in models.table() if row.architecture.gaps]
 
 
 @pytest.mark.parametrize("row", _gaps(), ids=lambda row: row.ids[0])
 def test_a_gap_of_the_table_is_named_and_nothing_is_said(row: models.Model) -> None:
-    shape = of_config(row.config, row.parameters)
+    shape = row.architecture
     assert H100 is not None
     result = memory.budget(shape, Serving(), memory.memory_of(H100), H100.name)
     assert result.missing, "what is missing has a name"
@@ -285,6 +287,7 @@ def test_a_field_that_is_missing_is_never_replaced(name: str, field: str) -> Non
         (Serving(kv_cache_dtype="turboquant_2bit"), "kv_cache_dtype"),
         (Serving(beyond=("speculative_config",)), "the memory that speculative_config takes"),
         (Serving(engine="sglang"), "mem_fraction_static"),
+        (Serving(tensor_parallel=3), "a tensor parallel size that 32 attention heads can be divided by"),
         (Serving(engine="tgi"), "how tgi divides GPU memory"),
     ],
 )
@@ -335,7 +338,7 @@ def test_any_configuration_is_read_or_has_gaps(data: st.DataObject) -> None:
     st.sampled_from(["auto", "fp8"]),
 )
 def test_more_room_never_fits_less(row: models.Model, tensor: int, context: int, kv: str) -> None:
-    shape = of_config(row.config, row.parameters)
+    shape = row.architecture
     serving = Serving(tensor_parallel=tensor, max_model_len=context, kv_cache_dtype=kv)
     small, large = gpus.by_name("L40S"), gpus.by_name("H200")
     assert small is not None
@@ -354,7 +357,7 @@ def test_options_fit_and_begin_with_the_gentlest() -> None:
     assert H100 is not None
     larger = [gpu for gpu in gpus.known() if gpu.name in ("H200", "B200")]
     options = memory.options(found.architecture, Serving(tensor_parallel=2), H100, larger)
-    assert [option.summary.split()[0] for option in options] == ["cap", "spread", "take", "take"]
+    assert [option.step.kind for option in options] == ["context", "tensor", "checkpoint", "gpu"]
     assert all(option.budget.verdict == "fits" for option in options)
 
 

@@ -82,7 +82,8 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is quantized: `bits` per weight with scales and zero points, None where that is not known;
     `parts` are the parts of `Weights` that are quantized; `group` the group or block size along the input, 0 for none.
-    `spread` is how many bits more it may be, where only the checkpoint's name says how it was quantized.
+    `spread` is how many bits more it may be, where only the checkpoint's name says how it was quantized. `fp8_cache`
+    says that the checkpoint brings scales for an FP8 KV cache, which newer engines then use on their own.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     parts: frozenset[str]
     group: int = 0
     spread: float = 0
+    fp8_cache: bool = False
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -735,7 +737,13 @@ def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> Quantiz
             bits = None
     layers = _Config(text).optional("num_hidden_layers") or 0
     per_weight = bits_per_weight(method, bits, group, double=raw.flag("bnb_4bit_use_double_quant", True))
-    return Quantization(method=method, bits=per_weight, parts=_quantized_parts(method, raw, layers), group=group)
+    return Quantization(
+        method=method,
+        bits=per_weight,
+        parts=_quantized_parts(method, raw, layers),
+        group=group,
+        fp8_cache=bool(raw.get("kv_cache_scheme", "kv_cache_quant_algo")),
+    )
 
 
 def _is_float(groups: Mapping[str, Any]) -> bool:
@@ -769,10 +777,17 @@ def _left_out(names: Sequence[str], modules: Sequence[str], layers: int) -> bool
         rest = "".join(pieces[at + 1 :]).strip("*")
         if rest and not rest.endswith("_proj"):
             continue
-        if not any(piece.isdecimal() for piece in pieces):
+        numbered = [piece for piece in pieces if piece.strip("{}").replace(",", "").replace("-", "").isdecimal()]
+        if not numbered:
             return True
-        hits += 1
+        hits += sum(_many(part) for part in numbered[0].strip("{}").split(","))
     return hits > layers / 2 > 0
+
+
+def _many(numbers: str) -> int:
+    """How many layers `7` or `0-60` names."""
+    first, dash, last = numbers.partition("-")
+    return int(last) - int(first) + 1 if dash and first.isdecimal() and last.isdecimal() else 1
 
 
 def _divided(total: int, parts: int) -> int:

@@ -50,14 +50,32 @@ _GATED = (
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. `parameters` and `total_size` (bytes of all weight files) as the Hub states them."""
+    """One row of the table: repositories whose config.json has these fields, the fields, and where they were seen.
+
+    `parameters` is the count that the Hub states, `gated_ids` are those that alone are gated where the rest is not.
+    `usual` marks a quantized checkpoint whose recipe was not read: the usual one of its method is assumed, as a range.
+    """
 
     ids: tuple[str, ...]
     config: dict[str, Any]
     source: str
     gated: bool | None = None
+    gated_ids: tuple[str, ...] = ()
     parameters: int | None = None
-    total_size: int | None = None
+    usual: bool = False
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the fields say; an assumed quantization as a range."""
+        shape = of_config(self.config, self.parameters)
+        quantization = shape.quantization
+        if not self.usual or quantization is None or quantization.bits is None:
+            return shape
+        spread = 0.6 if quantization.bits < 8 else 0.2
+        low = min(quantization.bits, round(quantization.bits))
+        return msgspec.structs.replace(
+            shape, quantization=msgspec.structs.replace(quantization, bits=low, spread=spread)
+        )
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,17 +121,17 @@ def find(model: str) -> Found | None:
     name = model.strip().rstrip("/").lower()
     row = _by_id().get(name)
     if row is not None:
-        return Found(id=_spelled(row, name), architecture=of_config(row.config, row.parameters), exact=True)
+        return Found(id=_spelled(row, name), architecture=row.architecture, exact=True)
     last = name.rpartition("/")[2].removeprefix("models--").rpartition("--")[2]
     if last in _by_name():
         listed, row = _by_name()[last]
-        return Found(id=listed, architecture=of_config(row.config, row.parameters), exact=False)
+        return Found(id=listed, architecture=row.architecture, exact=False)
     for ending, stated in _ENDINGS:
         base = last.removesuffix(ending)
         if base == last or base not in _by_name():
             continue
         listed, row = _by_name()[base]
-        shape = of_config(row.config, row.parameters)
+        shape = row.architecture
         if shape.quantization is not None:
             return None
         if stated is None:
@@ -141,6 +159,8 @@ def gated(model: str) -> bool:
     """Whether the Hub is known to ask for a licence before the model's files can be read."""
     name = model.strip().lower()
     row = _by_id().get(name)
+    if row is not None and row.gated_ids:
+        return name in (gated.lower() for gated in row.gated_ids)
     if row is not None and row.gated is not None:
         return row.gated
     return name.startswith(_GATED)

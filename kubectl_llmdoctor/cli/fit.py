@@ -245,7 +245,7 @@ def _of_engine(
     known_from = "--config"
     if shape is None and sizing.model is not None:
         shape, known_from = sizing.model
-    source = "--gpu"
+    source = "--gpu" if gpu else ""
     if gpu is None and sizing.accelerator is not None:
         gpu, source = sizing.accelerator.gpu, f"{sizing.accelerator.ref} {sizing.accelerator.text}"
     total = memory_of(gpu) if gpu else None
@@ -307,7 +307,7 @@ def _document(
     if shape is not None and gpu is not None and result.verdict in ("does-not-fit", "too-close"):
         found = tuple(
             report.OptionInfo(
-                summary=option.summary,
+                summary=option.step.summary,
                 context=option.budget.context,
                 concurrency=round(option.budget.concurrency[0], 1) if option.budget.concurrency else None,
             )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.engine import Engine
     from kubectl_llmdoctor.facts.logs import Line, Log
     from kubectl_llmdoctor.facts.subject import Subject
-    from kubectl_llmdoctor.memory import Budget, Measured, Serving
+    from kubectl_llmdoctor.memory import Budget, Measured, Option, Serving
 
 #: Engines whose use of GPU memory is computed.
 ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
@@ -55,6 +55,20 @@ class Sizing:
             if found is not None:
                 return found.architecture, found.id if found.exact else f"{found.id}, by the name {candidate}"
         return None
+
+    @property
+    def model_name(self) -> str:
+        """The model as the engine was told, for a sentence."""
+        return str(self.engine.value("model") or "the model")
+
+    @cached_property
+    def options(self) -> list[Option]:
+        """Changes after which it surely fits, the gentlest first; none where the GPU is not known."""
+        from kubectl_llmdoctor.memory import options
+
+        if self.budget is None or self.model is None or self.accelerator is None:
+            return []
+        return options(self.model[0], self.serving, self.accelerator.gpu)
 
     @cached_property
     def _downloaded(self) -> str:
@@ -122,17 +136,13 @@ class Sizing:
     @cached_property
     def budget(self) -> Budget | None:
         """What fits; None where `unknown` says why not."""
-        return None if self.unknown else self.with_settings(self.serving)
+        from kubectl_llmdoctor.memory import budget, memory_of
 
-    def with_settings(self, serving: Serving, *, measured: bool = True) -> Budget:
-        """What would fit with other settings; without what was measured, where they change the room."""
-        from kubectl_llmdoctor.memory import Measured, budget, memory_of
-
-        assert self.model is not None  # noqa: S101 - `unknown` says so first
+        if self.unknown or self.model is None:
+            return None
         gpu = self.accelerator.gpu if self.accelerator else None
         total = memory_of(gpu) if gpu else None
-        known = self.printed.measured if measured else Measured(total=self.printed.measured.total)
-        return budget(self.model[0], serving, total, gpu.name if gpu else "", known)
+        return budget(self.model[0], self.serving, total, gpu.name if gpu else "", self.printed.measured)
 
 
 class Printed(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ _GIB = 1 << 30
 
 Verdict = Literal["fits", "does-not-fit", "too-close", "unknown"]
 
+_TITLES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 _WORDS: dict[Verdict, tuple[str, str]] = {
     "fits": ("fits", "green"),
     "does-not-fit": ("does not fit", "red"),
@@ -134,7 +135,8 @@ def render(fits: Sequence[Fit], *, width: int = 80, color: bool = False) -> str:
 
 def _one(page: Page, fit: Fit) -> None:
     word, tone = _WORDS[fit.verdict]
-    engine = f"{fit.engine.name} {fit.engine.version}" if fit.engine.version else fit.engine.name
+    title = _TITLES.get(fit.engine.name, fit.engine.name)
+    engine = f"{title} {fit.engine.version}" if fit.engine.version else title
     where = f"{fit.gpu.count} x {fit.gpu.name}" if fit.gpu else "GPU not known"
     page.flow((fit.target or fit.model.name, "bold"), (word, tone), (engine, ""), (where, ""))
     page.gap()

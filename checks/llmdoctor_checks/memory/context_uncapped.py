@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    Sizing,
     check,
     fixes,
     log_evidence,
@@ -18,6 +19,8 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+
+from ._budget import finding, gib, role_of, room
 
 #: A native context from this length on is long: its cache outweighs that of a usual chat many times.
 _LONG_TOKENS = 32768
@@ -36,13 +39,16 @@ _FLAGS = {
 
 
 @check("context-uncapped", since="0.1", severity="critical")
-def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """Nothing caps the context length of a long-context model.
 
     Without a cap the engine takes the model's own maximum, often 131072 tokens or more, and must be able to hold one
     such request in its KV cache. vLLM refuses to start when it cannot («To serve at least one request with the
     model's max seq len …»). Where it starts, a few long prompts fill the cache and all others wait; a server that
     started does not run out of GPU memory for a long prompt, since the cache is reserved in advance.
+
+    Where model, GPU and settings are known, the room for the cache is computed: it is a risk when one request of the
+    model's own length does not fit, and otherwise a note.
 
     ## Fix
 
@@ -73,6 +79,16 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
             fixes=_fixes(engine, fits),
             order=float(line.number),
             pods=(pod.name,),
+        )
+        return
+    budget = sizing.budget if role_of(pod, engine) else None
+    if budget and budget.lacks_room and budget.per_request:
+        yield finding(
+            pod,
+            sizing,
+            f"Nothing caps the context of {sizing.model_name}: one request of its own {budget.context} tokens needs "
+            f"{gib(budget.per_request)} of KV cache, and {room(sizing)}.",
+            explains=("kv-cache-below-max-len",),
         )
         return
     model = engine.explicit("model")

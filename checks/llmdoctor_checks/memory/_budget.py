@@ -1,0 +1,105 @@
+"""What the checks of GPU memory share: when a budget may accuse, its evidence, its fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Sizing,
+    device_evidence,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    setting_evidence,
+)
+
+GIB = 1 << 30
+
+#: How an engine calls the settings that make room.
+FLAGS = {
+    "vllm": {"context": "--max-model-len", "share": "--gpu-memory-utilization", "kv-dtype": "--kv-cache-dtype"},
+    "sglang": {"context": "--context-length", "share": "--mem-fraction-static", "kv-dtype": "--kv-cache-dtype"},
+    "tensorrt-llm": {"context": "--max_seq_len", "kv-dtype": "--kv_cache_dtype"},
+    "lmdeploy": {"context": "--session-len"},
+}
+_NAMES = {"context": "max_model_len", "share": "gpu_memory_utilization", "kv-dtype": "kv_cache_dtype"}
+
+EXPLAINED = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+
+
+def role_of(pod: Pod, engine: Engine) -> str:
+    """`cause` for a container that crashed, `risk` for one that did not start yet, empty for one that serves."""
+    if pod.exists and pod.ready:
+        return ""
+    if any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles):
+        return "cause"
+    return "risk"
+
+
+def finding(pod: Pod, sizing: Sizing, summary: str, explains: tuple[str, ...] = ()) -> Finding:
+    """A finding with the inputs of the budget as evidence; of a crash as its likely cause."""
+    role = role_of(pod, sizing.engine)
+    return Finding(
+        role="cause" if role == "cause" else "risk",
+        severity="critical",
+        confidence="likely",
+        summary=summary,
+        evidence=tuple(_evidence(sizing)),
+        explains=(*explains, *EXPLAINED) if role == "cause" else (),
+        fixes=tuple(ways_out(sizing)),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _evidence(sizing: Sizing) -> Iterator[Evidence]:
+    engine = sizing.engine
+    for name in ("model", "quantization", "tensor_parallel_size", "pipeline_parallel_size", "max_model_len"):
+        setting = engine.explicit(name)
+        if setting is not None:
+            yield setting_evidence(engine.container, setting)
+    for name in ("weights", "cache"):
+        if name in sizing.printed.lines:
+            yield log_evidence(sizing.printed.lines[name])
+    if sizing.accelerator is not None:
+        yield device_evidence(engine.container, sizing.accelerator)
+    elif "total" in sizing.printed.lines:
+        yield log_evidence(sizing.printed.lines["total"])
+    for resource, count in engine.container.accelerators.items():
+        yield pod_evidence(engine.container, f"resources.limits[{resource}]", str(count))
+
+
+def ways_out(sizing: Sizing) -> Iterator[Fix]:
+    """Changes after which it surely fits, the gentlest first; three at most."""
+    engine = sizing.engine
+    for number, option in enumerate(sizing.options):
+        if number == 3:
+            return
+        step = option.step
+        flag = FLAGS.get(engine.name, {}).get(step.kind)
+        summary = step.summary[0].upper() + step.summary[1:]
+        if flag:
+            yield fixes.set_flag(engine, _NAMES[step.kind], flag, step.value, summary)
+        else:
+            yield fixes.advice(f"{summary}, in {fixes.edited(engine.pod)}")
+
+
+def gib(size: float) -> str:
+    """`16.0 GiB`."""
+    return f"{max(size, 0) / GIB:.1f} GiB"
+
+
+def room(sizing: Sizing) -> str:
+    """`at most 5.5 GiB are left after 65.7 GiB of weights, room for 5056 to 35936 tokens`, as far as it is known."""
+    budget = sizing.budget
+    if budget is None or budget.cache is None or budget.longest is None:
+        return "less is left"
+    after = f" after {gib(budget.weights.low)} of weights" if budget.weights else ""
+    low, high = budget.longest
+    tokens = f"{low} to {high}" if low != high else str(low)
+    left = gib(budget.cache.high) if budget.cache.exact else f"at most {gib(budget.cache.high)}"
+    return f"{left} are left{after}, room for {tokens} tokens"
