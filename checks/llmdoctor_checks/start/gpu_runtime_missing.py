@@ -34,8 +34,8 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if not asked or engine.name not in ("ollama", "llama.cpp") or cpu_build(container.spec.image):
         return
-    if engine.value("device") == "none" or engine.value("n_gpu_layers") == 0:
-        return
+    if str(engine.value("gpu_layers")) == "0":
+        return  # meant so
     line = _ollama(container.name, logs) if engine.name == "ollama" else _llama(container.name, logs)
     if line is None:
         return
