@@ -24,7 +24,7 @@ _TABLE: tuple[Row, ...] = (
     ("backend", "str", "--backend", ""),
     ("task", "str", "--task", ""),
     ("dtype", "str", "--dtype", ""),
-    ("max_length", "int", "--max-length", ""),
+    ("max_model_len", "int", "--max-length", ""),
     ("trust_remote_code", "flag", "--trust-remote-code", ""),
 )
 
@@ -42,7 +42,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 
 def read(start: Start) -> Engine:
     """The configuration of one Hugging Face server."""
-    reading = read_options(start, _TABLE, abbreviations=False)
+    reading = read_options(start, _TABLE)
     engine_args = Parser(None, "huggingfaceserver", start.files)
     engine_args.run(start.args)
     own = {"model", "served_model_name", "revision", "port", "host"}

@@ -243,7 +243,7 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     if name == "vllm":
         return _subcommand(words, at, following, {"serve": ("vllm", "serve")})
     if name == "sglang":
-        return _subcommand(words, at, following, {"serve": ("sglang", "server")})
+        return _subcommand(words, at, following, {"serve": ("sglang", "serve")})
     if name == "ollama":
         return _subcommand(words, at, following, {"serve": ("ollama", "serve"), "start": ("ollama", "serve")})
     if name == "trtllm-serve":

@@ -40,5 +40,5 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 
 def read(start: Start) -> Engine:
     """The configuration of one Triton server."""
-    reading = read_options(start, _TABLE, known_flags=("--allow-http", "--strict-model-config", "--force"))
+    reading = read_options(start, _TABLE)
     return build(start, reading.settings, reading.problems, DEFAULTS, reading.known, reading.unresolved)
