@@ -29,6 +29,7 @@ _TABLE: tuple[Row, ...] = (
 )
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("model", "/mnt/models", "", ""),  # where the storage initializer puts it
     ("host", "0.0.0.0", "", ""),  # noqa: S104 - a statement about the engine
     ("port", 8080, "", ""),
     ("grpc_port", 8081, "", ""),
@@ -37,6 +38,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("trust_remote_code", False, "", ""),
     ("enable_metrics", True, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/v2/health/live", "", ""),
 )
 
 

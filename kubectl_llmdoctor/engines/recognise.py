@@ -110,6 +110,7 @@ _PROGRAMS = {
     "llama-server.exe": ("llama.cpp", "server"),
     "start_server.sh": ("nim", "server"),
     "start-server.sh": ("nim", "server"),
+    "nim-serve": ("nim", "server"),
 }
 
 # Script files that a Python interpreter gets by path: the end of the path, a word that must occur in it.
@@ -130,6 +131,7 @@ _BESIDE = frozenset(
         "sidecar",
         "sim",
         "simulator",
+        "mock",
         "bench",
         "benchmark",
         "benchmarks",
@@ -320,6 +322,7 @@ def _wrapped_module(words: tuple[Word, ...], at: int) -> Match | None:
 
 def _hides(words: tuple[Word, ...]) -> bool:
     """Whether a command that is no known program may start an engine in the end (a script that is not visible)."""
+    wrapper = False
     for word in words[:6]:
         text = word.text
         name = basename(text).lower()
@@ -328,6 +331,7 @@ def _hides(words: tuple[Word, ...]) -> bool:
         if "\n" in text or ";" in text or "import " in text:  # `python -c CODE`
             return any(hint in text for hint in ("vllm", "sglang", "api_server", "uvicorn", "serve"))
         if _is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
+            wrapper = wrapper or name.endswith(".sh")
             continue
         if any(hint in name for hint in _NO_SERVER):
             return False
@@ -335,7 +339,7 @@ def _hides(words: tuple[Word, ...]) -> bool:
             return True
         script = name.endswith((".sh", ".py")) or "." not in name
         return script and any(hint in name for hint in _STARTS)
-    return False
+    return wrapper  # `entrypoint.sh` with nothing behind it
 
 
 def tokens_of(image: str) -> tuple[str, list[str]]:
@@ -348,7 +352,8 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
 def beside(image: str) -> bool:
     """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
     repository, parts = tokens_of(image)
-    return any(part in _BESIDE for part in parts) or "rayproject/" in repository
+    ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
+    return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 
 
 def of_image(image: str) -> str | None:
@@ -370,7 +375,7 @@ def of_image(image: str) -> str | None:
     if "tensorrt-llm" in repository or "tensorrtllm" in last or "trtllm" in parts:
         return "tensorrt-llm"
     if "llama.cpp" in last or "llama-cpp" in last or "llamacpp" in last or "llama-server" in last:
-        return "llama.cpp"
+        return None if {"rpc", "worker"}.intersection(parts) else "llama.cpp"  # `rpc-server` lends its memory
     for engine in ("sglang", "ollama", "lmdeploy"):
         if engine in parts:
             return engine

@@ -28,6 +28,7 @@ from .common import (
     load_yaml,
     number,
     parse_json,
+    shell_words,
     version_of,
 )
 from .config import Engine, Problem, ProblemKind, Setting
@@ -76,6 +77,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("enable_metrics", True, "", ""),
     ("disable_log_stats", False, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/health", "", ""),
     ("shutdown_timeout", 0, "0.18.1", ""),
 )
 
@@ -464,13 +466,17 @@ class Parser:
             if flag.name == "--gpu-memory-utilization" and not 0 < value <= 1:
                 raise BadValueError("it must be above 0 and at most 1")
             return value
+        if kind == "pairs" or (kind == "json" and self._old_pairs(text)):
+            return {key: integer(amount) for key, _, amount in (pair.partition("=") for pair in text.split(","))}
         if kind == "json":
             return parse_json(text)
-        if kind == "pairs":
-            return {key: integer(amount) for key, _, amount in (pair.partition("=") for pair in text.split(","))}
         if kind == "optbool" and flag.name != "--hf-token":
             return boolean(text)
         return text
+
+    def _old_pairs(self, text: str) -> bool:
+        """Whether `a=1,b=2` stands for a JSON object: deprecated with JSON in 0.8.5, gone in 0.10.0."""
+        return "=" in text and "{" not in text and not self.dialect.since("0.10.0")
 
     def _set(self, flag: Flag, value: Any, word: Word) -> None:
         name = _name(flag)
@@ -649,7 +655,7 @@ def read(start: Start) -> Engine:
     if start.implied:
         args += _image_arguments(start)
     if (extra := start.env.get("VLLM_ADDITIONAL_ARGS")) and start.implied and extra.value:
-        args += [Word(text, extra.value, extra.path) for text in extra.value.split()]
+        args += [Word(text, extra.value, extra.path) for text in shell_words(extra.value)]
     parser.run(args)
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
@@ -690,7 +696,7 @@ def _image_arguments(start: Start) -> list[Word]:
             continue
         raw = f"{variable}={found.value}"
         if option == "*":
-            out += [Word(text, text, found.path) for text in found.value.split()]
+            out += [Word(text, text, found.path) for text in shell_words(found.value)]
         else:
             out.append(Word(f"{option}={found.value}", raw, found.path))
     return out
@@ -770,7 +776,7 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
         # outside of what was read only what never changed is stated
         rows = [row for row in rows if not row[2] and not row[3]]
     if form == "dynamo":  # a worker behind Dynamo's front end opens no port of this kind
-        rows = [row for row in rows if row[0] not in ("port", "host", "api_key")]
+        rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows
 
 
