@@ -13,7 +13,8 @@ from .config import ProblemKind
 from .version import Key, parse
 
 #: Option, first and last sample that has it, kind of its value, other names. A kind or names may be followed by others
-#: that hold from a later sample on (`flag 0.9.0:bool`); names stand without blanks, `!--no-x` is the option's negation.
+#: that hold from a later sample on (`flag 0.9.0:bool`); names stand without blanks, none
+#: behind a sample ends them (`--a 0.9.0:`), `!--no-x` is the option's negation.
 #: Kinds: flag (no value), bool (no value; `--no-…` as well), optbool (a value may follow), opt (likewise, any value),
 #: truth (true or false must follow), str, int, float, stoi (C++'s number: digits, then anything), human (an integer,
 #: `32k` or `32K` too), json, pairs (`a=1,b=2`), list (one value or more), append (may be repeated), onoff (a word or
@@ -65,7 +66,9 @@ class Table:
     def _flag(self, row: Row) -> Flag:
         name, first, last, kinds, aliases = row
         start = self.place[first]
-        others = tuple((since, tuple(names.split(","))) for since, names in self._steps(aliases, start))
+        others = tuple(
+            (since, tuple(name for name in names.split(",") if name)) for since, names in self._steps(aliases, start)
+        )
         return Flag(name, start, self.place[last], tuple(self._steps(kinds, start)), others)
 
     def _steps(self, text: str, first: int) -> list[tuple[int, str]]:

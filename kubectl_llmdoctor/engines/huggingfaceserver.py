@@ -47,8 +47,10 @@ def read(start: Start) -> Engine:
     reading = read_options(start, _TABLE)
     engine_args = Parser(None, "huggingfaceserver", start.files)
     engine_args.run(start.args)
-    own = {"model", "served_model_name", "revision", "port", "host"}
+    own = {"model", "revision", "port", "host"}
     both = {**engine_args.settings, **reading.settings}
+    if "served_model_name" in engine_args.settings:  # vLLM's --served-model-name wins over --model-name
+        both["served_model_name"] = engine_args.settings["served_model_name"]
     settings = {name: both[name] for name in both if name in reading.settings or name not in own}
     directory = settings.get("model_dir")
     if directory is not None and "model" not in settings:

@@ -114,9 +114,9 @@ def read(start: Start) -> Engine:
     problems = list(reading.problems)
     settings = reading.settings
     for setting in settings.values():
-        digits = setting.text.replace("=", " ").split()[-1].strip("\"'")
+        digits = setting.text.partition("=")[2].strip()
         whole = isinstance(setting.value, int) and not isinstance(setting.value, bool)
-        if whole and digits[:1].isdigit() and not digits.isdecimal():
+        if setting.source == "env" and whole and digits != str(setting.value):
             problems.append(
                 Problem(
                     kind="bad-value",

@@ -262,6 +262,8 @@ class Options:
         except LookupError:
             self.problem("missing-value", flag, words, f"{flag} needs a value", True)
             return
+        if kind == "stoi" and texts[0].strip() != str(value):
+            self.problem("bad-value", flag, words, f"{self.named} reads {texts[0]!r} as {value}, without a warning")
         self.settings.pop(name, None)
         self.unresolved.discard(name)
         self.settings[name] = Setting(name=name, value=value, source="flag", text=raw.raw, path=raw.path, flag=flag)

@@ -92,15 +92,10 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
             args = args[1:]
         else:
             return None
-    if engine == "llama.cpp" and first in (
-        "--run",
-        "--convert",
-        "--quantize",
-        "--bench",
-        "--perplexity",
-        "--all-in-one",
-    ):
+    if engine == "llama.cpp" and first in _LLAMA_ERRANDS:
         return None
+    if engine == "llama.cpp" and first in ("--server", "-s") and "full" in image.rpartition(":")[2]:
+        args = args[1:]
     empty = Command(args, expansion.env, True, False)
     form = ""
     if engine == "vllm" and not _official(image):

@@ -364,7 +364,7 @@ def of_image(image: str) -> str | None:
     last = repository.rpartition("/")[2]
     if "huggingfaceserver" in last:
         return "huggingfaceserver"
-    if "text-generation-inference" in last or last in ("tgi", "tgi-inference") or last.endswith("-tgi-inference"):
+    if "text-generation-inference" in last or "tgi" in parts:
         return "tgi"
     if "text-embeddings-inference" in last:
         return "tei"

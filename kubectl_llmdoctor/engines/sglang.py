@@ -134,6 +134,7 @@ def _serve_model(start: Start, options: Options) -> tuple[Word, ...]:
     return start.args[1:]
 
 
+@functools.cache
 def _file_rows() -> dict[str, tuple[str, str]]:
     """The keys of a configuration file: the options' names, with dashes or underscores."""
     rows = {name: (row[0], row[1]) for row in _ROWS for flag in row[2].split() for name in _spellings(flag)}

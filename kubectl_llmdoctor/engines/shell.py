@@ -334,7 +334,9 @@ class Shell:
             self.stopped = True
             return None
         if name == "exec":
-            rest = [word for word in words[1:] if word.text not in ("-a", "-c", "-l")]
+            rest = words[1:]
+            while rest and rest[0].text in ("-c", "-l", "-cl", "-a", "--"):  # exec's own options
+                rest = rest[2:] if rest[0].text == "-a" else rest[1:]
             if rest:
                 self.start(rest, env)
                 self.stopped = True

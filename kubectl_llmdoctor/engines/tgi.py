@@ -57,6 +57,9 @@ _SUCCESSORS = {
     "--disable-crash-reports": "use --usage-stats no-stack",
 }
 
+# The old and the new name of one limit.
+_ONE_LIMIT = ("--max-input-length", "--max-input-tokens")
+
 # A pod's HOSTNAME is its name: the launcher falls back to all interfaces.
 _FROM_POD = frozenset({"--hostname"})
 
@@ -124,8 +127,6 @@ def _variables(options: Options, known: Table) -> None:
             continue
         name, kind = _meaning(options, flag, speech)
         if name in options.settings or name in options.unresolved:
-            if flag.name == "--max-input-length" and options.settings[name].source == "env":
-                _both(options, variable_text(variable), variable.path)
             continue
         allowed = speech.choices(flag.name)
         setting, problem = from_variable(name, kind, variable)
@@ -161,11 +162,6 @@ def _refused(variable: Any, detail: str) -> Problem:
     )
 
 
-def _both(options: Options, text: str, path: str) -> None:
-    detail = "max_input_tokens and max_input_length are the same: the launcher refuses both"
-    options.problem("conflict", "--max-input-length", [Word("", text, path)], detail, True)
-
-
 def _rules(options: Options) -> None:
     """What the launcher refuses beyond single options (`LauncherError::ArgumentValidation`)."""
     settings = options.settings
@@ -178,6 +174,10 @@ def _rules(options: Options) -> None:
         setting = settings[name]
         options.problem("conflict", setting.flag, [Word("", setting.text, setting.path)], detail, True)
 
+    given = [word.text.partition("=")[0] for word in options.start.args]
+    both = all(name in given or name[2:].replace("-", "_").upper() in options.start.env for name in _ONE_LIMIT)
+    if both and options.dialect is not None and options.dialect.since("2.0.4") and "max_input_tokens" in settings:
+        refuse("max_input_tokens", "max_input_tokens and max_input_length are one limit: both are refused")
     prompt, total, batch = number("max_input_tokens"), number("max_model_len"), number("max_batch_total_tokens")
     if prompt is not None and total is not None and prompt >= total:
         refuse("max_input_tokens", f"max_input_tokens ({prompt}) must be less than max_total_tokens ({total})")
