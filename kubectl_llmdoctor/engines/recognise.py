@@ -142,6 +142,11 @@ _BESIDE = frozenset(
         "exporter",
         "ui",
         "webui",
+        "gradio",
+        "streamlit",
+        "chainlit",
+        "chatbot",
+        "rag",
         "gateway",
         "epp",
         "adapter",
@@ -336,7 +341,7 @@ def _hides(words: tuple[Word, ...]) -> bool:
         if any(hint in name for hint in _NO_SERVER):
             return False
         if "\0" in text:
-            return True
+            return "RAY_START_CMD" not in text  # KubeRay's own command
         script = name.endswith((".sh", ".py")) or "." not in name
         return script and any(hint in name for hint in _STARTS)
     return wrapper  # `entrypoint.sh` with nothing behind it
@@ -410,6 +415,9 @@ _FLAGS = {
     "--extra-llm-api-options": "tensorrt-llm",
 }
 
+# Options of several engines: they tell one together with a variable of its own.
+_COMMON_FLAGS = ("--model", "--served-model-name", "--tensor-parallel-size", "--trust-remote-code")
+
 # Variables that only the engine itself reads; two of a kind, or one with its usual port, tell it.
 _VARIABLES = {
     "vllm": (
@@ -470,6 +478,10 @@ def of_flags(words: Sequence[Word]) -> str | None:
 
 def of_environment(launch: Launch) -> str | None:
     """The engine whose variables the container has, where neither the image nor a command tells."""
+    if any(word.startswith(_COMMON_FLAGS) for word in launch.args):
+        for prefix, engine in (("VLLM_", "vllm"), ("SGLANG_", "sglang")):
+            if any(name.startswith(prefix) for name in launch.env):
+                return engine
     best: tuple[int, str] | None = None
     for engine, names in _VARIABLES.items():
         count = sum(name in launch.env for name in names) + (_PORTS[engine] in launch.ports)
