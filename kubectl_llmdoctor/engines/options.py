@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .argv import Word
-from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, variable_text, version_of
+from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, variable_text, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, Dialect, Flag, Option, Table, dialect
 
@@ -380,9 +380,14 @@ def read_options(
 
 
 def read_yaml(
-    start: Start, name: str, rows: Mapping[str, tuple[str, str]], settings: dict[str, Setting], overrides: bool
+    start: Start,
+    name: str,
+    rows: Mapping[str, tuple[str, str]],
+    settings: dict[str, Setting],
+    unresolved: set[str],
+    overrides: bool,
 ) -> bool:
-    """Adds settings of a mounted YAML file: dotted key -> common name and kind; False where it is not visible."""
+    """Adds settings of a YAML file: dotted key -> common name and kind; False where it is not visible."""
     text = start.files.get(name)
     content = load_yaml(text) if text is not None else None
     if not isinstance(content, dict):
@@ -393,10 +398,15 @@ def read_yaml(
             value = value.get(part) if isinstance(value, dict) else None
         if value is None or (setting in settings and not overrides):
             continue
+        if "\0" in obscure(str(value)):
+            settings.pop(setting, None)
+            unresolved.add(setting)
+            continue
         try:
             converted = value if isinstance(value, (bool, dict, list)) else convert(kind, str(value))
         except BadValueError:
             continue
+        unresolved.discard(setting)
         settings[setting] = Setting(
             name=setting, value=converted, source="file", text=f"{key}: {value}", path=name, flag=key
         )

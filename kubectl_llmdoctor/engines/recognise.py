@@ -82,6 +82,9 @@ WRAPPERS = frozenset(
     ]
 )
 
+# Wrappers whose options name an environment, which may be called like an engine.
+_ENVIRONMENTS = ("conda", "mamba", "micromamba")
+
 # What `python -m MODULE` runs: engine and form, or "" for what is no engine.
 _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", "api_server"),
@@ -223,6 +226,8 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
     for start in range(limit):
         if start and words[start].text.startswith("-"):
             continue
+        if start and first in _ENVIRONMENTS and words[start - 1].text in ("-n", "--name", "-p", "--prefix"):
+            continue
         found = _head(words, start, image)
         if found is None:
             if start and not wrapped:
@@ -230,7 +235,8 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
             continue
         if not found.engine:
             return Verdict(None)
-        return Verdict(found._replace(hidden=first.endswith(".sh") and start > 0 and first not in WRAPPERS))
+        hidden = start > 0 and (first == "xargs" or (first.endswith(".sh") and first not in WRAPPERS))
+        return Verdict(found._replace(hidden=hidden))
     return Verdict(None, _hides(words))
 
 

@@ -117,7 +117,7 @@ def read(start: Start) -> Engine:
     settings, known = options.settings, options.known
     file = settings.pop("config_file", None)
     if file is not None:  # the command line wins
-        known = read_yaml(start, str(file.value), _file_rows(), settings, overrides=False) and known
+        known = read_yaml(start, str(file.value), _file_rows(), settings, options.unresolved, overrides=False) and known
     _rules(options)
     rows = [row for row in DEFAULTS if not own or row[0] not in ("host", "port", "api_key", "health_path")]
     return build(start, settings, options.problems, rows, known, options.unresolved)

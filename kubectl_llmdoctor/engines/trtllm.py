@@ -102,7 +102,7 @@ def read(start: Start) -> Engine:
     known = reading.known
     file = reading.settings.pop("config_file", None)
     if file is not None:
-        known = read_yaml(start, str(file.value), _FILE, reading.settings, overrides=True) and known
+        known = read_yaml(start, str(file.value), _FILE, reading.settings, reading.unresolved, overrides=True) and known
     hidden = ("host", "port", "api_key", "health_path") if start.form == "dynamo" else ()
     rows = [row for row in DEFAULTS if row[0] not in hidden]
     return build(start, reading.settings, reading.problems, rows, known, reading.unresolved)

@@ -27,6 +27,7 @@ from .common import (
     integer,
     load_yaml,
     number,
+    obscure,
     parse_json,
     shell_words,
     version_of,
@@ -304,7 +305,7 @@ class Parser:
         """One key as command-line words (FlexibleArgumentParser.load_config_file)."""
 
         def word(text: str, raw: str) -> _Item:
-            return self._item(Word(text.replace("\0", ""), raw, file))
+            return self._item(Word(obscure(text.replace("\0", "")), obscure(raw).replace("\0", ""), file))
 
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         raw = f"{key}: {shown}"
