@@ -305,6 +305,8 @@ def _python(words: tuple[Word, ...], at: int) -> Match | None:
             if module in _MODULES:
                 engine, form = _MODULES[module]
                 return Match(engine, form, words[at : index + 2], words[index + 2 :])
+            if module == "lmdeploy" and [word.text for word in words[index + 2 : index + 4]] == ["serve", "api_server"]:
+                return Match("lmdeploy", "server", words[at : index + 4], words[index + 4 :])
             return _NONE
         if text == "-c":
             return None

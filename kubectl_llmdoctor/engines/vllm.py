@@ -279,7 +279,9 @@ class Parser:
                 return items[:index]
             file = items[index + 1].word
             rest = items[:index] + items[index + 2 :]
-            return self._file_items(file, item.word) + rest
+            # a model in front stays in front, so that no list of the file takes it
+            front = rest[:1] if index and self.form != "api_server" and self._is_value(rest[0]) else []
+            return front + self._file_items(file, item.word) + rest[len(front) :]
         return items
 
     def _file_items(self, file: Word, flag: Word) -> list[_Item]:
