@@ -32,6 +32,8 @@ _GROUPS = {
     "Job": "batch",
     "EndpointSlice": "discovery.k8s.io",
     "InferenceService": "serving.kserve.io",
+    "ServingRuntime": "serving.kserve.io",
+    "ClusterServingRuntime": "serving.kserve.io",
 }
 
 #: A list of pods without those that have ended, which occupy nothing: as good as the whole.
@@ -124,6 +126,14 @@ class Cluster:
     def item(self, kind: str, namespace: str, name: str) -> Item | None:
         """One object, raw and typed."""
         return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
+
+    def find(self, kind: str, namespace: str, name: str) -> Json | None:
+        """One raw object; without a name all of the kind, as a list."""
+        if not name:
+            where = None if kind in CLUSTER_SCOPED else namespace
+            return {"items": [item.raw for item in self.items(kind, where)]}
+        item = self.item(kind, namespace, name)
+        return item.raw if item else None
 
     def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
         """All objects of a kind that are of this type."""

@@ -1,28 +1,15 @@
-"""Workloads: what owns the pods, the object that a person edits, and where its pod template stands."""
+"""Workloads: what owns the pods, the object that a person edits, and the pod templates that follow from it."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-
-#: Where the pod template stands in a kind; `*` stands for each element of a list.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "Deployment": ("spec.template",),
-    "ReplicaSet": ("spec.template",),
-    "StatefulSet": ("spec.template",),
-    "DaemonSet": ("spec.template",),
-    "ReplicationController": ("spec.template",),
-    "Job": ("spec.template",),
-    "CronJob": ("spec.jobTemplate.spec.template",),
-    "Rollout": ("spec.template",),
-    "LeaderWorkerSet": ("spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"),
-    "Service.serving.knative.dev": ("spec.template",),
-    "Revision": ("",),
-}
 
 #: Kinds that take strategic merge patches.
 BUILT_IN = frozenset(
@@ -66,18 +53,26 @@ class Workload:
         """Whether it takes strategic merge patches."""
         return self.kind in BUILT_IN
 
-    @property
-    def templates(self) -> list[tuple[str, k8s.PodTemplate]]:
-        """Its pod templates with the path of each; those that are malformed are left out."""
+    @cached_property
+    def templates(self) -> list[tuple[platforms.Template, k8s.PodTemplate]]:
+        """Its pod templates, as its operator makes them; those that are malformed are left out."""
         found = []
-        for path in TEMPLATES.get(self.item.kind, ()):
-            tree = dig(self.raw, path)
-            if isinstance(tree, dict) and isinstance(tree.get("spec"), dict):
-                try:
-                    found.append((path, k8s.convert(tree, k8s.PodTemplate)))
-                except (msgspec.ValidationError, RecursionError):
-                    continue
+        for template in platforms.templates(self.raw, self.cluster.find):
+            try:
+                found.append((template, k8s.convert(template.pod, k8s.PodTemplate)))
+            except (msgspec.ValidationError, RecursionError):
+                continue
         return found
+
+    def template_of(self, pod: k8s.Pod) -> platforms.Template | None:
+        """The template that a pod came from: by labels, then by the names of its containers; None where it is open."""
+        found = [(t, typed) for t, typed in self.templates if t.matches(pod.metadata.labels)]
+        labelled = [pair for pair in found if pair[0].labels]
+        found = labelled if len(labelled) == 1 else found
+        if len(found) > 1:
+            mine = {c.name for c in pod.spec.containers}
+            found = [pair for pair in found if {c.name for c in pair[1].spec.containers} <= mine]
+        return found[0][0] if len(found) == 1 else None
 
     @property
     def status(self) -> k8s.WorkloadStatus:
