@@ -115,7 +115,7 @@ def _fit(tree: Any, operation: Json) -> Json | None:
 
 def _made(operation: Json, keys: list[str], position: int) -> Json | None:
     """Adds the part of the path that is missing from `position` on, with the value inside."""
-    if operation["op"] == "remove":
+    if operation["op"] != "add":
         return None
     value = operation.get("value")
     for key in reversed(keys[position + 1 :]):

@@ -32,8 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     bare: bool = False
     context: bool = False
     immutable: bool = False
-    #: the name of the part where the path has no `*`
-    part: str = ""
+    #: the name of the part; `{}` is the name of the element that `*` stands for
+    part: str = "{}"
 
 
 _LWS = "leaderworkerset.sigs.k8s.io/worker-index"
@@ -86,7 +86,12 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
             (("modelserving.volcano.sh/role", "{}"), ("modelserving.volcano.sh/entry", "true")),
             nodes="?",
         ),
-        Row("spec.template.roles.*.workerTemplate", (("modelserving.volcano.sh/role", "{}"),), nodes="?"),
+        Row(
+            "spec.template.roles.*.workerTemplate",
+            (("modelserving.volcano.sh/role", "{}"),),
+            nodes="?",
+            part="{} worker",
+        ),
     ),
     # sgl-project/rbg api/workloads/v1alpha1 and v1alpha2
     ("workloads.x-k8s.io", "RoleBasedGroup"): (
@@ -150,17 +155,17 @@ def _of_row(raw: Json, row: Row) -> list[Template]:
         pod = {"metadata": {}, "spec": tree} if row.bare else tree
         if row.bare and row.path == "spec.podSpec":  # a PodClique has its labels on itself
             pod = {"metadata": table(raw.get("metadata")), "spec": tree}
-        part = row.part
+        name = ""
         if stars:
             key, element = stars[-1]
-            part = str(element.get("name") or key) if isinstance(element, dict) else key
+            name = str(element.get("name") or key) if isinstance(element, dict) else key
         found.append(
             Template(
                 raw=raw,
                 pod=pod,
                 places=(("", pointer if row.bare else f"{pointer}/spec"),),
-                part=part,
-                labels={name: value.format(part) for name, value in row.labels},
+                part=row.part.format(name),
+                labels={key: value.format(name) for key, value in row.labels},
                 nodes=_nodes(raw, row.nodes),
                 context=row.context,
                 immutable=row.immutable,
