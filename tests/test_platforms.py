@@ -52,7 +52,7 @@ def test_reads(path: Path) -> None:
     objects, expect = _load(path)
     subject = _subject(objects, expect["kind"])
     assert [t.part for t, _ in (subject.workload.templates if subject.workload else ())] == expect["parts"]
-    found = []
+    found: list[dict[str, Any]] = []
     for pod, engine in _engines(subject):
         row: dict[str, Any] = {"name": engine.name, "version": engine.version, "at": engine.container.path}
         row["config"] = {k: engine.found.config.get(k) for k in expect["engines"][len(found)]["config"]}
@@ -133,7 +133,7 @@ def test_any_part_may_be_malformed(path: Path, data: st.DataObject) -> None:
             parts.append((tree, key))
             walk(value)
 
-    walk(target["spec"] if "spec" in target else target)
+    walk(target.get("spec", target))
     tree, key = data.draw(st.sampled_from(parts))
     tree[key] = data.draw(_JSON)
     found = subjects(Cluster(Snapshot(objects=tuple(objects))))
