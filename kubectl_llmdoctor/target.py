@@ -7,18 +7,13 @@ from typing import cast
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates
+from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import TargetRef
-
-#: Labels that name the group of pods that live and die together.
-_GROUPS = (
-    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
-    ("ray.io/cluster", ""),
-)
 
 
 def subjects(cluster: Cluster) -> list[Subject]:
@@ -58,7 +53,7 @@ def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
 
 
 def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
-    item = cluster.item(ref.kind, ref.namespace, ref.name)
+    item = cluster.item(lookup_kind(ref.kind, ref.api_version), ref.namespace, ref.name)
     if item is None:
         return []
     if ref.kind == "Pod":
@@ -72,14 +67,10 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
     return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
 
 
-def _group_key(item: Item) -> tuple[str, ...] | None:
+def _group_key(item: Item) -> tuple[str, ...]:
+    """What all pods share that live and die with this one; empty for a pod that stands alone."""
     labels = item.metadata.get("labels")
-    if not isinstance(labels, dict):
-        return None
-    for name, index in _GROUPS:
-        if labels.get(name):
-            return (name, item.namespace, str(labels[name]), str(labels.get(index, "")))
-    return None
+    return group_key(item.namespace, labels) if isinstance(labels, dict) else ()
 
 
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:

@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
 
 T = TypeVar("T", bound=k8s.Object)
@@ -35,6 +36,9 @@ _GROUPS = {
     "ServingRuntime": "serving.kserve.io",
     "ClusterServingRuntime": "serving.kserve.io",
 }
+
+#: Objects that carry the labels of what they belong to without leading from pods to it.
+_NEVER_OWNED = frozenset({"Service", "ConfigMap", "Secret", "Event", "EndpointSlice", "PersistentVolumeClaim", "Node"})
 
 #: A list of pods without those that have ended, which occupy nothing: as good as the whole.
 _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
@@ -99,7 +103,7 @@ class Cluster:
             if not item.kind:
                 self.malformed.append(Missing(source="object", ref=item.ref, reason="malformed: no kind"))
                 continue
-            item.kind = _lookup_kind(item.kind, item.api_version)
+            item.kind = lookup_kind(item.kind, item.api_version)
             if item.kind in _GROUPS:
                 try:
                     item.typed()
@@ -159,6 +163,19 @@ class Cluster:
                 found = found or self.item(_text(ref.get("kind")), item.namespace, _text(ref.get("name")))
                 if found is not None and found is not item:
                     return found
+        return self._labelled_owner(item)
+
+    def _labelled_owner(self, item: Item) -> Item | None:
+        """The object that its labels name: operators label what they make, and a link between may not have been read."""
+        labels = item.metadata.get("labels")
+        if not isinstance(labels, dict) or item.kind in _NEVER_OWNED:
+            return None
+        for row in OWNERS:
+            name = labels.get(row.key)
+            if isinstance(name, str) and name and all(labels.get(key) == value for key, value in row.only):
+                found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
+                if found is not None and found is not item and group_of(found.api_version) == row.group:
+                    return found
         return None
 
     def chain(self, item: Item) -> list[Item]:
@@ -178,7 +195,7 @@ class Cluster:
         return self.complete("Node")
 
 
-def _lookup_kind(kind: str, api_version: str) -> str:
+def lookup_kind(kind: str, api_version: str) -> str:
     """The kind, or `Kind.group` for a foreign kind that shares the name of one that is decoded here."""
     group = group_of(api_version)
     if kind not in _GROUPS or not api_version or group == _GROUPS[kind]:

@@ -162,7 +162,7 @@ def with_shm(spec: Json, index: int, size: Any = None, name: str = "dshm") -> Js
 def named(mine: Any, others: Any) -> list[Json]:
     """Lists of named elements put together; of one name the first counts."""
     found = rows(mine)
-    names = {row.get("name") for row in found}
+    names = [row.get("name") for row in found]
     return found + [row for row in rows(others) if row.get("name") not in names]
 
 
