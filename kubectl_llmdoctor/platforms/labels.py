@@ -7,6 +7,8 @@ kthena pkg/apis/workload/v1alpha1/labels.go, rbg api/workloads/constants/label.g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -73,7 +75,7 @@ _RANKS = (
 )
 
 
-def group_key(namespace: str, labels: dict[str, object]) -> tuple[str, ...]:
+def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:
     """What all pods share that live and die together; empty for a pod that stands alone."""
     for keys in GROUPS:
         if labels.get(keys[0]):
@@ -81,7 +83,7 @@ def group_key(namespace: str, labels: dict[str, object]) -> tuple[str, ...]:
     return ()
 
 
-def rank_of(labels: dict[str, object]) -> str:
+def rank_of(labels: Mapping[str, object]) -> str:
     """Which part of its replica a pod is: `leader`, `worker 3`, `head`; empty where no label tells."""
     if labels.get("ray.io/node-type"):
         return "head" if labels["ray.io/node-type"] == "head" else f"worker of {labels.get('ray.io/group', 'Ray')}"
