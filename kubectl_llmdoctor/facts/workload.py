@@ -103,15 +103,23 @@ class Workload:
         ready = dig(self.raw, "status.readyReplicas")
         return ready if isinstance(ready, int) else 0 if self.replicas is not None else None
 
-    def refused_conditions(self) -> list[tuple[str, str]]:
-        """Conditions of a custom resource that are False: type, and reason with message. Ready comes first."""
-        listed = dig(self.raw, "status.conditions")
-        found = []
-        for condition in listed if isinstance(listed, list) and not self.built_in else ():
-            if isinstance(condition, dict) and condition.get("status") == "False":
-                said = ": ".join(str(condition[k]) for k in ("reason", "message") if condition.get(k))
-                found.append((str(condition.get("type")), said or "False"))
-        return sorted(found, key=lambda pair: pair[0] != "Ready")
+    @cached_property
+    def said(self) -> list[platforms.Said]:
+        """What the operator of a custom resource says is wrong with it, the gravest first."""
+        if self.built_in or self.kind in ("Node", "Namespace"):
+            return []
+        from kubectl_llmdoctor.platforms.status import said
+
+        return said(self.raw)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Its name, and those of what it refers to and its operator speaks of: the runtime of an InferenceService."""
+        if self.item.kind != "InferenceService":
+            return frozenset({self.name})
+        from kubectl_llmdoctor.platforms.kserve import runtime_names
+
+        return frozenset({self.name, *runtime_names(self.raw)})
 
     @property
     def by_helm(self) -> bool:

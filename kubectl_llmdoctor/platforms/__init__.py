@@ -6,9 +6,14 @@ object does not state stays out of the template, and what an operator adds by it
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .template import Finder, Stated, Template, Told
 
-__all__ = ["Finder", "Stated", "Template", "Told", "has_templates", "templates"]
+if TYPE_CHECKING:
+    from .status import Said
+
+__all__ = ["Finder", "Said", "Stated", "Template", "Told", "has_templates", "templates"]
 
 
 def has_templates(api_version: str, kind: str) -> bool:

@@ -41,6 +41,20 @@ _OF_MODEL = frozenset(
 #: Formats for which KServe's own runtimes leave no doubt about the server.
 _SERVERS = {"huggingface": "kserve/huggingfaceserver", "triton": "nvcr.io/nvidia/tritonserver", "vllm": "vllm"}
 
+#: The runtimes that come with KServe, by format (pkg/constants/constants.go).
+_OWN_RUNTIMES = {
+    "huggingface": "kserve-huggingfaceserver",
+    "lightgbm": "kserve-lgbserver",
+    "paddle": "kserve-paddleserver",
+    "pmml": "kserve-pmmlserver",
+    "pytorch": "kserve-torchserve",
+    "sklearn": "kserve-sklearnserver",
+    "tensorflow": "kserve-tensorflow-serving",
+    "triton": "kserve-tritonserver",
+    "vLLM": "kserve-vllmserver",
+    "xgboost": "kserve-xgbserver",
+}
+
 #: What KServe takes of a runtime for the pod; the rest of the pod spec is the service's.
 _OF_RUNTIME = (
     "nodeSelector", "affinity", "tolerations", "volumes", "imagePullSecrets", "schedulerName", "resourceClaims", "hostIPC",
@@ -68,6 +82,14 @@ def wanted(raw: Json) -> Wanted | None:
         version=str(form.get("version") or ""),
         path=f"spec.predictor.{key}",
     )
+
+
+def runtime_names(raw: Json) -> list[str]:
+    """Runtimes that KServe may speak of when it speaks of this service: the named one, or its own for the format."""
+    want = wanted(raw)
+    if want is None:
+        return []
+    return [name for name in (want.name, _OWN_RUNTIMES.get(want.format, "")) if name]
 
 
 def supports(runtime: Json, want: Wanted) -> bool:
