@@ -120,7 +120,8 @@ def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
     group = workload.api_version.rpartition("/")[0]
     name = f"{kind}.{group}/{workload.name}" if "." in group else f"{kind}/{workload.name}"
     document = msgspec.json.encode(body).decode()
-    return f"kubectl -n {shlex.quote(workload.namespace)} patch {name} --type=json -p {shlex.quote(document)}"
+    where = f"-n {shlex.quote(workload.namespace)} " if workload.namespace else ""
+    return f"kubectl {where}patch {name} --type=json -p {shlex.quote(document)}"
 
 
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.platforms import kserve
 
 #: Kinds that take strategic merge patches.
 BUILT_IN = frozenset(
@@ -120,6 +123,21 @@ class Workload:
         from kubectl_llmdoctor.platforms.kserve import runtime_names
 
         return frozenset({self.name, *runtime_names(self.raw)})
+
+    @cached_property
+    def runtime_wanted(self) -> kserve.Wanted | None:
+        """The runtime that an InferenceService of KServe needs; None for other kinds and for one with its own container."""
+        if self.item.kind != "InferenceService":
+            return None
+        from kubectl_llmdoctor.platforms import kserve
+
+        return kserve.wanted(self.raw)
+
+    def fits(self, runtime: Item) -> bool:
+        """Whether a ServingRuntime may serve the model format of this InferenceService."""
+        from kubectl_llmdoctor.platforms import kserve
+
+        return self.runtime_wanted is not None and kserve.supports(runtime.raw, self.runtime_wanted)
 
     @property
     def by_helm(self) -> bool:
