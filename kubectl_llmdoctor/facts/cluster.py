@@ -160,7 +160,8 @@ class Cluster:
         for ref in sorted(refs if isinstance(refs, list) else [], key=lambda r: not _flag(r)):
             if isinstance(ref, dict):
                 found = self._uids.get(_text(ref.get("uid")))
-                found = found or self.item(_text(ref.get("kind")), item.namespace, _text(ref.get("name")))
+                kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
+                found = found or self.item(kind, item.namespace, _text(ref.get("name")))
                 if found is not None and found is not item:
                     return found
         return self._labelled_owner(item)

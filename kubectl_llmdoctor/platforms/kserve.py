@@ -371,13 +371,13 @@ def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Tem
     containers[index] = main
     pod = with_shm({**pod, "containers": containers}, index, "1Gi") if preset else {**pod, "containers": containers}
     parallel = table(spec.get("parallelism"))
-    labels = {"app.kubernetes.io/component": components[0]}
+    labels = {"app.kubernetes.io/component": "|".join(components)}
     return Template(
         raw=raw,
-        pod={"metadata": {"labels": {**table(spec.get("labels")), **labels}}, "spec": pod},
+        pod={"metadata": {"labels": table(spec.get("labels"))}, "spec": pod},
         places=tuple(places),
         part=part,
-        labels={} if len(components) > 1 else labels,
+        labels=labels,
         nodes=None if isinstance(spec.get("worker"), dict) or parallel.get("pipeline") or parallel.get("data") else 1,
         partial=True,
         told=told,

@@ -55,7 +55,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     places: tuple[tuple[str, str], ...]
     #: which part of the object it is: `decode`, `workers gpu-group`; empty where there is only one
     part: str = ""
-    #: labels that its pods have and those of the other templates have not; `*x` means that the value ends in x
+    #: labels that its pods have and those of the other templates have not; `*x` is any value that ends in x, `a|b` one
+    #: of the two
     labels: Mapping[str, str] = {}
     #: pods of one replica, which live and die together; None where it is not known
     nodes: int | None = 1
@@ -96,7 +97,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a pod with these labels comes from this template, as far as they tell."""
         for key, wanted in self.labels.items():
             have = str(labels.get(key, ""))
-            if not (have.endswith(wanted[1:]) if wanted.startswith("*") else have == wanted):
+            if not (have.endswith(wanted[1:]) if wanted.startswith("*") else have in wanted.split("|")):
                 return False
         return True
 
