@@ -48,8 +48,10 @@ def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
     """Whether pods follow from it, and nothing above it says the same."""
     if not has_templates(item.api_version, item.raw.get("kind", "")) or cluster.owner(item):
         return False
+    if cluster.now is None:
+        return True
     templates = Workload(item, cluster).templates
-    return cluster.now is None if templates and all(t.context for t, _ in templates) else True
+    return not templates or not all(template.context for template, _ in templates)
 
 
 def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:

@@ -120,7 +120,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
 def test_any_part_may_be_malformed(path: Path, data: st.DataObject) -> None:

@@ -142,7 +142,8 @@ class Subject:
     @cached_property
     def events(self) -> Events:
         """Events of pods, owners, their replica sets and claims, oldest first."""
-        names = set(self.related)
+        names = {(kind.partition(".")[0], name) for kind, name in self.related}
+        names |= {(workload.kind, workload.name) for workload in self.platform}
         uids = {item.uid for item in self.related.values() if item.uid}
         for pod in self.pods:
             names.add(("Pod", pod.name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .pointer import Json
+from .pointer import Json, show
 from .template import Finder, Stated, Template, dig, name_of, named, namespace_of, rows, table, with_shm
 
 _GPU = "nvidia.com/gpu"
@@ -26,22 +26,46 @@ _PROBES: dict[str, tuple[str, Json]] = {
 
 def nim_service(raw: Json, find: Finder) -> list[Template]:
     """The server, or with `multiNode` the leader and the workers of a LeaderWorkerSet."""
-    spec = table(raw.get("spec"))
+    return _service(raw, table(raw.get("spec")), "/spec", name_of(raw), find)
+
+
+def nim_pipeline(raw: Json, find: Finder) -> list[Template]:
+    """The services of a pipeline that are switched on, each as a NIMService would have it."""
+    found = []
+    listed = dig(raw, "spec", "services")
+    for index, service in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(service, dict) and service.get("enabled") is not False:
+            name = str(service.get("name") or index)
+            found += _service(raw, table(service.get("spec")), f"/spec/services/{index}/spec", name, find)
+    return found
+
+
+def _service(raw: Json, spec: Json, at: str, name: str, find: Finder) -> list[Template]:
     multi = spec.get("multiNode")
+    alone = name if at != "/spec" else ""
     if not isinstance(multi, dict):
-        return [_template(raw, find, {})]
+        return [_template(raw, spec, at, name, find, {}, alone)]
     tensor, pipeline = dig(multi, "parallelism", "tensor"), dig(multi, "parallelism", "pipeline")
     sizes = {"NIM_MULTI_NODE": 1, "NIM_NUM_COMPUTE_NODES": pipeline or 1}
     sizes |= {"NIM_TENSOR_PARALLEL_SIZE": tensor or 1, "NIM_PIPELINE_PARALLEL_SIZE": pipeline or 1}
     nodes = pipeline if isinstance(pipeline, int) else 1
     return [
-        _template(raw, find, {**sizes, "NIM_LEADER_ROLE": role}, part=part, nodes=nodes)
+        _template(raw, spec, at, name, find, {**sizes, "NIM_LEADER_ROLE": role}, f"{alone} {part}".strip(), nodes, part)
         for part, role in (("leader", 1), ("worker", 0))
     ]
 
 
-def _template(raw: Json, find: Finder, more: dict[str, Any], part: str = "", nodes: int = 1) -> Template:
-    spec, name = table(raw.get("spec")), name_of(raw)
+def _template(
+    raw: Json,
+    spec: Json,
+    at: str,
+    name: str,
+    find: Finder,
+    more: dict[str, Any],
+    part: str,
+    nodes: int = 1,
+    role: str = "",
+) -> Template:
     image = table(spec.get("image"))
     port = dig(spec, "expose", "service", "port")
     port = port if isinstance(port, int) else _PORT
@@ -53,17 +77,17 @@ def _template(raw: Json, find: Finder, more: dict[str, Any], part: str = "", nod
         "volumeMounts": [],
     }
     container |= {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
-    places = [("", ""), ("/containers/0/image", "/spec/image")]
-    places += [(f"/containers/0/{key}", f"/spec/{key}") for key in ("env", "resources", "command", "args")]
+    places = [("", ""), ("/containers/0/image", f"{at}/image")]
+    places += [(f"/containers/0/{key}", f"{at}/{key}") for key in ("env", "resources", "command", "args")]
     for probe, (path, numbers) in _PROBES.items():
         given = table(spec.get(probe))
         if given.get("enabled") is False:
             continue
         own = given.get("probe")
         container[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
-        places.append((f"/containers/0/{probe}", f"/spec/{probe}/probe"))
+        places.append((f"/containers/0/{probe}", f"{at}/{probe}/probe"))
     resources = {k: v for k, v in table(spec.get("resources")).items() if k in ("limits", "requests")}
-    cache = _cache(raw, find)
+    cache = _cache(raw, spec, find)
     asks = any(_GPU in table(resources.get(kind)) for kind in ("limits", "requests"))
     claims = rows(spec.get("draResources"))
     if claims:
@@ -73,21 +97,22 @@ def _template(raw: Json, find: Finder, more: dict[str, Any], part: str = "", nod
     for key in _POD_FIELDS:
         if spec.get(key):
             pod[key] = spec[key]
-        places.append((f"/{key}", f"/spec/{key}"))
+        places.append((f"/{key}", f"{at}/{key}"))
     if claims:
         pod["resourceClaims"] = [{"name": f"claim-{i}"} for i in range(len(claims))]
     pod = with_shm(pod, 0, dig(spec, "storage", "sharedMemorySizeLimit"))
-    role = {"nim-llm-role": part} if part else {}
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **role}
+    own = {"nim-llm-role": role} if role else {}
+    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **own}
     return Template(
         raw=raw,
         pod={"metadata": {"labels": {**table(spec.get("labels")), **labels}}, "spec": pod},
         places=tuple(places),
+        base=show(raw, at),
         part=part,
-        labels=role,
+        labels=own if at == "/spec" else {"app.kubernetes.io/name": name, **own},
         nodes=nodes,
         partial=not asks and not claims and bool(dig(spec, "storage", "nimCache", "name")),
-        stated=tuple(_stated(resources, cache)) if not more else (),
+        stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
     )
 
 
@@ -97,12 +122,12 @@ def _variables(port: int, more: dict[str, Any]) -> list[Json]:
     return [{"name": key, "value": str(value)} for key, value in known.items()]
 
 
-def _cache(raw: Json, find: Finder) -> Json | None:
-    name = dig(raw, "spec", "storage", "nimCache", "name")
+def _cache(raw: Json, spec: Json, find: Finder) -> Json | None:
+    name = dig(spec, "storage", "nimCache", "name")
     return find("NIMCache", namespace_of(raw), name) if isinstance(name, str) and name else None
 
 
-def _stated(resources: Json, cache: Json | None) -> list[Stated]:
+def _stated(resources: Json, cache: Json | None, at: str) -> list[Stated]:
     """The tensor parallel size: that of the cached profile; one where the server has one GPU.
 
     The operator takes one for the other: without a request it asks for as many GPUs as the profile has ranks.
@@ -113,6 +138,6 @@ def _stated(resources: Json, cache: Json | None) -> list[Stated]:
         return [Stated(name="tensor_parallel_size", value=int(ranks), text=text, path=path)]
     for kind in ("limits", "requests"):
         if str(table(resources.get(kind)).get(_GPU, "")) == "1":
-            path = f"spec.resources.{kind}[{_GPU}]"
+            path = f"{at}.resources.{kind}[{_GPU}]"
             return [Stated(name="tensor_parallel_size", value=1, text="one GPU", path=path)]
     return []

@@ -4,6 +4,8 @@
 - KubeAI: Model (internal/modelcontroller/engine_vllm.go, engine_ollama.go)
 - LLMKube: InferenceService with its Model (internal/controller/runtime_*.go)
 - kthena: ModelBooster (pkg/model-booster-controller/convert/model_serving.go)
+- OME: InferenceService and its runtimes (pkg/apis/ome/v1beta1): an engine and a decoder with a runner each
+- KAITO: Workspace (api/v1beta1, pkg/workspace/inference): a template, or a preset that vLLM serves
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, named, namespace_of, rows, say, table, with_shm
+from .template import Finder, Template, Told, dig, name_of, named, namespace_of, rows, say, table, with_shm
 from .template import words as words_of
 
 _GPU = "nvidia.com/gpu"
@@ -335,3 +337,62 @@ def _booster(raw: Json, backend: Json, worker: Json, at: str) -> Template:
     return Template(
         raw=raw, pod={"metadata": {}, "spec": pod}, places=tuple(places), part=kind, nodes=nodes, completed=True
     )
+
+
+def ome_service(raw: Json, _find: Finder) -> list[Template]:
+    """OME: what the service says of its engine and decoder; the rest comes from a runtime."""
+    return _ome(raw, (("engine", "engine"), ("decoder", "decoder"), ("predictor", "predictor")), context=False)
+
+
+def ome_runtime(raw: Json, _find: Finder) -> list[Template]:
+    """OME: what services are made from."""
+    return _ome(raw, (("engineConfig", "engine"), ("decoderConfig", "decoder")), context=True)
+
+
+def _ome(raw: Json, fields: tuple[tuple[str, str], ...], *, context: bool) -> list[Template]:
+    found = []
+    for field, part in fields:
+        whole = table(dig(raw, "spec", field))
+        for inner, suffix in (("", ""), ("leader", " leader"), ("worker", " worker")):
+            spec = table(whole.get(inner)) if inner else whole
+            runner = spec.get("runner")
+            if not isinstance(runner, dict):
+                continue
+            at = f"/spec/{field}/{inner}".rstrip("/")
+            own = [c for c in rows(spec.get("containers")) if c.get("name") != runner.get("name")]
+            keep = ("runner", "leader", "worker", "containers", "minReplicas", "maxReplicas", "size")
+            pod = {key: value for key, value in spec.items() if key not in keep}
+            pod["containers"] = [{"name": "ome-container", **runner}, *own]
+            places = (("", at), ("/containers", ""), ("/containers/0", f"{at}/runner"))
+            nodes = None if inner else 1
+            template = {"metadata": {}, "spec": pod}
+            found.append(
+                Template(
+                    raw=raw, pod=template, places=places, part=part + suffix, nodes=nodes, partial=True, context=context
+                )
+            )
+    return found
+
+
+def workspace(raw: Json, _find: Finder) -> list[Template]:
+    """KAITO: the template as it stands, or the preset's pod, which runs vLLM unless an annotation wants transformers."""
+    inference = table(raw.get("inference"))
+    template = inference.get("template")
+    if isinstance(template, dict):
+        return [Template(raw=raw, pod=template, places=(("", "/inference/template/spec"),), nodes=None)]
+    preset = dig(inference, "preset", "name")
+    annotations = table(dig(raw, "metadata", "annotations"))
+    if not isinstance(preset, str) or annotations.get("kaito.sh/runtime") == "transformers":
+        return []
+    told = Told(
+        container="inference",
+        argv=("vllm", "serve", preset),
+        skip=2,
+        texts=(f"preset: {preset}",),
+        places=("inference.preset.name",),
+        path="inference.preset",
+    )
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "inference"}]}}
+    return [
+        Template(raw=raw, pod=pod, places=(("", ""),), base="inference.preset", nodes=None, partial=True, told=(told,))
+    ]

@@ -32,6 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     bare: bool = False
     context: bool = False
     immutable: bool = False
+    #: another object may say more about the pod
+    partial: bool = False
     #: the name of the part; `{}` is the name of the element that `*` stands for
     part: str = "{}"
 
@@ -48,6 +50,10 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     # The API server refuses a change of a Job's template.
     ("batch", "Job"): (Row("spec.template", immutable=True),),
     ("batch", "CronJob"): (Row("spec.jobTemplate.spec.template"),),
+    # openshift/api apps/v1, openkruise/kruise-api apps/v1alpha1, kedacore/keda apis/keda/v1alpha1
+    ("apps.openshift.io", "DeploymentConfig"): (Row("spec.template"),),
+    ("apps.kruise.io", "CloneSet"): (Row("spec.template"),),
+    ("keda.sh", "ScaledJob"): (Row("spec.jobTargetRef.template"),),
     # argoproj/argo-rollouts pkg/apis/rollouts/v1alpha1/types.go
     ("argoproj.io", "Rollout"): (Row("spec.template"),),
     # knative/serving pkg/apis/serving/v1
@@ -104,8 +110,11 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("kubeflow.org", "MPIJob"): (Row("spec.mpiReplicaSpecs.*.template", nodes="?", immutable=True),),
     # volcano-sh/apis pkg/apis/batch/v1alpha1
     ("batch.volcano.sh", "Job"): (Row("spec.tasks.*.template", nodes="?", immutable=True),),
-    # kaito-project/kaito api/v1beta1/workspace_types.go
-    ("kaito.sh", "Workspace"): (Row("inference.template", nodes="?"),),
+    # llm-d/llm-d-model-service: completed by a ConfigMap of presets
+    ("llm-d.ai", "ModelService"): (
+        Row("spec.decode", (("llm-d.ai/role", "decode"),), bare=True, partial=True, part="decode"),
+        Row("spec.prefill", (("llm-d.ai/role", "prefill"),), bare=True, partial=True, part="prefill"),
+    ),
     # kserve/kserve pkg/apis/serving/v1alpha1/servingruntime_types.go: what InferenceServices are made from
     ("serving.kserve.io", "ServingRuntime"): (Row("spec", bare=True, context=True),),
     ("serving.kserve.io", "ClusterServingRuntime"): (Row("spec", bare=True, context=True),),
@@ -121,12 +130,17 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("orchestration.aibrix.ai", "RayClusterFleet"): ("ray", "ray_cluster_fleet"),
     ("orchestration.aibrix.ai", "RayClusterReplicaSet"): ("ray", "ray_cluster_fleet"),
     ("apps.nvidia.com", "NIMService"): ("nim", "nim_service"),
+    ("apps.nvidia.com", "NIMPipeline"): ("nim", "nim_pipeline"),
     ("nvidia.com", "DynamoGraphDeployment"): ("dynamo", "graph"),
     ("nvidia.com", "DynamoComponentDeployment"): ("dynamo", "component"),
     ("production-stack.vllm.ai", "VLLMRuntime"): ("smaller", "vllm_runtime"),
     ("kubeai.org", "Model"): ("smaller", "kubeai_model"),
     ("inference.llmkube.dev", "InferenceService"): ("smaller", "llmkube_service"),
     ("workload.serving.volcano.sh", "ModelBooster"): ("smaller", "model_booster"),
+    ("ome.io", "InferenceService"): ("smaller", "ome_service"),
+    ("ome.io", "ServingRuntime"): ("smaller", "ome_runtime"),
+    ("ome.io", "ClusterServingRuntime"): ("smaller", "ome_runtime"),
+    ("kaito.sh", "Workspace"): ("smaller", "workspace"),
 }
 
 
@@ -168,6 +182,7 @@ def _of_row(raw: Json, row: Row) -> list[Template]:
                 labels={key: value.format(name) for key, value in row.labels},
                 nodes=_nodes(raw, row.nodes),
                 context=row.context,
+                partial=row.partial,
                 immutable=row.immutable,
             )
         )

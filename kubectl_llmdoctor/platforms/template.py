@@ -55,6 +55,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     places: tuple[tuple[str, str], ...]
     #: which part of the object it is: `decode`, `workers gpu-group`; empty where there is only one
     part: str = ""
+    #: the place of what the operator alone decides about, for people
+    base: str = "spec"
     #: labels that its pods have and those of the other templates have not; `*x` is any value that ends in x, `a|b` one
     #: of the two
     labels: Mapping[str, str] = {}
@@ -91,7 +93,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
                 path = show(self.raw, target)
                 return ".".join(filter(None, [path, *rest])) if rest else path
             rest.insert(0, tokens[length - 1] if length else "")
-        return "spec"
+        return self.base
 
     def matches(self, labels: Mapping[str, Any]) -> bool:
         """Whether a pod with these labels comes from this template, as far as they tell."""
