@@ -41,9 +41,10 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
     if workload is None and not pod.exists and pod.item:  # a Pod in a manifest is edited there
         target = f"{pod.item.api_version} Pod/{pod.name}"
         own = [{**op, "path": "/spec" + op["path"]} for op in operations]
-        return Fix(summary=summary, owner=owner, patch=Patch(target=target, type="json", body=own))
-    body = _moved(pod, workload, operations) if workload else None
-    if workload is None or body is None:
+        body = pointer.fitted(pod.item.raw, own) or own
+        return Fix(summary=summary, owner=owner, patch=Patch(target=target, type="json", body=body))
+    moved = _moved(pod, workload, operations) if workload else None
+    if workload is None or moved is None:
         where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
         return Fix(summary=f"{summary} (in {where})", owner=owner)
     if workload.by_helm:
@@ -51,8 +52,8 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
     return Fix(
         summary=summary,
         owner=owner,
-        commands=(_command(workload, body),),
-        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=body),
+        commands=(_command(workload, moved),),
+        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=moved),
     )
 
 
@@ -116,9 +117,7 @@ def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
 
 
 def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
-    kind = workload.kind.lower()
-    group = workload.api_version.rpartition("/")[0]
-    name = f"{kind}.{group}/{workload.name}" if "." in group else f"{kind}/{workload.name}"
+    name = f"{workload.resource}/{workload.name}"
     document = msgspec.json.encode(body).decode()
     where = f"-n {shlex.quote(workload.namespace)} " if workload.namespace else ""
     return f"kubectl {where}patch {name} --type=json -p {shlex.quote(document)}"
@@ -182,20 +181,11 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
     An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
     """
-    at, key = container.pointer, resource.replace("~", "~0").replace("/", "~1")
+    key = resource.replace("~", "~0").replace("/", "~1")
     resources = container.spec.resources
     tables = {"requests": resources.requests, "limits": resources.limits}
     kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
-    if not resources.requests and not resources.limits:
-        return patch(
-            container.pod, summary, [{"op": "add", "path": f"{at}/resources", "value": {kind: {resource: value}}}]
-        )
-    operations: list[dict[str, Any]] = [
-        {"op": "add", "path": f"{at}/resources/{k}/{key}", "value": value}
-        if tables[k]
-        else {"op": "add", "path": f"{at}/resources/{k}", "value": {resource: value}}
-        for k in kinds
-    ]
+    operations = [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
     return patch(container.pod, summary, operations)
 
 

@@ -255,7 +255,7 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
             steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
     if not subject.exists and subject.workload:
-        kind, name = subject.workload.kind.lower(), subject.workload.name
+        kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")
         steps.append(f"kubectl -n {subject.namespace} get events --sort-by=.lastTimestamp")
     return tuple(dict.fromkeys(steps))[:8]

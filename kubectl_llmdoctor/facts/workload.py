@@ -47,6 +47,12 @@ class Workload:
         return f"{self.kind}/{self.name}"
 
     @property
+    def resource(self) -> str:
+        """What kubectl calls its kind: `deployment`, `rayservice.ray.io`."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.kind.lower()}.{group}" if "." in group else self.kind.lower()
+
+    @property
     def raw(self) -> dict[str, Any]:
         """The object as it is."""
         return self.item.raw
