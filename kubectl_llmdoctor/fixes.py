@@ -191,7 +191,7 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
 def set_image(container: Container, image: str, summary: str) -> Fix:
     """Set the image of a container."""
-    return patch(container.pod, summary, [{"op": "replace", "path": f"{_at(container)}/image", "value": image}])
+    return patch(container.pod, summary, [{"op": "replace", "path": f"{container.pointer}/image", "value": image}])
 
 
 def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
