@@ -6,7 +6,7 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 from __future__ import annotations
 
 import shlex
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -14,8 +14,11 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload, dig
-from kubectl_llmdoctor.platforms import Template, pointer
+from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.platforms import Template
 
 Owner = Literal["model", "platform"]
 

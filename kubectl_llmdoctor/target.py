@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -14,6 +15,9 @@ from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import TargetRef
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.platforms import Template
 
 
 def subjects(cluster: Cluster) -> list[Subject]:
@@ -82,8 +86,10 @@ def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> 
     pods = []
     for i, top in zip(ordered, tops, strict=True):
         typed = cast(k8s.Pod, i.typed())
-        template = top.template_of(typed) if top else None
-        pods.append(Pod(typed, cluster, item=i, exists=_ran(i, cluster), template=template))
+        template = partial(top.template_of, typed) if top else None
+        operator = top is not None and not top.built_in
+        ran = _ran(i, cluster)
+        pods.append(Pod(typed, cluster, item=i, exists=ran, template=template, by_operator=operator))
     return Subject(pods, cluster, item=ordered[0], workload=workload)
 
 
@@ -99,8 +105,14 @@ def _without_pods(item: Item, cluster: Cluster) -> Subject:
         name = f"{item.name}/{template.part}" if len(workload.templates) > 1 and template.part else item.name
         meta = msgspec.structs.replace(typed.metadata, name=name, namespace=item.namespace)
         pod = k8s.Pod(metadata=meta, spec=typed.spec)
-        pods.append(Pod(pod, cluster, exists=False, template=template, template_of=item))
+        made = partial(_same, template)
+        operator = not workload.built_in
+        pods.append(Pod(pod, cluster, exists=False, template=made, template_of=item, by_operator=operator))
     return Subject(pods, cluster, item=item, workload=top_of(item, cluster) or workload)
+
+
+def _same(template: Template) -> Template:
+    return template
 
 
 def _lone_logs(cluster: Cluster) -> list[Subject]:

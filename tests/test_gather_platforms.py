@@ -16,15 +16,12 @@ from tests.test_gather_server import FakeApi, Json, api, cluster, kubeconfig, ra
 
 
 def _discovery(*custom: Kind) -> bytes:
-    """What a server of today answers on /apis: every kind that it has."""
+    """What a server answers on /apis: the groups that it has, each with its versions."""
     groups: dict[str, list[Json]] = {}
-    for kind in (*(k for k in kinds.KINDS if (k.group and "." not in k.group) or k.group.endswith("k8s.io")), *custom):
-        if kind.group.endswith("x-k8s.io") and kind not in custom:
-            continue
-        version = {"version": kind.versions[-1], "resources": [{"resource": kind.plural}]}
-        groups.setdefault(kind.group, []).append(version)
-    items = [{"metadata": {"name": name}, "versions": versions} for name, versions in groups.items()]
-    return json.dumps({"kind": "APIGroupDiscoveryList", "items": items}).encode()
+    for kind in (*(k for k in kinds.KINDS if k.group and not _is_custom(f"/apis/{k.group}/")), *custom):
+        groups.setdefault(kind.group, []).append({"version": kind.versions[-1]})
+    listed = [{"name": name, "versions": versions} for name, versions in groups.items()]
+    return json.dumps({"kind": "APIGroupList", "groups": listed}).encode()
 
 
 def _is_custom(path: str) -> bool:
@@ -158,7 +155,7 @@ def test_the_pods_of_each_kind_are_found(api: FakeApi, cluster: Cluster, target:
     assert sorted(p.name for s in explained for p in s.pods) == ["x-0", "x-1"]
     assert {s.workload.kind for s in explained if s.workload} == {objects[0]["kind"]}
     asked = {path for _, path, _, _ in api.requests if _is_custom(path)}
-    assert {path.split("/")[2] for path in asked} <= {key[0] for key in here}, "nothing that is not installed"
+    assert {path.split("/")[2] for path in asked} <= {key[0] for key in here}, "no group that is not installed"
 
 
 def test_the_runtime_that_a_service_names_is_read_or_known_to_be_absent(api: FakeApi, cluster: Cluster) -> None:

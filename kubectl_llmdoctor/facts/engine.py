@@ -114,7 +114,7 @@ def _told(container: Container, told: platforms.Told) -> Engine | None:
 
 def _stated(container: Container, found: engines.Engine | None) -> engines.Engine | None:
     """The engine with what its object states in fields of its own."""
-    template = container.pod.template
+    template = container.pod.template if container.pod.by_operator else None
     if found is None or template is None or not template.stated:
         return found
     more = {

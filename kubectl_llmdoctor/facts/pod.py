@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor import platforms
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
@@ -98,7 +100,7 @@ class Container:
     @property
     def told(self) -> tuple[platforms.Told, ...]:
         """Engines that an operator starts in it and of which its own command says nothing."""
-        template = self.pod.template
+        template = self.pod.template if self.pod.by_operator else None
         return tuple(told for told in template.told if told.container == self.name) if template else ()
 
     @cached_property
@@ -274,20 +276,27 @@ class Pod:
         *,
         item: Item | None = None,
         exists: bool = True,
-        template: platforms.Template | None = None,
+        template: Callable[[], platforms.Template | None] | None = None,
         template_of: Item | None = None,
+        by_operator: bool = False,
         log_only: bool = False,
     ) -> None:
         self.obj = obj
         self.cluster = cluster
         self.item = item
         self.exists = exists
-        #: the template that it came from, where its workload has one
-        self.template = template
+        self._template = template
+        #: whether an operator stands above it, and not a kind of Kubernetes itself
+        self.by_operator = by_operator
         #: the workload whose template this is, when the pod does not exist
         self.template_of = template_of
         #: a log came without its pod: nothing is known but what it says
         self.log_only = log_only
+
+    @cached_property
+    def template(self) -> platforms.Template | None:
+        """The template that it came from, where its workload has one."""
+        return self._template() if self._template else None
 
     @property
     def spec_path(self) -> str:

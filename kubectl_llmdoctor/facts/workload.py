@@ -19,6 +19,11 @@ BUILT_IN = frozenset(
     {"Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController", "Job", "CronJob"}
 )
 
+#: Conditions of custom resources under which they need no pod.
+_AT_REST = frozenset(
+    {"Ready", "Complete", "Completed", "Succeeded", "Finished", "Suspended", "RayClusterSuspended", "Stopped"}
+)
+
 #: Made by another object and overwritten by it; never the object to edit.
 _DERIVED = frozenset({"ReplicaSet", "ControllerRevision", "Pod"})
 
@@ -111,6 +116,17 @@ class Workload:
             return self.status.number_ready
         ready = dig(self.raw, "status.readyReplicas")
         return ready if isinstance(ready, int) else 0 if self.replicas is not None else None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
+        conditions = dig(self.raw, "status.conditions")
+        for condition in conditions if isinstance(conditions, list) and not self.built_in else ():
+            if isinstance(condition, dict) and condition.get("status") == "True" and condition.get("type") in _AT_REST:
+                return True
+        labels = dig(self.raw, "metadata.labels")
+        queued = isinstance(labels, dict) and "kueue.x-k8s.io/queue-name" in labels
+        return dig(self.raw, "spec.suspend") is True and not queued
 
     @cached_property
     def said(self) -> list[platforms.Said]:

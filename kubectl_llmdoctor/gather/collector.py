@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.errors import LlmdoctorError
 from kubectl_llmdoctor.gather import slim
-from kubectl_llmdoctor.gather.discovery import Served, served
+from kubectl_llmdoctor.gather.discovery import served
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
@@ -49,7 +49,7 @@ class Collector:
         self._slim: dict[Key, Json] = {}
         self._asked: set[Any] = set()
         self._lock = threading.Lock()
-        self._served: Served | None = None
+        self._served: dict[str, list[str]] = {}
         self._discovery = threading.Lock()
 
     # --- what has been read -------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Collector:
                 self._progress(text)
 
     def installed(self, kind: Kind) -> Kind | None:
-        """A custom kind in a version that the server has; None when it says that it has none. Asks the server once."""
+        """A custom kind in a version that the server has; None when it has none of its group. Asks the server once."""
         if not kind.group or "." not in kind.group:
             return kind
         with self._discovery:
@@ -115,8 +115,11 @@ class Collector:
                 try:
                     self._served = served(self.client)
                 except RequestError:  # then every kind is tried
-                    self._served = None
-        return self._served.narrowed(kind) if self._served else kind
+                    self._served = {}
+        if not self._served:
+            return kind
+        have = [version for version in kind.versions if version in self._served.get(kind.group, ())]
+        return kind.at(have[0]) if have else None
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
-from kubectl_llmdoctor.platforms import kserve
 from kubectl_llmdoctor.snapshot import Json
 
 #: Logs of so many pods of one workload or group are read, the most broken first.
@@ -294,6 +293,8 @@ class Walk:
 
     def _runtimes(self, obj: Json) -> None:
         """The runtime that an InferenceService names, or all among which KServe chooses one."""
+        from kubectl_llmdoctor.platforms import kserve
+
         wanted = kserve.wanted(obj)
         if wanted is None:
             return

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .template import Finder, Stated, Template, Told
-
 if TYPE_CHECKING:
     from .status import Said
+    from .template import Finder, Stated, Template, Told
 
 __all__ = ["Finder", "Said", "Stated", "Template", "Told", "has_templates", "templates"]
 

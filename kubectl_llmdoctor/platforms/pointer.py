@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 Json = dict[str, Any]
@@ -51,6 +50,8 @@ def apply(tree: Any, operation: Json) -> None:
     parent = tree
     for key in path:
         parent = step(parent, key)
+    import copy
+
     kind, value = operation["op"], copy.deepcopy(operation.get("value"))
     if kind != "add":
         step(parent, last)
@@ -77,6 +78,8 @@ def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
     What a path runs through and is not there is made: the operation then adds the nearest part that is missing. A
     number that is written as a string becomes one where a number stands.
     """
+    import copy
+
     state, found = copy.deepcopy(tree), list[Json]()
     for operation in operations:
         fit = _fit(state, operation)

@@ -6,8 +6,9 @@ conditions.go, Grove podcliqueset.go, LeaderWorkerSet, JobSet and Argo Rollouts 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from functools import cache
+from re import Pattern
 
 import msgspec
 
@@ -27,22 +28,28 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: Condition types that are bad news when they are True, as everywhere else False is.
-_BAD = re.compile(r"fail|error|degraded|stalled|invalid", re.IGNORECASE)
+_BAD = r"fail|error|degraded|stalled|invalid"
 
 #: Condition types that say nothing of health: something is going on, or somebody wants it so.
-_NEUTRAL = re.compile(
+_NEUTRAL = (
     r"progress|suspend|stopped|paused|updating|upgrad|rollback|scaling|completed|startuppolicy|requests|rollout|"
-    r"finished|evicted|preempted|deactivated",
-    re.IGNORECASE,
+    r"finished|evicted|preempted|deactivated"
 )
 
 #: Reasons by which a condition that is not met is a failure, not a wait.
-_FAILED_REASON = re.compile(
-    r"fail|error|invalid|refused|notfound|not_found|unsupported|notrecognized|exceeded|abort|missing|rejected|timeout",
-    re.IGNORECASE,
+_FAILED_REASON = (
+    r"fail|error|invalid|refused|notfound|not_found|unsupported|notrecognized|exceeded|abort|missing|rejected|timeout"
 )
 
 _RAY_BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+@cache
+def _any(words: str) -> Pattern[str]:
+    """Compiled when a condition is there to be judged."""
+    import re
+
+    return re.compile(words, re.IGNORECASE)
 
 
 def said(raw: Json) -> list[Said]:
@@ -56,11 +63,11 @@ def _conditions(status: Json) -> Iterator[Said]:
     for condition in rows(status.get("conditions")):
         kind, value = str(condition.get("type")), str(condition.get("status"))
         reason = str(condition.get("reason") or "")
-        bad = bool(_BAD.search(kind))
+        bad = bool(_any(_BAD).search(kind))
         if value != ("True" if bad else "False"):
             continue
-        failed = bad or bool(_FAILED_REASON.search(reason))
-        if _NEUTRAL.search(kind) and not failed:
+        failed = bad or bool(_any(_FAILED_REASON).search(reason))
+        if _any(_NEUTRAL).search(kind) and not failed:
             continue
         text = ": ".join(str(condition[k]) for k in ("reason", "message") if condition.get(k))
         yield Said(path=f"status.conditions[{kind}]", text=text or value, failed=failed)
