@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .argv import basename
-from .common import BadValueError, Start, build, integer, version_of
+from .common import BadValueError, Start, build, integer, unread, version_of
 from .config import Engine, Problem, Setting
-from .options import Row, read_options, unread
+from .options import Row, read_options
 from .recognise import of_image
 from .version import at_least, parse
 

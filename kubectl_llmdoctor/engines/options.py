@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .argv import Word
-from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, variable_text, version_of
+from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, Dialect, Flag, Option, Table, dialect
 
@@ -411,18 +411,6 @@ def read_yaml(
             name=setting, value=converted, source="file", text=f"{key}: {value}", path=name, flag=key
         )
     return True
-
-
-def unread(variable: Any, detail: str, certain: bool) -> Problem:
-    """A variable that the engine does not read."""
-    return Problem(
-        kind="no-effect",
-        flag=variable.name,
-        text=variable_text(variable),
-        path=variable.path,
-        detail=detail,
-        certain=certain,
-    )
 
 
 def judge(engine: Engine, speech: Dialect) -> list[Problem]:

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from .argv import Word
-from .common import Start, build, defaults, from_variable, variable_text
+from .common import Start, build, defaults, from_variable, unread, variable_text
 from .config import Engine, Problem
 from .dialect import ALONE, Dialect, Flag, Table, dialect
-from .options import CLAP, Options, Row, judge, unread
+from .options import CLAP, Options, Row, judge
 from .version import split_image
 
 # Options whose common name is another one than their own. The variable is the option's name in capitals.
