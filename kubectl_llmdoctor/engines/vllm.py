@@ -670,7 +670,8 @@ def read(start: Start) -> Engine:
     if start.implied and not program:
         program = tuple(Word(text, text, "") for text in _entrypoint(form))
     start = start._replace(program=program, form=form)
-    rows = _defaults_for(form, version)
+    headless = settings.get("headless")
+    rows = _defaults_for("headless" if headless is not None and headless.value is True else form, version)
     return build(start, settings, problems, rows, parser.known, parser.unresolved)
 
 
@@ -786,7 +787,7 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
     if version is not None and parse(version) is not None and not dialect(version).known:
         # outside of what was read only what never changed is stated
         rows = [row for row in rows if not row[2] and not row[3]]
-    if form == "dynamo":  # a worker behind Dynamo's front end opens no port of this kind
+    if form in ("dynamo", "headless"):  # a worker behind another's front end opens no port of this kind
         rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows
 
@@ -797,7 +798,7 @@ def rejudge(engine: Engine, version: str, version_text: str) -> Engine:
 
     stated = {}
     if engine.argv_known:
-        rows = _defaults_for("" if "port" in engine.defaults else "dynamo", version)
+        rows = _defaults_for("" if "host" in {**engine.defaults, **engine.settings} else "headless", version)
         stated = defaults("vllm", version, rows, engine.settings)
     return replace(
         engine,
