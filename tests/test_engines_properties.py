@@ -261,7 +261,7 @@ def test_a_vllm_configuration_can_be_written_and_read_again(line: tuple[str, lis
 # How each engine with a table is started: image for a version, words before the options, words of the model.
 STARTS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "sglang": ("lmsysorg/sglang:v{}", ("python3", "-m", "sglang.launch_server"), ["--model-path", "m"]),
-    "tgi": ("ghcr.io/huggingface/text-generation-inference:{}", (), ["--model-id", "m"]),
+    "tgi": ("ghcr.io/huggingface/text-generation-inference:{}", ("text-generation-launcher",), ["--model-id", "m"]),
     "tei": ("ghcr.io/huggingface/text-embeddings-inference:{}", (), ["--model-id", "m"]),
     "lmdeploy": ("openmmlab/lmdeploy:v{}", ("lmdeploy", "serve", "api_server"), ["m"]),
     "llama.cpp": ("ghcr.io/ggml-org/llama.cpp:server-{}", (), ["-m", "m"]),

@@ -396,16 +396,8 @@ def _not_read(start: Start) -> list[Problem]:
         if name in used:
             continue
         variable = start.env[name]
-        out.append(
-            Problem(
-                kind="no-effect",
-                flag=name,
-                text=variable_text(variable),
-                path=variable.path,
-                detail=f"{TITLES[start.engine]} does not read {name}, and no argument uses it",
-                certain=variable.origin != "script",
-            )
-        )
+        detail = f"{TITLES[start.engine]} does not read {name}, and no argument uses it"
+        out.append(unread(variable, detail, variable.origin != "script"))
     return out
 
 
@@ -420,17 +412,7 @@ def surroundings(start: Start) -> list[Problem]:
     out: list[Problem] = []
     for name, detail in _UNREAD.items():
         if name in start.env and (name != "USE_VLLM_V1" or start.engine == "vllm"):
-            variable = start.env[name]
-            out.append(
-                Problem(
-                    kind="no-effect",
-                    flag=name,
-                    text=variable_text(variable),
-                    path=variable.path,
-                    detail=detail,
-                    certain=True,
-                )
-            )
+            out.append(unread(start.env[name], detail, True))
     for stray in start.strays:
         first = stray.words[0]
         out.append(
@@ -471,6 +453,18 @@ def shell_words(text: str) -> list[str]:
         return shlex.split(text[:MAX_FILE])
     except ValueError:
         return text[:MAX_FILE].split()
+
+
+def unread(variable: EnvVar, detail: str, certain: bool) -> Problem:
+    """A variable that the engine does not read."""
+    return Problem(
+        kind="no-effect",
+        flag=variable.name,
+        text=variable_text(variable),
+        path=variable.path,
+        detail=detail,
+        certain=certain,
+    )
 
 
 def variable_text(variable: EnvVar) -> str:

@@ -44,7 +44,10 @@ class Option(NamedTuple):
 
 
 class Table:
-    """The options of an engine by release; `successors` says what took a removed option's place."""
+    """The options of an engine by release; `successors` says what took a removed option's place.
+
+    `alike`: post releases repair only, so that one has the options of its release.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,9 @@ class Table:
         rows: Iterable[Row],
         choices: Mapping[str, tuple[tuple[str, str], ...]],
         successors: Mapping[str, str],
+        alike: bool = False,
     ) -> None:
+        self.alike = alike
         self.title = title
         self.samples = samples
         self.choices = choices
@@ -109,6 +114,8 @@ class Dialect:
         if key is not None and keys and keys[0] <= key <= keys[-1]:
             self.low = max(index for index, sample in enumerate(keys) if sample <= key)
             self.high = min(index for index, sample in enumerate(keys) if sample >= key)
+            if table.alike and key[0] == keys[self.high][0] and key[1] == 0:  # 0.8.5 beside 0.8.5.post1
+                self.low = self.high
         self.known = self.low >= 0
         # whether an option that no sample has can be called unknown: not where several minor releases were skipped
         self.close = self.known and _neighbours(keys[self.low], keys[self.high])
@@ -197,7 +204,11 @@ class Dialect:
             return Unknown("unknown-flag", detail, self.has(flag) is False)
         near = self.nearest(key) if flag is None else flag.name
         detail = f"{self.named} has no option {key}" + (f"; the nearest is {near}" if near else "")
-        return Unknown("unknown-flag", detail, self.close)
+        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)))
+
+    def _settled(self, flag: Flag) -> bool:
+        """Whether an option has the same kind and names at both samples around the version."""
+        return self.sure(flag) and not any(self.low < since <= self.high for since, _ in flag.aliases)
 
     def removed(self, flag: Flag, key: str) -> str:
         """When an option was removed, and what took its place."""

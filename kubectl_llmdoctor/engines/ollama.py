@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from .argv import basename
-from .common import BadValueError, Start, build, integer, version_of
+from .common import BadValueError, Start, build, integer, unread, version_of
 from .config import Engine, Problem, Setting
-from .options import Row, read_options, unread
+from .options import Row, read_options
 from .recognise import of_image
-from .version import at_least, parse
+from .version import at_least, parse, split_image
 
 _TABLE: tuple[Row, ...] = (
     ("listen", "str", "", "OLLAMA_HOST"),
@@ -126,6 +126,8 @@ def read(start: Start) -> Engine:
 
 def _unread(start: Start, version: str | None) -> Iterator[Problem]:
     """Variables of Ollama's kind that this release does not read, or that none ever did."""
+    if not start.known or not (start.program or split_image(start.launch.image)[0].endswith("/ollama")):
+        return  # a start script of the image's own may read what it likes
     key, newest = parse(version) if version else None, parse(_NEWEST)
     new = key is not None and newest is not None and key > newest
     used = "\n".join((*start.launch.command, *start.launch.args, *start.files.values()))

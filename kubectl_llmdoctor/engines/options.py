@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .argv import Word
-from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, variable_text, version_of
+from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, Dialect, Flag, Option, Table, dialect
 
@@ -84,7 +84,8 @@ class Options:
         self.rows = rows
         self.style = style
         self.dialect = dialect(table, version_of(start)[0]) if table is not None else None
-        self.strict = strict and self.dialect is not None
+        # behind a start script that cannot be seen an option may be that script's
+        self.strict = strict and self.dialect is not None and start.known
         self.by_flag = {self._key(flag): row for row in rows for flag in row[2].split()}
         self.settings: dict[str, Setting] = {}
         self.problems: list[Problem] = []
@@ -167,7 +168,7 @@ class Options:
             if "\0" in name:
                 self.known = False
                 continue
-            if " " in name.strip() or (equals and not self.style.equals):
+            if " " in name.strip() or (equals and self.strict and not self.style.equals):
                 self._glued(word, name, value)
                 continue
             found = self._find(name)
@@ -411,18 +412,6 @@ def read_yaml(
             name=setting, value=converted, source="file", text=f"{key}: {value}", path=name, flag=key
         )
     return True
-
-
-def unread(variable: Any, detail: str, certain: bool) -> Problem:
-    """A variable that the engine does not read."""
-    return Problem(
-        kind="no-effect",
-        flag=variable.name,
-        text=variable_text(variable),
-        path=variable.path,
-        detail=detail,
-        certain=certain,
-    )
 
 
 def judge(engine: Engine, speech: Dialect) -> list[Problem]:

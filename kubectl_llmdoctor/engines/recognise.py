@@ -145,6 +145,8 @@ _BESIDE = frozenset(
         "exporter",
         "ui",
         "webui",
+        "aphrodite",
+        "lorax",
         "gradio",
         "streamlit",
         "chainlit",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from msgspec.structs import replace
+
 from .argv import Word
 from .common import Start, build
 from .config import Engine
@@ -119,6 +121,12 @@ def read(start: Start) -> Engine:
     if file is not None:  # the command line wins
         known = read_yaml(start, str(file.value), _file_rows(), settings, options.unresolved, overrides=False) and known
     _rules(options)
+    attention, parallel = settings.get("enable_dp_attention"), settings.get("data_parallel_size")
+    if attention is not None and attention.value is True and parallel is not None:
+        # the ranks are those of the tensor parallel group; since 0.5.23 `--attn-dp-size` says so
+        settings["attention_data_parallel_size"] = replace(
+            settings.pop("data_parallel_size"), name="attention_data_parallel_size"
+        )
     rows = [row for row in DEFAULTS if not own or row[0] not in ("host", "port", "api_key", "health_path")]
     return build(start, settings, options.problems, rows, known, options.unresolved)
 

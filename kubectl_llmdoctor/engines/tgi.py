@@ -12,12 +12,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .argv import Word
-from .common import Start, build, defaults, from_variable, variable_text
+from .argv import Word, basename
+from .common import Start, build, defaults, from_variable, unread, variable_text, version_of
 from .config import Engine, Problem
 from .dialect import ALONE, Dialect, Flag, Table, dialect
-from .options import CLAP, Options, Row, judge, unread
-from .version import split_image
+from .options import CLAP, Options, Row, judge
+from .version import at_least, split_image
 
 # Options whose common name is another one than their own. The variable is the option's name in capitals.
 _ROWS: tuple[Row, ...] = (
@@ -60,8 +60,8 @@ _SUCCESSORS = {
 # The old and the new name of one limit.
 _ONE_LIMIT = ("--max-input-length", "--max-input-tokens")
 
-# A pod's HOSTNAME is its name: the launcher falls back to all interfaces.
-_FROM_POD = frozenset({"--hostname"})
+# A pod's HOSTNAME is its name: the launcher falls back to all interfaces. `--env` has no variable.
+_NO_VARIABLE = frozenset({"--hostname", "--env"})
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("model", "bigscience/bloom-560m", "", ""),
@@ -96,7 +96,7 @@ def read(start: Start) -> Engine:
     """The configuration of one launcher."""
     embeddings = start.engine == "tei"
     options = Options(start, _EMBEDDINGS if embeddings else _ROWS, table(start.engine), CLAP)
-    options.run(start.args)
+    options.run(start.args if embeddings else _split_again(start))
     options.take_positionals("model", "--model-id", slots=0)
     options.take_variables()
     _variables(options, table(start.engine))
@@ -113,12 +113,24 @@ def read(start: Start) -> Engine:
     return build(start, options.settings, options.problems, rows, options.known, options.unresolved)
 
 
+def _split_again(start: Start) -> tuple[Word, ...]:
+    """The words as the launcher gets them: the image's `tgi-entrypoint.sh` (2.0) passes `$@` on without quotes."""
+    through = start.implied or any(basename(word.text) == "tgi-entrypoint.sh" for word in start.program)
+    if not through or at_least(version_of(start)[0], "2.0") is False:
+        return start.args
+    return tuple(
+        word._replace(text=text, raw=word.raw if text == word.text else text)
+        for word in start.args
+        for text in (word.text.split() if word.known else (word.text,))
+    )
+
+
 def _variables(options: Options, known: Table) -> None:
     """What variables set: each option's name in capitals, unless the command line has the option."""
     speech, env = options.dialect, options.start.env
     for flag in known.flags.values():
         variable = env.get(flag.name[2:].replace("-", "_").upper())
-        if variable is None or flag.name in _FROM_POD or speech is None:
+        if variable is None or flag.name in _NO_VARIABLE or speech is None:
             continue
         if speech.has(flag) is False:
             newer = flag.first > speech.high

@@ -140,7 +140,7 @@ _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
 
 @functools.cache
 def _table() -> Table:
-    return Table("vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
+    return Table("vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS, alike=True)
 
 
 class _Dialect(Dialect):
@@ -670,7 +670,8 @@ def read(start: Start) -> Engine:
     if start.implied and not program:
         program = tuple(Word(text, text, "") for text in _entrypoint(form))
     start = start._replace(program=program, form=form)
-    rows = _defaults_for(form, version)
+    headless = settings.get("headless")
+    rows = _defaults_for("headless" if headless is not None and headless.value is True else form, version)
     return build(start, settings, problems, rows, parser.known, parser.unresolved)
 
 
@@ -729,6 +730,14 @@ def _rules(parser: Parser, form: str) -> None:
             f"max_num_batched_tokens ({tokens.value}) must be greater than or equal to max_num_seqs ({sequences.value})"
         )
         parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, True)
+    length, chunked = settings.get("max_model_len"), settings.get("enable_chunked_prefill")
+    whole = tokens is not None and length is not None and isinstance(length.value, int)
+    if tokens and length and whole and chunked and chunked.value is False and tokens.value < length.value:
+        detail = (
+            f"without chunked prefill max_num_batched_tokens ({tokens.value}) must not be smaller than max_model_len "
+            f"({length.value})"
+        )
+        parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, True)
 
 
 def _variables(start: Start, settings: dict[str, Setting], version: str | None) -> list[Problem]:
@@ -778,44 +787,25 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
     if version is not None and parse(version) is not None and not dialect(version).known:
         # outside of what was read only what never changed is stated
         rows = [row for row in rows if not row[2] and not row[3]]
-    if form == "dynamo":  # a worker behind Dynamo's front end opens no port of this kind
+    if form in ("dynamo", "headless"):  # a worker behind another's front end opens no port of this kind
         rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows
 
 
 def rejudge(engine: Engine, version: str, version_text: str) -> Engine:
     """The same engine once its version is known: which of its options that version does not have."""
-    speech = dialect(version)
-    problems = list(engine.problems)
-    seen = {problem.flag for problem in problems}
-    for setting in engine.settings.values():
-        flag = _table().flags.get(setting.flag)
-        if flag is None or setting.source not in ("flag", "file") or setting.flag in seen:
-            continue
-        if speech.has(flag) is False:
-            removed = flag.last < speech.low
-            problems.append(
-                Problem(
-                    kind="removed-flag" if removed else "unknown-flag",
-                    flag=flag.name,
-                    text=setting.text,
-                    path=setting.path,
-                    detail=speech.removed(flag, flag.name)
-                    if removed
-                    else f"{flag.name} came with vLLM {SAMPLES[flag.first]}; vLLM {version} does not have it",
-                    certain=True,
-                )
-            )
+    from .options import judge
+
     stated = {}
     if engine.argv_known:
-        rows = _defaults_for("" if "port" in engine.defaults else "dynamo", version)
+        rows = _defaults_for("" if "host" in {**engine.defaults, **engine.settings} else "headless", version)
         stated = defaults("vllm", version, rows, engine.settings)
     return replace(
         engine,
         version=version,
         version_text=version_text,
         defaults={name: setting for name, setting in stated.items() if name not in engine.unresolved},
-        problems=tuple(problems),
+        problems=tuple(judge(engine, dialect(version))),
     )
 
 
