@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, Problem, enrich, read
-from kubectl_llmdoctor.engines.common import TITLES
+from kubectl_llmdoctor.engines.common import TITLES, version_of_image
 from kubectl_llmdoctor.engines.dialect import Table
 from kubectl_llmdoctor.engines.modules import module
 from kubectl_llmdoctor.engines.version import at_least, of_tag, parse, split_image
@@ -340,6 +340,31 @@ def test_versions_that_are_equal() -> None:
 )
 def test_what_a_tag_says(tag: str, version: str | None) -> None:
     assert of_tag(tag) == version
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "version"),
+    [
+        ("vllm", "registry.example/rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210", "0.11.2"),
+        ("vllm", "registry.example/ray-2.41.0-py310-cu118-vllm0.7.0:latest", "0.7.0"),
+        ("vllm", "registry.example/aibrix/vllm-openai-aibrix-kvcache:v0.10.2-20251022", "0.10.2"),
+        ("vllm", "registry.example/aibrix/vllm-openai:lmcache-v0.8.5-20250418", None),
+        ("vllm", "registry.example/rhaiis/vllm-cuda-rhel9:3.2.1", None),
+        ("vllm", "vllm/vllm-omni:v0.20.0", None),
+        ("sglang", "registry.example/mooncake:0.3.7.post2-sglang0.5.5.post3-deepep", "0.5.5.post3"),
+        ("sglang", "rocm/sgl-dev:v0.5.3-rocm700-mi35x-20251010", "0.5.3"),
+        ("sglang", "nvcr.io/nvidia/sglang:25.10-py3", None),
+        ("tgi", "registry.example/huggingface-pytorch-tgi-inference:2.4.0-tgi3.0.1-gpu-py311-cu124", "3.0.1"),
+        ("tgi", "ghcr.io/huggingface/text-generation-inference:3.1.1-intel-cpu", "3.1.1"),
+        ("tei", "ghcr.io/huggingface/text-embeddings-inference:89-1.6", "1.6"),
+        ("nim", "registry.example/nim/nvidia/llm-nim:1.14", "1.14"),
+        ("llama.cpp", "rocm/llama.cpp:llama.cpp-b6652.amd0_rocm7.0.0_ubuntu24.04_server", "b6652"),
+        ("tensorrt-llm", "nvcr.io/nvidia/tensorrt-llm/release:1.2.0rc6.post2", "1.2.0rc6.post2"),
+        ("triton", "nvcr.io/nvidia/tritonserver:25.01-py3", None),
+    ],
+)
+def test_the_version_that_an_image_states(name: str, image: str, version: str | None) -> None:
+    assert version_of_image(name, image, {})[0] == version
 
 
 def test_image_references() -> None:

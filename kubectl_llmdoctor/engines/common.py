@@ -58,7 +58,7 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "vllm-cpu", "vllm-gpu", "vllm-cuda", "vllm-rocm", "vllm-cpu-release-repo", "vllm-cpu-env", "vllm-tpu"),
         ("0.",),
     ),
-    "sglang": (("sglang", "sglang-rocm", "sglang-cpu", "sglang-router"), ("0.",)),
+    "sglang": (("sglang", "sglang-rocm", "sglang-cpu", "sgl-dev"), ("0.",)),
     "tgi": (("text-generation-inference", "tgi", "text-generation-inference-rocm"), ("0.", "1.", "2.", "3.")),
     "tei": (("text-embeddings-inference",), ("0.", "1.")),
     "lmdeploy": (("lmdeploy",), ("0.", "1.")),
@@ -111,7 +111,14 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     lower = repository.lower()
     last = lower.rpartition("/")[2]
     if engine == "llama.cpp":
-        build = next((p for p in tag.split("-") if p[:1] == "b" and p[1:].isdecimal() and len(p) > 3), None)
+        build = next(
+            (
+                p
+                for p in tag.replace(".", "-").replace("_", "-").split("-")
+                if p[:1] == "b" and p[1:].isdecimal() and len(p) > 3
+            ),
+            None,
+        )
         return (build, f"image tag {tag}") if build else (None, "")
     names, plausible = _OWN.get(engine, ((), ()))
     own = (
@@ -122,12 +129,11 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     if engine == "tensorrt-llm" and last == "release":
         own = "tensorrt-llm/release" in lower
     own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"{lower}/" for part in _FOREIGN))
-    if engine in ("vllm", "sglang") and not (own and of_tag(tag)):
-        # rocm6.4.1_vllm_0.9.0.1_20250605, 0.3.7.post2-sglang0.5.5.post3, ray-2.41.0-py310-vllm0.7.0
-        if marked := after(tag, engine):
-            return marked, f"image tag {tag}"
-        if marked := after(last, engine):
-            return marked, f"image name {last}"
+    if engine in ("vllm", "sglang", "tgi") and not (own and of_tag(tag)):
+        # rocm6.4.1_vllm_0.9.0.1_20250605, 0.3.7.post2-sglang0.5.5.post3, ray-2.41.0-py310-vllm0.7.0, 2.4.0-tgi3.0.1-gpu
+        for text, kind in ((tag, "tag"), (last, "name")):
+            if (marked := after(text, engine)) and marked.startswith(plausible):
+                return marked, f"image {kind} {text}"
     if engine == "tei":
         tag_of_build = tag.partition("-")
         tag = tag_of_build[2] if tag_of_build[0] in _TEI_BUILDS else tag

@@ -394,6 +394,8 @@ def of_image(image: str) -> str | None:
     for engine in ("sglang", "ollama", "lmdeploy"):
         if engine in parts:
             return engine
+    if last == "sgl-dev":  # AMD's builds
+        return "sglang"
     if "vllm" in parts or any(part.startswith("vllm") for part in parts) or repository.endswith(("llm-d/llm-d",)):
         return "vllm"
     if parts[:2] == ["llm", "d"] and (

@@ -72,7 +72,7 @@ def of_tag(tag: str) -> str | None:
 def _marked(name: str) -> Pattern[str]:
     import re
 
-    return re.compile(rf"(?:^|[^a-z0-9]|\d){name}[-_]?v?(0\.\d{{1,3}}[\w.]*)", re.ASCII)
+    return re.compile(rf"(?:^|[^a-z0-9]|\d){name}[-_]?v?(\d\.\d{{1,3}}[\w.]*)", re.ASCII)
 
 
 def after(text: str, name: str) -> str | None:
