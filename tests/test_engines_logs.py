@@ -205,3 +205,25 @@ def test_a_log_of_another_engine_adds_nothing() -> None:
 
 def test_without_an_engine_the_log_alone_tells() -> None:
     assert enrich(None, VLLM) == from_log(VLLM)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("error: invalid argument: --ctx-size=8192\n", "llama.cpp"),
+        ('error while handling argument "-ngl": stoi\n\nusage:\n-ngl,  --gpu-layers N\n', "llama.cpp"),
+        ("usage: launch_server.py [-h]\nlaunch_server.py: error: unrecognized arguments: --tp_size 2\n", "sglang"),
+        ("sglang serve: error: unrecognized arguments: --tp_size 2\n", "sglang"),
+        (
+            "usage: lmdeploy serve api_server [-h]\nlmdeploy serve api_server: error: unrecognized arguments: -x\n",
+            "lmdeploy",
+        ),
+        ("Usage: trtllm-serve serve [OPTIONS] MODEL\nError: No such option: --tp-size\n", "tensorrt-llm"),
+        ("error: unexpected argument '--x' found\n\nUsage: text-generation-launcher [OPTIONS]\n", "tgi"),
+        ("Couldn't find '/root/.ollama/id_ed25519'. Generating new private key.\n", "ollama"),
+    ],
+)
+def test_a_refused_command_line_tells_the_engine(text: str, name: str) -> None:
+    found = from_log(text)
+    assert found is not None
+    assert found.name == name

@@ -97,8 +97,8 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """What decides a model's memory. `weights` and `caches` are None where `gaps` says what is missing for them.
 
-    `native_context` is in tokens, `window` what the engine takes from the configuration; sizes are those of the text
-    model.
+    `native_context` is in tokens, what applies when nothing is set, and `longest_context` what may be set, both as vLLM
+    derives them from the configuration; sizes are those of the text model.
     """
 
     name: str
@@ -111,6 +111,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int = 0
     experts: int = 0
     native_context: int | None = None
+    longest_context: int | None = None
     dtype: str | None = None
     quantization: Quantization | None = None
     weights: Weights | None = None
@@ -240,6 +241,7 @@ def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Archi
         "vocab_size": raw.optional("vocab_size", "padded_vocab_size") or 0,
         "experts": raw.optional("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts") or 0,
         "native_context": native_context(text),
+        "longest_context": longest_context(text),
         "dtype": str(dtype).removeprefix("torch.") if isinstance(dtype, str) else None,
         "multimodal": isinstance(config.get("vision_config"), dict),
     }
@@ -294,7 +296,7 @@ def native_context(text: Mapping[str, Any]) -> int | None:
         return None
     length = min(stated)
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
-    if not isinstance(scaling, dict):
+    if not isinstance(scaling, dict) or str(text.get("model_type")).startswith("gemma3"):
         return length
     kind = scaling.get("rope_type") or scaling.get("type")
     if str(text.get("model_type")).startswith("gemma3"):  # its factor is in the field already
@@ -308,6 +310,13 @@ def native_context(text: Mapping[str, Any]) -> int | None:
         original = scaling.get("original_max_position_embeddings")
         return max(length, int(original * factor)) if isinstance(original, int) else length
     return length
+
+
+def longest_context(text: Mapping[str, Any]) -> int | None:
+    """The longest context that may be asked for: with `longrope` the whole length, which is not the default."""
+    native = native_context(text)
+    stated = _Config(text).optional("max_position_embeddings")
+    return max(native, stated) if native and stated else native
 
 
 class _Layer(msgspec.Struct, frozen=True, kw_only=True):

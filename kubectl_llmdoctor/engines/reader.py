@@ -7,11 +7,14 @@ from .common import Start, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
-from .recognise import Match, beside, judge, of_environment, of_flags, of_image
+from .recognise import Match, beside, judge, of_environment, of_flags, of_image, tokens_of
 from .version import split_image
 
 # What the full image of llama.cpp does instead of serving (.devops/tools.sh).
 _LLAMA_ERRANDS = ("--run", "--convert", "--quantize", "--bench", "--perplexity", "--all-in-one")
+
+# Programs that arguments may name where the image's entrypoint runs what it gets.
+_PROGRAMS = frozenset(["dynamo", "ray", "sleep", "tail", "jupyter", "cat", "true"])
 
 
 def read(launch: Launch) -> Engine | None:
@@ -92,17 +95,16 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
             args = args[1:]
         else:
             return None
-    if engine == "llama.cpp" and first in (
-        "--run",
-        "--convert",
-        "--quantize",
-        "--bench",
-        "--perplexity",
-        "--all-in-one",
-    ):
+    if (engine == "llama.cpp" and first in _LLAMA_ERRANDS) or (first in _PROGRAMS and not _official(image)):
         return None
+    if engine == "llama.cpp":
+        tag = split_image(image)[1]
+        if tag.startswith("light"):  # its entrypoint is `llama-cli`
+            return None
+        if first in ("--server", "-s") and tag.startswith("full"):
+            args = args[1:]
     empty = Command(args, expansion.env, True, False)
-    form = ""
+    form = "python" if engine == "llama.cpp" and "python" in tokens_of(image)[1] else ""
     if engine == "vllm" and not _official(image):
         form = "image"
         if first == "serve":  # an entrypoint of its own: `vllm`
@@ -115,7 +117,8 @@ def _own_entrypoint(engine: str, image: str) -> bool:
     """Whether it is the engine's own image, whose entrypoint is known."""
     if engine == "vllm":
         return _official(image) or version_of_image(engine, image, {})[0] is not None
-    return True
+    last = split_image(image)[0].lower().rpartition("/")[2]
+    return engine != "llama.cpp" or last in ("llama.cpp", "llama-server", "llama-cpp")
 
 
 def _official(image: str) -> bool:

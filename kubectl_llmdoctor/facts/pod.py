@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -14,6 +14,9 @@ from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor import platforms
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
@@ -75,8 +78,30 @@ class Container:
     @property
     def path(self) -> str:
         """Where it stands in its object: `spec.containers[vllm]`."""
+        template = None if self.pod.exists else self.pod.template
+        if template:
+            return template.shown(self.pointer)
         group = "containers" if self.role == "main" else "initContainers"
-        return f"{self.pod.spec_path}.{group}[{self.name}]"
+        return f"spec.{group}[{self.name}]"
+
+    @property
+    def pointer(self) -> str:
+        """Where it stands in the pod spec, as JSON patches need it: `/containers/0`."""
+        return f"/{'containers' if self.role == 'main' else 'initContainers'}/{self.index}"
+
+    def shown(self, path: str) -> str:
+        """The place of something inside it: an argument may stand in another field of the object than its container."""
+        template = None if self.pod.exists else self.pod.template
+        inside = path.removeprefix(f"{self.path}.args[")
+        if template is None or inside == path or not inside[:-1].isdecimal():
+            return path
+        return template.shown(f"{self.pointer}/args/{inside[:-1]}")
+
+    @property
+    def told(self) -> tuple[platforms.Told, ...]:
+        """Engines that an operator starts in it and of which its own command says nothing."""
+        template = self.pod.template if self.pod.by_operator else None
+        return tuple(told for told in template.told if told.container == self.name) if template else ()
 
     @cached_property
     def index(self) -> int:
@@ -251,19 +276,47 @@ class Pod:
         *,
         item: Item | None = None,
         exists: bool = True,
-        spec_path: str = "spec",
+        template: Callable[[], platforms.Template | None] | None = None,
         template_of: Item | None = None,
+        by_operator: bool = False,
         log_only: bool = False,
     ) -> None:
         self.obj = obj
         self.cluster = cluster
         self.item = item
         self.exists = exists
-        self.spec_path = spec_path
+        self._template = template
+        #: whether an operator stands above it, and not a kind of Kubernetes itself
+        self.by_operator = by_operator
         #: the workload whose template this is, when the pod does not exist
         self.template_of = template_of
         #: a log came without its pod: nothing is known but what it says
         self.log_only = log_only
+
+    @cached_property
+    def template(self) -> platforms.Template | None:
+        """The template that it came from, where its workload has one."""
+        return self._template() if self._template else None
+
+    @property
+    def spec_path(self) -> str:
+        """Where its spec stands in its object: `spec`, `spec.template.spec`."""
+        return self.template.shown("") if self.template and not self.exists else "spec"
+
+    @property
+    def partial(self) -> bool:
+        """Whether it is a template about which another object that is not here may say more."""
+        return not self.exists and self.template is not None and self.template.partial
+
+    @property
+    def completed(self) -> bool:
+        """Whether it is a template to which the operator may add volumes and probes that nobody wrote."""
+        return not self.exists and self.template is not None and (self.template.completed or self.template.partial)
+
+    @property
+    def nodes(self) -> int | None:
+        """How many pods one replica consists of; None where it is not known."""
+        return self.template.nodes if self.template else 1
 
     @property
     def name(self) -> str:

@@ -33,6 +33,19 @@ def _understood() -> Iterator[None]:
         raise RequestError(Why.BROKEN, "the list of kinds is not understood") from None
 
 
+def served(client: Client) -> dict[str, list[str]]:
+    """The versions of each group that the server has, in its order of preference. Raises RequestError.
+
+    The list of groups alone: a few kilobytes, where that of all kinds is a hundred times as large.
+    """
+    tree = client.get("/apis", decode=_mapping)
+    found: dict[str, list[str]] = {}
+    with _understood():
+        for item in tree.get("groups") or ():
+            found[str(item["name"])] = [str(row["version"]) for row in item.get("versions") or ()]
+    return found
+
+
 def find_type(client: Client, api_version: str, kind: str) -> Kind | None:
     """The kind that an ownerReference names. Raises RequestError."""
     group, _, version = api_version.rpartition("/")

@@ -21,3 +21,14 @@ def test_live_equals_offline(path: Path, play: Play, doctor: Doctor) -> None:
         live = both.submit(doctor, "diagnose", *target_arguments(snapshot), "-o", "json")
         offline = both.submit(doctor, "diagnose", "--from", str(path), "-o", "json", KUBECONFIG="/dev/null")
     assert program.signature(live.result().report) == program.signature(offline.result().report)
+
+
+def test_fit_of_a_running_object_equals_offline(play: Play, doctor: Doctor) -> None:
+    path = Path(__file__).parents[2] / "checks" / "cases" / "cuda-oom-weights" / "fires_computed.yaml"
+    play(read_snapshot(path))
+    live = doctor("fit", "pod/llama-0", "-n", "serving", "-o", "json")
+    offline = doctor("fit", "pod/llama-0", "--from", str(path), "-o", "json", KUBECONFIG="/dev/null")
+
+    assert (live.code, live.err) == (1, "")
+    assert live.out == offline.out
+    assert '"verdict": "does-not-fit"' in live.out

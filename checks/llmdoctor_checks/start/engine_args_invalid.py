@@ -96,7 +96,10 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
         if problem.kind == "duplicate-serve":
             yield fixes.advice(f"Remove `serve` from args in {where}: the image's entrypoint is the server already")
         elif problem.kind == "glued":
-            flag, _, value = problem.text.strip().partition(" ")
-            yield fixes.advice(f"Write it as {flag}={value.strip()} in {where}, or as two list elements")
+            flag, _, value = problem.text.strip().replace("=", " ", 1).partition(" ")
+            if engine.name == "llama.cpp":  # it knows no `--flag=value`
+                yield fixes.advice(f"Write `{flag}` and `{value.strip()}` as two list elements in {where}")
+            else:
+                yield fixes.advice(f"Write it as {flag}={value.strip()} in {where}, or as two list elements")
         else:
             yield fixes.advice(f"Correct or remove {problem.flag or problem.text} in {where}: {problem.detail}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Abstain,
+    Accelerator,
     Engine,
     Evidence,
     Finding,
@@ -13,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     count_of,
+    device_evidence,
     fixes,
     pod_evidence,
     setting_evidence,
@@ -33,7 +35,9 @@ _GROUPED_KINDS = frozenset(
 
 
 @check("gpu-count-mismatch", since="0.1")
-def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding | Abstain]:
+def gpu_count_mismatch(
+    pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, device: Accelerator | None
+) -> Iterator[Finding | Abstain]:
     """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
 
     An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
@@ -41,6 +45,9 @@ def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject, logs: Logs | 
     with more, the rest stands idle while it stays reserved.
 
     Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.
+
+    Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
+    may all be the same GPU.
 
     ## Fix
 
@@ -64,6 +71,8 @@ def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject, logs: Logs | 
     if visible and visible.value and visible.value.lower() != "all":
         seen = len([d for d in visible.value.split(",") if d.strip()])
         gpus = min(gpus, seen) if gpus else seen
+    if gpus and gpus == workers > 1:
+        yield from _not_whole(engine, workers, device)
     if not gpus or gpus == workers:
         return
     if gpus > workers:
@@ -87,6 +96,40 @@ def gpu_count_mismatch(pod: Pod, engine: Engine, subject: Subject, logs: Logs | 
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iterator[Finding]:
+    """As many devices as workers, which are slices or shares of a GPU and not GPUs."""
+    container, pod = engine.container, engine.pod
+    if pod.ready:
+        return
+    slices = next((name for name in container.accelerators if name.startswith("nvidia.com/mig-")), "")
+    if not slices and device is not None and device.gpu.profile:
+        slices = f"nvidia.com/gpu ({device.gpu.name})"
+    if slices:
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"{engine.label} starts {workers} workers; container {container.name} gets {workers} x {slices}, and "
+            "CUDA shows a process only one MIG slice.",
+            evidence=tuple(_evidence(engine)),
+            fixes=(
+                fixes.advice(
+                    f"Ask for whole GPUs, or for one larger slice without parallelism, in {fixes.edited(pod)}"
+                ),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+    elif device is not None and device.shared > 1:
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="possible",
+            summary=f"The {workers} GPUs of container {container.name} are shares ({device.sharing}), and may be one and the same.",
+            evidence=(*_evidence(engine), device_evidence(container, device)),
+            pods=(pod.name,) if pod.exists else (),
+        )
 
 
 def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
@@ -114,7 +157,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     """Whether the workers may stand in other pods too, so that this pod's GPUs alone prove nothing."""
     labels = pod.obj.metadata.labels
-    if any(label in labels for label in _GROUPED) or len(subject.pods) > 1:
+    if any(label in labels for label in _GROUPED) or _spread(pod, subject):
         return True
     kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}
     if kinds & _GROUPED_KINDS or any(c.name.startswith("ray") for c in pod.containers):
@@ -123,6 +166,13 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):
         return True
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
+
+
+def _spread(pod: Pod, subject: Subject) -> bool:
+    """Whether one replica consists of several pods, or may; parts of a graph that are no ranks of each other are not."""
+    if pod.exists:
+        return len(subject.pods) > 1
+    return pod.nodes != 1 or pod.partial
 
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:

@@ -1,0 +1,119 @@
+"""Tensor parallelism over several nodes without a fast network between them."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    setting_evidence,
+)
+
+#: Resources of InfiniBand, RoCE and EFA devices, and of NVLink domains over several nodes.
+_FABRIC = re.compile(r"rdma|infiniband|hca|roce|\befa\b|mlnx|mellanox|hostdev|/ib|erdma|imex|sriov|networks/")
+
+#: Variables that somebody sets who has such a network.
+_VARIABLES = re.compile(
+    r"NCCL_IB_(HCA|GID_INDEX|ADDR|TC|SL|QPS|TIMEOUT|CUDA)|FI_|NCCL_NET(_PLUGIN)?$|NCCL_MNNVL|NVSHMEM_IB|UCX_NET|GLOO_IB"
+)
+
+
+@check("tp-across-nodes", since="0.2", severity="warning")
+def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """Tensor parallelism spans several nodes without a fast network between them.
+
+    Tensor parallel ranks exchange their results twice per layer and token. Inside a node NVLink carries that; between
+    nodes it needs InfiniBand, RoCE or EFA with GPUDirect, or an NVLink domain over several nodes (GB200 NVL72). Over
+    TCP the GPUs mostly wait: tokens come many times slower, and collectives run into their timeout under load.
+
+    ## Fix
+
+    Keep tensor parallelism inside a node and put pipeline parallelism between nodes: tensor parallel size = GPUs of
+    one pod, pipeline parallel size = number of pods. Or request the RDMA devices of the nodes.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
+    - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
+    """
+    size, container = engine.explicit("tensor_parallel_size"), engine.container
+    gpus = container.gpus
+    if size is None or not isinstance(size.value, int) or not gpus or size.value <= gpus or size.value % gpus:
+        return
+    nodes = _group(engine, subject)
+    if nodes is None or size.value > nodes * gpus or engine.explicit("enable_dp_attention"):
+        return
+    slow = _slow(container, logs)
+    if slow is None and any(_fabric(one) for one in (pod, *subject.pods)):
+        return
+    spans = size.value // gpus
+    evidence = [setting_evidence(container, size)]
+    evidence += [
+        pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in container.accelerators.items()
+    ]
+    yield Finding(
+        role="risk" if slow else "note",
+        severity="warning" if slow else "info",
+        confidence="likely" if slow else "possible",
+        summary=f"{engine.label} spreads tensor parallelism ({size.text}) over {spans} pods of {gpus} GPUs, "
+        + ("and their network is TCP." if slow else "and nothing asks for an RDMA device."),
+        evidence=(*((slow,) if slow else ()), *evidence),
+        fixes=(
+            fixes.advice(
+                f"Set the tensor parallel size to {gpus} and the pipeline parallel size to {spans} in {fixes.edited(pod)}"
+            ),
+            fixes.advice("Or give the pods the nodes' RDMA devices (rdma/…, vpc.amazonaws.com/efa)", owner="platform"),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _group(engine: Engine, subject: Subject) -> int | None:
+    """How many pods make one replica; None where it is one, or not known."""
+    nodes = engine.value("nnodes")
+    if isinstance(nodes, int) and nodes > 1:
+        return nodes
+    raw = subject.workload.raw if subject.workload else subject.item.raw if subject.item else {}
+    size = dig(raw, "spec.leaderWorkerTemplate.size")
+    if isinstance(size, int) and size > 1:
+        return size
+    return len(subject.pods) if len(subject.pods) > 1 else None
+
+
+def _fabric(pod: Pod) -> bool:
+    """Whether something of a pod speaks of a fast network between nodes."""
+    metadata = pod.obj.metadata
+    if any("networks" in str(key) or "interfaces" in str(key) for key in metadata.annotations):
+        return True
+    if pod.spec.resource_claims or any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes):
+        return True
+    for container in pod.containers:
+        resources = container.spec.resources
+        if any(_FABRIC.search(name.lower()) for name in (*resources.limits, *resources.requests)):
+            return True
+        if any(_VARIABLES.match(name) for name in container.env):
+            return True
+    return False
+
+
+def _slow(container: Container, logs: Logs | None) -> Evidence | None:
+    """What says that the network is TCP: NCCL's own word, or a variable that forbids InfiniBand."""
+    for log in logs.of(container.name) if logs else ():
+        for literal in ("NCCL INFO Using network Socket", "Using network Socket"):
+            line = next(log.find(literal), None)
+            if line:
+                return log_evidence(line)
+    off = container.env.get("NCCL_IB_DISABLE")
+    if off and off.value == "1":
+        return pod_evidence(container, "env[NCCL_IB_DISABLE]", "NCCL_IB_DISABLE=1")
+    return None

@@ -1,0 +1,173 @@
+"""A GPU whose compute capability does not do for the image, the data type or the quantization."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Accelerator,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Pod,
+    Setting,
+    check,
+    device_evidence,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+)
+from kubectl_llmdoctor.catalog import quantization
+from kubectl_llmdoctor.catalog.models import find
+
+Compute = tuple[int, int]
+
+#: What an engine runs on at all: engine, first and last version of it ("" is open), the least and the first too new
+#: compute capability. vLLM's images by release, SGLang's own check at its start, LMDeploy's TurboMind, the support
+#: matrix of TensorRT-LLM 1.x.
+_BASE: tuple[tuple[str, str, str, Compute, Compute | None], ...] = (
+    ("vllm", "", "0.8.5.post1", (7, 0), (10, 0)),
+    ("vllm", "0.20.0", "", (7, 5), None),
+    ("vllm", "", "", (7, 0), None),
+    ("sglang", "", "", (7, 5), None),
+    ("tensorrt-llm", "1.0", "", (8, 0), None),
+    ("lmdeploy", "", "", (7, 0), None),
+)
+
+_TRITON = frozenset(["triton_attn", "triton_attn_vllm_v1", "triton"])
+
+
+class Clash(NamedTuple):
+    """What the configuration needs and the GPU has not."""
+
+    what: str
+    need: str
+    settings: tuple[Setting, ...]
+    fix: str
+
+
+@check("gpu-arch-unsupported", since="0.1")
+def gpu_arch_unsupported(pod: Pod, engine: Engine, device: Accelerator, logs: Logs | None) -> Iterator[Finding]:
+    """The GPU does not support what the image or the model needs.
+
+    Kernels are compiled for certain compute capabilities. A GPU that is older than all of them (V100, P40, T4 for
+    bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: «no
+    kernel image is available». Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
+    FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta.
+
+    ## Fix
+
+    Select nodes with a GPU that fits, or choose what fits the GPU: `--dtype half` on Turing, a GPTQ or AWQ checkpoint
+    instead of FP8, a newer image for a new GPU, an older one for an old GPU.
+
+    ## References
+
+    - https://developer.nvidia.com/cuda-gpus
+    - https://docs.vllm.ai/en/latest/features/quantization/
+    """
+    compute = device.gpu.compute
+    container = engine.container
+    if compute is None or pod.log_only or pod.ready:
+        return
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
+        return  # it is on its way: what it says will tell
+    if any(log.text for log in (logs.of(container.name) if logs else ())):
+        return  # what it printed is the better witness
+    clash = next(_clashes(engine, compute), None)
+    if clash is None:
+        return
+    gpu = f"{device.gpu.name} has {device.gpu.capability}"
+    yield Finding(
+        role="cause" if crashed else "risk",
+        severity=None if crashed else "warning",
+        confidence="likely",
+        summary=f"{clash.what} needs compute capability {clash.need}, and {gpu}.",
+        evidence=tuple(_evidence(engine, device, clash)),
+        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        fixes=tuple(_fixes(engine, clash)),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _clashes(engine: Engine, compute: Compute) -> Iterator[Clash]:
+    for name, first, last, least, new in _BASE:
+        if name != engine.name or not _within(engine, first, last):
+            continue
+        if compute < least:
+            fix = "Select nodes with a newer GPU" + (", or take an image before 0.20" if first == "0.20.0" else "")
+            yield Clash(f"{engine.label}", _say(least), (), fix)
+        elif new and compute >= new:
+            yield Clash(f"A kernel of {engine.label}", f"below {_say(new)}", (), "Take a newer image of the engine")
+    if engine.name == "vllm":
+        yield from _vllm_types(engine, compute)
+    yield from _methods(engine, compute)
+
+
+def _within(engine: Engine, first: str, last: str) -> bool:
+    """Whether the engine's version surely lies in the range."""
+    if first and not engine.at_least(first):
+        return False
+    return not last or (engine.at_least(last) is False or engine.version == last)
+
+
+def _vllm_types(engine: Engine, compute: Compute) -> Iterator[Clash]:
+    dtype = engine.explicit("dtype")
+    if dtype and dtype.value == "bfloat16" and compute < (8, 0):
+        yield Clash("bfloat16", "8.0", (dtype,), "Run the model in float16: --dtype half")
+    cache, backend = engine.explicit("kv_cache_dtype"), engine.explicit("attention_backend")
+    if (
+        cache
+        and cache.value in ("fp8", "fp8_e4m3")
+        and compute < (8, 9)
+        and backend
+        and str(backend.value).lower() in _TRITON
+    ):
+        fix = "Use --kv-cache-dtype fp8_e5m2 or auto, or another attention backend"
+        yield Clash("An 8-bit cache (e4m3) in Triton kernels", "8.9", (cache, backend), fix)
+
+
+def _methods(engine: Engine, compute: Compute) -> Iterator[Clash]:
+    """The quantization that was asked for, or that the checkpoint has by the table or by its name."""
+    asked, model = engine.explicit("quantization"), engine.explicit("model")
+    settings = tuple(s for s in (asked or model,) if s)
+    method = str(asked.value).lower() if asked else _stored(str(model.value)) if model else None
+    least = quantization.minimum(engine.name, method, engine.version) if method else None
+    if method and least and compute < least:
+        fix = "Take a checkpoint with a quantization that this GPU can run (AWQ or GPTQ from 7.5 on), or a newer GPU"
+        what = f"The quantization {method} in {engine.label}"
+        yield Clash(what, _say(least), settings, fix)
+
+
+def _stored(model: str) -> str | None:
+    """How a checkpoint is quantized."""
+    family = quantization.of_name(model)
+    if family in ("fp8", "nvfp4", "mxfp4"):
+        return family
+    known = find(model)
+    stored = known.architecture.quantization if known else None
+    return stored.method if stored and stored.method in ("fp8", "mxfp4") else None
+
+
+def _say(compute: Compute) -> str:
+    return f"{compute[0]}.{compute[1]}"
+
+
+def _evidence(engine: Engine, device: Accelerator, clash: Clash) -> Iterator[Evidence]:
+    container = engine.container
+    for setting in clash.settings:
+        yield setting_evidence(container, setting)
+    if not clash.settings:
+        yield pod_evidence(container, "image", container.spec.image)
+    yield device_evidence(container, device)
+
+
+def _fixes(engine: Engine, clash: Clash) -> Iterator[Fix]:
+    if clash.what == "bfloat16":
+        yield fixes.set_flag(engine, "dtype", "--dtype", "half", clash.fix)
+        return
+    yield fixes.advice(
+        f"{clash.fix} ({fixes.edited(engine.pod)})",
+        "kubectl get nodes -L nvidia.com/gpu.product,nvidia.com/gpu.compute.major,nvidia.com/gpu.compute.minor",
+    )

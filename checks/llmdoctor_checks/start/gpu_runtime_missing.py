@@ -1,0 +1,82 @@
+"""An engine that fell back to the CPU in a container that has a GPU."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.catalog.images import cpu_build
+
+#: What a build of llama.cpp with CUDA or ROCm says when it finds no device.
+_LLAMA = ("ggml_cuda_init: failed to initialize", "no usable GPU found")
+
+
+@check("gpu-runtime-missing", since="0.1")
+def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """The container sees no GPU.
+
+    The engine was started in a container without an NVIDIA driver's libraries and devices. Either the pod asks for no
+    GPU, or it does and the node's container runtime does not inject it: no RuntimeClass, a RuntimeClass without a handler
+    on the node, a missing CDI specification, or no NVIDIA container toolkit. vLLM then says that it detected no platform
+    or cannot infer the device type, PyTorch that it finds no NVIDIA driver, the loader that libcuda.so.1 cannot be
+    opened. Ollama and llama.cpp start all the same, on the CPU, and are many times slower.
+
+    ## Fix
+
+    Give the container `nvidia.com/gpu` in its limits. Where the cluster does not inject GPUs by default, set
+    `runtimeClassName: nvidia`. If both are there, look at the toolkit and the GPU operator on the node.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/containers/runtime-class/
+    - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html
+    - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/troubleshooting.html
+    """
+    container = engine.container
+    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    if not asked or engine.name not in ("ollama", "llama.cpp") or cpu_build(container.spec.image):
+        return
+    if str(engine.value("gpu_layers")) == "0":
+        return  # meant so
+    line = _ollama(container.name, logs) if engine.name == "ollama" else _llama(container.name, logs)
+    if line is None:
+        return
+    summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
+    fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
+    if pod.spec.runtime_class_name:
+        fix = fixes.advice(
+            f"Look at the toolkit and the driver of node {pod.spec.node_name or '?'}: RuntimeClass "
+            f"{pod.spec.runtime_class_name} is set and injects no GPU",
+            owner="platform",
+        )
+    yield Finding(
+        role="cause",
+        severity="warning" if pod.ready else None,
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} asks for "
+        f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
+        evidence=(
+            log_evidence(line),
+            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+        ),
+        explains=("not-ready", "probe-too-short", "cpu-starved"),
+        fixes=(fix,),
+        order=float(line.number),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _ollama(container: str, logs: Logs) -> Line | None:
+    """Ollama's list of its devices, when the CPU is the only one."""
+    for log in reversed(logs.of(container)):
+        lines = list(log.find('msg="inference compute"'))
+        if lines:
+            return lines[0] if all("library=cpu" in line.text for line in lines) else None
+    return None
+
+
+def _llama(container: str, logs: Logs) -> Line | None:
+    for log in reversed(logs.of(container)):
+        for literal in _LLAMA:
+            line = next(log.find(literal), None)
+            if line is not None:
+                return line
+    return None

@@ -1,0 +1,135 @@
+"""A quantization that differs from the checkpoint's, or that this version of the engine does not have."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Confidence, Engine, Finding, Fix, Logs, Pod, Setting, check, fixes, setting_evidence
+from kubectl_llmdoctor.catalog import quantization
+from kubectl_llmdoctor.catalog.models import find
+
+#: Methods that read a configuration of the checkpoint, and cannot quantize a plain one.
+_STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
+
+_FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
+
+
+class Clash(NamedTuple):
+    """What does not go together, and what to do."""
+
+    summary: str
+    confidence: Confidence
+    settings: tuple[Setting, ...]
+    fix: str
+
+
+@check("quantization-mismatch", since="0.1")
+def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """The quantization does not fit the checkpoint or the engine.
+
+    A quantized checkpoint says in its config.json how it was quantized, and the engine reads it from there.
+    `--quantization` with another name, or on a checkpoint that is not quantized, is refused; so is a method that this
+    version has no kernels for: vLLM has dropped AQLM, and moved GGUF (after 0.23) and bitsandbytes (after 0.26) into
+    plugins. Some methods run with one data type only: the plain AWQ and GPTQ kernels with float16. An FP8 checkpoint and
+    a cache in fp8_e5m2 exclude each other.
+
+    ## Fix
+
+    Leave `--quantization` out. If the method itself is not supported, take another checkpoint of the model or another
+    version of the engine.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/features/quantization/
+    - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
+    """
+    container = engine.container
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
+        return
+    if any(log.text for log in (logs.of(container.name) if logs else ())):
+        return  # what it printed is the better witness
+    clash = next(_clashes(engine), None)
+    if clash is None:
+        return
+    yield Finding(
+        role="cause" if crashed else "risk",
+        severity=None if crashed else "warning",
+        confidence="likely" if crashed else clash.confidence,
+        summary=clash.summary,
+        evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
+        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        fixes=(_fix(engine, clash),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _clashes(engine: Engine) -> Iterator[Clash]:
+    asked, model = engine.explicit("quantization"), engine.explicit("model")
+    method = str(asked.value).lower() if asked else ""
+    if asked and method not in ("", "none", "null"):
+        yield from _unknown(engine, asked, method)
+        if model:
+            yield from _other(engine, asked, method, model)
+        dtype = engine.explicit("dtype")
+        if (
+            engine.name == "vllm"
+            and dtype
+            and dtype.value == "bfloat16"
+            and quantization.half_only(method, engine.version)
+        ):
+            summary = f"{engine.label} runs the quantization {method} with float16 only; {dtype.text} is set."
+            yield Clash(summary, "likely", (asked, dtype), "Set --dtype half, or leave --quantization out")
+    cache = engine.explicit("kv_cache_dtype")
+    if engine.name == "vllm" and cache and cache.value == "fp8_e5m2":
+        stored = _stored(str(model.value)) if model else None
+        if method == "fp8" or (stored and stored[0] == "fp8"):
+            by = asked if method == "fp8" else model
+            summary = f"{engine.title} has no fp8_e5m2 cache for FP8 weights ({by.text if by else ''})."
+            settings = tuple(s for s in (by, cache) if s)
+            yield Clash(summary, "likely", settings, "Use --kv-cache-dtype fp8 (e4m3), or auto")
+
+
+def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:
+    if engine.name == "tgi":
+        if quantization.knows("tgi", method, "") is False and "/" not in method:
+            listed = ", ".join(sorted(quantization.TGI_METHODS))
+            yield Clash(f"{engine.title} knows no quantization {method}.", "certain", (asked,), f"Use one of {listed}")
+        return
+    if not engine.version or quantization.knows(engine.name, method, engine.version) is not False:
+        return
+    plugin, last = quantization.PLUGINS.get(method), quantization.last_with(method)
+    went = last and engine.at_least(last)
+    tail = f"; the last release that was seen with it is {last}" if went else ""
+    fix = f"Take an image of {engine.title} {last}" if went else "Take a newer image, or another checkpoint"
+    if plugin:
+        tail += f", and it lives in the plugin {plugin} now"
+        fix = f"Take an image that has {plugin} installed, or one of {engine.title} {last}"
+    yield Clash(f"{engine.label} knows no quantization {method}{tail}.", "likely", (asked,), fix)
+
+
+def _other(engine: Engine, asked: Setting, method: str, model: Setting) -> Iterator[Clash]:
+    """A method that cannot load this checkpoint, by what is known of it or by its name."""
+    name = str(model.value)
+    known = find(name)
+    stored = _stored(name)
+    leave = f"Leave {_FLAG[engine.name]} out: the engine reads the method from the checkpoint"
+    if stored and quantization.runs(method, stored[0]) is False:
+        how = f"is quantized with {stored[0]}" if stored[1] else f"is quantized with {stored[0]} by its name"
+        yield Clash(f"{asked.text} is set, and {name} {how}.", "likely", (asked, model), leave)
+    elif method in _STORED_ONLY and not stored and known and known.exact:
+        summary = f"{asked.text} is set, and {name} is not quantized: there is no {method} configuration to read."
+        yield Clash(summary, "likely", (asked, model), f"{leave}, or take a checkpoint quantized so")
+
+
+def _stored(model: str) -> tuple[str, bool] | None:
+    """The family of a checkpoint's quantization, and whether it is known rather than read off its name."""
+    known = find(model)
+    stored = known.architecture.quantization if known and known.exact else None
+    if stored:
+        return stored.method, True
+    family = quantization.of_name(model)
+    return (family, False) if family else None
+
+
+def _fix(engine: Engine, clash: Clash) -> Fix:
+    return fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})")
