@@ -1,0 +1,149 @@
+"""Who wrote which line of a log, and the tracebacks: joined over interleaved processes, with their chains.
+
+Several processes and ranks write to one log, line by line. Each engine marks them in its own way; what carries no mark
+belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_logs), Ray's worker prefixes, PyTorch's
+`[rank3]:`, SGLang `srt/utils` (`TP0`), Text Generation Inference's JSON and text logs, logging of glog (Triton).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+
+START = "Traceback (most recent call last)"
+#: A traceback of more lines, or of more lines by others in between, is taken as far as this.
+_LONGEST = 400
+#: Tracebacks read of one log; what repeats is one.
+_MOST = 200
+
+# (EngineCore_DP0 pid=141)  (APIServer pid=1)  (Worker_TP1 pid=7)  (VllmWorker rank=1 pid=7)
+# (RayWorkerWrapper pid=7, ip=10.0.0.4)  (ServeReplica:default:llm pid=7)
+_PARENTHESES = re.compile(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)\s?")
+_RANK = re.compile(r"\[rank(?P<rank>\d+)\]:\s?")
+# [2026-06-02 08:00:00 DP0 TP1] …
+_SGLANG = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_\w+)\d+)+)\]\s?")
+_TGI = re.compile(r"(?P<head>.*?)(?: rank=| \"rank\":)(?P<rank>\d+)")
+# INFO 06-02 08:00:00 [core.py:708]   ERROR 06-02 08:00:00 core.py:708]   2026-06-02 08:00:00,123 ERROR …   E0602 …
+_LOGGER = re.compile(
+    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"
+    r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+Z?\s+(?:- [\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:[\w.:-]+ )?(?:-- : )?)"
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
+_LINKS = (
+    "The above exception was the direct cause of the following exception",
+    "During handling of the above exception, another exception occurred",
+)
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A line without the marks of its process and logger; `process` is empty for the main one."""
+
+    process: str
+    text: str
+
+
+def said(text: str) -> Said:
+    """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
+    text = _ANSI.sub("", text)
+    process = ""
+    if (found := _PARENTHESES.match(text)) is not None:
+        who = found["who"] + (f" rank {found['rank'].partition('=')[2]}" if found["rank"] else "")
+        process = f"{who} (pid {found['pid']}" + (f" on {found['ip']})" if found["ip"] else ")")
+        text = text[found.end() :]
+    elif (found := _SGLANG.match(text)) is not None:
+        process, text = found["who"].strip(), text[found.end() :]
+    if (found := _RANK.match(text)) is not None:
+        process, text = process or f"rank {found['rank']}", text[found.end() :]
+    if (found := _LOGGER.match(text)) is not None:
+        text = text[found.end() :]
+        if (inner := _RANK.match(text)) is not None:
+            process, text = process or f"rank {inner['rank']}", text[inner.end() :]
+    return Said(process, text)
+
+
+class Traceback(msgspec.Struct, frozen=True, kw_only=True):
+    """One Python traceback: its process, where it starts, and the line that says what went wrong.
+
+    `cause` is the traceback before it in a chain («The above exception was the direct cause …»).
+    """
+
+    process: str
+    first: Line
+    last: Line
+    error: str
+    message: str
+    cause: Traceback | None = None
+
+    @property
+    def root(self) -> Traceback:
+        """The first of the chain: what went wrong before anything else."""
+        return self.cause.root if self.cause else self
+
+
+def tracebacks(log: Log) -> list[Traceback]:
+    """The tracebacks of a log in the order of their ends; one that repeats is the first of its kind."""
+    found: dict[tuple[str, str], Traceback] = {}
+    by_process: dict[str, Traceback] = {}
+    for count, start in enumerate(log.find(START)):
+        if count >= _MOST:
+            break
+        one = _read(start, by_process)
+        if one is None:
+            continue
+        by_process[one.process] = one
+        found.setdefault((one.error, one.message), one)
+    return sorted(found.values(), key=lambda one: one.last.number)
+
+
+def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
+    """The traceback that starts on a line; None when its end is not there."""
+    process = said(start.text).process
+    # the frames stand as far to the right as the heading, and the error does
+    for line in start.log.lines(start.number + 1, start.number + _LONGEST):
+        one = said(line.text)
+        if one.process != process:
+            continue
+        text = one.text
+        if not text.strip() or text[:1].isspace() or text.startswith(("+", "|")):
+            continue
+        error = _ERROR.match(text.strip())
+        if error is None or START in text:
+            return None
+        previous = before.get(process)
+        linked = previous is not None and _linked(start, previous, process)
+        return Traceback(
+            process=process,
+            first=start,
+            last=line,
+            error=error["type"],
+            message=(error["message"] or "").strip(),
+            cause=previous if linked else None,
+        )
+    return None
+
+
+def _linked(start: Line, previous: Traceback, process: str) -> bool:
+    """Whether the lines between two tracebacks of one process say that the first led to the second."""
+    if not 0 < start.number - previous.last.number < _LONGEST:
+        return False
+    between = start.log.lines(previous.last.number + 1, start.number)
+    return any(link in line.text and said(line.text).process == process for line in between for link in _LINKS)
+
+
+def first_errors(logs: Logs) -> list[Traceback]:
+    """What went wrong first in each process, the earliest first; what only repeats another process's words is left out."""
+    chosen: dict[tuple[int, str], Traceback] = {}
+    messages: set[str] = set()
+    for number, log in enumerate(logs):
+        for one in tracebacks(log):
+            root = one.root
+            if root.message and root.message in messages:
+                continue
+            messages.add(root.message)
+            chosen.setdefault((number, one.process), root)
+    return sorted(chosen.values(), key=lambda one: (not one.last.log.previous, one.last.number))
