@@ -91,8 +91,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Findin
 def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:
     kind = way.item.kind.partition(".")[0]
     tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") else ""
-    what = f"of type {way.kind} without an internal address" if way.kind == "LoadBalancer" else ""
-    what = "of type NodePort, a port of every node" if way.kind == "NodePort" else what
+    what = "is of type LoadBalancer without an internal address" if way.kind == "LoadBalancer" else ""
+    what = "is of type NodePort, a port of every node" if way.kind == "NodePort" else what
     summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
     return Finding(
         role="risk" if role == "risk" else "note",
