@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS
+from kubectl_llmdoctor.facts.endings import LITERALS, last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.report import document as doc
@@ -62,6 +62,7 @@ def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
     for check in checks:
         for part in check.parts:
             _run(part, subject, outcome)
+    outcome.findings = _by_end(outcome.findings, subject)
     pages = {check.id: check for check in checks}
     every = tuple(p.name for p in subject.pods if p.exists)
     findings = rank([_document(pages[check.id], finding, every) for check, finding in _merge(outcome.findings)])
@@ -127,6 +128,26 @@ def _call(check: Check, arguments: dict[str, Any], outcome: _Outcome) -> None:
                 outcome.findings.append((check, found))
     except Exception as error:  # noqa: BLE001 # one broken check must not cost the others
         outcome.not_checked[check.id, f"broken check: {type(error).__name__}: {error}"] = None
+
+
+#: More lines than any log has: what a pod that ended first says stands before all that the others say.
+_PER_POD = 1e12
+
+
+def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[Check, Finding]]:
+    """In a replica of several pods, the findings in the order in which the pods ended: the first one's come first."""
+    if len(subject.pods) < 2:
+        return found
+    place = {ending.container.pod.name: n for n, ending in enumerate(last_round(subject.pods))}
+    if len(place) < 2:
+        return found
+
+    def moved(finding: Finding) -> Finding:
+        after = min((place.get(name, len(place)) for name in finding.pods), default=0)
+        order = -1.0 if finding.order is None else finding.order
+        return msgspec.structs.replace(finding, order=order + after * _PER_POD) if after else finding
+
+    return [(check, moved(finding)) for check, finding in found]
 
 
 def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:

@@ -64,7 +64,7 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
     """An engine setting, quoted as it was written where it was written."""
     pod = where.pod
     origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
-    ref = setting.path or f"{where.path}.args"
+    ref = where.shown(setting.path) if setting.path else f"{where.path}.args"
     if pod.exists or origin is None:
         return Evidence(source="pod", ref=ref, text=setting.text)
     return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)

@@ -13,7 +13,8 @@ import msgspec
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
-from kubectl_llmdoctor.facts.workload import TEMPLATES, Workload
+from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.platforms import Template, pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
 
 Owner = Literal["model", "platform"]
@@ -31,56 +32,95 @@ def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
 
 
 def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
-    """A JSON patch of the pod's template; `operations` have paths inside the pod spec.
+    """A JSON patch of the object that a person edits; `operations` have paths inside the pod spec.
 
-    Without an editable template (a bare pod, an operator's own kind) the summary stands alone and names the object.
+    They are moved to where that object says the same. Where it says nothing of it (a bare pod, what an operator decides
+    by itself, a runtime that is another object) the summary stands alone and names the object.
     """
-    workload, path = _template(pod)
+    workload = workload_of(pod)
     if workload is None and not pod.exists and pod.item:  # a Pod in a manifest is edited there
-        body = [{**op, "path": "/spec" + op["path"]} for op in operations]
         target = f"{pod.item.api_version} Pod/{pod.name}"
+        own = [{**op, "path": "/spec" + op["path"]} for op in operations]
+        body = pointer.fitted(pod.item.raw, own) or own
         return Fix(summary=summary, owner=owner, patch=Patch(target=target, type="json", body=body))
-    if workload is None or path is None:
+    moved = _moved(pod, workload, operations) if workload else None
+    if workload is None or moved is None:
         where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
         return Fix(summary=f"{summary} (in {where})", owner=owner)
-    prefix = "/" + f"{path}.spec".lstrip(".").replace(".", "/")
-    body = [{**op, "path": prefix + op["path"]} for op in operations]
     if workload.by_helm:
         summary += " (Helm manages it: change the release's values too, or the next upgrade undoes this)"
     return Fix(
         summary=summary,
         owner=owner,
-        commands=(_command(workload, body),),
-        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=body),
+        commands=(_command(workload, moved),),
+        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=moved),
     )
 
 
-def _template(pod: Pod) -> tuple[Workload | None, str | None]:
-    """The object to edit, and the path of the template that this pod came from."""
-    workload = workload_of(pod)
-    if workload is None or workload.kind in ("Job", "Revision"):  # their templates cannot be changed
-        return workload, None
-    paths = TEMPLATES.get(workload.item.kind, ())
-    if workload.kind == "LeaderWorkerSet":
-        index = str(pod.obj.metadata.labels.get("leaderworkerset.sigs.k8s.io/worker-index", "0"))
-        have = {path for path, _ in workload.templates}
-        wanted = [p for p in paths if p.endswith("leaderTemplate") == (index == "0") and p in have]
-        return workload, next(iter(wanted or [p for p in paths if p in have]), None)
-    if paths and any(t.spec.containers for _, t in workload.templates):
-        return workload, paths[0]
-    return workload, None
+def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The operations on the workload's object, so that they apply to it; None where they cannot."""
+    template = pod.template
+    if template is None or template.immutable or template.raw is not workload.raw:
+        return None
+    moved = []
+    for operation in operations:
+        inside = _inside(pod, template, operation["path"])
+        path = template.at(inside) if inside is not None else None
+        if path is None:
+            return None
+        moved.append({**operation, "path": path})
+    return pointer.fitted(workload.raw, moved)
+
+
+def _inside(pod: Pod, template: Template, path: str) -> str | None:
+    """The path inside the template's pod spec for one in the pod's, which admission and operators have added to."""
+    tokens = pointer.split(path)
+    if not pod.exists or tokens[0] not in ("containers", "initContainers") or len(tokens) < 2:
+        return path if not pod.exists or tokens[0] != "volumes" else _element(pod, template, tokens)
+    mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
+    container = mine[int(tokens[1])]
+    theirs = dig(template.pod, f"spec.{tokens[0]}")
+    named = theirs if isinstance(theirs, list) else []
+    index = next((i for i, c in enumerate(named) if isinstance(c, dict) and c.get("name") == container.name), None)
+    if index is None:
+        return None
+    tokens[1] = str(index)
+    if len(tokens) > 3 and tokens[2] in ("args", "command") and tokens[3] != "-":
+        have = [str(w) for w in (container.args if tokens[2] == "args" else container.command)]
+        told = named[index].get(tokens[2])
+        want = [str(w) for w in told] if isinstance(told, list) else []
+        if have != want:  # what the operator put before the object's own words
+            start = len(have) - len(want)
+            if start < 0 or not want or have[start:] != want or int(tokens[3]) < start:
+                return None
+            tokens[3] = str(int(tokens[3]) - start)
+    elif len(tokens) > 3 and tokens[2] == "env" and tokens[3] != "-":
+        variable = container.env[int(tokens[3])].name
+        listed = named[index].get("env")
+        rows = listed if isinstance(listed, list) else []
+        at = next((i for i, v in enumerate(rows) if isinstance(v, dict) and v.get("name") == variable), None)
+        if at is None:
+            return None
+        tokens[3] = str(at)
+    return pointer.join(tokens)
+
+
+def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
+    """The path of a volume of the pod in its template, found by its name."""
+    if len(tokens) < 2 or tokens[1] == "-":
+        return pointer.join(tokens)
+    name = pod.spec.volumes[int(tokens[1])].name
+    listed = dig(template.pod, "spec.volumes")
+    rows = listed if isinstance(listed, list) else []
+    at = next((i for i, v in enumerate(rows) if isinstance(v, dict) and v.get("name") == name), None)
+    return None if at is None else pointer.join(["volumes", str(at), *tokens[2:]])
 
 
 def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
-    kind = workload.kind.lower()
-    group = workload.api_version.rpartition("/")[0]
-    name = f"{kind}.{group}/{workload.name}" if "." in group else f"{kind}/{workload.name}"
+    name = f"{workload.resource}/{workload.name}"
     document = msgspec.json.encode(body).decode()
-    return f"kubectl -n {shlex.quote(workload.namespace)} patch {name} --type=json -p {shlex.quote(document)}"
-
-
-def _at(container: Container) -> str:
-    return f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}"
+    where = f"-n {shlex.quote(workload.namespace)} " if workload.namespace else ""
+    return f"kubectl {where}patch {name} --type=json -p {shlex.quote(document)}"
 
 
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:
@@ -89,9 +129,12 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     Gives advice only when the arguments stand in a script, in the image's entrypoint or in a ConfigMap.
     """
     container = engine.container
-    spec, at = container.spec, _at(container)
+    spec, at = container.spec, container.pointer
     current = engine.explicit(name)
     words = [str(a) for a in spec.args]
+    if container.told:
+        place = current.path if current else container.told[0].path
+        return advice(f"{summary}: {name} {value}, at {place} in {edited(container.pod)}")
     if current is None:
         if words and engine.found.argv_known and not _script(container):
             operations = [{"op": "add", "path": f"{at}/args/-", "value": f"{flag}={value}"}]
@@ -130,7 +173,7 @@ def remove_env(container: Container, name: str, summary: str) -> Fix:
     index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
     if index is None:
         return advice(f"{summary} (it comes from a ConfigMap or Secret of {edited(container.pod)})")
-    return patch(container.pod, summary, [{"op": "remove", "path": f"{_at(container)}/env/{index}"}])
+    return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/env/{index}"}])
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
@@ -138,26 +181,17 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
     An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
     """
-    at, key = _at(container), resource.replace("~", "~0").replace("/", "~1")
+    key = resource.replace("~", "~0").replace("/", "~1")
     resources = container.spec.resources
     tables = {"requests": resources.requests, "limits": resources.limits}
     kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
-    if not resources.requests and not resources.limits:
-        return patch(
-            container.pod, summary, [{"op": "add", "path": f"{at}/resources", "value": {kind: {resource: value}}}]
-        )
-    operations: list[dict[str, Any]] = [
-        {"op": "add", "path": f"{at}/resources/{k}/{key}", "value": value}
-        if tables[k]
-        else {"op": "add", "path": f"{at}/resources/{k}", "value": {resource: value}}
-        for k in kinds
-    ]
+    operations = [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
     return patch(container.pod, summary, operations)
 
 
 def set_image(container: Container, image: str, summary: str) -> Fix:
     """Set the image of a container."""
-    return patch(container.pod, summary, [{"op": "replace", "path": f"{_at(container)}/image", "value": image}])
+    return patch(container.pod, summary, [{"op": "replace", "path": f"{container.pointer}/image", "value": image}])
 
 
 def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
@@ -167,12 +201,12 @@ def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "m
 
 def set_probe(container: Container, probe: str, value: dict[str, Any], summary: str) -> Fix:
     """Set a probe (`startupProbe`, `livenessProbe`, `readinessProbe`) as a whole."""
-    return patch(container.pod, summary, [{"op": "add", "path": f"{_at(container)}/{probe}", "value": value}])
+    return patch(container.pod, summary, [{"op": "add", "path": f"{container.pointer}/{probe}", "value": value}])
 
 
 def mount_shm(container: Container, size: str, summary: str) -> Fix:
     """Mount a memory-backed emptyDir at /dev/shm; `size` is a quantity."""
-    pod, at = container.pod, _at(container)
+    pod, at = container.pod, container.pointer
     mounted = container.mount_at("/dev/shm")
     memory = {"medium": "Memory", "sizeLimit": size}
     if mounted:

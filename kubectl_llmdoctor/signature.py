@@ -17,7 +17,6 @@ from kubectl_llmdoctor.evidence import event_evidence, log_evidence
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import Subject, Unknown, workload_of
-from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Severity
 
 
@@ -100,8 +99,9 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
     """The signature as a check."""
 
     def run(subject: Subject) -> Iterator[Finding | Abstain]:
-        if not subject.pods and not subject.static:
+        if not subject.exists and not subject.static and not any(pod.log_only for pod in subject.pods):
             yield from itertools.islice(_said(signature, subject, None), 1)
+            return
         for pod in subject.pods:
             found = next(_hits(signature, subject, pod), None)
             if found:
@@ -155,21 +155,30 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     order = float(line.number)
                     yield _finding(signature, pattern, captured, subject, pod, container, evidence, order)
                     break
-    if pod.failing or signature.affects == "requests":
+    if pod.failing or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
 
 
 def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:
     """What statuses and events say, by the order of patterns: the first is the most telling."""
     texts: list[tuple[str, Container | None, Evidence]] = []
+    own = pod is not None and (pod.failing or signature.affects == "requests")
     if "status" in signature.sources:
-        texts += [(t, c, Evidence(source="pod", ref=w, text=t)) for w, t, c in _status_texts(pod)] if pod else []
+        texts += (
+            [(t, c, Evidence(source="pod", ref=w, text=t)) for w, t, c in _status_texts(pod)] if pod and own else []
+        )
         texts += _workload_texts(subject)
-    elif pod:  # the end of the log as the kubelet keeps it, where the log itself is gone
+    else:
+        texts += _workload_texts(subject, quoted=True)
+    if (
+        "status" not in signature.sources and pod and own
+    ):  # the end of the log as the kubelet keeps it, where the log itself is gone
         for where, text, container in _status_texts(pod):
             if container and "terminated" in where and not subject.logs(pod).of(container.name):
                 texts += [(x, container, Evidence(source="pod", ref=where, text=x)) for x in text.splitlines()]
-    if "event" in signature.sources:
+    if "log" in signature.sources and pod is None:
+        texts += _controller_texts(signature, subject)
+    if "event" in signature.sources and (own or pod is None):
         for event in subject.events:
             about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
             if not about_other and (event.warning or event.kind != "Pod"):
@@ -182,16 +191,31 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 break
 
 
-def _workload_texts(subject: Subject) -> list[tuple[str, Container | None, Evidence]]:
-    """Conditions of the object that owns the pods, and KServe's last failure."""
-    workload = subject.workload
-    if workload is None:
-        return []
-    said = [(f"status.conditions[{kind}]", text) for kind, text in workload.refused_conditions()]
-    failure = dig(workload.raw, "status.modelStatus.lastFailureInfo.message")
-    if isinstance(failure, str):
-        said.append(("status.modelStatus.lastFailureInfo", failure))
-    return [(t, None, Evidence(source="workload", ref=f"{workload.ref} {where}", text=t)) for where, t in said]
+def _workload_texts(subject: Subject, *, quoted: bool = False) -> list[tuple[str, Container | None, Evidence]]:
+    """What operators say of the objects above the pods; `quoted`: only where they repeat the server's own words."""
+    found: list[tuple[str, Container | None, Evidence]] = []
+    for workload in subject.platform:
+        for said in workload.said:
+            if quoted and not (said.quoted and said.failed):
+                continue
+            lines = said.text.splitlines() if said.quoted else [said.text]
+            ref = f"{workload.ref} {said.path}"
+            found += [(text, None, Evidence(source="workload", ref=ref, text=text.strip())) for text in lines]
+    return found
+
+
+def _controller_texts(signature: Signature, subject: Subject) -> Iterator[tuple[str, Container | None, Evidence]]:
+    """Lines of a controller's log that name the object: no pod of it exists, and only its controller knows why."""
+    names = subject.workload.names if subject.workload else frozenset()
+    if not names:
+        return
+    named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-]|\.\w)")
+    for _, log in subject.controllers:
+        for pattern in signature.patterns:
+            for line in log.find(pattern.literal):
+                if named.search(line.text[:20_000]):
+                    yield line.text, None, log_evidence(line, pattern.literal)
+                    break
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:

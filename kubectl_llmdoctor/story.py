@@ -10,11 +10,12 @@ from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import endings, log_of
+from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report import document as doc
 
 #: Changes older than this before the failure did not cause it, as far as anyone can tell.
@@ -197,7 +198,26 @@ def _node_changes(subject: Subject) -> Iterator[doc.Change]:
                 yield doc.Change(at=rfc3339(since), what="node", text=text)
 
 
+def _first_of_group(subject: Subject) -> Iterator[doc.Change]:
+    """Which pod of a replica ended first: the others' errors are mostly the consequences."""
+    ends = last_round(subject.pods)
+    first = ends[0]
+    pod = first.container.pod
+    rank = rank_of(pod.obj.metadata.labels)
+    who = f"{rank} (pod {pod.name})" if rank else f"pod {pod.name}"
+    text = f"{who} ended first, {first.container.name} with exit code {first.code}"
+    later = ends[-1].finished
+    if len(ends) > 1 and later and first.finished:
+        followed = "the other" if len(ends) == 2 else f"{len(ends) - 1} others"
+        text += f"; {followed} followed within {say_seconds((later - first.finished).total_seconds())}"
+    if first.finished:
+        yield doc.Change(at=rfc3339(first.finished), what="failure", text=text)
+
+
 def _failures(subject: Subject) -> Iterator[doc.Change]:
+    if sum(pod.exists for pod in subject.pods) > 1 and last_round(subject.pods):
+        yield from _first_of_group(subject)
+        return
     for pod in subject.pods:
         if not pod.exists or not pod.failing:
             continue
@@ -235,7 +255,7 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
             steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
     if not subject.exists and subject.workload:
-        kind, name = subject.workload.kind.lower(), subject.workload.name
+        kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")
         steps.append(f"kubectl -n {subject.namespace} get events --sort-by=.lastTimestamp")
     return tuple(dict.fromkeys(steps))[:8]

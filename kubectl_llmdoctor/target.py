@@ -7,17 +7,13 @@ from typing import cast
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.workload import TEMPLATES, Workload, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
+from kubectl_llmdoctor.platforms import has_templates
+from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import TargetRef
-
-#: Labels that name the group of pods that live and die together.
-_GROUPS = (
-    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
-    ("ray.io/cluster", ""),
-)
 
 
 def subjects(cluster: Cluster) -> list[Subject]:
@@ -40,7 +36,7 @@ def _everything(cluster: Cluster) -> list[Subject]:
         grouped.setdefault(_group_key(item) or id(item), []).append(item)
     found = [_of_pods(members, cluster) for members in grouped.values()]
     owners = {id(owner) for item in items for owner in cluster.chain(item)}
-    tops = [item for kind in TEMPLATES for item in cluster.items(kind) if not cluster.owner(item)]
+    tops = [item for kind in cluster.kinds() for item in cluster.items(kind) if _leads_to_pods(item, cluster)]
     found += [_without_pods(item, cluster) for item in tops if id(item) not in owners]
     found = [s for s in found if s.pods or s.item]
     if not found and cluster.snapshot.logs:
@@ -48,8 +44,18 @@ def _everything(cluster: Cluster) -> list[Subject]:
     return found
 
 
+def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
+    """Whether pods follow from it, and nothing above it says the same."""
+    if not has_templates(item.api_version, item.raw.get("kind", "")) or cluster.owner(item):
+        return False
+    if cluster.now is None:
+        return True
+    templates = Workload(item, cluster).templates
+    return not templates or not all(template.context for template, _ in templates)
+
+
 def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
-    item = cluster.item(ref.kind, ref.namespace, ref.name)
+    item = cluster.item(lookup_kind(ref.kind, ref.api_version), ref.namespace, ref.name)
     if item is None:
         return []
     if ref.kind == "Pod":
@@ -63,20 +69,21 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
     return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
 
 
-def _group_key(item: Item) -> tuple[str, ...] | None:
+def _group_key(item: Item) -> tuple[str, ...]:
+    """What all pods share that live and die with this one; empty for a pod that stands alone."""
     labels = item.metadata.get("labels")
-    if not isinstance(labels, dict):
-        return None
-    for name, index in _GROUPS:
-        if labels.get(name):
-            return (name, item.namespace, str(labels[name]), str(labels.get(index, "")))
-    return None
+    return group_key(item.namespace, labels) if isinstance(labels, dict) else ()
 
 
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:
     ordered = sorted(items, key=lambda i: (i is not named, i.name))
-    pods = [Pod(cast(k8s.Pod, i.typed()), cluster, item=i, exists=_ran(i, cluster)) for i in ordered]
-    workload = next((w for i in ordered if (w := top_of(i, cluster))), None)
+    tops = [top_of(i, cluster) for i in ordered]
+    workload = next((w for w in tops if w), None)
+    pods = []
+    for i, top in zip(ordered, tops, strict=True):
+        typed = cast(k8s.Pod, i.typed())
+        template = top.template_of(typed) if top else None
+        pods.append(Pod(typed, cluster, item=i, exists=_ran(i, cluster), template=template))
     return Subject(pods, cluster, item=ordered[0], workload=workload)
 
 
@@ -88,11 +95,11 @@ def _ran(item: Item, cluster: Cluster) -> bool:
 def _without_pods(item: Item, cluster: Cluster) -> Subject:
     workload = Workload(item, cluster)
     pods = []
-    for path, template in workload.templates:
-        meta = msgspec.structs.replace(template.metadata, name=item.name, namespace=item.namespace)
-        pod = k8s.Pod(metadata=meta, spec=template.spec)
-        spec_path = f"{path}.spec" if path else "spec"
-        pods.append(Pod(pod, cluster, item=None, exists=False, spec_path=spec_path, template_of=item))
+    for template, typed in workload.templates:
+        name = f"{item.name}/{template.part}" if len(workload.templates) > 1 and template.part else item.name
+        meta = msgspec.structs.replace(typed.metadata, name=name, namespace=item.namespace)
+        pod = k8s.Pod(metadata=meta, spec=typed.spec)
+        pods.append(Pod(pod, cluster, exists=False, template=template, template_of=item))
     return Subject(pods, cluster, item=item, workload=top_of(item, cluster) or workload)
 
 

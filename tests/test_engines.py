@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, Problem, read
+from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, Problem, enrich, read
+from kubectl_llmdoctor.engines.common import TITLES
+from kubectl_llmdoctor.engines.dialect import Table
+from kubectl_llmdoctor.engines.modules import module
 from kubectl_llmdoctor.engines.version import at_least, of_tag, parse, split_image
 
-TABLE: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "engines" / "commands.yaml").read_text())
+TABLE: list[dict[str, Any]] = [
+    case
+    for file in sorted((Path(__file__).parent / "engines").glob("*.yaml"))
+    for case in yaml.safe_load(file.read_text(encoding="utf-8"))
+]
 
 
 def launch(case: dict[str, Any]) -> Launch:
@@ -49,9 +58,12 @@ def problem(found: Engine, kind: str) -> Problem:
 
 
 def test_the_table_is_large_enough() -> None:
-    assert len(TABLE) >= 150
-    assert sum(bool(case.get("awkward")) for case in TABLE) >= 40
+    assert len(TABLE) >= 340
+    assert sum(bool(case.get("awkward")) for case in TABLE) >= 120
     assert len({case["name"] for case in TABLE}) == len(TABLE)
+    lines = Counter(case["engine"] for case in TABLE if case["engine"] is not None)
+    assert set(lines) == set(TITLES)
+    assert all(count >= 8 for count in lines.values()), lines
 
 
 @pytest.mark.parametrize("case", TABLE, ids=[case["name"] for case in TABLE])
@@ -179,6 +191,82 @@ def test_a_removed_option_names_its_last_release_and_what_took_its_place() -> No
 def test_a_misspelt_option_names_the_nearest() -> None:
     found = engine(image="vllm/vllm-openai:v0.9.1", args=["--model", "m", "--max-model-length", "1"])
     assert "the nearest is --max-model-len" in problem(found, "unknown-flag").detail
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "meant"),
+    [
+        ("lmsysorg/sglang:v0.5.9", ["sglang", "serve", "--model-path", "m", "--context-len", "1", "--tp_size", "1"], "--tp-size"),
+        ("lmsysorg/sglang:latest", ["sglang", "serve", "--model-path", "m", "--mem-fraction-stat1c", "1"], "--mem-fraction-static"),
+        ("openmmlab/lmdeploy:v0.9.0", ["lmdeploy", "serve", "api_server", "m", "--sesion-len", "1"], "--session-len"),
+        ("nvcr.io/nvidia/tensorrt-llm/release:1.0.0", ["trtllm-serve", "m", "--max-seq-len", "1"], "--max_seq_len"),
+        ("ghcr.io/ggml-org/llama.cpp:server", ["llama-server", "-m", "m", "--ctx-sizes", "1"], "--ctx-size"),
+        ("r/tgi:3.3.5", ["text-generation-launcher", "--model-idd", "m"], "--model-id"),
+        ("r/tei:1", ["text-embeddings-router", "--model-id", "m", "--max-batch-token", "1"], "--max-batch-tokens"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_option_of_any_engine_names_the_nearest(image: str, command: list[str], meant: str) -> None:
+    detail = problem(engine(image=image, command=command), "unknown-flag").detail
+    assert detail.endswith(f"the nearest is {meant}")
+
+
+def test_a_value_outside_the_choices_names_the_nearest() -> None:
+    found = engine(image="ghcr.io/huggingface/text-generation-inference:3.3.5", args=["--quantize", "bitsandbytes-nf5"])
+    assert problem(found, "bad-value").detail.endswith("the nearest is bitsandbytes-nf4")
+
+
+@pytest.mark.parametrize("name", ["sglang", "tgi", "tei", "lmdeploy", "llama.cpp", "tensorrt-llm"])
+def test_the_tables_of_options_are_sound(name: str) -> None:
+    table: Table = module(name).table(name) if name in ("tgi", "tei") else module(name).table()
+    assert len(table.keys) == len(table.samples)
+    assert list(table.keys) == sorted(table.keys)
+    kinds = {"flag", "bool", "optbool", "opt", "truth", "str", "int", "float", "stoi", "human", "json", "list"}
+    kinds |= {"append", "onoff", "dead", "two"}
+    for flag in table.flags.values():
+        assert flag.first <= flag.last
+        assert flag.name.startswith("-")
+        assert {kind for _, kind in flag.kinds} <= kinds
+        assert all(other.lstrip("!").startswith("-") for _, names in flag.aliases for other in names)
+    for option, steps in table.choices.items():
+        assert option in table.flags
+        assert all(since in table.samples for since, _ in steps)
+    assert all(option in table.flags or table.flag(option) for option in table.successors)
+
+
+def test_the_version_of_a_log_judges_what_the_command_line_said() -> None:
+    found = engine(image="registry.example/tgi:latest", args=["--model-id", "m", "--lora-adapters", "a"])
+    assert not found.problems
+    log = (
+        '{"level":"INFO","fields":{"message":"Args { model_id: \\"m\\" }"},"target":"text_generation_launcher"}\n'
+        '{"docker_label": "sha-3c02262", "version": "1.4.5"}\n'
+    )
+    judged = enrich(found, log)
+    assert judged is not None
+    assert judged.version == "1.4.5"
+    assert problem(judged, "unknown-flag").flag == "--lora-adapters"
+
+
+def test_health_paths() -> None:
+    paths = {
+        "vllm/vllm-openai:v0.12.0": "/health",
+        "lmsysorg/sglang:latest": "/health",
+        "nvcr.io/nim/meta/llama3-8b-instruct:1.0.3": "/v1/health/ready",
+        "nvcr.io/nvidia/tritonserver:25.01-py3": "/v2/health/ready",
+        "ollama/ollama:0.9.0": "/",
+    }
+    assert {image: engine(image=image).value("health_path") for image in paths} == paths
+    # LMDeploy 0.4 served none
+    assert engine(image="openmmlab/lmdeploy:v0.4.2").get("health_path") is None
+
+
+def test_reading_is_quick() -> None:
+    launches = [launch(case) for case in TABLE]
+    for item in launches:
+        read(item)
+    start = time.perf_counter()
+    for item in launches:
+        read(item)
+    assert (time.perf_counter() - start) / len(launches) < 0.004  # a millisecond here; slow machines have their share
 
 
 def test_a_repeated_serve_says_what_becomes_of_it() -> None:

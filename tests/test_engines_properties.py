@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, enrich, from_log, read, vllm
+from kubectl_llmdoctor.engines.dialect import Table, dialect
+from kubectl_llmdoctor.engines.modules import module
 from kubectl_llmdoctor.engines.vllm_flags import FLAGS, SAMPLES
 
 ANY = st.text(max_size=60)
@@ -254,6 +256,100 @@ def test_a_vllm_configuration_can_be_written_and_read_again(line: tuple[str, lis
     }
     assert [problem.kind for problem in again.problems] == [problem.kind for problem in first.problems]
     assert again.config == first.config
+
+
+# How each engine with a table is started: image for a version, words before the options, words of the model.
+STARTS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
+    "sglang": ("lmsysorg/sglang:v{}", ("python3", "-m", "sglang.launch_server"), ["--model-path", "m"]),
+    "tgi": ("ghcr.io/huggingface/text-generation-inference:{}", (), ["--model-id", "m"]),
+    "tei": ("ghcr.io/huggingface/text-embeddings-inference:{}", (), ["--model-id", "m"]),
+    "lmdeploy": ("openmmlab/lmdeploy:v{}", ("lmdeploy", "serve", "api_server"), ["m"]),
+    "llama.cpp": ("ghcr.io/ggml-org/llama.cpp:server-{}", (), ["-m", "m"]),
+    "tensorrt-llm": ("nvcr.io/nvidia/tensorrt-llm/release:{}", ("trtllm-serve",), ["m"]),
+}
+# What the engines refuse in combination, and what is no option of a server.
+APART = {
+    "--max-input-length", "--max-input-tokens", "--max-total-tokens", "--max-batch-total-tokens", "--num-shard",
+    "--tensor-parallel-size", "--tp-size", "--pipeline-parallel-size", "--pp-size", "--nnodes", "--config", "--model",
+    "--model-path", "--model-id", "--env", "--server",
+}  # fmt: skip
+
+
+def table_of(name: str) -> Table:
+    table: Table = module(name).table(name) if name in ("tgi", "tei") else module(name).table()
+    return table
+
+
+def _words_of(kind: str) -> st.SearchStrategy[list[str]]:
+    if kind == "truth":
+        return st.sampled_from([["true"], ["false"]])
+    if kind == "stoi":
+        return st.integers(1, 10**9).map(lambda number: [str(number)])
+    if kind == "onoff":
+        return st.sampled_from([[], ["on"], ["off"], ["auto"]])
+    if kind == "opt":
+        return st.sampled_from([[], ["a"]])
+    if kind == "two":
+        return st.just(["1", "2"])
+    return _value(kind)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> tuple[str, str, list[str]]:
+    """An engine, a version, and a valid command line of it."""
+    name = draw(st.sampled_from(sorted(STARTS)))
+    table = table_of(name)
+    version = draw(st.sampled_from(table.samples))
+    speech = dialect(table, version)
+    flags = [flag for flag in table.flags.values() if speech.has(flag) and flag.name not in APART]
+    flags = [flag for flag in flags if speech.kind(flag) != "dead"]
+    words = list(STARTS[name][2])
+    for flag in draw(st.lists(st.sampled_from(flags), max_size=6, unique_by=lambda flag: flag.name)):
+        choices = speech.choices(flag.name)
+        values = draw(st.sampled_from(choices).map(lambda value: [value]) if choices else _words_of(speech.kind(flag)))
+        if len(values) == 1 and speech.kind(flag) != "list" and name != "llama.cpp" and draw(st.booleans()):
+            words.append(f"{flag.name}={values[0]}")
+        else:
+            words += [flag.name, *values]
+    return name, version, words
+
+
+@settings(max_examples=400, deadline=None)
+@given(lines())
+def test_a_valid_line_of_any_engine_is_read_without_a_problem(line: tuple[str, str, list[str]]) -> None:
+    name, version, words = line
+    image, program, _ = STARTS[name]
+    found = read(launch(image.format(version), program, tuple(words), {}, {}))
+    check(found)
+    assert found is not None
+    assert found.name == name
+    assert not found.problems, words
+    assert found.value("model") == "m"
+    assert bool(found.settings) is bool(words)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(STARTS)), st.data())
+def test_any_words_of_any_engine_can_be_read(name: str, data: st.DataObject) -> None:
+    table = table_of(name)
+    version = data.draw(st.sampled_from([*table.samples, "0.0.1", "99.0", "latest"]))
+    word = st.one_of(
+        PIECE, st.sampled_from(sorted(table.flags)), st.sampled_from(sorted(table.flags)).map("{}=".format)
+    )
+    words = data.draw(st.lists(word, max_size=10).map(tuple))
+    names = st.sampled_from([flag[2:].replace("-", "_").upper() for flag in table.flags] + ["OLLAMA_X", "NUM_SHARD"])
+    env = data.draw(st.dictionaries(names, st.one_of(st.none(), PIECE), max_size=4))
+    image, program, _ = STARTS[name]
+    check(read(launch(image.format(version), program, words, env, {})))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=300), st.text(max_size=200), ENV)
+def test_any_file_of_triton_and_of_ollama_can_be_read(text: str, other: str, env: dict[str, str | None]) -> None:
+    files = {"/m/a/config.pbtxt": 'backend: "vllm"\n' + text, "/m/a/1/model.json": other, "/Modelfile": text}
+    check(read(launch("nvcr.io/nvidia/tritonserver:25.01-py3", ("tritonserver",), (), env, files)))
+    script = "ollama serve & ollama create m -f /Modelfile"
+    check(read(launch("ollama/ollama:0.9.0", ("sh", "-c", script), (), env, files)))
 
 
 def test_hostile_input_takes_no_time() -> None:

@@ -169,3 +169,67 @@ def test_a_difference_survives_rubbish() -> None:
     garbage: tuple[Any, ...] = (None, 7, [], {"spec": {"containers": [3, None, {"name": 1, "env": 5}]}})
     for rubbish in garbage:
         assert isinstance(list(difference(rubbish, _template("x"))), list)
+
+
+def _member(index: int, finished: str, code: int, started: str = "2026-11-20T09:40:00Z") -> dict[str, Any]:
+    name = "llama-0" if index == 0 else f"llama-0-{index}"
+    labels = {
+        "leaderworkerset.sigs.k8s.io/name": "llama",
+        "leaderworkerset.sigs.k8s.io/group-index": "0",
+        "leaderworkerset.sigs.k8s.io/worker-index": str(index),
+    }
+    ended = {"exitCode": code, "reason": "Error", "startedAt": started, "finishedAt": finished}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "serving", "labels": labels},
+        "spec": {"nodeName": f"gpu-{index}", "containers": [{"name": "vllm", "image": "vllm/vllm-openai:v0.10.2"}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [
+                {
+                    "name": "vllm",
+                    "restartCount": 2,
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": ended},
+                }
+            ],
+        },
+    }
+
+
+def _group(*members: dict[str, Any], **logs: str) -> Target:
+    from kubectl_llmdoctor.packs import installed
+
+    texts = tuple(
+        LogText(namespace="serving", pod=pod.replace("_", "-"), container="vllm", previous=True, text=text)
+        for pod, text in logs.items()
+    )
+    report = diagnose(Snapshot(taken_at=NOW, objects=members, logs=texts), installed())
+    assert len(report.targets) == 1
+    return report.targets[0]
+
+
+def test_in_a_group_the_pod_that_ended_first_is_named_and_looked_at_first() -> None:
+    target = _group(
+        _member(0, "2026-11-20T09:50:12Z", 1),
+        _member(1, "2026-11-20T09:50:00Z", 137),
+        _member(2, "2026-11-20T09:50:09Z", 1),
+        llama_0="PermissionError: [Errno 13] Permission denied: '/models/a'\n",
+        llama_0_1="starting\nloading\nOSError: [Errno 28] No space left on device: '/models/b'\n",
+    )
+    assert [c.text for c in target.changes if c.what == "failure"] == [
+        "worker 1 (pod llama-0-1) ended first, vllm with exit code 137; 2 others followed within 12 s"
+    ]
+    causes = [f.id for f in target.findings if f.role == "cause"]
+    assert causes == ["disk-full", "permission-denied"]
+
+
+def test_an_end_of_a_round_before_is_not_the_first() -> None:
+    target = _group(
+        _member(0, "2026-11-20T09:39:00Z", 1, started="2026-11-20T09:30:00Z"),
+        _member(1, "2026-11-20T09:50:00Z", 1),
+        _member(2, "2026-11-20T09:49:00Z", 1),
+    )
+    (text,) = [c.text for c in target.changes if c.what == "failure"]
+    assert text == "worker 2 (pod llama-0-2) ended first, vllm with exit code 1; the other followed within 60 s"

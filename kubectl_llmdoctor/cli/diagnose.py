@@ -144,14 +144,17 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
     for text in names:
         kind_text, slash, name = text.rpartition("/")
         kind = kind_named(kind_text) if slash else "Pod"
-        found = [i for i in cluster.items(kind) if i.name == name and namespace in (None, i.namespace)]
+        alike = [i for k in cluster.kinds() if k.partition(".")[0].lower() == kind.lower() for i in cluster.items(k)]
+        found = [i for i in alike if i.name == name and namespace in (None, i.namespace)]
         if not found:
-            have = ", ".join(f"{i.namespace}/{i.name}" for i in cluster.items(kind)) or "none"
+            have = ", ".join(f"{i.namespace}/{i.name}" for i in alike) or "none"
             raise AccessError(f"{text}: no such object in the input; {kind}s there: {have[:400]}")
         if len(found) > 1:
             where = ", ".join(i.namespace for i in found)
             raise UsageError(f"{text}: occurs in the namespaces {where}; choose one with -n")
-        refs.append(TargetRef(kind=kind, name=name, namespace=found[0].namespace, api_version=found[0].api_version))
+        refs.append(
+            TargetRef(kind=found[0].kind, name=name, namespace=found[0].namespace, api_version=found[0].api_version)
+        )
     return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
 
 

@@ -14,7 +14,8 @@ from kubectl_llmdoctor.cli.options import output_options
 def command(paths: tuple[str, ...], fail_on: str, no_color: bool, outputs: tuple[str, ...]) -> int:
     """Say what will go wrong with the model servers of manifests: files, folders, or - for standard input.
 
-    A risk is said only with a mechanism that applies to this engine, version and GPU count. What is no manifest is named
+    A risk is said only with a mechanism that applies to this engine, version and GPU count. Objects of operators
+    (InferenceService, RayService, NIMService ...) are read as their operator reads them. What is no manifest is named
     and passed over. Templates and overlays are rendered first:
 
     \b

@@ -9,7 +9,8 @@ from __future__ import annotations
 from .config import Engine, Problem, ProblemKind, Setting, Source
 from .launch import EnvVar, Launch
 
-__all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source", "enrich", "from_log", "read"]
+__all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source"]
+__all__ += ["enrich", "from_log", "of_image", "read"]
 
 
 def read(launch: Launch) -> Engine | None:
@@ -17,6 +18,13 @@ def read(launch: Launch) -> Engine | None:
     from .reader import read as read_launch
 
     return read_launch(launch)
+
+
+def of_image(image: str) -> str | None:
+    """The engine that an image is made for, by its name."""
+    from .recognise import of_image as judge
+
+    return judge(image)
 
 
 def from_log(text: str) -> Engine | None:

@@ -78,8 +78,17 @@ def kubernetes(text: str, values: Mapping[str, EnvVar]) -> str:
     return _kubernetes().sub(one, text)[:MAX_TEXT] if "$" in text else text[:MAX_TEXT]
 
 
+@functools.cache
+def _template() -> Pattern[str]:
+    import re
+
+    return re.compile(r"\{\{-?\s*\.[A-Za-z][\w.]{0,80}\s*-?\}\}", re.ASCII)
+
+
 def open_references(text: str) -> str:
-    """Marks the `$(VAR)` that nothing replaced as unknown."""
+    """Marks the `$(VAR)` and the `{{.Name}}` that nothing replaced as unknown."""
+    if "{{" in text:
+        text = _template().sub(lambda match: unknown(match[0]), text)
     if "$(" not in text:
         return text
     return _kubernetes().sub(lambda match: unknown(match[0]) if match[1] else match[0], text)

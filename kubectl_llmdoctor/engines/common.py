@@ -68,6 +68,11 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nim": ((), ("0.", "1.", "2.", "3.")),
 }  # fmt: skip
 
+# What stands before the version in the tags of Text Embeddings Inference: the processor that a build is for.
+_TEI_BUILDS = frozenset(
+    ["cpu", "cuda", "turing", "volta", "ampere", "ada", "hopper", "86", "89", "90", "100", "120", "arm64", "xpu", "hpu"]
+)
+
 # Publishers that put a version of their own on the tag of an image that is called like the engine.
 _FOREIGN = ("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/")
 
@@ -109,15 +114,23 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
         build = next((p for p in tag.split("-") if p[:1] == "b" and p[1:].isdecimal() and len(p) > 3), None)
         return (build, f"image tag {tag}") if build else (None, "")
     names, plausible = _OWN.get(engine, ((), ()))
-    own = last in names or (engine == "nim" and "nvcr.io/nim/" in f"{lower}/")
+    own = (
+        last in names
+        or (engine == "nim" and "/nim/" in f"/{lower}/")
+        or (engine == "vllm" and last.startswith("vllm-openai-"))
+    )
     if engine == "tensorrt-llm" and last == "release":
         own = "tensorrt-llm/release" in lower
     own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"{lower}/" for part in _FOREIGN))
-    if engine == "vllm" and not (own and of_tag(tag)):
-        # AMD: rocm6.4.1_vllm_0.9.0.1_20250605
-        marked = after(tag, "vllm_")
-        if marked and marked.startswith("0."):
+    if engine in ("vllm", "sglang") and not (own and of_tag(tag)):
+        # rocm6.4.1_vllm_0.9.0.1_20250605, 0.3.7.post2-sglang0.5.5.post3, ray-2.41.0-py310-vllm0.7.0
+        if marked := after(tag, engine):
             return marked, f"image tag {tag}"
+        if marked := after(last, engine):
+            return marked, f"image name {last}"
+    if engine == "tei":
+        tag_of_build = tag.partition("-")
+        tag = tag_of_build[2] if tag_of_build[0] in _TEI_BUILDS else tag
     version = of_tag(tag) if own else None
     if version is not None and version.startswith(plausible):
         return version, f"image tag {tag}"
@@ -287,9 +300,17 @@ def convert(kind: str, text: str) -> Any:
 
 
 def load_yaml(text: str) -> Any:
-    """A YAML document as plain values, or None where it is none or too large."""
+    """A YAML document as plain values, or None where it is none or too large.
+
+    A part that is not known (of a file that a script writes) comes back between two private characters: `obscure`.
+    """
     if len(text) > MAX_FILE:
         return None
+    if "\0" in text:
+        pieces = text.split("\0")
+        for at in range(1, len(pieces), 2):  # `${X}` has characters of YAML's own
+            pieces[at] = _OPEN + "".join(char for char in pieces[at] if char.isalnum() or char == "_") + _CLOSE
+        text = "".join(pieces)
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -297,6 +318,14 @@ def load_yaml(text: str) -> Any:
         return _bounded(yaml.load(text, loader), [20_000])  # noqa: S506 - a safe loader in either case
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, OverflowError):
         return None
+
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+
+
+def obscure(text: str) -> str:
+    """A text out of a YAML file with its unknown parts as words have them."""
+    return text.replace(_OPEN, "\0").replace(_CLOSE, "\0") if _OPEN in text else text
 
 
 def _bounded(value: Any, budget: list[int]) -> Any:
@@ -324,6 +353,66 @@ _UNREAD = {
     "TORCH_DISTRIBUTED_TIMEOUT": "neither PyTorch nor an engine reads TORCH_DISTRIBUTED_TIMEOUT",
     "USE_VLLM_V1": "nothing reads USE_VLLM_V1; the variable was VLLM_USE_V1",
 }
+
+# Variables that read like the engine's configuration. vLLM's own begin with VLLM_, llama.cpp's with LLAMA_, Ollama's
+# with OLLAMA_, and TGI reads the second group (searched in the sources named above).
+_ALIKE = (
+    "MAX_MODEL_LEN", "GPU_MEMORY_UTILIZATION", "TENSOR_PARALLEL_SIZE", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS",
+    "MEM_FRACTION_STATIC", "VLLM_MAX_MODEL_LEN", "VLLM_GPU_MEMORY_UTILIZATION", "VLLM_TENSOR_PARALLEL_SIZE",
+)  # fmt: skip
+_OF_TGI = (
+    "NUM_SHARD",
+    "QUANTIZE",
+    "MAX_TOTAL_TOKENS",
+    "MAX_INPUT_TOKENS",
+    "MAX_INPUT_LENGTH",
+    "MAX_BATCH_PREFILL_TOKENS",
+)
+_READS_NO_SUCH = {
+    "vllm": _ALIKE + _OF_TGI,
+    "sglang": _ALIKE + _OF_TGI,
+    "lmdeploy": _ALIKE + _OF_TGI,
+    "ollama": _ALIKE + _OF_TGI,
+    "llama.cpp": _ALIKE + _OF_TGI,
+    "tgi": _ALIKE,
+}
+
+
+def _not_read(start: Start) -> list[Problem]:
+    """Variables that look like configuration, that no word and no script uses, and that the engine does not read.
+
+    Only where the engine's own program is known to get them: an image with a start script may make options of them.
+    """
+    names = [name for name in _READS_NO_SUCH.get(start.engine, ()) if name in start.env]
+    if not names or not start.known or start.form in ("image", "hidden", "python", "dynamo"):
+        return []
+    if start.implied and version_of_image(start.engine, start.launch.image, {})[0] is None and not _own_name(start):
+        return []
+    texts = (*start.launch.command, *start.launch.args, *start.files.values())
+    values = (variable.value or "" for name, variable in start.launch.env.items() if name not in names)
+    used = "\n".join((*texts, *values))
+    out = []
+    for name in names:
+        if name in used:
+            continue
+        variable = start.env[name]
+        out.append(
+            Problem(
+                kind="no-effect",
+                flag=name,
+                text=variable_text(variable),
+                path=variable.path,
+                detail=f"{TITLES[start.engine]} does not read {name}, and no argument uses it",
+                certain=variable.origin != "script",
+            )
+        )
+    return out
+
+
+def _own_name(start: Start) -> bool:
+    """Whether the image is called as the engine's own is."""
+    last = split_image(start.launch.image)[0].lower().rpartition("/")[2]
+    return last in _OWN.get(start.engine, ((), ()))[0] or last == "llama.cpp"
 
 
 def surroundings(start: Start) -> list[Problem]:
@@ -354,6 +443,7 @@ def surroundings(start: Start) -> list[Problem]:
                 certain=True,
             )
         )
+    out += _not_read(start)
     found = False
     for command in start.commands:
         words = command.words
@@ -371,6 +461,16 @@ def surroundings(start: Start) -> list[Problem]:
                 )
             )
     return out
+
+
+def shell_words(text: str) -> list[str]:
+    """The words of a variable that a start script splits as a shell does; at blanks where a quote is left open."""
+    import shlex
+
+    try:
+        return shlex.split(text[:MAX_FILE])
+    except ValueError:
+        return text[:MAX_FILE].split()
 
 
 def variable_text(variable: EnvVar) -> str:

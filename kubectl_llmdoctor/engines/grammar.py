@@ -199,7 +199,7 @@ Node = tuple[Any, ...]
 
 
 class Parser:
-    """Tokens to nodes: ("simple", assignments, words, redirections), ("if", …), ("loop", …), ("case", …), …"""
+    """Tokens to nodes: ("simple", assignments, words, redirections), ("if", …), ("loop", …), ("arithmetic", text), …"""
 
     def __init__(self, text: str) -> None:
         self.tokens = Lexer(text).run()
@@ -287,11 +287,15 @@ class Parser:
         if token.kind == "op" and token.text == "(":
             self.at += 1
             if self._is("(", kind="op"):  # (( arithmetic ))
-                level = 1
+                level, texts = 1, []
+                self.at += 1
                 while level and self._peek().kind != "end":
                     level += {"(": 1, ")": -1}.get(self._peek().text, 0) if self._peek().kind == "op" else 0
+                    texts.append(self._peek().text)
                     self.at += 1
-                return ("simple", [], [], [])
+                if self._is(")", kind="op"):
+                    self.at += 1
+                return ("arithmetic", "".join(texts[:-1]))
             body = self._list(())
             if self._is(")", kind="op"):
                 self.at += 1

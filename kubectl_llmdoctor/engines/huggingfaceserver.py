@@ -24,11 +24,12 @@ _TABLE: tuple[Row, ...] = (
     ("backend", "str", "--backend", ""),
     ("task", "str", "--task", ""),
     ("dtype", "str", "--dtype", ""),
-    ("max_length", "int", "--max-length", ""),
+    ("max_model_len", "int", "--max-length", ""),
     ("trust_remote_code", "flag", "--trust-remote-code", ""),
 )
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("model", "/mnt/models", "", ""),  # where the storage initializer puts it
     ("host", "0.0.0.0", "", ""),  # noqa: S104 - a statement about the engine
     ("port", 8080, "", ""),
     ("grpc_port", 8081, "", ""),
@@ -37,16 +38,19 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("trust_remote_code", False, "", ""),
     ("enable_metrics", True, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/v2/health/live", "", ""),
 )
 
 
 def read(start: Start) -> Engine:
     """The configuration of one Hugging Face server."""
-    reading = read_options(start, _TABLE, abbreviations=False)
+    reading = read_options(start, _TABLE)
     engine_args = Parser(None, "huggingfaceserver", start.files)
     engine_args.run(start.args)
-    own = {"model", "served_model_name", "revision", "port", "host"}
+    own = {"model", "revision", "port", "host"}
     both = {**engine_args.settings, **reading.settings}
+    if "served_model_name" in engine_args.settings:  # vLLM's --served-model-name wins over --model-name
+        both["served_model_name"] = engine_args.settings["served_model_name"]
     settings = {name: both[name] for name in both if name in reading.settings or name not in own}
     directory = settings.get("model_dir")
     if directory is not None and "model" not in settings:

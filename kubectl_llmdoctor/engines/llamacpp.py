@@ -1,92 +1,74 @@
-"""llama.cpp: `llama-server` (common/arg.cpp, builds up to b11434); nearly every option is a LLAMA_ARG_* variable too.
+"""llama.cpp: `llama-server` (common/arg.cpp, up to August 2026); nearly every option is a LLAMA_ARG_* variable too.
 
-Numbers are read by C++'s stoi: `--ctx-size 32k` is 32, without a warning. The Python server (`llama_cpp.server`) has
-names of its own.
+The parser looks a word up as it stands: `--ctx-size=4096` is refused in every build, an option takes the next word
+whatever it is, and numbers are read by C++'s stoi: `--ctx-size 32k` is 32, without a warning. The Python server
+(`llama_cpp.server`) has names of its own. A router's presets (`--models-preset FILE.ini`) are not looked into: each of
+its models is a server of its own.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from msgspec.structs import replace
 
 from .common import Start, build
 from .config import Engine, Problem
-from .options import Row, read_options
+from .dialect import Table
+from .llamacpp_flags import FLAGS, SAMPLES
+from .options import Row, Style, read_options
 
-_TABLE: tuple[Row, ...] = (
-    ("model", "str", "-m --model", "LLAMA_ARG_MODEL"),
-    ("model_repo", "str", "-hf -hfr --hf-repo", "LLAMA_ARG_HF_REPO"),
-    ("model_file", "str", "-hff --hf-file", "LLAMA_ARG_HF_FILE"),
-    ("model_url", "str", "-mu --model-url", "LLAMA_ARG_MODEL_URL"),
-    ("multimodal_projector", "str", "-mm --mmproj", "LLAMA_ARG_MMPROJ"),
-    ("served_model_name", "csv", "-a --alias", "LLAMA_ARG_ALIAS"),
+_STYLE = Style(greedy=True, equals=False)
+
+# Options whose common name is another one than their own, and the options' variables.
+_ROWS: tuple[Row, ...] = (
+    ("model", "str", "--model", "LLAMA_ARG_MODEL"),
+    ("model_repo", "str", "--hf-repo", "LLAMA_ARG_HF_REPO"),
+    ("model_file", "str", "--hf-file", "LLAMA_ARG_HF_FILE"),
+    ("model_url", "str", "--model-url", "LLAMA_ARG_MODEL_URL"),
+    ("model_image", "str", "--docker-repo", "LLAMA_ARG_DOCKER_REPO"),
+    ("multimodal_projector", "str", "--mmproj", "LLAMA_ARG_MMPROJ"),
+    ("served_model_name", "csv", "--alias", "LLAMA_ARG_ALIAS"),
     ("host", "str", "--host", "LLAMA_ARG_HOST"),
     ("port", "stoi", "--port", "LLAMA_ARG_PORT"),
     ("api_key", "set", "--api-key", "LLAMA_API_KEY LLAMA_ARG_API_KEY"),
-    ("api_key_file", "str", "--api-key-file", ""),
-    ("max_model_len", "stoi", "-c --ctx-size", "LLAMA_ARG_CTX_SIZE"),
-    ("max_num_seqs", "stoi", "-np --parallel", "LLAMA_ARG_N_PARALLEL"),
-    ("max_num_batched_tokens", "stoi", "-b --batch-size", "LLAMA_ARG_BATCH"),
-    ("ubatch_size", "stoi", "-ub --ubatch-size", "LLAMA_ARG_UBATCH"),
-    ("gpu_layers", "str", "-ngl --gpu-layers --n-gpu-layers", "LLAMA_ARG_N_GPU_LAYERS"),
-    ("split_mode", "str", "-sm --split-mode", "LLAMA_ARG_SPLIT_MODE"),
-    ("tensor_split", "str", "-ts --tensor-split", "LLAMA_ARG_TENSOR_SPLIT"),
-    ("main_gpu", "stoi", "-mg --main-gpu", "LLAMA_ARG_MAIN_GPU"),
-    ("cpu_moe_layers", "stoi", "-ncmoe --n-cpu-moe", "LLAMA_ARG_N_CPU_MOE"),
-    ("flash_attention", "onoff", "-fa --flash-attn", "LLAMA_ARG_FLASH_ATTN"),
-    ("kv_cache_dtype", "str", "-ctk --cache-type-k", "LLAMA_ARG_CACHE_TYPE_K"),
-    ("kv_cache_dtype_v", "str", "-ctv --cache-type-v", "LLAMA_ARG_CACHE_TYPE_V"),
-    ("threads", "stoi", "-t --threads", "LLAMA_ARG_THREADS"),
+    ("max_model_len", "stoi", "--ctx-size", "LLAMA_ARG_CTX_SIZE"),
+    ("max_num_seqs", "stoi", "--parallel", "LLAMA_ARG_N_PARALLEL"),
+    ("max_num_batched_tokens", "stoi", "--batch-size", "LLAMA_ARG_BATCH"),
+    ("ubatch_size", "stoi", "--ubatch-size", "LLAMA_ARG_UBATCH"),
+    ("gpu_layers", "str", "--n-gpu-layers", "LLAMA_ARG_N_GPU_LAYERS"),
+    ("split_mode", "str", "--split-mode", "LLAMA_ARG_SPLIT_MODE"),
+    ("tensor_split", "str", "--tensor-split", "LLAMA_ARG_TENSOR_SPLIT"),
+    ("main_gpu", "stoi", "--main-gpu", "LLAMA_ARG_MAIN_GPU"),
+    ("cpu_moe_layers", "stoi", "--n-cpu-moe", "LLAMA_ARG_N_CPU_MOE"),
+    ("flash_attention", "onoff", "--flash-attn", "LLAMA_ARG_FLASH_ATTN"),
+    ("kv_cache_dtype", "str", "--cache-type-k", "LLAMA_ARG_CACHE_TYPE_K"),
+    ("kv_cache_dtype_v", "str", "--cache-type-v", "LLAMA_ARG_CACHE_TYPE_V"),
+    ("threads", "stoi", "--threads", "LLAMA_ARG_THREADS"),
     ("mlock", "flag", "--mlock", "LLAMA_ARG_MLOCK"),
-    ("mmap", "notflag", "--no-mmap", "LLAMA_ARG_NO_MMAP"),
-    ("kv_offload", "notflag", "-nkvo --no-kv-offload", "LLAMA_ARG_NO_KV_OFFLOAD"),
-    ("cache_ram_mib", "stoi", "-cram --cache-ram", "LLAMA_ARG_CACHE_RAM"),
+    ("mmap", "flag", "--mmap", "LLAMA_ARG_MMAP"),
+    ("mmap", "notflag", "", "LLAMA_ARG_NO_MMAP"),
+    ("kv_offload", "flag", "--kv-offload", "LLAMA_ARG_KV_OFFLOAD"),
+    ("kv_offload", "notflag", "", "LLAMA_ARG_NO_KV_OFFLOAD"),
+    ("load_mode", "str", "--load-mode", "LLAMA_ARG_LOAD_MODE"),
+    ("cache_ram_mib", "stoi", "--cache-ram", "LLAMA_ARG_CACHE_RAM"),
+    ("kv_unified", "flag", "--kv-unified", "LLAMA_ARG_KV_UNIFIED"),
     ("enable_metrics", "flag", "--metrics", "LLAMA_ARG_ENDPOINT_METRICS"),
-    ("slots_endpoint", "notflag", "--no-slots", "LLAMA_ARG_NO_ENDPOINT_SLOTS"),
-    ("timeout_seconds", "stoi", "-to --timeout", "LLAMA_ARG_TIMEOUT"),
+    ("slots_endpoint", "flag", "--slots", "LLAMA_ARG_ENDPOINT_SLOTS"),
+    ("slots_endpoint", "notflag", "", "LLAMA_ARG_NO_ENDPOINT_SLOTS"),
+    ("timeout_seconds", "stoi", "--timeout", "LLAMA_ARG_TIMEOUT"),
     ("jinja", "flag", "--jinja", "LLAMA_ARG_JINJA"),
     ("chat_template", "str", "--chat-template", "LLAMA_ARG_CHAT_TEMPLATE"),
     ("chat_template_file", "str", "--chat-template-file", "LLAMA_ARG_CHAT_TEMPLATE_FILE"),
     ("lora_modules", "append", "--lora", ""),
-    ("speculative_model", "str", "-md --model-draft", "LLAMA_ARG_MODEL_DRAFT"),
-    ("embeddings", "flag", "--embedding --embeddings", "LLAMA_ARG_EMBEDDINGS"),
-    ("reranking", "flag", "--rerank --reranking", "LLAMA_ARG_RERANKING"),
-    ("fit", "str", "-fit --fit", "LLAMA_ARG_FIT"),
+    ("speculative_model", "str", "--model-draft", "LLAMA_ARG_MODEL_DRAFT LLAMA_ARG_SPEC_DRAFT_MODEL"),
+    ("embeddings", "flag", "--embeddings", "LLAMA_ARG_EMBEDDINGS"),
+    ("reranking", "flag", "--reranking", "LLAMA_ARG_RERANKING"),
+    ("fit", "str", "--fit", "LLAMA_ARG_FIT"),
+    ("models_dir", "str", "--models-dir", "LLAMA_ARG_MODELS_DIR"),
+    ("models_preset", "str", "--models-preset", "LLAMA_ARG_MODELS_PRESET"),
     ("download_dir", "str", "", "LLAMA_CACHE"),
-)
-
-_ALONE = (
-    "-cb",
-    "--cont-batching",
-    "-nocb",
-    "--no-cont-batching",
-    "--no-warmup",
-    "--warmup",
-    "--verbose",
-    "-v",
-    "--log-disable",
-    "--no-webui",
-    "--slots",
-    "--no-context-shift",
-    "--context-shift",
-    "--swa-full",
-    "--kv-unified",
-    "-kvu",
-    "--no-jinja",
-    "--mmap",
-    "--check-tensors",
-    "--server",
-    "-s",
-    "--offline",
-    "--no-mmproj",
-    "--numa-distribute",
-    "--log-timestamps",
-    "--log-prefix",
-    "--no-perf",
-    "--special",
-    "-cmoe",
-    "--cpu-moe",
 )
 
 _PYTHON: tuple[Row, ...] = (
@@ -112,7 +94,14 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("enable_metrics", False, "", ""),
     ("mlock", False, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/health", "", ""),
 )
+
+
+@functools.cache
+def table() -> Table:
+    """The options."""
+    return Table("llama-server", SAMPLES, FLAGS, {}, {})
 
 
 def read(start: Start) -> Engine:
@@ -121,13 +110,13 @@ def read(start: Start) -> Engine:
         reading = read_options(start, _PYTHON)
         rows = [("host", "localhost", "", ""), ("port", 8000, "", ""), ("max_model_len", 2048, "", "")]
         return build(start, reading.settings, reading.problems, rows, reading.known, reading.unresolved)
-    reading = read_options(start, _TABLE, abbreviations=False, known_flags=_ALONE)
+    reading = read_options(start, _ROWS, table(), _STYLE)
     problems = list(reading.problems)
     settings = reading.settings
     for setting in settings.values():
-        digits = setting.text.replace("=", " ").split()[-1].strip("\"'")
+        digits = setting.text.partition("=")[2].strip()
         whole = isinstance(setting.value, int) and not isinstance(setting.value, bool)
-        if whole and digits[:1].isdigit() and not digits.isdecimal():
+        if setting.source == "env" and whole and digits != str(setting.value):
             problems.append(
                 Problem(
                     kind="bad-value",
@@ -139,9 +128,8 @@ def read(start: Start) -> Engine:
                 )
             )
     if "model" not in settings:  # what it is fetched as, where no file is named
-        for other in ("model_repo", "model_url"):
+        for other in ("model_repo", "model_url", "model_image"):
             if other in settings:
                 settings["model"] = replace(settings.pop(other), name="model")
                 break
-    rows = list(DEFAULTS)
-    return build(start, settings, problems, rows, reading.known, reading.unresolved)
+    return build(start, settings, problems, DEFAULTS, reading.known, reading.unresolved)

@@ -56,20 +56,25 @@ _PATTERNS = {
 # other engines and print their lines, so they come first.
 _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nim", ("NVIDIA Inference Microservice", "NIM Version", "/opt/nim/")),
-    ("ollama", ("source=routes.go:", "OLLAMA_HOST:", "ollama runner", "msg=\"Ollama ")),
-    ("tgi", ("text_generation_launcher", "text_generation_router")),
-    ("tei", ("text_embeddings_router",)),
-    ("sglang", ("server_args=ServerArgs(", "sglang/launch_server.py", "sglang serve: error:", "/sglang/srt/")),
+    ("ollama", ("source=routes.go:", "OLLAMA_HOST:", "ollama runner", "msg=\"Ollama ", "/.ollama/id_ed25519")),
+    ("tgi", ("text_generation_launcher", "text_generation_router", "Usage: text-generation-launcher")),
+    ("tei", ("text_embeddings_router", "Usage: text-embeddings-router")),
+    ("sglang", (
+        "server_args=ServerArgs(", "sglang/launch_server.py", "sglang serve: error:", "launch_server.py: error:", "/sglang/srt/",
+    )),
     ("triton", ("TRITONSERVER", "tritonserver", "server.cc:", "Started GRPCInferenceService", "model_lifecycle.cc:")),
-    ("tensorrt-llm", ("[TensorRT-LLM]", "[TRT-LLM]", "/tensorrt_llm/")),
+    ("tensorrt-llm", ("[TensorRT-LLM]", "[TRT-LLM]", "/tensorrt_llm/", "Usage: trtllm-serve")),
     ("huggingfaceserver", ("huggingfaceserver",)),
     ("vllm", (
         "vLLM API server version", "LLM engine (v", "non-default args: {", "vllm serve: error:", "vllm: error:",
         "/site-packages/vllm/", "/dist-packages/vllm/", "/vllm-workspace/vllm/", "(EngineCore", "(APIServer pid=",
         "vllm.entrypoints.", "api_server.py: error:",
     )),
-    ("lmdeploy", ("/lmdeploy/", "[TM][INFO]", "lmdeploy.")),
-    ("llama.cpp", ("llama_model_loader:", "srv  ", "srv    load_model", "llama_server:", "main: server is listening")),
+    ("lmdeploy", ("/lmdeploy/", "[TM][INFO]", "lmdeploy.", "lmdeploy serve api_server: error:")),
+    ("llama.cpp", (
+        "llama_model_loader:", "srv  ", "srv    load_model", "llama_server:", "main: server is listening",
+        "error: invalid argument: -", "error while handling argument \"-",
+    )),
 )  # fmt: skip
 
 
@@ -103,9 +108,8 @@ def enrich(engine: Engine | None, text: str) -> Engine | None:
         return engine
     found = _read(engine.name, head)
     if engine.version is None and found.version is not None:
-        if engine.name == "vllm":
-            from .vllm import rejudge
-
+        rejudge = getattr(module(engine.name), "rejudge", None)
+        if rejudge is not None:
             engine = rejudge(engine, found.version, found.version_text)
         else:
             engine = replace(engine, version=found.version, version_text=found.version_text)

@@ -1,6 +1,8 @@
 """NVIDIA NIM for LLMs: configured by variables (documentation of 1.x to 3.0; the program itself is closed).
 
-The model is that of the image, unless NIM_MODEL_NAME or NIM_MODEL_PATH names one (the multi-LLM image).
+The model is that of the image, unless NIM_MODEL_NAME or NIM_MODEL_PATH names one (the multi-LLM image). From 2.0 on a NIM
+is an engine's own server behind `nim-serve`: arguments win over NIM_PASSTHROUGH_ARGS, which win over the NIM_* variables,
+which win over the profile. A profile's readable name says how the model is split (`…-tp4-pp1-…`).
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .common import Start, build
+from .argv import Word
+from .common import Start, build, shell_words, version_of
 from .config import Engine, Setting
 from .options import Row, read_options
-from .version import split_image
+from .version import at_least, split_image
 
 _TABLE: tuple[Row, ...] = (
     ("model", "str", "", "NIM_MODEL_NAME NIM_MODEL_PATH"),
@@ -43,13 +46,26 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("download_dir", "/opt/nim/.cache", "", ""),
     ("enable_metrics", True, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/v1/health/ready", "", ""),
 )
+
+# Words of a profile's readable name.
+_PROFILE = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
 
 
 def read(start: Start) -> Engine:
     """The configuration of one NIM."""
-    reading = read_options(start, _TABLE)
-    engine = build(start, reading.settings, reading.problems, DEFAULTS, reading.known, reading.unresolved)
+    reading = read_options(start._replace(args=()), _TABLE)
+    settings, known, unresolved = reading.settings, reading.known, set(reading.unresolved)
+    version, _ = version_of(start)
+    if at_least(version, "2.0") is not False:
+        passed = settings.pop("passthrough_args", None)
+        words = [*_passed(passed), *start.args]
+        if words:
+            known, more = _engine_arguments(start, words, passed, settings)
+            unresolved = (unresolved | more) - settings.keys()
+    _profile(settings)
+    engine = build(start, settings, reading.problems, DEFAULTS, known, unresolved)
     repository = split_image(start.launch.image)[0]
     _, found, name = f"/{repository}".partition("/nim/")
     told = "model" in reading.settings or "model" in reading.unresolved
@@ -57,3 +73,36 @@ def read(start: Start) -> Engine:
         model = Setting(name="model", value=name, source="default", text=f"image {repository}", path="", flag="image")
         return replace(engine, defaults={**engine.defaults, "model": model})
     return engine
+
+
+def _passed(passed: Setting | None) -> list[Word]:
+    """The words of NIM_PASSTHROUGH_ARGS."""
+    if passed is None:
+        return []
+    return [Word(text, text, passed.path) for text in shell_words(str(passed.value))]
+
+
+def _engine_arguments(
+    start: Start, words: list[Word], passed: Setting | None, settings: dict[str, Setting]
+) -> tuple[bool, set[str]]:
+    """Adds what the engine behind a NIM is told, as vLLM reads it; which vLLM it is nobody says."""
+    from .vllm import Parser
+
+    parser = Parser(None, "hidden", start.files)
+    parser.run(words)
+    for name, setting in parser.settings.items():
+        if passed is not None and setting.path == passed.path:
+            setting = replace(setting, source="env")
+        settings[name] = setting
+    return parser.known, parser.unresolved
+
+
+def _profile(settings: dict[str, Setting]) -> None:
+    """Adds the sizes that a profile's name states, where nothing else sets them."""
+    profile = settings.get("model_profile")
+    if profile is None:
+        return
+    for part in str(profile.value).lower().split("-"):
+        name, size = _PROFILE.get(part[:2]), part[2:]
+        if name and size.isascii() and size.isdecimal() and len(size) < 4 and name not in settings:
+            settings[name] = replace(profile, name=name, value=int(size))

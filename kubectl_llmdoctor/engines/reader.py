@@ -13,6 +13,9 @@ from .version import split_image
 # What the full image of llama.cpp does instead of serving (.devops/tools.sh).
 _LLAMA_ERRANDS = ("--run", "--convert", "--quantize", "--bench", "--perplexity", "--all-in-one")
 
+# Programs that arguments may name where the image's entrypoint runs what it gets.
+_PROGRAMS = frozenset(["dynamo", "ray", "sleep", "tail", "jupyter", "cat", "true"])
+
 
 def read(launch: Launch) -> Engine | None:
     """The engine that a container runs."""
@@ -92,15 +95,10 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
             args = args[1:]
         else:
             return None
-    if engine == "llama.cpp" and first in (
-        "--run",
-        "--convert",
-        "--quantize",
-        "--bench",
-        "--perplexity",
-        "--all-in-one",
-    ):
+    if (engine == "llama.cpp" and first in _LLAMA_ERRANDS) or (first in _PROGRAMS and not _official(image)):
         return None
+    if engine == "llama.cpp" and first in ("--server", "-s") and "full" in image.rpartition(":")[2]:
+        args = args[1:]
     empty = Command(args, expansion.env, True, False)
     form = ""
     if engine == "vllm" and not _official(image):

@@ -82,6 +82,9 @@ WRAPPERS = frozenset(
     ]
 )
 
+# Wrappers whose options name an environment, which may be called like an engine.
+_ENVIRONMENTS = ("conda", "mamba", "micromamba")
+
 # What `python -m MODULE` runs: engine and form, or "" for what is no engine.
 _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", "api_server"),
@@ -110,6 +113,7 @@ _PROGRAMS = {
     "llama-server.exe": ("llama.cpp", "server"),
     "start_server.sh": ("nim", "server"),
     "start-server.sh": ("nim", "server"),
+    "nim-serve": ("nim", "server"),
 }
 
 # Script files that a Python interpreter gets by path: the end of the path, a word that must occur in it.
@@ -130,6 +134,7 @@ _BESIDE = frozenset(
         "sidecar",
         "sim",
         "simulator",
+        "mock",
         "bench",
         "benchmark",
         "benchmarks",
@@ -140,6 +145,11 @@ _BESIDE = frozenset(
         "exporter",
         "ui",
         "webui",
+        "gradio",
+        "streamlit",
+        "chainlit",
+        "chatbot",
+        "rag",
         "gateway",
         "epp",
         "adapter",
@@ -216,6 +226,8 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
     for start in range(limit):
         if start and words[start].text.startswith("-"):
             continue
+        if start and first in _ENVIRONMENTS and words[start - 1].text in ("-n", "--name", "-p", "--prefix"):
+            continue
         found = _head(words, start, image)
         if found is None:
             if start and not wrapped:
@@ -223,7 +235,8 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
             continue
         if not found.engine:
             return Verdict(None)
-        return Verdict(found._replace(hidden=first.endswith(".sh") and start > 0 and first not in WRAPPERS))
+        hidden = start > 0 and (first == "xargs" or (first.endswith(".sh") and first not in WRAPPERS))
+        return Verdict(found._replace(hidden=hidden))
     return Verdict(None, _hides(words))
 
 
@@ -243,7 +256,7 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     if name == "vllm":
         return _subcommand(words, at, following, {"serve": ("vllm", "serve")})
     if name == "sglang":
-        return _subcommand(words, at, following, {"serve": ("sglang", "server")})
+        return _subcommand(words, at, following, {"serve": ("sglang", "serve")})
     if name == "ollama":
         return _subcommand(words, at, following, {"serve": ("ollama", "serve"), "start": ("ollama", "serve")})
     if name == "trtllm-serve":
@@ -292,6 +305,8 @@ def _python(words: tuple[Word, ...], at: int) -> Match | None:
             if module in _MODULES:
                 engine, form = _MODULES[module]
                 return Match(engine, form, words[at : index + 2], words[index + 2 :])
+            if module == "lmdeploy" and [word.text for word in words[index + 2 : index + 4]] == ["serve", "api_server"]:
+                return Match("lmdeploy", "server", words[at : index + 4], words[index + 4 :])
             return _NONE
         if text == "-c":
             return None
@@ -320,6 +335,7 @@ def _wrapped_module(words: tuple[Word, ...], at: int) -> Match | None:
 
 def _hides(words: tuple[Word, ...]) -> bool:
     """Whether a command that is no known program may start an engine in the end (a script that is not visible)."""
+    wrapper = False
     for word in words[:6]:
         text = word.text
         name = basename(text).lower()
@@ -328,14 +344,15 @@ def _hides(words: tuple[Word, ...]) -> bool:
         if "\n" in text or ";" in text or "import " in text:  # `python -c CODE`
             return any(hint in text for hint in ("vllm", "sglang", "api_server", "uvicorn", "serve"))
         if _is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
+            wrapper = wrapper or name.endswith(".sh")
             continue
         if any(hint in name for hint in _NO_SERVER):
             return False
         if "\0" in text:
-            return True
+            return "RAY_START_CMD" not in text  # KubeRay's own command
         script = name.endswith((".sh", ".py")) or "." not in name
         return script and any(hint in name for hint in _STARTS)
-    return False
+    return wrapper  # `entrypoint.sh` with nothing behind it
 
 
 def tokens_of(image: str) -> tuple[str, list[str]]:
@@ -348,7 +365,8 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
 def beside(image: str) -> bool:
     """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
     repository, parts = tokens_of(image)
-    return any(part in _BESIDE for part in parts) or "rayproject/" in repository
+    ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
+    return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 
 
 def of_image(image: str) -> str | None:
@@ -359,7 +377,7 @@ def of_image(image: str) -> str | None:
     last = repository.rpartition("/")[2]
     if "huggingfaceserver" in last:
         return "huggingfaceserver"
-    if "text-generation-inference" in last or last in ("tgi", "tgi-inference") or last.endswith("-tgi-inference"):
+    if "text-generation-inference" in last or "tgi" in parts:
         return "tgi"
     if "text-embeddings-inference" in last:
         return "tei"
@@ -370,7 +388,7 @@ def of_image(image: str) -> str | None:
     if "tensorrt-llm" in repository or "tensorrtllm" in last or "trtllm" in parts:
         return "tensorrt-llm"
     if "llama.cpp" in last or "llama-cpp" in last or "llamacpp" in last or "llama-server" in last:
-        return "llama.cpp"
+        return None if {"rpc", "worker"}.intersection(parts) else "llama.cpp"  # `rpc-server` lends its memory
     for engine in ("sglang", "ollama", "lmdeploy"):
         if engine in parts:
             return engine
@@ -404,6 +422,9 @@ _FLAGS = {
     "--free-gpu-memory-fraction": "tensorrt-llm",
     "--extra-llm-api-options": "tensorrt-llm",
 }
+
+# Options of several engines: they tell one together with a variable of its own.
+_COMMON_FLAGS = ("--model", "--served-model-name", "--tensor-parallel-size", "--trust-remote-code")
 
 # Variables that only the engine itself reads; two of a kind, or one with its usual port, tell it.
 _VARIABLES = {
@@ -465,6 +486,10 @@ def of_flags(words: Sequence[Word]) -> str | None:
 
 def of_environment(launch: Launch) -> str | None:
     """The engine whose variables the container has, where neither the image nor a command tells."""
+    if any(word.startswith(_COMMON_FLAGS) for word in launch.args):
+        for prefix, engine in (("VLLM_", "vllm"), ("SGLANG_", "sglang")):
+            if any(name.startswith(prefix) for name in launch.env):
+                return engine
     best: tuple[int, str] | None = None
     for engine, names in _VARIABLES.items():
         count = sum(name in launch.env for name in names) + (_PORTS[engine] in launch.ports)

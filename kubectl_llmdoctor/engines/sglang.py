@@ -1,97 +1,79 @@
 """SGLang: `python -m sglang.launch_server`, `sglang serve` and Dynamo's worker.
 
-Options from srt/server_args.py (0.3.6 to 0.5.14) and srt/arg_groups/fields (0.5.19, 0.5.23); an argparse parser.
+Options from srt/server_args.py (0.3.6 to 0.5.14) and srt/arg_groups/fields (0.5.19, 0.5.23): a plain argparse parser, so
+`--tp_size` is refused. `sglang serve` (0.5.5) takes the model as its first word since 0.5.16.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from .argv import Word
 from .common import Start, build
 from .config import Engine
-from .options import Row, read_options, read_yaml
+from .dialect import Table
+from .options import ARGPARSE, LENIENT, Options, Row, read_yaml
+from .sglang_flags import CHOICES, FLAGS, SAMPLES
 
-_TABLE: tuple[Row, ...] = (
+# Options whose common name is another one than their own, and what variables give (srt/environ.py).
+_ROWS: tuple[Row, ...] = (
     ("model", "str", "--model-path --model", ""),
     ("tokenizer", "str", "--tokenizer-path", ""),
-    ("tokenizer_mode", "str", "--tokenizer-mode", ""),
-    ("revision", "str", "--revision", ""),
     ("served_model_name", "one", "--served-model-name", ""),
-    ("host", "str", "--host", ""),
-    ("port", "int", "--port", ""),
-    ("api_key", "set", "--api-key", ""),
-    ("admin_api_key", "set", "--admin-api-key", ""),
-    ("dtype", "str", "--dtype", ""),
-    ("quantization", "str", "--quantization", ""),
-    ("kv_cache_dtype", "str", "--kv-cache-dtype", ""),
-    ("load_format", "str", "--load-format", ""),
-    ("trust_remote_code", "flag", "--trust-remote-code", ""),
     ("max_model_len", "human", "--context-length", ""),
     ("max_num_seqs", "int", "--max-running-requests", ""),
-    ("max_total_tokens", "int", "--max-total-tokens", ""),
-    ("max_prefill_tokens", "int", "--max-prefill-tokens", ""),
-    ("chunked_prefill_size", "int", "--chunked-prefill-size", ""),
     ("gpu_memory_utilization", "float", "--mem-fraction-static", ""),
     ("tensor_parallel_size", "int", "--tensor-parallel-size --tp-size --tp", ""),
     ("pipeline_parallel_size", "int", "--pipeline-parallel-size --pp-size --pp", ""),
     ("data_parallel_size", "int", "--data-parallel-size --dp-size --dp", ""),
     ("expert_parallel_size", "int", "--expert-parallel-size --ep-size --ep", ""),
-    ("enable_dp_attention", "flag", "--enable-dp-attention", ""),
     ("attention_data_parallel_size", "int", "--attn-dp-size", ""),
-    ("nnodes", "int", "--nnodes", ""),
-    ("node_rank", "int", "--node-rank", ""),
-    ("dist_init_addr", "str", "--dist-init-addr --nccl-init-addr", ""),
     ("distributed_timeout_seconds", "int", "--dist-timeout", ""),
     ("watchdog_timeout_seconds", "float", "--watchdog-timeout", ""),
     ("soft_watchdog_timeout_seconds", "float", "--soft-watchdog-timeout", ""),
-    ("download_dir", "str", "--download-dir", ""),
-    ("cpu_offload_gb", "float", "--cpu-offload-gb", ""),
     ("enforce_eager", "flag", "--disable-cuda-graph", ""),
     ("cuda_graph_max_bs", "int", "--cuda-graph-max-bs --cuda-graph-max-bs-decode", ""),
     ("enable_prefix_caching", "notflag", "--disable-radix-cache", ""),
-    ("enable_hierarchical_cache", "flag", "--enable-hierarchical-cache", ""),
     ("hicache_size_gb", "float", "--hicache-size", ""),
-    ("hicache_ratio", "float", "--hicache-ratio", ""),
-    ("enable_metrics", "flag", "--enable-metrics", ""),
-    ("enable_lora", "flag", "--enable-lora", ""),
     ("lora_modules", "list", "--lora-paths", ""),
     ("max_loras", "int", "--max-loras-per-batch", ""),
-    ("max_lora_rank", "int", "--max-lora-rank", ""),
-    ("tool_call_parser", "str", "--tool-call-parser", ""),
-    ("reasoning_parser", "str", "--reasoning-parser", ""),
-    ("chat_template", "str", "--chat-template", ""),
-    ("attention_backend", "str", "--attention-backend", ""),
-    ("speculative_algorithm", "str", "--speculative-algorithm", ""),
     ("speculative_model", "str", "--speculative-draft-model-path", ""),
-    ("disaggregation_mode", "str", "--disaggregation-mode", ""),
-    ("schedule_conservativeness", "float", "--schedule-conservativeness", ""),
-    ("page_size", "int", "--page-size", ""),
-    ("device", "str", "--device", ""),
-    ("is_embedding", "flag", "--is-embedding", ""),
     ("config_file", "str", "--config", ""),
+    ("allow_long_max_model_len", "bool", "", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"),
+    ("use_modelscope", "bool", "", "SGLANG_USE_MODELSCOPE"),
 )
 
-# Options without a value that are not settings here.
-_ALONE = (
-    "--skip-server-warmup",
-    "--disable-custom-all-reduce",
-    "--enable-mixed-chunk",
-    "--enable-torch-compile",
-    "--log-requests",
-    "--enable-cache-report",
-    "--enable-ep-moe",
-    "--enable-deepep-moe",
-    "--enable-eplb",
-    "--disable-overlap-schedule",
-    "--enable-p2p-check",
-    "--enable-two-batch-overlap",
-    "--disable-cuda-graph-padding",
-    "--enable-multimodal",
-    "--show-time-cost",
-    "--enable-flashinfer-mla",
-    "--weight-loader-disable-mmap",
-    "--prefill-round-robin-balance",
-)
+# What took a removed or refused option's place (help texts of the deprecated options).
+_SUCCESSORS = {
+    "--disable-flashinfer": "use --attention-backend triton",
+    "--disable-flashinfer-sampling": "use --sampling-backend pytorch",
+    "--enable-flashinfer-mla": "use --attention-backend flashinfer",
+    "--enable-flashmla": "use --attention-backend flashmla",
+    "--enable-ep-moe": "use --ep-size",
+    "--enable-deepep-moe": "use --moe-a2a-backend deepep",
+    "--enable-flashinfer-cutlass-moe": "use --moe-runner-backend flashinfer_cutlass",
+    "--enable-flashinfer-cutedsl-moe": "use --moe-runner-backend flashinfer_cutedsl",
+    "--enable-flashinfer-trtllm-moe": "use --moe-runner-backend flashinfer_trtllm",
+    "--enable-triton-kernel-moe": "use --moe-runner-backend triton_kernel",
+    "--enable-flashinfer-mxfp4-moe": "use --moe-runner-backend flashinfer_mxfp4",
+    "--hybrid-kvcache-ratio": "use --swa-full-tokens-ratio",
+    "--stream-output": "use --incremental-streaming-output",
+    "--cuda-graph-max-bs": "use --cuda-graph-max-bs-decode",
+    "--cuda-graph-bs": "use --cuda-graph-bs-decode",
+    "--disable-cuda-graph": "use --cuda-graph-backend-decode=disabled and --cuda-graph-backend-prefill=disabled",
+    "--enable-dp-attention": "use --attn-dp-size",
+    "--enable-expert-distribution-metrics": "use --expert-balancedness-report-mode",
+    "--nsa-prefill-backend": "use --dsa-prefill-backend",
+    "--nsa-decode-backend": "use --dsa-decode-backend",
+    "--mamba-scheduler-strategy": "use --mamba-radix-cache-strategy",
+    "--disable-piecewise-cuda-graph": "use --cuda-graph-backend-prefill=disabled",
+    "--enforce-piecewise-cuda-graph": "use --cuda-graph-backend-prefill=tc_piecewise",
+    "--piecewise-cuda-graph-max-tokens": "use --cuda-graph-max-bs-prefill",
+    "--enable-nsa-prefill-context-parallel": "use --enable-prefill-cp",
+    "--enable-overlap-schedule": "it is on by default",
+    "--collect-tokens-histogram": "--enable-metrics collects them",
+}
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("host", "127.0.0.1", "", ""),
@@ -108,28 +90,80 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("watchdog_timeout_seconds", 300.0, "", ""),
     ("distributed_timeout_seconds", 600, "", ""),
     ("enable_metrics", False, "", ""),
+    ("schedule_policy", "fcfs", "0.4.3.post4", ""),
     ("trust_remote_code", False, "", ""),
     ("enforce_eager", False, "", ""),
     ("enable_prefix_caching", True, "", ""),
     ("enable_lora", False, "", ""),
     ("cpu_offload_gb", 0.0, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/health", "", ""),
 )
+
+
+@functools.cache
+def table() -> Table:
+    """The options by release."""
+    return Table("SGLang", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
 
 
 def read(start: Start) -> Engine:
     """The configuration of one SGLang server."""
-    reading = read_options(start, _TABLE, positional="model", known_flags=_ALONE)
-    known = reading.known
-    file = reading.settings.pop("config_file", None)
-    if file is not None:  # 0.5.9+: keys are the options' names; the command line wins
-        rows = {name: (row[0], row[1]) for row in _TABLE for flag in row[2].split() for name in _spellings(flag)}
-        known = read_yaml(start, str(file.value), rows, reading.settings, overrides=False) and known
-    rows_of_defaults = list(DEFAULTS)
-    if start.form == "dynamo":
-        rows_of_defaults = [row for row in DEFAULTS if row[0] not in ("host", "port", "api_key")]
-    return build(start, reading.settings, reading.problems, rows_of_defaults, known, reading.unresolved)
+    own = start.form == "dynamo"
+    options = Options(start, _ROWS, table(), LENIENT if own else ARGPARSE, strict=not own)
+    options.run(_serve_model(start, options) if start.form == "serve" else start.args)
+    options.take_positionals("model", "--model-path", slots=0 if start.form == "server" else 1)
+    options.take_variables()
+    settings, known = options.settings, options.known
+    file = settings.pop("config_file", None)
+    if file is not None:  # the command line wins
+        known = read_yaml(start, str(file.value), _file_rows(), settings, options.unresolved, overrides=False) and known
+    _rules(options)
+    rows = [row for row in DEFAULTS if not own or row[0] not in ("host", "port", "api_key", "health_path")]
+    return build(start, settings, options.problems, rows, known, options.unresolved)
+
+
+def _serve_model(start: Start, options: Options) -> tuple[Word, ...]:
+    """`sglang serve MODEL …`: only the first word is taken for the model, and only since 0.5.16."""
+    first = start.args[0] if start.args else None
+    speech = options.dialect
+    if first is None or first.text.startswith("-") or speech is None or not speech.known or speech.since("0.5.16"):
+        return start.args
+    detail = f"`sglang serve` of {speech.named} takes no positional model, only --model-path"
+    options.problem("unknown-flag", first.shown, [first], detail, speech.until("0.5.14"))
+    return start.args[1:]
+
+
+@functools.cache
+def _file_rows() -> dict[str, tuple[str, str]]:
+    """The keys of a configuration file: the options' names, with dashes or underscores."""
+    rows = {name: (row[0], row[1]) for row in _ROWS for flag in row[2].split() for name in _spellings(flag)}
+    for flag in FLAGS:
+        kind = flag[3].split()[-1].rpartition(":")[2]
+        for name in _spellings(flag[0]):
+            rows.setdefault(name, (flag[0][2:].replace("-", "_"), kind))
+    return rows
 
 
 def _spellings(flag: str) -> tuple[str, str]:
     return flag[2:], flag[2:].replace("-", "_")
+
+
+def _rules(options: Options) -> None:
+    """What `check_server_args` refuses beyond single options, in all sampled releases."""
+    sizes = [options.settings.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+    nodes = options.settings.get("nnodes")
+    if (
+        nodes is None
+        or not isinstance(nodes.value, int)
+        or nodes.value < 1
+        or "pipeline_parallel_size" in options.unresolved
+    ):
+        return
+    tensor = sizes[0]
+    product = 1
+    for size in sizes:
+        product *= size.value if size is not None and isinstance(size.value, int) else 1
+    if tensor is not None and product % nodes.value:
+        detail = f"tensor times pipeline parallel size is {product}, which {nodes.value} nodes do not divide"
+        options.problem("conflict", tensor.flag, [Word("", tensor.text, tensor.path)], detail, True)

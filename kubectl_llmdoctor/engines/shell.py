@@ -54,6 +54,10 @@ class Shell:
         self.steps = 0
         self.work = 0
         self.tested = False  # whether the last status came from a test
+        self.stdin: str | None = None  # what the pipe before gives, None where that is not known
+        self.output: str | None = None  # what the last command prints, likewise
+        self.captured: list[str | None] | None = None  # what a `$(…)` has printed so far
+        self.piping = False  # whether the output goes into a pipe
 
     # -- programs
 
@@ -178,8 +182,13 @@ class Shell:
     def _pipe(self, node: Node) -> bool | None:
         _, negated, commands = node
         status: bool | None = None
-        for command in commands:
+        outer = self.stdin, self.piping
+        for index, command in enumerate(commands):
+            self.output = None
+            self.piping = outer[1] or index + 1 < len(commands)
             status = self._node(command)
+            self.stdin = self.output
+        self.stdin, self.piping = outer
         if len(commands) > 1:
             self.stopped = False  # exec and exit end only their own part of a pipe
             status = None
@@ -187,6 +196,8 @@ class Shell:
 
     def _maybe(self, branches: list[Callable[[], Any]], complete: bool = False) -> None:
         """Reads branches of which one is taken (or none, unless `complete`); what they change becomes unknown."""
+        if self.captured is not None:
+            self.captured.append(None)
         before, sure, env = self.variables, self.sure, self.env
         outcomes: list[dict[str, Value]] = [] if complete else [before]
         self.sure = False
@@ -225,6 +236,9 @@ class Shell:
         if kind == "test":
             self.tested = True
             return self._test(node[1], double=True)
+        if kind == "arithmetic":
+            self.tested = True
+            return self._compare(node[1])
         if kind == "group":
             return self.lists(node[1])
         if kind == "sub":
@@ -334,7 +348,9 @@ class Shell:
             self.stopped = True
             return None
         if name == "exec":
-            rest = [word for word in words[1:] if word.text not in ("-a", "-c", "-l")]
+            rest = words[1:]
+            while rest and rest[0].text in ("-c", "-l", "-cl", "-a", "--"):  # exec's own options
+                rest = rest[2:] if rest[0].text == "-a" else rest[1:]
             if rest:
                 self.start(rest, env)
                 self.stopped = True
@@ -373,20 +389,130 @@ class Shell:
                 self.variables.pop(word.text, None)
                 self.env.pop(word.text, None)
             return True
-        if name == "cat":
-            for operator, target, body in redirections:
-                self._write(operator, target, body, redirections)
+        produced = basename(name) in _TOOLS
+        self.output = self._tool(basename(name), [word.text for word in words[1:]], redirections) if produced else None
+        self._redirect(redirections)
         self.start(words, env)
-        return None
+        return True if self.output is not None else None
 
-    def _write(self, operator: str, target: str, body: str, redirections: list[tuple[str, str, str]]) -> None:
-        """`cat > FILE <<EOF`: the file is known from here on."""
-        if operator not in ("<<", "<<-"):
-            return
-        for other, name, _ in redirections:
-            if other in (">", ">|"):
+    # -- texts: what a script prints, writes into files and reads from them
+
+    def _tool(self, name: str, args: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
+        """What one of the small tools prints, and the files that it writes; None for what is not known."""
+        if name == "echo":
+            newline = "\n"
+            while args[:1] and args[0] in ("-n", "-e", "-ne", "-en"):
+                newline = "" if "n" in args[0] else newline
+                args = args[1:]
+            return " ".join(args) + newline
+        if name == "printf":
+            return _printf(args)
+        files = [arg for arg in args if not arg.startswith("-")]
+        if name == "cat":
+            return self._input(files, redirections)
+        if name == "envsubst":
+            text = self._input([], redirections)
+            return None if text is None else self._substituted_variables(text)
+        if name == "tee":
+            text = self._input([], redirections)
+            for file in files:
+                self._store(file, text, append="-a" in args)
+            return text
+        if name in ("cp", "mv"):
+            self._copy(files)
+            return ""
+        return self._sed(args, redirections)
+
+    def _input(self, files: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
+        """What a tool reads: its files, else what is redirected to it, else the pipe."""
+        if files:
+            texts = [self._file(file) for file in files]
+            return None if None in texts else "".join(text for text in texts if text is not None)
+        for operator, target, body in redirections:
+            if operator in ("<<", "<<-"):
                 quoted = "'" in target or '"' in target or "\\" in target
-                self.files[self.single(name)] = body if quoted else self._double(body)
+                return body if quoted else self._double(body)
+            if operator == "<":
+                return self._file(self.single(target))
+            if operator == "<<<":
+                return self.single(target) + "\n"
+        return self.stdin
+
+    def _redirect(self, redirections: list[tuple[str, str, str]]) -> None:
+        """Writes the output of a command where it is redirected to; what is not known makes the file unknown."""
+        written = False
+        for operator, target, _ in redirections:
+            if operator not in (">", ">|", ">>", "&>", "&>>"):
+                continue
+            file = self.single(target)
+            written = True
+            if not file.startswith("/dev/"):
+                self._store(file, self.output, append=operator in (">>", "&>>"))
+        if self.captured is not None and not written and not self.piping:
+            self.captured.append(self.output)
+
+    def _store(self, file: str, text: str | None, append: bool) -> None:
+        path = self._file_path(file) or file
+        if text is None or len(self.files) > 200:
+            self.files.pop(path, None)
+        else:
+            self.files[path] = ((self.files.get(path, "") if append else "") + text)[:MAX_TEXT]
+
+    def _copy(self, files: list[str]) -> None:
+        """`cp A B`, `cp -r DIR/. DIR2`: the text is known in the other place too."""
+        if len(files) < 2:
+            return
+        *sources, target = files
+        for source in sources:
+            text = self._file(source)
+            if text is not None:
+                into = target.endswith("/") or len(sources) > 1
+                self._store(f"{target.rstrip('/')}/{basename(source)}" if into else target, text, append=False)
+                continue
+            folder = source.removesuffix("/.").removesuffix("/*").rstrip("/") + "/"
+            for path in [path for path in self.files if path.startswith(folder)][:50]:
+                self._store(f"{target.rstrip('/')}/{path[len(folder) :]}", self.files[path], append=False)
+
+    def _substituted_variables(self, text: str) -> str:
+        """`envsubst`: variables of the environment; one that is not known here stays unknown."""
+        import re
+
+        def one(match: Any) -> str:
+            found = self.env.get(match[1] or match[2])
+            return unknown(match[0]) if found is None or found.value is None else found.value
+
+        return re.sub(r"\$\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)", one, text, flags=re.ASCII)[:MAX_TEXT]
+
+    def _sed(self, args: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
+        """`sed s/a/b/` with plain patterns; a file that another script changes in place is no longer known."""
+        inplace = False
+        scripts: list[str] = []
+        files: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word in ("-e", "--expression"):
+                scripts.append(next(words, ""))
+            elif word.startswith("-"):
+                inplace = inplace or word.startswith(("-i", "--in-place"))
+            elif scripts or files:
+                files.append(word)
+            else:
+                scripts.append(word)
+        if not inplace:
+            return _sed(self._input(files, redirections), scripts)
+        for file in files:
+            self._store(file, _sed(self._file(file), scripts), append=False)
+        return ""
+
+    def _compare(self, expression: str) -> bool | None:
+        """`(( a > b ))`: True, False, or None where it is not known or does more than compare."""
+        for operator in ("<=", ">=", "==", "!=", "<", ">"):
+            left, found, right = expression.partition(operator)
+            if found:
+                sides = [self._arithmetic(side, side) for side in (left, right)]
+                named = {"<=": "-le", ">=": "-ge", "==": "-eq", "!=": "-ne", "<": "-lt", ">": "-gt"}[operator]
+                return _binary(sides[0], named, sides[1], double=True)
+        return None
 
     def _declare(self, raw: str, exported: bool) -> None:
         if raw.startswith("-"):
@@ -633,11 +759,25 @@ class Shell:
             return unknown(raw)
         if operator in ("#", "##", "%", "%%"):
             return _strip(value, operator, self.single(word))
+        if operator == "/":
+            return self._replaced(value, word, raw)
         if operator == ",,":
             return value.lower()
         if operator == "^^":
             return value.upper()
         return unknown(raw)
+
+    def _replaced(self, value: str, word: str, raw: str) -> str:
+        """`${value/old/new}` and `${value//old/new}` with a plain `old`."""
+        every = word.startswith("/")
+        pattern = word[1:] if every else word
+        cut = next(
+            (at for at in range(len(pattern)) if pattern[at] == "/" and pattern[at - 1 : at] != "\\"), len(pattern)
+        )
+        old, new = self.single(pattern[:cut]), self.single(pattern[cut + 1 :])
+        if not old or any(char in old for char in "*?[#%\0"):
+            return unknown(raw)
+        return value.replace(old, new) if every else value.replace(old, new, 1)
 
     def _plus(self, word: str) -> Value:
         words = self.fields(word)
@@ -645,16 +785,19 @@ class Shell:
         return words[0].text if len(words) == 1 else [word.text for word in words]
 
     def _command_substitution(self, inner: str, raw: str) -> Value:
-        tokens = Lexer(inner[:MAX_TEXT]).run()
-        words = [token.text for token in tokens if token.kind == "word"]
-        if len(words) != len(tokens) - 1 or not words:
+        state = self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested
+        streams = self.captured, self.stdin, self.piping, self.output
+        self.variables, self.env, self.functions = dict(self.variables), dict(self.env), dict(self.functions)
+        self.files, self.captured, self.stdin, self.piping = dict(self.files), [], None, False
+        count = len(self.commands)
+        self.lists(Parser(inner[:MAX_TEXT]).parse())
+        texts = self.captured
+        del self.commands[count:]  # what it starts serves nothing
+        self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested = state
+        self.captured, self.stdin, self.piping, self.output = streams
+        if not texts or None in texts:
             return unknown(raw)
-        texts = [word.text for item in words for word in self.fields(item)]
-        if texts[:1] == ["cat"] and len(texts) == 2 and (found := self._file(texts[1])) is not None:
-            return found.rstrip("\n")
-        if texts[:1] == ["echo"] and texts[1:2] not in (["-n"], ["-e"]):
-            return " ".join(texts[1:])
-        return unknown(raw)
+        return "".join(text for text in texts if text is not None).rstrip("\n")
 
     def _arithmetic(self, expression: str, raw: str) -> str:
         out: list[str] = []
@@ -672,6 +815,35 @@ class Shell:
                 at += 1
         number = _calculate("".join(out))
         return unknown(raw) if number is None else str(number)
+
+
+#: Programs that print or write texts that can be known.
+_TOOLS = frozenset({"echo", "printf", "cat", "envsubst", "tee", "sed", "cp", "mv"})
+
+
+def _printf(args: list[str]) -> str | None:
+    """`printf FORMAT …` with nothing but `%s` in the format."""
+    if not args:
+        return None
+    pieces = args[0].replace("\\n", "\n").replace("\\t", "\t").split("%s")
+    if any("%" in piece for piece in pieces) or len(pieces) != len(args):
+        return None
+    return pieces[0] + "".join(value + piece for value, piece in zip(args[1:], pieces[1:], strict=True))
+
+
+def _sed(text: str | None, scripts: list[str]) -> str | None:
+    """Applies `s/old/new/g` with patterns without special characters."""
+    import re
+
+    if text is None or not scripts:
+        return None
+    for script in scripts:
+        match = re.fullmatch(r"s(.)((?:(?!\1).){1,200})\1((?:(?!\1).){0,500})\1(g?)", script, re.DOTALL)
+        if match is None or any(char in match[2] for char in "*[]^$\\\0+?()|{}") or any(c in match[3] for c in "\\&"):
+            return None
+        lines = text.split("\n")
+        text = "\n".join(line.replace(match[2], match[3], -1 if match[4] else 1) for line in lines)
+    return text[:MAX_TEXT]
 
 
 class _Fields:

@@ -5,35 +5,47 @@ The YAML of `--config` / `--extra_llm_api_options` overrides the options.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .common import Start, build
 from .config import Engine
-from .options import Row, read_options, read_yaml
+from .dialect import Table
+from .options import CLICK, LENIENT, Row, read_options, read_yaml
+from .trtllm_flags import FLAGS, SAMPLES
 
-_TABLE: tuple[Row, ...] = (
-    ("model", "str", "--model-path --model", ""),
-    ("tokenizer", "str", "--tokenizer", ""),
+# Options whose common name is another one than their own.
+_ROWS: tuple[Row, ...] = (
+    ("model", "str", "--model", ""),
+    ("served_model_name", "one", "--served_model_name", ""),
     ("revision", "str", "--revision", ""),
+    ("max_model_len", "int", "--max_seq_len", ""),
+    ("max_num_seqs", "int", "--max_batch_size", ""),
+    ("max_num_batched_tokens", "int", "--max_num_tokens", ""),
+    ("expert_parallel_size", "int", "--moe_expert_parallel_size", ""),
+    ("gpu_memory_utilization", "float", "--free_gpu_memory_fraction", ""),
+    ("enable_dp_attention", "flag", "--enable_attention_dp", ""),
+    ("tool_call_parser", "str", "--tool_parser", ""),
+    ("config_file", "str", "--config", ""),
+)
+
+# Dynamo's worker: options of its own, with variables (components/src/dynamo/trtllm).
+_DYNAMO: tuple[Row, ...] = (
+    ("model", "str", "--model-path --model", ""),
     ("served_model_name", "one", "--served-model-name", ""),
-    ("host", "str", "--host", ""),
-    ("port", "int", "--port", ""),
-    ("backend", "str", "--backend", ""),
     ("max_model_len", "int", "--max-seq-len", ""),
     ("max_num_seqs", "int", "--max-batch-size", ""),
     ("max_num_batched_tokens", "int", "--max-num-tokens", ""),
     ("max_beam_width", "int", "--max-beam-width", ""),
-    ("tensor_parallel_size", "int", "--tp-size --tensor-parallel-size", ""),
-    ("pipeline_parallel_size", "int", "--pp-size --pipeline-parallel-size", ""),
-    ("expert_parallel_size", "int", "--ep-size --moe-expert-parallel-size --expert-parallel-size", ""),
+    ("tensor_parallel_size", "int", "--tensor-parallel-size", ""),
+    ("pipeline_parallel_size", "int", "--pipeline-parallel-size", ""),
+    ("expert_parallel_size", "int", "--expert-parallel-size", ""),
     ("gpus_per_node", "int", "--gpus-per-node", ""),
-    ("gpu_memory_utilization", "float", "--kv-cache-free-gpu-memory-fraction --free-gpu-memory-fraction", ""),
-    ("kv_cache_dtype", "str", "--kv-cache-dtype", ""),
-    ("trust_remote_code", "flag", "--trust-remote-code", ""),
-    ("reasoning_parser", "str", "--reasoning-parser", ""),
-    ("tool_call_parser", "str", "--tool-parser", ""),
-    ("log_level", "str", "--log-level", ""),
-    ("config_file", "str", "--extra-llm-api-options --config --extra-engine-args", ""),
+    ("gpu_memory_utilization", "float", "--free-gpu-memory-fraction", ""),
+    ("enable_dp_attention", "flag", "--enable-attention-dp", ""),
+    ("disaggregation_mode", "str", "--disaggregation-mode", ""),
+    ("kv_block_size", "int", "--kv-block-size", ""),
+    ("config_file", "str", "--extra-engine-args", ""),
 )
 
 _FILE = {
@@ -51,7 +63,16 @@ _FILE = {
     "enable_chunked_prefill": ("enable_chunked_prefill", "bool"),
     "enable_attention_dp": ("enable_dp_attention", "bool"),
     "quant_config.quant_algo": ("quantization", "str"),
+    "kv_cache_config.host_cache_size": ("host_cache_bytes", "int"),
     "trust_remote_code": ("trust_remote_code", "bool"),
+    "backend": ("backend", "str"),
+    "tokenizer": ("tokenizer", "str"),
+    "max_beam_width": ("max_beam_width", "int"),
+    "gpus_per_node": ("gpus_per_node", "int"),
+    "disable_overlap_scheduler": ("disable_overlap_scheduler", "bool"),
+    "speculative_config": ("speculative_config", "json"),
+    "cuda_graph_config": ("cuda_graph_config", "json"),
+    "moe_config.backend": ("moe_backend", "str"),
 }
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
@@ -62,15 +83,26 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("gpu_memory_utilization", 0.9, "", ""),
     ("trust_remote_code", False, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/health", "", ""),
 )
+
+
+@functools.cache
+def table() -> Table:
+    """The options."""
+    return Table("TensorRT-LLM", SAMPLES, FLAGS, {}, {})
 
 
 def read(start: Start) -> Engine:
     """The configuration of one trtllm-serve."""
-    reading = read_options(start, _TABLE, positional="model", abbreviations=False)
+    if start.form == "dynamo":
+        reading = read_options(start, _DYNAMO, style=LENIENT)
+    else:
+        reading = read_options(start, _ROWS, table(), CLICK, positional="model")
     known = reading.known
     file = reading.settings.pop("config_file", None)
     if file is not None:
-        known = read_yaml(start, str(file.value), _FILE, reading.settings, overrides=True) and known
-    rows = [row for row in DEFAULTS if start.form != "dynamo" or row[0] not in ("host", "port", "api_key")]
+        known = read_yaml(start, str(file.value), _FILE, reading.settings, reading.unresolved, overrides=True) and known
+    hidden = ("host", "port", "api_key", "health_path") if start.form == "dynamo" else ()
+    rows = [row for row in DEFAULTS if row[0] not in hidden]
     return build(start, reading.settings, reading.problems, rows, known, reading.unresolved)

@@ -14,7 +14,10 @@ _PHASE = {"dev": -4, "a": -3, "alpha": -3, "b": -2, "beta": -2, "rc": -1, "": 0,
 def _version() -> Pattern[str]:
     import re
 
-    return re.compile(r"v?(\d{1,6}(?:\.\d{1,9}){0,3})(?:[.-]?(dev|alpha|a|beta|b|rc|post)\.?(\d{0,6}))?", re.ASCII)
+    return re.compile(
+        r"v?(\d{1,6}(?:\.\d{1,9}){0,3})(?:[.-]?(dev|alpha|a|beta|b|rc|post)\.?(\d{0,6}))?(?:\.(?:post|dev)\d{1,6})?",
+        re.ASCII,
+    )
 
 
 @functools.cache
@@ -22,7 +25,7 @@ def _tag_version() -> Pattern[str]:
     import re
 
     return re.compile(
-        r"v?(\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:[.]?(?:a|b)|[.-]?(?:rc|post|dev))\d{1,4})?)(?=$|[-_+])", re.ASCII
+        r"v?(\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:[.]?(?:a|b)|[.-]?(?:rc|post|dev))\d{1,4}){0,2})(?=$|[-_+])", re.ASCII
     )
 
 
@@ -65,7 +68,14 @@ def of_tag(tag: str) -> str | None:
     return match[1] if match else None
 
 
-def after(tag: str, mark: str) -> str | None:
-    """The version behind a word inside a tag: `rocm6.2_py3.9_vllm_0.6.4` says 0.6.4 for `vllm_`."""
-    _, found, rest = tag.partition(mark)
-    return of_tag(rest) if found else None
+@functools.cache
+def _marked(name: str) -> Pattern[str]:
+    import re
+
+    return re.compile(rf"(?:^|[^a-z0-9]|\d){name}[-_]?v?(0\.\d{{1,3}}[\w.]*)", re.ASCII)
+
+
+def after(text: str, name: str) -> str | None:
+    """The version behind a name inside a tag or a repository: `rocm6.2_py3.9_vllm_0.6.4` says 0.6.4 for `vllm`."""
+    match = _marked(name).search(text.lower())
+    return of_tag(match[1].replace("_", "-")) if match else None

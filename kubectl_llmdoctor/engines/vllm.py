@@ -27,11 +27,14 @@ from .common import (
     integer,
     load_yaml,
     number,
+    obscure,
     parse_json,
+    shell_words,
     version_of,
 )
 from .config import Engine, Problem, ProblemKind, Setting
-from .version import Key, at_least, parse, split_image
+from .dialect import Dialect, Flag, Option, Table
+from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES
 
 # Options whose common name is not simply their own with underscores.
@@ -75,6 +78,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("enable_metrics", True, "", ""),
     ("disable_log_stats", False, "", ""),
     ("api_key", False, "", ""),
+    ("health_path", "/health", "", ""),
     ("shutdown_timeout", 0, "0.18.1", ""),
 )
 
@@ -134,138 +138,35 @@ _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
 # -- the options of one version ---------------------------------------------------------------------------------------
 
 
-class _Flag(NamedTuple):
-    name: str
-    first: int
-    last: int
-    kinds: tuple[tuple[int, str], ...]
-    aliases: tuple[tuple[int, tuple[str, ...]], ...]
-
-
-class _Option(NamedTuple):
-    flag: _Flag
-    kind: str
-    negative: bool
-
-
 @functools.cache
-def _samples() -> tuple[Key, ...]:
-    return tuple(key for key in map(parse, SAMPLES) if key is not None)
+def _table() -> Table:
+    return Table("vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
 
 
-@functools.cache
-def _table() -> dict[str, _Flag]:
-    place = {version: index for index, version in enumerate(SAMPLES)}
+class _Dialect(Dialect):
+    """What one release of vLLM understands."""
 
-    def steps(text: str, first: int) -> list[tuple[int, str]]:
-        out = []
-        for item in text.split():
-            since, colon, rest = item.rpartition(":")
-            out.append((place[since] if colon else first, rest))
-        return out
-
-    table = {}
-    for name, first, last, kinds, aliases in FLAGS:
-        start = place[first]
-        others = tuple((since, tuple(names.split(","))) for since, names in steps(aliases, start))
-        table[name] = _Flag(name, start, place[last], tuple(steps(kinds, start)), others)
-    return table
-
-
-class Dialect:
-    """What one version's parser understands; without a version, what any version does."""
-
-    def __init__(self, version: str | None) -> None:
-        self.version = version
-        key = parse(version) if version else None
-        samples = _samples()
-        # the samples around the version: equal where it is one of them
-        self.low = self.high = -1
-        if key is not None and samples[0] <= key <= samples[-1]:
-            self.low = max(index for index, sample in enumerate(samples) if sample <= key)
-            self.high = min(index for index, sample in enumerate(samples) if sample >= key)
-        self.known = self.low >= 0
-        # whether an option that no sample has can be called unknown: not where several minor releases were skipped
-        self.close = self.known and samples[self.high][0][1:2] <= (samples[self.low][0][1] + 1,)
-        self.options: dict[str, _Option] = {}
-        for flag in _table().values():
-            if self.has(flag) is not False:
-                self._add(flag)
-
-    def has(self, flag: _Flag) -> bool | None:
-        """Whether this version has the option; None where it lies between two samples that differ."""
-        if not self.known:
-            return None
-        if flag.first <= self.low and self.high <= flag.last:
-            return True
-        if self.high < flag.first or self.low > flag.last:
-            return False
-        return None
-
-    def kind(self, flag: _Flag) -> str:
-        """The kind of the option's value; without a version the newest one."""
-        kinds = [kind for since, kind in flag.kinds if not self.known or since <= self.low]
-        return kinds[-1] if kinds else flag.kinds[0][1]
-
-    def sure(self, flag: _Flag) -> bool:
-        """Whether the kind is the same at both samples around the version."""
-        return self.known and not any(self.low < since <= self.high for since, _ in flag.kinds)
-
-    def choices(self, name: str) -> list[str] | None:
-        """The values that the parser allows for this option, None where it does not check or that is not known."""
-        steps = CHOICES.get(name, ())
-        place = {version: index for index, version in enumerate(SAMPLES)}
-        if not self.known or any(self.low < place[since] <= self.high for since, _ in steps):
-            return None
-        allowed = [values for since, values in steps if place[since] <= self.low]
-        return allowed[-1].split(",") if allowed and allowed[-1] else None
-
-    def _add(self, flag: _Flag) -> None:
-        kind = self.kind(flag)
-        names = [flag.name]
-        current = [names for since, names in flag.aliases if not self.known or since <= self.low]
-        for others in current[-1:] if self.known else current:
-            names += others
-        for name in names:
-            self.options.setdefault(name, _Option(flag, kind, False))
-            if kind == "bool" and name.startswith("--"):
-                self.options.setdefault(f"--no-{name[2:]}", _Option(flag, kind, True))
-                # EnableDisableAction, in 0.33.0 and not in 0.31.0
-                if name.startswith("--enable-") and self.low >= SAMPLES.index("0.33.0"):
-                    self.options.setdefault(f"--disable-{name[9:]}", _Option(flag, kind, True))
-
-    def find(self, name: str) -> _Option | list[str] | None:
-        """An option by its name or a unique beginning of it; the candidates where there are several."""
-        option = self.options.get(name)
-        if option is not None or len(name) < 3:
-            return option
-        if name.startswith("--"):
-            found = [other for other in self.options if other.startswith(name)]
-            if len(found) > 1 and not self.known:
-                newest = [other for other in found if self.options[other].flag.last == len(SAMPLES) - 1]
-                found = newest if len(newest) == 1 else found
-            if len(found) == 1:
-                return self.options[found[0]]
-            return found or None
-        return None
+    def _add(self, flag: Flag) -> None:
+        super()._add(flag)
+        # EnableDisableAction, in 0.33.0 and not in 0.31.0
+        if self.kind(flag) == "bool" and flag.name.startswith("--enable-") and self.since("0.33.0"):
+            self.options.setdefault(f"--disable-{flag.name[9:]}", Option(flag, "bool", True))
 
     def positional(self, form: str) -> bool | None:
         """Whether a positional model is accepted at all (api_server: since 0.10.0, and not in 0.9.2)."""
         if form not in ("api_server", "image"):
             return True
-        if form == "image":
+        if form == "image" or not self.known:
             return None
-        if not self.known:
-            return None
-        if self.low >= SAMPLES.index("0.10.0"):
+        if self.since("0.10.0"):
             return True
-        return False if self.high <= SAMPLES.index("0.9.2") else None
+        return False if self.until("0.9.2") else None
 
 
 @functools.cache
-def dialect(version: str | None) -> Dialect:
+def dialect(version: str | None) -> _Dialect:
     """The options of a version."""
-    return Dialect(version)
+    return _Dialect(_table(), version)
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -290,7 +191,7 @@ class Parser:
         self.files = files
         self.settings: dict[str, Setting] = {}
         self.problems: list[Problem] = []
-        self.positionals: list[tuple[Word, tuple[_Flag, Word] | None]] = []
+        self.positionals: list[tuple[Word, tuple[Flag, Word] | None]] = []
         self.dotted: dict[str, list[tuple[list[str], str, Word]]] = {}
         self.known = True
         self.unresolved: set[str] = set()
@@ -311,9 +212,6 @@ class Parser:
                 certain=certain and self.dialect.known and self.form in _PLAIN_FORMS,
             )
         )
-
-    def _named(self) -> str:
-        return f"vLLM {self.version}" if self.version else "vLLM"
 
     # -- the words
 
@@ -348,7 +246,7 @@ class Parser:
 
     def _optimization(self) -> bool:
         """Since 0.12.0 `-O` is the optimization level; before, it was the compilation config."""
-        return not self.dialect.known or self.dialect.low >= SAMPLES.index("0.12.0")
+        return not self.dialect.known or self.dialect.since("0.12.0")
 
     def _is_value(self, item: _Item) -> bool:
         """Whether argparse takes the word for a value (ArgumentParser._parse_optional)."""
@@ -371,7 +269,7 @@ class Parser:
                     "no-effect",
                     "--config",
                     [item.word],
-                    f"{self._named()} reads a configuration file only as two arguments, `--config FILE`; "
+                    f"{self.dialect.named} reads a configuration file only as two arguments, `--config FILE`; "
                     f"`{item.word.shown}` is accepted and ignored",
                     True,
                 )
@@ -381,7 +279,9 @@ class Parser:
                 return items[:index]
             file = items[index + 1].word
             rest = items[:index] + items[index + 2 :]
-            return self._file_items(file, item.word) + rest
+            # a model in front stays in front, so that no list of the file takes it
+            front = rest[:1] if index and self.form != "api_server" and self._is_value(rest[0]) else []
+            return front + self._file_items(file, item.word) + rest[len(front) :]
         return items
 
     def _file_items(self, file: Word, flag: Word) -> list[_Item]:
@@ -407,18 +307,18 @@ class Parser:
         """One key as command-line words (FlexibleArgumentParser.load_config_file)."""
 
         def word(text: str, raw: str) -> _Item:
-            return self._item(Word(text.replace("\0", ""), raw, file))
+            return self._item(Word(obscure(text.replace("\0", "")), obscure(raw).replace("\0", ""), file))
 
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         raw = f"{key}: {shown}"
         option = self.dialect.find("--" + key.replace("_", "-"))
-        kind = option.kind if isinstance(option, _Option) else ""
+        kind = option.kind if isinstance(option, Option) else ""
         if isinstance(value, bool) and kind != "optbool":
             if value:
                 return [word(f"--{key}", raw)]
             # `--no-KEY` is passed from 0.29.0 on; before, false was dropped
-            if self.dialect.known and self.dialect.high <= SAMPLES.index("0.26.0"):
-                detail = f"{self._named()} drops `{key}: false` from a configuration file; the default stays"
+            if self.dialect.until("0.26.0"):
+                detail = f"{self.dialect.named} drops `{key}: false` from a configuration file; the default stays"
                 self.problem("no-effect", f"--{key}", [Word("", raw, file)], detail, kind == "bool")
                 return []
             return [word(f"--no-{key}", raw)] if kind == "bool" else []
@@ -463,7 +363,7 @@ class Parser:
     def _finish_dotted(self) -> None:
         for head, parts in self.dotted.items():
             option = self.dialect.find(head)
-            if not isinstance(option, _Option):
+            if not isinstance(option, Option):
                 self._unknown(head, [word for _, _, word in parts])
                 continue
             if "\0" in "".join(value for _, value, _ in parts):
@@ -477,7 +377,7 @@ class Parser:
 
     def _options(self, items: list[_Item]) -> None:
         index, size = 0, len(items)
-        previous: tuple[_Flag, Word] | None = None
+        previous: tuple[Flag, Word] | None = None
         while index < size:
             item = items[index]
             index += 1
@@ -494,7 +394,7 @@ class Parser:
                 self.problem("unresolved", item.word.shown, [item.word], "this option is not known here", False)
                 continue
             found = self.dialect.find(item.key)
-            if not isinstance(found, _Option):
+            if not isinstance(found, Option):
                 end = index
                 if item.value is None and end < size and self._is_value(items[end]):
                     end += 1
@@ -512,7 +412,7 @@ class Parser:
             if found.kind in ("flag", "bool"):
                 previous = found.flag, item.word
 
-    def _option(self, item: _Item, option: _Option, values: list[_Item]) -> None:
+    def _option(self, item: _Item, option: Option, values: list[_Item]) -> None:
         flag, kind = option.flag, option.kind
         words = [item.word, *(value.word for value in values)]
         texts = [item.value] if item.value is not None else [value.word.text for value in values]
@@ -527,7 +427,7 @@ class Parser:
             return
         raw = Word("", " ".join(word.raw for word in words if word.raw), item.word.path)
         if kind in ("flag", "bool"):
-            detail = f"{item.key} takes no value; {self._named()} refuses `{item.word.shown}`"
+            detail = f"{item.key} takes no value; {self.dialect.named} refuses `{item.word.shown}`"
             self.problem("bad-value", flag.name, words, detail, self.dialect.sure(flag))
             if texts[0].lower() in ("true", "false"):
                 self._set(flag, boolean(texts[0]) != option.negative, raw)
@@ -542,7 +442,7 @@ class Parser:
         if value is not None:
             self._set(flag, value, raw)
 
-    def _value(self, flag: _Flag, kind: str, texts: list[str]) -> Any:
+    def _value(self, flag: Flag, kind: str, texts: list[str]) -> Any:
         text = texts[0]
         if flag.name in _SET_ONLY:
             return bool(text)
@@ -569,15 +469,19 @@ class Parser:
             if flag.name == "--gpu-memory-utilization" and not 0 < value <= 1:
                 raise BadValueError("it must be above 0 and at most 1")
             return value
+        if kind == "pairs" or (kind == "json" and self._old_pairs(text)):
+            return {key: integer(amount) for key, _, amount in (pair.partition("=") for pair in text.split(","))}
         if kind == "json":
             return parse_json(text)
-        if kind == "pairs":
-            return {key: integer(amount) for key, _, amount in (pair.partition("=") for pair in text.split(","))}
         if kind == "optbool" and flag.name != "--hf-token":
             return boolean(text)
         return text
 
-    def _set(self, flag: _Flag, value: Any, word: Word) -> None:
+    def _old_pairs(self, text: str) -> bool:
+        """Whether `a=1,b=2` stands for a JSON object: deprecated with JSON in 0.8.5, gone in 0.10.0."""
+        return "=" in text and "{" not in text and not self.dialect.since("0.10.0")
+
+    def _set(self, flag: Flag, value: Any, word: Word) -> None:
         name = _name(flag)
         self.settings.pop(name, None)
         self.unresolved.discard(name)
@@ -591,7 +495,7 @@ class Parser:
         )
 
     def _unresolved(self, flag: str, words: list[Word]) -> None:
-        name = _name(_table()[flag]) if flag in _table() else flag
+        name = _name(_table().flags[flag]) if flag in _table().flags else flag
         self.settings.pop(name, None)
         self.unresolved.add(name)
         text = " ".join(word.shown for word in words)
@@ -601,25 +505,13 @@ class Parser:
         """An option that this version does not have: removed, not there yet, ambiguous, misspelt, or never heard of."""
         if self.form not in _PLAIN_FORMS:
             return
-        named, table = self._named(), _table()
         if isinstance(candidates, list) and candidates:
             names = ", ".join(sorted(candidates)[:4])
-            self.problem("unknown-flag", key, words, f"{key} could be {names}: {named} refuses it", True)
+            detail = f"{key} could be {names}: {self.dialect.named} refuses it"
+            self.problem("unknown-flag", key, words, detail, True)
             return
-        flag = table.get(key) or table.get(key.replace("--no-", "--", 1))
-        if flag is None and not self.dialect.known and key in dialect(None).options:
-            flag = dialect(None).options[key].flag
-        if flag is not None and self.dialect.known:
-            if flag.last < self.dialect.low or (flag.last <= self.dialect.low and flag.last < len(SAMPLES) - 1):
-                detail = f"{key} was removed after vLLM {SAMPLES[flag.last]}{_successor(key)}"
-                self.problem("removed-flag", key, words, detail, self.dialect.has(flag) is False)
-            else:
-                detail = f"{key} came with vLLM {SAMPLES[flag.first]}; {named} does not have it"
-                self.problem("unknown-flag", key, words, detail, self.dialect.has(flag) is False)
-            return
-        near = _nearest(key, self.dialect.options)
-        detail = f"{named} has no option {key}" + (f"; the nearest is {near}" if near else "")
-        self.problem("unknown-flag", key, words, detail, self.dialect.close)
+        found = self.dialect.unknown(key)
+        self.problem(found.kind, key, words, found.detail, found.sure)
 
     # -- positional arguments
 
@@ -663,14 +555,14 @@ class Parser:
                 continue
             self._too_many(word)
 
-    def _left_over(self, word: Word, before: tuple[_Flag, Word] | None, takes: bool) -> None:
+    def _left_over(self, word: Word, before: tuple[Flag, Word] | None, takes: bool) -> None:
         text = word.shown
         if takes and self.form == "api_server":
             effect = "it is taken for the positional model, which this entry point ignores, so it has no effect"
         elif takes:
             effect = "it is taken for the model"
         else:
-            effect = f"{self._named()} refuses it"
+            effect = f"{self.dialect.named} refuses it"
         certain = not takes and self.dialect.positional(self.form) is not None
         if before is not None:
             name = before[0].name
@@ -691,7 +583,7 @@ class Parser:
             )
             self.problem("no-effect", "model", [word], detail, True)
             return
-        self._set(_table()["--model"], word.text, word)
+        self._set(_table().flags["--model"], word.text, word)
 
     def _too_many(self, word: Word) -> None:
         if not word.text.strip():
@@ -701,20 +593,18 @@ class Parser:
         if "model" in self.settings and self.settings["model"].flag == "--model" and self.form == "serve":
             other = self.settings["model"]
             if other.text.startswith(("--model", "-")):
-                detail = (
-                    f"the model is given twice, as `{word.shown}` and as `{other.text}`: {self._named()} refuses it"
-                )
+                detail = f"the model is given twice, as `{word.shown}` and as `{other.text}`: {self.dialect.named} refuses it"
                 self.problem("conflict", "--model", [word], detail, True)
                 return
         if self.form == "api_server" and "model" not in self.settings:
             detail = "this entry point takes no positional model, only --model"
             self.problem("unknown-flag", word.shown, [word], detail, self.dialect.positional("api_server") is False)
             return
-        detail = f"{self._named()} refuses the stray argument `{word.shown}`"
+        detail = f"{self.dialect.named} refuses the stray argument `{word.shown}`"
         self.problem("unknown-flag", word.shown, [word], detail, self.dialect.positional(self.form) is not None)
 
 
-def _name(flag: _Flag) -> str:
+def _name(flag: Flag) -> str:
     return _NAMES.get(flag.name) or flag.name[2:].replace("-", "_")
 
 
@@ -756,18 +646,6 @@ _SUCCESSORS = {
 }
 
 
-def _successor(key: str) -> str:
-    hint = _SUCCESSORS.get(key)
-    return f" ({hint})" if hint else ""
-
-
-def _nearest(key: str, options: Iterable[str]) -> str | None:
-    from difflib import get_close_matches
-
-    found = get_close_matches(key[:80], list(options), n=1, cutoff=0.8)
-    return found[0] if found else None
-
-
 # -- the engine -------------------------------------------------------------------------------------------------------
 
 
@@ -780,7 +658,7 @@ def read(start: Start) -> Engine:
     if start.implied:
         args += _image_arguments(start)
     if (extra := start.env.get("VLLM_ADDITIONAL_ARGS")) and start.implied and extra.value:
-        args += [Word(text, extra.value, extra.path) for text in extra.value.split()]
+        args += [Word(text, extra.value, extra.path) for text in shell_words(extra.value)]
     parser.run(args)
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
@@ -821,7 +699,7 @@ def _image_arguments(start: Start) -> list[Word]:
             continue
         raw = f"{variable}={found.value}"
         if option == "*":
-            out += [Word(text, text, found.path) for text in found.value.split()]
+            out += [Word(text, text, found.path) for text in shell_words(found.value)]
         else:
             out.append(Word(f"{option}={found.value}", raw, found.path))
     return out
@@ -836,13 +714,13 @@ def _rules(parser: Parser, form: str) -> None:
         # up to 0.8.0 the positional was required; up to 0.11.0 `--model X` (not `--model=X`) raised ValueError
         separate = not model.text.startswith("--model=")
         if known.high <= SAMPLES.index("0.8.0") or (separate and known.high <= SAMPLES.index("0.11.0")):
-            detail = f"`vllm serve` of {parser._named()} takes the model as its first argument and refuses --model"
+            detail = f"`vllm serve` of {parser.dialect.named} takes the model as its first argument and refuses --model"
             word = Word("", model.text, model.path)
             parser.problem("conflict", "--model", [word], detail, True)
     choice = settings.get("enable_auto_tool_choice")
     if choice is not None and choice.value is True and "tool_call_parser" not in settings:
         detail = "--enable-auto-tool-choice requires --tool-call-parser"
-        sure = parser.known and known.known and known.low >= SAMPLES.index("0.9.0")
+        sure = parser.known and known.known and known.since("0.9.0")
         sure = sure and not any(problem.flag == "--tool-call-parser" for problem in parser.problems)
         parser.problem("conflict", choice.flag, [Word("", choice.text, choice.path)], detail, sure)
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
@@ -890,7 +768,7 @@ def _newer(version: str, last: str) -> bool:
 
 def _in_gap(version: str, last: str) -> bool:
     """Whether a version lies between a sample and the next one."""
-    samples, key, mine = _samples(), parse(last), parse(version)
+    samples, key, mine = _table().keys, parse(last), parse(version)
     following = next((sample for sample in samples if key is not None and sample > key), None)
     return mine is not None and following is not None and mine < following
 
@@ -901,7 +779,7 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
         # outside of what was read only what never changed is stated
         rows = [row for row in rows if not row[2] and not row[3]]
     if form == "dynamo":  # a worker behind Dynamo's front end opens no port of this kind
-        rows = [row for row in rows if row[0] not in ("port", "host", "api_key")]
+        rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows
 
 
@@ -911,7 +789,7 @@ def rejudge(engine: Engine, version: str, version_text: str) -> Engine:
     problems = list(engine.problems)
     seen = {problem.flag for problem in problems}
     for setting in engine.settings.values():
-        flag = _table().get(setting.flag)
+        flag = _table().flags.get(setting.flag)
         if flag is None or setting.source not in ("flag", "file") or setting.flag in seen:
             continue
         if speech.has(flag) is False:
@@ -922,7 +800,7 @@ def rejudge(engine: Engine, version: str, version_text: str) -> Engine:
                     flag=flag.name,
                     text=setting.text,
                     path=setting.path,
-                    detail=f"{flag.name} was removed after vLLM {SAMPLES[flag.last]}{_successor(flag.name)}"
+                    detail=speech.removed(flag, flag.name)
                     if removed
                     else f"{flag.name} came with vLLM {SAMPLES[flag.first]}; vLLM {version} does not have it",
                     certain=True,
@@ -948,14 +826,14 @@ def write(engine: Engine) -> tuple[str, ...]:
     if model is not None and model.flag == "--model" and not str(model.value).startswith("-"):
         out.append(str(model.value))
     for setting in engine.settings.values():
-        flag = _table().get(setting.flag)
+        flag = _table().flags.get(setting.flag)
         if flag is None or setting.source not in ("flag", "file") or (setting is model and len(out) > 2):
             continue
         out += _written(flag, dialect(engine.version).kind(flag), setting.value)
     return tuple(out)
 
 
-def _written(flag: _Flag, kind: str, value: Any) -> list[str]:
+def _written(flag: Flag, kind: str, value: Any) -> list[str]:
     if flag.name in _SET_ONLY:
         return [f"{flag.name}=set"] if value else [f"{flag.name}="]
     if isinstance(value, bool):

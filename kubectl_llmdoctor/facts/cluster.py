@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
 
 T = TypeVar("T", bound=k8s.Object)
@@ -32,7 +33,12 @@ _GROUPS = {
     "Job": "batch",
     "EndpointSlice": "discovery.k8s.io",
     "InferenceService": "serving.kserve.io",
+    "ServingRuntime": "serving.kserve.io",
+    "ClusterServingRuntime": "serving.kserve.io",
 }
+
+#: Objects that carry the labels of what they belong to without leading from pods to it.
+_NEVER_OWNED = frozenset({"Service", "ConfigMap", "Secret", "Event", "EndpointSlice", "PersistentVolumeClaim", "Node"})
 
 #: A list of pods without those that have ended, which occupy nothing: as good as the whole.
 _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
@@ -97,7 +103,7 @@ class Cluster:
             if not item.kind:
                 self.malformed.append(Missing(source="object", ref=item.ref, reason="malformed: no kind"))
                 continue
-            item.kind = _lookup_kind(item.kind, item.api_version)
+            item.kind = lookup_kind(item.kind, item.api_version)
             if item.kind in _GROUPS:
                 try:
                     item.typed()
@@ -125,6 +131,14 @@ class Cluster:
         """One object, raw and typed."""
         return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
 
+    def find(self, kind: str, namespace: str, name: str) -> Json | None:
+        """One raw object; without a name all of the kind, as a list."""
+        if not name:
+            where = None if kind in CLUSTER_SCOPED else namespace
+            return {"items": [item.raw for item in self.items(kind, where)]}
+        item = self.item(kind, namespace, name)
+        return item.raw if item else None
+
     def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
         """All objects of a kind that are of this type."""
         return [typed for item in self.items(name, namespace) if isinstance(typed := item.typed(), kind)]
@@ -146,8 +160,22 @@ class Cluster:
         for ref in sorted(refs if isinstance(refs, list) else [], key=lambda r: not _flag(r)):
             if isinstance(ref, dict):
                 found = self._uids.get(_text(ref.get("uid")))
-                found = found or self.item(_text(ref.get("kind")), item.namespace, _text(ref.get("name")))
+                kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
+                found = found or self.item(kind, item.namespace, _text(ref.get("name")))
                 if found is not None and found is not item:
+                    return found
+        return self._labelled_owner(item)
+
+    def _labelled_owner(self, item: Item) -> Item | None:
+        """The object that its labels name: operators label what they make, and a link between may not have been read."""
+        labels = item.metadata.get("labels")
+        if not isinstance(labels, dict) or item.kind in _NEVER_OWNED:
+            return None
+        for row in OWNERS:
+            name = labels.get(row.key)
+            if isinstance(name, str) and name and all(labels.get(key) == value for key, value in row.only):
+                found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
+                if found is not None and found is not item and group_of(found.api_version) == row.group:
                     return found
         return None
 
@@ -168,7 +196,7 @@ class Cluster:
         return self.complete("Node")
 
 
-def _lookup_kind(kind: str, api_version: str) -> str:
+def lookup_kind(kind: str, api_version: str) -> str:
     """The kind, or `Kind.group` for a foreign kind that shares the name of one that is decoded here."""
     group = group_of(api_version)
     if kind not in _GROUPS or not api_version or group == _GROUPS[kind]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -73,6 +73,23 @@ def endings(pod: Pod) -> Iterator[Ending]:
             state = "state" if container.status.state.terminated else "lastState"
             path = f"status.{kind}[{container.name}].{state}.terminated"
             yield Ending(container=container, terminated=container.terminated, path=path)
+
+
+def last_round(pods: Sequence[Pod]) -> list[Ending]:
+    """How the pods of one replica ended when it went down last, the earliest end first; one for each pod at most.
+
+    An end before the last instance had even started belongs to a round before; without a start time nothing does. A pod
+    that was made anew has no end, so that the first of those that are known need not be the first of all.
+    """
+    known = [max(dated, key=_moment) for pod in pods if (dated := [e for e in endings(pod) if e.finished])]
+    if not known:
+        return []
+    began = max(known, key=_moment).started
+    return sorted((e for e in known if not began or _moment(e) > began), key=_moment)
+
+
+def _moment(ending: Ending) -> datetime:
+    return ending.finished or datetime.min
 
 
 def log_of(ending: Ending, logs: Logs) -> Log | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cached_property
 from typing import Any
 
-from kubectl_llmdoctor import engines
+import msgspec
+
+from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Container, Pod
@@ -89,13 +92,49 @@ class Engine:
         return math.prod(size for size in sizes if isinstance(size, int))
 
 
+def _told(container: Container, told: platforms.Told) -> Engine | None:
+    """An engine that an operator starts by itself, its settings quoted from where the object says them.
+
+    Its arguments are not judged: the operator hands them to the engine in another way than a command line.
+    """
+    image = told.image or (container.spec.image if engines.of_image(container.spec.image) else "")
+    command, args = (told.argv[: told.skip], told.argv[told.skip :])
+    launch = msgspec.structs.replace(container.launch, image=image, command=command, args=args, path=told.path)
+    found = engines.read(launch)
+    if found is None:
+        return None
+    settings = {}
+    for name, setting in found.settings.items():
+        at = re.search(r"\.args\[(\d+)\]$", setting.path)
+        if at and setting.path.startswith(f"{told.path}.args[") and int(at[1]) < len(told.texts):
+            setting = msgspec.structs.replace(setting, text=told.texts[int(at[1])], path=told.places[int(at[1])])
+        settings[name] = setting
+    return Engine(container, msgspec.structs.replace(found, settings=settings, problems=()))
+
+
+def _stated(container: Container, found: engines.Engine | None) -> engines.Engine | None:
+    """The engine with what its object states in fields of its own."""
+    template = container.pod.template
+    if found is None or template is None or not template.stated:
+        return found
+    more = {
+        s.name: Setting(name=s.name, value=s.value, source="file", text=s.text, path=s.path, flag=s.name)
+        for s in template.stated
+        if s.name not in found.settings
+    }
+    return msgspec.structs.replace(found, settings={**found.settings, **more})
+
+
 def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
     """The engines of a pod's containers, in order; for a log that came alone, the engine that wrote it."""
-    found = []
+    found: list[Engine] = []
     for container in pod.containers:
         if container.role == "init":
             continue
-        engine = engines.read(container.launch)
+        if container.told:
+            found += [told for row in container.told if (told := _told(container, row))]
+            continue
+        engine = _stated(container, engines.read(container.launch))
         text = next((log.text[:_HEAD_CHARS] for log in logs.of(container.name) if log.text), "")
         if text:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None

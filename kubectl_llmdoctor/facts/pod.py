@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -75,8 +76,30 @@ class Container:
     @property
     def path(self) -> str:
         """Where it stands in its object: `spec.containers[vllm]`."""
+        template = None if self.pod.exists else self.pod.template
+        if template:
+            return template.shown(self.pointer)
         group = "containers" if self.role == "main" else "initContainers"
-        return f"{self.pod.spec_path}.{group}[{self.name}]"
+        return f"spec.{group}[{self.name}]"
+
+    @property
+    def pointer(self) -> str:
+        """Where it stands in the pod spec, as JSON patches need it: `/containers/0`."""
+        return f"/{'containers' if self.role == 'main' else 'initContainers'}/{self.index}"
+
+    def shown(self, path: str) -> str:
+        """The place of something inside it: an argument may stand in another field of the object than its container."""
+        template = None if self.pod.exists else self.pod.template
+        inside = path.removeprefix(f"{self.path}.args[")
+        if template is None or inside == path or not inside[:-1].isdecimal():
+            return path
+        return template.shown(f"{self.pointer}/args/{inside[:-1]}")
+
+    @property
+    def told(self) -> tuple[platforms.Told, ...]:
+        """Engines that an operator starts in it and of which its own command says nothing."""
+        template = self.pod.template
+        return tuple(told for told in template.told if told.container == self.name) if template else ()
 
     @cached_property
     def index(self) -> int:
@@ -251,7 +274,7 @@ class Pod:
         *,
         item: Item | None = None,
         exists: bool = True,
-        spec_path: str = "spec",
+        template: platforms.Template | None = None,
         template_of: Item | None = None,
         log_only: bool = False,
     ) -> None:
@@ -259,11 +282,32 @@ class Pod:
         self.cluster = cluster
         self.item = item
         self.exists = exists
-        self.spec_path = spec_path
+        #: the template that it came from, where its workload has one
+        self.template = template
         #: the workload whose template this is, when the pod does not exist
         self.template_of = template_of
         #: a log came without its pod: nothing is known but what it says
         self.log_only = log_only
+
+    @property
+    def spec_path(self) -> str:
+        """Where its spec stands in its object: `spec`, `spec.template.spec`."""
+        return self.template.shown("") if self.template and not self.exists else "spec"
+
+    @property
+    def partial(self) -> bool:
+        """Whether it is a template about which another object that is not here may say more."""
+        return not self.exists and self.template is not None and self.template.partial
+
+    @property
+    def completed(self) -> bool:
+        """Whether it is a template to which the operator may add volumes and probes that nobody wrote."""
+        return not self.exists and self.template is not None and (self.template.completed or self.template.partial)
+
+    @property
+    def nodes(self) -> int | None:
+        """How many pods one replica consists of; None where it is not known."""
+        return self.template.nodes if self.template else 1
 
     @property
     def name(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,7 +16,7 @@ from kubectl_llmdoctor.facts.events import Event, Events, normalise
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Container, Pod
-from kubectl_llmdoctor.facts.workload import Workload, top_of
+from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
@@ -33,6 +34,19 @@ class NotApplicable:
 
 
 NOT_APPLICABLE = NotApplicable()
+
+#: Kinds between an operator's object and its pods that have conditions of their own.
+_BELOW = (
+    "Revision",
+    "Configuration",
+    "Service.serving.knative.dev",
+    "LeaderWorkerSet",
+    "RayCluster",
+    "PodClique",
+    "PodCliqueScalingGroup",
+    "RoleSet",
+    "Workload",
+)
 
 
 class Later(msgspec.Struct, frozen=True):
@@ -102,9 +116,47 @@ class Subject:
         return found
 
     @cached_property
+    def platform(self) -> list[Workload]:
+        """What stands above its pods, the top first, and what the top refers to: each may say what is wrong."""
+        found: dict[int, Workload] = {}
+        if self.workload:
+            found[id(self.workload.item)] = self.workload
+        for item in reversed(self.related.values()):
+            if item.kind not in ("Pod", "Node"):
+                found.setdefault(id(item), Workload(item, self.cluster))
+        top = self.workload.item if self.workload else None
+        for kind in _BELOW if top else ():
+            for item in self.cluster.items(kind, self.namespace):
+                if any(owner is top for owner in self.cluster.chain(item)):
+                    found.setdefault(id(item), Workload(item, self.cluster))
+        cache = dig(top.raw, "spec.storage.nimCache.name") if top else None
+        named = self.cluster.item("NIMCache", self.namespace, cache) if isinstance(cache, str) else None
+        if named:
+            found.setdefault(id(named), Workload(named, self.cluster))
+        return list(found.values())
+
+    @cached_property
+    def refused(self) -> bool:
+        """Whether an operator says that what serves here has failed, whatever its pods look like."""
+        return any(said.failed for workload in self.platform for said in workload.said)
+
+    @cached_property
+    def controllers(self) -> list[tuple[Pod, Log]]:
+        """Logs of controllers: pods of other workloads that say in their names that they watch over objects."""
+        mine = {pod.name for pod in self.pods}
+        found = []
+        for text in self.cluster.snapshot.logs:
+            item = self.cluster.item("Pod", text.namespace, text.pod) if text.pod not in mine else None
+            if item and re.search(r"controller|operator|manager", item.name):
+                pod = Pod(cast(k8s.Pod, item.typed()), self.cluster, item=item)
+                found.append((pod, Log(text, self.literals)))
+        return found
+
+    @cached_property
     def events(self) -> Events:
         """Events of pods, owners, their replica sets and claims, oldest first."""
-        names = set(self.related)
+        names = {(kind.partition(".")[0], name) for kind, name in self.related}
+        names |= {(workload.kind, workload.name) for workload in self.platform}
         uids = {item.uid for item in self.related.values() if item.uid}
         for pod in self.pods:
             names.add(("Pod", pod.name))

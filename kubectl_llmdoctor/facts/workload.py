@@ -1,28 +1,18 @@
-"""Workloads: what owns the pods, the object that a person edits, and where its pod template stands."""
+"""Workloads: what owns the pods, the object that a person edits, and the pod templates that follow from it."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 
-#: Where the pod template stands in a kind; `*` stands for each element of a list.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "Deployment": ("spec.template",),
-    "ReplicaSet": ("spec.template",),
-    "StatefulSet": ("spec.template",),
-    "DaemonSet": ("spec.template",),
-    "ReplicationController": ("spec.template",),
-    "Job": ("spec.template",),
-    "CronJob": ("spec.jobTemplate.spec.template",),
-    "Rollout": ("spec.template",),
-    "LeaderWorkerSet": ("spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"),
-    "Service.serving.knative.dev": ("spec.template",),
-    "Revision": ("",),
-}
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.platforms import kserve
 
 #: Kinds that take strategic merge patches.
 BUILT_IN = frozenset(
@@ -57,6 +47,12 @@ class Workload:
         return f"{self.kind}/{self.name}"
 
     @property
+    def resource(self) -> str:
+        """What kubectl calls its kind: `deployment`, `rayservice.ray.io`."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.kind.lower()}.{group}" if "." in group else self.kind.lower()
+
+    @property
     def raw(self) -> dict[str, Any]:
         """The object as it is."""
         return self.item.raw
@@ -66,18 +62,26 @@ class Workload:
         """Whether it takes strategic merge patches."""
         return self.kind in BUILT_IN
 
-    @property
-    def templates(self) -> list[tuple[str, k8s.PodTemplate]]:
-        """Its pod templates with the path of each; those that are malformed are left out."""
+    @cached_property
+    def templates(self) -> list[tuple[platforms.Template, k8s.PodTemplate]]:
+        """Its pod templates, as its operator makes them; those that are malformed are left out."""
         found = []
-        for path in TEMPLATES.get(self.item.kind, ()):
-            tree = dig(self.raw, path)
-            if isinstance(tree, dict) and isinstance(tree.get("spec"), dict):
-                try:
-                    found.append((path, k8s.convert(tree, k8s.PodTemplate)))
-                except (msgspec.ValidationError, RecursionError):
-                    continue
+        for template in platforms.templates(self.raw, self.cluster.find):
+            try:
+                found.append((template, k8s.convert(template.pod, k8s.PodTemplate)))
+            except (msgspec.ValidationError, RecursionError):
+                continue
         return found
+
+    def template_of(self, pod: k8s.Pod) -> platforms.Template | None:
+        """The template that a pod came from: by labels, then by the names of its containers; None where it is open."""
+        found = [(t, typed) for t, typed in self.templates if t.matches(pod.metadata.labels)]
+        labelled = [pair for pair in found if pair[0].labels]
+        found = labelled if len(labelled) == 1 else found
+        if len(found) > 1:
+            mine = {c.name for c in pod.spec.containers}
+            found = [pair for pair in found if {c.name for c in pair[1].spec.containers} <= mine]
+        return found[0][0] if len(found) == 1 else None
 
     @property
     def status(self) -> k8s.WorkloadStatus:
@@ -108,15 +112,38 @@ class Workload:
         ready = dig(self.raw, "status.readyReplicas")
         return ready if isinstance(ready, int) else 0 if self.replicas is not None else None
 
-    def refused_conditions(self) -> list[tuple[str, str]]:
-        """Conditions of a custom resource that are False: type, and reason with message. Ready comes first."""
-        listed = dig(self.raw, "status.conditions")
-        found = []
-        for condition in listed if isinstance(listed, list) and not self.built_in else ():
-            if isinstance(condition, dict) and condition.get("status") == "False":
-                said = ": ".join(str(condition[k]) for k in ("reason", "message") if condition.get(k))
-                found.append((str(condition.get("type")), said or "False"))
-        return sorted(found, key=lambda pair: pair[0] != "Ready")
+    @cached_property
+    def said(self) -> list[platforms.Said]:
+        """What the operator of a custom resource says is wrong with it, the gravest first."""
+        if self.built_in or self.kind in ("Node", "Namespace"):
+            return []
+        from kubectl_llmdoctor.platforms.status import said
+
+        return said(self.raw)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Its name, and those of what it refers to and its operator speaks of: the runtime of an InferenceService."""
+        if self.item.kind != "InferenceService":
+            return frozenset({self.name})
+        from kubectl_llmdoctor.platforms.kserve import runtime_names
+
+        return frozenset({self.name, *runtime_names(self.raw)})
+
+    @cached_property
+    def runtime_wanted(self) -> kserve.Wanted | None:
+        """The runtime that an InferenceService of KServe needs; None for other kinds and for one with its own container."""
+        if self.item.kind != "InferenceService":
+            return None
+        from kubectl_llmdoctor.platforms import kserve
+
+        return kserve.wanted(self.raw)
+
+    def fits(self, runtime: Item) -> bool:
+        """Whether a ServingRuntime may serve the model format of this InferenceService."""
+        from kubectl_llmdoctor.platforms import kserve
+
+        return self.runtime_wanted is not None and kserve.supports(runtime.raw, self.runtime_wanted)
 
     @property
     def by_helm(self) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.errors import LlmdoctorError
 from kubectl_llmdoctor.gather import slim
+from kubectl_llmdoctor.gather.discovery import Served, served
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
@@ -48,6 +49,8 @@ class Collector:
         self._slim: dict[Key, Json] = {}
         self._asked: set[Any] = set()
         self._lock = threading.Lock()
+        self._served: Served | None = None
+        self._discovery = threading.Lock()
 
     # --- what has been read -------------------------------------------------------------------------------------------
 
@@ -103,6 +106,18 @@ class Collector:
             with self._lock:
                 self._progress(text)
 
+    def installed(self, kind: Kind) -> Kind | None:
+        """A custom kind in a version that the server has; None when it says that it has none. Asks the server once."""
+        if not kind.group or "." not in kind.group:
+            return kind
+        with self._discovery:
+            if self.once("discovery"):
+                try:
+                    self._served = served(self.client)
+                except RequestError:  # then every kind is tried
+                    self._served = None
+        return self._served.narrowed(kind) if self._served else kind
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def task(self, source: str, ref: str, work: Callable[[], None]) -> None:
@@ -132,8 +147,8 @@ class Collector:
     ) -> None:
         """Reads one object, once. That it does not exist is noted as a complete list of that name.
 
-        `if_there`: only a guess, so that its absence means nothing. `metadata_only`: nothing but the metadata leaves
-        the server.
+        `if_there`: only a guess, so that its absence means nothing, and a kind that the server has not is not asked for.
+        `metadata_only`: nothing but the metadata leaves the server.
         """
         namespace = namespace if kind.namespaced else ""
         if not name or not self.once("get", kind.key, namespace, name):
@@ -141,8 +156,11 @@ class Collector:
         ref = f"{namespace}/{name}" if namespace else name
 
         def work() -> None:
+            there = self.installed(kind) if if_there else kind
+            if there is None:
+                return
             try:
-                obj = self.fetch(kind, namespace, name, accept=METADATA if metadata_only else JSON)
+                obj = self.fetch(there, namespace, name, accept=METADATA if metadata_only else JSON)
             except RequestError as error:
                 if error.why == Why.NOT_FOUND:
                     self.mark(kind.kind, namespace, f"metadata.name={name}")
@@ -191,8 +209,11 @@ class Collector:
             return
 
         def work() -> None:
+            there = self.installed(kind) if if_there else kind
+            if there is None:
+                return
             try:
-                items, more = self.page(kind, namespace, selector=selector, fields=fields, limit=limit)
+                items, more = self.page(there, namespace, selector=selector, fields=fields, limit=limit)
             except RequestError as error:
                 if error.why == Why.NO_SUCH_KIND and if_there:
                     return

@@ -33,6 +33,39 @@ def _understood() -> Iterator[None]:
         raise RequestError(Why.BROKEN, "the list of kinds is not understood") from None
 
 
+class Served:
+    """What the server says that it has: the versions of each custom kind, or of each group alone."""
+
+    def __init__(self, tree: Json) -> None:
+        self._kinds: dict[tuple[str, str], list[str]] = {}
+        self._groups: dict[str, list[str]] = {}
+        self._exact = tree.get("kind") == "APIGroupDiscoveryList"
+        for item in tree.get("items" if self._exact else "groups") or ():
+            group = str((item.get("metadata") or {}).get("name") if self._exact else item.get("name"))
+            for version in item.get("versions") or ():
+                self._groups.setdefault(group, []).append(str(version.get("version") or ""))
+                for row in version.get("resources") or ():
+                    key = group, str(row.get("resource") or "")
+                    self._kinds.setdefault(key, []).append(str(version.get("version") or ""))
+                if version.get("freshness") == "Stale":  # an aggregated API that is down: its kinds are not known
+                    self._groups.setdefault(f"stale {group}", []).append("")
+
+    def narrowed(self, kind: Kind) -> Kind | None:
+        """The kind in a version that the server has; None when it has none."""
+        if not kind.group or f"stale {kind.group}" in self._groups:
+            return kind
+        known = self._kinds.get((kind.group, kind.plural)) if self._exact else self._groups.get(kind.group)
+        have = [version for version in kind.versions if version in (known or ())]
+        return kind.at(have[0]) if have else None
+
+
+def served(client: Client) -> Served:
+    """Asks once for everything that the server has. Raises RequestError."""
+    tree = client.get("/apis", accept=_ALL, decode=_mapping)
+    with _understood():
+        return Served(tree)
+
+
 def find_type(client: Client, api_version: str, kind: str) -> Kind | None:
     """The kind that an ownerReference names. Raises RequestError."""
     group, _, version = api_version.rpartition("/")

@@ -13,7 +13,10 @@ from kubectl_llmdoctor.snapshot import Json
 _MAX_OBJECTS = 40
 
 #: In this order, when not all of them can be asked for.
-_FIRST = ("Pod", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "RayCluster", "PersistentVolumeClaim")
+_FIRST = (
+    "Pod", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "RayCluster", "PersistentVolumeClaim",
+    "InferenceService", "LLMInferenceService", "RayService", "RayJob", "NIMService", "DynamoGraphDeployment", "JobSet",
+)  # fmt: skip
 
 #: Owners whose name is the beginning of their pods' names; an event may outlive its pod.
 _NAME_GIVERS = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "RayCluster")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json
 
 
@@ -96,9 +97,29 @@ def _rows() -> Iterator[Kind]:
     yield Kind("Service", "services", "serving.knative.dev", short=("ksvc", "kservice"))
     yield Kind("Configuration", "configurations", "serving.knative.dev", short=("config", "cfg"))
     yield Kind("Revision", "revisions", "serving.knative.dev", short=("rev",))
-    yield Kind("DynamoGraphDeployment", "dynamographdeployments", "nvidia.com", ("v1alpha1",), short=("dgd",))
-    yield Kind("DynamoComponentDeployment", "dynamocomponentdeployments", "nvidia.com", ("v1alpha1",), short=("dcd",))
+    yield Kind("DynamoGraphDeployment", "dynamographdeployments", "nvidia.com", ("v1beta1", "v1alpha1"), short=("dgd",))
+    yield Kind(
+        "DynamoComponentDeployment",
+        "dynamocomponentdeployments",
+        "nvidia.com",
+        ("v1beta1", "v1alpha1"),
+        short=("dcd",),
+    )
     yield Kind("NIMService", "nimservices", "apps.nvidia.com", ("v1alpha1",))
+    yield Kind("ServingRuntime", "servingruntimes", "serving.kserve.io", ("v1alpha1",))
+    yield Kind("ClusterServingRuntime", "clusterservingruntimes", "serving.kserve.io", ("v1alpha1",), namespaced=False)
+    yield Kind("LLMInferenceServiceConfig", "llminferenceserviceconfigs", "serving.kserve.io", ("v1alpha2", "v1alpha1"))
+    yield Kind("StormService", "stormservices", "orchestration.aibrix.ai", ("v1alpha1",))
+    yield Kind("RoleSet", "rolesets", "orchestration.aibrix.ai", ("v1alpha1",))
+    yield Kind("PodSet", "podsets", "orchestration.aibrix.ai", ("v1alpha1",))
+    yield Kind("RayClusterFleet", "rayclusterfleets", "orchestration.aibrix.ai", ("v1alpha1",))
+    yield Kind("RayClusterReplicaSet", "rayclusterreplicasets", "orchestration.aibrix.ai", ("v1alpha1",))
+    yield Kind("VLLMRuntime", "vllmruntimes", "production-stack.vllm.ai", ("v1alpha1",))
+    yield Kind("ModelServing", "modelservings", "workload.serving.volcano.sh", ("v1alpha1",))
+    yield Kind("ModelBooster", "modelboosters", "workload.serving.volcano.sh", ("v1alpha1",))
+    yield Kind("RoleBasedGroup", "rolebasedgroups", "workloads.x-k8s.io", ("v1alpha2", "v1alpha1"), short=("rbg",))
+    yield Kind("InferenceService", "inferenceservices", "inference.llmkube.dev", ("v1alpha1",))
+    yield Kind("Model", "models", "kubeai.org")
     yield Kind("NIMCache", "nimcaches", "apps.nvidia.com", ("v1alpha1",))
     yield Kind("Rollout", "rollouts", "argoproj.io", ("v1alpha1",), short=("ro",))
     yield Kind("ScaledObject", "scaledobjects", "keda.sh", ("v1alpha1",), short=("so",))
@@ -157,7 +178,7 @@ def of(obj: Json) -> Kind | None:
 
 
 class LabelOwner(msgspec.Struct, frozen=True):
-    """A label or annotation of a pod whose value names the object behind it, where ownerReferences do not lead."""
+    """A label or annotation of a pod whose value names an object that has a say about it."""
 
     key: str
     owner: Kind
@@ -166,42 +187,10 @@ class LabelOwner(msgspec.Struct, frozen=True):
 
 
 LABEL_OWNERS = (
-    LabelOwner("serving.kserve.io/inferenceservice", core("InferenceService", "serving.kserve.io")),
-    LabelOwner(
-        "app.kubernetes.io/name",
-        core("LLMInferenceService", "serving.kserve.io"),
-        (("app.kubernetes.io/part-of", "llminferenceservice"),),
-    ),
-    LabelOwner("leaderworkerset.sigs.k8s.io/name", core("LeaderWorkerSet", "leaderworkerset.x-k8s.io")),
-    LabelOwner("ray.io/cluster", core("RayCluster", "ray.io")),
-    LabelOwner(
-        "ray.io/originated-from-cr-name",
-        core("RayService", "ray.io"),
-        (("ray.io/originated-from-crd", "RayService"),),
-    ),
-    LabelOwner("ray.io/originated-from-cr-name", core("RayJob", "ray.io"), (("ray.io/originated-from-crd", "RayJob"),)),
-    LabelOwner("serving.knative.dev/service", core("Service", "serving.knative.dev")),
-    LabelOwner("nvidia.com/dynamo-graph-deployment-name", core("DynamoGraphDeployment", "nvidia.com")),
-    LabelOwner(
-        "app.kubernetes.io/name", core("NIMService", "apps.nvidia.com"), (("app.kubernetes.io/part-of", "nim-service"),)
-    ),
-    LabelOwner(
-        "app.kubernetes.io/part-of",
-        core("PodCliqueSet", "grove.io"),
-        (("app.kubernetes.io/managed-by", "grove-operator"),),
-    ),
-    LabelOwner("jobset.sigs.k8s.io/jobset-name", core("JobSet", "jobset.x-k8s.io")),
+    *(LabelOwner(row.key, core(row.kind, row.group), row.only) for row in OWNERS),
     LabelOwner("kueue.x-k8s.io/queue-name", core("LocalQueue", "kueue.x-k8s.io")),
     LabelOwner("pod-group-name", core("PodGroup", "scheduling.run.ai")),
     LabelOwner("scheduling.k8s.io/group-name", core("PodGroup", "scheduling.volcano.sh")),
-)
-
-#: Labels that all pods of one replica have in common when they live and die together.
-GROUP_LABELS = (
-    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
-    ("ray.io/cluster",),
-    ("jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/restart-attempt"),
-    ("training.kubeflow.org/job-name",),
 )
 
 #: Selectors of a workload's pods where its spec has none; `{}` stands for its name.
@@ -221,6 +210,13 @@ _POD_LABELS = {
     ("nvidia.com", "DynamoGraphDeployment"): "nvidia.com/dynamo-graph-deployment-name={}",
     ("apps.nvidia.com", "NIMService"): "app.kubernetes.io/part-of=nim-service,app.kubernetes.io/name={}",
     ("jobset.x-k8s.io", "JobSet"): "jobset.sigs.k8s.io/jobset-name={}",
+    ("orchestration.aibrix.ai", "StormService"): "storm-service-name={}",
+    ("workload.serving.volcano.sh", "ModelServing"): "modelserving.volcano.sh/name={}",
+    ("workloads.x-k8s.io", "RoleBasedGroup"): "rbg.workloads.x-k8s.io/group-name={}",
+    ("grove.io", "PodCliqueSet"): "app.kubernetes.io/managed-by=grove-operator,app.kubernetes.io/part-of={}",
+    ("grove.io", "PodClique"): "grove.io/podclique={}",
+    ("inference.llmkube.dev", "InferenceService"): "inference.llmkube.dev/service={}",
+    ("kubeai.org", "Model"): "app.kubernetes.io/managed-by=kubeai,model={}",
 }
 
 #: Workloads whose pods are replicas of each other; a pod's siblings are asked for through these only.
@@ -255,6 +251,8 @@ CHILDREN = {
     ("nvidia.com", "DynamoGraphDeployment"): (core("Deployment", "apps"),),
     ("apps.nvidia.com", "NIMService"): (core("Deployment", "apps"), core("StatefulSet", "apps")),
     ("jobset.x-k8s.io", "JobSet"): (core("Job", "batch"),),
+    ("grove.io", "PodCliqueSet"): (core("PodClique", "grove.io"),),
+    ("orchestration.aibrix.ai", "StormService"): (core("RoleSet", "orchestration.aibrix.ai"),),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.gather.kinds import GROUP_LABELS
+from kubectl_llmdoctor.platforms import labels
 from kubectl_llmdoctor.snapshot import Json
 
 #: ConfigMaps that the platform puts into every namespace: authorities, no engine's configuration.
@@ -121,11 +121,7 @@ def is_unscheduled(pod: Json) -> bool:
 
 def group_key(pod: Json) -> tuple[str, ...]:
     """What all pods share that live and die with this one; empty for a pod that stands alone."""
-    labels = labels_of(pod)
-    for keys in GROUP_LABELS:
-        if labels.get(keys[0]):
-            return (namespace_of(pod), keys[0], *(str(labels.get(key, "")) for key in keys))
-    return ()
+    return labels.group_key(namespace_of(pod), labels_of(pod))
 
 
 class LogRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
+from kubectl_llmdoctor.platforms import kserve
 from kubectl_llmdoctor.snapshot import Json
 
 #: Logs of so many pods of one workload or group are read, the most broken first.
@@ -280,10 +281,28 @@ class Walk:
         if kind.key in (("ray.io", "RayService"), ("ray.io", "RayJob")):
             for cluster in _ray_clusters(obj):
                 pot.get(core("RayCluster", "ray.io"), namespace, cluster, lambda one: self._children_found([one]))
+        if kind.key == ("serving.kserve.io", "InferenceService"):
+            self._runtimes(obj)
+        if kind.key == ("serving.kserve.io", "LLMInferenceService"):
+            config = core("LLMInferenceServiceConfig", "serving.kserve.io")
+            for ref in (obj.get("spec") or {}).get("baseRefs") or ():
+                pot.get(config, namespace, str(ref.get("name") or ""), if_there=True)
         if kind.key == ("apps.nvidia.com", "NIMService"):
             storage = (obj.get("spec") or {}).get("storage") or {}
             cache = (storage.get("nimCache") or {}).get("name") or ""
             pot.get(core("NIMCache", "apps.nvidia.com"), namespace, cache, if_there=True)
+
+    def _runtimes(self, obj: Json) -> None:
+        """The runtime that an InferenceService names, or all among which KServe chooses one."""
+        wanted = kserve.wanted(obj)
+        if wanted is None:
+            return
+        local = core("ServingRuntime", "serving.kserve.io"), namespace_of(obj)
+        for kind, namespace in (local, (core("ClusterServingRuntime", "serving.kserve.io"), "")):
+            if wanted.name:
+                self._pot.get(kind, namespace, wanted.name, if_there=True)
+            else:
+                self._pot.get_list(kind, namespace, if_there=True)
 
     def _children_found(self, children: list[Json]) -> None:
         for child in children:
@@ -293,9 +312,18 @@ class Walk:
         """The pods below an object of a kind whose selector nobody knows: down along the ownerReferences."""
         namespace = namespace_of(obj)
         steps = ("ReplicaSet", "apps"), ("Deployment", "apps"), ("StatefulSet", "apps"), ("Job", "batch")
-        custom = (core("LeaderWorkerSet", "leaderworkerset.x-k8s.io"), core("PodClique", "grove.io"))
+        custom = (
+            core("LeaderWorkerSet", "leaderworkerset.x-k8s.io"),
+            core("PodClique", "grove.io"),
+            core("RayCluster", "ray.io"),
+            core("RayClusterReplicaSet", "orchestration.aibrix.ai"),
+            core("RoleSet", "orchestration.aibrix.ai"),
+            core("PodSet", "orchestration.aibrix.ai"),
+            core("ModelServing", "workload.serving.volcano.sh"),
+        )
         owned_by: dict[str, list[tuple[Kind, Json]]] = {}
-        for kind in (kinds.POD, *(core(*step) for step in steps), *custom):
+        installed = filter(None, map(self._pot.installed, custom))
+        for kind in (kinds.POD, *(core(*step) for step in steps), *installed):
             try:
                 items, _ = self._pot.page(kind, namespace, names_only=True)
             except RequestError as error:

@@ -17,10 +17,6 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 
-#: Operators that mount /dev/shm themselves when they make the pod, by their label on it or kind of its owner.
-_BRING_SHM = ("ray.io/cluster", "nvidia.com/dynamo-graph-deployment-name")
-_BRING_KINDS = ("RayCluster", "RayService", "RayJob", "LLMInferenceService", "DynamoGraphDeployment", "NIMService")
-
 #: vLLM's scheduler broadcast (10 x 16 MiB) and one response queue (10 x 24 MiB) per worker, sparse files.
 _VLLM_RING_BYTES = 160 * MIB
 _VLLM_WORKER_BYTES = 240 * MIB
@@ -65,7 +61,7 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,),
         )
-    elif shm.source == "default" and workers > 1 and _several_gpus(container) and not _brought(pod):
+    elif shm.source == "default" and workers > 1 and _several_gpus(container) and not pod.completed:
         yield Finding(
             role="risk",
             severity="warning",
@@ -99,11 +95,3 @@ def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:
     text = "nothing at /dev/shm" if container.shm.source == "default" else f"/dev/shm from {container.shm.volume}"
     found.append(pod_evidence(container, "volumeMounts", text))
     return tuple(found)
-
-
-def _brought(pod: Pod) -> bool:
-    """Whether an operator mounts /dev/shm when it makes the pod; in a pod that exists it would be there already."""
-    if pod.exists:
-        return False
-    kind = pod.template_of.kind if pod.template_of else ""
-    return kind in _BRING_KINDS or any(label in pod.obj.metadata.labels for label in _BRING_SHM)

@@ -115,9 +115,9 @@ def _asks_for_nothing(container: Container) -> bool:
 
 
 def _elsewhere(pod: Pod) -> bool:
-    """Whether another object asks for the GPU: a serving runtime, an operator's own kind, a container beside it."""
+    """Whether another object may ask for the GPU, a runtime or a preset, or a container beside it does."""
     kind = pod.template_of.kind if pod.template_of else ""
-    return "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
+    return pod.partial or "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
 
 
 def _resources(container: Container) -> str:

@@ -157,7 +157,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     """Whether the workers may stand in other pods too, so that this pod's GPUs alone prove nothing."""
     labels = pod.obj.metadata.labels
-    if any(label in labels for label in _GROUPED) or len(subject.pods) > 1:
+    if any(label in labels for label in _GROUPED) or _spread(pod, subject):
         return True
     kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}
     if kinds & _GROUPED_KINDS or any(c.name.startswith("ray") for c in pod.containers):
@@ -166,6 +166,13 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):
         return True
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
+
+
+def _spread(pod: Pod, subject: Subject) -> bool:
+    """Whether one replica consists of several pods, or may; parts of a graph that are no ranks of each other are not."""
+    if pod.exists:
+        return len(subject.pods) > 1
+    return pod.nodes != 1 or pod.partial
 
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:

@@ -28,15 +28,14 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
         if (c.type == "Progressing" and c.status == "False") or (c.type == "ReplicaFailure" and c.status == "True")
     ]
     evidence += [event_evidence(e, subject.cluster) for e in subject.events.of("FailedCreate")[-1:]]
+    told = [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
+    failed = any(said.failed for above in subject.platform for said in above.said)
     wanted = workload.replicas
     if not subject.exists and wanted != 0 and workload.kind not in ("Job", "CronJob"):
         text = f"wants {wanted} and has no pod" if wanted else "has no pod"
         if wanted:
             evidence.append(workload_evidence(workload, "spec.replicas", str(wanted)))
-        evidence += [
-            workload_evidence(workload, f"status.conditions[{kind}]", said)
-            for kind, said in workload.refused_conditions()
-        ]
+        evidence += told
         if not evidence:
             evidence.append(workload_evidence(workload, "status", "no pod of it is in the snapshot"))
         yield Finding(
@@ -52,4 +51,12 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             confidence="certain",
             summary=f"The rollout of {workload.ref} does not get ahead.",
             evidence=tuple(evidence),
+        )
+    elif told and (failed or any(pod.failing for pod in subject.pods)):
+        yield Finding(
+            role="symptom",
+            severity="critical" if failed else "warning",
+            confidence="certain",
+            summary=f"The operator of {workload.ref} says that it " + ("has failed." if failed else "is not ready."),
+            evidence=tuple(told[:4]),
         )

@@ -1,0 +1,109 @@
+"""A ServingRuntime that an InferenceService needs and that is not there, or does not serve its format."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, Workload, check, dig, fixes
+
+
+@check("isvc-runtime-missing", since="0.1")
+def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster) -> Iterator[Finding]:
+    """No ServingRuntime fits the InferenceService.
+
+    KServe looks for a ServingRuntime (of the namespace) or ClusterServingRuntime of the name that the InferenceService
+    gives. Where it gives none, it takes one that lists the model's format with `autoSelect: true`. There is none, so it
+    makes no Deployment and no pod: the InferenceService stays not ready, and only its events, its status and the
+    controller's log say why. The runtimes come with a chart or manifest of their own.
+
+    ## Fix
+
+    Install KServe's runtimes, or correct `modelFormat` or `runtime` in the InferenceService.
+
+    ## References
+
+    - https://kserve.github.io/website/docs/concepts/resources/servingruntime
+    """
+    want = workload.runtime_wanted
+    if want is None or subject.exists or _served(workload):
+        return
+    namespace = workload.namespace
+    listed = [*cluster.items("ServingRuntime", namespace), *cluster.items("ClusterServingRuntime")]
+    form = f"{want.format} {want.version}".strip()
+    if want.name:
+        named = [item for item in listed if item.name == want.name]
+        if named and not workload.fits(named[0]):
+            yield _finding(subject, workload, f"{_ref(named[0])} does not serve {_why_not(named[0], form)}.", named)
+        places = (("ServingRuntime", namespace), ("ClusterServingRuntime", ""))
+        if not named and all(cluster.exists(kind, where, want.name) is False for kind, where in places):
+            text = f"{workload.ref} asks for the runtime {want.name}, and there is none of that name."
+            yield _finding(subject, workload, text, listed)
+        return
+    known = cluster.complete("ServingRuntime", namespace) and cluster.complete("ClusterServingRuntime")
+    if known and not any(workload.fits(item) for item in listed):
+        yield _finding(subject, workload, f"No runtime offers itself for the model format {form}.", listed)
+
+
+def _finding(subject: Subject, workload: Workload, summary: str, runtimes: list[Item]) -> Finding:
+    there = (
+        Evidence(source="workload", ref=f"{_ref(item)} spec.supportedModelFormats", text=_formats(item))
+        for item in runtimes[:6]
+    )
+    return Finding(
+        role="risk" if subject.static else "cause",
+        severity="warning" if subject.static else None,
+        confidence="certain",
+        summary=summary,
+        evidence=(_asked(subject, workload), *there),
+        explains=() if subject.static else ("rollout-stuck", "not-ready", "pod-pending"),
+        fixes=tuple(_fixes(workload, runtimes)),
+    )
+
+
+def _asked(subject: Subject, workload: Workload) -> Evidence:
+    """What the service asks for, as it stands there."""
+    want = workload.runtime_wanted
+    fields = (("modelFormat", want.format), ("version", want.version), ("runtime", want.name)) if want else ()
+    text = ", ".join(f"{key}: {value}" for key, value in fields if value)
+    ref, origin = f"{workload.ref} {want.path if want else ''}", workload.item.origin
+    if subject.static and origin:
+        return Evidence(source="manifest", ref=ref, text=text, file=origin.file, line=origin.line)
+    return Evidence(source="workload", ref=ref, text=text)
+
+
+def _fixes(workload: Workload, runtimes: list[Item]) -> Iterator[Fix]:
+    yield fixes.advice(
+        f"Install a runtime that serves the format, or correct modelFormat or runtime in {workload.ref}"
+        + (f"; there are {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else ""),
+        "kubectl get clusterservingruntimes",
+        f"kubectl -n {workload.namespace} get servingruntimes",
+        owner="platform",
+    )
+
+
+def _ref(item: Item) -> str:
+    return f"{item.kind}/{item.name}"
+
+
+def _why_not(runtime: Item, form: str) -> str:
+    return "anything: it is disabled" if dig(runtime.raw, "spec.disabled") is True else f"the model format {form}"
+
+
+def _formats(runtime: Item) -> str:
+    listed = dig(runtime.raw, "spec.supportedModelFormats")
+    found = []
+    for row in listed if isinstance(listed, list) else ():
+        if isinstance(row, dict):
+            own = " (autoSelect)" if row.get("autoSelect") is True else ""
+            found.append(f"{row.get('name')} {row.get('version') or ''}".strip() + own)
+    return ", ".join(found) or "none"
+
+
+def _served(workload: Workload) -> bool:
+    """Whether it is ready (scaled to zero, say), or ModelMesh serves it, which chooses runtimes in another way."""
+    annotations = dig(workload.raw, "metadata.annotations")
+    mode = annotations.get("serving.kserve.io/deploymentMode") if isinstance(annotations, dict) else ""
+    conditions = dig(workload.raw, "status.conditions")
+    ready = any(
+        isinstance(row, dict) and row.get("type") == "Ready" and row.get("status") == "True"
+        for row in (conditions if isinstance(conditions, list) else ())
+    )
+    return ready or mode == "ModelMesh"

@@ -1,0 +1,94 @@
+"""The labels of pods that name the object behind them, and those that pods of one replica have in common.
+
+Sources: KServe pkg/constants, KubeRay controllers/ray/utils/constant.go, LeaderWorkerSet and JobSet API, Dynamo
+internal/consts, the NIM operator's nimservice_types.go, Grove api/common/labels.go, AIBrix pkg/controller/constants,
+kthena pkg/apis/workload/v1alpha1/labels.go, rbg api/workloads/constants/label.go, Volcano and training-operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class OwnerLabel(msgspec.Struct, frozen=True):
+    """A label or annotation whose value names the object behind a pod, where ownerReferences do not lead there."""
+
+    key: str
+    group: str
+    kind: str
+    #: further labels that must have these values
+    only: tuple[tuple[str, str], ...] = ()
+
+
+#: The nearest objects first.
+OWNERS = (
+    OwnerLabel("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.x-k8s.io", "LeaderWorkerSet"),
+    OwnerLabel("ray.io/cluster", "ray.io", "RayCluster"),
+    OwnerLabel("jobset.sigs.k8s.io/jobset-name", "jobset.x-k8s.io", "JobSet"),
+    OwnerLabel("serving.knative.dev/service", "serving.knative.dev", "Service"),
+    OwnerLabel(
+        "app.kubernetes.io/part-of", "grove.io", "PodCliqueSet", (("app.kubernetes.io/managed-by", "grove-operator"),)
+    ),
+    OwnerLabel(
+        "ray.io/originated-from-cr-name", "ray.io", "RayService", (("ray.io/originated-from-crd", "RayService"),)
+    ),
+    OwnerLabel("ray.io/originated-from-cr-name", "ray.io", "RayJob", (("ray.io/originated-from-crd", "RayJob"),)),
+    OwnerLabel("serving.kserve.io/inferenceservice", "serving.kserve.io", "InferenceService"),
+    OwnerLabel(
+        "app.kubernetes.io/name",
+        "serving.kserve.io",
+        "LLMInferenceService",
+        (("app.kubernetes.io/part-of", "llminferenceservice"),),
+    ),
+    OwnerLabel("nvidia.com/dynamo-graph-deployment-name", "nvidia.com", "DynamoGraphDeployment"),
+    OwnerLabel(
+        "app.kubernetes.io/name", "apps.nvidia.com", "NIMService", (("app.kubernetes.io/part-of", "nim-service"),)
+    ),
+    OwnerLabel("storm-service-name", "orchestration.aibrix.ai", "StormService"),
+    OwnerLabel("modelserving.volcano.sh/name", "workload.serving.volcano.sh", "ModelServing"),
+    OwnerLabel("rbg.workloads.x-k8s.io/group-name", "workloads.x-k8s.io", "RoleBasedGroup"),
+    OwnerLabel("inference.llmkube.dev/service", "inference.llmkube.dev", "InferenceService"),
+    OwnerLabel("model", "kubeai.org", "Model", (("app.kubernetes.io/managed-by", "kubeai"),)),
+)
+
+#: Labels that all pods of one replica have in common when they live and die together.
+GROUPS = (
+    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
+    ("ray.io/cluster",),
+    ("jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/restart-attempt"),
+    ("grove.io/podcliquescalinggroup", "grove.io/podcliquescalinggroup-replica-index"),
+    ("modelserving.volcano.sh/group-name", "modelserving.volcano.sh/role", "modelserving.volcano.sh/role-id"),
+    ("stormservice.orchestration.aibrix.ai/podset-name",),
+    ("rbg.workloads.x-k8s.io/role-instance-name",),
+    ("training.kubeflow.org/job-name",),
+    ("volcano.sh/job-name",),
+)
+
+#: Labels that tell which part of a replica a pod is: the key, and the words before its value.
+_RANKS = (
+    ("leaderworkerset.sigs.k8s.io/worker-index", "worker"),
+    ("grove.io/podclique-pod-index", "pod"),
+    ("training.kubeflow.org/replica-index", "worker"),
+    ("batch.kubernetes.io/job-completion-index", "worker"),
+)
+
+
+def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:
+    """What all pods share that live and die together; empty for a pod that stands alone."""
+    for keys in GROUPS:
+        if labels.get(keys[0]):
+            return (namespace, keys[0], *(str(labels.get(key, "")) for key in keys))
+    return ()
+
+
+def rank_of(labels: Mapping[str, object]) -> str:
+    """Which part of its replica a pod is: `leader`, `worker 3`, `head`; empty where no label tells."""
+    if labels.get("ray.io/node-type"):
+        return "head" if labels["ray.io/node-type"] == "head" else f"worker of {labels.get('ray.io/group', 'Ray')}"
+    for key, word in _RANKS:
+        if key in labels:
+            leads = key.startswith("leaderworkerset") and str(labels[key]) == "0"
+            return "leader" if leads else f"{word} {labels[key]}"
+    return ""

@@ -1,0 +1,143 @@
+"""NVIDIA's NIM operator: NIMService (api/apps/v1alpha1/nimservice_types.go and manifests/deployment.yaml, 1.0 to 3.x).
+
+It names the container `<name>-ctr`, mounts memory at /dev/shm, gives it three probes, tells the server its port and its
+cache, and where a NIMCache names an optimized profile asks for as many GPUs as that profile has ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .pointer import Json, show
+from .template import Finder, Stated, Template, dig, name_of, named, namespace_of, rows, table, with_shm
+
+_GPU = "nvidia.com/gpu"
+_PORT = 8000
+
+#: Fields of a pod spec that NIMService has under its own name.
+_POD_FIELDS = ("nodeSelector", "tolerations", "affinity", "runtimeClassName", "priorityClassName", "schedulerName")
+
+_PROBES: dict[str, tuple[str, Json]] = {
+    "livenessProbe": ("/v1/health/live", {"initialDelaySeconds": 15, "periodSeconds": 10, "failureThreshold": 3}),
+    "readinessProbe": ("/v1/health/ready", {"initialDelaySeconds": 15, "periodSeconds": 10, "failureThreshold": 3}),
+    "startupProbe": ("/v1/health/ready", {"initialDelaySeconds": 30, "periodSeconds": 10, "failureThreshold": 120}),
+}
+
+
+def nim_service(raw: Json, find: Finder) -> list[Template]:
+    """The server, or with `multiNode` the leader and the workers of a LeaderWorkerSet."""
+    return _service(raw, table(raw.get("spec")), "/spec", name_of(raw), find)
+
+
+def nim_pipeline(raw: Json, find: Finder) -> list[Template]:
+    """The services of a pipeline that are switched on, each as a NIMService would have it."""
+    found = []
+    listed = dig(raw, "spec", "services")
+    for index, service in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(service, dict) and service.get("enabled") is not False:
+            name = str(service.get("name") or index)
+            found += _service(raw, table(service.get("spec")), f"/spec/services/{index}/spec", name, find)
+    return found
+
+
+def _service(raw: Json, spec: Json, at: str, name: str, find: Finder) -> list[Template]:
+    multi = spec.get("multiNode")
+    alone = name if at != "/spec" else ""
+    if not isinstance(multi, dict):
+        return [_template(raw, spec, at, name, find, {}, alone)]
+    tensor, pipeline = dig(multi, "parallelism", "tensor"), dig(multi, "parallelism", "pipeline")
+    sizes = {"NIM_MULTI_NODE": 1, "NIM_NUM_COMPUTE_NODES": pipeline or 1}
+    sizes |= {"NIM_TENSOR_PARALLEL_SIZE": tensor or 1, "NIM_PIPELINE_PARALLEL_SIZE": pipeline or 1}
+    nodes = pipeline if isinstance(pipeline, int) else 1
+    return [
+        _template(raw, spec, at, name, find, {**sizes, "NIM_LEADER_ROLE": role}, f"{alone} {part}".strip(), nodes, part)
+        for part, role in (("leader", 1), ("worker", 0))
+    ]
+
+
+def _template(
+    raw: Json,
+    spec: Json,
+    at: str,
+    name: str,
+    find: Finder,
+    more: dict[str, Any],
+    part: str,
+    nodes: int = 1,
+    role: str = "",
+) -> Template:
+    image = table(spec.get("image"))
+    port = dig(spec, "expose", "service", "port")
+    port = port if isinstance(port, int) else _PORT
+    container: Json = {
+        "name": f"{name}-ctr",
+        "image": ":".join(str(image[key]) for key in ("repository", "tag") if image.get(key)),
+        "ports": [{"name": "api", "containerPort": port}],
+        "env": named(spec.get("env"), _variables(port, more)),
+        "volumeMounts": [],
+    }
+    container |= {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
+    places = [("", ""), ("/containers/0/image", f"{at}/image")]
+    places += [(f"/containers/0/{key}", f"{at}/{key}") for key in ("env", "resources", "command", "args")]
+    for probe, (path, numbers) in _PROBES.items():
+        given = table(spec.get(probe))
+        if given.get("enabled") is False:
+            continue
+        own = given.get("probe")
+        container[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
+        places.append((f"/containers/0/{probe}", f"{at}/{probe}/probe"))
+    resources = {k: v for k, v in table(spec.get("resources")).items() if k in ("limits", "requests")}
+    cache = _cache(raw, spec, find)
+    asks = any(_GPU in table(resources.get(kind)) for kind in ("limits", "requests"))
+    claims = rows(spec.get("draResources"))
+    if claims:
+        resources["claims"] = [{"name": f"claim-{i}"} for i in range(len(claims))]
+    container["resources"] = resources
+    pod: Json = {"containers": [container]}
+    for key in _POD_FIELDS:
+        if spec.get(key):
+            pod[key] = spec[key]
+        places.append((f"/{key}", f"{at}/{key}"))
+    if claims:
+        pod["resourceClaims"] = [{"name": f"claim-{i}"} for i in range(len(claims))]
+    pod = with_shm(pod, 0, dig(spec, "storage", "sharedMemorySizeLimit"))
+    own = {"nim-llm-role": role} if role else {}
+    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **own}
+    return Template(
+        raw=raw,
+        pod={"metadata": {"labels": {**table(spec.get("labels")), **labels}}, "spec": pod},
+        places=tuple(places),
+        base=show(raw, at),
+        part=part,
+        labels=own if at == "/spec" else {"app.kubernetes.io/name": name, **own},
+        nodes=nodes,
+        partial=not asks and not claims and bool(dig(spec, "storage", "nimCache", "name")),
+        stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
+    )
+
+
+def _variables(port: int, more: dict[str, Any]) -> list[Json]:
+    known: dict[str, Any] = {"NIM_CACHE_PATH": "/model-store", "NIM_SERVER_PORT": port, "NIM_HTTP_API_PORT": port}
+    known |= {"NIM_JSONL_LOGGING": 1, "NIM_LOG_LEVEL": "INFO", **more}
+    return [{"name": key, "value": str(value)} for key, value in known.items()]
+
+
+def _cache(raw: Json, spec: Json, find: Finder) -> Json | None:
+    name = dig(spec, "storage", "nimCache", "name")
+    return find("NIMCache", namespace_of(raw), name) if isinstance(name, str) and name else None
+
+
+def _stated(resources: Json, cache: Json | None, at: str) -> list[Stated]:
+    """The tensor parallel size: that of the cached profile; one where the server has one GPU.
+
+    The operator takes one for the other: without a request it asks for as many GPUs as the profile has ranks.
+    """
+    ranks = dig(cache, "spec", "source", "ngc", "model", "tensorParallelism")
+    if str(ranks or "").isdecimal():
+        text, path = f"tensorParallelism: {ranks}", f"NIMCache/{name_of(cache or {})} spec.source.ngc.model"
+        return [Stated(name="tensor_parallel_size", value=int(ranks), text=text, path=path)]
+    for kind in ("limits", "requests"):
+        if str(table(resources.get(kind)).get(_GPU, "")) == "1":
+            path = f"{at}.resources.{kind}[{_GPU}]"
+            return [Stated(name="tensor_parallel_size", value=1, text="one GPU", path=path)]
+    return []

@@ -1,0 +1,203 @@
+"""Which kinds lead to pods, and how.
+
+Kinds that hold pod templates as they are stand here as data, each with the source of the path. The others have a reader
+of their own: their operator builds the pod from fields. Sources are the API types of each project, read in 2026-08.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import msgspec
+
+from .pointer import Json
+from .template import Finder, Template, expand, rows, table
+
+Reader = Callable[[Json, Finder], list[Template]]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Where pod templates stand in a kind.
+
+    `path` leads to them; `*` is each element of a list, each value of a mapping. `labels` of the pods may hold `{}` for
+    the name of the part, which is the element's `name` or the mapping's key.
+    """
+
+    path: str
+    labels: tuple[tuple[str, str], ...] = ()
+    #: pods of one replica: a dotted path to their number; empty for one, `?` where it is not known
+    nodes: str = ""
+    #: a pod spec stands there without metadata
+    bare: bool = False
+    context: bool = False
+    immutable: bool = False
+    #: another object may say more about the pod
+    partial: bool = False
+    #: the name of the part; `{}` is the name of the element that `*` stands for
+    part: str = "{}"
+
+
+_LWS = "leaderworkerset.sigs.k8s.io/worker-index"
+_LWS_SIZE = "spec.leaderWorkerTemplate.size"
+
+ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
+    ("apps", "Deployment"): (Row("spec.template"),),
+    ("apps", "ReplicaSet"): (Row("spec.template"),),
+    ("apps", "StatefulSet"): (Row("spec.template"),),
+    ("apps", "DaemonSet"): (Row("spec.template"),),
+    ("", "ReplicationController"): (Row("spec.template"),),
+    # The API server refuses a change of a Job's template.
+    ("batch", "Job"): (Row("spec.template", immutable=True),),
+    ("batch", "CronJob"): (Row("spec.jobTemplate.spec.template"),),
+    # openshift/api apps/v1, openkruise/kruise-api apps/v1alpha1, kedacore/keda apis/keda/v1alpha1
+    ("apps.openshift.io", "DeploymentConfig"): (Row("spec.template"),),
+    ("apps.kruise.io", "CloneSet"): (Row("spec.template"),),
+    ("keda.sh", "ScaledJob"): (Row("spec.jobTargetRef.template"),),
+    # argoproj/argo-rollouts pkg/apis/rollouts/v1alpha1/types.go
+    ("argoproj.io", "Rollout"): (Row("spec.template"),),
+    # knative/serving pkg/apis/serving/v1
+    ("serving.knative.dev", "Service"): (Row("spec.template"),),
+    ("serving.knative.dev", "Configuration"): (Row("spec.template"),),
+    ("serving.knative.dev", "Revision"): (Row("spec", bare=True, immutable=True),),
+    # kubernetes-sigs/lws api/leaderworkerset/v1: without a leader template the worker's is used for all
+    ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): (
+        Row("spec.leaderWorkerTemplate.leaderTemplate", ((_LWS, "0"),), nodes=_LWS_SIZE, part="leader"),
+        Row("spec.leaderWorkerTemplate.workerTemplate", nodes=_LWS_SIZE, part="worker"),
+    ),
+    # kubernetes-sigs/jobset api/jobset/v1alpha2
+    ("jobset.x-k8s.io", "JobSet"): (
+        Row(
+            "spec.replicatedJobs.*.template.spec.template",
+            (("jobset.sigs.k8s.io/replicatedjob-name", "{}"),),
+            nodes="?",
+            immutable=True,
+        ),
+    ),
+    # ai-dynamo/grove operator/api/core/v1alpha1: a PodClique is named <set>-<replica>-<clique>
+    ("grove.io", "PodCliqueSet"): (
+        Row("spec.template.cliques.*.spec.podSpec", (("grove.io/podclique", "*-{}"),), nodes="?", bare=True),
+    ),
+    ("grove.io", "PodClique"): (Row("spec.podSpec", nodes="?", bare=True),),
+    # vllm-project/aibrix api/orchestration/v1alpha1, pkg/controller/constants/stormservice.go
+    ("orchestration.aibrix.ai", "StormService"): (
+        Row("spec.template.spec.roles.*.template", (("role-name", "{}"),), nodes="?"),
+    ),
+    ("orchestration.aibrix.ai", "RoleSet"): (Row("spec.roles.*.template", (("role-name", "{}"),), nodes="?"),),
+    ("orchestration.aibrix.ai", "PodSet"): (Row("spec.template", nodes="spec.podGroupSize"),),
+    # volcano-sh/kthena pkg/apis/workload/v1alpha1/servinggroup_types.go, labels.go
+    ("workload.serving.volcano.sh", "ModelServing"): (
+        Row(
+            "spec.template.roles.*.entryTemplate",
+            (("modelserving.volcano.sh/role", "{}"), ("modelserving.volcano.sh/entry", "true")),
+            nodes="?",
+        ),
+        Row(
+            "spec.template.roles.*.workerTemplate",
+            (("modelserving.volcano.sh/role", "{}"),),
+            nodes="?",
+            part="{} worker",
+        ),
+    ),
+    # sgl-project/rbg api/workloads/v1alpha1 and v1alpha2
+    ("workloads.x-k8s.io", "RoleBasedGroup"): (
+        Row("spec.roles.*.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
+        Row("spec.roles.*.standalonePattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),)),
+        Row("spec.roles.*.leaderWorkerPattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
+    ),
+    # kubeflow/training-operator pkg/apis/kubeflow.org/v1
+    ("kubeflow.org", "PyTorchJob"): (Row("spec.pytorchReplicaSpecs.*.template", nodes="?", immutable=True),),
+    ("kubeflow.org", "MPIJob"): (Row("spec.mpiReplicaSpecs.*.template", nodes="?", immutable=True),),
+    # volcano-sh/apis pkg/apis/batch/v1alpha1
+    ("batch.volcano.sh", "Job"): (Row("spec.tasks.*.template", nodes="?", immutable=True),),
+    # llm-d/llm-d-model-service: completed by a ConfigMap of presets
+    ("llm-d.ai", "ModelService"): (
+        Row("spec.decode", (("llm-d.ai/role", "decode"),), bare=True, partial=True, part="decode"),
+        Row("spec.prefill", (("llm-d.ai/role", "prefill"),), bare=True, partial=True, part="prefill"),
+    ),
+    # kserve/kserve pkg/apis/serving/v1alpha1/servingruntime_types.go: what InferenceServices are made from
+    ("serving.kserve.io", "ServingRuntime"): (Row("spec", bare=True, context=True),),
+    ("serving.kserve.io", "ClusterServingRuntime"): (Row("spec", bare=True, context=True),),
+}
+
+#: Kinds whose operator builds the pod from fields: the module here, and its function.
+_BUILT: dict[tuple[str, str], tuple[str, str]] = {
+    ("serving.kserve.io", "InferenceService"): ("kserve", "inference_service"),
+    ("serving.kserve.io", "LLMInferenceService"): ("kserve", "llm_inference_service"),
+    ("ray.io", "RayCluster"): ("ray", "ray_cluster"),
+    ("ray.io", "RayService"): ("ray", "ray_service"),
+    ("ray.io", "RayJob"): ("ray", "ray_job"),
+    ("orchestration.aibrix.ai", "RayClusterFleet"): ("ray", "ray_cluster_fleet"),
+    ("orchestration.aibrix.ai", "RayClusterReplicaSet"): ("ray", "ray_cluster_fleet"),
+    ("apps.nvidia.com", "NIMService"): ("nim", "nim_service"),
+    ("apps.nvidia.com", "NIMPipeline"): ("nim", "nim_pipeline"),
+    ("nvidia.com", "DynamoGraphDeployment"): ("dynamo", "graph"),
+    ("nvidia.com", "DynamoComponentDeployment"): ("dynamo", "component"),
+    ("production-stack.vllm.ai", "VLLMRuntime"): ("smaller", "vllm_runtime"),
+    ("kubeai.org", "Model"): ("smaller", "kubeai_model"),
+    ("inference.llmkube.dev", "InferenceService"): ("smaller", "llmkube_service"),
+    ("workload.serving.volcano.sh", "ModelBooster"): ("smaller", "model_booster"),
+    ("ome.io", "InferenceService"): ("smaller", "ome_service"),
+    ("ome.io", "ServingRuntime"): ("smaller", "ome_runtime"),
+    ("ome.io", "ClusterServingRuntime"): ("smaller", "ome_runtime"),
+    ("kaito.sh", "Workspace"): ("smaller", "workspace"),
+}
+
+
+def reader_of(api_version: str, kind: str) -> Reader | None:
+    """What reads this kind; None for one that leads to no pods. The version does not matter."""
+    key = api_version.rpartition("/")[0], kind
+    if key in ROWS:
+        return _read_rows
+    if key in _BUILT:
+        module, function = _BUILT[key]
+        found: Reader = getattr(import_module(f".{module}", __package__), function)
+        return found
+    return None
+
+
+def _read_rows(raw: Json, _find: Finder) -> list[Template]:
+    key = str(raw.get("apiVersion") or "").rpartition("/")[0], str(raw.get("kind") or "")
+    return [template for row in ROWS[key] for template in _of_row(raw, row)]
+
+
+def _of_row(raw: Json, row: Row) -> list[Template]:
+    found = []
+    for pointer, tree, stars in expand(raw, row.path):
+        if not isinstance(tree, dict):
+            continue
+        pod = {"metadata": {}, "spec": tree} if row.bare else tree
+        if row.bare and row.path == "spec.podSpec":  # a PodClique has its labels on itself
+            pod = {"metadata": table(raw.get("metadata")), "spec": tree}
+        name = ""
+        if stars:
+            key, element = stars[-1]
+            name = str(element.get("name") or key) if isinstance(element, dict) else key
+        found.append(
+            Template(
+                raw=raw,
+                pod=pod,
+                places=(("", pointer if row.bare else f"{pointer}/spec"),),
+                part=row.part.format(name),
+                labels={key: value.format(name) for key, value in row.labels},
+                nodes=_nodes(raw, row.nodes),
+                context=row.context,
+                partial=row.partial,
+                immutable=row.immutable,
+            )
+        )
+    return found
+
+
+def _nodes(raw: Json, path: str) -> int | None:
+    if not path:
+        return 1
+    if path == "?":
+        return None
+    sizes = [tree for _, tree, _ in expand(raw, path) if isinstance(tree, int)]
+    return sizes[0] if sizes else 1
+
+
+def containers_of(spec: Json) -> list[Json]:
+    """The containers of a pod spec."""
+    return rows(spec.get("containers"))
