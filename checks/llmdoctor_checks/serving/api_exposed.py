@@ -40,7 +40,7 @@ _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl
 _CLOSE = '[{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]'
 
 
-@check("api-exposed", since="0.2", severity="warning")
+@check("api-exposed", since="0.1", severity="warning")
 def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """The API can be reached from outside the cluster, and asks for no key.
 
