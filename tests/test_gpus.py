@@ -194,6 +194,35 @@ def test_a_gpu_that_the_table_lacks() -> None:
     assert (found.gpu.name, found.gpu.compute, found.gpu.fp8, found.gpu.measured) == ("X900", (8, 9), True, False)
 
 
+def test_a_card_with_other_memory_than_its_name_says() -> None:
+    labels = {
+        "nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-4090",
+        "nvidia.com/gpu.memory": "49140",
+        "nvidia.com/gpu.compute.major": "8",
+        "nvidia.com/gpu.compute.minor": "9",
+    }
+    found = _found(_pod({"nodeName": "gpu-1"}), _node("gpu-1", labels))
+
+    assert isinstance(found, Accelerator)
+    assert (found.gpu.memory, found.gpu.fp8, found.gpu.measured) == (49140 * 2**20, True, False)
+
+
+def test_error_correction_takes_its_part() -> None:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-RTX-A6000", "nvidia.com/gpu.memory": "46068"}
+    found = _found(_pod({"nodeName": "gpu-1"}), _node("gpu-1", labels))
+
+    assert isinstance(found, Accelerator)
+    assert (found.gpu.name, found.gpu.memory // 2**20) == ("RTX A6000", 45434)
+
+
+def test_a_slice_that_the_table_lacks() -> None:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-H200-MIG-3g.71gb", "nvidia.com/gpu.memory": "71424"}
+    found = _found(_pod({"nodeName": "gpu-1"}), _node("gpu-1", labels))
+
+    assert isinstance(found, Accelerator)
+    assert (found.gpu.profile, found.gpu.memory) == ("3g.71gb", 71424 * 2**20)
+
+
 def test_the_agent_says_it() -> None:
     device = {"name": "NVIDIA A10G", "memoryTotalBytes": 23028 * 2**20}
     found = _found(_pod({"nodeName": "gpu-1"}), nodes={"gpu-1": NodeData(agent={"gpus": [device, device]})})

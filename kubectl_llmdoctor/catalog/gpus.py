@@ -389,6 +389,12 @@ def by_instance(machine: str) -> Gpu | None:
     return next((_table()[model][0] for pattern, model in _INSTANCES if re.fullmatch(pattern, name)), None)
 
 
+def profile_of(text: str) -> str:
+    """The MIG profile in a name, `1g.10gb`; empty where there is none."""
+    found = _PROFILE.search(text.lower())
+    return f"{found.group(1)}g.{found.group(2)}gb" if found else ""
+
+
 def mig(gpu: Gpu, profile: str) -> Gpu | None:
     """A MIG slice of a GPU by its profile (`1g.10gb`, `mig-3g.40gb`); None where its memory is not known."""
     found = _PROFILE.search(profile.lower())

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kubectl_llmdoctor.catalog.architecture import LINEAR, Architecture, Quantization, of_config
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.catalog.architecture import Architecture
 
 #: Endings by which derived checkpoints name their quantization: method, bits per weight, and how many more they may
 #: be with scales; None where the name does not say enough. What is before the ending is the model that was quantized.
@@ -67,6 +68,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def architecture(self) -> Architecture:
         """What the fields say; an assumed quantization as a range."""
+        from kubectl_llmdoctor.catalog.architecture import of_config  # dear, and few runs need it
+
         shape = of_config(self.config, self.parameters)
         quantization = shape.quantization
         if not self.usual or quantization is None or quantization.bits is None:
@@ -138,6 +141,8 @@ def find(model: str) -> Found | None:
             gap = f"how {model.strip()} stores its weights"
             shape = msgspec.structs.replace(shape, weights=None, gaps=(*shape.gaps, gap))
         else:
+            from kubectl_llmdoctor.catalog.architecture import LINEAR, Quantization
+
             method, bits, spread = stated
             quantization = Quantization(method=method, bits=bits, parts=LINEAR, spread=spread)
             shape = msgspec.structs.replace(shape, quantization=quantization)

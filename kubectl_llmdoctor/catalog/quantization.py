@@ -2,7 +2,7 @@
 
 Sources: vLLM, `get_min_capability` and `get_supported_act_dtypes` of each method under
 `vllm/model_executor/layers/quantization` and the list of methods in its `__init__`, read at the releases named here;
-SGLang the same under `srt/layers/quantization` at 0.5.23; Text Generation Inference, `launcher/src/main.rs` and
+SGLang the same under `srt/layers/quantization` at 0.5.23; Text Generation Inference,
 `server/text_generation_server/layers/marlin`. Between two releases that were read the lower demand counts, and a method
 counts as known that one of the two knows. Of a release newer than the newest nothing is said.
 """
@@ -91,21 +91,7 @@ _SGLANG_MINIMUM = {
     "w4afp8": 90,
 }
 
-#: What `--quantize` of Text Generation Inference takes; the marlin and the 8-bit ones by what its layers demand.
-TGI_METHODS = frozenset(
-    [
-        "awq",
-        "compressed-tensors",
-        "eetq",
-        "exl2",
-        "fp8",
-        "gptq",
-        "marlin",
-        "bitsandbytes",
-        "bitsandbytes-nf4",
-        "bitsandbytes-fp4",
-    ]
-)
+#: What Text Generation Inference's layers demand.
 _TGI_MINIMUM = {"marlin": 80}
 
 #: Up to which release vLLM's plain AWQ and GPTQ kernels, asked for by name, take float16 alone.
@@ -153,8 +139,6 @@ def _vllm_sets() -> tuple[tuple[Version, frozenset[str]], ...]:
 
 def knows(engine: str, method: str, version: str) -> bool | None:
     """Whether an engine's release has a quantization method; None where that was not read."""
-    if engine == "tgi":
-        return method in TGI_METHODS
     key = _key(version)
     sets = _vllm_sets()
     if engine != "vllm" or not key or key > sets[-1][0] or key < sets[0][0]:

@@ -31,6 +31,9 @@ _MEMORY = {
     "karpenter.k8s.aws/instance-gpu-name": "karpenter.k8s.aws/instance-gpu-memory",
     "eks.amazonaws.com/instance-gpu-name": "eks.amazonaws.com/instance-gpu-memory",
 }
+#: How far two statements of one GPU's memory may lie apart: by the driver's version, by error correction.
+_DRIVER, _ALIKE = 0.03, 0.08
+
 _MACHINE = "node.kubernetes.io/instance-type"
 
 
@@ -100,7 +103,7 @@ def _of_labels(labels: Mapping[str, str]) -> tuple[Gpu, str] | None:
             continue
         reported = _integer(labels.get(_MEMORY.get(key, "")))
         text = f"{key}={name}"
-        gpu = gpus.by_product(name, reported)
+        gpu = _product(name, reported)
         compute = _compute(labels)
         if gpu is None and reported and key == "nvidia.com/gpu.product":
             gpu = _unlisted(name, reported, compute)
@@ -112,6 +115,22 @@ def _of_labels(labels: Mapping[str, str]) -> tuple[Gpu, str] | None:
     return (gpu, f"{_MACHINE}={machine}") if gpu else None
 
 
+def _product(name: str, reported: int | None) -> Gpu | None:
+    """The GPU of this name, unless what is said of its memory shows that it is none of the table's.
+
+    Error correction in GDDR memory takes a sixteenth of it, and can be switched on and off.
+    """
+    gpu = gpus.by_product(name, reported)
+    if gpu is None or not reported:
+        return gpu
+    more = reported - gpu.reported
+    if abs(more) > _ALIKE * gpu.reported:
+        return None
+    if abs(more) < _DRIVER * gpu.reported:
+        return gpu
+    return msgspec.structs.replace(gpu, memory=gpu.memory + more * MIB, reported=reported)
+
+
 def _unlisted(name: str, reported: int, compute: tuple[int, int] | None) -> Gpu:
     """A GPU that the table lacks, by what its node says; its memory is the upper bound."""
     known = compute or (0, 0)
@@ -121,6 +140,7 @@ def _unlisted(name: str, reported: int, compute: tuple[int, int] | None) -> Gpu:
         reported=reported,
         compute=compute,
         measured=False,
+        profile=gpus.profile_of(name),
         bf16=known >= (8, 0),
         fp8=known >= (8, 9),
         fp4=known >= (10, 0),
@@ -166,7 +186,7 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
         if not isinstance(product, str) or device.get("migEnabled") is True:
             return None
         reported = size // MIB if isinstance(size, int) and size > 0 else None
-        gpu = gpus.by_product(product, reported) or (_unlisted(product, reported, None) if reported else None)
+        gpu = _product(product, reported) or (_unlisted(product, reported, None) if reported else None)
         if gpu is None:
             return None
         found[product] = gpu

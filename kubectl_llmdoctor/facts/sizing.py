@@ -88,6 +88,11 @@ class Sizing:
         found = self._subject.accelerator(self.engine.container)
         return found if isinstance(found, Accelerator) else None
 
+    @property
+    def has_log(self) -> bool:
+        """Whether there is a log of the container that says anything."""
+        return any(log.text for log in self._subject.logs(self.engine.pod).of(self.engine.container.name))
+
     @cached_property
     def serving(self) -> Serving:
         """The settings that decide memory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
-    Engine,
     Evidence,
     Finding,
     Fix,
@@ -32,18 +31,24 @@ _NAMES = {"context": "max_model_len", "share": "gpu_memory_utilization", "kv-dty
 EXPLAINED = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
 
-def role_of(pod: Pod, engine: Engine) -> str:
-    """`cause` for a container that crashed, `risk` for one that did not start yet, empty for one that serves."""
-    if pod.exists and pod.ready:
+def role_of(pod: Pod, sizing: Sizing) -> str:
+    """`risk` for a container that did not start yet, `cause` for one that crashed and left no log, else empty.
+
+    One that serves fits, whatever is computed; of one that printed something that is the better witness, and one that
+    a signal ended did not run out of GPU memory.
+    """
+    container = sizing.engine.container
+    if pod.log_only or (pod.exists and pod.ready):
         return ""
-    if any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles):
-        return "cause"
-    return "risk"
+    if not any(t.kind == "crashed" and t.container is container for t in pod.troubles):
+        return "risk"
+    ended = container.terminated
+    return "" if sizing.has_log or (ended and ended.exit_code > 128) else "cause"
 
 
 def finding(pod: Pod, sizing: Sizing, summary: str, explains: tuple[str, ...] = ()) -> Finding:
     """A finding with the inputs of the budget as evidence; of a crash as its likely cause."""
-    role = role_of(pod, sizing.engine)
+    role = role_of(pod, sizing)
     return Finding(
         role="cause" if role == "cause" else "risk",
         severity="critical",

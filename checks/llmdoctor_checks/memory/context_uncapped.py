@@ -81,7 +81,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             pods=(pod.name,),
         )
         return
-    budget = sizing.budget if role_of(pod, engine) else None
+    budget = sizing.budget if role_of(pod, sizing) else None
     if budget and budget.lacks_room and budget.per_request:
         yield finding(
             pod,
@@ -90,6 +90,8 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             f"{gib(budget.per_request)} of KV cache, and {room(sizing)}.",
             explains=("kv-cache-below-max-len",),
         )
+        return
+    if crashed:  # worth a note, not in the middle of an incident
         return
     model = engine.explicit("model")
     native, evidence = _native(engine, logs)

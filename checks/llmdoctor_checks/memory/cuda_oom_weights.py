@@ -25,7 +25,7 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
     """
-    if not role_of(pod, sizing.engine) or (budget := sizing.budget) is None:
+    if not role_of(pod, sizing) or (budget := sizing.budget) is None:
         return
     if not budget.weights or not budget.total or budget.weights.low <= budget.total.high:
         return

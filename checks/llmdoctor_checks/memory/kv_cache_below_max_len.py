@@ -28,7 +28,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     - https://huggingface.co/docs/text-generation-inference/reference/launcher
     """
     cap = sizing.engine.explicit("max_model_len")
-    if cap is None or not role_of(pod, sizing.engine):
+    if cap is None or not role_of(pod, sizing):
         return
     budget = sizing.budget
     if budget is None or not (budget.lacks_room and budget.per_request):

@@ -25,7 +25,7 @@ def kv_cache_no_room(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
 
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     """
-    if not role_of(pod, sizing.engine) or (budget := sizing.budget) is None:
+    if not role_of(pod, sizing) or (budget := sizing.budget) is None:
         return
     if not (budget.weights and budget.total and budget.cache and budget.usable):
         return

@@ -28,7 +28,7 @@ _VARIABLES = re.compile(
 )
 
 
-@check("tp-across-nodes", since="0.2", severity="warning")
+@check("tp-across-nodes", since="0.1", severity="warning")
 def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Tensor parallelism spans several nodes without a fast network between them.
 

@@ -1,5 +1,6 @@
 """An API without a key that can be reached from outside the cluster."""
 
+import json
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -35,7 +36,11 @@ _KEYS = {
 _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
 
 
-@check("api-exposed", since="0.2", severity="warning")
+#: The patch of a Service that makes it reachable from inside the cluster only.
+_CLOSE = '[{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]'
+
+
+@check("api-exposed", since="0.1", severity="warning")
 def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """The API can be reached from outside the cluster, and asks for no key.
 
@@ -86,8 +91,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Findin
 def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:
     kind = way.item.kind.partition(".")[0]
     tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") else ""
-    what = f"of type {way.kind} without an internal address" if way.kind == "LoadBalancer" else ""
-    what = "of type NodePort, a port of every node" if way.kind == "NodePort" else what
+    what = "is of type LoadBalancer without an internal address" if way.kind == "LoadBalancer" else ""
+    what = "is of type NodePort, a port of every node" if way.kind == "NodePort" else what
     summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
     return Finding(
         role="risk" if role == "risk" else "note",
@@ -169,13 +174,12 @@ def _host_port(pod: Pod, container: Container, ports: set[int]) -> int | None:
 def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
     name = way.item.name
     if way.kind in ("LoadBalancer", "NodePort"):
-        body = [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]
         yield Fix(
             summary=f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's "
             "annotation for an internal load balancer",
             owner="model",
-            commands=(f'kubectl -n {pod.namespace} patch service/{name} -p \'{{"spec": {{"type": "ClusterIP"}}}}\'',),
-            patch=Patch(target=f"v1 Service/{name}", type="json", body=body),
+            commands=(f"kubectl -n {pod.namespace} patch service/{name} --type=json -p '{_CLOSE}'",),
+            patch=Patch(target=f"v1 Service/{name}", type="json", body=json.loads(_CLOSE)),
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:

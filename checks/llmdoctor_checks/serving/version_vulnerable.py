@@ -40,7 +40,7 @@ class Place(NamedTuple):
     cluster: Cluster
 
 
-@check("version-vulnerable", since="0.2", severity="warning")
+@check("version-vulnerable", since="0.1", severity="warning")
 def version_vulnerable(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """The engine's version has a known vulnerability, and the configuration opens it.
 

@@ -30,7 +30,7 @@ _SAYS = (
 _BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
 
 
-@check("cpu-only-image", since="0.2")
+@check("cpu-only-image", since="0.1")
 def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
 

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Setting,
+    Sizing,
     check,
     device_evidence,
     fixes,
@@ -48,7 +49,7 @@ class Clash(NamedTuple):
 
 
 @check("gpu-arch-unsupported", since="0.1")
-def gpu_arch_unsupported(pod: Pod, engine: Engine, device: Accelerator, logs: Logs | None) -> Iterator[Finding]:
+def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The GPU does not support what the image or the model needs.
 
     Kernels are compiled for certain compute capabilities. A GPU that is older than all of them (V100, P40, T4 for
@@ -66,15 +67,18 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, device: Accelerator, logs: Lo
     - https://developer.nvidia.com/cuda-gpus
     - https://docs.vllm.ai/en/latest/features/quantization/
     """
-    compute = device.gpu.compute
     container = engine.container
-    if compute is None or pod.log_only or pod.ready:
+    if pod.log_only or pod.ready:
         return
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
         return  # it is on its way: what it says will tell
     if any(log.text for log in (logs.of(container.name) if logs else ())):
         return  # what it printed is the better witness
+    device = sizing.accelerator
+    compute = device.gpu.compute if device else None
+    if device is None or compute is None:
+        return
     clash = next(_clashes(engine, compute), None)
     if clash is None:
         return

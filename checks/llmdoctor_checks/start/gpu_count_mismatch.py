@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Logs,
     Pod,
+    Sizing,
     Subject,
     check,
     count_of,
@@ -36,7 +37,7 @@ _GROUPED_KINDS = frozenset(
 
 @check("gpu-count-mismatch", since="0.1")
 def gpu_count_mismatch(
-    pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, device: Accelerator | None
+    pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
     """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
 
@@ -72,7 +73,7 @@ def gpu_count_mismatch(
         seen = len([d for d in visible.value.split(",") if d.strip()])
         gpus = min(gpus, seen) if gpus else seen
     if gpus and gpus == workers > 1:
-        yield from _not_whole(engine, workers, device)
+        yield from _not_whole(engine, workers, sizing.accelerator)
     if not gpus or gpus == workers:
         return
     if gpus > workers:

@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
 
-#: What a build of llama.cpp with CUDA or ROCm says when it finds no device.
-_LLAMA = ("ggml_cuda_init: failed to initialize", "no usable GPU found")
-
 
 @check("gpu-runtime-missing", since="0.1")
 def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
@@ -74,9 +71,12 @@ def _ollama(container: str, logs: Logs) -> Line | None:
 
 
 def _llama(container: str, logs: Logs) -> Line | None:
+    """What a build of llama.cpp with CUDA or ROCm says when it finds no device; any other failure has its own cause."""
     for log in reversed(logs.of(container)):
-        for literal in _LLAMA:
-            line = next(log.find(literal), None)
-            if line is not None:
-                return line
+        failed = next(log.find("ggml_cuda_init: failed to initialize"), None)
+        if failed is not None:
+            return failed if "no CUDA-capable device is detected" in failed.text else None
+        line = next(log.find("no usable GPU found"), None)
+        if line is not None:
+            return line
     return None

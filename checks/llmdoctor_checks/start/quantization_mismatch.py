@@ -90,11 +90,6 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
 
 
 def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:
-    if engine.name == "tgi":
-        if quantization.knows("tgi", method, "") is False and "/" not in method:
-            listed = ", ".join(sorted(quantization.TGI_METHODS))
-            yield Clash(f"{engine.title} knows no quantization {method}.", "certain", (asked,), f"Use one of {listed}")
-        return
     if not engine.version or quantization.knows(engine.name, method, engine.version) is not False:
         return
     plugin, last = quantization.PLUGINS.get(method), quantization.last_with(method)

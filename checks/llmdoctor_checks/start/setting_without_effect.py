@@ -8,7 +8,7 @@ from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, Problem, 
 _ELSEWHERE = frozenset(["NCCL_TIMEOUT"])
 
 
-@check("setting-without-effect", since="0.2", severity="info")
+@check("setting-without-effect", since="0.1", severity="info")
 def setting_without_effect(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A setting has no effect: this version of the engine never reads it.
 
