@@ -11,7 +11,8 @@ from typing import Any
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
-from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.processes import first_errors
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
@@ -245,11 +246,11 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
     for pod in subject.pods:
         logs = subject.logs(pod)
         if pod.log_only:
-            steps += [_quote(line) for log in logs for line in _telling(log.lines())]
+            steps += [text for log in logs for text in _errors(log)]
         for ending in endings(pod):
             log = log_of(ending, logs)
             if log:
-                steps += [_quote(line) for line in _telling(log.lines())]
+                steps += _errors(log)
             again = " --previous" if ending.container.running or ending.container.waiting else ""
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
@@ -259,6 +260,18 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")
         steps.append(f"kubectl -n {subject.namespace} get events --sort-by=.lastTimestamp")
     return tuple(dict.fromkeys(steps))[:8]
+
+
+def _errors(log: Log) -> list[str]:
+    """What went wrong first in each process, the earliest first; of a log without tracebacks its telling lines."""
+    found = [one for one in first_errors(Logs([log])) if one.error != "SystemExit"][:3]
+    if not found:
+        return [_quote(line) for line in _telling(log.lines())]
+    said = [f"{one.process} ended with {one.error}" if one.process else f"ended with {one.error}" for one in found]
+    return [
+        f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
+        for one, what in zip(found, said, strict=True)
+    ]
 
 
 def _telling(lines: Iterator[Line]) -> list[Line]:

@@ -8,7 +8,6 @@ belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_log
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import msgspec
 
@@ -114,6 +113,10 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
         error = _ERROR.match(text.strip())
         if error is None or START in text:
             return None
+        message = (error["message"] or "").strip()
+        if error["type"].endswith("ValidationError"):  # pydantic says what is wrong two lines further down
+            more = [said(x.text) for x in start.log.lines(line.number + 1, line.number + 3)]
+            message = " ".join([message, *(x.text.strip() for x in more if x.process == process)])
         previous = before.get(process)
         linked = previous is not None and _linked(start, previous, process)
         return Traceback(
@@ -121,7 +124,7 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
             first=start,
             last=line,
             error=error["type"],
-            message=(error["message"] or "").strip(),
+            message=message,
             cause=previous if linked else None,
         )
     return None

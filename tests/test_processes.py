@@ -1,0 +1,127 @@
+"""Processes and tracebacks of a log: interleaved, chained, repeated, and marked in each engine's way."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_llmdoctor.facts.logs import Log, Logs
+from kubectl_llmdoctor.facts.processes import Said, first_errors, said, tracebacks
+from kubectl_llmdoctor.snapshot import LogText
+
+CORE = "(EngineCore_DP0 pid=141) ERROR 06-02 07:57:02 [core.py:708] "
+WORKER = "(Worker_TP1 pid=203) ERROR 06-02 07:57:01 [multiproc_executor.py:597] "
+
+INTERLEAVED = f"""\
+(APIServer pid=1) INFO 06-02 07:56:00 [api_server.py:1896] vLLM API server version 0.11.0
+{WORKER}Traceback (most recent call last):
+{CORE}EngineCore failed to start.
+{WORKER}  File "/usr/lib/python3.12/pathlib.py", line 9, in open
+{CORE}Traceback (most recent call last):
+{WORKER}    return io.open(self, mode)
+{WORKER}FileNotFoundError: [Errno 2] No such file or directory: '/adapters/sql/adapter_config.json'
+{CORE}  File "/vllm/v1/engine/core.py", line 699, in run_engine_core
+{WORKER}
+{WORKER}The above exception was the direct cause of the following exception:
+{WORKER}
+{WORKER}Traceback (most recent call last):
+{CORE}    engine_core = EngineCoreProc(*args, **kwargs)
+{WORKER}  File "/vllm/lora/worker_manager.py", line 120, in _load_adapter
+{WORKER}LoRAAdapterNotFoundError: Loading lora sql failed: No adapter found for /adapters/sql
+{CORE}RuntimeError: Worker failed with error 'Loading lora sql failed: No adapter found for /adapters/sql'
+(APIServer pid=1) Traceback (most recent call last):
+(APIServer pid=1)   File "/usr/local/bin/vllm", line 10, in <module>
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {{}}
+"""
+
+
+def _log(text: str, *, previous: bool = False) -> Log:
+    return Log(LogText(text=text, container="vllm", previous=previous))
+
+
+@pytest.mark.parametrize(
+    ("line", "process", "text"),
+    [
+        ("(EngineCore_DP0 pid=141) ERROR 06-02 07:57:02 [core.py:708] boom", "EngineCore_DP0 (pid 141)", "boom"),
+        ("(VllmWorker rank=1 pid=203) INFO 05-02 07:57:02 [gpu_model_runner.py:1] x", "VllmWorker rank 1 (pid 203)", "x"),
+        ("(RayWorkerWrapper pid=7, ip=10.0.0.4) boom", "RayWorkerWrapper (pid 7 on 10.0.0.4)", "boom"),
+        ("\x1b[36m(RayWorkerWrapper pid=7, ip=10.0.0.4)\x1b[0m boom", "RayWorkerWrapper (pid 7 on 10.0.0.4)", "boom"),
+        ("[rank3]:   File \"/x.py\", line 1", "rank 3", "  File \"/x.py\", line 1"),
+        ("ERROR 03-01 10:00:00 engine.py:366] boom", "", "boom"),
+        ("[2026-06-02 08:00:00 DP0 TP1] Scheduler hit an exception", "DP0 TP1", "Scheduler hit an exception"),
+        ("plain", "", "plain"),
+        ("", "", ""),
+    ],
+)  # fmt: skip
+def test_who_wrote_a_line(line: str, process: str, text: str) -> None:
+    assert said(line) == Said(process, text)
+
+
+def test_interleaved_tracebacks_are_joined_with_their_chain() -> None:
+    found = {(one.process, one.error): one for one in tracebacks(_log(INTERLEAVED))}
+    adapter = found["Worker_TP1 (pid 203)", "LoRAAdapterNotFoundError"]
+
+    assert len(found) == 4
+    assert (adapter.first.number, adapter.last.number) == (12, 15)
+    assert adapter.root.message == "[Errno 2] No such file or directory: '/adapters/sql/adapter_config.json'"
+    assert found["EngineCore_DP0 (pid 141)", "RuntimeError"].cause is None
+
+
+def test_the_first_error_of_each_process_the_earliest_first() -> None:
+    found = first_errors(Logs([_log(INTERLEAVED)]))
+
+    assert [(one.process.partition(" ")[0], one.error) for one in found] == [
+        ("Worker_TP1", "FileNotFoundError"),
+        ("EngineCore_DP0", "RuntimeError"),
+        ("APIServer", "RuntimeError"),
+    ]
+
+
+def test_what_every_rank_repeats_is_said_once() -> None:
+    ranks = "".join(
+        f"[rank{n}]: Traceback (most recent call last):\n[rank{n}]:   File \"/x.py\", line 1, in f\n"
+        f"[rank{n}]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
+        for n in range(8)
+    )  # fmt: skip
+    found = first_errors(Logs([_log(ranks)]))
+
+    assert [(one.process, one.error) for one in found] == [("rank 0", "torch.OutOfMemoryError")]
+
+
+def test_pydantic_says_what_is_wrong_below_its_first_line() -> None:
+    text = (
+        "Traceback (most recent call last):\n  File \"/x.py\", line 1, in f\n"
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+        "  Value error, User-specified max_model_len (131072) is greater than the derived max_model_len\n"
+    )  # fmt: skip
+    assert "User-specified max_model_len (131072)" in tracebacks(_log(text))[0].message
+
+
+def test_a_traceback_that_breaks_off_is_none() -> None:
+    cut = 'Traceback (most recent call last):\n  File "/x.py", line 1, in f\n'
+
+    assert tracebacks(_log(cut)) == []
+    assert tracebacks(_log("Traceback (most recent call last):")) == []
+
+
+def test_the_instance_that_died_comes_before_the_one_that_runs() -> None:
+    boom = 'Traceback (most recent call last):\n  File "/x.py", line 1, in f\nValueError: {}\n'
+    logs = Logs([_log(boom.format("now")), _log("\n" * 500 + boom.format("then"), previous=True)])
+
+    assert [one.message for one in first_errors(logs)] == ["then", "now"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [*INTERLEAVED.splitlines(), "", "\x1b[31m", "(a pid=1) ", "[rank1]: ", "Traceback (most recent call last)"]
+        ),
+        max_size=60,
+    )
+)
+def test_any_order_of_lines_is_read_in_bounded_time(lines: list[str]) -> None:
+    log = _log("\n".join(lines))
+    for one in tracebacks(log):
+        assert one.first.number < one.last.number
+        assert one.root.last.number <= one.last.number
