@@ -10,8 +10,10 @@ import msgspec
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS, last_round
+from kubectl_llmdoctor.facts.endings import LITERALS, last_round, phase_of
 from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.facts.processes import tracebacks
 from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
@@ -254,9 +256,19 @@ def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
         return "cause-found"
     if any(f.role == "symptom" and f.severity == "critical" for f in findings):
         return "undetermined"
-    if any(p.log_only for p in subject.pods) and not roles:
-        return "undetermined"
+    if any(p.log_only for p in subject.pods) and (not roles & {"risk", "note"} or "symptom" in roles):
+        return (
+            "healthy"
+            if "symptom" not in roles and all(_serves(log) for log in subject.logs(subject.pods[0]))
+            else "undetermined"
+        )
     return "at-risk" if "risk" in roles else "healthy"
+
+
+def _serves(log: Log) -> bool:
+    """Whether a log is of a server that came up, and of nothing that went wrong."""
+    phase = phase_of(log)
+    return phase is not None and phase.name == "serving" and not tracebacks(log)
 
 
 def _engine(engine: Engine) -> doc.EngineInfo:

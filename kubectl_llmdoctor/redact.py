@@ -144,7 +144,7 @@ _PATTERNS = {
         (?P<text>[A-Za-z0-9+/=]+|(?:Proc-Type|DEK-Info):.*|<masked:private-key>|)(?P<tail>(?:\\n)?["',]*\s*)""",
     # Received request cmpl-1: prompt: '…', params: …   Finish: obj=GenerateReqInput(text='…', …), out={'text': '…'}
     # msg="chat request" images=0 prompt="…"   srv  log_server_r: request:  {"messages":[…]}
-    "request": r"""Received[ ]request[ ]|Request[ ]\S{1,200}[ ]details:|Generated[ ]response[ ]|Finish:[ ]obj=
+    "request": r"""Received[ ]request[ ]|Request[ ]\S{1,200}[ ](?:details|JSON[ ]body):|Generated[ ]response[ ]|Finish:[ ]obj=
         |Receive:[ ]obj=|Receive[ ]OpenAI:[ ]obj=|request\.(?:received|finished)|request:[ ]+\{|response:[ ]+\{
         |response_body=|data:[ ]\{|message:[ ]\{|msg="(?:chat|generate|completion|embed)\w*[ ]request"
         |msg="?encoded|msg="?decoded|"messages"[ ]?:[ ]?\[[ ]?\{|"choices"[ ]?:[ ]?\[|:[ ]Token:[ ]Token""",

@@ -16,9 +16,12 @@ import msgspec
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
+#: Colours, which some engines print into pipes too.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of a log; `text` without the kubelet's time and without what a carriage return overwrote."""
+    """One line of a log; `text` without the kubelet's time, colours, and what a carriage return overwrote."""
 
     log: Log
     number: int
@@ -92,7 +95,8 @@ class Log:
         text = self.raw(number).rstrip("\r")
         if self.source.timestamps:
             text = text.partition(" ")[2]
-        return Line(self, number, text.rpartition("\r")[2] if "\r" in text else text)
+        text = text.rpartition("\r")[2] if "\r" in text else text
+        return Line(self, number, _COLOUR.sub("", text) if "\x1b" in text else text)
 
     def lines(self, first: int = 1, last: int | None = None) -> Iterator[Line]:
         """Lines `first` to `last`, both included."""

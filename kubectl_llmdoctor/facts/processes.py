@@ -48,7 +48,7 @@ class Said(msgspec.Struct, frozen=True):
 
 def said(text: str) -> Said:
     """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
-    text = _ANSI.sub("", text)
+    text = _ANSI.sub("", text) if "\x1b" in text else text
     process = ""
     if (found := _PARENTHESES.match(text)) is not None:
         who = found["who"] + (f" rank {found['rank'].partition('=')[2]}" if found["rank"] else "")
