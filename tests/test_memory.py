@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from kubectl_llmdoctor import memory
 from kubectl_llmdoctor.catalog import gpus, models
 from kubectl_llmdoctor.catalog.architecture import of_config
+from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.memory import GIB, Serving, exactly
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.snapshot import Snapshot
 
 RECORDS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "memory" / "engine_lines.yaml").read_text(encoding="utf-8")
@@ -229,6 +232,29 @@ def test_a_gap_of_the_table_is_named_and_nothing_is_said(row: models.Model) -> N
         assert result.weights is None
         assert result.cache is None
         assert result.verdict == "unknown"
+
+
+@pytest.mark.parametrize("row", _gaps(), ids=lambda row: row.ids[0])
+def test_of_a_gap_no_check_makes_a_risk_of_memory(row: models.Model) -> None:
+    shape = row.architecture
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.19.0",
+        "args": ["--model", row.ids[0], "--max-model-len", "1000000", "--gpu-memory-utilization", "0.5"],
+        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+    }
+    spec = {"containers": [container], "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}}
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llm", "namespace": "serving"},
+        "spec": {"selector": {"matchLabels": {"app": "llm"}}, "template": {"metadata": {}, "spec": spec}},
+    }
+    found = {f.id: f.role for f in diagnose(Snapshot(objects=(workload,)), installed()).targets[0].findings}
+
+    said = {"cuda-oom-weights"} if shape.weights is not None else set()
+    silent = {"kv-cache-no-room", "kv-cache-below-max-len", "cuda-oom-weights"} - said
+    assert not {id for id in silent & found.keys() if shape.weights is None or shape.caches is None}
 
 
 _NEEDED = (

@@ -30,8 +30,9 @@ def shared(collection: str) -> list[Path]:
 def playable(snapshot: Object) -> bool:
     """Whether a control plane can say all of it, and no more than that.
 
-    Nodes and metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or
-    the very thing that is missing: no stand-in is right for both.
+    The log of an operator's controller counts where it was recorded; a live diagnosis does not ask for it. Nodes and
+    metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
+    very thing that is missing: no stand-in is right for both.
     """
     said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "missing"))
     objects = snapshot.get("objects", [])
@@ -43,7 +44,9 @@ def playable(snapshot: Object) -> bool:
         for claim in item["spec"].get("resourceClaims", [])
         if "resourceClaimName" in claim
     }
-    return bool(snapshot.get("takenAt") and snapshot.get("target")) and not said_by_others and named <= claims
+    target = snapshot.get("target") or {}
+    foreign = any(log.get("namespace") != target.get("namespace") for log in snapshot.get("logs", []))
+    return bool(snapshot.get("takenAt") and target) and not (said_by_others or foreign) and named <= claims
 
 
 def chosen() -> dict[str, Path]:
