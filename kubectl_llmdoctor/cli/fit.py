@@ -299,7 +299,7 @@ def _document(
             parameters=shape.weights.total if shape.weights else None,
             layers=shape.layers or None,
             heads=shape.heads or None,
-            kv_heads=shape.kv_heads or None,
+            kv_heads=None if any(c.kind == "latent" for c in shape.caches or ()) else shape.kv_heads or None,
             native_context=shape.native_context,
             quantization=shape.quantization.method if shape.quantization else None,
         )

@@ -161,7 +161,8 @@ def _model(model: ModelInfo) -> str:
     if model.parameters:
         said.append(f"{model.parameters / 1e9:.3g} B parameters")
     if model.layers:
-        said.append(f"{model.layers} layers, {model.heads} heads, {model.kv_heads} KV heads")
+        cached = f"{model.kv_heads} KV heads" if model.kv_heads else "latent attention"
+        said.append(f"{model.layers} layers, {model.heads} heads, {cached}")
     if model.native_context:
         said.append(f"native context {model.native_context}")
     if model.quantization:
