@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .play import Object, read_snapshot
+from .play import KINDS, Object, read_snapshot
 
 TOP = Path(__file__).parents[2]
 CASES = TOP / "checks" / "cases"
@@ -32,7 +32,8 @@ def playable(snapshot: Object) -> bool:
 
     The log of an operator's controller counts where it was recorded; a live diagnosis does not ask for it. Nodes and
     metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
-    very thing that is missing: no stand-in is right for both.
+    very thing that is missing: no stand-in is right for both. A list of custom resources that was read and empty needs a
+    definition, which the stand-in has only for objects.
     """
     said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "missing"))
     objects = snapshot.get("objects", [])
@@ -45,6 +46,8 @@ def playable(snapshot: Object) -> bool:
         if "resourceClaimName" in claim
     }
     target = snapshot.get("target") or {}
+    own = {kind for _, kind in KINDS} | {item["kind"] for item in objects}
+    said_by_others |= any(listed["kind"] not in own for listed in snapshot.get("read", []))
     foreign = any(log.get("namespace") != target.get("namespace") for log in snapshot.get("logs", []))
     return bool(snapshot.get("takenAt") and target) and not (said_by_others or foreign) and named <= claims
 
