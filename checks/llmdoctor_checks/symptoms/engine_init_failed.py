@@ -1,5 +1,6 @@
 """The symptom of an engine that says that it could not start, and not why."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence
@@ -16,6 +17,18 @@ _SECONDARY = (
     "exiting due to model loading error",  # llama.cpp
     "Executor worker died during initialization",  # TensorRT-LLM
 )
+
+
+#: vLLM names the processes that ended, and how: `Failed core proc(s): {'EngineCore_DP0': -9}`.
+_ENDED = re.compile(r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)")
+_SIGNALS = {
+    4: "SIGILL: the CPU lacks an instruction",
+    6: "SIGABRT: an assertion in native code, printed earlier",
+    7: "SIGBUS: mostly a /dev/shm that is too small",
+    9: "SIGKILL: mostly the kernel, for want of memory",
+    11: "SIGSEGV: a crash in native code",
+    15: "SIGTERM: somebody ended it",
+}
 
 
 @check("engine-init-failed", since="0.1", literals=_SECONDARY)
@@ -39,11 +52,16 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         for line in logs.find(text):
             if line.text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
+            ended = _ENDED.search(line.text)
+            how = f"signal {ended['signal']}" if ended else ""
+            if ended and int(ended["signal"]) in _SIGNALS:
+                how = _SIGNALS[int(ended["signal"])]
+            killed = f" Its {ended['who']} was ended by {how}." if ended else ""
             yield Finding(
                 role="symptom",
                 severity="warning",
                 confidence="certain",
-                summary=f"{line.log.container or 'The engine'} says: {text}",
+                summary=f"{line.log.container or 'The engine'} says: {text}{killed}",
                 evidence=(log_evidence(line),),
                 order=float(line.number),
                 pods=(pod.name,),
