@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Pod, check, count_of, parse_time, pod_evidence, say_seconds
 
+from ._signals import meaning
+
 
 @check("crash-loop", since="0.1")
 def crash_loop(pod: Pod) -> Iterator[Finding]:
@@ -31,8 +33,8 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         evidence = []
         if ended:
             summary += f" with exit code {ended.exit_code}"
-            if ended.reason and ended.reason != "Error":
-                summary += f" ({ended.reason})"
+            said = ended.reason if ended.reason and ended.reason != "Error" else meaning(ended.exit_code)
+            summary += f" ({said})" if said else ""
             start, end = parse_time(ended.started_at), parse_time(ended.finished_at)
             if start and end and end >= start:
                 summary += f" after {say_seconds((end - start).total_seconds())}"

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence
 
+from ._signals import SIGNALS
+
 #: Lines that engines print when another process of theirs has failed; the cause stands earlier.
 _SECONDARY = (
     "Engine core initialization failed.",  # vLLM 0.8.5+, API server
@@ -21,14 +23,6 @@ _SECONDARY = (
 
 #: vLLM names the processes that ended, and how: `Failed core proc(s): {'EngineCore_DP0': -9}`.
 _ENDED = re.compile(r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)")
-_SIGNALS = {
-    4: "SIGILL: the CPU lacks an instruction",
-    6: "SIGABRT: an assertion in native code, printed earlier",
-    7: "SIGBUS: mostly a /dev/shm that is too small",
-    9: "SIGKILL: mostly the kernel, for want of memory",
-    11: "SIGSEGV: a crash in native code",
-    15: "SIGTERM: somebody ended it",
-}
 
 
 @check("engine-init-failed", since="0.1", literals=_SECONDARY)
@@ -53,9 +47,7 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
             if line.text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
             ended = _ENDED.search(line.text)
-            how = f"signal {ended['signal']}" if ended else ""
-            if ended and int(ended["signal"]) in _SIGNALS:
-                how = _SIGNALS[int(ended["signal"])]
+            how = SIGNALS.get(int(ended["signal"]), f"signal {ended['signal']}") if ended else ""
             killed = f" Its {ended['who']} was ended by {how}." if ended else ""
             yield Finding(
                 role="symptom",
