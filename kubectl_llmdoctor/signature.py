@@ -71,6 +71,10 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fixes: tuple[FixText, ...] = ()
 
 
+#: Hits of a pattern around which a second line is looked for.
+_MOST_NEAR = 500
+
+
 @cache
 def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
@@ -142,7 +146,9 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     continue
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
-                for line in log.find(pattern.literal):
+                for count, line in enumerate(log.find(pattern.literal)):
+                    if pattern.near and count >= _MOST_NEAR:
+                        break  # each looks at the lines around it
                     captured = _matches(pattern, line.text)
                     if captured is None or not _fits(pattern, subject, pod, container):
                         continue
