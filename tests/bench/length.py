@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -48,6 +47,16 @@ def write(path: Path, seed: int) -> None:
             size += len(text)
 
 
+def _run(program: list[str]) -> tuple[bytes, int]:
+    """What a program prints, and the most memory that it held, in kilobytes."""
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = 0
+    return printed, usage.ru_maxrss
+
+
 def main() -> int:
     """Print one line; 1 when a bound is broken."""
     rg = shutil.which("rg")
@@ -58,16 +67,16 @@ def main() -> int:
         log = Path(folder) / "engine.log"
         write(log, seed=int(os.environ.get("SEED", "1")))
         program = [sys.executable, "-m", "kubectl_llmdoctor", "diagnose", "--logs", str(log), "-o", "json"]
-        theirs, ours = [], []
+        theirs, ours, peak = [], [], 0
         for _ in range(RUNS + 1):
             start = time.perf_counter()
             subprocess.run([rg, "-c", "-F", "-f", str(LITERALS), str(log)], stdout=subprocess.DEVNULL, check=True)
             middle = time.perf_counter()
-            done = subprocess.run(program, capture_output=True, check=False)
+            found, kilobytes = _run(program)
             theirs.append(middle - start)
             ours.append(time.perf_counter() - middle)
-            assert b'"kv-cache-below-max-len"' in done.stdout, done.stderr
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+            peak = max(peak, kilobytes // 1024)
+            assert b'"kv-cache-below-max-len"' in found
     base, mine = statistics.median(theirs[1:]), statistics.median(ours[1:])
     good = mine <= MOST_TIMES * base and peak <= MOST_MIB
     print(
