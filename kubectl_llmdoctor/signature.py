@@ -14,8 +14,10 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence
+from kubectl_llmdoctor.facts.endings import survived
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.subject import Subject, Unknown, workload_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Severity
 
@@ -71,6 +73,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fixes: tuple[FixText, ...] = ()
 
 
+#: A line of a program that a traceback quotes, whose message is not filled in.
+_SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )")
 #: Hits of a pattern around which a second line is looked for.
 _MOST_NEAR = 500
 
@@ -149,8 +153,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                 for count, line in enumerate(log.find(pattern.literal)):
                     if pattern.near and count >= _MOST_NEAR:
                         break  # each looks at the lines around it
+                    if _SOURCE.match(said(line.text).text):
+                        continue  # the source of a message in a traceback, not the message
                     captured = _matches(pattern, line.text)
-                    if captured is None or not _fits(pattern, subject, pod, container):
+                    if captured is None or (server and survived(line)) or not _fits(pattern, subject, pod, container):
                         continue
                     near = _near(pattern, line)
                     if pattern.near and near is None:
@@ -203,11 +209,11 @@ def _workload_texts(subject: Subject, *, quoted: bool = False) -> list[tuple[str
     """What operators say of the objects above the pods; `quoted`: only where they repeat the server's own words."""
     found: list[tuple[str, Container | None, Evidence]] = []
     for workload in subject.platform:
-        for said in workload.said:
-            if quoted and not (said.quoted and said.failed):
+        for one in workload.said:
+            if quoted and not (one.quoted and one.failed):
                 continue
-            lines = said.text.splitlines() if said.quoted else [said.text]
-            ref = f"{workload.ref} {said.path}"
+            lines = one.text.splitlines() if one.quoted else [one.text]
+            ref = f"{workload.ref} {one.path}"
             found += [(text, None, Evidence(source="workload", ref=ref, text=text.strip())) for text in lines]
     return found
 
@@ -243,7 +249,8 @@ def _matches(pattern: Pattern, text: str) -> dict[str, str] | None:
     found = _regex(pattern.match).search(text[:20_000]) if pattern.match else None
     if pattern.match and not found:
         return None
-    return {k: v for k, v in found.groupdict().items() if v is not None} if found else {}
+    # a sentence that ends after a name or a number leaves its full stop with it
+    return {k: v.rstrip(".,;:") or v for k, v in found.groupdict().items() if v is not None} if found else {}
 
 
 def _near(pattern: Pattern, line: Line) -> Line | None:

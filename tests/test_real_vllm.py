@@ -70,3 +70,23 @@ def test_prompts_and_tokens_of_real_logs_are_masked() -> None:
             text = load_log(str(path)).text
             assert "Mustermann" not in text, path.name
             assert "hf_RealVllm" not in text, path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("config-not-json", "/models/"),
+        ("quant-unknown-method", "hqq9."),
+        ("port-privileged", "ports below 1024"),
+        ("tp-2-shm-64m", "need 160 MiB in /dev/shm, and 64 MiB are free"),
+        ("kv-below-max-len", "131072"),
+        ("lora-rank", "64"),
+        ("max-len-above-model", "8192"),
+    ],
+)
+def test_the_summary_has_the_names_and_numbers_of_the_case(name: str, said: str) -> None:
+    cause = next(f for f in _diagnosed(name).findings if f.role == "cause")
+
+    assert said in cause.summary
+    assert "{" not in cause.summary
+    assert ".." not in cause.summary

@@ -143,7 +143,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 #: All that phase_of looks for.
-LITERALS = tuple(literal for _, literals in _PHASES for literal in literals)
+LITERALS = (*(literal for _, literals in _PHASES for literal in literals), "vLLM API server version")
 
 
 def phase_of(log: Log | None) -> Phase | None:
@@ -157,6 +157,20 @@ def phase_of(log: Log | None) -> Phase | None:
                 if best is None or line.number >= best.line.number or name == "serving":
                     best = Phase(name=name, line=line)
     return best
+
+
+#: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.
+_READY = "Application startup complete."
+_BANNER = "vLLM API server version"
+
+
+def survived(line: Line) -> bool:
+    """Whether the server became ready after a line, in the same start; only vLLM's logs tell."""
+    log = line.log
+    starts = [x.number for x in log.find(_BANNER)]
+    ready = next((x.number for x in log.find(_READY) if x.number > line.number), None)
+    # the first start prints something before its banner
+    return ready is not None and bool(starts) and not any(line.number < at < ready for at in starts[1:])
 
 
 _PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")
