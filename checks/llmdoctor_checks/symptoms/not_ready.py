@@ -2,18 +2,35 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Pod, check, event_evidence, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import (
+    Container,
+    Events,
+    Evidence,
+    Finding,
+    Logs,
+    Pod,
+    check,
+    event_evidence,
+    log_evidence,
+    phase_of,
+    pod_evidence,
+    say_seconds,
+)
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
 _LOADING_SECONDS = 630
 
+#: Engines print nothing for minutes while they compile kernels and read large shards; FlashInfer's first start takes 15.
+_SILENT_SECONDS = 900
+
 
 @check("not-ready", since="0.1")
-def not_ready(pod: Pod, events: Events | None) -> Iterator[Finding]:
+def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The pod has a node but does not serve.
 
     A container waits (for its image, its configuration, its volumes) or runs without becoming ready, so Services send
-    it no requests.
+    it no requests. How far its log has come tells a model that is still loading from one that hangs, and a server that
+    nothing reaches from one that is not up: whoever says that it serves, and is not ready, fails its probe.
 
     ## Fix
 
@@ -42,11 +59,32 @@ def not_ready(pod: Pod, events: Events | None) -> Iterator[Finding]:
         if trouble.kind == "not-ready":
             evidence.append(pod_evidence(pod, f"status.containerStatuses[{container.name}].ready", "false"))
         span = f" for {say_seconds(seconds)}" if seconds is not None and trouble.kind == "not-ready" else ""
-        summary = f"Container {container.name}: {trouble.text}{span}."
+        progress, lines = _progress(container, logs) if trouble.kind == "not-ready" else ("", ())
+        evidence.extend(lines)
+        summary = f"Container {container.name}: {trouble.text}{span}.{progress}"
         if loading and not container.restarts and not crashed:
-            summary = f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet."
+            summary = (
+                f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet.{progress}"
+            )
             yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
         else:
             yield Finding(
                 role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
             )
+
+
+def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...]]:
+    """How far the start has come by the log of the running instance, and since when it says no more."""
+    log = next((log for log in logs.of(container.name) if not log.previous), None) if logs else None
+    phase = phase_of(log)
+    if log is None or phase is None:
+        return "", ()
+    now, last = container.pod.cluster.now, log.line(len(log)).time
+    silent = (now - last).total_seconds() if now and last else 0
+    if phase.name == "serving":
+        text = " Its log says that it serves."
+    elif silent >= _SILENT_SECONDS:
+        text = f" It was {phase.name}, and its log has no further line for {say_seconds(silent)}."
+    else:
+        text = f" By its log it is {phase.name}."
+    return text, (log_evidence(phase.line),)

@@ -1,0 +1,83 @@
+"""The nodes that fit are held back by a driver upgrade that does not go on."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Fix, Holder, Node, Pending, check, fixes, node_evidence
+from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._words import finding, node_lines
+
+#: NVIDIA's GPU operator writes there how far the upgrade of a node has come (k8s-operator-libs, pkg/upgrade/consts.go).
+_LABEL = "nvidia.com/gpu-driver-upgrade-state"
+
+#: The states in which it waits for pods.
+_WAITING = frozenset({"wait-for-jobs-required", "pod-deletion-required", "drain-required"})
+_FAILED = "upgrade-failed"
+
+_MOST_PODS = 3
+
+
+@check("driver-upgrade-blocked", since="0.1")
+def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
+    """The nodes that could run the pod are cordoned for a driver upgrade that does not go on.
+
+    NVIDIA's GPU operator upgrades the driver node by node: it cordons the node, waits for jobs where it was told to,
+    deletes or drains the pods that use a GPU, replaces the driver and uncordons the node. A pod that it may not delete
+    (no controller, an emptyDir volume, a PodDisruptionBudget) or a job that does not end keeps the node cordoned; the
+    label `nvidia.com/gpu-driver-upgrade-state` says where it stands.
+
+    ## Fix
+
+    End or delete the pods that still use the node's GPUs; the operator then goes on by itself. After a failed upgrade
+    find the reason in the events of the node and in the log of its driver pod, mend it, and set the label to
+    `upgrade-required` to try again. `spec.driver.upgradePolicy` of the ClusterPolicy says what the operator may delete.
+
+    ## References
+
+    - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-driver-upgrades.html
+    """
+    found = cause(pending, "node-not-ready")
+    held = [v.node for v in found.verdicts if v.node.cordoned and _state(v.node)] if found else []
+    failed = [n for n in held if _state(n) == _FAILED]
+    waiting = {n.name: _gpu_pods(pending, n) for n in held if _state(n) in _WAITING}
+    blocked = [n for n in held if n in failed or waiting.get(n.name)]
+    if found is None or not blocked:
+        return
+    node = min(blocked, key=lambda n: (n not in failed, n.name))
+    pods = waiting.get(node.name, [])
+    if node in failed:
+        why = "its driver upgrade has failed, and it is still cordoned"
+    else:
+        refs = ", ".join(sorted(h.ref for h in pods)[:_MOST_PODS])
+        rest = f" and {len(pods) - _MOST_PODS} more" if len(pods) > _MOST_PODS else ""
+        why = f"it is cordoned for a driver upgrade that waits ({_state(node)}) for the pods on its GPUs: {refs}{rest}"
+    more = f"; the same holds for {len(blocked) - 1} more" if len(blocked) > 1 else ""
+    evidence = [*node_lines(pending, found), *(node_evidence(n, f"{_LABEL}={_state(n)}") for n in blocked[:3])]
+    summary = f"{node.name} would fit, but {why}{more}."
+    yield finding(pending, found, summary, evidence, _fixes(node, pods), ("node-not-ready",))
+
+
+def _state(node: Node) -> str:
+    return str(node.obj.metadata.labels.get(_LABEL, ""))
+
+
+def _gpu_pods(pending: Pending, node: Node) -> list[Holder]:
+    """The pods that keep the driver in use."""
+    return [h for h in pending.usage.holders(node.name) if any(r.startswith("nvidia.com/") for r in h.requests)]
+
+
+def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
+    if pods:
+        one = pods[0].pod.metadata
+        yield fixes.advice(
+            f"End {pods[0].ref}, or let it move: the operator then upgrades the driver and uncordons {node.name}",
+            f"kubectl -n {one.namespace or 'default'} get pod {one.name} -o wide",
+            f"kubectl get node {node.name} --show-labels",
+            owner="platform",
+        )
+        return
+    yield fixes.advice(
+        f"Find in the events why the upgrade failed, mend it, and let the operator try again on {node.name}",
+        f"kubectl get events -A --field-selector involvedObject.name={node.name}",
+        f"kubectl label node {node.name} --overwrite {_LABEL}=upgrade-required",
+        owner="platform",
+    )
