@@ -128,14 +128,21 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "capturing CUDA graphs",
-        ("Capturing CUDA graph", "Capturing the model for CUDA graphs", "Capture cuda graph begin"),
+        (
+            "Capturing CUDA graph",
+            "Capturing the model for CUDA graphs",
+            "Capture cuda graph begin",  # SGLang
+            "CUDA graph begin",  # SGLang 0.5.14+
+        ),
     ),
     (
         "serving",
         (
             "Application startup complete.",
             "The server is fired up and ready to roll!",
-            "server is listening on",
+            "listening on http://",  # llama.cpp
+            'msg="Listening on ',  # Ollama: it loads a model when somebody asks for it
+            "Started HTTPService at",  # Triton
             "Connected",
         ),
     ),

@@ -1,0 +1,81 @@
+"""Healthy logs: what engines print while nothing is wrong, thousands of lines of it, is no cause.
+
+`healthy/<engine>.log` has the lines of a start that succeeded, with the warnings that look worst, and after `--- serving`
+those of a server at work, which are repeated here. The texts are those of the engines' sources and public issue reports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
+
+FOLDER = Path(__file__).parent / "healthy"
+_REPEATED = 1000
+
+IMAGES = {
+    "llamacpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b6123",
+    "lmdeploy": "openmmlab/lmdeploy:v0.10.1",
+    "ollama": "ollama/ollama:0.11.10",
+    "sglang": "lmsysorg/sglang:v0.5.9",
+    "tgi": "ghcr.io/huggingface/text-generation-inference:3.2.3",
+    "vllm": "vllm/vllm-openai:v0.18.0",
+}
+
+
+def _log(engine: str, **more: Any) -> LogText:
+    start, _, serving = (FOLDER / f"{engine}.log").read_text(encoding="utf-8").partition("--- serving\n")
+    return LogText(text=start + serving * _REPEATED, **more)
+
+
+@pytest.mark.parametrize("engine", sorted(IMAGES))
+def test_a_log_alone_is_healthy(engine: str) -> None:
+    target = diagnose(Snapshot(logs=(_log(engine),)), installed()).targets[0]
+
+    assert target.verdict == "healthy"
+    assert {f.role for f in target.findings} <= {"note"}
+
+
+@pytest.mark.parametrize("engine", sorted(IMAGES))
+def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
+    """The pod fails for a reason that is nowhere to be seen: harmless lines must not be taken for it."""
+    container = {"name": "server", "image": IMAGES[engine]}
+    status = {
+        "name": "server",
+        "ready": False,
+        "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {
+            "terminated": {
+                "exitCode": 1,
+                "reason": "Error",
+                "startedAt": "2026-06-02T06:00:00Z",
+                "finishedAt": "2026-06-02T07:55:00Z",
+            }
+        },
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "llm-0", "namespace": "serving", "creationTimestamp": "2026-06-02T05:59:00Z"},
+        "spec": {"nodeName": "gpu-1", "containers": [container]},
+        "status": {"phase": "Running", "containerStatuses": [status]},
+    }
+    log = _log(engine, namespace="serving", pod="llm-0", container="server", previous=True)
+    target = diagnose(
+        Snapshot(
+            taken_at="2026-06-02T08:00:00Z",
+            target=TargetRef(kind="Pod", namespace="serving", name="llm-0"),
+            objects=(pod,),
+            logs=(log,),
+        ),
+        installed(),
+    ).targets[0]
+
+    assert [f.id for f in target.findings if f.role == "cause"] == []
+    assert target.verdict == "undetermined"
