@@ -23,12 +23,16 @@ def log_evidence(line: Line, telling: str = "") -> Evidence:
     """
     log = line.log
     ref = f"{log.pod} {log.place}" if log.pod else log.place
-    text = line.text.strip()
+    return Evidence(source="log", ref=ref, text=quotation(line.text.strip(), telling), line=line.number)
+
+
+def quotation(text: str, telling: str) -> str:
+    """A text from shortly before what is telling in it, where that stands far from its beginning."""
     at = text.find(telling) if telling else 0
-    if at > _FAR_CHARS:
-        start = text.find(" ", at - _FAR_CHARS // 2)
-        text = "… " + text[start + 1 if 0 <= start < at else at :]
-    return Evidence(source="log", ref=ref, text=text, line=line.number)
+    if at <= _FAR_CHARS:
+        return text
+    start = text.find(" ", at - _FAR_CHARS // 2)
+    return "… " + text[start + 1 if 0 <= start < at else at :]
 
 
 def event_evidence(event: Event, cluster: Cluster) -> Evidence:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
-from kubectl_llmdoctor.evidence import event_evidence, log_evidence
+from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import survived
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
@@ -201,7 +201,8 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
         for text, container, evidence in texts:
             captured = _matches(pattern, text)
             if captured is not None and (pod is None or _fits(pattern, subject, pod, container)):
-                yield _finding(signature, pattern, captured, subject, pod, container, [evidence], None)
+                quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
+                yield _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
                 break
 
 
