@@ -474,13 +474,14 @@ class Pod:
         for container in self.containers:
             yield from self._container_troubles(container, now)
         starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
-        if starting and (status.phase or "Pending") == "Pending" and not any(c.running for c in self.containers):
-            age = (now - self.started_at).total_seconds() if now and self.started_at else None
+        if starting and status.phase in ("", "Pending", "Running") and not any(c.running for c in self.containers):
+            # after its node was restarted a pod is still Running while its containers are made anew
+            ended = [parse_time(c.terminated.finished_at) for c in self.containers if c.terminated]
+            since = max((at for at in (self.started_at, *ended) if at), default=None)
+            age = (now - since).total_seconds() if now and since else None
             if age is None or age > _CREATING_SECONDS or self.warned:
                 length = f" for {say_seconds(age)}" if age is not None else ""
-                yield Trouble(
-                    kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=self.started_at
-                )
+                yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
         for container in self.containers:
             running = container.status.state.running
             since = parse_time(running.started_at) if running and container.role == "init" else None
