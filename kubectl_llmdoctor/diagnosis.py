@@ -215,7 +215,8 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     """Findings in the order of the report: causes first, the root cause first among them.
 
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
-    decides, then time. Of two that explain each other the more certain one counts.
+    decides, then time. Of two that explain each other the more certain one counts. A guess from the very lines that a
+    surer cause explains is left out: it is a worse reading of them, no consequence.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
     explained = {
@@ -229,6 +230,7 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     ranked = [
         (msgspec.structs.replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
         for f, order in found
+        if f.id not in explained or not any(_reads_better(c, f) for c in causes.values() if c.id not in explained)
     ]
     present = {f.id for f, _ in ranked}
     ranked.sort(
@@ -248,6 +250,16 @@ def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
     """Whether `other`, which `cause` explains, explains it in turn and is at least as certain."""
     certainty = CONFIDENCES.index
     return cause.id in other.explains and certainty(other.confidence) <= certainty(cause.confidence)
+
+
+def _reads_better(cause: doc.Finding, guess: doc.Finding) -> bool:
+    """Whether `cause`, which explains a mere guess, rests on all the lines that the guess rests on."""
+    return (
+        guess.role == "cause"
+        and guess.confidence == "possible" != cause.confidence
+        and guess.id in cause.explains
+        and {(e.source, e.ref, e.line) for e in guess.evidence} <= {(e.source, e.ref, e.line) for e in cause.evidence}
+    )
 
 
 def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:

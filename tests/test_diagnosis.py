@@ -48,6 +48,16 @@ def test_two_causes_that_explain_each_other_both_stay() -> None:
     assert _ids(rank([one, two])) == [("one", "cause"), ("two", "cause")]
 
 
+def test_a_guess_from_the_lines_of_a_surer_cause_is_left_out() -> None:
+    quoted, other = (Evidence(source="log", ref="vllm", text="CUDA out of memory", line=n) for n in (7, 8))
+    root = _finding("cuda-oom-runtime", explains=("cuda-oom-weights",), evidence=(quoted,)), 7.0
+    guess = _finding("cuda-oom-weights", confidence="possible", evidence=(quoted,)), 7.0
+    elsewhere = _finding("cuda-oom-weights", confidence="possible", evidence=(other,)), 8.0
+
+    assert _ids(rank([root, guess])) == [("cuda-oom-runtime", "cause")]
+    assert _ids(rank([root, elsewhere])) == [("cuda-oom-runtime", "cause"), ("cuda-oom-weights", "symptom")]
+
+
 def test_explains_names_only_what_is_there() -> None:
     found = rank(
         [(_finding("root", explains=("crash-loop", "http-5xx")), 0.0), (_finding("crash-loop", role="symptom"), 0.0)]

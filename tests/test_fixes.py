@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report.document import Patch, Report
+from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.testing import Case, diagnose_case, find_cases, load_case
 
 CASES = Path(__file__).parent.parent / "checks" / "cases"
@@ -100,3 +103,24 @@ def test_a_pod_in_a_manifest_gets_a_patch_and_no_command() -> None:
     assert patch
     assert apply(pod, patch.body)["spec"]["volumes"][0]["name"] == "dshm"
     assert "kubectl patch" not in text.render(report, wide=True)
+
+
+@pytest.mark.parametrize(("more", "size"), [([], "4"), (["--pipeline-parallel-size", "2"], "2")])
+def test_a_size_that_divides_is_first_looked_for_in_the_gpus_that_are_there(more: list[str], size: str) -> None:
+    args = ["--model", "Qwen/Qwen3-235B-A22B", "--tensor-parallel-size", "3", *more]
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.11.0",
+        "args": args,
+        "resources": {"limits": {"nvidia.com/gpu": "4"}},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llm", "namespace": "prod"},
+        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
+    }
+    (target,) = diagnose(Snapshot(objects=(deployment,)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "tp-not-divisible"]
+
+    assert found.fixes[0].summary.startswith(f"Set --tensor-parallel-size to {size},")

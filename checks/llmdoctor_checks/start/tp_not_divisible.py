@@ -114,10 +114,13 @@ def _wrong(engine: Engine, shape: Shape, size: int) -> str | None:
 
 
 def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
-    fits = [n for n in range(size - 1, 0, -1) if _wrong(engine, shape, n) is None]
+    # what the container has, where nothing but tensor parallelism spreads the model
+    gpus = engine.container.gpus if engine.workers == size else 0
+    fits = [n for n in (gpus, *range(size - 1, 0, -1)) if n and n != size and _wrong(engine, shape, n) is None]
     if fits:
         flag = _FLAGS[engine.name]
-        summary = f"Set {flag} to {fits[0]}, and ask for as many GPUs"
+        rest = "for which the container has the GPUs" if fits[0] == gpus else "and ask for as many GPUs"
+        summary = f"Set {flag} to {fits[0]}, {rest}"
         yield fixes.set_flag(engine, "tensor_parallel_size", flag, str(fits[0]), summary)
     if shape.moe_intermediate and shape.group and engine.name == "vllm":
         yield fixes.advice("Or spread the experts whole: --enable-expert-parallel")
