@@ -166,7 +166,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     evidence = [log_evidence(line, pattern.literal)]
                     if near and near.number != line.number:
                         evidence.append(log_evidence(near, pattern.near))
-                    order = float(line.number)
+                    order = line.order
                     yield _finding(signature, pattern, captured, subject, pod, container, evidence, order)
                     break
     if pod.failing or signature.affects == "requests" or subject.refused:
