@@ -288,6 +288,7 @@ def _stand_ins(objects: list[Object], pods: list[Object], logs: list[Object]) ->
     known = {(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in objects}
     logged = {(log["namespace"], log["pod"]) for log in logs}
     words = json.dumps([item for item in objects if item["kind"] in ("Pod", "Event")])
+    gone = set(re.findall(r'([a-z]+) \\"([^"\\]+)\\" not found', words))
 
     def missing(kind: str, name: str, namespace: str = "", api: str = "v1", **contents: Any) -> Iterator[Object]:
         if (kind, namespace, name) not in known:
@@ -310,7 +311,7 @@ def _stand_ins(objects: list[Object], pods: list[Object], logs: list[Object]) ->
                 yield node
         for (kind, name), keys in _named_objects(spec).items():
             # In the words of kubelet and scheduler; otherwise the pod would not be where it is.
-            if f'{kind.lower()} \\"{name}\\" not found' not in words:
+            if (kind.lower(), name) not in gone:
                 for item in missing(kind, name, metadata["namespace"]):
                     yield item | ({"data": dict.fromkeys(sorted(keys), "")} if keys else {})
         if name := spec.get("priorityClassName"):
