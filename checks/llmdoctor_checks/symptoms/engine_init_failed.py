@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence
+from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence, said
 
 from ._signals import SIGNALS
 
@@ -13,6 +13,8 @@ _SECONDARY = (
     "EngineCore failed to start.",  # vLLM 0.8.5+
     "Engine process failed to start. See stack trace for the root cause.",  # vLLM, V0
     "WorkerProc initialization failed due to an exception in a background process.",  # vLLM 0.8.5+
+    "DP Coordinator process failed during startup.",  # vLLM 0.17+
+    "StageDiffusionProc died during handshake",  # vLLM-Omni
     "Received sigquit from a child process. It usually means the child failed.",  # SGLang 0.4.1+
     "Initialization failed. Please see the error messages above.",  # SGLang
     "Error: ShardCannotStart",  # TGI
@@ -44,7 +46,7 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         return
     for text in _SECONDARY:
         for line in logs.find(text):
-            if line.text.lstrip().startswith(("raise ", '"', 'f"')):
+            if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
             ended = _ENDED.search(line.text)
             how = SIGNALS.get(int(ended["signal"]), f"signal {ended['signal']}") if ended else ""
