@@ -9,7 +9,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.diagnosis import diagnose, rank
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import Evidence
-from kubectl_llmdoctor.snapshot import Missing, Snapshot, TargetRef
+from kubectl_llmdoctor.snapshot import LogText, Missing, Snapshot, TargetRef
 
 
 def _finding(id: str, **more: Any) -> doc.Finding:
@@ -169,3 +169,17 @@ def test_of_two_causes_that_explain_each_other_the_more_certain_one_counts() -> 
     guess = _finding("guess", explains=("sure",), confidence="likely"), 1.0
 
     assert _ids(rank([guess, sure])) == [("sure", "cause"), ("guess", "symptom")]
+
+
+def test_a_log_that_breaks_off_with_an_error_is_not_healthy_for_a_note() -> None:
+    def note(pod: Any) -> Iterator[Finding]:
+        yield Finding(role="note", summary="no cap", evidence=(Evidence(source="pod", ref="x", text="y"),))
+
+    error = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\nOSError: [Errno 5] Input/output error\n'
+    ready = "INFO:     Application startup complete.\n"
+    verdicts = [
+        diagnose(Snapshot(logs=(LogText(text=text),)), [_check("note", note)]).targets[0].verdict
+        for text in (error, error + ready)
+    ]
+
+    assert verdicts == ["undetermined", "healthy"]
