@@ -151,7 +151,11 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 PHASES = tuple(name for name, _ in _PHASES)
 #: All that phase_of looks for.
-LITERALS = (*(literal for _, literals in _PHASES for literal in literals), "vLLM API server version")
+LITERALS = (
+    *(literal for _, literals in _PHASES for literal in literals),
+    "vLLM API server version",
+    "server_args=ServerArgs(",
+)
 
 
 def phase_of(log: Log | None) -> Phase | None:
@@ -182,18 +186,25 @@ def _tells(literal: str, line: Line) -> bool:
     return literal != "Connected" or "text_generation" in line.text
 
 
-#: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.
-_READY = "Application startup complete."
-_BANNER = "vLLM API server version"
+#: What vLLM and SGLang print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then
+#: answered a first request. What went wrong between the two did not keep the server from serving.
+_STARTS = (
+    ("vLLM API server version", "Application startup complete."),
+    ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
+)
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start; only vLLM's logs tell."""
+    """Whether the server became ready after a line, in the same start; only the logs of vLLM and SGLang tell."""
+    return any(_survived(line, banner, ready) for banner, ready in _STARTS)
+
+
+def _survived(line: Line, banner: str, ready: str) -> bool:
     log = line.log
-    starts = [x.number for x in log.find(_BANNER)]
-    ready = next((x.number for x in log.find(_READY) if x.number > line.number), None)
+    starts = [x.number for x in log.find(banner)]
+    at = next((x.number for x in log.find(ready) if x.number > line.number), None)
     # the first start prints something before its banner
-    return ready is not None and bool(starts) and not any(line.number < at < ready for at in starts[1:])
+    return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
 
 
 _PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")
