@@ -149,10 +149,6 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-#: All that phase_of looks for.
-LITERALS = (*(literal for _, literals in _PHASES for literal in literals), "vLLM API server version")
-
-
 def phase_of(log: Log | None) -> Phase | None:
     """The last phase of a start that a log shows; None when it shows none."""
     best: Phase | None = None
@@ -169,15 +165,42 @@ def phase_of(log: Log | None) -> Phase | None:
 #: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.
 _READY = "Application startup complete."
 _BANNER = "vLLM API server version"
+#: What llama-server and Ollama print when they begin to load a model, and when it is loaded. Both try again with less when
+#: memory does not suffice.
+_LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("load_model: loading model",), ("server is listening on http",)),
+    (
+        ('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'),
+        ("llama runner started in", "llama-server started in"),
+    ),
+)
+
+
+#: All that phase_of and survived look for.
+LITERALS = (
+    *(literal for _, literals in _PHASES for literal in literals),
+    _BANNER,
+    *(literal for pair in _LOADS for literals in pair for literal in literals),
+)
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start; only vLLM's logs tell."""
+    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
     log = line.log
     starts = [x.number for x in log.find(_BANNER)]
     ready = next((x.number for x in log.find(_READY) if x.number > line.number), None)
     # the first start prints something before its banner
-    return ready is not None and bool(starts) and not any(line.number < at < ready for at in starts[1:])
+    if ready is not None and starts and not any(line.number < at < ready for at in starts[1:]):
+        return True
+    return any(_loaded_after(line, begins, ends) for begins, ends in _LOADS)
+
+
+def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
+    """Whether a line stands between the begin and the end of the same load."""
+    starts = [x.number for text in begins for x in line.log.find(text)]
+    done = min((x.number for text in ends for x in line.log.find(text) if x.number > line.number), default=None)
+    begun = max((at for at in starts if at < line.number), default=None)
+    return done is not None and begun is not None and not any(line.number < at < done for at in starts)
 
 
 _PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")
