@@ -165,19 +165,36 @@ def phase_of(log: Log | None) -> Phase | None:
 #: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.
 _READY = "Application startup complete."
 _BANNER = "vLLM API server version"
-#: What llama-server and Ollama print when they begin to load a model, and when it is loaded. Both try again with less when
-#: memory does not suffice.
+#: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
+#: less when memory does not suffice.
 _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("load_model: loading model",), ("server is listening on http",)),
     (
         ('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'),
         ("llama runner started in", "llama-server started in"),
     ),
+    (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (_READY,)),
+    (("Triton Server Version",), ("Started HTTPService at",)),
 )
 
 
-#: All that phase_of and survived look for.
+#: What a process leaves behind that ends in native code.
+_CRASHES = (
+    "ggml_abort",
+    "GGML_ASSERT(",
+    "CUDA error: ",
+    "ROCm error: ",
+    "Memory access fault by GPU",
+    "terminate called ",
+    "Fatal Python error",
+    "Segmentation fault",
+    "SIGABRT",
+    "SIGSEGV",
+    "(core dumped)",
+)
+#: All that phase_of, survived and crash_of look for.
 LITERALS = (
+    *_CRASHES,
     *(literal for _, literals in _PHASES for literal in literals),
     _BANNER,
     *(literal for pair in _LOADS for literals in pair for literal in literals),
@@ -193,6 +210,12 @@ def survived(line: Line) -> bool:
     if ready is not None and starts and not any(line.number < at < ready for at in starts[1:]):
         return True
     return any(_loaded_after(line, begins, ends) for begins, ends in _LOADS)
+
+
+def crash_of(log: Log) -> Line | None:
+    """The first line of a log that says that a process ended in native code."""
+    found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
+    return min(found, key=lambda line: line.number, default=None)
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
