@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS, last_round, phase_of
+from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
@@ -280,7 +280,7 @@ def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
 def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
     phase = phase_of(log)
-    return phase is not None and phase.name == "serving" and not tracebacks(log)
+    return phase is not None and phase.name == "serving" and not tracebacks(log) and crash_of(log) is None
 
 
 def _broke_off(log: Log) -> bool:
