@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     Subject,
+    endings,
     event_evidence,
     node_evidence,
     pod_evidence,
@@ -69,6 +70,9 @@ _EVENTS: tuple[tuple[str, str, Kind], ...] = (
     ("TaintManagerEviction", "Marking for deletion", "drained"),
 )
 
+#: The kubelet tells of a reboot, and finds the containers ended, within this time of each other.
+_REBOOT_SECONDS = 600
+
 #: Events about a node that say that it goes away, and why.
 _NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
 
@@ -89,7 +93,7 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
         return None
     if workload and workload.replicas and (workload.ready or 0) >= workload.replicas and len(subject.pods) == 1:
         return None
-    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events)
+    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events) or _rebooted(pod, events)
     if found is None:
         return None
     more = tuple(event_evidence(e, pod.cluster) for e in _about(pod, events) if e.last)
@@ -133,6 +137,20 @@ def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
         own = event.kind == "Pod" and event.name == pod.name and event.reason in reasons
         if own or (event.kind == "Node" and event.name == pod.spec.node_name and event.reason in _NODE_EVENTS):
             yield event
+
+
+def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
+    """A node that was started anew under the pod: its containers ended without a trace at that time."""
+    for ending in endings(pod):
+        if ending.code != 255 or ending.terminated.reason != "Unknown" or ending.finished is None:
+            continue
+        for event in events.of("Rebooted", kind="Node") if events else []:
+            if event.name != pod.spec.node_name or event.last is None:
+                continue
+            if abs((event.last - ending.finished).total_seconds()) <= _REBOOT_SECONDS:
+                evidence = event_evidence(event, pod.cluster), pod_evidence(pod, ending.path, ending.text)
+                return Taken(kind="lost", why="it was rebooted", evidence=evidence)
+    return None
 
 
 def _silent(pod: Pod, node: Node | None) -> Taken | None:

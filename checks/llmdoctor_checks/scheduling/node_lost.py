@@ -10,10 +10,10 @@ from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
 def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
     """The node stopped answering under the running pod.
 
-    The kubelet no longer reports: the machine crashed, was switched off or taken back, lost its network, or its kubelet
-    hangs. The control plane marks the pods not ready after 40 seconds and deletes them after five minutes; a pod of a
-    StatefulSet (so of a LeaderWorkerSet, too) stays Terminating until the node is back or its object is deleted. The other
-    pods of a group see a dead Ray node or a broken connection.
+    The kubelet no longer reports, or does so after a reboot: the machine crashed, was switched off or taken back, lost its
+    network, or its kubelet hangs. The control plane marks the pods not ready after 40 seconds and deletes them after five
+    minutes; a pod of a StatefulSet (so of a LeaderWorkerSet, too) stays Terminating until the node is back or its object is
+    deleted. The other pods of a group see a dead Ray node or a broken connection.
 
     ## Fix
 
@@ -32,7 +32,7 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     yield Finding(
         role="cause",
         confidence="certain",
-        summary=f"{name} no longer answers, and {pod.name} with it: {found.why}",
+        summary=f"{pod.name} lost its node {name}: {found.why}",
         evidence=found.evidence,
         explains=CONSEQUENCES,
         fixes=(
