@@ -30,7 +30,6 @@ _PROXY_USER = 1337
 
 #: What programs print when a connection is refused or gets no answer, as the redirection without a proxy brings about.
 _NETWORK = (
-    "Connection refused",
     "onnection refused",
     "Could not connect to the endpoint URL",
     "Failed to establish a new connection",
