@@ -10,9 +10,9 @@ from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import crash_of, endings, last_round, log_of
+from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.processes import first_errors
+from kubectl_llmdoctor.facts.processes import first_errors, said
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
@@ -237,6 +237,7 @@ def _failures(subject: Subject) -> Iterator[doc.Change]:
 #: The end of a traceback, or a line that a logger marked as an error; said only when no cause was found.
 _TELLING = re.compile(
     r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
+    r'|\berror="[^"]'
     r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
 
@@ -270,25 +271,32 @@ def _errors(log: Log) -> list[str]:
         crash = crash_of(log)
         telling = {line.number: line for line in ([crash] if crash else []) + _telling(log.lines())}
         return [_quote(telling[number]) for number in sorted(telling)]
-    said = [f"{one.process} ended with {one.error}" if one.process else f"ended with {one.error}" for one in found]
-    return [
+    ends = [f"{one.process} ended with {one.error}" if one.process else f"ended with {one.error}" for one in found]
+    failed = assertion_of(log)
+    return ([_quote(failed)] if failed else []) + [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
-        for one, what in zip(found, said, strict=True)
+        for one, what in zip(found, ends, strict=True)
     ]
 
 
 def _telling(lines: Iterator[Line]) -> list[Line]:
-    """The first and the last line that look like an error, and the last line at all."""
+    """The first and the last line that look like an error, and are no frame of a traceback; and the last line at all."""
     first: Line | None = None
     last: Line | None = None
     end: Line | None = None
     for line in lines:
         if line.text.strip():
             end = line
-            if _TELLING.search(line.text[:500]):
+            if _TELLING.search(line.text[:500]) and not _of_traceback(line.text):
                 first, last = first or line, line
     chosen = [line for line in (first, last, end) if line]
     return list({line.number: line for line in chosen}.values())
+
+
+def _of_traceback(text: str) -> bool:
+    """Whether a logger wrote a frame, or the source of one, so that its mark says nothing of this line."""
+    own = said(text).text
+    return own != text and own.startswith("  ")
 
 
 def _quote(line: Line) -> str:

@@ -156,6 +156,41 @@ def test_without_a_cause_the_most_telling_lines_and_the_command_are_shown() -> N
     )
 
 
+def test_of_a_traceback_without_its_head_only_the_end_is_telling() -> None:
+    log = (
+        'ERROR 06-05 14:26:00 [engine.py:164]   File "/opt/triton/compiler.py", line 341, in make_llir\n'
+        "ERROR 06-05 14:26:00 [engine.py:164]     pm.run(mod)\n"
+        "ERROR 06-05 14:26:00 [engine.py:164] RuntimeError: PassManager::run failed\n"
+    )
+
+    assert _with_symptom(log).next_steps[0] == (
+        "vllm (previous), line 3: ERROR 06-05 14:26:00 [engine.py:164] RuntimeError: PassManager::run failed"
+    )
+
+
+def test_the_check_that_failed_on_the_gpu_stands_before_the_error_that_follows_from_it() -> None:
+    log = (
+        "/pytorch/IndexKernel.cu:93: operator(): block: [0,0,0], thread: [64,0,0] Assertion `index < sizes[i]` failed.\n"
+        "Traceback (most recent call last):\n"
+        '  File "/opt/vllm/core.py", line 711, in run_engine_core\n'
+        "torch.AcceleratorError: CUDA error: device-side assert triggered\n"
+    )
+
+    steps = _with_symptom(log).next_steps
+    assert "Assertion `index < sizes[i]` failed" in steps[0]
+    assert "device-side assert triggered" in steps[1]
+
+
+def test_what_ollama_failed_with_is_telling() -> None:
+    log = (
+        'time=2025-08-20T11:53:39 level=INFO source=server.go:318 msg="starting runner"\n'
+        'time=2025-08-20T11:53:40 level=INFO source=sched.go:417 msg="NewLlamaServer failed" error="do load request: EOF"\n'
+        '[GIN] 2025/08/20 - 11:53:40 | 500 | 1.231s | 127.0.0.1 | POST "/api/generate"\n'
+    )
+
+    assert "do load request: EOF" in _with_symptom(log).next_steps[0]
+
+
 def test_a_difference_names_variables_but_not_their_values() -> None:
     before = _template(
         env=[{"name": "A", "value": "1"}, {"name": "B", "value": "secret"}], resources={"limits": {"cpu": "1"}}

@@ -213,9 +213,12 @@ _CRASHES = (
     "SIGSEGV",
     "(core dumped)",
 )
-#: All that phase_of, survived and crash_of look for.
+#: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
+_ASSERTION = "] Assertion `"
+#: All that phase_of, survived, crash_of and assertion_of look for.
 LITERALS = (
     *_CRASHES,
+    _ASSERTION,
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
@@ -246,6 +249,11 @@ def crash_of(log: Log) -> Line | None:
     """The first line of a log that says that a process ended in native code."""
     found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
     return min(found, key=lambda line: line.number, default=None)
+
+
+def assertion_of(log: Log) -> Line | None:
+    """The first line of a log in which a kernel on the GPU says which of its checks failed."""
+    return next(log.find(_ASSERTION), None)
 
 
 _PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")

@@ -17,6 +17,7 @@ _SECONDARY = (
     "StageDiffusionProc died during handshake",  # vLLM-Omni
     "atchdog timeout (self.watchdog_timeout=",  # SGLang 0.3.5+, then the signal
     "Received sigquit from a child process. It usually means the child failed.",  # SGLang 0.4.1+
+    "Received sigquit from a child proces. It usually means the child failed.",  # the same, as it was spelled at first
     "It usually means one child failed.",  # SGLang 0.5.2+, while it serves
     "scheduler died during initialization (exit code: ",  # SGLang 0.5.10+
     "Initialization failed. Please see the error messages above.",  # SGLang
