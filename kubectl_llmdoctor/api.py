@@ -40,27 +40,17 @@ from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.scheduling import (
-        STAGES,
-        Count,
-        Kind,
-        NodeVerdict,
-        Pending,
-        Reason,
-        Said,
-        is_provisioner,
-        names_of,
-        parse,
-        say_amount,
-    )
+    from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
+    from kubectl_llmdoctor.facts.scheduling.pending import Pending
+    from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
 
 
 def __getattr__(name: str) -> Any:
     """The names of facts.scheduling, which only a pod without a node needs: loading them costs 7 ms."""
     if name in __all__:
-        from kubectl_llmdoctor.facts import scheduling
+        from kubectl_llmdoctor.facts.scheduling import message, pending, verdict
 
-        return getattr(scheduling, name)
+        return next(getattr(module, name) for module in (message, verdict, pending) if hasattr(module, name))
     raise AttributeError(f"module {__name__} has no attribute {name}")
 
 

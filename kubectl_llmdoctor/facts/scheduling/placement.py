@@ -1,0 +1,75 @@
+"""The nodes grouped by verdict: the table of the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.facts.scheduling.pending import Pending
+from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, say_amount
+from kubectl_llmdoctor.report.document import Placement
+
+#: Groups of nodes that a report shows one by one; the rest is its last line.
+_MOST_GROUPS = 8
+
+
+def placement(pending: Pending) -> tuple[Placement, ...]:
+    """The nodes grouped by verdict, the most promising first: what would have to change to place the pod there."""
+    groups: dict[tuple[Any, ...], list[NodeVerdict]] = {}
+    for verdict in pending.verdicts:
+        groups.setdefault((verdict.fits, *map(_alike, verdict.reasons)), []).append(verdict)
+    ordered = sorted(groups.values(), key=lambda group: _promise(pending, group[0]))
+    shown = [
+        Placement(nodes=_names(group), fits=group[0].fits is True, reasons=tuple(_said_of(pending, group)))
+        for group in ordered[:_MOST_GROUPS]
+    ]
+    rest = [verdict for group in ordered[_MOST_GROUPS:] for verdict in group]
+    if rest:
+        texts = Counter(r.text for v in rest for r in v.first)
+        reasons = tuple(f"{number} {text}" for text, number in sorted(texts.items()))
+        shown.append(Placement(nodes=_names(rest), fits=any(v.fits for v in rest), reasons=reasons))
+    return tuple(shown)
+
+
+def _names(verdicts: list[NodeVerdict]) -> tuple[str, ...]:
+    return tuple(sorted(v.node.name for v in verdicts))
+
+
+def _alike(reason: Reason) -> tuple[str, ...]:
+    """What makes two reasons one line of the table: the same words and the same names, whatever the numbers."""
+    names = tuple(m.demand for m in reason.mismatches)
+    never = reason.allocatable is not None and reason.asked > reason.allocatable
+    return (reason.text, reason.detail if reason.taint else "", str(never), *names)
+
+
+def _promise(pending: Pending, verdict: NodeVerdict) -> tuple[bool, bool, bool, int, str]:
+    offers = all(verdict.node.offers(r) != 0 for r in pending.accelerators)
+    return (
+        verdict.fits is not True,
+        not offers,
+        verdict.node.control_plane and not offers,
+        len(verdict.reasons),
+        verdict.node.name,
+    )
+
+
+def _said_of(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
+    first = group[0]
+    for at, reason in enumerate(first.reasons):
+        if reason.kind != "resource" or len(group) == 1 or reason.allocatable == 0:
+            yield reason.detail if len(group) == 1 or reason.kind != "affinity" else _demands(reason)
+            continue
+        others = [v.reasons[at] for v in group]
+        frees = sorted({r.free or 0 for r in others})
+        span = say_amount(reason.resource, frees[0])
+        if frees[-1] != frees[0]:
+            span += f" to {say_amount(reason.resource, frees[-1])}"
+        yield f"{reason.resource}: {say_amount(reason.resource, reason.asked)} asked, {span} free"
+    if first.fits is None:
+        rest = ", ".join(pending.unjudged)
+        yield f"nothing known stops it; {rest} not judged" if rest else "nothing known stops it"
+
+
+def _demands(reason: Reason) -> str:
+    return "; ".join(dict.fromkeys(m.demand for m in reason.mismatches))
