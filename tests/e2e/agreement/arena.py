@@ -1,0 +1,336 @@
+"""The real side: a cluster of the generator in a real API server, and what the real scheduler makes of a pod.
+
+Everything goes through the API, so that it is defaulted and validated. What the scheduler changed is put back into the
+store afterwards byte by byte, so that each pod meets the same cluster. No controller manager runs: what its controllers
+would do for a pod (claims of its templates, the binding of a volume to the claim that the scheduler chose it for) is
+done here, at a known moment.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.e2e.controlplane import ApiError, ControlPlane
+from tests.e2e.play import KINDS, PREFIXES
+
+from .generate import NAMESPACES
+from .model import Case, Object, Part, World
+
+#: What is read of a cluster, as a complete list each: kind, path, its key in the store.
+LISTS = {
+    "Node": "/api/v1/nodes",
+    "Namespace": "/api/v1/namespaces",
+    "Pod": "/api/v1/pods",
+    "PersistentVolume": "/api/v1/persistentvolumes",
+    "PersistentVolumeClaim": "/api/v1/persistentvolumeclaims",
+    "StorageClass": "/apis/storage.k8s.io/v1/storageclasses",
+    "CSINode": "/apis/storage.k8s.io/v1/csinodes",
+    "CSIDriver": "/apis/storage.k8s.io/v1/csidrivers",
+    "CSIStorageCapacity": "/apis/storage.k8s.io/v1/csistoragecapacities",
+    "VolumeAttachment": "/apis/storage.k8s.io/v1/volumeattachments",
+    "PriorityClass": "/apis/scheduling.k8s.io/v1/priorityclasses",
+    "RuntimeClass": "/apis/node.k8s.io/v1/runtimeclasses",
+    "DeviceClass": "/apis/resource.k8s.io/v1/deviceclasses",
+    "ResourceSlice": "/apis/resource.k8s.io/v1/resourceslices",
+    "ResourceClaim": "/apis/resource.k8s.io/v1/resourceclaims",
+    "ResourceClaimTemplate": "/apis/resource.k8s.io/v1/resourceclaimtemplates",
+}
+#: What a cluster of the generator consists of; the other lists stay as they are between two clusters.
+_LASTING = ("Namespace", "PriorityClass", "RuntimeClass")
+#: Kinds that are created before those that need them to be admitted.
+_FIRST = ("PriorityClass", "RuntimeClass", "StorageClass")
+_SECONDS = 8.0
+_SILENCE = 2.0
+_GATE = "example.com/not-yet"
+
+
+@dataclass
+class Outcome:
+    """What the scheduler did with a pod."""
+
+    #: `bound`, `unschedulable`, `gated`, `error`, `silent`, or `refused` by the API server
+    what: str
+    node: str = ""
+    message: str = ""
+    #: the pod as it stood before a node was chosen, with the condition where none was
+    pod: Object = field(default_factory=dict)
+    #: the objects as the scheduler met them, without the pod
+    objects: list[Object] = field(default_factory=list)
+
+
+class Arena:
+    """One API server with its scheduler, and the cluster that is in it."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._api = plane.api
+        self._workers = ThreadPoolExecutor(8)
+        self._number = itertools.count()
+        for space, labels in NAMESPACES.items():
+            body = {"metadata": {"name": space, "labels": labels}}
+            try:
+                self._api.create("/api/v1/namespaces", body)
+            except ApiError:  # kube-system exists
+                self._api.patch(f"/api/v1/namespaces/{space}", body)
+        self._prefixes = tuple(
+            PREFIXES.get(path.rsplit("/", 1)[1], f"/registry/{path.rsplit('/', 1)[1]}") + "/"
+            for kind, path in LISTS.items()
+            if kind not in _LASTING
+        )
+        self._empty = self._stored()
+        self._base: dict[str, bytes] = {}
+        self.objects: list[Object] = []
+        #: what the API server did not take of the cluster
+        self.refused: list[str] = []
+
+    def close(self) -> None:
+        """Leaves an empty cluster."""
+        self._restore(self._empty)
+        self._workers.shutdown()
+
+    # --- the cluster ---------------------------------------------------------------------------------------------------
+
+    def enter(self, world: World) -> None:
+        """Makes this the cluster; returns when the scheduler has seen it."""
+        self._restore(self._empty)
+        self.refused = []
+        self._create_all([part for part in world.parts if part.object["kind"] in _FIRST])
+        rest = [part for part in world.parts if part.object["kind"] not in _FIRST]
+        self._create_all([part for part in rest if part.object["kind"] != "Pod"])
+        self._create_all([part for part in rest if part.object["kind"] == "Pod"])
+        self.settle(len(self._api.get(LISTS["Node"])["items"]))
+        self._base = self._stored()
+        self.objects = self.read()
+
+    def settle(self, nodes: int) -> None:
+        """Waits until the scheduler counts as many nodes as there are, in what it says of a pod that fits nowhere."""
+        for _ in range(40):
+            name = f"canary-{next(self._number)}"
+            pod: Object = {"metadata": {"name": name, "namespace": "web"}, "spec": _canary()}
+            self._api.create("/api/v1/namespaces/web/pods", pod)
+            seen, _ = self._watch("web", name, ())
+            self._api.delete(f"/api/v1/namespaces/web/pods/{name}")
+            if _message(seen).startswith(f"0/{nodes} nodes"):
+                break
+        else:
+            raise RuntimeError(f"the scheduler does not see {nodes} nodes: {_message(seen)}")
+        time.sleep(0.05)
+
+    def read(self) -> list[Object]:
+        """All objects of the cluster, as the API gives them."""
+        found: list[Object] = []
+        for (kind, _), listed in zip(LISTS.items(), self._workers.map(self._api.get, LISTS.values()), strict=True):
+            for item in listed["items"]:
+                item["metadata"].pop("managedFields", None)
+                found.append({"apiVersion": listed["apiVersion"], "kind": kind, **item})
+        return found
+
+    def _create_all(self, parts: Iterable[Part]) -> None:
+        list(self._workers.map(self._create, parts))
+
+    def _create(self, part: Part) -> None:
+        item = part.object
+        where, path = _paths(item)
+        try:
+            self._api.create(where, item)
+            if part.status is not None:
+                self._api.patch(f"{path}/status", {"status": part.status})
+            if part.deleted is not None:
+                self._api.call("DELETE", f"{path}?gracePeriodSeconds={part.deleted}")
+        except ApiError as error:
+            if error.code != 409 or item["kind"] not in _LASTING:
+                self.refused.append(f"{item['kind']}: {_words(error)}")
+
+    def _stored(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for values in self._workers.map(self._plane.etcd.read, self._prefixes):
+            found |= values
+        return found
+
+    def _restore(self, wanted: dict[str, bytes]) -> None:
+        now = self._stored()
+        changes: dict[str, bytes | None] = dict.fromkeys(now.keys() - wanted.keys())
+        changes |= {key: value for key, value in wanted.items() if now.get(key) != value}
+        if changes:
+            self._plane.etcd.write(changes)
+
+    # --- a pod ---------------------------------------------------------------------------------------------------------
+
+    def judge(self, case: Case) -> Outcome:
+        """Creates the pod, waits for the scheduler's verdict, takes everything back."""
+        try:
+            return self._judge(case)
+        finally:
+            self._restore(self._base)
+
+    def _judge(self, case: Case) -> Outcome:
+        body = copy.deepcopy(case.pod)
+        space, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        path = f"/api/v1/namespaces/{space}/pods"
+        gates = body["spec"].get("schedulingGates", [])
+        if case.made:
+            body["spec"]["schedulingGates"] = [*gates, {"name": _GATE}]
+        try:
+            pod = self._api.create(path, body)
+            objects = self.objects
+            if case.made:
+                pod = self._make(case, pod)
+                objects = [item for item in self.read() if not _is(item, pod)]
+                pod = self._api.patch(f"{path}/{name}", {"spec": {"schedulingGates": gates or None}})
+        except ApiError as error:
+            return Outcome("refused", message=_words(error), pod=body)
+        seen, node = self._watch(space, name, _claims(pod))
+        outcome = Outcome("silent", pod={"apiVersion": "v1", "kind": "Pod", **pod}, objects=objects)
+        if node:
+            outcome.what, outcome.node = "bound", node
+        elif condition := _condition(seen):
+            words = {"Unschedulable": "unschedulable", "SchedulingGated": "gated"}
+            outcome.what = words.get(condition["reason"], "error")
+            outcome.message = condition.get("message", "")
+            outcome.pod = {"apiVersion": "v1", "kind": "Pod", **seen}
+        if gates == [] and _condition(outcome.pod).get("reason") == "SchedulingGated":
+            outcome.pod["status"]["conditions"] = []
+        outcome.pod["metadata"].pop("managedFields", None)
+        return outcome
+
+    def _make(self, case: Case, pod: Object) -> Object:
+        """What controllers make for a pod: its claims."""
+        for part in case.made:
+            item = copy.deepcopy(part.object)
+            for owner in item["metadata"].get("ownerReferences", []):
+                owner["uid"] = pod["metadata"]["uid"]
+            self._api.create(_paths(item)[0], item)
+        if case.claim_statuses:
+            _, path = _paths({"apiVersion": "v1", "kind": "Pod", **pod})
+            pod = self._api.patch(f"{path}/status", {"status": {"resourceClaimStatuses": case.claim_statuses}})
+        time.sleep(0.1)  # other kinds reach the scheduler by other ways than the pod
+        return pod
+
+    def _watch(self, space: str, name: str, claims: Iterable[str]) -> tuple[Object, str]:
+        """The pod when the scheduler has spoken, and the node that it chose."""
+        started, pause = time.monotonic(), 0.004
+        path = f"/api/v1/namespaces/{space}/pods/{name}"
+        bound: set[str] = set()
+        while True:
+            pod = self._api.get(path)
+            if pod["spec"].get("nodeName"):
+                return pod, pod["spec"]["nodeName"]
+            reason = _condition(pod).get("reason")
+            gated = bool(pod["spec"].get("schedulingGates"))
+            if reason and (gated or reason != "SchedulingGated") and not bound:
+                return pod, ""
+            passed = time.monotonic() - started
+            if passed > (_SECONDS if bound else _SILENCE):
+                return pod, ""
+            if passed > 0.03 and claims:
+                self._bind(space, claims, bound)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+    def _bind(self, space: str, claims: Iterable[str], bound: set[str]) -> None:
+        """Completes what the scheduler has begun: a claim gets the volume that it chose, or one where it wants it."""
+        for name in claims:
+            if name in bound:
+                continue
+            path = f"/api/v1/namespaces/{space}/persistentvolumeclaims/{name}"
+            try:
+                claim = self._api.get(path)
+            except ApiError:
+                continue
+            if claim["spec"].get("volumeName"):
+                continue
+            notes = claim["metadata"].get("annotations") or {}
+            if notes.get("volume.kubernetes.io/selected-node"):
+                volume = f"made-{name}"
+                self._api.create("/api/v1/persistentvolumes", _provisioned(volume, claim))
+            else:
+                volume = self._chosen_for(claim)
+                if not volume:
+                    continue
+            bound.add(name)
+            done = {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
+            self._api.patch(path, {"metadata": done, "spec": {"volumeName": volume}})
+            self._api.patch(f"{path}/status", {"status": {"phase": "Bound"}})
+
+    def _chosen_for(self, claim: Object) -> str:
+        for volume in self._api.get("/api/v1/persistentvolumes")["items"]:
+            if (volume["spec"].get("claimRef") or {}).get("uid") == claim["metadata"]["uid"]:
+                return str(volume["metadata"]["name"])
+        return ""
+
+
+def _provisioned(name: str, claim: Object) -> Object:
+    metadata = claim["metadata"]
+    spec = {
+        "capacity": claim["spec"]["resources"]["requests"],
+        "accessModes": claim["spec"]["accessModes"],
+        "storageClassName": claim["spec"].get("storageClassName", ""),
+        "csi": {"driver": "block.csi.example.com", "volumeHandle": name},
+        "claimRef": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            **{key: metadata[key] for key in ("namespace", "name", "uid")},
+        },
+    }
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def _canary() -> Object:
+    spec: Object = {"containers": [{"name": "c", "image": "x"}]}
+    return spec | {"nodeSelector": {"canary": "nowhere"}, "tolerations": [{"operator": "Exists"}]}
+
+
+def _paths(item: Object) -> tuple[str, str]:
+    """The paths of an object's collection and of the object."""
+    group, _, version = item["apiVersion"].rpartition("/")
+    name = item["metadata"]["name"]
+    if (group, item["kind"]) in KINDS:
+        plural, namespaced = KINDS[group, item["kind"]]
+    else:
+        plural, namespaced = LISTS[item["kind"]].rsplit("/", 1)[1], "namespace" in item["metadata"]
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    where = f"{root}/namespaces/{item['metadata']['namespace']}/{plural}" if namespaced else f"{root}/{plural}"
+    return where, f"{where}/{name}"
+
+
+def _claims(pod: Object) -> tuple[str, ...]:
+    """Names of the claims that the pod mounts."""
+    found = []
+    for volume in pod["spec"].get("volumes") or ():
+        if "persistentVolumeClaim" in volume:
+            found.append(volume["persistentVolumeClaim"]["claimName"])
+        elif "ephemeral" in volume:
+            found.append(f"{pod['metadata']['name']}-{volume['name']}")
+    return tuple(found)
+
+
+def _words(error: ApiError) -> str:
+    """What the API server says, without the rest of its answer."""
+    text = str(error)
+    try:
+        return str(json.loads(text[text.index("{") :])["message"])
+    except ValueError:
+        return text
+
+
+def _condition(pod: Object) -> Object:
+    """The PodScheduled condition that says no."""
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            found: Object = condition
+            return found
+    return {}
+
+
+def _message(pod: Object) -> str:
+    return str(_condition(pod).get("message", ""))
+
+
+def _is(item: Object, pod: Object) -> bool:
+    return bool(item["kind"] == "Pod" and item["metadata"]["uid"] == pod["metadata"]["uid"])
