@@ -192,6 +192,10 @@ class ControlPlane:
         """Starts the scheduler alone."""
         self._launch("kube-scheduler", kubeconfig=self.admin, leader_elect=False, bind_address="127.0.0.1")
 
+    def stop_scheduler(self) -> None:
+        """Stops it again."""
+        self._end("kube-scheduler")
+
     def start_controllers(self) -> None:
         """Starts the scheduler and the controller manager."""
         self.start_scheduler()

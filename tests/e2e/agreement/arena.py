@@ -69,21 +69,20 @@ class Arena:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
-        self._api = plane.api
+        self.api = plane.api
+        self.admin = plane.admin
         self._workers = ThreadPoolExecutor(8)
         self._number = itertools.count()
         for space, labels in NAMESPACES.items():
             body = {"metadata": {"name": space, "labels": labels}}
             try:
-                self._api.create("/api/v1/namespaces", body)
+                self.api.create("/api/v1/namespaces", body)
             except ApiError:  # kube-system exists
-                self._api.patch(f"/api/v1/namespaces/{space}", body)
-        self._prefixes = tuple(
-            PREFIXES.get(path.rsplit("/", 1)[1], f"/registry/{path.rsplit('/', 1)[1]}") + "/"
-            for kind, path in LISTS.items()
-            if kind not in _LASTING
-        )
-        self._empty = self._stored()
+                self.api.patch(f"/api/v1/namespaces/{space}", body)
+        plurals = [path.rsplit("/", 1)[1] for kind, path in LISTS.items() if kind not in _LASTING]
+        plurals += ["deployments", "replicasets"]
+        self._prefixes = [PREFIXES.get(plural, f"/registry/{plural}") + "/" for plural in plurals]
+        self._empty = self.stored()
         self._base: dict[str, bytes] = {}
         self.objects: list[Object] = []
         #: what the API server did not take of the cluster
@@ -104,8 +103,8 @@ class Arena:
         rest = [part for part in world.parts if part.object["kind"] not in _FIRST]
         self._create_all([part for part in rest if part.object["kind"] != "Pod"])
         self._create_all([part for part in rest if part.object["kind"] == "Pod"])
-        self.settle(len(self._api.get(LISTS["Node"])["items"]))
-        self._base = self._stored()
+        self.settle(len(self.api.get(LISTS["Node"])["items"]))
+        self._base = self.stored()
         self.objects = self.read()
 
     def settle(self, nodes: int) -> None:
@@ -113,9 +112,9 @@ class Arena:
         for _ in range(40):
             name = f"canary-{next(self._number)}"
             pod: Object = {"metadata": {"name": name, "namespace": "web"}, "spec": _canary()}
-            self._api.create("/api/v1/namespaces/web/pods", pod)
+            self.api.create("/api/v1/namespaces/web/pods", pod)
             seen, _ = self._watch("web", name, ())
-            self._api.delete(f"/api/v1/namespaces/web/pods/{name}")
+            self.api.delete(f"/api/v1/namespaces/web/pods/{name}")
             if _message(seen).startswith(f"0/{nodes} nodes"):
                 break
         else:
@@ -125,7 +124,7 @@ class Arena:
     def read(self) -> list[Object]:
         """All objects of the cluster, as the API gives them."""
         found: list[Object] = []
-        for (kind, _), listed in zip(LISTS.items(), self._workers.map(self._api.get, LISTS.values()), strict=True):
+        for (kind, _), listed in zip(LISTS.items(), self._workers.map(self.api.get, LISTS.values()), strict=True):
             for item in listed["items"]:
                 item["metadata"].pop("managedFields", None)
                 found.append({"apiVersion": listed["apiVersion"], "kind": kind, **item})
@@ -136,25 +135,26 @@ class Arena:
 
     def _create(self, part: Part) -> None:
         item = part.object
-        where, path = _paths(item)
+        where, path = paths(item)
         try:
-            self._api.create(where, item)
+            self.api.create(where, item)
             if part.status is not None:
-                self._api.patch(f"{path}/status", {"status": part.status})
+                self.api.patch(f"{path}/status", {"status": part.status})
             if part.deleted is not None:
-                self._api.call("DELETE", f"{path}?gracePeriodSeconds={part.deleted}")
+                self.api.call("DELETE", f"{path}?gracePeriodSeconds={part.deleted}")
         except ApiError as error:
             if error.code != 409 or item["kind"] not in _LASTING:
                 self.refused.append(f"{item['kind']}: {_words(error)}")
 
-    def _stored(self) -> dict[str, bytes]:
+    def stored(self) -> dict[str, bytes]:
+        """Everything in the store that a cluster or a pod of the generator can change."""
         found: dict[str, bytes] = {}
         for values in self._workers.map(self._plane.etcd.read, self._prefixes):
             found |= values
         return found
 
     def _restore(self, wanted: dict[str, bytes]) -> None:
-        now = self._stored()
+        now = self.stored()
         changes: dict[str, bytes | None] = dict.fromkeys(now.keys() - wanted.keys())
         changes |= {key: value for key, value in wanted.items() if now.get(key) != value}
         if changes:
@@ -165,11 +165,16 @@ class Arena:
     def judge(self, case: Case) -> Outcome:
         """Creates the pod, waits for the scheduler's verdict, takes everything back."""
         try:
-            return self._judge(case)
+            return self.attempt(case)
         finally:
-            self._restore(self._base)
+            self.restore()
 
-    def _judge(self, case: Case) -> Outcome:
+    def restore(self, wanted: dict[str, bytes] | None = None) -> None:
+        """Takes back what was done to the cluster, or all since ``stored`` gave this."""
+        self._restore(self._base if wanted is None else wanted)
+
+    def attempt(self, case: Case) -> Outcome:
+        """The same, and leaves everything as it then is."""
         body = copy.deepcopy(case.pod)
         space, name = body["metadata"]["namespace"], body["metadata"]["name"]
         path = f"/api/v1/namespaces/{space}/pods"
@@ -177,25 +182,25 @@ class Arena:
         if case.made:
             body["spec"]["schedulingGates"] = [*gates, {"name": _GATE}]
         try:
-            pod = self._api.create(path, body)
+            pod = self.api.create(path, body)
             objects = self.objects
             if case.made:
                 pod = self._make(case, pod)
                 objects = [item for item in self.read() if not _is(item, pod)]
-                pod = self._api.patch(f"{path}/{name}", {"spec": {"schedulingGates": gates or None}})
+                pod = self.api.patch(f"{path}/{name}", {"spec": {"schedulingGates": gates or None}})
         except ApiError as error:
             return Outcome("refused", message=_words(error), pod=body)
         seen, node = self._watch(space, name, _claims(pod))
         outcome = Outcome("silent", pod={"apiVersion": "v1", "kind": "Pod", **pod}, objects=objects)
+        if not gates and _condition(outcome.pod):
+            outcome.pod["status"]["conditions"] = []  # what is left of the gate that held it until its claims were made
         if node:
             outcome.what, outcome.node = "bound", node
-        elif condition := _condition(seen):
+        elif (condition := _condition(seen)) and (gates or condition["reason"] != "SchedulingGated"):
             words = {"Unschedulable": "unschedulable", "SchedulingGated": "gated"}
             outcome.what = words.get(condition["reason"], "error")
             outcome.message = condition.get("message", "")
             outcome.pod = {"apiVersion": "v1", "kind": "Pod", **seen}
-        if gates == [] and _condition(outcome.pod).get("reason") == "SchedulingGated":
-            outcome.pod["status"]["conditions"] = []
         outcome.pod["metadata"].pop("managedFields", None)
         return outcome
 
@@ -205,10 +210,10 @@ class Arena:
             item = copy.deepcopy(part.object)
             for owner in item["metadata"].get("ownerReferences", []):
                 owner["uid"] = pod["metadata"]["uid"]
-            self._api.create(_paths(item)[0], item)
+            self.api.create(paths(item)[0], item)
         if case.claim_statuses:
-            _, path = _paths({"apiVersion": "v1", "kind": "Pod", **pod})
-            pod = self._api.patch(f"{path}/status", {"status": {"resourceClaimStatuses": case.claim_statuses}})
+            _, path = paths({"apiVersion": "v1", "kind": "Pod", **pod})
+            pod = self.api.patch(f"{path}/status", {"status": {"resourceClaimStatuses": case.claim_statuses}})
         time.sleep(0.1)  # other kinds reach the scheduler by other ways than the pod
         return pod
 
@@ -218,7 +223,7 @@ class Arena:
         path = f"/api/v1/namespaces/{space}/pods/{name}"
         bound: set[str] = set()
         while True:
-            pod = self._api.get(path)
+            pod = self.api.get(path)
             if pod["spec"].get("nodeName"):
                 return pod, pod["spec"]["nodeName"]
             reason = _condition(pod).get("reason")
@@ -240,7 +245,7 @@ class Arena:
                 continue
             path = f"/api/v1/namespaces/{space}/persistentvolumeclaims/{name}"
             try:
-                claim = self._api.get(path)
+                claim = self.api.get(path)
             except ApiError:
                 continue
             if claim["spec"].get("volumeName"):
@@ -248,18 +253,18 @@ class Arena:
             notes = claim["metadata"].get("annotations") or {}
             if notes.get("volume.kubernetes.io/selected-node"):
                 volume = f"made-{name}"
-                self._api.create("/api/v1/persistentvolumes", _provisioned(volume, claim))
+                self.api.create("/api/v1/persistentvolumes", _provisioned(volume, claim))
             else:
                 volume = self._chosen_for(claim)
                 if not volume:
                     continue
             bound.add(name)
             done = {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
-            self._api.patch(path, {"metadata": done, "spec": {"volumeName": volume}})
-            self._api.patch(f"{path}/status", {"status": {"phase": "Bound"}})
+            self.api.patch(path, {"metadata": done, "spec": {"volumeName": volume}})
+            self.api.patch(f"{path}/status", {"status": {"phase": "Bound"}})
 
     def _chosen_for(self, claim: Object) -> str:
-        for volume in self._api.get("/api/v1/persistentvolumes")["items"]:
+        for volume in self.api.get("/api/v1/persistentvolumes")["items"]:
             if (volume["spec"].get("claimRef") or {}).get("uid") == claim["metadata"]["uid"]:
                 return str(volume["metadata"]["name"])
         return ""
@@ -286,7 +291,7 @@ def _canary() -> Object:
     return spec | {"nodeSelector": {"canary": "nowhere"}, "tolerations": [{"operator": "Exists"}]}
 
 
-def _paths(item: Object) -> tuple[str, str]:
+def paths(item: Object) -> tuple[str, str]:
     """The paths of an object's collection and of the object."""
     group, _, version = item["apiVersion"].rpartition("/")
     name = item["metadata"]["name"]

@@ -14,6 +14,8 @@ class Draw:
 
     def __init__(self, source: random.Random) -> None:
         self.random = source
+        #: whether what is drawn is to be undemanding
+        self.calm = False
 
     def chance(self, share: float) -> bool:
         """True in this share of cases."""

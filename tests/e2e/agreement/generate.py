@@ -45,6 +45,8 @@ def world(seed: str, *, allowed: Iterable[str] = FEATURES, pods: int = PODS_PER_
     draw = Draw(random.Random(seed))
     chosen = {name for name, often in FEATURES.items() if draw.chance(often)} & set(allowed)
     made = World(seed)
+    # In a calm cluster the filters that come first have little to say, so that the later ones are heard.
+    draw.calm = draw.chance(0.6)
     pools = _pools(draw)
     nodes = _nodes(draw, pools, chosen)
     made.parts += [Part(item) for item in nodes]
@@ -167,8 +169,8 @@ def _pools(draw: Draw) -> list[Object]:
                 "labels": labels | {"pool": f"{kind}-{number}"},
                 "devices": {name: draw.one(amounts) for name, amounts in devices_of.items()},
                 "taints": (taints if draw.chance(0.7) else []) + ([draw.one(_DEDICATED)] if draw.chance(0.25) else []),
-                "cpu": draw.one([2, 4, 8, 16, 64, 128]),
-                "memory": draw.one([8, 32, 128, 512, 2048]),
+                "cpu": draw.one([64, 128]) if draw.calm else draw.one([2, 4, 8, 16, 64, 128]),
+                "memory": draw.one([512, 2048]) if draw.calm else draw.one([8, 32, 128, 512, 2048]),
                 "zones": draw.some(ZONES, 1, 3),
             }
         )
@@ -210,7 +212,7 @@ def _nodes(draw: Draw, pools: list[Object], chosen: set[str]) -> list[Object]:
         amounts: dict[str, str] = {
             "cpu": draw.one([str(pool["cpu"]), f"{pool['cpu'] * 1000 - 230}m"]),
             "memory": draw.one([f"{pool['memory']}Gi", f"{pool['memory'] * 1048576 - 100000}Ki"]),
-            "pods": "110" if draw.chance(0.9) else str(draw.between(1, 4)),
+            "pods": "110" if draw.chance(0.97 if draw.calm else 0.9) else str(draw.between(1, 4)),
             "ephemeral-storage": draw.one(["100Gi", "94992122582", "1Ti"]),
         }
         if "hugepages" in chosen:
@@ -248,6 +250,8 @@ def _state(draw: Draw, pool_taints: list[Object]) -> tuple[list[Object], bool, s
     """The taints of a node, whether it is cordoned, and its Ready condition."""
     taints = [dict(taint) for taint in pool_taints]
     unschedulable, ready = False, "True"
+    if draw.calm and draw.chance(0.7):
+        return taints, unschedulable, ready
     cordon = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
     match draw.between(1, 30):
         case 1 | 2:
@@ -292,7 +296,7 @@ def _running(
     store: storage.Store | None,
     claims: devices.Devices | None,
 ) -> Iterable[Part]:
-    full = draw.one([0.1, 0.4, 0.7, 0.95])
+    full = draw.one([0.1, 0.3]) if draw.calm else draw.one([0.1, 0.4, 0.7, 0.95])
     for node in nodes:
         name, allocatable = node["metadata"]["name"], node["status"]["allocatable"]
         left = {r: int(a) for r, a in allocatable.items() if "/" in r}
@@ -398,7 +402,9 @@ def _case(
     allocatable = node["status"]["allocatable"]
     resources: Object = {"requests": {}, "limits": {}}
     device = [r for r in node["status"]["capacity"] if "/" in r]
-    if device and draw.chance(0.75):
+    if draw.calm and not draw.chance(0.3):
+        resources["requests"] = {"cpu": "100m", "memory": "64Mi"}
+    elif device and draw.chance(0.75):
         amount = (
             draw.one([1, 1, 1, 2, 4, 8, 16])
             if draw.chance(0.8)
@@ -409,11 +415,11 @@ def _case(
     elif draw.chance(0.1):
         resources["limits"][draw.one(["nvidia.com/gpu", "example.com/fpga", "nvidia.com/mig-1g.5gb"])] = "1"
         used.append("device")
-    if draw.chance(0.8):
+    if not draw.calm and draw.chance(0.8):
         resources["requests"]["cpu"] = draw.one(["0", "1m", "100m", "0.5", "1", "2", "4", "15500m", "64"])
-    if draw.chance(0.7):
+    if not draw.calm and draw.chance(0.7):
         resources["requests"]["memory"] = draw.one(["1Mi", "500m", "1Gi", "2000M", "16Gi", "120Gi", "1e12"])
-    if draw.chance(0.2):
+    if draw.chance(0.05 if draw.calm else 0.2):
         resources["requests"]["ephemeral-storage"] = draw.one(["1Gi", "93Gi", "200Gi"])
     if draw.chance(0.2) and "memory" in resources["requests"]:
         resources["limits"]["memory"] = resources["requests"].pop("memory")
@@ -421,10 +427,10 @@ def _case(
     spec = pod["spec"]
     _dress(draw, pod, chosen)
     spec["tolerations"] = list(_tolerations(draw, node, pools))
-    if draw.chance(0.3):
+    if draw.chance(0.15 if draw.calm else 0.3):
         spec["nodeSelector"] = _selector(draw, node)
         used.append("selector")
-    if "affinity" in chosen and draw.chance(0.5):
+    if "affinity" in chosen and draw.chance(0.25 if draw.calm else 0.5):
         spec.setdefault("affinity", {})["nodeAffinity"] = _node_affinity(draw, nodes)
         used.append("affinity")
     if "ports" in chosen and draw.chance(0.35):
@@ -502,7 +508,7 @@ def _dress(draw: Draw, pod: Object, chosen: set[str]) -> None:
 
 
 def _tolerations(draw: Draw, node: Object, pools: list[Object]) -> Iterable[Object]:
-    if draw.chance(0.05):
+    if draw.chance(0.5 if draw.calm else 0.05):
         yield {"operator": "Exists"}
     for taint in node["spec"]["taints"]:
         if not draw.chance(0.65):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Protocol
 from kubectl_llmdoctor.snapshot import to_json
 from tests.e2e.controlplane import ControlPlane
 
-from . import generate
+from . import generate, simulate
 from .arena import Arena, Outcome
 from .compare import Comparison, compare, snapshot_of
 from .model import Case
@@ -44,6 +45,8 @@ class Tally:
     features: Counter[str] = field(default_factory=Counter)
     whys: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    simulated: Counter[str] = field(default_factory=Counter)
+    stuck: list[str] = field(default_factory=list)
     retried: int = 0
     worlds: int = 0
     seconds: float = 0.0
@@ -52,6 +55,16 @@ class Tally:
     def pairs(self) -> int:
         """How many pods the scheduler has judged."""
         return self.comparisons.total()
+
+    @property
+    def applied(self) -> int:
+        """How many first fixes were applied for real."""
+        return sum(number for what, number in self.simulated.items() if what.startswith(("bound", "not bound")))
+
+    @property
+    def placed(self) -> int:
+        """After how many of them the scheduler bound the pod."""
+        return sum(number for what, number in self.simulated.items() if what.startswith("bound"))
 
     @property
     def share(self) -> float:
@@ -70,12 +83,23 @@ class Tally:
             "reasons (pods that met them):",
             *(f"  {number:5} {text}" for text, number in self.texts.most_common()),
         ]
+        if self.simulated:
+            rows += [
+                f"first fixes applied for real: {self.applied}, and then the scheduler bound "
+                f"{self.placed / max(self.applied, 1):.1%}: {_said(self.simulated)}",
+                *(f"  {text}" for text in self.stuck),
+            ]
         if self.whys:
             rows += ["not agreed:", *(f"  {number:5} {text}" for text, number in self.whys.most_common(40))]
         if self.refused:
             rows += ["not taken by the API server:"]
             rows += [f"  {number:5} {text}" for text, number in self.refused.most_common(15)]
         return rows
+
+
+def _plain(text: str) -> str:
+    """A refusal without the names of this cluster."""
+    return re.sub(r'"[\w.-]+" is invalid', "is invalid", text)[:300]
 
 
 def _said(counter: Counter[str]) -> str:
@@ -93,7 +117,7 @@ def pairs(plane: ControlPlane, arguments: Arguments, say: Callable[[str], None])
             world = generate.world(seed, allowed=allowed)
             arena.enter(world)
             tally.worlds += 1
-            tally.refused.update(text[:300] for text in arena.refused)
+            tally.refused.update(_plain(text) for text in arena.refused)
             for case in world.cases:
                 if arguments.pod in (None, case.pod["metadata"]["name"]):
                     _pair(arena, case, seed, tally, arguments, say)
@@ -114,13 +138,20 @@ def _pair(arena: Arena, case: Case, seed: str, tally: Tally, arguments: Argument
         time.sleep(0.5)
         outcome, found = _judged(arena, case)
     if found is None:
-        tally.refused[outcome.message[:300]] += 1
+        tally.refused[_plain(outcome.message)] += 1
         return
     tally.outcomes[outcome.what] += 1
     tally.comparisons[found.what] += 1
     tally.texts.update(found.theirs.keys())
     tally.features.update(case.features)
     name = case.pod["metadata"]["name"]
+    if outcome.what == "unschedulable" and tally.applied < arguments.simulate:
+        result, text = simulate.simulate(arena, case)
+        tally.simulated[result] += 1
+        if result.startswith("not bound"):
+            tally.stuck.append(f"{seed} {name}: {text}")
+    if outcome.what == "error":
+        tally.texts[f"error: {outcome.message[:160]}"] += 1
     if found.what != "agrees":
         tally.whys[f"{found.what}: {_short(found)}"] += 1
     if found.what == "differs":
