@@ -84,10 +84,15 @@ def test_a_node_fits_for_certain_only_when_all_pods_are_known() -> None:
 
 def test_what_is_not_judged_makes_no_node_fit() -> None:
     spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
-    pending = _pending(_pod("p", 1, topologySpreadConstraints=[spread]), _node("gpu-1"))
+    pod, nodes = _pod("p", 1, topologySpreadConstraints=[spread]), [_node(f"gpu-{z}", labels={"zone": z}) for z in "ab"]
+    pending = _pending(pod, *nodes, read=BOTH[1:])
 
     assert pending.unjudged == ("PodTopologySpread",)
-    assert [v.fits for v in pending.verdicts] == [None]
+    assert [v.fits for v in pending.verdicts] == [None, None]
+    assert [p.reasons for p in placement(pending)] == [
+        ("nothing known stops it; PodTopologySpread not judged (not all nodes and pods were read)",)
+    ]
+    assert [v.fits for v in _pending(pod, *nodes).verdicts] == [True, True]
 
 
 def test_agreement_with_the_scheduler_s_own_histogram() -> None:

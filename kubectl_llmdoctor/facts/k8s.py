@@ -269,6 +269,10 @@ class Volume(_Base, frozen=True):
     host_path: HostPath | None = None
     ephemeral: dict[str, Any] | None = None
     projected: dict[str, Any] | None = None
+    gce_persistent_disk: dict[str, Any] | None = None
+    aws_elastic_block_store: dict[str, Any] | None = None
+    iscsi: dict[str, Any] | None = None
+    rbd: dict[str, Any] | None = None
 
 
 class Toleration(_Base, frozen=True):
@@ -322,6 +326,8 @@ class PodAffinityTerm(_Base, frozen=True):
     topology_key: str = ""
     namespaces: tuple[str, ...] = ()
     namespace_selector: LabelSelector | None = None
+    match_label_keys: tuple[str, ...] = ()
+    mismatch_label_keys: tuple[str, ...] = ()
 
 
 class PodAffinity(_Base, frozen=True):
@@ -447,6 +453,13 @@ class ContainerStatus(_Base, frozen=True):
     resources: Resources | None = None
 
 
+class MadeClaim(_Base, frozen=True):
+    """The ResourceClaim that was made from a template for a pod."""
+
+    name: str = ""
+    resource_claim_name: str = ""
+
+
 class PodStatus(_Base, frozen=True):
     """corev1.PodStatus."""
 
@@ -461,6 +474,7 @@ class PodStatus(_Base, frozen=True):
     start_time: str | None = None
     nominated_node_name: str = ""
     qos_class: str = ""
+    resource_claim_statuses: tuple[MadeClaim, ...] = ()
 
 
 class Pod(Object, frozen=True):

@@ -1,42 +1,20 @@
-"""The scheduler's filters over one node, in its order."""
+"""The filters that look at one node only: is it open, wanted, and is there room on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import (
-    Amounts,
-    Node,
-    Usage,
-    host_ports,
-    mismatches,
-    named_nodes,
-    requests_of,
-    show_taint,
-    tolerated,
-)
-from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.scheduling.message import Kind
-from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, say_amount
+from kubectl_llmdoctor.facts.nodes import Node, host_ports, mismatches, show_taint, tolerated
+from kubectl_llmdoctor.facts.scheduling.ask import Ask
+from kubectl_llmdoctor.facts.scheduling.verdict import Reason, say_amount
+
+#: What the scheduler says of nodes that a PreFilter left out before any filter.
+LEFT_OUT = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
 
 
-class Ask:
-    """All that a pod demands of a node, worked out once."""
-
-    def __init__(self, pod: Pod, usage: Usage, *, delegated: frozenset[str], requests: Amounts | None = None) -> None:
-        self.pod = pod
-        self.spec = pod.spec
-        self.usage = usage
-        self.requests = requests_of(pod.obj) if requests is None else requests
-        self.ports = host_ports(pod.spec)
-        #: extended resources that a DeviceClass serves: where allocatable lacks them DRA judges, not NodeResourcesFit
-        self.delegated = delegated
-        #: the only nodes that required affinity names; the PreFilter leaves out all others before any other filter
-        self.named = named_nodes(pod.spec)
-
-
-def _unschedulable(node: Node, ask: Ask) -> Iterator[Reason]:
+def unschedulable(node: Node, ask: Ask) -> Iterator[Reason]:
+    """NodeUnschedulable."""
     taint = k8s.Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
     if node.cordoned and not tolerated(taint, ask.spec.tolerations):
         yield Reason(
@@ -47,13 +25,15 @@ def _unschedulable(node: Node, ask: Ask) -> Iterator[Reason]:
         )
 
 
-def _node_name(node: Node, ask: Ask) -> Iterator[Reason]:
+def node_name(node: Node, ask: Ask) -> Iterator[Reason]:
+    """NodeName."""
     if ask.spec.node_name and ask.spec.node_name != node.name:
         text = "node(s) didn't match the requested node name"
         yield Reason(plugin="NodeName", kind="node-name", text=text, detail=f"nodeName: {ask.spec.node_name}")
 
 
-def _taints(node: Node, ask: Ask) -> Iterator[Reason]:
+def taints(node: Node, ask: Ask) -> Iterator[Reason]:
+    """TaintToleration."""
     cordon = "node.kubernetes.io/unschedulable"
     for taint in node.taints:
         if node.cordoned and taint.key == cordon:  # the same said twice: a cordoned node gets this taint as well
@@ -68,20 +48,36 @@ def _taints(node: Node, ask: Ask) -> Iterator[Reason]:
             )
 
 
-def _affinity(node: Node, ask: Ask) -> Iterator[Reason]:
-    unmet = mismatches(ask.spec, node.name, node.labels)
-    if unmet:
-        said = [f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in unmet]
+def conflict(ask: Ask) -> Reason | None:
+    """NodeAffinity, before it looks at nodes: every term names nodes that exclude each other."""
+    if ask.named is None or ask.named:
+        return None
+    return Reason(
+        plugin="NodeAffinity",
+        kind="affinity",
+        text="pod affinity terms conflict",
+        detail="each term of the required node affinity names nodes that exclude each other",
+        everywhere=True,
+    )
+
+
+def affinity(node: Node, ask: Ask) -> Iterator[Reason]:
+    """NodeAffinity: its PreFilter leaves out all nodes but those that are named."""
+    missed = mismatches(ask.spec, node.name, node.labels)
+    left_out = ask.named is not None and node.name not in ask.named
+    if missed or left_out:
+        said = [f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in missed]
         yield Reason(
             plugin="NodeAffinity",
             kind="affinity",
-            text="node(s) didn't match Pod's node affinity/selector",
+            text=LEFT_OUT if left_out else "node(s) didn't match Pod's node affinity/selector",
             detail="; ".join(said),
-            mismatches=unmet,
+            mismatches=missed,
         )
 
 
-def _ports(node: Node, ask: Ask) -> Iterator[Reason]:
+def ports(node: Node, ask: Ask) -> Iterator[Reason]:
+    """NodePorts."""
     if not ask.ports:
         return
     taken = {port: holder for holder in ask.usage.holders(node.name) for port in host_ports(holder.pod.spec)}
@@ -98,10 +94,12 @@ def _ports(node: Node, ask: Ask) -> Iterator[Reason]:
             text="node(s) didn't have free ports for the requested pod ports",
             detail=", ".join(f"port {number} is taken by {holder.ref}" for number, holder in clashes),
             ports=tuple(number for number, _ in clashes),
+            pods=tuple(dict.fromkeys(holder.ref for _, holder in clashes)),
         )
 
 
-def _fit(node: Node, ask: Ask) -> Iterator[Reason]:
+def fit(node: Node, ask: Ask) -> Iterator[Reason]:
+    """NodeResourcesFit."""
     used = ask.usage.used(node.name)
     limit = node.offers("pods")
     if limit is not None and used["pods"] + 1 > limit:
@@ -117,7 +115,7 @@ def _fit(node: Node, ask: Ask) -> Iterator[Reason]:
         )
     for resource, asked in ask.requests.items():
         have = node.offers(resource)
-        if asked <= 0 or have is None or (resource in ask.delegated and have == 0):
+        if asked <= 0 or have is None or ask.delegated(node, resource):
             continue
         free = have - used.get(resource, 0)
         if asked > free:
@@ -139,25 +137,3 @@ def _shortfall(node: Node, resource: str, asked: int, free: int, have: int) -> s
         return f"{resource}: {said[0]} asked, {said[1]} of {said[2]} free"
     capacity = node.capacity(resource)
     return f"{resource}: none of {capacity} advertised as healthy" if capacity else f"no {resource} here"
-
-
-#: In the scheduler's order. Not yet judged: VolumeRestrictions, NodeVolumeLimits, VolumeBinding, VolumeZone,
-#: PodTopologySpread, InterPodAffinity, DynamicResources.
-_FILTERS: tuple[Callable[[Node, Ask], Iterator[Reason]], ...] = (
-    _unschedulable,
-    _node_name,
-    _taints,
-    _affinity,
-    _ports,
-    _fit,
-)
-JUDGED: tuple[Kind, ...] = ("unschedulable", "node-name", "taint", "affinity", "ports", "resource")
-
-
-def judge(node: Node, ask: Ask, *, sure: bool) -> NodeVerdict:
-    """All reasons that a node has against a pod; `sure` says whether no reason means that it fits."""
-    reasons = tuple(reason for judged in _FILTERS for reason in judged(node, ask))
-    if ask.named is not None and node.name not in ask.named:
-        reasons = tuple(sorted(reasons, key=lambda reason: reason.kind != "affinity"))
-    known = sure and all(node.offers(resource) is not None for resource in ask.requests)
-    return NodeVerdict(node=node, reasons=reasons, fits=False if reasons else True if known else None)

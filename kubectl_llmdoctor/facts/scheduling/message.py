@@ -44,6 +44,10 @@ STAGES: tuple[Kind, ...] = (
 )
 
 
+#: What is not evaluated here: gangs, limits of provisioners, and words of other schedulers.
+NEVER_JUDGED: tuple[Kind, ...] = ("gang", "group-limit", "other")
+
+
 class Count(msgspec.Struct, frozen=True, kw_only=True):
     """One item of the scheduler's histogram: so many nodes gave this reason."""
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event
-from kubectl_llmdoctor.facts.nodes import Amounts, Usage, requests_of, usage_of
+from kubectl_llmdoctor.facts.nodes import Amounts, Node, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.pod import Pod, is_accelerator
-from kubectl_llmdoctor.facts.scheduling.filters import JUDGED, Ask, judge
-from kubectl_llmdoctor.facts.scheduling.message import Kind, Said, is_provisioner, parse
-from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict
+from kubectl_llmdoctor.facts.scheduling.ask import Ask
+from kubectl_llmdoctor.facts.scheduling.judge import judge
+from kubectl_llmdoctor.facts.scheduling.message import NEVER_JUDGED, Kind, Said, is_provisioner, parse
+from kubectl_llmdoctor.facts.scheduling.objects import objects_of
+from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason
 from kubectl_llmdoctor.facts.units import parse_time
 
 if TYPE_CHECKING:
@@ -133,67 +135,85 @@ class Pending:
     @cached_property
     def delegated(self) -> frozenset[str]:
         """Extended resources that a DeviceClass of the snapshot serves (DRAExtendedResource, on since 1.36)."""
-        found = set()
-        for item in self.pod.cluster.items("DeviceClass"):
-            spec = item.raw.get("spec")
-            name = spec.get("extendedResourceName") if isinstance(spec, dict) else None
-            found.add(f"deviceclass.resource.kubernetes.io/{item.name}")
-            if isinstance(name, str):
-                found.add(name)
-        return frozenset(found)
+        return frozenset(self._ask().classes)
 
-    @cached_property
-    def unjudged(self) -> tuple[str, ...]:
-        """Plugins that have a say on this pod and are not evaluated here."""
-        spec, found = self.pod.spec, []
-        if any(v.persistent_volume_claim or v.ephemeral for v in spec.volumes):
-            found.append("VolumeBinding")
-        if any(c.when_unsatisfiable == "DoNotSchedule" for c in spec.topology_spread_constraints):
-            found.append("PodTopologySpread")
-        affinity = spec.affinity
-        own = (affinity.pod_affinity, affinity.pod_anti_affinity) if affinity else ()
-        if any(a and a.required_during_scheduling_ignored_during_execution for a in own) or self.repelled:
-            found.append("InterPodAffinity")
-        if spec.resource_claims or any(r in self.delegated for r in self.requests):
-            found.append("DynamicResources")
-        return tuple(found)
-
-    @cached_property
-    def repelled(self) -> bool:
-        """Whether some running pod has required anti-affinity, which may hold this one off."""
-        return any(
-            pod.spec.node_name
-            and pod.spec.affinity
-            and pod.spec.affinity.pod_anti_affinity
-            and pod.spec.affinity.pod_anti_affinity.required_during_scheduling_ignored_during_execution
-            for pod in self.pod.cluster.all(k8s.Pod, "Pod")
+    def _ask(
+        self,
+        *,
+        spec: k8s.PodSpec | None = None,
+        requests: Amounts | None = None,
+        without: Collection[str] = (),
+        nodes: Iterable[Node] | None = None,
+    ) -> Ask:
+        return Ask(
+            self.pod,
+            nodes=[*(self.subject.nodes if nodes is None else nodes)],
+            nodes_complete=self.nodes_complete,
+            usage=self.usage.changed(without=without) if without else self.usage,
+            objects=objects_of(self.pod.cluster),
+            spec=spec,
+            requests=requests,
+            without=without,
         )
 
-    def ask(self, requests: Amounts | None = None) -> Ask:
-        """Its demands on a node; with other requests, for the question what would do."""
-        return Ask(self.pod, self.usage, delegated=self.delegated, requests=requests or self.requests)
+    @property
+    def _sure(self) -> bool:
+        """Whether a node that nothing stops is a node that fits."""
+        return self.usage.complete and not self.foreign
 
     @cached_property
     def verdicts(self) -> tuple[NodeVerdict, ...]:
         """What each node of the snapshot says; empty when no node was read."""
-        ask, sure = self.ask(), self.usage.complete and not self.unjudged and not self.foreign and not self.gates
-        return tuple(judge(node, ask, sure=sure) for node in self.subject.nodes)
+        return tuple(judge(self._ask(), sure=self._sure and not self.gates))
+
+    def where(
+        self,
+        *,
+        spec: k8s.PodSpec | None = None,
+        requests: Amounts | None = None,
+        without: Collection[str] = (),
+        nodes: Iterable[Node] | None = None,
+    ) -> tuple[NodeVerdict, ...]:
+        """What each node would say if something were different.
+
+        `spec`: the pod's (tolerations, selector, affinity, resources, …). `requests`: what it asks for, else worked out
+        from the spec. `without`: pods that would be gone (`serving/llama-0`). `nodes`: all nodes as they would be, some
+        of them `changed`, or one more as the `twin` of another. What else stands in the way is still said.
+        """
+        ask = self._ask(spec=spec, requests=requests, without=without, nodes=nodes)
+        return tuple(judge(ask, sure=self._sure))
+
+    @cached_property
+    def refused(self) -> tuple[Reason, ...]:
+        """The reasons that hold on every node: the scheduler says the first of them, and looks at no node."""
+        return tuple(r for r in self.verdicts[0].reasons if r.everywhere) if self.verdicts else ()
+
+    @cached_property
+    def unjudged(self) -> tuple[str, ...]:
+        """Plugins that could not be evaluated on some node that nothing else stops."""
+        open_ = [v for v in self.verdicts if not v.reasons]
+        return tuple(dict.fromkeys(gap.plugin for v in open_ for gap in v.gaps))
 
     @cached_property
     def agrees(self) -> bool | None:
         """Whether this evaluation gives the scheduler's own histogram; None where they cannot be compared."""
         said = self.said
+        if said.refused and not said.counts and self.verdicts:
+            return any(r.text == count.text for r in self.refused for count in said.refused) or None
         if not said.counts or said.cut or said.total != len(self.verdicts):
             return None
         theirs: Counter[tuple[Kind, str]] = Counter()
         for count in said.counts:
-            if count.kind in JUDGED:
-                resource = "pods" if count.resource == "pods" else count.resource
-                theirs[count.kind, resource] += count.number
-        ours = Counter((kind, resource) for v in self.verdicts for kind, resource in _texts_of(v))
-        return ours == theirs
+            if count.kind not in NEVER_JUDGED:
+                theirs[count.kind, count.resource] += count.number
+        # A node of which something was not judged may give any reason, but for what is known of it.
+        sure = [v for v in self.verdicts if not v.gaps]
+        ours = Counter(text for v in sure for text in _texts_of(v))
+        if len(sure) == len(self.verdicts):
+            return ours == theirs
+        return ours <= theirs and (theirs - ours).total() >= len(self.verdicts) - len(sure)
 
 
-def _texts_of(verdict: NodeVerdict) -> set[tuple[Kind, str]]:
+def _texts_of(verdict: NodeVerdict) -> list[tuple[Kind, str]]:
     """A node's share of the histogram: each text counts once per node."""
-    return {(r.kind, r.resource) for r in verdict.first} if verdict.reasons else set()
+    return [(kind, resource) for kind, resource, _ in {(r.kind, r.resource, r.text) for r in verdict.first}]

@@ -18,10 +18,11 @@ def placement(pending: Pending) -> tuple[Placement, ...]:
     """The nodes grouped by verdict, the most promising first: what would have to change to place the pod there."""
     groups: dict[tuple[Any, ...], list[NodeVerdict]] = {}
     for verdict in pending.verdicts:
-        groups.setdefault((verdict.fits, *map(_alike, verdict.reasons)), []).append(verdict)
+        open_ = () if verdict.reasons else verdict.gaps
+        groups.setdefault((verdict.fits, *open_, *map(_alike, verdict.reasons)), []).append(verdict)
     ordered = sorted(groups.values(), key=lambda group: _promise(pending, group[0]))
     shown = [
-        Placement(nodes=_names(group), fits=group[0].fits is True, reasons=tuple(_said_of(pending, group)))
+        Placement(nodes=_names(group), fits=group[0].fits is True, reasons=tuple(_said_of(group)))
         for group in ordered[:_MOST_GROUPS]
     ]
     rest = [verdict for group in ordered[_MOST_GROUPS:] for verdict in group]
@@ -54,21 +55,28 @@ def _promise(pending: Pending, verdict: NodeVerdict) -> tuple[bool, bool, bool, 
     )
 
 
-def _said_of(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
+def _said_of(group: list[NodeVerdict]) -> Iterator[str]:
     first = group[0]
     for at, reason in enumerate(first.reasons):
-        if reason.kind != "resource" or len(group) == 1 or reason.allocatable == 0:
-            yield reason.detail if len(group) == 1 or reason.kind != "affinity" else _demands(reason)
-            continue
         others = [v.reasons[at] for v in group]
+        if reason.kind != "resource" or len(group) == 1 or reason.allocatable == 0:
+            yield _detail(others)
+            continue
         frees = sorted({r.free or 0 for r in others})
         span = say_amount(reason.resource, frees[0])
         if frees[-1] != frees[0]:
             span += f" to {say_amount(reason.resource, frees[-1])}"
         yield f"{reason.resource}: {say_amount(reason.resource, reason.asked)} asked, {span} free"
     if first.fits is None:
-        rest = ", ".join(pending.unjudged)
-        yield f"nothing known stops it; {rest} not judged" if rest else "nothing known stops it"
+        rest = "; ".join(f"{gap.plugin} not judged ({gap.why})" for gap in first.gaps)
+        yield f"nothing known stops it; {rest}" if rest else "nothing known stops it"
+
+
+def _detail(reasons: list[Reason]) -> str:
+    """A reason of a group of nodes: with its values where they are the same on all."""
+    if len({r.detail for r in reasons}) == 1:
+        return reasons[0].detail
+    return _demands(reasons[0]) or reasons[0].text.removeprefix("node(s) ")
 
 
 def _demands(reason: Reason) -> str:

@@ -29,11 +29,28 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     taint: k8s.Taint | None = None
     mismatches: tuple[Mismatch, ...] = ()
     ports: tuple[int, ...] = ()
+    #: the pods that stand in the way: `serving/llama-0`
+    pods: tuple[str, ...] = ()
+    #: the PersistentVolumeClaim or ResourceClaim that it is about
+    claim: str = ""
+    #: a PreFilter's word: it holds on every node, and the scheduler looks at none
+    everywhere: bool = False
 
     @property
     def state(self) -> bool:
         """Whether it says that the node itself is unfit: cordoned, not ready, under pressure, going away."""
         return self.kind == "unschedulable" or (self.taint is not None and is_state_taint(self.taint))
+
+
+#: The plugins that give all their reasons; others stop at the first.
+_SAY_ALL = ("NodeResourcesFit", "VolumeBinding")
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """What one filter could not judge, and why."""
+
+    plugin: str
+    why: str
 
 
 class NodeVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +60,17 @@ class NodeVerdict(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
     #: None: nothing known stops it, but not everything could be judged
     fits: bool | None
+    #: what could not be judged on this node
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def first(self) -> tuple[Reason, ...]:
         """The reasons of the first failing plugin: all that the scheduler says of this node."""
-        return tuple(r for r in self.reasons if r.plugin == self.reasons[0].plugin)
+        if not self.reasons:
+            return ()
+        first = self.reasons[0]
+        several = first.plugin in _SAY_ALL
+        return tuple(r for r in self.reasons if r.plugin == first.plugin and (several or r.text == first.text))
 
     def lacking(self, resource: str) -> Reason | None:
         """The reason that says that a resource does not suffice."""

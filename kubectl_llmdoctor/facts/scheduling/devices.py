@@ -1,0 +1,391 @@
+"""The devices that DRA drivers publish, who has them, and whether a node's free ones satisfy claims.
+
+After `dynamic-resource-allocation/structured` of 1.36: an exhaustive search over the node's devices. What is not known
+here (devices that several claims share, a selector that is not understood) is left out; if the rest does not suffice,
+the answer is `UnsureError`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.nodes import Node, unmet
+from kubectl_llmdoctor.facts.scheduling import cel
+from kubectl_llmdoctor.facts.scheduling.objects import (
+    Device,
+    DeviceConstraint,
+    DeviceRequest,
+    DeviceSelector,
+    DeviceToleration,
+    Objects,
+    ResourceClaim,
+    ResourceSlice,
+    SliceSpec,
+)
+from kubectl_llmdoctor.facts.units import milli
+
+#: Steps of one search; real claims need a few dozen.
+_MOST_STEPS = 5000
+
+#: driver, pool, name
+Id = tuple[str, str, str]
+
+
+class UnsureError(Exception):
+    """Whether the devices suffice cannot be said, and why."""
+
+
+class Slot(NamedTuple):
+    """A device that a node can reach."""
+
+    id: Id
+    device: Device
+    #: the counters of its pool: `(driver, pool)`
+    pool: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """A request with all that its devices must be; its alternatives in order, where it lists several."""
+
+    #: empty for the claim that the scheduler makes for extended resources
+    claim: str = ""
+    name: str
+    #: the device class
+    kind: str
+    class_selectors: tuple[DeviceSelector, ...]
+    #: the request's own
+    selectors: tuple[DeviceSelector, ...] = ()
+    #: None means all that match
+    count: int | None
+    tolerations: tuple[DeviceToleration, ...] = ()
+    admin: bool = False
+    #: it says how much of a device it takes, which is not worked out here
+    partial: bool = False
+
+
+class Demand(NamedTuple):
+    """All requests of one claim: each a choice of alternatives; and what their devices must have in common."""
+
+    claim: str
+    requests: tuple[tuple[str, tuple[Want, ...]], ...]
+    constraints: tuple[DeviceConstraint, ...] = ()
+
+
+class Shortage(NamedTuple):
+    """Why a node's devices do not suffice for a request."""
+
+    want: Want
+    #: devices here that match, and those of them that no claim has and no taint keeps back
+    matching: int
+    free: int
+    tainted: int
+    #: devices here that the class alone would take
+    of_class: int
+    #: whether each request alone could be satisfied, but not all together
+    together: bool = False
+    takers: tuple[str, ...] = ()
+
+
+class Inventory:
+    """All devices, and who has which."""
+
+    def __init__(self, objects: Objects, without: Collection[str] = ()) -> None:
+        self._local: dict[str, list[ResourceSlice]] = {}
+        self._shared: list[ResourceSlice] = []
+        pools: dict[tuple[str, str], list[ResourceSlice]] = {}
+        for one in objects.all(ResourceSlice):
+            pools.setdefault((one.spec.driver, one.spec.pool.name), []).append(one)
+        self._whole: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+        self._counters: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+        #: devices by id, with the pods that have them
+        self.taken: dict[Id, tuple[str, ...]] = {}
+        for claim in objects.all(ResourceClaim):
+            allocation, namespace = claim.status.allocation, claim.metadata.namespace or "default"
+            users = tuple(f"{namespace}/{c.name}" for c in claim.status.reserved_for if c.resource == "pods")
+            if allocation and not (users and all(user in without for user in users)):
+                for result in allocation.devices.results:
+                    if not result.admin_access and not result.share_id:
+                        self.taken[result.driver, result.pool, result.device] = users
+        for pool, slices in pools.items():
+            newest = max(one.spec.pool.generation for one in slices)
+            current = [one for one in slices if one.spec.pool.generation == newest]
+            if current[0].spec.pool.resource_slice_count in (0, len(current)):
+                self._add(pool, current)
+
+    def _add(self, pool: tuple[str, str], slices: list[ResourceSlice]) -> None:
+        left: Counter[tuple[str, str]] = Counter()
+        for one in slices:
+            for shared in one.spec.shared_counters:
+                left.update({(shared.name, name): milli(c.get("value")) or 0 for name, c in shared.counters.items()})
+        self._whole[pool] = left.copy()
+        for one in slices:
+            for device in one.spec.devices:
+                if (*pool, device.name) in self.taken:
+                    left.subtract(consumed(device))
+            if one.spec.node_name:
+                self._local.setdefault(one.spec.node_name, []).append(one)
+            elif one.spec.devices:
+                self._shared.append(one)
+        self._counters[pool] = left
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that have devices of their own."""
+        return frozenset(name for name, slices in self._local.items() if any(one.spec.devices for one in slices))
+
+    def left(self, pool: tuple[str, str]) -> Counter[tuple[str, str]]:
+        """What the devices of a pool may still consume."""
+        return self._counters[pool]
+
+    def on(self, node: Node) -> Iterator[Slot]:
+        """The devices that a node can reach."""
+        for one in self._local.get(node.like or node.name, ()):
+            spec, pool = one.spec, (one.spec.driver, one.spec.pool.name)
+            if node.like:  # a copy of a node has devices like those of the first, and nobody has them yet
+                whole, pool = self._whole[pool], (spec.driver, f"{spec.pool.name} of {node.name}")
+                self._counters.setdefault(pool, whole)
+            for device in spec.devices:
+                yield Slot((*pool, device.name), device, pool)
+        for one in self._shared:
+            for device in _reached(one.spec, node):
+                pool = (one.spec.driver, one.spec.pool.name)
+                yield Slot((*pool, device.name), device, pool)
+
+
+def _reached(spec: SliceSpec, node: Node) -> Sequence[Device]:
+    if not spec.per_device_node_selection:
+        return spec.devices if spec.all_nodes or _selects(spec.node_selector, node) else ()
+    return [
+        device
+        for device in spec.devices
+        if device.node_name == node.name or device.all_nodes or _selects(device.node_selector, node)
+    ]
+
+
+def _selects(selector: k8s.NodeSelector | None, node: Node) -> bool:
+    return selector is not None and not unmet(selector, node.name, node.labels)
+
+
+def consumed(device: Device) -> Counter[tuple[str, str]]:
+    """What a device takes of its pool's counters."""
+    found: Counter[tuple[str, str]] = Counter()
+    for one in (device.basic or device).consumes_counters:
+        found.update({(one.counter_set, name): milli(c.get("value")) or 0 for name, c in one.counters.items()})
+    return found
+
+
+def wants(claim: str, request: DeviceRequest, classes: dict[str, tuple[DeviceSelector, ...]]) -> Iterator[Want]:
+    """A request's alternatives; one, where it has no list of them."""
+    for one in request.first_available or (request.exactly or request,):
+        kind = one.device_class_name
+        yield Want(
+            claim=claim,
+            name=f"{request.name}/{one.name}" if request.first_available else request.name,
+            kind=kind,
+            class_selectors=classes.get(kind, ()),
+            selectors=one.selectors,
+            count=None if one.allocation_mode == "All" else one.count,
+            tolerations=one.tolerations,
+            admin=one.admin_access,
+            partial=bool(one.capacity),
+        )
+
+
+class Search:
+    """The devices of one node against the demands of a pod."""
+
+    def __init__(self, inventory: Inventory, node: Node, demands: Sequence[Demand]) -> None:
+        self._inventory = inventory
+        self._slots = list(inventory.on(node))
+        self._demands = demands
+        self._steps = 0
+        self._doubts: dict[str, None] = {}
+        self._used: set[Id] = set()
+        self._counted: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+        self._matching: dict[tuple[str, str], list[Slot]] = {}
+
+    def shortage(self) -> Shortage | None:
+        """Why the devices do not suffice; None when they do. Raises UnsureError."""
+        simple = [
+            (d, alternatives[0]) for d in self._demands for _, alternatives in d.requests if len(alternatives) == 1
+        ]
+        for _, want in simple:
+            found = self._alone(want)
+            if found:
+                return self._or_doubt(found)
+        if self._claim(0):
+            return None
+        last = self._demands[-1].requests[-1][1][-1]
+        return self._or_doubt(self._counts(simple[0][1] if simple else last, together=True))
+
+    def _or_doubt(self, found: Shortage) -> Shortage:
+        if self._doubts:
+            raise UnsureError("; ".join(self._doubts))
+        return found
+
+    def _alone(self, want: Want) -> Shortage | None:
+        """Whether a request lacks devices even if it were the only one."""
+        free = [slot for slot in self._fitting(want) if self._is_free(slot, want)]
+        enough = bool(self._fitting(want)) if want.count is None else len(free) >= want.count
+        if want.count is None and len(free) < len(self._fitting(want)):
+            enough = False
+        return None if enough else self._counts(want)
+
+    def _counts(self, want: Want, *, together: bool = False) -> Shortage:
+        fitting = self._fitting(want)
+        takers = [user for slot in fitting for user in self._inventory.taken.get(slot.id, ())]
+        untaken = [slot for slot in fitting if want.admin or slot.id not in self._inventory.taken]
+        free = [slot for slot in untaken if self._is_free(slot, want)]
+        return Shortage(
+            want=want,
+            matching=len(fitting),
+            free=len(free),
+            tainted=sum(bool(_taints(slot.device, want)) for slot in untaken),
+            of_class=sum(self._selected(want.class_selectors, slot) for slot in self._slots),
+            together=together,
+            takers=tuple(dict.fromkeys(takers)),
+        )
+
+    def _fitting(self, want: Want) -> list[Slot]:
+        """The devices here that class and request select."""
+        key = want.claim, want.name
+        if key not in self._matching:
+            if want.partial:
+                self._doubts["requests of a part of a device"] = None
+            selectors = (*want.class_selectors, *want.selectors)
+            found = [slot for slot in self._slots if self._selected(selectors, slot)]
+            if any(slot.device.allow_multiple_allocations for slot in found):
+                self._doubts["devices that several claims share"] = None
+                found = [slot for slot in found if not slot.device.allow_multiple_allocations]
+            self._matching[key] = [] if want.partial else found
+            if self._doubts and want.count is None:
+                raise UnsureError("; ".join(self._doubts))
+        return self._matching[key]
+
+    def _selected(self, selectors: Sequence[DeviceSelector], slot: Slot) -> bool:
+        for selector in selectors:
+            try:
+                if selector.cel is None or not cel.matches(selector.cel.expression, slot.id[0], slot.device):
+                    return False
+            except cel.UnsupportedError as error:
+                self._doubts[f"the selector has {error}, which is not evaluated here"] = None
+                return False
+            except cel.FaultError as error:
+                self._doubts[f"the selector fails on device {slot.id[2]}: {error}"] = None
+                return False
+        return True
+
+    def _is_free(self, slot: Slot, want: Want) -> bool:
+        if not want.admin and (slot.id in self._inventory.taken or slot.id in self._used):
+            return False
+        if _taints(slot.device, want):
+            return False
+        takes = consumed(slot.device)
+        if not takes:
+            return True
+        left, counted = self._inventory.left(slot.pool), self._counted.get(slot.pool, Counter())
+        return all(left[counter] - counted[counter] >= amount for counter, amount in takes.items())
+
+    # --- the search ---------------------------------------------------------------------------------------------------
+
+    def _claim(self, at: int) -> bool:
+        if at >= len(self._demands):
+            return True
+        return self._request(at, 0, [])
+
+    def _request(self, claim: int, at: int, chosen: list[tuple[str, Slot]]) -> bool:
+        demand = self._demands[claim]
+        if at >= len(demand.requests):
+            return self._claim(claim + 1)
+        name, alternatives = demand.requests[at]
+        for want in alternatives:
+            fitting = self._fitting(want)
+            count = len(fitting) if want.count is None else want.count
+            if (want.count is not None or fitting) and self._pick(claim, at, want, fitting, count, 0, chosen, name):
+                return True
+        return False
+
+    def _pick(
+        self,
+        claim: int,
+        at: int,
+        want: Want,
+        fitting: list[Slot],
+        count: int,
+        start: int,
+        chosen: list[tuple[str, Slot]],
+        request: str,
+    ) -> bool:
+        """Takes `count` more devices from `start` on, then goes on with the next request; undoes what leads nowhere."""
+        if count == 0:
+            return self._request(claim, at + 1, chosen)
+        for position in range(start, len(fitting) - count + 1):
+            self._steps += 1
+            if self._steps > _MOST_STEPS:
+                raise UnsureError("too many ways to combine its devices")
+            slot = fitting[position]
+            if not self._is_free(slot, want):
+                continue
+            chosen.append((f"{request}\n{want.name}", slot))
+            if self._agree(self._demands[claim].constraints, chosen):
+                self._take(slot, 1)
+                if self._pick(claim, at, want, fitting, count - 1, position + 1, chosen, request):
+                    return True
+                self._take(slot, -1)
+            chosen.pop()
+        return False
+
+    def _take(self, slot: Slot, sign: int) -> None:
+        (self._used.add if sign > 0 else self._used.discard)(slot.id)
+        takes = consumed(slot.device)
+        if takes:
+            counted = self._counted.setdefault(slot.pool, Counter())
+            for counter, amount in takes.items():
+                counted[counter] += sign * amount
+
+    def _agree(self, constraints: tuple[DeviceConstraint, ...], chosen: list[tuple[str, Slot]]) -> bool:
+        for constraint in constraints:
+            if not constraint.match_attribute:
+                self._doubts["a constraint other than matchAttribute"] = None
+                return False
+            values = [
+                _value(slot, constraint.match_attribute)
+                for names, slot in chosen
+                if not constraint.requests or {*names.split("\n")} & {*constraint.requests}
+            ]
+            if any(v is None or v != values[0] for v in values):
+                return False
+        return True
+
+
+def _value(slot: Slot, name: str) -> Any:
+    """An attribute by its full name; one without a domain is the driver's."""
+    attributes = (slot.device.basic or slot.device).attributes
+    found = attributes.get(name)
+    domain, _, key = name.partition("/")
+    if found is None and domain == slot.id[0]:
+        found = attributes.get(key)
+    return sorted(found.items(), key=str) if found else None
+
+
+def _taints(device: Device, want: Want) -> list[str]:
+    """The taints of a device that keep it from a request."""
+    return [
+        t.key
+        for t in (device.basic or device).taints
+        if t.effect in ("NoSchedule", "NoExecute") and not any(_tolerates(x, t) for x in want.tolerations)
+    ]
+
+
+def _tolerates(toleration: DeviceToleration, taint: k8s.Taint) -> bool:
+    if toleration.effect not in ("", taint.effect) or toleration.key not in ("", taint.key):
+        return False
+    return toleration.operator == "Exists" or (
+        toleration.operator in ("", "Equal") and toleration.value == str(taint.value)
+    )
