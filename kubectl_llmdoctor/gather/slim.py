@@ -58,11 +58,21 @@ class Claim(_Base):
 
 
 class Volume(_Base):
-    """Only claims bind a pod to a place."""
+    """Only claims bind a pod to a place, and disks that one pod at a time may write."""
 
     name: str = ""
     persistent_volume_claim: Claim | None = None
     ephemeral: Any = None
+    gce_persistent_disk: Json | None = None
+    aws_elastic_block_store: Json | None = None
+    iscsi: Json | None = None
+    rbd: Json | None = None
+
+    @property
+    def binds(self) -> bool:
+        """Whether it is such a volume."""
+        disks = (self.gce_persistent_disk, self.aws_elastic_block_store, self.iscsi, self.rbd)
+        return bool(self.persistent_volume_claim or self.ephemeral is not None or any(disks))
 
 
 class AntiAffinity(_Base):
@@ -127,13 +137,14 @@ class State(_Base):
 
 
 class ContainerStatus(_Base):
-    """Whether a container works: device plugins must."""
+    """Whether a container works (device plugins must), and what a resize in place left it with."""
 
     name: str = ""
     ready: bool = False
     restart_count: int = 0
     state: State | None = None
     allocated_resources: Json | None = None
+    resources: Json | None = None
 
 
 class PodStatus(_Base):
@@ -230,7 +241,7 @@ def pod_tree(pod: Pod) -> Json:
     for container in [*spec.containers, *(spec.init_containers or ())]:
         container.command = container.args = None
         container.ports = [port for port in container.ports or () if port.host_port] or None
-    spec.volumes = [v for v in spec.volumes or () if v.persistent_volume_claim or v.ephemeral] or None
+    spec.volumes = [v for v in spec.volumes or () if v.binds] or None
     if spec.affinity and not spec.affinity.pod_anti_affinity:
         spec.affinity = None
     return {"apiVersion": "v1", "kind": "Pod", **msgspec.to_builtins(pod)}
