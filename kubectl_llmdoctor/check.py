@@ -20,8 +20,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found. The registry adds id, title and page.
 
     `summary` states the fault with the numbers and names of this very case, no advice. `explains` names the ids of
-    findings that are only consequences of this one. `order` places the finding in time: the line number of a log, or
-    any number that grows with time; None for what was so from the start (a wrong spec).
+    findings that are only consequences of this one. `order` places the finding in time: `Line.order` of the deciding
+    line; None for what was so from the start (a wrong spec).
     """
 
     summary: str

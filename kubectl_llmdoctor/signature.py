@@ -14,7 +14,7 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
-from kubectl_llmdoctor.facts.endings import survived
+from kubectl_llmdoctor.facts.endings import PHASES, phase_at, survived
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import said
@@ -44,6 +44,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     near: str = ""
     near_match: str = ""
     within: int = 40
+    #: only in these phases of a start (`endings.phase_at`)
+    phases: tuple[str, ...] = ()
     #: overrides the signature's, for an id that has wordings of both kinds
     affects: Literal["server", "requests"] | None = None
     summary: str = ""
@@ -84,13 +86,9 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def matching(signature: Signature, text: str) -> tuple[Pattern, dict[str, str]] | None:
-    """The first pattern that a line matches, and what it captured."""
-    for pattern in signature.patterns:
-        captured = _matches(pattern, text)
-        if captured is not None:
-            return pattern, captured
-    return None
+def matching(signature: Signature, text: str) -> bool:
+    """Whether a line is one that the signature looks for, whatever must stand around it."""
+    return any(capture(pattern, text) is not None for pattern in signature.patterns)
 
 
 class _Blank(dict[str, str]):
@@ -155,8 +153,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         break  # each looks at the lines around it
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
-                    captured = _matches(pattern, line.text)
+                    captured = capture(pattern, line.text)
                     if captured is None or (server and survived(line)) or not _fits(pattern, subject, pod, container):
+                        continue
+                    if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
                     near = _near(pattern, line)
                     if pattern.near and near is None:
@@ -166,7 +166,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     evidence = [log_evidence(line, pattern.literal)]
                     if near and near.number != line.number:
                         evidence.append(log_evidence(near, pattern.near))
-                    order = float(line.number)
+                    order = line.order
                     yield _finding(signature, pattern, captured, subject, pod, container, evidence, order)
                     break
     if pod.failing or signature.affects == "requests" or subject.refused:
@@ -199,7 +199,7 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:
         for text, container, evidence in texts:
-            captured = _matches(pattern, text)
+            captured = None if pattern.phases else capture(pattern, text)
             if captured is not None and (pod is None or _fits(pattern, subject, pod, container)):
                 quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
                 yield _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
@@ -243,7 +243,7 @@ def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     return not (container.running and container.status.ready)
 
 
-def _matches(pattern: Pattern, text: str) -> dict[str, str] | None:
+def capture(pattern: Pattern, text: str) -> dict[str, str] | None:
     """What the pattern captures of a text that it matches."""
     if pattern.literal not in text:
         return None
@@ -345,6 +345,8 @@ def parse(tree: Any, *, stem: str) -> Signature:
     if stem != signature.id.replace("-", "_"):
         raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
     for pattern in signature.patterns:
+        if unknown := set(pattern.phases) - set(PHASES):
+            raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
     return signature

@@ -7,9 +7,10 @@ from typing import Any
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.diagnosis import diagnose, rank
+from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import Evidence
-from kubectl_llmdoctor.snapshot import Missing, Snapshot, TargetRef
+from kubectl_llmdoctor.snapshot import LogText, Missing, Snapshot, TargetRef
 
 
 def _finding(id: str, **more: Any) -> doc.Finding:
@@ -169,3 +170,42 @@ def test_of_two_causes_that_explain_each_other_the_more_certain_one_counts() -> 
     guess = _finding("guess", explains=("sure",), confidence="likely"), 1.0
 
     assert _ids(rank([guess, sure])) == [("sure", "cause"), ("guess", "symptom")]
+
+
+_GATED = "OSError: You are trying to access a gated repo."
+_ADDRESS = "OSError: [Errno 98] Address already in use"
+
+
+def _two_containers(first: str, second: str, *, timestamps: bool) -> doc.Target:
+    """A pod of two containers that both ended with an error; each log is one line behind some that say nothing."""
+    ended = {
+        "exitCode": 1,
+        "reason": "Error",
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T00:01:00Z",
+    }
+    state = {"restartCount": 3, "ready": False, "state": {"terminated": ended}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "llama-0", "namespace": "serving"},
+        "spec": {"containers": [{"name": name, "image": "vllm/vllm-openai:v0.11.0"} for name in ("one", "two")]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": name, **state} for name in ("one", "two")]},
+    }
+    texts = zip(("one", "two"), (first, second), strict=True)
+    logs = tuple(
+        LogText(text=text, namespace="serving", pod="llama-0", container=name, timestamps=timestamps)
+        for name, text in texts
+    )
+    return diagnose(Snapshot(objects=(pod,), logs=logs, taken_at="2026-01-01T00:02:00Z"), installed()).targets[0]
+
+
+def test_of_two_certain_causes_in_two_containers_both_are_shown_and_the_earlier_is_first() -> None:
+    late = f"2026-01-01T00:00:30.000000000Z {_GATED}\n"
+    early = "2026-01-01T00:00:01.000000000Z starting\n" * 9 + f"2026-01-01T00:00:09.000000000Z {_ADDRESS}\n"
+
+    shown = [_two_containers(*texts, timestamps=True) for texts in ((late, early), (early, late))]
+
+    assert [[f.id for f in target.findings if f.role == "cause"] for target in shown] == [
+        ["port-in-use", "hf-unauthorized"]
+    ] * 2

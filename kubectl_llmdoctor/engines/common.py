@@ -9,7 +9,7 @@ from re import Pattern
 from typing import Any, NamedTuple
 
 from .argv import Command, Stray, Word
-from .config import Engine, Problem, Setting
+from .config import Engine, Problem, ProblemKind, Setting
 from .launch import EnvVar, Launch
 from .version import after, at_least, of_tag, parse, split_image
 
@@ -403,7 +403,7 @@ def _not_read(start: Start) -> list[Problem]:
             continue
         variable = start.env[name]
         detail = f"{TITLES[start.engine]} does not read {name}, and no argument uses it"
-        out.append(unread(variable, detail, variable.origin != "script"))
+        out.append(about(variable, "no-effect", detail, certain=variable.origin != "script"))
     return out
 
 
@@ -418,7 +418,7 @@ def surroundings(start: Start) -> list[Problem]:
     out: list[Problem] = []
     for name, detail in _UNREAD.items():
         if name in start.env and (name != "USE_VLLM_V1" or start.engine == "vllm"):
-            out.append(unread(start.env[name], detail, True))
+            out.append(about(start.env[name], "no-effect", detail, certain=True))
     for stray in start.strays:
         first = stray.words[0]
         out.append(
@@ -461,10 +461,10 @@ def shell_words(text: str) -> list[str]:
         return text[:MAX_FILE].split()
 
 
-def unread(variable: EnvVar, detail: str, certain: bool) -> Problem:
-    """A variable that the engine does not read."""
+def about(variable: EnvVar, kind: ProblemKind, detail: str, *, certain: bool = False) -> Problem:
+    """What is wrong with a variable."""
     return Problem(
-        kind="no-effect",
+        kind=kind,
         flag=variable.name,
         text=variable_text(variable),
         path=variable.path,

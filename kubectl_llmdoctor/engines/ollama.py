@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .argv import basename
-from .common import BadValueError, Start, build, integer, unread, version_of
+from .common import BadValueError, Start, about, build, integer, version_of
 from .config import Engine, Problem, Setting
 from .options import Row, read_options
 from .recognise import of_image
@@ -138,11 +138,15 @@ def _unread(start: Start, version: str | None) -> Iterator[Problem]:
         if known is None:
             near = _nearest(name)
             detail = f"Ollama has no variable {name}" + (f"; the nearest is {near}" if near else "")
-            yield unread(variable, detail, not new)
+            yield about(variable, "no-effect", detail, certain=not new)
         elif known[0] and at_least(version, known[0]) is False:
-            yield unread(variable, f"Ollama {version} does not read {name}: {known[0]} is the first found to", False)
+            yield about(
+                variable, "no-effect", f"Ollama {version} does not read {name}: {known[0]} is the first found to"
+            )
         elif known[1] and version and at_least(known[1], version) is False:
-            yield unread(variable, f"Ollama {version} does not read {name}: {known[1]} is the last found to", False)
+            yield about(
+                variable, "no-effect", f"Ollama {version} does not read {name}: {known[1]} is the last found to"
+            )
 
 
 # What people write for a variable that has another name.

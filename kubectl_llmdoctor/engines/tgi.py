@@ -13,8 +13,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from .argv import Word, basename
-from .common import Start, build, defaults, from_variable, unread, variable_text, version_of
-from .config import Engine, Problem
+from .common import Start, about, build, defaults, from_variable, version_of
+from .config import Engine
 from .dialect import ALONE, Dialect, Flag, Table, dialect
 from .options import CLAP, Options, Row, judge
 from .version import at_least, split_image
@@ -135,7 +135,8 @@ def _variables(options: Options, known: Table) -> None:
         if speech.has(flag) is False:
             newer = flag.first > speech.high
             since = f"came with {known.title} {known.samples[flag.first]}" if newer else "was removed"
-            options.problems.append(unread(variable, f"{speech.named} does not read {variable.name}: it {since}", True))
+            detail = f"{speech.named} does not read {variable.name}: it {since}"
+            options.problems.append(about(variable, "no-effect", detail, certain=True))
             continue
         name, kind = _meaning(options, flag, speech)
         if name in options.settings or name in options.unresolved:
@@ -143,9 +144,10 @@ def _variables(options: Options, known: Table) -> None:
         allowed = speech.choices(flag.name)
         setting, problem = from_variable(name, kind, variable)
         if variable.value == "" and kind in ("int", "float"):
-            problem = _refused(variable, f"an empty {variable.name} is no number for {speech.named}")
+            problem = about(variable, "bad-value", f"an empty {variable.name} is no number for {speech.named}")
         elif setting is not None and allowed is not None and setting.value not in allowed:
-            problem = _refused(variable, f"{variable.name} is {variable.value!r}: not one of {', '.join(allowed)}")
+            detail = f"{variable.name} is {variable.value!r}: not one of {', '.join(allowed)}"
+            problem = about(variable, "bad-value", detail)
         if problem is not None:
             sure = problem.kind == "bad-value" and speech.sure(flag) and kind != "bool" and variable.value != ""
             options.problems.append(replace(problem, certain=sure))
@@ -161,17 +163,6 @@ def _meaning(options: Options, flag: Flag, speech: Dialect) -> tuple[str, str]:
         kind = "set"
     kind = {"optbool": "bool", "truth": "bool", "append": "csv"}.get(kind, "bool" if kind in ALONE else kind)
     return (row[0] if row is not None else flag.name[2:].replace("-", "_")), kind
-
-
-def _refused(variable: Any, detail: str) -> Problem:
-    return Problem(
-        kind="bad-value",
-        flag=variable.name,
-        text=variable_text(variable),
-        path=variable.path,
-        detail=detail,
-        certain=False,
-    )
 
 
 def _rules(options: Options) -> None:

@@ -149,6 +149,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+PHASES = tuple(name for name, _ in _PHASES)
 #: All that phase_of looks for.
 LITERALS = (*(literal for _, literals in _PHASES for literal in literals), "vLLM API server version")
 
@@ -159,11 +160,26 @@ def phase_of(log: Log | None) -> Phase | None:
     for name, literals in _PHASES if log else ():
         for literal in literals:
             for line in log.find(literal) if log else ():
-                if literal == "Connected" and "text_generation" not in line.text:
-                    continue
-                if best is None or line.number >= best.line.number or name == "serving":
+                if _tells(literal, line) and (best is None or line.number >= best.line.number or name == "serving"):
                     best = Phase(name=name, line=line)
     return best
+
+
+def phase_at(line: Line) -> str:
+    """The phase that a start was in when a line was printed; empty when the lines before it do not tell."""
+    last, name = 0, ""
+    for phase, literals in _PHASES:
+        for literal in literals:
+            for found in line.log.find(literal):
+                if found.number >= line.number:
+                    break
+                if found.number > last and _tells(literal, found):
+                    last, name = found.number, phase
+    return name
+
+
+def _tells(literal: str, line: Line) -> bool:
+    return literal != "Connected" or "text_generation" in line.text
 
 
 #: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.

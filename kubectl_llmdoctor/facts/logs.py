@@ -32,6 +32,12 @@ class Line(msgspec.Struct, frozen=True):
         """When it was written, when the log carries times."""
         return self.log.time_of(self.number)
 
+    @property
+    def order(self) -> float:
+        """Its place among the lines of all logs of a pod: its time in seconds where the log carries times, else its number."""
+        time = self.time
+        return time.timestamp() if time else float(self.number)
+
 
 #: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
 _LARGE_CHARS = 200_000

@@ -149,4 +149,4 @@ def first_errors(logs: Logs) -> list[Traceback]:
                 continue
             messages.add(root.message)
             chosen.setdefault((number, one.process), root)
-    return sorted(chosen.values(), key=lambda one: (not one.last.log.previous, one.last.number))
+    return sorted(chosen.values(), key=lambda one: (not one.last.log.previous, one.last.order))

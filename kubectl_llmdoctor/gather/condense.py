@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
+from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.redact import TextMasker
 from kubectl_llmdoctor.snapshot import LogText, Skip
 

@@ -53,7 +53,7 @@ def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str
     """
     if literals:
         return reading.named(path, stdin, lambda stream: _log(stream, path, literals))
-    from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.times import has_kubelet_times
     from kubectl_llmdoctor.redact import mask_text
 
     head, tail, dropped = reading.named(path, stdin, reading.ends)
@@ -71,7 +71,7 @@ _LARGE = 8 << 20
 
 def _log(stream: BinaryIO, path: str, literals: Iterable[str]) -> LogText:
     """A log that is kept whole when it is small, else reduced while it is read."""
-    from kubectl_llmdoctor.gather.offline.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.times import has_kubelet_times
     from kubectl_llmdoctor.redact import mask_text
 
     pieces = reading.pieces(stream)

@@ -8,6 +8,7 @@ from kubectl_llmdoctor.gather import kinds, logs, related
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.related import LogRequest, name_of, namespace_of
+from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.snapshot import Json, LogText
 
@@ -73,6 +74,7 @@ class PodLogs:
                     container=request.container,
                     previous=previous,
                     restart=request.restart,
+                    timestamps=has_kubelet_times(found.text),
                     cut=found.cut,
                 )
             )
@@ -99,7 +101,7 @@ class PodLogs:
 
     def _stream(self, namespace: str, pod: str, container: str, *, previous: bool) -> logs.LogRead:
         (path,) = kinds.POD.paths(namespace, pod)
-        asked = query(container=container, previous="true" if previous else "")
+        asked = query(container=container, previous="true" if previous else "", timestamps="true")
         seconds = _TIMEOUTS * self._pot.client.timeout
         with self._lock:
             share = max(min(self._cap, self._budget // 2), min(_MIN_BYTES, self._cap))

@@ -1,5 +1,6 @@
 """A stand-in for the one thing that the tests need of a kubelet: container logs, over HTTPS, for ``kubectl logs``."""
 
+import datetime
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -25,17 +26,27 @@ class Instance:
 
 @dataclass(frozen=True)
 class Log:
-    """What an instance printed. ``stamped``: its lines begin with the time that the kubelet adds on request."""
+    """What an instance printed. ``stamped``: its lines begin with the time that the kubelet adds on request.
+
+    Where no times were recorded the first line comes ``at`` the start, and each a millisecond after the one before.
+    """
 
     text: str
     stamped: bool = False
     at: str = "1970-01-01T00:00:00Z"
 
     def given(self, timestamps: bool) -> str:
-        """The text with or without the kubelet's times; where none were recorded every line has the same one."""
+        """The text with or without the kubelet's times."""
         if timestamps and not self.stamped:
-            return "".join(f"{self.at} {line}" for line in self.text.splitlines(keepends=True))
+            began = datetime.datetime.fromisoformat(self.at)
+            lines = self.text.removesuffix("\n").split("\n") if self.text else []
+            return "".join(f"{_stamp(began, number)} {line}\n" for number, line in enumerate(lines))
         return self.text if timestamps or not self.stamped else STAMP.sub("", self.text)
+
+
+def _stamp(began: datetime.datetime, milliseconds: int) -> str:
+    moment = began + datetime.timedelta(milliseconds=milliseconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06}000Z"
 
 
 class Kubelet:

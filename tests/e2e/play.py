@@ -22,7 +22,7 @@ import yaml
 
 from . import network
 from .controlplane import ControlPlane
-from .kubelet import PORT, Instance, Kubelet, Log
+from .kubelet import PORT, STAMP, Instance, Kubelet, Log
 
 Object = dict[str, Any]
 
@@ -137,7 +137,7 @@ class Player:
             by_resource.setdefault(resource, {})[resource.key(item)] = json.dumps(item).encode()
         for resource, values in by_resource.items():
             self._before.append((resource, self._write(resource, values)))
-        self._play_logs(snapshot.get("logs", []), pods)
+        self._play_logs(snapshot.get("logs", []), pods, shift)
         return [(self._resource(item).object_path(item), item) for item in objects]
 
     def unload(self) -> None:
@@ -196,7 +196,7 @@ class Player:
         for path in (f"/apis/{group}/{version}/{plural}", f"/apis/{group}/{version}"):
             self._cluster.wait_until_served(path)
 
-    def _play_logs(self, logs: list[Object], pods: list[Object]) -> None:
+    def _play_logs(self, logs: list[Object], pods: list[Object], shift: datetime.timedelta) -> None:
         recorded = {
             Instance(log["namespace"], log["pod"], log["container"], log.get("previous", False)): log for log in logs
         }
@@ -215,7 +215,13 @@ class Player:
                 for instance, log in here.items():
                     ran = last if instance.previous or waiting else state.get("running") or state.get("terminated")
                     began = (ran or {}).get("startedAt") or pod["metadata"].get("creationTimestamp", Log.at)
-                    self._kubelet.logs[instance] = Log(log["text"], bool(log.get("timestamps")), began)
+                    stamped = bool(log.get("timestamps"))
+                    text = (
+                        STAMP.sub(lambda found: f"{_moved(found[0].strip(), shift)} ", log["text"])
+                        if stamped
+                        else log["text"]
+                    )
+                    self._kubelet.logs[instance] = Log(text, stamped, began)
                 where = f'container "{status["name"]}" in pod "{name}"'
                 starting = f"is waiting to start: {waiting.get('reason', '')}" if waiting else "is not available"
                 self._kubelet.refusals[current] = f"{where} {starting}"
@@ -282,6 +288,7 @@ def _stand_ins(objects: list[Object], pods: list[Object], logs: list[Object]) ->
     known = {(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in objects}
     logged = {(log["namespace"], log["pod"]) for log in logs}
     words = json.dumps([item for item in objects if item["kind"] in ("Pod", "Event")])
+    gone = set(re.findall(r'([a-z]+) \\"([^"\\]+)\\" not found', words))
 
     def missing(kind: str, name: str, namespace: str = "", api: str = "v1", **contents: Any) -> Iterator[Object]:
         if (kind, namespace, name) not in known:
@@ -304,7 +311,7 @@ def _stand_ins(objects: list[Object], pods: list[Object], logs: list[Object]) ->
                 yield node
         for (kind, name), keys in _named_objects(spec).items():
             # In the words of kubelet and scheduler; otherwise the pod would not be where it is.
-            if f'{kind.lower()} \\"{name}\\" not found' not in words:
+            if (kind.lower(), name) not in gone:
                 for item in missing(kind, name, metadata["namespace"]):
                     yield item | ({"data": dict.fromkeys(sorted(keys), "")} if keys else {})
         if name := spec.get("priorityClassName"):

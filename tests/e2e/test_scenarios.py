@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -227,3 +228,19 @@ def test_a_crashing_stateful_set(scene: Scene, doctor: Doctor, kubelet: Kubelet)
     assert text.code == 1
     assert "kv-cache-below-max-len" in text.out
     assert text.err == ""
+
+
+def test_a_start_that_fell_silent_is_told_from_one_that_loads(scene: Scene, doctor: Doctor, kubelet: Kubelet) -> None:
+    scene.api.create(scene.path("pods"), {"metadata": {"name": "llama"}, "spec": _spec(gpus=1)})
+    scene.pod()
+    began = f"{datetime.now(UTC) - timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
+    scene.report("llama", "Running", False, started=True, restartCount=0, state={"running": {"startedAt": began}})
+    line = "INFO 11-20 09:56:41 [gpu_model_runner.py:1] Starting to load model Qwen/Qwen2.5-7B-Instruct...\n"
+    said = {}
+    for last in (began, _now()):
+        kubelet.logs[Instance(scene.name, "llama", "vllm", previous=False)] = Log(line, at=last)
+        result = doctor("diagnose", "llama", "-n", scene.name, "-o", "json")
+        assert result.findings[0] == ("symptom", "not-ready")
+        said[last] = result.target["findings"][0]["summary"]
+    assert "It was loading weights, and its log has no further line for 2 h" in said[began]
+    assert "By its log it is loading weights." in said[last]

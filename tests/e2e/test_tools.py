@@ -96,7 +96,7 @@ def test_the_kubelet_gives_what_is_asked_for(crashed: Object, kubelet: Kubelet, 
     logs = ("logs", "llama-0", "-n", "serving")
     assert kubectl(*logs, "--tail=2").out == "two\nthree\n"
     assert kubectl(*logs, "--limit-bytes=5").out == "one\nt"
-    assert kubectl(*logs, "--tail=1", "--timestamps").out == "2026-01-01T00:00:00Z three\n"
+    assert kubectl(*logs, "--tail=1", "--timestamps").out == "2026-01-01T00:00:00.002000000Z three\n"
     assert kubectl(*logs, "-p").out == "four\n"
     assert kubectl(*logs, "-p", "--timestamps").out == "2026-01-02T00:00:00.5Z four\n"
     del kubelet.logs[previous]

@@ -77,7 +77,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             evidence=(log_evidence(line), pod_evidence(container, "args", capped)),
             explains=("kv-cache-below-max-len", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, fits),
-            order=float(line.number),
+            order=line.order,
             pods=(pod.name,),
         )
         return

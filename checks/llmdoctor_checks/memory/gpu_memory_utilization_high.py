@@ -66,7 +66,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
                 "pod-failed",
             ),
             fixes=_fixes(engine, setting.flag),
-            order=float(failed.number),
+            order=failed.order,
             pods=(pod.name,),
         )
     elif not (pod.exists and pod.ready):

@@ -116,7 +116,7 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         summary=f"The device plugin found no device when it started and waits for ever; {node.name} has GPUs by now.",
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
-        order=float(line.number),
+        order=line.order,
         pods=(pod.name,),
     )
 

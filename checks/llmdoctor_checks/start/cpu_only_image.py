@@ -77,7 +77,7 @@ def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
             else ()
         ),
         fixes=(_fix(pod, container, build),),
-        order=float(said[0].number) if said else None,
+        order=said[0].order if said else None,
         pods=(pod.name,) if pod.exists else (),
     )
 

@@ -56,7 +56,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fixes=(fix,),
-        order=float(line.number),
+        order=line.order,
         pods=(pod.name,) if pod.exists else (),
     )
 

@@ -55,7 +55,7 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 confidence="certain",
                 summary=f"{line.log.container or 'The engine'} says: {text}{killed}",
                 evidence=(log_evidence(line),),
-                order=float(line.number),
+                order=line.order,
                 pods=(pod.name,),
             )
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_llmdoctor.gather.offline.documents import Document, documents
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, is_object, items, list_key
 from kubectl_llmdoctor.gather.offline.reading import UnreadableError, decode, listed, shown
-from kubectl_llmdoctor.gather.offline.times import has_kubelet_times, is_time
+from kubectl_llmdoctor.gather.times import has_kubelet_times, is_time
 from kubectl_llmdoctor.snapshot import Json, LogText, ReadList
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.gather.offline.documents import Document
 from kubectl_llmdoctor.gather.offline.found import Found
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, clean, is_object, items, tidy
 from kubectl_llmdoctor.gather.offline.reading import UnreadableError
-from kubectl_llmdoctor.gather.offline.times import is_time
+from kubectl_llmdoctor.gather.times import is_time
 from kubectl_llmdoctor.snapshot import (
     SCHEMA,
     Json,
