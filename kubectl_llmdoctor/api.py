@@ -21,7 +21,17 @@ from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phas
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.nodes import Holder, Mismatch, Node, Nodes, requests_of, selected, show_taint, usage_of
+from kubectl_llmdoctor.facts.nodes import (
+    Holder,
+    Mismatch,
+    Node,
+    Nodes,
+    holds,
+    requests_of,
+    selected,
+    show_taint,
+    usage_of,
+)
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.subject import Subject
@@ -102,6 +112,7 @@ __all__ = [
     "endings",
     "event_evidence",
     "fixes",
+    "holds",
     "is_accelerator",
     "is_provisioner",
     "k8s",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -417,7 +418,11 @@ class Node:
         self.like = ""
 
     def changed(
-        self, *, taints: Iterable[k8s.Taint] | None = None, cordoned: bool | None = None, **labels: str | None
+        self,
+        *,
+        taints: Iterable[k8s.Taint] | None = None,
+        cordoned: bool | None = None,
+        labels: Mapping[str, str | None] = MappingProxyType({}),
     ) -> Node:
         """The same node with other taints, cordoned or not, with labels set or (None) taken away."""
         spec, meta = self.obj.spec, self.obj.metadata
