@@ -228,10 +228,11 @@ class Arena:
                 return pod, pod["spec"]["nodeName"]
             reason = _condition(pod).get("reason")
             gated = bool(pod["spec"].get("schedulingGates"))
-            if reason and (gated or reason != "SchedulingGated") and not bound:
+            if (reason == "Unschedulable" or (gated and reason == "SchedulingGated")) and not bound:
                 return pod, ""
             passed = time.monotonic() - started
-            if passed > (_SECONDS if bound else _SILENCE):
+            # An error may be a conflict with what was put back here a moment ago; the scheduler then tries again.
+            if passed > (_SECONDS if bound else 2 * _SILENCE if reason == "SchedulerError" else _SILENCE):
                 return pod, ""
             if passed > 0.03 and claims:
                 self._bind(space, claims, bound)

@@ -192,6 +192,7 @@ class Devices:
             "devices": {"results": [row]},
             "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]},
         }
+        allocation["allocationTimestamp"] = "2026-01-01T00:00:00Z"  # the scheduler adds one, and then it is immutable
         return {"allocation": allocation, "reservedFor": users}
 
     def use(self, pod: Object, node: Object) -> None:

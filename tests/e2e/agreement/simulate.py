@@ -27,7 +27,7 @@ _KUBECTL = Path(sys.executable).parent / "kubectl"
 
 
 def simulate(arena: Arena, case: Case) -> tuple[str, str]:
-    """`bound`, `not bound` (with what the fix had promised), or why nothing was applied; and what was done and what the scheduler then said."""
+    """`bound`, `not bound` (as the fix had said or not), or why nothing was done; and what was done, and said then."""
     try:
         return _simulate(arena, case)
     finally:
