@@ -104,8 +104,28 @@ class Arena:
         self._create_all([part for part in rest if part.object["kind"] != "Pod"])
         self._create_all([part for part in rest if part.object["kind"] == "Pod"])
         self.settle(len(self.api.get(LISTS["Node"])["items"]))
+        if world.preemptor:
+            self._preempt(world.preemptor)
         self._base = self.stored()
         self.objects = self.read()
+
+    def _preempt(self, pod: Object) -> None:
+        """Lets a pod take its place from others; their nodes do not answer, so it keeps waiting for them."""
+        space, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        path = f"/api/v1/namespaces/{space}/pods"
+        try:
+            self.api.create(path, pod)
+        except ApiError as error:
+            self.refused.append(_words(error))
+            return
+        seen, node = self._watch(space, name, ())
+        for _ in range(20):  # the victims are deleted aside, after the first verdict
+            if node or seen["status"].get("nominatedNodeName"):
+                time.sleep(0.3)
+                return
+            time.sleep(0.02)
+            seen = self.api.get(f"{path}/{name}")
+        self.api.delete(f"{path}/{name}")
 
     def settle(self, nodes: int) -> None:
         """Waits until the scheduler counts as many nodes as there are, in what it says of a pod that fits nowhere."""
@@ -252,9 +272,10 @@ class Arena:
             if claim["spec"].get("volumeName"):
                 continue
             notes = claim["metadata"].get("annotations") or {}
-            if notes.get("volume.kubernetes.io/selected-node"):
+            if node := notes.get("volume.kubernetes.io/selected-node"):
                 volume = f"made-{name}"
-                self.api.create("/api/v1/persistentvolumes", _provisioned(volume, claim))
+                labels = self.api.get(f"/api/v1/nodes/{node}")["metadata"]["labels"]
+                self.api.create("/api/v1/persistentvolumes", _provisioned(volume, claim, labels))
             else:
                 volume = self._chosen_for(claim)
                 if not volume:
@@ -271,7 +292,8 @@ class Arena:
         return ""
 
 
-def _provisioned(name: str, claim: Object) -> Object:
+def _provisioned(name: str, claim: Object, labels: Object) -> Object:
+    """A volume that can be reached from that node alone, so that a second attempt ends where the first one did."""
     metadata = claim["metadata"]
     spec = {
         "capacity": claim["spec"]["resources"]["requests"],
@@ -284,6 +306,13 @@ def _provisioned(name: str, claim: Object) -> Object:
             **{key: metadata[key] for key in ("namespace", "name", "uid")},
         },
     }
+    row = [
+        {"key": key, "operator": "In", "values": [labels[key]]}
+        for key in ("kubernetes.io/hostname", "rack", "pool")
+        if key in labels
+    ]
+    if row:
+        spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": row}]}}
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
 
 

@@ -81,7 +81,7 @@ def spread(draw: Draw, pod: Object) -> None:
     own = pod["metadata"]["labels"]
     rows: list[Object] = []
     for key in draw.some(_KEYS, 1, 2) if draw.chance(0.3) else draw.some(_KEYS[:3], 1, 2):
-        row: Object = {"maxSkew": draw.between(1, 3), "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule"}
+        row: Object = {"maxSkew": draw.one([1, 1, 1, 2, 3]), "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule"}
         if draw.chance(0.1):
             row["whenUnsatisfiable"] = "ScheduleAnyway"
         elif draw.chance(0.25):
