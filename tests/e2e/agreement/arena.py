@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.e2e.controlplane import ApiError, ControlPlane
 from tests.e2e.play import KINDS, PREFIXES
@@ -147,7 +148,7 @@ class Arena:
         for (kind, _), listed in zip(LISTS.items(), self._workers.map(self.api.get, LISTS.values()), strict=True):
             for item in listed["items"]:
                 item["metadata"].pop("managedFields", None)
-                found.append({"apiVersion": listed["apiVersion"], "kind": kind, **item})
+                found.append({"apiVersion": listed["apiVersion"], "kind": kind, **_without_nulls(item)})
         return found
 
     def _create_all(self, parts: Iterable[Part]) -> None:
@@ -314,6 +315,13 @@ def _provisioned(name: str, claim: Object, labels: Object) -> Object:
     if row:
         spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": row}]}}
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def _without_nulls(value: Any) -> Any:
+    """What the API server writes for an empty list here and there; whoever gathers leaves it out."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _canary() -> Object:
