@@ -353,6 +353,8 @@ class Objects:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = proxy(cluster)  # else what is remembered by a snapshot would keep it alive
         self._found: dict[type[k8s.Object], dict[tuple[str, str], Any]] = {}
+        #: what filters worked out of them, whatever the pod
+        self.memo: dict[Any, Any] = {}
 
     def _of(self, kind: type[T]) -> dict[tuple[str, str], T]:
         if kind not in self._found:

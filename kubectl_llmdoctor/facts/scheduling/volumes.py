@@ -278,10 +278,12 @@ def binding(ask: Ask) -> Filter | Reason | None:
     if undecided:
         return _open(plugin, f"storage class {class_of(undecided[0])} was not read")
 
+    choices = {c.metadata.name: _choices(ask.objects, c) for c in waiting}
+
     def judge(node: Node) -> Iterator[Reason | Gap]:
         yield from _bound(ask, bound, node)
         if waiting:
-            yield from _waiting(ask, waiting, node)
+            yield from _waiting(ask, waiting, choices, node)
 
     return judge
 
@@ -292,9 +294,7 @@ def _fault(ask: Ask, claim: Used) -> tuple[str, str] | None:
     if claim.lacks and claim.ephemeral:
         text = f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
         return text, f"claim {name} of an ephemeral volume was not made yet"
-    if claim.lacks:
-        return f'persistentvolumeclaim "{name}" not found', f"claim {name} does not exist in {pod.namespace}"
-    if found is None:
+    if found is None:  # VolumeRestrictions has refused the pod for one that does not exist
         return None
     if found.status.phase == "Lost":
         volume = found.spec.volume_name
@@ -373,7 +373,9 @@ def _demands(missed: tuple[Mismatch, ...]) -> str:
     return "; ".join(f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in missed)
 
 
-def _waiting(ask: Ask, claims: list[PersistentVolumeClaim], node: Node) -> Iterator[Reason | Gap]:
+def _waiting(
+    ask: Ask, claims: list[PersistentVolumeClaim], choices: dict[str, list[PersistentVolume]], node: Node
+) -> Iterator[Reason | Gap]:
     """Claims that are bound with the choice of the node: to the smallest volume that fits, else to a new one."""
     make: list[PersistentVolumeClaim] = []
     match: list[PersistentVolumeClaim] = []
@@ -384,8 +386,9 @@ def _waiting(ask: Ask, claims: list[PersistentVolumeClaim], node: Node) -> Itera
             return
         (make if chosen else match).append(claim)
     taken: set[str] = set()
-    for claim in sorted(match, key=lambda c: units(c.spec.resources.requests.get("storage")) or 0):
-        volume = _smallest(ask.objects, claim, node, taken)
+    for claim in sorted(match, key=_asked):
+        found = (v.metadata.name for v in choices[claim.metadata.name] if not _out_of_reach(v, node))
+        volume = next((name for name in found if name not in taken), "")
         if volume:
             taken.add(volume)
         else:
@@ -407,30 +410,30 @@ def _unbindable(claim: PersistentVolumeClaim, detail: str) -> Reason:
     )
 
 
-def _smallest(objects: Objects, claim: PersistentVolumeClaim, node: Node, taken: set[str]) -> str:
-    """The volume that a claim would get on a node (`FindMatchingVolume`); empty when there is none."""
-    spec, best = claim.spec, (0, "")
-    asked = units(spec.resources.requests.get("storage")) or 0
+def _asked(claim: PersistentVolumeClaim) -> int:
+    return units(claim.spec.resources.requests.get("storage")) or 0
+
+
+def _choices(objects: Objects, claim: PersistentVolumeClaim) -> list[PersistentVolume]:
+    """The volumes that a claim could get, the smallest first (`FindMatchingVolume`); one made for it is the only one."""
+    spec, found = claim.spec, []
     for volume in objects.all(PersistentVolume):
-        name, has = volume.metadata.name, volume.spec
+        has, owner = volume.spec, volume.spec.claim_ref
+        if owner is not None and not _is_for(owner, claim):
+            continue
         size = units(has.capacity.get("storage")) or 0
-        if name in taken or size < asked or has.volume_mode != spec.volume_mode or volume.metadata.deletion_timestamp:
+        if size < _asked(claim) or has.volume_mode != spec.volume_mode or volume.metadata.deletion_timestamp:
             continue
-        if has.volume_attributes_class_name != spec.volume_attributes_class_name or _class(volume) != class_of(claim):
+        if has.volume_attributes_class_name != spec.volume_attributes_class_name:
             continue
-        owner = has.claim_ref
         if owner is not None:
-            if _is_for(owner, claim):
-                return "" if _out_of_reach(volume, node) else name
-            continue
+            return [volume]
         labels = {k: str(v) for k, v in volume.metadata.labels.items()}
         if volume.status.phase != "Available" or (spec.selector is not None and not selected(spec.selector, labels)):
             continue
-        if _out_of_reach(volume, node) or not set(spec.access_modes) <= set(has.access_modes):
-            continue
-        if not best[1] or size < best[0]:
-            best = (size, name)
-    return best[1]
+        if _class(volume) == class_of(claim) and set(spec.access_modes) <= set(has.access_modes):
+            found.append((size, volume))
+    return [volume for _, volume in sorted(found, key=lambda pair: pair[0])]
 
 
 def _class(volume: PersistentVolume) -> str:
@@ -502,8 +505,8 @@ def zone(ask: Ask) -> Filter | Reason | None:
     places: list[tuple[str, str, str, set[str]]] = []
     unread = []
     for claim in _claims(ask):
-        if claim.ephemeral or claim.found is None or not claim.found.spec.volume_name:
-            continue  # what is not there, not read or not bound is VolumeBinding's business
+        if claim.ephemeral or claim.found is None or not is_bound(claim.found):
+            continue  # what is not there, not read or not bound has been dealt with before
         name = claim.found.spec.volume_name
         volume = ask.objects.get(PersistentVolume, name)
         if volume is None:
