@@ -254,8 +254,9 @@ def test_limits_count_claims_of_pods_and_attachments_once() -> None:
         "a": [(FULL, "block.csi.example.com: 1 more volume asked, 2 of 2 are attached")],
         "b": [],
     }
-    # a volume that is there already needs no further place
+    # a volume that a pod there uses needs no further place; one that is attached still, and unused, does
     assert texts(waiting(using("w"), *scene, user, attached("w"), attached("x")))["a"] == "fits"
+    assert texts(waiting(using("w"), *scene, attached("w"), attached("x")))["a"] == FULL
     # one that is still to be made counts by its class
     new = [*scene, BLOCK, claim("new", kind="block"), user, attached("x")]
     assert texts(waiting(using("new"), *new))["a"] == FULL
@@ -290,3 +291,29 @@ def test_a_zone_is_said() -> None:
     found = said(waiting(using("models"), *NODES, claim(volume="v"), volume("v", labels={ZONE: "a"})))
 
     assert found["b"] == [(OTHER_ZONE, "volume v of claim models is in a (here b)")]
+
+
+# --- volumes from before CSI ------------------------------------------------------------------------------------------
+
+
+def test_a_volume_from_before_csi_is_where_its_driver_says() -> None:
+    home = {"annotations": {"storage.alpha.kubernetes.io/migrated-plugins": "kubernetes.io/aws-ebs"}}
+    drivers = [{"name": "ebs.csi.aws.com", "allocatable": {"count": 1}}]
+    zone = "topology.ebs.csi.aws.com/zone"
+    nodes = [node("a", zone="a"), node("b", zone="b")]
+    for one in nodes:
+        one["metadata"]["labels"][zone] = one["metadata"]["labels"][ZONE]
+    old = volume("v", labels={ZONE: "a"}, awsElasticBlockStore={"volumeID": "aws://a/vol-1"})
+    moved = [obj("CSINode", name, meta=home, spec={"drivers": drivers}) for name in "ab"]
+    user = pod("user", "a", volumes=[{"name": "d", "awsElasticBlockStore": {"volumeID": "vol-2"}}])
+
+    plain = said(waiting(using("models"), *nodes, claim(volume="v"), old))
+    translated = said(waiting(using("models"), *nodes, *moved, claim(volume="v"), old))
+    full = texts(waiting(using("models"), *nodes, *moved, claim(volume="v"), old, user))
+
+    assert [text for text, _ in plain["b"]] == [OTHER_ZONE]
+    assert translated["b"] == [
+        (ELSEWHERE, f"volume v of claim models needs {zone} in [a] (here b)"),
+        (OTHER_ZONE, "volume v of claim models is in a (here b)"),
+    ]
+    assert (translated["a"], full["a"]) == ([], FULL)

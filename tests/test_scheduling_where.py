@@ -1,4 +1,4 @@
-"""Where a pod would fit if something were different, and pods to whom a node is promised."""
+"""Where a pod would fit if something were different; what ends an attempt; pods to whom a node is promised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from tests.scheduling_scene import HOST, ZONE, Json, node, obj, pod, texts, waiting
+from tests.scheduling_scene import HOST, ZONE, Json, node, obj, pod, said, texts, waiting
 
 TAINT = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
 
@@ -109,3 +109,53 @@ def test_a_node_that_is_promised_to_a_pod_of_no_less_priority_is_taken(priority:
     pending = waiting(pod("me", gpus=8, priority=priority), node("a"), promised)
 
     assert fits(pending.verdicts) == expected
+
+
+def test_a_preference_that_is_invalid_ends_the_attempt_where_nodes_are_weighed() -> None:
+    term = {"matchExpressions": [{"key": "x", "operator": "Gt", "values": ["-1"]}]}
+    rows = [{"weight": 1, "preference": term}]
+    one = pod("me", affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": rows}})
+    why = "NodeAffinity: the preferred affinity x > -1 is invalid, and two nodes are not weighed with it"
+
+    assert texts(waiting(one, node("a"), node("b"))) == {"a": why, "b": why}
+    assert texts(waiting(one, node("a"))) == {"a": "fits"}
+
+
+def test_features_that_a_pod_needs() -> None:
+    one = pod("me")
+    one["spec"]["containers"][0]["restartPolicyRules"] = [{"action": "RestartAllContainers"}]
+    new, old = node("new"), node("old")
+    new["status"]["declaredFeatures"] = ["RestartAllContainersOnContainerExits"]
+    text, detail = (
+        "node(s) didn't match Pod's required features",
+        "does not declare RestartAllContainersOnContainerExits",
+    )
+
+    assert said(waiting(one, new, old)) == {"new": [], "old": [(text, detail)]}
+    assert texts(waiting(one, old)) == {"old": "NodeDeclaredFeatures: no node declares its features"}
+
+
+def test_nodes_that_exclude_each_other() -> None:
+    fields = [{"key": "metadata.name", "operator": "In", "values": [name]} for name in "ab"]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}
+    pending = waiting(pod("me", affinity={"nodeAffinity": required}), node("a"), node("b"))
+
+    assert [r.text for r in pending.refused] == ["pod affinity terms conflict"]
+    assert set(texts(pending).values()) == {"pod affinity terms conflict"}
+
+
+def test_a_node_that_affinity_does_not_name_says_nothing_else() -> None:
+    fields = [{"key": "metadata.name", "operator": "In", "values": ["a"]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}
+    one = pod("me", gpus=9, affinity={"nodeAffinity": required})
+    message = (
+        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]."
+    )
+    one["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": message}]
+    pending = waiting(one, node("a"), node("b", taints=(TAINT,)))
+
+    assert texts(pending) == {
+        "a": "Insufficient nvidia.com/gpu",
+        "b": "node(s) didn't satisfy plugin(s) [NodeAffinity]",
+    }
+    assert pending.agrees is True

@@ -24,6 +24,7 @@ _THEN: tuple[Plugin, ...] = (
     topology.spread,
     topology.affinity,
     claims.resources,
+    filters.features,
 )
 
 
@@ -54,6 +55,8 @@ def judge(ask: Ask, *, sure: bool) -> Iterator[NodeVerdict]:
     judged = _Judge(ask)
     said = [(node, *(_crowded(ask, node) or judged.of(node))) for node in ask.nodes]
     end = next((gap for _, reasons, gaps in said if not reasons for gap in gaps if gap.ends), None)
+    if end is None and sum(not reasons for _, reasons, _ in said) > 1:
+        end = filters.preference(ask)
     for node, reasons, gaps in said:
         if end and not reasons and end not in gaps:
             gaps = (*gaps, end)

@@ -71,6 +71,10 @@ class VolumeSpec(_Part, frozen=True):
     node_affinity: VolumeAffinity | None = None
     claim_ref: k8s.ObjectRef | None = None
     csi: CsiVolume | None = None
+    aws_elastic_block_store: dict[str, Any] | None = None
+    gce_persistent_disk: dict[str, Any] | None = None
+    azure_disk: dict[str, Any] | None = None
+    cinder: dict[str, Any] | None = None
 
 
 class PersistentVolume(k8s.Object, frozen=True):
