@@ -319,6 +319,7 @@ def _running(
     for node in nodes:
         name, allocatable = node["metadata"]["name"], node["status"]["allocatable"]
         left = {r: int(a) for r, a in allocatable.items() if "/" in r}
+        taken: set[tuple[str, int]] = set()
         cores = _cores(allocatable["cpu"]) * (1 if full > 0.9 else full)
         for number in range(draw.between(1, 5) if {"spread", "pod-affinity"} & chosen else draw.between(0, 4)):
             resources: Object = {"requests": {}, "limits": {}}
@@ -339,7 +340,7 @@ def _running(
             pod["spec"]["tolerations"] = [{"operator": "Exists"}]
             _dress(draw, pod, chosen)
             if "ports" in chosen and draw.chance(0.3):
-                _ports(draw, pod)
+                _ports(draw, pod, taken)
             if "pod-affinity" in chosen and draw.chance(0.25):
                 spreading.affinity(draw, pod, required=True, anti_only=draw.chance(0.8))
             if "disks" in chosen and draw.chance(0.3):
@@ -616,7 +617,8 @@ def _expression(draw: Draw, nodes: list[Object]) -> Object:
     return {"key": key, "operator": operator, "values": sorted(values)}
 
 
-def _ports(draw: Draw, pod: Object) -> None:
+def _ports(draw: Draw, pod: Object, taken: set[tuple[str, int]] | None = None) -> None:
+    """Host ports; those that another pod of the node has taken are left out, as the scheduler would not have let it in."""
     ports: list[Object] = []
     host = draw.chance(0.25)
     for number in draw.some([8000, 8001, 9100], 1, 2):
@@ -627,7 +629,11 @@ def _ports(draw: Draw, pod: Object) -> None:
                 port["hostIP"] = draw.one(["0.0.0.0", "127.0.0.1", "10.0.0.1", "::"])
         if draw.chance(0.2):
             port["protocol"] = "UDP"
-        ports.append(port)
+        key = port.get("protocol", "TCP"), number
+        if taken is None or key not in taken:
+            ports.append(port)
+        if taken is not None:
+            taken.add(key)
     if host:
         pod["spec"]["hostNetwork"] = True
     holder = pod["spec"]["containers"][0]

@@ -22,14 +22,25 @@ def live(arena: Arena, case: Case) -> list[str]:
         connection = Connection(kubeconfig=str(arena.admin), namespace=metadata["namespace"])
         gathered = gather(connect(connection), Query(names=(f"pod/{metadata['name']}",)))
         whole, read = _said(pending_of(snapshot_of(outcome))), _said(pending_of(gathered))
-        return [
-            f"{node}: of all {whole.get(node)}, of what is gathered {read.get(node)}"
-            for node in sorted({*whole, *read})
-            if whole.get(node) != read.get(node)
-        ]
+        found = []
+        for node in sorted({*whole, *read}):
+            one, other = whole.get(node), read.get(node)
+            if one != other:
+                mine, theirs = set(one[1] if one else ()), set(other[1] if other else ())
+                found.append(
+                    f"{node}: only of all {sorted(mine - theirs)}, only of what is gathered {sorted(theirs - mine)}"
+                )
+        return found
     finally:
         arena.restore()
 
 
 def _said(pending: Pending) -> dict[str, tuple[bool | None, tuple[str, ...]]]:
-    return {v.node.name: (v.fits, tuple(f"{r.text}: {r.detail}" for r in v.reasons)) for v in pending.verdicts}
+    """What each node says, and what could not be judged."""
+    return {
+        v.node.name: (
+            v.fits,
+            (*(f"{r.text}: {r.detail}" for r in v.reasons), *(f"{gap.plugin} not judged: {gap.why}" for gap in v.gaps)),
+        )
+        for v in pending.verdicts
+    }
