@@ -123,6 +123,19 @@ def _integer(text: object) -> int | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def _is_label_value(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return not text or (
+        len(text) <= 63 and text.isascii() and plain.isalnum() and text[0].isalnum() and text[-1].isalnum()
+    )
+
+
+def is_possible(requirement: k8s.Requirement) -> bool:
+    """Whether its values can be values of labels; the API accepts others in node affinity."""
+    return all(_is_label_value(str(v)) for v in requirement.values)
+
+
 def show_requirement(requirement: k8s.Requirement) -> str:
     """A requirement in words: `zone in [a, b]`."""
     values = ", ".join(str(v) for v in requirement.values)
@@ -176,7 +189,10 @@ def unmet(selector: k8s.NodeSelector, name: str, labels: Mapping[str, str]) -> t
     for term in selector.node_selector_terms:
         if not term.match_expressions and not term.match_fields:
             continue  # an empty term matches nothing
-        of_term = [_mismatch(r, path, labels) for r in term.match_expressions if not holds(r, labels)]
+        # A value that can be no label's makes the whole term invalid: it matches nothing, whatever the operator.
+        of_term = [
+            _mismatch(r, path, labels) for r in term.match_expressions if not (holds(r, labels) and is_possible(r))
+        ]
         fields = {"metadata.name": name}
         of_term += [_mismatch(r, path, fields) for r in term.match_fields if not holds(r, fields)]
         if not of_term:
@@ -221,10 +237,7 @@ def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
     infeasible = False
     if placed:
         statuses = {s.name: s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses)}
-        infeasible = any(
-            c.type == "PodResizePending" and c.reason == "Infeasible" and c.status == "True"
-            for c in pod.status.conditions
-        )
+        infeasible = any(c.type == "PodResizePending" and c.reason == "Infeasible" for c in pod.status.conditions)
     total: Amounts = {}
     for container in pod.spec.containers:
         _add(total, _requests(container, statuses.get(container.name), infeasible=infeasible))
@@ -245,9 +258,14 @@ def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
                 largest[name] = max(largest.get(name, 0), amount)
         for name, amount in largest.items():
             total[name] = max(total.get(name, 0), amount)
-    for name, quantity in pod.spec.resources.requests.items():
-        if name in _POD_LEVEL or name.startswith("hugepages-"):
-            total[name] = _thousandths(quantity)
+    if pod.spec.resources.requests:
+        own = {name: _thousandths(quantity) for name, quantity in pod.spec.resources.requests.items()}
+        actual = own
+        if placed and pod.status.resources is not None:
+            actual = _actual(own, pod.status.resources, pod.status.allocated_resources, infeasible=infeasible)
+        for name in own:
+            if name in _POD_LEVEL or name.startswith("hugepages-"):
+                total[name] = actual.get(name, 0)
     for name, quantity in pod.spec.overhead.items():
         total[name] = total.get(name, 0) + _thousandths(quantity)
     return {name: amount if name == "cpu" else -(-amount // 1000) for name, amount in total.items()}
@@ -259,8 +277,13 @@ def _requests(container: k8s.Container, status: k8s.ContainerStatus | None, *, i
     own |= {name: _thousandths(quantity) for name, quantity in asked.items()}
     if status is None or status.resources is None:
         return own
-    actual: Amounts = {} if infeasible else own
-    for quantities in (status.resources.requests, status.allocated_resources):
+    return _actual(own, status.resources, status.allocated_resources, infeasible=infeasible)
+
+
+def _actual(own: Amounts, has: k8s.Resources, allocated: k8s.Quantities, *, infeasible: bool) -> Amounts:
+    """What counts while a resize in place goes on: the most of what is asked for, what it has and what it was given."""
+    actual: Amounts = {} if infeasible else {**own}
+    for quantities in (has.requests, allocated):
         for name, quantity in quantities.items():
             actual[name] = max(actual.get(name, 0), _thousandths(quantity))
     return actual

@@ -63,6 +63,8 @@ class Volume(_Base):
     name: str = ""
     persistent_volume_claim: Claim | None = None
     ephemeral: Any = None
+    azure_disk: Json | None = None
+    cinder: Json | None = None
     gce_persistent_disk: Json | None = None
     aws_elastic_block_store: Json | None = None
     iscsi: Json | None = None
@@ -71,7 +73,10 @@ class Volume(_Base):
     @property
     def binds(self) -> bool:
         """Whether it is such a volume."""
-        disks = (self.gce_persistent_disk, self.aws_elastic_block_store, self.iscsi, self.rbd)
+        disks = (
+            *(self.azure_disk, self.cinder, self.gce_persistent_disk, self.aws_elastic_block_store),
+            *(self.iscsi, self.rbd),
+        )
         return bool(self.persistent_volume_claim or self.ephemeral is not None or any(disks))
 
 
@@ -155,6 +160,8 @@ class PodStatus(_Base):
     conditions: list[Condition] | None = None
     init_container_statuses: list[ContainerStatus] | None = None
     container_statuses: list[ContainerStatus] | None = None
+    resources: Json | None = None
+    allocated_resources: Json | None = None
 
 
 class Pod(_Base):
@@ -180,6 +187,7 @@ class NodeStatus(_Base):
     addresses: list[Json] | None = None
     node_info: Json | None = None
     features: Json | None = None
+    declared_features: list[str] | None = None
     runtime_handlers: list[Json] | None = None
 
 

@@ -75,7 +75,7 @@ class Etcd:
     URL = "http://127.0.0.1:2379"
 
     def __init__(self) -> None:
-        self._pool = urllib3.PoolManager(retries=False)
+        self._pool = urllib3.PoolManager(retries=False, maxsize=16)
 
     def healthy(self) -> bool:
         """Whether it serves."""

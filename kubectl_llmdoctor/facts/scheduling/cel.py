@@ -13,11 +13,17 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, total_ordering
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.facts.scheduling.objects import Device
 from kubectl_llmdoctor.facts.units import milli
 
 #: Expressions longer than the API allows are not parsed, and nesting has an end.
 _MOST_TEXT, _MOST_DEPTH = 10 * 1024, 40
+
+
+#: What makes names, or counts them: such an expression depends on more than the names that stand in it.
+_LOOKS_AT_ALL = re.compile(r"[+\\]|\bsize\b")
 
 
 class UnsupportedError(Exception):
@@ -80,6 +86,17 @@ def matches(expression: str, driver: str, device: Device) -> bool:
     if not isinstance(result, bool):
         raise FaultError("the selector is neither true nor false")
     return result
+
+
+def fingerprint(expression: str, device: Device) -> bytes:
+    """What an expression can see of a device: two devices with the same give the same result."""
+    device = device.basic or device
+    whole = _LOOKS_AT_ALL.search(expression)
+    seen = [
+        {name: v for name, v in table.items() if whole or name.rpartition("/")[2] in expression}
+        for table in (device.attributes, device.capacity)
+    ]
+    return msgspec.json.encode((device.allow_multiple_allocations, seen))
 
 
 def facts(driver: str, device: Device) -> dict[str, Any]:
@@ -237,10 +254,7 @@ class _Parser:
         if kind == "text":
             return ("value", _unquoted(text))
         if kind == "number":
-            return (
-                "value",
-                float(text) if re.search(r"[.eE]", text) and text[:2] not in ("0x", "0X") else int(text, 0),
-            )
+            return ("value", _number_of(text))
         if text == "(":
             found = self._choice()
             self._need(")")
@@ -254,6 +268,13 @@ class _Parser:
         if kind == "name":
             return ("name", text)
         raise UnsupportedError(f"`{text}`")
+
+
+def _number_of(text: str) -> int | float:
+    hexadecimal = text[:2] in ("0x", "0X")
+    if text != "0" and text[0] == "0" and text[1:2].isdigit():
+        raise UnsupportedError(f"`{text}`")
+    return float(text) if re.search(r"[.eE]", text) and not hexadecimal else int(text, 0)
 
 
 def _unquoted(text: str) -> str:
@@ -425,9 +446,13 @@ def _method(value: Any, name: str, arguments: list[Any]) -> Any:
     raise UnsupportedError(f"{name}()")
 
 
+#: One piece of a plain pattern, which may be repeated; there are no groups.
+_PLAIN = r"(?:[\w\s,;:/@#%&=~\"'<>!-]|\\[.\-/+*?()\[\]dws]|\[\^?[\w\s.-]+\]|\.)"
+
+
 def _search(pattern: str, text: str) -> bool:
-    """A regular expression of the plain kind: Python's own could take for ever on others."""
-    plain = re.fullmatch(r"(?:[\w\s,;:/@#%&=~\"'<>!^$.|-]|\\[.\-/+*?()\[\]dws]|\[[\w\s.-]+\]|\.\*|\.\+)*", pattern)
-    if not plain or len(pattern) > 128 or len(text) > 256 or len(re.findall(r"[*+]", pattern)) > 4:
+    """A regular expression of the plain kind, over as much as an attribute holds: others could take for ever."""
+    plain = re.fullmatch(rf"\^?(?:{_PLAIN}[*+?]?)*\$?", pattern)
+    if not plain or len(pattern) > 128 or len(text) > 64 or len(re.findall(r"[*+?]", pattern)) > 3:
         raise UnsupportedError("a regular expression like that")
     return re.search(pattern, text, re.ASCII) is not None

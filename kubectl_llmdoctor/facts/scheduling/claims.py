@@ -32,6 +32,8 @@ class Named(NamedTuple):
     name: str
     found: ResourceClaim | None
     lacks: bool
+    #: it comes from a template
+    made: bool
 
 
 def claims_of(ask: Ask) -> list[Named]:
@@ -44,7 +46,8 @@ def claims_of(ask: Ask) -> list[Named]:
         if not name and own in made:
             continue
         one = ask.objects.get(ResourceClaim, name, namespace) if name else None
-        found.append(Named(name, one, not name or ask.objects.lacks(ResourceClaim, name, namespace)))
+        lacks = not name or ask.objects.lacks(ResourceClaim, name, namespace)
+        found.append(Named(name, one, lacks, not row.get("resourceClaimName")))
     return found
 
 
@@ -92,11 +95,17 @@ def _fault(ask: Ask, one: Named) -> Reason | None:
         return None
     if found.metadata.deletion_timestamp:
         return _refusal(f'resourceclaim "{name}" is being deleted', f"ResourceClaim {name} is being deleted", name)
-    users = found.status.reserved_for
-    mine = any(u.uid == pod.obj.metadata.uid or (not u.uid and u.name == pod.name) for u in users)
-    if found.status.allocation and len(users) >= _MOST_USERS and not mine:
-        return _refusal("resourceclaim in use", f"ResourceClaim {name} is in use by {len(users)} others", name)
+    uid = pod.obj.metadata.uid
+    if one.made and uid and not any(o.uid == uid and o.controller for o in found.metadata.owner_references):
+        text = f"ResourceClaim {pod.namespace}/{name} was not created for Pod {pod.namespace}/{pod.name} (Pod is not owner)"
+        return _refusal(text, f"ResourceClaim {name}, which was to be made for it, belongs to something else", name)
     return None
+
+
+def _is_full(claim: ResourceClaim, ask: Ask) -> bool:
+    """Whether a claim has as many users as it may; the scheduler sees it too late, when it binds the pod."""
+    users, pod = claim.status.reserved_for, ask.pod.obj.metadata
+    return len(users) >= _MOST_USERS and not any(u.uid == pod.uid for u in users)
 
 
 def _missing_class(ask: Ask, claims: list[ResourceClaim]) -> Reason | None:
@@ -121,6 +130,7 @@ class _Filter:
         self._allocated = [c for c in claims if c.status.allocation]
         self._classes = {c.metadata.name: c.spec.selectors for c in objects.all(DeviceClass)}
         self._demands = [self._demand(c) for c in claims if not c.status.allocation and c.spec.devices.requests]
+        self._full = [c.metadata.name for c in claims if _is_full(c, ask)]
         self._unread = ""
         kinds = {want.kind for demand in self._demands for _, options in demand.requests for want in options}
         unread = sorted(kind for kind in kinds if kind not in self._classes)
@@ -150,10 +160,13 @@ class _Filter:
             try:
                 lack = Search(self._inventory, node, demands).shortage()
             except UnsureError as doubt:
-                yield Gap(plugin=_PLUGIN, why=str(doubt))
+                yield Gap(plugin=_PLUGIN, why=str(doubt), ends=doubt.ends)
             else:
                 if lack:
                     yield self._reason(lack)
+        if self._full:
+            why = f"ResourceClaim {', '.join(self._full)} has {_MOST_USERS} users, and may have no more"
+            yield Gap(plugin=_PLUGIN, why=why)
         for claim in self._allocated:
             allocation = claim.status.allocation
             selector = allocation.node_selector if allocation else None

@@ -39,6 +39,11 @@ Id = tuple[str, str, str]
 class UnsureError(Exception):
     """Whether the devices suffice cannot be said, and why."""
 
+    def __init__(self, why: str, *, ends: bool = False) -> None:
+        super().__init__(why)
+        #: the scheduler gives the whole pod up with an error when it comes to this
+        self.ends = ends
+
 
 class Slot(NamedTuple):
     """A device that a node can reach."""
@@ -96,8 +101,12 @@ class Inventory:
     """All devices, and who has which."""
 
     def __init__(self, objects: Objects, without: Collection[str] = ()) -> None:
+        #: which selectors fit which devices
+        self.memo = objects.memo
         self._local: dict[str, list[ResourceSlice]] = {}
         self._shared: list[ResourceSlice] = []
+        #: pools of which slices are missing, by node (empty: of several)
+        self._partial: dict[str, list[str]] = {}
         pools: dict[tuple[str, str], list[ResourceSlice]] = {}
         for one in objects.all(ResourceSlice):
             pools.setdefault((one.spec.driver, one.spec.pool.name), []).append(one)
@@ -117,6 +126,9 @@ class Inventory:
             current = [one for one in slices if one.spec.pool.generation == newest]
             if current[0].spec.pool.resource_slice_count in (0, len(current)):
                 self._add(pool, current)
+            else:
+                for one in current:
+                    self._partial.setdefault(one.spec.node_name, []).append(pool[1])
 
     def _add(self, pool: tuple[str, str], slices: list[ResourceSlice]) -> None:
         left: Counter[tuple[str, str]] = Counter()
@@ -142,6 +154,10 @@ class Inventory:
     def left(self, pool: tuple[str, str]) -> Counter[tuple[str, str]]:
         """What the devices of a pool may still consume."""
         return self._counters[pool]
+
+    def partial(self, node: Node) -> list[str]:
+        """The pools of a node that are being changed; nothing is taken from them."""
+        return [*self._partial.get(node.like or node.name, ()), *self._partial.get("", ())]
 
     def on(self, node: Node) -> Iterator[Slot]:
         """The devices that a node can reach."""
@@ -202,10 +218,12 @@ class Search:
 
     def __init__(self, inventory: Inventory, node: Node, demands: Sequence[Demand]) -> None:
         self._inventory = inventory
+        self._partial = inventory.partial(node)
         self._slots = list(inventory.on(node))
         self._demands = demands
         self._steps = 0
         self._doubts: dict[str, None] = {}
+        self._ends = False
         self._used: set[Id] = set()
         self._counted: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
         self._matching: dict[tuple[str, str], list[Slot]] = {}
@@ -226,7 +244,7 @@ class Search:
 
     def _or_doubt(self, found: Shortage) -> Shortage:
         if self._doubts:
-            raise UnsureError("; ".join(self._doubts))
+            raise UnsureError("; ".join(self._doubts), ends=self._ends)
         return found
 
     def _alone(self, want: Want) -> Shortage | None:
@@ -256,6 +274,8 @@ class Search:
         """The devices here that class and request select."""
         key = want.claim, want.name
         if key not in self._matching:
+            if want.count is None and self._partial:
+                raise UnsureError(f"all devices are asked for, and pool {self._partial[0]} is being changed", ends=True)
             if want.partial:
                 self._doubts["requests of a part of a device"] = None
             selectors = (*want.class_selectors, *want.selectors)
@@ -265,21 +285,30 @@ class Search:
                 found = [slot for slot in found if not slot.device.allow_multiple_allocations]
             self._matching[key] = [] if want.partial else found
             if self._doubts and want.count is None:
-                raise UnsureError("; ".join(self._doubts))
+                raise UnsureError("; ".join(self._doubts), ends=self._ends)
         return self._matching[key]
 
     def _selected(self, selectors: Sequence[DeviceSelector], slot: Slot) -> bool:
         for selector in selectors:
             try:
-                if selector.cel is None or not cel.matches(selector.cel.expression, slot.id[0], slot.device):
+                if selector.cel is None or not self._matches(selector.cel.expression, slot):
                     return False
             except cel.UnsupportedError as error:
                 self._doubts[f"the selector has {error}, which is not evaluated here"] = None
                 return False
             except cel.FaultError as error:
                 self._doubts[f"the selector fails on device {slot.id[2]}: {error}"] = None
+                self._ends = True
                 return False
         return True
+
+    def _matches(self, expression: str, slot: Slot) -> bool:
+        """Evaluated once for all devices that are alike in what the expression names."""
+        key = expression, slot.id[0], cel.fingerprint(expression, slot.device)
+        if key not in self._inventory.memo:
+            self._inventory.memo[key] = cel.matches(expression, slot.id[0], slot.device)
+        found: bool = self._inventory.memo[key]
+        return found
 
     def _is_free(self, slot: Slot, want: Want) -> bool:
         if not want.admin and (slot.id in self._inventory.taken or slot.id in self._used):

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Node, host_ports, mismatches, show_taint, tolerated
-from kubectl_llmdoctor.facts.scheduling.ask import Ask
-from kubectl_llmdoctor.facts.scheduling.verdict import Reason, say_amount
+from kubectl_llmdoctor.facts.nodes import (
+    Node,
+    host_ports,
+    is_possible,
+    mismatches,
+    show_requirement,
+    show_taint,
+    tolerated,
+)
+from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
+from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason, say_amount
 
 #: What the scheduler says of nodes that a PreFilter left out before any filter.
 LEFT_OUT = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
@@ -61,6 +69,17 @@ def conflict(ask: Ask) -> Reason | None:
     )
 
 
+def preference(ask: Ask) -> Gap | None:
+    """NodeAffinity, when it weighs nodes: a preferred term with a value that can be no label's ends the attempt."""
+    own = ask.spec.affinity.node_affinity if ask.spec.affinity else None
+    for term in own.preferred_during_scheduling_ignored_during_execution if own else ():
+        for r in term.preference.match_expressions:
+            if not is_possible(r):
+                why = f"the preferred affinity {show_requirement(r)} is invalid, and two nodes are not weighed with it"
+                return Gap(plugin="NodeAffinity", why=why, ends=True)
+    return None
+
+
 def affinity(node: Node, ask: Ask) -> Iterator[Reason]:
     """NodeAffinity: its PreFilter leaves out all nodes but those that are named."""
     missed = mismatches(ask.spec, node.name, node.labels)
@@ -74,6 +93,25 @@ def affinity(node: Node, ask: Ask) -> Iterator[Reason]:
             detail="; ".join(said),
             mismatches=missed,
         )
+
+
+def features(ask: Ask) -> Filter | None:
+    """NodeDeclaredFeatures: of what a pod can ask for when it is placed, only one thing is on by default (1.36)."""
+    plugin, needed = "NodeDeclaredFeatures", "RestartAllContainersOnContainerExits"
+    containers = (*ask.spec.containers, *ask.spec.init_containers)
+    rules = [rule for container in containers for rule in container.restart_policy_rules]
+    if not any(rule.get("action") == "RestartAllContainers" for rule in rules):
+        return None
+    on = any(node.obj.status.declared_features for node in ask.nodes)
+
+    def judge(node: Node) -> Iterator[Reason | Gap]:
+        if not on:  # an older server, whose nodes declare nothing and which asks for nothing
+            yield Gap(plugin=plugin, why="no node declares its features")
+        elif needed not in node.obj.status.declared_features:
+            text = "node(s) didn't match Pod's required features"
+            yield Reason(plugin=plugin, kind="features", text=text, detail=f"does not declare {needed}")
+
+    return judge
 
 
 def ports(node: Node, ask: Ask) -> Iterator[Reason]:

@@ -24,6 +24,7 @@ _THEN: tuple[Plugin, ...] = (
     topology.spread,
     topology.affinity,
     claims.resources,
+    filters.features,
 )
 
 
@@ -52,8 +53,13 @@ class _Judge:
 def judge(ask: Ask, *, sure: bool) -> Iterator[NodeVerdict]:
     """What each node says; `sure` says whether no reason means that it fits."""
     judged = _Judge(ask)
-    for node in ask.nodes:
-        reasons, gaps = _crowded(ask, node) or judged.of(node)
+    said = [(node, *(_crowded(ask, node) or judged.of(node))) for node in ask.nodes]
+    end = next((gap for _, reasons, gaps in said if not reasons for gap in gaps if gap.ends), None)
+    if end is None and sum(not reasons for _, reasons, _ in said) > 1:
+        end = filters.preference(ask)
+    for node, reasons, gaps in said:
+        if end and not reasons and end not in gaps:
+            gaps = (*gaps, end)
         known = sure and not gaps and all(node.offers(resource) is not None for resource in ask.requests)
         fits = False if reasons else True if known else None
         yield NodeVerdict(node=node, reasons=reasons, fits=fits, gaps=gaps)

@@ -23,6 +23,7 @@ Kind = Literal[
     "anti-affinity",
     "pod-affinity",
     "claim",
+    "features",
     "gang",
     "group-limit",
     "other",
@@ -41,6 +42,7 @@ STAGES: tuple[Kind, ...] = (
     "pod-affinity",
     "anti-affinity",
     "claim",
+    "features",
 )
 
 
@@ -194,6 +196,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("allocate all claims", "claim"),
     ("device class", "claim"),
     ("cannot fit resource", "claim"),
+    ("Pod's required features", "features"),
     ("sibling pods", "gang"),
     ("minCount pods from a gang", "gang"),
     ("pod group", "gang"),

@@ -71,6 +71,10 @@ class VolumeSpec(_Part, frozen=True):
     node_affinity: VolumeAffinity | None = None
     claim_ref: k8s.ObjectRef | None = None
     csi: CsiVolume | None = None
+    aws_elastic_block_store: dict[str, Any] | None = None
+    gce_persistent_disk: dict[str, Any] | None = None
+    azure_disk: dict[str, Any] | None = None
+    cinder: dict[str, Any] | None = None
 
 
 class PersistentVolume(k8s.Object, frozen=True):
@@ -353,6 +357,8 @@ class Objects:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = proxy(cluster)  # else what is remembered by a snapshot would keep it alive
         self._found: dict[type[k8s.Object], dict[tuple[str, str], Any]] = {}
+        #: what filters worked out of them, whatever the pod
+        self.memo: dict[Any, Any] = {}
 
     def _of(self, kind: type[T]) -> dict[tuple[str, str], T]:
         if kind not in self._found:

@@ -145,9 +145,14 @@ def spread(ask: Ask) -> Filter | Reason | None:
 
 
 class _Term:
-    """A required term of a pod's affinity or anti-affinity, as it selects pods."""
+    """A required term of a pod's affinity or anti-affinity, as it selects pods.
 
-    def __init__(self, term: k8s.PodAffinityTerm, owner: k8s.Pod, labels: Mapping[str, str]) -> None:
+    A selector of namespaces in the waiting pod's own terms that would do for a namespace without labels means all
+    namespaces to the scheduler (`mergeAffinityTermNamespacesIfNotEmpty` keeps it, and it meets no labels later).
+    """
+
+    def __init__(self, term: k8s.PodAffinityTerm, owner: k8s.Pod, labels: Mapping[str, str], *, own: bool) -> None:
+        self.own = own
         self.key = term.topology_key
         self.selector = _with_keys(term.label_selector, labels, term.match_label_keys, term.mismatch_label_keys)
         self.namespaces = set(term.namespaces)
@@ -162,6 +167,8 @@ class _Term:
         wanted = self.namespace_selector
         if wanted is None:
             return False
+        if self.own and selected(wanted, {}):
+            return True
         found = ask.objects.get(Namespace, namespace)
         labels = {_NAME: namespace} | ({k: str(v) for k, v in found.metadata.labels.items()} if found else {})
         if found is None and not ({*wanted.match_labels} | {r.key for r in wanted.match_expressions} <= {_NAME}):
@@ -169,10 +176,10 @@ class _Term:
         return selected(wanted, labels)
 
 
-def _terms(affinity: k8s.PodAffinity | None, owner: k8s.Pod) -> list[_Term]:
+def _terms(affinity: k8s.PodAffinity | None, owner: k8s.Pod, *, own: bool = False) -> list[_Term]:
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
     labels = _labels(owner) if required else {}
-    return [_Term(term, owner, labels) for term in required]
+    return [_Term(term, owner, labels, own=own) for term in required]
 
 
 class _Domains:
@@ -215,8 +222,8 @@ class _Domains:
 def affinity(ask: Ask) -> Filter | Reason | None:
     """Required affinity and anti-affinity of the pod, and required anti-affinity of the pods that run."""
     own, me = ask.spec.affinity, ask.pod.obj
-    wanted = _terms(own.pod_affinity if own else None, me)
-    unwanted = _terms(own.pod_anti_affinity if own else None, me)
+    wanted = _terms(own.pod_affinity if own else None, me, own=True)
+    unwanted = _terms(own.pod_anti_affinity if own else None, me, own=True)
     beside, against, repelled = _all_of(ask, wanted), _each_of(ask, unwanted), _repelling(ask)
     if not (wanted or unwanted or repelled.pods or repelled.unknown):
         return None

@@ -51,6 +51,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     plugin: str
     why: str
+    #: the scheduler gives the whole pod up with an error when it comes to this
+    ends: bool = False
 
 
 class NodeVerdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.nodes import Mismatch, Node, ref_of, selected, unmet
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
@@ -20,7 +22,9 @@ from kubectl_llmdoctor.facts.scheduling.objects import (
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
+    VolumeAffinity,
     VolumeAttachment,
+    VolumeSpec,
 )
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
 from kubectl_llmdoctor.facts.units import units
@@ -36,6 +40,51 @@ _ZONES = {
     "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
     "topology.kubernetes.io/region": "topology.kubernetes.io/region",
 }
+
+_ZONE_LABELS = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
+
+
+class InTree(NamedTuple):
+    """A kind of volume from before CSI, which the driver of its cloud serves by now (csi-translation-lib)."""
+
+    field: str
+    #: the provisioner's name, and in the annotation of a CSINode
+    plugin: str
+    driver: str
+    #: the driver's own label for zones
+    zone: str
+    #: which value of the volume tells it from others
+    handle: str
+
+
+_IN_TREE = (
+    InTree(
+        "aws_elastic_block_store",
+        "kubernetes.io/aws-ebs",
+        "ebs.csi.aws.com",
+        "topology.ebs.csi.aws.com/zone",
+        "volumeID",
+    ),
+    InTree("gce_persistent_disk", "kubernetes.io/gce-pd", "pd.csi.storage.gke.io", "topology.gke.io/zone", "pdName"),
+    InTree("azure_disk", "kubernetes.io/azure-disk", "disk.csi.azure.com", "", "diskURI"),
+    InTree(
+        "cinder",
+        "kubernetes.io/cinder",
+        "cinder.csi.openstack.org",
+        "topology.cinder.csi.openstack.org/zone",
+        "volumeID",
+    ),
+)
+_MIGRATED = "storage.alpha.kubernetes.io/migrated-plugins"
+
+
+def _in_tree(source: k8s.Volume | VolumeSpec) -> tuple[InTree, str] | None:
+    """Of which such kind a volume is, and its handle."""
+    for kind in _IN_TREE:
+        found = getattr(source, kind.field)
+        if found:
+            return kind, str(found.get(kind.handle) or "").rpartition("/")[2]
+    return None
 
 
 class Used(NamedTuple):
@@ -185,10 +234,8 @@ def limits(ask: Ask) -> Filter | Reason | None:
     """How many volumes of a CSI driver a node can have."""
     plugin = "NodeVolumeLimits"
     claims = [c for c in _claims(ask) if not c.lacks]
-    if not claims:
-        return None
     unread = _unread(plugin, claims)
-    new = dict(filter(None, (_handle(ask.objects, c.found) for c in claims if c.found)))
+    new = _handles(ask.objects, ask.spec, ask.pod.obj.metadata)
     if unread or not new:
         return unread
     objects = ask.objects
@@ -211,13 +258,14 @@ def limits(ask: Ask) -> Filter | Reason | None:
         most = {d.name: d.allocatable.count for d in known.spec.drivers if d.allocatable.count is not None}
         if not any(driver in most for driver in new.values()):
             return
-        have = {} if node.like else dict(attached.get(node.name, {}))
+        used: dict[str, str] = {}
         for pod in ask.usage.pods(node.name):
-            for used in used_by(pod.spec, pod.metadata, objects):
-                have.update(filter(None, [_handle(objects, used.found)] if used.found else []))
+            used |= _handles(objects, pod.spec, pod.metadata)
+        # A volume that is attached still, and that no pod uses, counts twice for a pod that wants it.
+        have = ({} if node.like else attached.get(node.name, {})) | used
         full = []
         for driver, limit in most.items():
-            asked = sum(d == driver and handle not in have for handle, d in new.items())
+            asked = sum(d == driver and handle not in used for handle, d in new.items())
             there = sum(d == driver for d in have.values())
             if asked and there + asked > limit:
                 full.append(f"{driver}: {asked} more volume{'s' * (asked > 1)} asked, {there} of {limit} are attached")
@@ -230,17 +278,33 @@ def limits(ask: Ask) -> Filter | Reason | None:
     return judge
 
 
+def _handles(objects: Objects, spec: k8s.PodSpec, meta: k8s.Metadata) -> dict[str, str]:
+    """The CSI volumes of a pod, each with its driver."""
+    found: dict[str, str] = {}
+    for used in used_by(spec, meta, objects) if spec.volumes else ():
+        handle = _handle(objects, used.found) if used.found else None
+        if handle:
+            found[handle[0]] = handle[1]
+    for volume in spec.volumes:
+        old = _in_tree(volume)
+        if old:
+            found[f"{old[0].driver}/{old[1]}"] = old[0].driver
+    return found
+
+
 def _handle(objects: Objects, claim: PersistentVolumeClaim) -> tuple[str, str] | None:
     """A CSI volume by its unique name, and its driver; a volume that is still to be made by its claim."""
     volume = objects.get(PersistentVolume, claim.spec.volume_name) if claim.spec.volume_name else None
     if volume is not None:
-        csi = volume.spec.csi
+        csi, old = volume.spec.csi, _in_tree(volume.spec)
+        if old:
+            return f"{old[0].driver}/{old[1]}", old[0].driver
         return (f"{csi.driver}/{csi.volume_handle}", csi.driver) if csi and csi.volume_handle else None
     kind = objects.get(StorageClass, class_of(claim))
     if kind is None or not kind.provisioner:
         return None
-    namespace = claim.metadata.namespace or "default"
-    return f"{kind.provisioner}/new-{namespace}/{claim.metadata.name}", kind.provisioner
+    driver = next((old.driver for old in _IN_TREE if old.plugin == kind.provisioner), kind.provisioner)
+    return f"{driver}/new-{claim.metadata.namespace or 'default'}/{claim.metadata.name}", driver
 
 
 # --- VolumeBinding ----------------------------------------------------------------------------------------------------
@@ -278,10 +342,12 @@ def binding(ask: Ask) -> Filter | Reason | None:
     if undecided:
         return _open(plugin, f"storage class {class_of(undecided[0])} was not read")
 
+    choices = {c.metadata.name: _choices(ask.objects, c) for c in waiting}
+
     def judge(node: Node) -> Iterator[Reason | Gap]:
         yield from _bound(ask, bound, node)
         if waiting:
-            yield from _waiting(ask, waiting, node)
+            yield from _waiting(ask, waiting, choices, node)
 
     return judge
 
@@ -292,9 +358,7 @@ def _fault(ask: Ask, claim: Used) -> tuple[str, str] | None:
     if claim.lacks and claim.ephemeral:
         text = f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
         return text, f"claim {name} of an ephemeral volume was not made yet"
-    if claim.lacks:
-        return f'persistentvolumeclaim "{name}" not found', f"claim {name} does not exist in {pod.namespace}"
-    if found is None:
+    if found is None:  # VolumeRestrictions has refused the pod for one that does not exist
         return None
     if found.status.phase == "Lost":
         volume = found.spec.volume_name
@@ -352,6 +416,14 @@ def _bound(ask: Ask, claims: list[Used], node: Node) -> Iterator[Reason | Gap]:
             yield Gap(plugin=plugin, why=f"volume {name} was not read")
             continue
         missed = _out_of_reach(volume, node)
+        old = _in_tree(volume.spec)
+        if old and old[0].zone:
+            home = ask.objects.get(CSINode, node.like or node.name)
+            if home is None and not ask.objects.lacks(CSINode, node.like or node.name):
+                yield Gap(plugin=plugin, why=f"CSINode {node.name} was not read")
+                continue
+            if home and old[0].plugin in str(home.metadata.annotations.get(_MIGRATED, "")).split(","):
+                missed = _out_of_reach(_translated(volume, old[0].zone), node)
         if missed:
             yield Reason(
                 plugin=plugin,
@@ -369,11 +441,39 @@ def _out_of_reach(volume: PersistentVolume, node: Node) -> tuple[Mismatch, ...]:
     return unmet(affinity.required, node.name, node.labels) if affinity and affinity.required else ()
 
 
+def _translated(volume: PersistentVolume, key: str) -> PersistentVolume:
+    """A volume of a former kind as its driver has it: its zone is one by the driver's label."""
+    affinity = volume.spec.node_affinity
+    terms = affinity.required.node_selector_terms if affinity and affinity.required else ()
+    zones = {r.key for term in terms for r in term.match_expressions} & _ZONES.keys()
+    old = next((zone for zone in _ZONE_LABELS if zone in zones), "")
+    if old:
+        terms = tuple(
+            replace(
+                t, match_expressions=tuple(replace(r, key=key if r.key == old else r.key) for r in t.match_expressions)
+            )
+            for t in terms
+        )
+    else:
+        label = next((volume.metadata.labels[z] for z in _ZONE_LABELS if z in volume.metadata.labels), None)
+        if label is None:
+            return volume
+        values = tuple(sorted({part.strip() for part in str(label).split("__")} - {""}))
+        row = k8s.Requirement(key=key, operator="In", values=values)
+        terms = tuple(
+            replace(t, match_expressions=(*t.match_expressions, row)) for t in terms or (k8s.NodeSelectorTerm(),)
+        )
+    required = k8s.NodeSelector(node_selector_terms=terms)
+    return replace(volume, spec=replace(volume.spec, node_affinity=VolumeAffinity(required=required)))
+
+
 def _demands(missed: tuple[Mismatch, ...]) -> str:
     return "; ".join(f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in missed)
 
 
-def _waiting(ask: Ask, claims: list[PersistentVolumeClaim], node: Node) -> Iterator[Reason | Gap]:
+def _waiting(
+    ask: Ask, claims: list[PersistentVolumeClaim], choices: dict[str, list[PersistentVolume]], node: Node
+) -> Iterator[Reason | Gap]:
     """Claims that are bound with the choice of the node: to the smallest volume that fits, else to a new one."""
     make: list[PersistentVolumeClaim] = []
     match: list[PersistentVolumeClaim] = []
@@ -384,8 +484,9 @@ def _waiting(ask: Ask, claims: list[PersistentVolumeClaim], node: Node) -> Itera
             return
         (make if chosen else match).append(claim)
     taken: set[str] = set()
-    for claim in sorted(match, key=lambda c: units(c.spec.resources.requests.get("storage")) or 0):
-        volume = _smallest(ask.objects, claim, node, taken)
+    for claim in sorted(match, key=_asked):
+        found = (v.metadata.name for v in choices[claim.metadata.name] if not _out_of_reach(v, node))
+        volume = next((name for name in found if name not in taken), "")
         if volume:
             taken.add(volume)
         else:
@@ -407,30 +508,30 @@ def _unbindable(claim: PersistentVolumeClaim, detail: str) -> Reason:
     )
 
 
-def _smallest(objects: Objects, claim: PersistentVolumeClaim, node: Node, taken: set[str]) -> str:
-    """The volume that a claim would get on a node (`FindMatchingVolume`); empty when there is none."""
-    spec, best = claim.spec, (0, "")
-    asked = units(spec.resources.requests.get("storage")) or 0
+def _asked(claim: PersistentVolumeClaim) -> int:
+    return units(claim.spec.resources.requests.get("storage")) or 0
+
+
+def _choices(objects: Objects, claim: PersistentVolumeClaim) -> list[PersistentVolume]:
+    """The volumes that a claim could get, the smallest first (`FindMatchingVolume`); one made for it is the only one."""
+    spec, found = claim.spec, []
     for volume in objects.all(PersistentVolume):
-        name, has = volume.metadata.name, volume.spec
+        has, owner = volume.spec, volume.spec.claim_ref
+        if owner is not None and not _is_for(owner, claim):
+            continue
         size = units(has.capacity.get("storage")) or 0
-        if name in taken or size < asked or has.volume_mode != spec.volume_mode or volume.metadata.deletion_timestamp:
+        if size < _asked(claim) or has.volume_mode != spec.volume_mode or volume.metadata.deletion_timestamp:
             continue
-        if has.volume_attributes_class_name != spec.volume_attributes_class_name or _class(volume) != class_of(claim):
+        if has.volume_attributes_class_name != spec.volume_attributes_class_name:
             continue
-        owner = has.claim_ref
         if owner is not None:
-            if _is_for(owner, claim):
-                return "" if _out_of_reach(volume, node) else name
-            continue
+            return [volume]
         labels = {k: str(v) for k, v in volume.metadata.labels.items()}
         if volume.status.phase != "Available" or (spec.selector is not None and not selected(spec.selector, labels)):
             continue
-        if _out_of_reach(volume, node) or not set(spec.access_modes) <= set(has.access_modes):
-            continue
-        if not best[1] or size < best[0]:
-            best = (size, name)
-    return best[1]
+        if _class(volume) == class_of(claim) and set(spec.access_modes) <= set(has.access_modes):
+            found.append((size, volume))
+    return [volume for _, volume in sorted(found, key=lambda pair: pair[0])]
 
 
 def _class(volume: PersistentVolume) -> str:
@@ -502,8 +603,8 @@ def zone(ask: Ask) -> Filter | Reason | None:
     places: list[tuple[str, str, str, set[str]]] = []
     unread = []
     for claim in _claims(ask):
-        if claim.ephemeral or claim.found is None or not claim.found.spec.volume_name:
-            continue  # what is not there, not read or not bound is VolumeBinding's business
+        if claim.ephemeral or claim.found is None or not is_bound(claim.found):
+            continue  # what is not there, not read or not bound has been dealt with before
         name = claim.found.spec.volume_name
         volume = ask.objects.get(PersistentVolume, name)
         if volume is None:

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the snapshots of differences")
     parser.add_argument("--least", type=float, default=0.999)
     parser.add_argument("--simulate", type=int, default=0, help="so many first fixes are applied for real")
+    parser.add_argument("--live", type=int, default=0, help="so many are also gathered as the program does")
     arguments = parser.parse_args()
     if "LLMDOCTOR_E2E" not in os.environ:
         programs = binaries.find()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.e2e.controlplane import ApiError, ControlPlane
 from tests.e2e.play import KINDS, PREFIXES
@@ -104,8 +105,28 @@ class Arena:
         self._create_all([part for part in rest if part.object["kind"] != "Pod"])
         self._create_all([part for part in rest if part.object["kind"] == "Pod"])
         self.settle(len(self.api.get(LISTS["Node"])["items"]))
+        if world.preemptor:
+            self._preempt(world.preemptor)
         self._base = self.stored()
         self.objects = self.read()
+
+    def _preempt(self, pod: Object) -> None:
+        """Lets a pod take its place from others; their nodes do not answer, so it keeps waiting for them."""
+        space, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        path = f"/api/v1/namespaces/{space}/pods"
+        try:
+            self.api.create(path, pod)
+        except ApiError as error:
+            self.refused.append(_words(error))
+            return
+        seen, node = self._watch(space, name, ())
+        for _ in range(20):  # the victims are deleted aside, after the first verdict
+            if node or seen["status"].get("nominatedNodeName"):
+                time.sleep(0.3)
+                return
+            time.sleep(0.02)
+            seen = self.api.get(f"{path}/{name}")
+        self.api.delete(f"{path}/{name}")
 
     def settle(self, nodes: int) -> None:
         """Waits until the scheduler counts as many nodes as there are, in what it says of a pod that fits nowhere."""
@@ -127,7 +148,7 @@ class Arena:
         for (kind, _), listed in zip(LISTS.items(), self._workers.map(self.api.get, LISTS.values()), strict=True):
             for item in listed["items"]:
                 item["metadata"].pop("managedFields", None)
-                found.append({"apiVersion": listed["apiVersion"], "kind": kind, **item})
+                found.append({"apiVersion": listed["apiVersion"], "kind": kind, **_without_nulls(item)})
         return found
 
     def _create_all(self, parts: Iterable[Part]) -> None:
@@ -228,10 +249,11 @@ class Arena:
                 return pod, pod["spec"]["nodeName"]
             reason = _condition(pod).get("reason")
             gated = bool(pod["spec"].get("schedulingGates"))
-            if reason and (gated or reason != "SchedulingGated") and not bound:
+            if (reason == "Unschedulable" or (gated and reason == "SchedulingGated")) and not bound:
                 return pod, ""
             passed = time.monotonic() - started
-            if passed > (_SECONDS if bound else _SILENCE):
+            # An error may be a conflict with what was put back here a moment ago; the scheduler then tries again.
+            if passed > (_SECONDS if bound else 2 * _SILENCE if reason == "SchedulerError" else _SILENCE):
                 return pod, ""
             if passed > 0.03 and claims:
                 self._bind(space, claims, bound)
@@ -251,9 +273,10 @@ class Arena:
             if claim["spec"].get("volumeName"):
                 continue
             notes = claim["metadata"].get("annotations") or {}
-            if notes.get("volume.kubernetes.io/selected-node"):
+            if node := notes.get("volume.kubernetes.io/selected-node"):
                 volume = f"made-{name}"
-                self.api.create("/api/v1/persistentvolumes", _provisioned(volume, claim))
+                labels = self.api.get(f"/api/v1/nodes/{node}")["metadata"]["labels"]
+                self.api.create("/api/v1/persistentvolumes", _provisioned(volume, claim, labels))
             else:
                 volume = self._chosen_for(claim)
                 if not volume:
@@ -270,7 +293,8 @@ class Arena:
         return ""
 
 
-def _provisioned(name: str, claim: Object) -> Object:
+def _provisioned(name: str, claim: Object, labels: Object) -> Object:
+    """A volume that can be reached from that node alone, so that a second attempt ends where the first one did."""
     metadata = claim["metadata"]
     spec = {
         "capacity": claim["spec"]["resources"]["requests"],
@@ -283,7 +307,21 @@ def _provisioned(name: str, claim: Object) -> Object:
             **{key: metadata[key] for key in ("namespace", "name", "uid")},
         },
     }
+    row = [
+        {"key": key, "operator": "In", "values": [labels[key]]}
+        for key in ("kubernetes.io/hostname", "rack", "pool")
+        if key in labels
+    ]
+    if row:
+        spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": row}]}}
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def _without_nulls(value: Any) -> Any:
+    """What the API server writes for an empty list here and there; whoever gathers leaves it out."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _canary() -> Object:

@@ -49,7 +49,8 @@ def compare(outcome: Outcome) -> Comparison:
     unsure = {v.node.name for v in verdicts if v.fits is None}
     ours = Counter(text for v in verdicts if v.reasons for text in {r.text for r in v.first})
     found = Comparison("agrees", ours=ours)
-    why = ", ".join(pending.unjudged) or "nothing named"
+    gaps = {f"{gap.plugin}: {gap.why}" for v in verdicts for gap in v.gaps}
+    why = "; ".join(sorted(gaps)[:3]) or ", ".join(pending.unjudged) or "nothing named"
     if outcome.what == "bound":
         if outcome.node in unsure:
             found.what, found.why = "not judged", why
@@ -67,7 +68,7 @@ def compare(outcome: Outcome) -> Comparison:
         elif unsure:
             found.what, found.why = "not judged", why
         elif found.theirs != ours:
-            found.what, found.why = "differs", "another histogram"
+            found.what, found.why = ("not judged", why) if gaps else ("differs", "another histogram")
         return found
     if outcome.what == "gated":
         if not pending.gates:

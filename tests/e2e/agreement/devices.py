@@ -75,9 +75,23 @@ class Devices:
                     {"key": "example.com/unhealthy", "effect": draw.one(["NoSchedule", "NoExecute", "None"])}
                 ]
             devices.append(device)
+        parted: Object = {}
+        if draw.chance(0.08):  # parts of one GPU that exclude each other
+            name_of = "gpu-memory"
+            parted = {"sharedCounters": [{"name": name_of, "counters": {"memory": {"value": "80Gi"}}}]}
+            for device, size in zip(devices, ("80Gi", "40Gi", "40Gi", "20Gi"), strict=False):
+                device["consumesCounters"] = [{"counterSet": name_of, "counters": {"memory": {"value": size}}}]
+        elif draw.chance(0.08):  # devices that several claims share by their memory
+            for device in devices:
+                device["allowMultipleAllocations"] = True
         pool = {"name": name, "generation": draw.one([1, 1, 3]), "resourceSliceCount": 1}
         if draw.chance(0.05):
             pool["resourceSliceCount"] = 2  # the other half is not there
+        if parted:  # counters have a slice of their own
+            pool["resourceSliceCount"] += 1
+            spec = {"driver": DRIVER, "pool": pool, "nodeName": name, **parted}
+            item = {"apiVersion": API, "kind": "ResourceSlice", "metadata": {"name": f"{name}-counters"}, "spec": spec}
+            self.parts.append(Part(item))
         self._add_slice(f"{name}-gpu", DRIVER, pool, devices, nodeName=name)
         if pool["generation"] == 3:
             self._add_slice(
@@ -137,6 +151,8 @@ class Devices:
                 ]
             )
             exactly["selectors"] = [{"cel": {"expression": text}}]
+        if draw.chance(0.05):
+            exactly["capacity"] = {"requests": {"memory": draw.one(["10Gi", "60Gi"])}}
         if draw.chance(0.15):
             exactly["tolerations"] = [{"key": "example.com/unhealthy", "operator": "Exists"}]
         return {"name": name, "exactly": exactly}
@@ -192,6 +208,7 @@ class Devices:
             "devices": {"results": [row]},
             "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]},
         }
+        allocation["allocationTimestamp"] = "2026-01-01T00:00:00Z"  # the scheduler adds one, and then it is immutable
         return {"allocation": allocation, "reservedFor": users}
 
     def use(self, pod: Object, node: Object) -> None:

@@ -24,6 +24,8 @@ FEATURES = {
     "hugepages": 0.25,
     "resized": 0.35,
     "priority": 0.3,
+    "preemptor": 0.15,
+    "declared": 0.1,
     "gates": 0.08,
     "storage": 0.4,
     "disks": 0.15,
@@ -49,16 +51,29 @@ def world(seed: str, *, allowed: Iterable[str] = FEATURES, pods: int = PODS_PER_
     draw.calm = draw.chance(0.6)
     pools = _pools(draw)
     nodes = _nodes(draw, pools, chosen)
-    made.parts += [Part(item) for item in nodes]
+    made.parts += [_kept(draw, item) for item in nodes]
     made.parts += [Part(item) for item in _common()]
     store = storage.Store(draw, nodes) if "storage" in chosen else None
     claims = devices.Devices(draw, nodes) if "devices" in chosen else None
     running = list(_running(draw, nodes, chosen, store, claims))  # gives its pods claims, so it comes first
     made.parts += (store.parts if store else []) + (claims.parts if claims else []) + running
     made.parts += store.attachments() if store else []
+    if "preemptor" in chosen:
+        made.preemptor = _case(draw, "first", nodes, pools, set(), None, None).pod
+        made.preemptor["spec"]["priorityClassName"] = "urgent"
+        made.preemptor["spec"]["tolerations"] = [{"operator": "Exists"}]
+        made.preemptor["spec"].pop("nodeSelector", None)
     for number in range(pods):
         made.cases.append(_case(draw, f"p{number}", nodes, pools, chosen, store, claims))
     return made
+
+
+def _kept(draw: Draw, node: Object) -> Part:
+    """A node, now and then one that is being deleted."""
+    if draw.chance(0.01):
+        node["metadata"]["finalizers"] = ["example.com/keep"]
+        return Part(node, deleted=0)
+    return Part(node)
 
 
 def _common() -> list[Object]:
@@ -156,6 +171,8 @@ _DEDICATED = [
     {"key": "spot", "value": "true", "effect": "NoSchedule"},
     {"key": "generation", "value": "3", "effect": "NoSchedule"},
 ]
+#: A feature that nodes say to have, and that a rule for restarts needs.
+_RESTARTS = "RestartAllContainersOnContainerExits"
 ZONES = ("zone-a", "zone-b", "zone-c")
 
 
@@ -230,6 +247,7 @@ def _nodes(draw: Draw, pools: list[Object], chosen: set[str]) -> list[Object]:
                 else:
                     allocatable.pop(resource)
         taints, unschedulable, ready = _state(draw, pool["taints"])
+        declared = [_RESTARTS] if "declared" in chosen and draw.chance(0.7) else []
         nodes.append(
             {
                 "apiVersion": "v1",
@@ -240,6 +258,7 @@ def _nodes(draw: Draw, pools: list[Object], chosen: set[str]) -> list[Object]:
                     "capacity": amounts | have,
                     "allocatable": allocatable,
                     "conditions": [{"type": "Ready", "status": ready, "reason": "Kubelet"}],
+                    "declaredFeatures": declared,
                 },
             }
         )
@@ -300,8 +319,9 @@ def _running(
     for node in nodes:
         name, allocatable = node["metadata"]["name"], node["status"]["allocatable"]
         left = {r: int(a) for r, a in allocatable.items() if "/" in r}
+        taken: set[tuple[str, int]] = set()
         cores = _cores(allocatable["cpu"]) * (1 if full > 0.9 else full)
-        for number in range(draw.between(0, 4)):
+        for number in range(draw.between(1, 5) if {"spread", "pod-affinity"} & chosen else draw.between(0, 4)):
             resources: Object = {"requests": {}, "limits": {}}
             device = draw.one([r for r, a in left.items() if a > 0]) if any(left.values()) else ""
             if device and draw.chance(full):
@@ -314,12 +334,13 @@ def _running(
                 resources["requests"]["cpu"] = f"{int(cpu * 1000)}m"
             if draw.chance(0.7):
                 resources["requests"]["memory"] = draw.one(["128Mi", "1Gi", "1500M", "3e9", "4Gi"])
-            pod = _pod(draw, f"run-{name}-{number}", draw.one(list(NAMESPACES)), resources)
-            pod["spec"]["nodeName"] = name
+            space = "serving" if draw.chance(0.4) else draw.one(list(NAMESPACES))
+            pod = _pod(draw, f"run-{name}-{number}", space, resources)
+            pod["spec"]["nodeName"] = name if draw.chance(0.99) else "gone-9"
             pod["spec"]["tolerations"] = [{"operator": "Exists"}]
             _dress(draw, pod, chosen)
             if "ports" in chosen and draw.chance(0.3):
-                _ports(draw, pod)
+                _ports(draw, pod, taken)
             if "pod-affinity" in chosen and draw.chance(0.25):
                 spreading.affinity(draw, pod, required=True, anti_only=draw.chance(0.8))
             if "disks" in chosen and draw.chance(0.3):
@@ -382,7 +403,14 @@ def _resized(draw: Draw, pod: Object) -> Object:
     if draw.chance(0.4):
         reason = draw.one(["Infeasible", "Deferred"])
         conditions.append({"type": "PodResizePending", "status": "True", "reason": reason})
-    return {"phase": "Running", "containerStatuses": rows, "conditions": conditions}
+    status: Object = {"phase": "Running", "containerStatuses": rows, "conditions": conditions}
+    whole = pod["spec"].get("resources", {}).get("requests")
+    if whole and draw.chance(0.6):
+        actual = {r: draw.one(["4", "90"]) if r == "cpu" else draw.one(["64Mi", "150Gi"]) for r in whole}
+        status["resources"] = {"requests": actual}
+        if draw.chance(0.7):
+            status["allocatedResources"] = draw.one([actual, whole])
+    return status
 
 
 # --- pods that wait ----------------------------------------------------------------------------------------------------
@@ -448,6 +476,12 @@ def _case(
     if "priority" in chosen and draw.chance(0.3):
         spec["priorityClassName"] = draw.one(["urgent", "polite", "spare"])
         used.append("priority")
+    if "declared" in chosen and draw.chance(0.4):
+        rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
+        holder = draw.one([*spec["containers"], *spec.get("initContainers", [])])
+        holder.setdefault("restartPolicy", "Never")
+        holder["restartPolicyRules"] = [rule]
+        used.append("declared")
     if "gates" in chosen and draw.chance(0.1):
         spec["schedulingGates"] = [{"name": "example.com/quota"}]
         used.append("gates")
@@ -499,7 +533,7 @@ def _dress(draw: Draw, pod: Object, chosen: set[str]) -> None:
         amount = draw.one(["64Mi", "256Mi", "512Mi"])
         main["limits"]["hugepages-2Mi"] = amount
         main["requests"].setdefault("cpu", "10m")
-    if "pod-level" in chosen and draw.chance(0.4) and "initContainers" not in spec:
+    if "pod-level" in chosen and draw.chance(0.4):
         spec["resources"] = (
             {"requests": {"cpu": draw.one(["70", "5"])}} if draw.chance(0.5) else {"requests": {"memory": "130Gi"}}
         )
@@ -548,6 +582,8 @@ def _node_affinity(draw: Draw, nodes: list[Object]) -> Object:
         found["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
     if draw.chance(0.2):
         term = {"matchExpressions": [_expression(draw, nodes)]}
+        if draw.chance(0.1):  # taken by the API server, an error to the scheduler
+            term = {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["-1"]}]}
         found["preferredDuringSchedulingIgnoredDuringExecution"] = [{"weight": 5, "preference": term}]
     return found
 
@@ -581,7 +617,8 @@ def _expression(draw: Draw, nodes: list[Object]) -> Object:
     return {"key": key, "operator": operator, "values": sorted(values)}
 
 
-def _ports(draw: Draw, pod: Object) -> None:
+def _ports(draw: Draw, pod: Object, taken: set[tuple[str, int]] | None = None) -> None:
+    """Host ports; those that another pod of the node has taken are left out, as the scheduler would not have let it in."""
     ports: list[Object] = []
     host = draw.chance(0.25)
     for number in draw.some([8000, 8001, 9100], 1, 2):
@@ -592,7 +629,11 @@ def _ports(draw: Draw, pod: Object) -> None:
                 port["hostIP"] = draw.one(["0.0.0.0", "127.0.0.1", "10.0.0.1", "::"])
         if draw.chance(0.2):
             port["protocol"] = "UDP"
-        ports.append(port)
+        key = port.get("protocol", "TCP"), number
+        if taken is None or key not in taken:
+            ports.append(port)
+        if taken is not None:
+            taken.add(key)
     if host:
         pod["spec"]["hostNetwork"] = True
     holder = pod["spec"]["containers"][0]

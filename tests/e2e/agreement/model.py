@@ -39,3 +39,5 @@ class World:
     seed: str
     parts: list[Part] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
+    #: a pod that is to take its place from others before any is judged, and then waits for it
+    preemptor: Object | None = None

@@ -27,7 +27,7 @@ _KUBECTL = Path(sys.executable).parent / "kubectl"
 
 
 def simulate(arena: Arena, case: Case) -> tuple[str, str]:
-    """`bound`, `not bound` (with what the fix had promised), or why nothing was applied; and what was done and what the scheduler then said."""
+    """`bound`, `not bound` (as the fix had said or not), or why nothing was done; and what was done, and said then."""
     try:
         return _simulate(arena, case)
     finally:
@@ -58,6 +58,7 @@ def _simulate(arena: Arena, case: Case) -> tuple[str, str]:
         if error := _kubectl(arena, words):
             return "not bound", f"{fix.summary}: kubectl says {error}"
     _end_deleted(arena, outcome)
+    _taint_as_cordoned(arena)
     then = arena.attempt(dataclasses.replace(case, pod=_from_template(arena, case)))
     promised = " (as was said)" if "it fits on" in fix.summary else ""
     if then.what == "bound":
@@ -118,6 +119,19 @@ def _end_deleted(arena: Arena, outcome: Outcome) -> None:
     for item in arena.api.get("/api/v1/pods")["items"]:
         if _is_deleted(item) and item["metadata"]["uid"] not in before:
             arena.api.delete(paths({"apiVersion": "v1", "kind": "Pod", **item})[1])
+
+
+def _taint_as_cordoned(arena: Arena) -> None:
+    """What the node lifecycle controller does after a cordon and its end."""
+    for node in arena.api.get("/api/v1/nodes")["items"]:
+        before = next(item for item in arena.objects if item["metadata"]["uid"] == node["metadata"]["uid"])
+        cordoned = node["spec"].get("unschedulable", False)
+        if cordoned == before["spec"].get("unschedulable", False):
+            continue
+        taints = [t for t in node["spec"].get("taints", []) if t["key"] != "node.kubernetes.io/unschedulable"]
+        if cordoned:
+            taints.append({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"})
+        arena.api.patch(f"/api/v1/nodes/{node['metadata']['name']}", {"spec": {"taints": taints}})
 
 
 def _is_deleted(item: Object) -> bool:

@@ -34,6 +34,12 @@ def _selector(draw: Draw, own: dict[str, str]) -> Object | None:
     return found
 
 
+def _keys(selector: Object) -> list[str]:
+    """Labels that the selector does not speak of: the others may not be named beside it."""
+    said = {row["key"] for row in selector.get("matchExpressions", ())} | set(selector.get("matchLabels", ()))
+    return [key for key in ("version", "tier", "missing") if key not in said]
+
+
 def _term(draw: Draw, own: dict[str, str]) -> Object:
     term: Object = {"topologyKey": draw.one(_KEYS[:3]) if draw.chance(0.85) else draw.one(_KEYS)}
     selector = _selector(draw, own)
@@ -50,8 +56,8 @@ def _term(draw: Draw, own: dict[str, str]) -> Object:
                 {"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]},
             ]
         )
-    if selector is not None and draw.chance(0.2):
-        term[draw.one(["matchLabelKeys", "mismatchLabelKeys"])] = [draw.one(["version", "tier", "missing"])]
+    if selector is not None and draw.chance(0.2) and (keys := _keys(selector)):
+        term[draw.one(["matchLabelKeys", "mismatchLabelKeys"])] = [draw.one(keys)]
     return term
 
 
@@ -75,7 +81,7 @@ def spread(draw: Draw, pod: Object) -> None:
     own = pod["metadata"]["labels"]
     rows: list[Object] = []
     for key in draw.some(_KEYS, 1, 2) if draw.chance(0.3) else draw.some(_KEYS[:3], 1, 2):
-        row: Object = {"maxSkew": draw.between(1, 3), "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule"}
+        row: Object = {"maxSkew": draw.one([1, 1, 1, 2, 3]), "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule"}
         if draw.chance(0.1):
             row["whenUnsatisfiable"] = "ScheduleAnyway"
         elif draw.chance(0.25):
@@ -86,7 +92,7 @@ def spread(draw: Draw, pod: Object) -> None:
         for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             if draw.chance(0.35):
                 row[policy] = draw.one(["Honor", "Ignore"])
-        if selector is not None and draw.chance(0.25):
-            row["matchLabelKeys"] = [draw.one(["version", "tier", "missing"])]
+        if selector is not None and draw.chance(0.25) and (keys := _keys(selector)):
+            row["matchLabelKeys"] = [draw.one(keys)]
         rows.append(row)
     pod["spec"]["topologySpreadConstraints"] = rows

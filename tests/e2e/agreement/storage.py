@@ -53,16 +53,18 @@ class Store:
             name = node["metadata"]["name"]
             if draw.chance(0.85):
                 drivers: list[Object] = []
-                for kind in (BLOCK, LVM):
+                for kind in (BLOCK, LVM, "ebs.csi.aws.com"):
                     row: Object = {"name": kind, "nodeID": name, "topologyKeys": [_ZONE]}
                     if limited and draw.chance(0.8):
                         row["allocatable"] = {"count": draw.between(0, 3)}
                     if draw.chance(0.85):
                         drivers.append(row)
                 spec = {"drivers": drivers}
-                self.parts.append(
-                    Part({"apiVersion": api, "kind": "CSINode", "metadata": {"name": name}, "spec": spec})
-                )
+                metadata: Object = {"name": name}
+                if draw.chance(0.5):
+                    plugins = "kubernetes.io/aws-ebs,kubernetes.io/gce-pd"
+                    metadata["annotations"] = {"storage.alpha.kubernetes.io/migrated-plugins": plugins}
+                self.parts.append(Part({"apiVersion": api, "kind": "CSINode", "metadata": metadata, "spec": spec}))
             if draw.chance(0.5):
                 selector = {"matchLabels": {"kubernetes.io/hostname": name}} if draw.chance(0.9) else {}
                 item: Object = {
@@ -90,15 +92,19 @@ class Store:
         affinity: Object | None = None,
         claim: tuple[str, str] | None = None,
         source: Object | None = None,
+        modes: list[str] | None = None,
+        block: bool = False,
         **more: object,
     ) -> None:
         spec: Object = {
             "capacity": {"storage": size},
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": modes or ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": storage_class,
             **(source or {"csi": {"driver": BLOCK, "volumeHandle": f"vol-{name}"}}),
         }
+        if block:
+            spec["volumeMode"] = "Block"
         if affinity:
             spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [affinity]}}
         if claim:
@@ -130,8 +136,16 @@ class Store:
                     size=draw.one(["10Gi", "50Gi", "100Gi"]),
                     affinity=self._at(node),
                     source={"local": {"path": "/mnt/disk"}},
+                    modes=draw.one([["ReadWriteOnce"], ["ReadWriteOnce", "ReadOnlyMany"], ["ReadOnlyMany"]]),
+                    block=draw.chance(0.1),
                     **more,
                 )
+                if draw.chance(0.1):  # meant for one claim, by name
+                    claim = {"namespace": draw.one(_SPACES), "name": f"data-{self._count + draw.between(1, 20)}"}
+                    self.parts[-1].object["spec"]["claimRef"] = claim
+        for _ in range(draw.one([0, 1])):  # made ahead for a class whose driver could make one as well
+            row = {"key": _ZONE, "operator": "In", "values": draw.some(("zone-a", "zone-b"), 1, 2)}
+            self._volume(self._next("ahead"), "block", affinity={"matchExpressions": [row]})
         if draw.chance(0.3):  # one that is not yet, and one that is no longer to be had
             self._volume(
                 self._next("pending"),
@@ -175,7 +189,18 @@ class Store:
         zone = node["metadata"]["labels"].get(_ZONE, "zone-a")
         zonal = {"matchExpressions": [{"key": _ZONE, "operator": "In", "values": [zone]}]}
         volume = f"pv-{name}"
-        match draw.between(1, 20):
+        match draw.between(1, 22):
+            case 21 | 22:  # in the words of the time before CSI
+                source: Object = draw.one(
+                    [
+                        {"awsElasticBlockStore": {"volumeID": f"vol-{name}"}},
+                        {"gcePersistentDisk": {"pdName": f"disk-{name}"}},
+                    ]
+                )
+                labels = {_ZONE: zone} if draw.chance(0.6) else {}
+                self._volume(volume, "block", claim=(space, name), source=source, labels=labels)
+                self._add_claim(space, name, "block", volume=volume)
+                self.bound[space].append((name, zone))
             case 1 | 2 | 3:
                 labels = {_ZONE: draw.one([zone, "zone-a__zone-b"])} if draw.chance(0.5) else {}
                 if labels and draw.chance(0.3):
@@ -202,9 +227,18 @@ class Store:
                 self._add_claim(space, name, draw.one(["files", "files", "no-such-class", ""]))
             case 10 | 11 | 12:
                 more: Object = {}
+                if draw.chance(0.1):
+                    more["volumeMode"] = "Block"
                 if draw.chance(0.3):
                     more["selector"] = {"matchLabels": {"speed": "fast"}}
-                self._add_claim(space, name, "local", size=draw.one(["10Gi", "60Gi", "200Gi"]), **more)
+                self._add_claim(
+                    space,
+                    name,
+                    "local",
+                    size=draw.one(["10Gi", "60Gi", "200Gi"]),
+                    mode=draw.one(["ReadWriteOnce", "ReadWriteOnce", "ReadOnlyMany"]),
+                    **more,
+                )
             case 13 | 14:
                 self._add_claim(space, name, draw.one(["block", "block-zonal"]))
             case 15 | 16:

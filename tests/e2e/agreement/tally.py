@@ -13,7 +13,7 @@ from typing import Protocol
 from kubectl_llmdoctor.snapshot import to_json
 from tests.e2e.controlplane import ControlPlane
 
-from . import generate, simulate
+from . import generate, live, simulate
 from .arena import Arena, Outcome
 from .compare import Comparison, compare, snapshot_of
 from .model import Case
@@ -33,6 +33,7 @@ class Arguments(Protocol):
     without: str
     keep: Path | None
     simulate: int
+    live: int
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     simulated: Counter[str] = field(default_factory=Counter)
     stuck: list[str] = field(default_factory=list)
+    gathered: int = 0
+    lost: list[str] = field(default_factory=list)
     retried: int = 0
     worlds: int = 0
     seconds: float = 0.0
@@ -89,6 +92,9 @@ class Tally:
                 f"{self.placed / max(self.applied, 1):.1%}: {_said(self.simulated)}",
                 *(f"  {text}" for text in self.stuck),
             ]
+        if self.gathered:
+            rows += [f"gathered live: {self.gathered}, of these with other verdicts {len(self.lost)}"]
+            rows += [f"  {text[:600]}" for text in self.lost[:20]]
         if self.whys:
             rows += ["not agreed:", *(f"  {number:5} {text}" for text, number in self.whys.most_common(40))]
         if self.refused:
@@ -150,13 +156,18 @@ def _pair(arena: Arena, case: Case, seed: str, tally: Tally, arguments: Argument
         tally.simulated[result] += 1
         if result.startswith("not bound"):
             tally.stuck.append(f"{seed} {name}: {text}")
+    if outcome.what == "unschedulable" and tally.gathered < arguments.live:
+        tally.gathered += 1
+        lost = live.live(arena, case)
+        tally.lost += [f"{seed} {name}: {len(lost)} nodes, {lost[0]}"] if lost else []
     if outcome.what == "error":
         tally.texts[f"error: {outcome.message[:160]}"] += 1
     if found.what != "agrees":
         tally.whys[f"{found.what}: {_short(found)}"] += 1
-    if found.what == "differs":
+    if found.what != "agrees":
         say(
-            f"{seed} {name}: {found.why}\n  theirs {outcome.what} {outcome.node}{outcome.message}\n  ours   {_counts(found)}"
+            f"{seed} {name}: {found.what}, {found.why}\n  theirs {outcome.what} {outcome.node}{outcome.message}\n"
+            f"  ours   {_counts(found)}"
         )
         if arguments.keep:
             arguments.keep.mkdir(parents=True, exist_ok=True)
