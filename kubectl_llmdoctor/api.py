@@ -33,6 +33,7 @@ from kubectl_llmdoctor.facts.nodes import (
     usage_of,
 )
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
+from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import (
@@ -127,6 +128,7 @@ __all__ = [
     "pod_evidence",
     "probe_kills",
     "requests_of",
+    "said",
     "say_amount",
     "say_bytes",
     "say_cores",

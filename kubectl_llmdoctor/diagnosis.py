@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import __version__, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS, last_round, phase_of
+from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
@@ -268,19 +268,25 @@ def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
         return "cause-found"
     if any(f.role == "symptom" and f.severity == "critical" for f in findings):
         return "undetermined"
-    if any(p.log_only for p in subject.pods) and (not roles & {"risk", "note"} or "symptom" in roles):
-        return (
-            "healthy"
-            if "symptom" not in roles and all(_serves(log) for log in subject.logs(subject.pods[0]))
-            else "undetermined"
-        )
+    if any(p.log_only for p in subject.pods):
+        logs = subject.logs(subject.pods[0])
+        if "symptom" in roles or any(_broke_off(log) for log in logs):
+            return "undetermined"
+        if not roles & {"risk", "note"} and not all(_serves(log) for log in logs):
+            return "undetermined"
     return "at-risk" if "risk" in roles else "healthy"
 
 
 def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
     phase = phase_of(log)
-    return phase is not None and phase.name == "serving" and not tracebacks(log)
+    return phase is not None and phase.name == "serving" and not tracebacks(log) and crash_of(log) is None
+
+
+def _broke_off(log: Log) -> bool:
+    """Whether a log is of a start that went wrong: an error of Python, and no server that came up."""
+    phase = phase_of(log)
+    return (phase is None or phase.name != "serving") and bool(tracebacks(log))
 
 
 def _engine(engine: Engine) -> doc.EngineInfo:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
+from kubectl_llmdoctor.facts.endings import crash_of, endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.processes import first_errors
 from kubectl_llmdoctor.facts.subject import Subject
@@ -237,6 +237,7 @@ def _failures(subject: Subject) -> Iterator[doc.Change]:
 #: The end of a traceback, or a line that a logger marked as an error; said only when no cause was found.
 _TELLING = re.compile(
     r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
+    r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
 
 
@@ -266,7 +267,9 @@ def _errors(log: Log) -> list[str]:
     """What went wrong first in each process, the earliest first; of a log without tracebacks its telling lines."""
     found = [one for one in first_errors(Logs([log])) if one.error != "SystemExit"][:3]
     if not found:
-        return [_quote(line) for line in _telling(log.lines())]
+        crash = crash_of(log)
+        telling = {line.number: line for line in ([crash] if crash else []) + _telling(log.lines())}
+        return [_quote(telling[number]) for number in sorted(telling)]
     said = [f"{one.process} ended with {one.error}" if one.process else f"ended with {one.error}" for one in found]
     return [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"

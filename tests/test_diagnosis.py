@@ -209,3 +209,17 @@ def test_of_two_certain_causes_in_two_containers_both_are_shown_and_the_earlier_
     assert [[f.id for f in target.findings if f.role == "cause"] for target in shown] == [
         ["port-in-use", "hf-unauthorized"]
     ] * 2
+
+
+def test_a_log_that_breaks_off_with_an_error_is_not_healthy_for_a_note() -> None:
+    def note(pod: Any) -> Iterator[Finding]:
+        yield Finding(role="note", summary="no cap", evidence=(Evidence(source="pod", ref="x", text="y"),))
+
+    error = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\nOSError: [Errno 5] Input/output error\n'
+    ready = "INFO:     Application startup complete.\n"
+    verdicts = [
+        diagnose(Snapshot(logs=(LogText(text=text),)), [_check("note", note)]).targets[0].verdict
+        for text in (error, error + ready)
+    ]
+
+    assert verdicts == ["undetermined", "healthy"]

@@ -21,9 +21,12 @@ _REPEATED = 1000
 IMAGES = {
     "llamacpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b6123",
     "lmdeploy": "openmmlab/lmdeploy:v0.10.1",
+    "nim": "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0",
     "ollama": "ollama/ollama:0.11.10",
     "sglang": "lmsysorg/sglang:v0.5.9",
     "tgi": "ghcr.io/huggingface/text-generation-inference:3.2.3",
+    "triton": "nvcr.io/nvidia/tritonserver:24.12-trtllm-python-py3",
+    "trtllm": "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",
     "vllm": "vllm/vllm-openai:v0.18.0",
 }
 
@@ -79,3 +82,26 @@ def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
 
     assert [f.id for f in target.findings if f.role == "cause"] == []
     assert target.verdict == "undetermined"
+
+
+@pytest.mark.parametrize(
+    ("end", "telling"),
+    [
+        (
+            "/app/tools/server/server.cpp:3843: pos_min == -1, but n_past > 0 - should not happen\n"
+            "libggml-base.so(+0x183cb)[0x72edb99cd3cb]\nlibggml-base.so(ggml_abort+0x152)[0x72edb99cda02]\n",
+            "pos_min == -1",
+        ),
+        (
+            "/app/ggml/src/ggml-cuda/ggml-cuda.cu:83: CUDA error\nCUDA error: unspecified launch failure\n"
+            "  current device: 1, in function ggml_backend_cuda_synchronize at ggml-cuda.cu:2459\n",
+            "unspecified launch failure",
+        ),
+    ],
+)
+def test_a_server_that_ends_in_native_code_is_not_healthy(end: str, telling: str) -> None:
+    log = LogText(text=(FOLDER / "llamacpp.log").read_text(encoding="utf-8").replace("--- serving\n", "") + end)
+    target = diagnose(Snapshot(logs=(log,)), installed()).targets[0]
+
+    assert target.verdict == "undetermined"
+    assert any(telling in step for step in target.next_steps)

@@ -150,8 +150,6 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 PHASES = tuple(name for name, _ in _PHASES)
-#: All that phase_of looks for.
-LITERALS = (*(literal for _, literals in _PHASES for literal in literals), "vLLM API server version")
 
 
 def phase_of(log: Log | None) -> Phase | None:
@@ -182,18 +180,72 @@ def _tells(literal: str, line: Line) -> bool:
     return literal != "Connected" or "text_generation" in line.text
 
 
-#: vLLM starts its HTTP server last: what went wrong before this line did not keep it from serving.
 _READY = "Application startup complete."
-_BANNER = "vLLM API server version"
+#: What vLLM and SGLang print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then
+#: answered a first request. What went wrong between the two did not keep the server from serving.
+_STARTS = (
+    ("vLLM API server version", _READY),
+    ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
+)
+#: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
+#: less when memory does not suffice.
+_LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("load_model: loading model",), ("server is listening on http",)),
+    (
+        ('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'),
+        ("llama runner started in", "llama-server started in"),
+    ),
+    (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (_READY,)),
+    (("Triton Server Version",), ("Started HTTPService at",)),
+)
+
+#: What a process leaves behind that ends in native code.
+_CRASHES = (
+    "ggml_abort",
+    "GGML_ASSERT(",
+    "CUDA error: ",
+    "ROCm error: ",
+    "Memory access fault by GPU",
+    "terminate called ",
+    "Fatal Python error",
+    "Segmentation fault",
+    "SIGABRT",
+    "SIGSEGV",
+    "(core dumped)",
+)
+#: All that phase_of, survived and crash_of look for.
+LITERALS = (
+    *_CRASHES,
+    *(literal for _, literals in _PHASES for literal in literals),
+    *(literal for pair in _STARTS for literal in pair),
+    *(literal for pair in _LOADS for literals in pair for literal in literals),
+)
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start; only vLLM's logs tell."""
-    log = line.log
-    starts = [x.number for x in log.find(_BANNER)]
-    ready = next((x.number for x in log.find(_READY) if x.number > line.number), None)
+    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
+    return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+
+
+def _served_after(line: Line, banner: str, ready: str) -> bool:
+    starts = [x.number for x in line.log.find(banner)]
+    at = next((x.number for x in line.log.find(ready) if x.number > line.number), None)
     # the first start prints something before its banner
-    return ready is not None and bool(starts) and not any(line.number < at < ready for at in starts[1:])
+    return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
+
+
+def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
+    """Whether a line stands between the begin and the end of the same load."""
+    starts = [x.number for text in begins for x in line.log.find(text)]
+    done = min((x.number for text in ends for x in line.log.find(text) if x.number > line.number), default=None)
+    begun = max((at for at in starts if at < line.number), default=None)
+    return done is not None and begun is not None and not any(line.number < at < done for at in starts)
+
+
+def crash_of(log: Log) -> Line | None:
+    """The first line of a log that says that a process ended in native code."""
+    found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
+    return min(found, key=lambda line: line.number, default=None)
 
 
 _PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")

@@ -10,4 +10,5 @@ CONSEQUENCES = (
     "host-memory-insufficient",
     "nccl-other",
     "nccl-timeout",
+    "slow-load",
 )

@@ -69,6 +69,25 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
             if not whole:
                 continue
             largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])
+            stored = _stored(container, limit)
+            if stored:
+                place, told = stored
+                yield Finding(
+                    role="cause",
+                    confidence="likely",
+                    summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
+                    f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
+                    evidence=(*evidence, told),
+                    explains=("oomkilled-host", *CONSEQUENCES),
+                    fixes=(
+                        fixes.advice(
+                            f"Keep the files of {place} on a disk (a PVC, an emptyDir without medium) in {fixes.edited(pod)}, "
+                            "or raise the memory limit by their size"
+                        ),
+                    ),
+                    pods=(pod.name,),
+                )
+                continue
             yield Finding(
                 role="cause",
                 confidence="possible",
@@ -121,6 +140,22 @@ def _memory_volumes(container: Container) -> Iterator[tuple[str, str, int | None
         if volume and volume.empty_dir and volume.empty_dir.medium == "Memory":
             size = volume.empty_dir.size_limit
             yield volume.name, f"medium: Memory, sizeLimit: {size if size is not None else 'none'}", units(size)
+
+
+def _stored(container: Container, limit: int) -> tuple[str, Evidence] | None:
+    """A path in a memory-backed volume that the container is told to keep its model or cache in."""
+    words = [*container.launch.command, *container.launch.args]
+    values = [(word.rpartition("=")[2], "args") for word in words]
+    values += [(var.value or "", f"env[{var.name}]") for var in container.env.values()]
+    for value, path in values:
+        mount = container.mount_over(value) if value.startswith("/") else None
+        volume = container.pod.volume(mount.name) if mount else None
+        if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
+            continue
+        size = units(volume.empty_dir.size_limit)
+        if value.rstrip("/") != mount.mount_path.rstrip("/") and (size is None or size * 2 >= limit):
+            return value, pod_evidence(container, path, value)
+    return None
 
 
 def _kernel_line(pod: Pod, volumes: list[tuple[str, str, int | None]]) -> tuple[str, int, int] | None:

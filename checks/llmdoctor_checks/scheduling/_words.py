@@ -49,7 +49,16 @@ _ALSO: dict[Obstacle, str] = {
 }
 
 #: What any reason for a pod to wait explains.
-EXPLAINS = ("pod-pending", "rollout-stuck")
+EXPLAINS = (
+    "pod-pending",
+    "rollout-stuck",
+    # the members of its group that run wait for it
+    "ray-cluster",
+    "multinode-discovery",
+    "nccl-timeout",
+    "worker-lost",
+    "slow-load",
+)
 
 
 def finding(

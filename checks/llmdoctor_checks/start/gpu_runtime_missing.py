@@ -75,7 +75,7 @@ def _llama(container: str, logs: Logs) -> Line | None:
     for log in reversed(logs.of(container)):
         failed = next(log.find("ggml_cuda_init: failed to initialize"), None)
         if failed is not None:
-            return failed if "no CUDA-capable device is detected" in failed.text else None
+            return failed if "-capable device is detected" in failed.text else None
         line = next(log.find("no usable GPU found"), None)
         if line is not None:
             return line

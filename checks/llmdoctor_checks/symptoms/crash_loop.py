@@ -6,6 +6,9 @@ from kubectl_llmdoctor.api import Finding, Pod, check, count_of, parse_time, pod
 
 from ._signals import meaning
 
+#: As much of the kubelet's message as a report quotes; what counts stands at its end.
+_QUOTED = 400
+
 
 @check("crash-loop", since="0.1")
 def crash_loop(pod: Pod) -> Iterator[Finding]:
@@ -46,6 +49,10 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
                     f"exitCode: {ended.exit_code}, reason: {ended.reason or 'none given'}",
                 )
             )
+            if ended.message.strip():
+                # the container runtime's own words, or the end of the log
+                path = f"status.containerStatuses[{container.name}].{state}.terminated.message"
+                evidence.append(pod_evidence(pod, path, _last_words(ended.message)))
         if container.waiting:
             waiting = container.waiting
             evidence.append(
@@ -58,3 +65,9 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         yield Finding(
             role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence), pods=(pod.name,)
         )
+
+
+def _last_words(message: str) -> str:
+    """The last lines of a termination message."""
+    text = " ".join(line.strip() for line in message.strip().splitlines()[-3:])
+    return text if len(text) <= _QUOTED else f"… {text[-_QUOTED:]}"

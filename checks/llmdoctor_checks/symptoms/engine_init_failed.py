@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence
+from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence, said
 
 from ._signals import SIGNALS
 
@@ -13,7 +13,12 @@ _SECONDARY = (
     "EngineCore failed to start.",  # vLLM 0.8.5+
     "Engine process failed to start. See stack trace for the root cause.",  # vLLM, V0
     "WorkerProc initialization failed due to an exception in a background process.",  # vLLM 0.8.5+
+    "DP Coordinator process failed during startup.",  # vLLM 0.17+
+    "StageDiffusionProc died during handshake",  # vLLM-Omni
+    "atchdog timeout (self.watchdog_timeout=",  # SGLang 0.3.5+, then the signal
     "Received sigquit from a child process. It usually means the child failed.",  # SGLang 0.4.1+
+    "It usually means one child failed.",  # SGLang 0.5.2+, while it serves
+    "scheduler died during initialization (exit code: ",  # SGLang 0.5.10+
     "Initialization failed. Please see the error messages above.",  # SGLang
     "Error: ShardCannotStart",  # TGI
     "exiting due to model loading error",  # llama.cpp
@@ -23,11 +28,15 @@ _SECONDARY = (
 
 #: vLLM names the processes that ended, and how: `Failed core proc(s): {'EngineCore_DP0': -9}`.
 _ENDED = re.compile(r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)")
+#: SGLang's scheduler ends the server when no step of it has finished for so long; the soft one only says so.
+_HANG = re.compile(r"atchdog timeout \(self\.watchdog_timeout=(?P<seconds>\d+)(?:\.\d+)?(?:\)|, self\.soft=False)")
+#: SGLang stops its processes one after the other when it is told to end, and calls that a failure.
+_STOPPED = "SIGTERM received."
 
 
-@check("engine-init-failed", since="0.1", literals=_SECONDARY)
+@check("engine-init-failed", since="0.1", literals=(*_SECONDARY, _STOPPED))
 def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
-    """The engine reports that one of its own processes failed to start.
+    """The engine reports that one of its own processes failed.
 
     Engines of several processes (API server, engine core, workers, shards) print this in the process that waited for
     another. It is always a consequence: the process that failed has printed why, earlier in the same log.
@@ -44,16 +53,25 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         return
     for text in _SECONDARY:
         for line in logs.find(text):
-            if line.text.lstrip().startswith(("raise ", '"', 'f"')):
+            if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
+            hang = _HANG.search(line.text)
+            if text.startswith("atchdog") and not hang:
+                continue
+            if text.startswith("It usually") and any(x.number < line.number for x in line.log.find(_STOPPED)):
+                continue
+            who = line.log.container or "The engine"
             ended = _ENDED.search(line.text)
             how = SIGNALS.get(int(ended["signal"]), f"signal {ended['signal']}") if ended else ""
             killed = f" Its {ended['who']} was ended by {how}." if ended else ""
+            summary = f"{who} says: {text.removesuffix(' (exit code: ')}{killed}"
+            if hang:
+                summary = f"{who} was ended by its watchdog: no step of it had finished for {hang['seconds']} s."
             yield Finding(
                 role="symptom",
                 severity="warning",
                 confidence="certain",
-                summary=f"{line.log.container or 'The engine'} says: {text}{killed}",
+                summary=summary,
                 evidence=(log_evidence(line),),
                 order=line.order,
                 pods=(pod.name,),

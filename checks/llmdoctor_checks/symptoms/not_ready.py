@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Container,
+    Event,
     Events,
     Evidence,
     Finding,
@@ -51,6 +52,8 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
         seconds = (now - trouble.since).total_seconds() if now and trouble.since else None
         loading = trouble.kind == "not-ready" and seconds is not None and seconds < _LOADING_SECONDS
         evidence = [event_evidence(e, pod.cluster) for e in probes[-1:]] if trouble.kind == "not-ready" else []
+        if trouble.kind != "not-ready":
+            evidence += [event_evidence(e, pod.cluster) for e in _refusals(pod, events)[-2:]]
         if container.waiting and container.waiting.reason:
             waiting = container.waiting
             text = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
@@ -71,6 +74,17 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
             yield Finding(
                 role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
             )
+
+
+def _refusals(pod: Pod, events: Events | None) -> list[Event]:
+    """What the kubelet could not do for the pod: the last event of each kind, none of an earlier time."""
+    found = {
+        e.reason: e
+        for e in events or ()
+        if e.kind == "Pod" and e.name == pod.name and e.warning and e.reason.startswith("Failed")
+    }
+    found.pop("FailedScheduling", None)
+    return list(found.values())
 
 
 def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...]]:

@@ -1,0 +1,163 @@
+"""Pods that somebody took away: the scheduler, a drain, the kubelet of a node that stops, or the loss of a node.
+
+Sources: Kubernetes pkg/apis/core (`DisruptionTarget`), kube-scheduler preemption, pkg/controller/tainteviction and podgc,
+pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler's events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from kubectl_llmdoctor.api import (
+    Event,
+    Events,
+    Evidence,
+    Node,
+    Pod,
+    Subject,
+    endings,
+    event_evidence,
+    node_evidence,
+    pod_evidence,
+)
+
+Kind = Literal["preempted", "drained", "lost"]
+
+#: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
+CONSEQUENCES = (
+    "pod-failed",
+    "crash-loop",
+    "not-ready",
+    "rollout-stuck",
+    "worker-lost",
+    "ray-cluster",
+    "multinode-discovery",
+    "nccl-timeout",
+    "nccl-other",
+    "engine-init-failed",
+    "engine-dead",
+    "probe-too-short",
+)
+
+#: Taints that the control plane sets on a node that no longer answers.
+_SILENT = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
+
+#: The reason of a pod that the kubelet ended, and its message.
+_BY_KUBELET: tuple[tuple[str, str, Kind], ...] = (
+    ("Preempting", "", "preempted"),
+    ("Terminated", "node shutdown", "drained"),
+    ("Shutdown", "hutting down", "drained"),
+    ("NodeShutdown", "hutting down", "drained"),
+    ("NodeLost", "", "lost"),
+)
+
+_BY_CONDITION: dict[str, Kind] = {
+    "PreemptionByScheduler": "preempted",
+    "PreemptionByKubeScheduler": "preempted",
+    "EvictionByEvictionAPI": "drained",
+    "TerminationByKubelet": "drained",
+    "DeletionByTaintManager": "drained",
+    "DeletionByPodGC": "lost",
+}
+
+#: Events about a pod that say who takes it away, by reason.
+_EVENTS: tuple[tuple[str, str, Kind], ...] = (
+    ("Preempted", "Preempted by", "preempted"),
+    ("Evicted", "Evicted pod", "drained"),  # Karpenter
+    ("ScaleDown", "deleting pod for node scale down", "drained"),
+    ("TaintManagerEviction", "Marking for deletion", "drained"),
+)
+
+#: The kubelet tells of a reboot, and finds the containers ended, within this time of each other.
+_REBOOT_SECONDS = 600
+
+#: Events about a node that say that it goes away, and why.
+_NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """How a pod was taken away."""
+
+    kind: Kind
+    why: str
+    evidence: tuple[Evidence, ...]
+
+
+def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
+    """Who took the pod away; None when nobody did, or when enough other replicas are ready."""
+    workload = subject.workload
+    if not pod.exists or pod.status.phase == "Succeeded":
+        return None
+    if workload and workload.replicas and (workload.ready or 0) >= workload.replicas and len(subject.pods) == 1:
+        return None
+    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events) or _rebooted(pod, events)
+    if found is None:
+        return None
+    more = tuple(event_evidence(e, pod.cluster) for e in _about(pod, events) if e.last)
+    return Taken(kind=found.kind, why=found.why, evidence=tuple(dict.fromkeys((*found.evidence, *more)))[:4])
+
+
+def _by_status(pod: Pod, node: Node | None) -> Taken | None:
+    status = pod.status
+    for reason, piece, kind in _BY_KUBELET:
+        if status.reason == reason and piece in status.message:
+            said = f"{reason}: {status.message}"
+            return Taken(kind=kind, why=status.message or reason, evidence=(pod_evidence(pod, "status", said),))
+    condition = pod.condition("DisruptionTarget")
+    if condition is None or condition.status != "True":
+        return None
+    found = _BY_CONDITION.get(condition.reason)
+    # the kubelet also sets it when it evicts for pressure, which has causes of its own
+    if found is None or (condition.reason == "TerminationByKubelet" and status.reason == "Evicted"):
+        return None
+    said = f"{condition.reason}: {condition.message}".rstrip(": ")
+    evidence = [pod_evidence(pod, "status.conditions[DisruptionTarget]", said)]
+    silent = _silent(pod, node) if condition.reason == "DeletionByTaintManager" else None
+    if silent:
+        return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence))
+    return Taken(kind=found, why=condition.message or condition.reason, evidence=tuple(evidence))
+
+
+def _by_event(pod: Pod, events: Events | None) -> Taken | None:
+    if not (pod.obj.metadata.deletion_timestamp or pod.status.phase == "Failed"):
+        return None
+    for event in _about(pod, events):
+        for reason, piece, kind in _EVENTS:
+            if event.reason == reason and event.message.startswith(piece):
+                return Taken(kind=kind, why=event.message, evidence=(event_evidence(event, pod.cluster),))
+    return None
+
+
+def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
+    reasons = {reason for reason, _, _ in _EVENTS}
+    for event in events or ():
+        own = event.kind == "Pod" and event.name == pod.name and event.reason in reasons
+        if own or (event.kind == "Node" and event.name == pod.spec.node_name and event.reason in _NODE_EVENTS):
+            yield event
+
+
+def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
+    """A node that was started anew under the pod: its containers ended without a trace at that time."""
+    for ending in endings(pod):
+        if ending.code != 255 or ending.terminated.reason != "Unknown" or ending.finished is None:
+            continue
+        for event in events.of("Rebooted", kind="Node") if events else []:
+            if event.name != pod.spec.node_name or event.last is None:
+                continue
+            if abs((event.last - ending.finished).total_seconds()) <= _REBOOT_SECONDS:
+                evidence = event_evidence(event, pod.cluster), pod_evidence(pod, ending.path, ending.text)
+                return Taken(kind="lost", why="it was rebooted", evidence=evidence)
+    return None
+
+
+def _silent(pod: Pod, node: Node | None) -> Taken | None:
+    """A node that the control plane has heard nothing of, under a pod that is no longer ready."""
+    ready = node.condition("Ready") if node else None
+    if node is None or ready is None or ready.status != "Unknown" or pod.ready:
+        return None
+    evidence = [node_evidence(node, f"Ready=Unknown: {ready.reason} {ready.message}".rstrip())]
+    evidence += [node_evidence(node, f"taint {t.key}") for t in node.obj.spec.taints if t.key in _SILENT][:1]
+    return Taken(kind="lost", why=ready.message or ready.reason, evidence=tuple(evidence))

@@ -1,0 +1,48 @@
+"""Pods that left with their node."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
+from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+
+
+@check("node-drained", since="0.1")
+def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
+    """The pod was evicted because its node was drained, interrupted or shut down.
+
+    Somebody took the pod away by intent: `kubectl drain`, an upgrade, an autoscaler that removes or consolidates nodes, the
+    interruption of a spot machine, a NoExecute taint, or the shutdown of the node. The server is not at fault. It ends by
+    SIGTERM (143), or by SIGKILL (137) when the grace period is too short, and the others of its group report only a broken
+    connection.
+
+    ## Fix
+
+    Keep the server where it is with a PodDisruptionBudget and the autoscaler's annotation
+    (`karpenter.sh/do-not-disrupt: "true"`, `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`); run it on machines
+    that are not taken back; run more than one replica. A grace period as long as the longest answer loses no request.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
+    - https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
+    """
+    found = taken(pod, subject, events, node)
+    if found is None or found.kind != "drained":
+        return
+    name = pod.spec.node_name or "its node"
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"{pod.name} was taken from {name}: {found.why}",
+        evidence=found.evidence,
+        explains=CONSEQUENCES,
+        fixes=(
+            fixes.advice(
+                f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
+                "and run more than one replica",
+                f"kubectl -n {pod.namespace} get poddisruptionbudgets",
+                f"kubectl describe node {name}" if pod.spec.node_name else "kubectl get nodes",
+            ),
+        ),
+        pods=(pod.name,),
+    )

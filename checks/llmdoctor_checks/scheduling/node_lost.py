@@ -1,0 +1,47 @@
+"""Nodes that stopped answering under a running pod."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
+from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+
+
+@check("node-lost", since="0.1")
+def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
+    """The node stopped answering under the running pod.
+
+    The kubelet no longer reports, or does so after a reboot: the machine crashed, was switched off or taken back, lost its
+    network, or its kubelet hangs. The control plane marks the pods not ready after 40 seconds and deletes them after five
+    minutes; a pod of a StatefulSet (so of a LeaderWorkerSet, too) stays Terminating until the node is back or its object is
+    deleted. The other pods of a group see a dead Ray node or a broken connection.
+
+    ## Fix
+
+    Look at the machine (console, BMC, cloud provider; Xid messages of a GPU that hangs the host). When it will not come
+    back, delete the Node object, or taint it `node.kubernetes.io/out-of-service`, so that the pods are made elsewhere.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/architecture/nodes/#node-status
+    - https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
+    """
+    found = taken(pod, subject, events, node)
+    if found is None or found.kind != "lost":
+        return
+    name = pod.spec.node_name or "its node"
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"{pod.name} lost its node {name}: {found.why}",
+        evidence=found.evidence,
+        explains=CONSEQUENCES,
+        fixes=(
+            fixes.advice(
+                f"See why {name} no longer reports; when it will not come back, delete its Node object so that the pods are made elsewhere",
+                f"kubectl describe node {name}",
+                f"kubectl delete node {name}",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
+    )

@@ -1,0 +1,21 @@
+"""What the kubelet says of a container's probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Container, Event, Events
+
+KINDS = ("startup", "liveness", "readiness")
+
+
+def failures(container: Container, events: Events | None) -> Iterator[tuple[str, Event]]:
+    """Failed probes of a container, oldest first: `startup`, `liveness` or `readiness`, and the event."""
+    pod = container.pod
+    several = sum(c.role != "init" for c in pod.containers) > 1
+    for event in events.of("Unhealthy", kind="Pod") if events else []:
+        kind = event.message.partition(" probe failed")[0].lower()
+        if event.name != pod.name or kind not in KINDS:
+            continue
+        if f"{{{container.name}}}" in event.field_path or not (several or event.field_path):
+            yield kind, event

@@ -1,0 +1,78 @@
+"""A probe that asks for a path which the server does not have."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Events, Finding, Fix, Pod, Subject, check, event_evidence, fixes, k8s, pod_evidence
+from llmdoctor_checks.start._probes import failures
+
+#: Where an engine tells that it is up.
+_HEALTH = {
+    "vllm": "/health",
+    "sglang": "/health",
+    "tgi": "/health",
+    "llama.cpp": "/health",
+    "triton": "/v2/health/ready",
+    "nim": "/v1/health/ready",
+    "tensorrt-llm": "/health",
+    "lmdeploy": "/health",
+    "ollama": "/",
+}
+
+
+@check("probe-path-wrong", since="0.1")
+def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Iterator[Finding]:
+    """A probe asks for a path that the server does not have.
+
+    The server is up and answers the probe with 404. To the kubelet that is a failure like any other: a startup or liveness
+    probe restarts the container for ever, and a readiness probe keeps it out of its Service.
+
+    ## Fix
+
+    Ask for the engine's own path: `/health` of vLLM, SGLang, Text Generation Inference and llama.cpp, `/v2/health/ready` of
+    Triton, `/v1/health/ready` of NIM. With `--root-path` the paths stay as they are in the pod.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    """
+    for container in pod.containers:
+        if not pod.failing or container.role == "init" or (container.running and container.status.ready):
+            continue
+        last = dict(failures(container, events))
+        for kind, event in last.items():
+            if not event.message.rstrip().endswith("statuscode: 404"):
+                continue
+            probe = _probe(container.spec, kind)
+            path = probe.http_get.path if probe and probe.http_get else ""
+            engine = next((e.name for e in subject.engines(pod) if e.container is container), "")
+            yield Finding(
+                role="cause",
+                confidence="certain",
+                summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
+                "that it has no such path (404).",
+                evidence=(
+                    event_evidence(event, pod.cluster),
+                    *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
+                ),
+                explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
+                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(engine, ""))),
+                pods=(pod.name,),
+            )
+            return
+
+
+def _probe(container: k8s.Container, kind: str) -> k8s.Probe | None:
+    probes = {
+        "startup": container.startup_probe,
+        "liveness": container.liveness_probe,
+        "readiness": container.readiness_probe,
+    }
+    return probes[kind]
+
+
+def _fixes(pod: Pod, index: int, kind: str, path: str, right: str) -> Iterator[Fix]:
+    if right and path and right != path:
+        operation = {"op": "add", "path": f"/containers/{index}/{kind}Probe/httpGet/path", "value": right}
+        yield fixes.patch(pod, f"Ask for {right}", [operation])
+    else:
+        yield fixes.advice(f"Correct the path of the {kind} probe in {fixes.edited(pod)}")

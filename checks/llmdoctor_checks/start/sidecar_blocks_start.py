@@ -1,0 +1,178 @@
+"""A service mesh's proxy that is not up while others in the pod need the network."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    check,
+    endings,
+    event_evidence,
+    fixes,
+    log_evidence,
+    log_of,
+    pod_evidence,
+)
+
+#: Proxies that all traffic of the pod is sent through, and the init containers that redirect it there.
+_PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
+_REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
+
+#: The user of Istio's proxy, whose traffic is not redirected.
+_PROXY_USER = 1337
+
+#: What programs print when a connection is refused or gets no answer, as the redirection without a proxy brings about.
+_NETWORK = (
+    "onnection refused",
+    "Could not connect to the endpoint URL",
+    "Failed to establish a new connection",
+    "Network is unreachable",
+    "i/o timeout",
+    "Connection timed out",
+    "ConnectTimeout",
+    "Connection reset by peer",
+    "Temporary failure in name resolution",
+)
+
+#: What a proxy says that cannot reach its control plane.
+_CONTROL_PLANE = ("gRPC config stream closed", "failed to warm certificate", "failed to generate workload certificate")
+
+_EXPLAINS = (
+    "hf-unreachable",
+    "model-registry-failed",
+    "storage-initializer-failed",
+    "ngc-unauthorized",
+    "multinode-discovery",
+    "ray-cluster",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "rollout-stuck",
+)
+
+
+@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_CONTROL_PLANE))
+def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """A sidecar proxy keeps the network from what starts before it.
+
+    In a service mesh all connections of a pod are redirected to its proxy (Istio, Linkerd). Until the proxy runs and has its
+    configuration, every connection is refused. Init containers run before the proxy, so that one which downloads the model
+    never reaches its store; a server that asks the hub in its first seconds fails when the proxy is late, and for ever when
+    the proxy cannot reach its control plane.
+
+    ## Fix
+
+    Make the proxy a native sidecar, which starts before other init containers (Istio: `ENABLE_NATIVE_SIDECARS`, the default
+    from 1.27 on), or let the init container bypass it (`runAsUser: 1337`, or
+    `traffic.sidecar.istio.io/excludeOutboundPorts`). For the server, set `holdApplicationUntilProxyStarts: true`. Where
+    the mesh brings nothing, `sidecar.istio.io/inject: "false"` on the pod.
+
+    ## References
+
+    - https://istio.io/latest/docs/setup/additional-setup/cni/#compatibility-with-application-init-containers
+    - https://istio.io/latest/docs/ops/common-problems/injection/
+    """
+    proxy = next((c for c in pod.containers if c.name in _PROXIES), None)
+    if proxy is None or not pod.failing:
+        return
+    hooks = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name] if events else []
+    if hooks and "pilot-agent wait" in hooks[-1].message:
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} does not become ready, and the pod's other containers may not start before it.",
+            "certain",
+            [event_evidence(hooks[-1], pod.cluster), *_complaint(proxy, logs)],
+        )
+        return
+    for container in _cut_off(pod, proxy):
+        line = _refused(pod, container, logs)
+        if line:
+            yield _finding(
+                pod,
+                proxy,
+                f"Init container {container.name} needs the network, which leads through {proxy.name}, and that starts only after it.",
+                "likely",
+                [log_evidence(line), pod_evidence(container, "name", f"runs before {proxy.name}")],
+            )
+            return
+    if proxy.running and not proxy.status.ready:
+        for ending in endings(pod):
+            line = _refused(pod, ending.container, logs)
+            if line and ending.container.role == "main" and ending.container is not proxy:
+                told = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false")
+                yield _finding(
+                    pod,
+                    proxy,
+                    f"{proxy.name} is not ready, and all connections of {ending.container.name} lead through it.",
+                    "likely",
+                    [log_evidence(line), told, *_complaint(proxy, logs)],
+                )
+                return
+
+
+def _finding(pod: Pod, proxy: Container, summary: str, confidence: str, evidence: list[Evidence]) -> Finding:
+    return Finding(
+        role="cause",
+        confidence="certain" if confidence == "certain" else "likely",
+        summary=summary,
+        evidence=tuple(evidence),
+        explains=_EXPLAINS,
+        fixes=tuple(_fixes(pod, proxy)),
+        pods=(pod.name,),
+    )
+
+
+def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
+    """Init containers that went wrong after the redirection was set up, where the proxy is no native sidecar."""
+    annotations = pod.obj.metadata.annotations
+    if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
+        return
+    names = [c.name for c in pod.containers]
+    redirected = min((names.index(n) for n in names if n in _REDIRECTS), default=None)
+    troubled = {t.container.name for t in pod.troubles if t.container}
+    for place, container in enumerate(pod.containers):
+        if container.role != "init" or container.name in _REDIRECTS or container.name not in troubled:
+            continue
+        if redirected is not None and place > redirected and container.spec.security_context.run_as_user != _PROXY_USER:
+            yield container
+
+
+def _refused(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
+    """The first line of the instance that failed that tells of a connection which did not come about."""
+    ending = next((e for e in endings(pod) if e.container is container), None)
+    log = log_of(ending, logs) if ending and logs else None
+    if log is None and logs:
+        log = next(iter(logs.of(container.name)), None)
+    lines = [line for text in _NETWORK for line in (next(iter(log.find(text)), None),) if line] if log else []
+    return min(lines, key=lambda line: line.number, default=None)
+
+
+def _complaint(proxy: Container, logs: Logs | None) -> list[Evidence]:
+    """What the proxy says of its control plane, last."""
+    for log in logs.of(proxy.name) if logs else []:
+        for text in _CONTROL_PLANE:
+            found = list(log.find(text))
+            if found and re.search(r"error|failed|closed", found[-1].text):
+                return [log_evidence(found[-1], text)]
+    return []
+
+
+def _fixes(pod: Pod, proxy: Container) -> Iterator[Fix]:
+    istio = proxy.name == "istio-proxy"
+    how = (
+        "native sidecars (ENABLE_NATIVE_SIDECARS), holdApplicationUntilProxyStarts, runAsUser 1337 for an init container"
+        if istio
+        else "config.linkerd.io/proxy-enable-native-sidecar, config.linkerd.io/proxy-await"
+    )
+    yield fixes.advice(
+        f"Let the proxy start before what needs the network in {fixes.edited(pod)}: {how}; or leave the pod out of the mesh",
+        f"kubectl -n {pod.namespace} logs {pod.name} -c {proxy.name}",
+    )
