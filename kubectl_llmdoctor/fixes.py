@@ -64,7 +64,7 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
 
 def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodSpec | None:
     """A pod spec after a patch; None where it does not apply."""
-    tree = msgspec.to_builtins(spec)
+    tree = msgspec.json.decode(msgspec.json.encode(spec))
     fitted = pointer.fitted(tree, [*operations])
     try:
         for operation in fitted or ():

@@ -76,7 +76,7 @@ def test_nodes_that_would_be_different() -> None:
     (a,) = pending.subject.nodes
 
     assert fits(pending.where(nodes=[a.changed(taints=(), cordoned=False)])) == []
-    assert fits(pending.where(nodes=[a.changed(taints=(), cordoned=False, **{ZONE: "a"})])) == ["a"]
+    assert fits(pending.where(nodes=[a.changed(taints=(), cordoned=False, labels={ZONE: "a"})])) == ["a"]
     assert fits(pending.verdicts) == []
 
 

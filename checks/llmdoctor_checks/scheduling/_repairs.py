@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     show_taint,
     top_of,
 )
-from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, obstacle_of
+from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, obstacle_of, vendor
 
 Json = dict[str, Any]
 
@@ -118,6 +118,8 @@ def _on(pending: Pending, verdict: NodeVerdict, main: Obstacle, repair: Repair, 
         if obstacle is None:
             return None
         reasons.setdefault(obstacle, []).append(reason)
+    if main == "pod-affinity":  # what is done about it asks nothing of the node, of which it may be known by word only
+        reasons.setdefault(main, [])
     parts = []
     for obstacle in sorted(reasons, key=lambda o: (o != main, PRIORITY.index(o))):
         usual = repair if obstacle == main else _REPAIRS.get(obstacle, _none)
@@ -181,20 +183,29 @@ def _none(_: Stop) -> Iterator[Change]:
 
 
 def _taint(stop: Stop) -> Iterator[Change]:
-    node = stop.node
-    taints = [r.taint for r in stop.reasons if r.taint]
-    named = ", ".join(show_taint(t) for t in taints)
-    values = [_toleration(t) for t in taints]
-    operations: list[Json] = [{"op": "add", "path": "/tolerations", "value": values}]
-    if stop.pending.pod.spec.tolerations:
-        operations = [{"op": "add", "path": "/tolerations/-", "value": value} for value in values]
-    yield Change(text=f"Tolerate {named}, if it may run there", operations=tuple(operations))
+    node, taints = stop.node, [r.taint for r in stop.reasons if r.taint]
     yield Change(
-        text=f"Remove the taint {named} from {node.name}, if it is no longer meant",
+        text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
+    )
+    yield Change(
+        text=f"Remove the taint {named(taints)} from {node.name}, if it is no longer meant",
         nodes=(node.changed(taints=[t for t in node.taints if t not in taints]),),
         commands=tuple(f"kubectl taint nodes {node.name} {show_taint(t)}-" for t in taints),
         owner="platform",
     )
+
+
+def named(taints: Iterable[k8s.Taint]) -> str:
+    """Taints as kubectl writes them."""
+    return ", ".join(show_taint(t) for t in taints)
+
+
+def tolerating(pending: Pending, taints: Iterable[k8s.Taint]) -> list[Json]:
+    """The patch of the pod spec that tolerates taints."""
+    values = [_toleration(t) for t in taints]
+    if pending.pod.spec.tolerations:
+        return [{"op": "add", "path": "/tolerations/-", "value": value} for value in values]
+    return [{"op": "add", "path": "/tolerations", "value": values}]
 
 
 def _toleration(taint: k8s.Taint) -> Json:
@@ -278,16 +289,27 @@ def _met(base: str, term: k8s.NodeSelectorTerm, node: Node, *, alone: int) -> tu
         for index, row in enumerate(rows):
             if holds(row, have):
                 continue
-            if row.operator == "In" and row.key in have:
-                value = [have[row.key]]
-                operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": value})
-                said.append(f"demand {row.key} In [{value[0]}] in the node affinity, as suitable nodes have it")
+            value = _meeting(row, have.get(row.key))
+            if value is not None:
+                operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": [value]})
+                said.append(
+                    f"demand {row.key} {row.operator} [{value}] in the node affinity, which suitable nodes meet"
+                )
             else:
                 dropped.append(f"{base}/{group}/{index}")
                 said.append(f"drop {row.key} {row.operator} from the node affinity")
     if len(dropped) == alone:  # an empty term matches nothing
         return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity"]
     return [*operations, *({"op": "remove", "path": path} for path in reversed(dropped))], said
+
+
+def _meeting(row: k8s.Requirement, have: str | None) -> str | None:
+    """A value with which a node's label meets a requirement; None where no value would."""
+    if have is None or row.operator not in ("In", "Gt", "Lt"):
+        return None
+    if row.operator == "In":
+        return have
+    return str(int(have) + (1 if row.operator == "Lt" else -1)) if have.lstrip("-").isdecimal() else None
 
 
 def _ports(stop: Stop) -> Iterator[Change]:
@@ -382,6 +404,11 @@ def _round(resource: str, amount: int) -> str | None:
 def _occupied(stop: Stop) -> Iterator[Change]:
     """GPUs that others have: theirs, or fewer."""
     yield from _free(stop, {r.resource: r.asked - (r.free or 0) for r in stop.reasons})
+    yield from fewer(stop)
+
+
+def fewer(stop: Stop) -> Iterator[Change]:
+    """As few of a resource as are free."""
     yield from (change for change in _less(stop) if change.operations)
 
 
@@ -433,7 +460,9 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
         yield Change(text=text, gone=tuple(refs), owner="platform")
         return
     text = f"{why} on {stop.node.name}: stop or scale down {', '.join(refs)}, if it can be spared"
-    commands = [c for ref in refs if ref not in ending for c in _stopping(stop.pending, ref)]
+    commands = [c for ref in refs if ref not in ending for c in _stopping(stop.pending, ref)] or [
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"
+    ]
     yield Change(text=text, gone=tuple(refs), commands=tuple(commands), owner="platform")
 
 
@@ -507,7 +536,12 @@ def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change
                     at = f"{container.pointer}/resources/{kind}"
                     operations.append({"op": "remove", "path": f"{at}/{_escaped(old)}"})
                     operations.append({"op": "add", "path": f"{at}/{_escaped(new)}", "value": str(quantities[old])})
-            yield Change(text=f"Ask for {new} instead of {old}", operations=tuple(operations))
+            text = f"Ask for {new} instead of {old}"
+            if vendor(new) != vendor(old):
+                text += ", with an image for that vendor"
+            elif "/mig-" in new + old:
+                text += " (mind its memory)"
+            yield Change(text=text, operations=tuple(operations))
 
 
 def _escaped(key: str) -> str:

@@ -147,20 +147,6 @@ def holders_of(pending: Pending, node: str, resource: str) -> list[Holder]:
     return [h for h in pending.usage.holders(node) if h.requests.get(resource)]
 
 
-def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
-    """As few pods as together have so much: one that suffices and is smallest, else from the largest down."""
-    enough = [h for h in holders if h.requests[resource] >= need]
-    if enough:
-        return [min(enough, key=lambda h: (h.requests[resource], h.ref))]
-    chosen: list[Holder] = []
-    for holder in sorted(holders, key=lambda h: (-h.requests[resource], h.ref)):
-        chosen.append(holder)
-        need -= holder.requests[resource]
-        if need <= 0:
-            return chosen
-    return []
-
-
 def asking(pending: Pending, resource: str) -> list[Container]:
     """The containers that ask for a resource, the greatest first."""
     having = [c for c in pending.pod.containers if c.request(resource)]
