@@ -178,6 +178,68 @@ def test_devices_that_share_counters() -> None:
     assert texts(waiting(asking(), NODES[0], kind(), two, *parts, given_to("x", "a", "half-0"))) == {"a": NONE}
 
 
+def test_devices_that_must_differ() -> None:
+    def numa(name: str, value: int) -> Json:
+        return device(name, attributes={"numa": {"int": value}})
+
+    rule = [{"distinctAttribute": f"{GPU}/numa"}]
+    slices = part("a", numa("g0", 0), numa("g1", 0)), part("b", numa("g0", 0), numa("g1", 1))
+    found = texts(waiting(asking(), *NODES, kind(), claim(request("x"), request("y"), constraints=rule), *slices))
+
+    assert found == {"a": NONE, "b": "fits"}
+
+
+def shared(name: str, **policy: Any) -> Json:
+    memory: Json = {"value": "80Gi"} | ({"requestPolicy": policy} if policy else {})
+    return device(name, allowMultipleAllocations=True, capacity={"memory": memory})
+
+
+def some(amount: str, name: str = "gpu", **more: Any) -> Json:
+    return request(name, capacity={"requests": {"memory": amount}}, **more)
+
+
+def having(amount: str) -> Json:
+    """A claim that has a part of a device."""
+    one = given_to("x", "a", "g")
+    (row,) = one["status"]["allocation"]["devices"]["results"]
+    row |= {"shareID": "11111111-2222-3333-4444-555555555555", "consumedCapacity": {"memory": amount}}
+    return one
+
+
+@pytest.mark.parametrize(
+    ("objects", "fits"),
+    [
+        ([claim(some("40Gi")), part("a", shared("g"))], True),
+        ([claim(some("81Gi")), part("a", shared("g"))], False),
+        ([claim(some("40Gi")), part("a", shared("g")), having("40Gi")], True),
+        ([claim(some("41Gi")), part("a", shared("g")), having("40Gi")], False),
+        # who does not say how much takes all, or what the device has set for that
+        ([claim(request()), part("a", shared("g")), having("1Gi")], False),
+        ([claim(request()), part("a", shared("g", default="10Gi")), having("70Gi")], True),
+        ([claim(request()), part("a", shared("g", default="10Gi")), having("71Gi")], False),
+        # rounded up to what the device gives
+        ([claim(some("15Gi")), part("a", shared("g", validValues=["10Gi", "20Gi"])), having("60Gi")], True),
+        ([claim(some("15Gi")), part("a", shared("g", validValues=["10Gi", "20Gi"])), having("61Gi")], False),
+        ([claim(some("30Gi")), part("a", shared("g", validValues=["10Gi", "20Gi"]))], False),
+        ([claim(some("11Gi")), part("a", shared("g", validRange={"min": "10Gi", "step": "10Gi"})), having("60Gi")], True),
+        ([claim(some("11Gi")), part("a", shared("g", validRange={"min": "10Gi", "step": "10Gi"})), having("61Gi")], False),
+        ([claim(some("1Gi")), part("a", shared("g", validRange={"min": "10Gi"})), having("71Gi")], False),
+        ([claim(some("30Gi")), part("a", shared("g", validRange={"min": "10Gi", "max": "20Gi"}))], False),
+        # two requests share it, one request does not take it twice
+        ([claim(some("40Gi", "x"), some("40Gi", "y")), part("a", shared("g"))], True),
+        ([claim(some("40Gi", "x"), some("41Gi", "y")), part("a", shared("g"))], False),
+        ([claim(some("10Gi", count=2)), part("a", shared("g"))], False),
+        # a capacity that is not there, and one of a device that is not shared
+        ([claim(request(capacity={"requests": {"cores": "1"}})), part("a", shared("g"))], False),
+        ([claim(some("40Gi")), gpus("a", 1)], True),
+        ([claim(some("81Gi")), gpus("a", 1)], False),
+        ([claim(some("1Gi")), gpus("a", 1), given_to("x", "a", "gpu-0")], False),
+    ],
+)  # fmt: skip
+def test_devices_that_several_claims_share(objects: list[Json], fits: bool) -> None:
+    assert texts(waiting(asking(), NODES[0], kind(), *objects)) == {"a": "fits" if fits else NONE}
+
+
 def test_a_shortage_is_said_with_its_numbers_and_who_has_the_devices() -> None:
     bad = device("bad", taints=[{"key": "broken", "effect": "NoSchedule"}])
     slices = (
@@ -203,12 +265,11 @@ def test_a_shortage_is_said_with_its_numbers_and_who_has_the_devices() -> None:
          "the selector has frobnicate(), which is not evaluated here"),
         ([claim(request(select=[f'device.attributes["{GPU}"].absent == "x"'])), gpus("a", 1)],
          "the selector fails on device gpu-0: no such key: absent"),
-        ([claim(request()), part("a", device("g", allowMultipleAllocations=True))], "devices that several claims share"),
-        ([claim(request(capacity={"requests": {"memory": "1Gi"}})), gpus("a", 1)], "requests of a part of a device"),
         ([claim(request(allocationMode="All")), part("a", device("g"), pool={"resourceSliceCount": 2})],
          "all devices are asked for, and pool a is being changed"),
-        ([claim(request(count=2), constraints=[{"distinctAttribute": f"{GPU}/numa"}]), gpus("a", 2)],
-         "a constraint other than matchAttribute"),
+        ([claim(request(count=33)), gpus("a", 40)], "a claim can have 32 devices at most, not 33"),
+        ([claim(request(count=2), constraints=[{"newAttribute": "x"}]), gpus("a", 2)],
+         "a constraint other than matchAttribute and distinctAttribute"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_known_is_not_judged(objects: list[Json], why: str) -> None:

@@ -5,6 +5,8 @@ reasons over all nodes, only the first failing plugin of each. The verdicts are 
 scheduler's filters over the snapshot, all reasons of each node, in its order (`apis/config/v1/default_plugins.go`,
 1.36).
 
-`message` parses the words; `verdict` is what a node says; `filters` judge; `pending` joins both; `placement` is the
-table of the report.
+`message` parses the words. `judge` puts a question (`ask`) to all filters, one module a family: `filters` that look at
+one node, `volumes`, `topology` (other pods), `claims` (devices). A filter gives reasons, or a gap where it cannot know:
+a list that was not read, a selector that is not evaluated here. `verdict` is what a node says; `pending` joins words and
+verdicts, and asks again with something changed (`where`); `placement` is the table of the report.
 """

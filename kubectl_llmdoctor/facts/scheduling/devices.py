@@ -1,15 +1,14 @@
 """The devices that DRA drivers publish, who has them, and whether a node's free ones satisfy claims.
 
 After `dynamic-resource-allocation/structured` of 1.36: an exhaustive search over the node's devices. What is not known
-here (devices that several claims share, a selector that is not understood) is left out; if the rest does not suffice,
-the answer is `UnsureError`.
+here (a selector that is not understood) is left out; if the rest does not suffice, the answer is `UnsureError`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -31,6 +30,9 @@ from kubectl_llmdoctor.facts.units import milli
 
 #: Steps of one search; real claims need a few dozen.
 _MOST_STEPS = 5000
+
+#: Devices that a claim can have (`AllocationResultsMaxSize`).
+_MOST_DEVICES = 32
 
 #: driver, pool, name
 Id = tuple[str, str, str]
@@ -70,8 +72,8 @@ class Want:
     count: int | None
     tolerations: tuple[DeviceToleration, ...] = ()
     admin: bool = False
-    #: it says how much of a device it takes, which is not worked out here
-    partial: bool = False
+    #: how much it takes of a device that several claims may share
+    amounts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Demand(NamedTuple):
@@ -114,13 +116,21 @@ class Inventory:
         self._counters: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
         #: devices by id, with the pods that have them
         self.taken: dict[Id, tuple[str, ...]] = {}
+        #: what claims have of the devices that they share
+        self.shared: dict[Id, Counter[str]] = {}
         for claim in objects.all(ResourceClaim):
             allocation, namespace = claim.status.allocation, claim.metadata.namespace or "default"
             users = tuple(f"{namespace}/{c.name}" for c in claim.status.reserved_for if c.resource == "pods")
             if allocation and not (users and all(user in without for user in users)):
                 for result in allocation.devices.results:
-                    if not result.admin_access and not result.share_id:
-                        self.taken[result.driver, result.pool, result.device] = users
+                    device = result.driver, result.pool, result.device
+                    if result.admin_access:
+                        continue
+                    if result.share_id:
+                        part = {name: milli(amount) or 0 for name, amount in result.consumed_capacity.items()}
+                        self.shared.setdefault(device, Counter()).update(part)
+                    else:
+                        self.taken[device] = users
         for pool, slices in pools.items():
             newest = max(one.spec.pool.generation for one in slices)
             current = [one for one in slices if one.spec.pool.generation == newest]
@@ -138,7 +148,7 @@ class Inventory:
         self._whole[pool] = left.copy()
         for one in slices:
             for device in one.spec.devices:
-                if (*pool, device.name) in self.taken:
+                if (*pool, device.name) in self.taken or (*pool, device.name) in self.shared:
                     left.subtract(consumed(device))
             if one.spec.node_name:
                 self._local.setdefault(one.spec.node_name, []).append(one)
@@ -196,6 +206,38 @@ def consumed(device: Device) -> Counter[tuple[str, str]]:
     return found
 
 
+def portion(device: Device, amounts: Mapping[str, Any]) -> dict[str, int] | None:
+    """What a request takes of each capacity of a device, as its policies round it; None where they do not allow it."""
+    device = device.basic or device
+    if not amounts.keys() <= device.capacity.keys():
+        return None
+    found = {}
+    for name, has in device.capacity.items():
+        row = has if isinstance(has, dict) else {"value": has}
+        policy = row.get("requestPolicy") or {}
+        amount = milli(amounts.get(name, policy.get("default", row.get("value")))) or 0
+        allowed = [milli(value) or 0 for value in policy.get("validValues") or ()]
+        span = {key: milli(value) or 0 for key, value in (policy.get("validRange") or {}).items()}
+        if name in amounts and allowed:
+            amount = next((value for value in allowed if value >= amount), amount)
+        elif name in amounts and "min" in span:
+            step = span.get("step") or 1
+            amount = max(span["min"] - (span["min"] - amount) // step * step, span["min"])
+        if amount != milli(policy.get("default")) and (
+            (allowed and amount not in allowed)
+            or amount > span.get("max", amount)
+            or (span.get("step") and (amount - span.get("min", 0)) % span["step"])
+        ):
+            return None
+        found[name] = amount
+    return found
+
+
+def size_of(has: Any) -> int:
+    """How much a device has of a capacity."""
+    return milli(has.get("value") if isinstance(has, dict) else has) or 0
+
+
 def wants(claim: str, request: DeviceRequest, classes: dict[str, tuple[DeviceSelector, ...]]) -> Iterator[Want]:
     """A request's alternatives; one, where it has no list of them."""
     for one in request.first_available or (request.exactly or request,):
@@ -206,10 +248,10 @@ def wants(claim: str, request: DeviceRequest, classes: dict[str, tuple[DeviceSel
             kind=kind,
             class_selectors=classes.get(kind, ()),
             selectors=one.selectors,
-            count=None if one.allocation_mode == "All" else one.count,
+            count=None if one.allocation_mode == "All" else max(one.count, 0),
             tolerations=one.tolerations,
             admin=one.admin_access,
-            partial=bool(one.capacity),
+            amounts=(one.capacity or {}).get("requests") or {},
         )
 
 
@@ -225,11 +267,16 @@ class Search:
         self._doubts: dict[str, None] = {}
         self._ends = False
         self._used: set[Id] = set()
+        self._shares: dict[Id, list[dict[str, int]]] = {}
         self._counted: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
         self._matching: dict[tuple[str, str], list[Slot]] = {}
 
     def shortage(self) -> Shortage | None:
         """Why the devices do not suffice; None when they do. Raises UnsureError."""
+        for demand in self._demands:
+            least = sum(min(want.count or 0 for want in options) for _, options in demand.requests)
+            if least > _MOST_DEVICES:
+                raise UnsureError(f"a claim can have {_MOST_DEVICES} devices at most, not {least}", ends=True)
         simple = [
             (d, alternatives[0]) for d in self._demands for _, alternatives in d.requests if len(alternatives) == 1
         ]
@@ -276,14 +323,8 @@ class Search:
         if key not in self._matching:
             if want.count is None and self._partial:
                 raise UnsureError(f"all devices are asked for, and pool {self._partial[0]} is being changed", ends=True)
-            if want.partial:
-                self._doubts["requests of a part of a device"] = None
             selectors = (*want.class_selectors, *want.selectors)
-            found = [slot for slot in self._slots if self._selected(selectors, slot)]
-            if any(slot.device.allow_multiple_allocations for slot in found):
-                self._doubts["devices that several claims share"] = None
-                found = [slot for slot in found if not slot.device.allow_multiple_allocations]
-            self._matching[key] = [] if want.partial else found
+            self._matching[key] = [slot for slot in self._slots if self._selected(selectors, slot)]
             if self._doubts and want.count is None:
                 raise UnsureError("; ".join(self._doubts), ends=self._ends)
         return self._matching[key]
@@ -315,11 +356,31 @@ class Search:
             return False
         if _taints(slot.device, want):
             return False
+        return self._has_room(slot, want) and (self._is_shared(slot) or self._has_counters(slot))
+
+    def _is_shared(self, slot: Slot) -> bool:
+        """Whether others have a part of a device already; its counters are consumed then."""
+        others = slot.id in self._inventory.shared or bool(self._shares.get(slot.id))
+        return slot.device.allow_multiple_allocations and others
+
+    def _has_room(self, slot: Slot, want: Want) -> bool:
+        if not (want.amounts or slot.id in self._inventory.shared or slot.id in self._shares):
+            return True
+        asked = portion(slot.device, want.amounts)
+        if asked is None:
+            return False
+        had = Counter(self._inventory.shared.get(slot.id, {}))
+        for part in self._shares.get(slot.id, ()):
+            had.update(part)
+        sizes = {name: size_of(has) for name, has in (slot.device.basic or slot.device).capacity.items()}
+        return all(had[name] + amount <= sizes[name] for name, amount in asked.items())
+
+    def _has_counters(self, slot: Slot) -> bool:
         takes = consumed(slot.device)
         if not takes:
             return True
         left, counted = self._inventory.left(slot.pool), self._counted.get(slot.pool, Counter())
-        return all(left[counter] - counted[counter] >= amount for counter, amount in takes.items())
+        return all(left[counter] - counted[counter] >= takes[counter] for counter in left.keys() | takes.keys())
 
     # --- the search ---------------------------------------------------------------------------------------------------
 
@@ -336,6 +397,8 @@ class Search:
         for want in alternatives:
             fitting = self._fitting(want)
             count = len(fitting) if want.count is None else want.count
+            if count > _MOST_DEVICES:
+                continue
             if (want.count is not None or fitting) and self._pick(claim, at, want, fitting, count, 0, chosen, name):
                 return True
         return False
@@ -363,32 +426,50 @@ class Search:
                 continue
             chosen.append((f"{request}\n{want.name}", slot))
             if self._agree(self._demands[claim].constraints, chosen):
-                self._take(slot, 1)
+                give_back = self._take(slot, want)
                 if self._pick(claim, at, want, fitting, count - 1, position + 1, chosen, request):
                     return True
-                self._take(slot, -1)
+                give_back()
             chosen.pop()
         return False
 
-    def _take(self, slot: Slot, sign: int) -> None:
-        (self._used.add if sign > 0 else self._used.discard)(slot.id)
-        takes = consumed(slot.device)
-        if takes:
-            counted = self._counted.setdefault(slot.pool, Counter())
-            for counter, amount in takes.items():
-                counted[counter] += sign * amount
+    def _take(self, slot: Slot, want: Want) -> Callable[[], None]:
+        """Takes a device, or a part of it; what it returns undoes that."""
+        takes = Counter() if self._is_shared(slot) else consumed(slot.device)
+        counted = self._counted.setdefault(slot.pool, Counter())
+        counted.update(takes)
+        shares = self._shares.setdefault(slot.id, []) if slot.device.allow_multiple_allocations else None
+        if shares is None:
+            self._used.add(slot.id)
+        else:
+            shares.append(portion(slot.device, want.amounts) or {})
+
+        def give_back() -> None:
+            counted.subtract(takes)
+            if shares is None:
+                self._used.discard(slot.id)
+            else:
+                shares.pop()
+
+        return give_back
 
     def _agree(self, constraints: tuple[DeviceConstraint, ...], chosen: list[tuple[str, Slot]]) -> bool:
         for constraint in constraints:
-            if not constraint.match_attribute:
-                self._doubts["a constraint other than matchAttribute"] = None
+            name = constraint.match_attribute or constraint.distinct_attribute
+            if not name:
+                self._doubts["a constraint other than matchAttribute and distinctAttribute"] = None
                 return False
             values = [
-                _value(slot, constraint.match_attribute)
+                (names.partition("\n")[0], _value(slot, name))
                 for names, slot in chosen
                 if not constraint.requests or {*names.split("\n")} & {*constraint.requests}
             ]
-            if any(v is None or v != values[0] for v in values):
+            if any(value is None for _, value in values):
+                return False
+            if constraint.match_attribute:
+                if any(value != values[0][1] for _, value in values):
+                    return False
+            elif values and values[-1][1] in dict(values[:-1]).values():  # of each request the last one counts
                 return False
         return True
 

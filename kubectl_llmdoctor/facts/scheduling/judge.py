@@ -28,6 +28,10 @@ _THEN: tuple[Plugin, ...] = (
 )
 
 
+#: Promised nodes that are looked at one by one.
+_MOST_CROWDS = 20
+
+
 class _Judge:
     def __init__(self, ask: Ask) -> None:
         said = [plugin(ask) for plugin in _THEN]
@@ -52,8 +56,11 @@ class _Judge:
 
 def judge(ask: Ask, *, sure: bool) -> Iterator[NodeVerdict]:
     """What each node says; `sure` says whether no reason means that it fits."""
-    judged = _Judge(ask)
-    said = [(node, *(_crowded(ask, node) or judged.of(node))) for node in ask.nodes]
+    judged, crowds = _Judge(ask), _crowds(ask)
+    said = []
+    for node in ask.nodes:
+        crowded = crowds[node.name].of(node) if node.name in crowds else None
+        said.append((node, *(crowded if crowded and crowded[0] else judged.of(node))))
     end = next((gap for _, reasons, gaps in said if not reasons for gap in gaps if gap.ends), None)
     if end is None and sum(not reasons for _, reasons, _ in said) > 1:
         end = filters.preference(ask)
@@ -65,18 +72,18 @@ def judge(ask: Ask, *, sure: bool) -> Iterator[NodeVerdict]:
         yield NodeVerdict(node=node, reasons=reasons, fits=fits, gaps=gaps)
 
 
-def _crowded(ask: Ask, node: Node) -> tuple[tuple[Reason, ...], tuple[Gap, ...]] | None:
-    """What stops the pod if those are there already to whom the node was promised; None when nothing does."""
+def _crowds(ask: Ask) -> dict[str, _Judge]:
+    """For nodes that are promised to pods of no less priority: the judge who counts these as there already."""
     mine = ask.pod.obj
-    promised = [
-        pod
-        for pod in ask.usage.nominated.get(node.name, ())
-        if (pod.spec.priority or 0) >= (mine.spec.priority or 0) and not _same(pod, mine)
-    ]
-    if not promised:
-        return None
-    found = _Judge(ask.crowded({node.name: promised})).of(node)
-    return found if found[0] else None
+    promised = {
+        node: rivals
+        for node, pods in ask.usage.nominated.items()
+        if (rivals := [p for p in pods if (p.spec.priority or 0) >= (mine.spec.priority or 0) and not _same(p, mine)])
+    }
+    if len(promised) > _MOST_CROWDS:  # one for all: only counts by topology differ
+        judge = _Judge(ask.crowded(promised))
+        return dict.fromkeys(promised, judge)
+    return {node: _Judge(ask.crowded({node: rivals})) for node, rivals in promised.items()}
 
 
 def _same(one: Pod, other: Pod) -> bool:

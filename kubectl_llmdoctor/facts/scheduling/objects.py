@@ -219,6 +219,7 @@ class DeviceConstraint(_Part, frozen=True):
 
     requests: tuple[str, ...] = ()
     match_attribute: str = ""
+    distinct_attribute: str = ""
 
 
 class DeviceDemand(_Part, frozen=True):
@@ -242,6 +243,7 @@ class DeviceResult(_Part, frozen=True):
     device: str = ""
     admin_access: bool = False
     share_id: str = field(default="", name="shareID")
+    consumed_capacity: dict[str, Any] = {}
 
 
 class DeviceResults(_Part, frozen=True):
