@@ -54,6 +54,8 @@ class Change:
     #: nodes that would be otherwise
     nodes: tuple[Node, ...] = ()
     commands: tuple[str, ...] = ()
+    #: whether something of it can be done by its owner only, so that the commands only show it
+    by_hand: bool = False
     owner: fixes.Owner = "model"
     #: the fix itself, where it is no patch of the pod
     fix: Fix | None = None
@@ -135,6 +137,7 @@ def _together(parts: list[Change]) -> Change | None:
     if len(parts) == 1:
         return parts[0]
     nodes = tuple(node for part in parts for node in part.nodes)
+    by_hand = any(part.by_hand for part in parts)
     if len({node.name for node in nodes}) < len(nodes):
         return None
     return Change(
@@ -142,7 +145,8 @@ def _together(parts: list[Change]) -> Change | None:
         operations=tuple(op for part in parts for op in part.operations),
         gone=tuple(ref for part in parts for ref in part.gone),
         nodes=nodes,
-        commands=tuple(c for part in parts for c in part.commands),
+        commands=tuple(c for part in parts for c in part.commands if part.by_hand or not by_hand),
+        by_hand=by_hand,
         owner=next((p.owner for p in parts if not p.operations), parts[0].owner),
     )
 
@@ -168,7 +172,7 @@ def _as_fix(pending: Pending, change: Change, where: tuple[NodeVerdict, ...]) ->
             commands=change.fix.commands,
             patch=change.fix.patch,
         )
-    if not change.operations:
+    if not change.operations or change.by_hand:
         return fixes.advice(change.text + promise, *change.commands, owner=change.owner)
     made = fixes.patch(pending.pod, change.text + promise, [*change.operations], owner=change.owner)
     return Fix(summary=made.summary, owner=made.owner, commands=(*change.commands, *made.commands), patch=made.patch)
@@ -460,10 +464,12 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
         yield Change(text=text, gone=tuple(refs), owner="platform")
         return
     text = f"{why} on {stop.node.name}: stop or scale down {', '.join(refs)}, if it can be spared"
-    commands = [c for ref in refs if ref not in ending for c in _stopping(stop.pending, ref)] or [
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"
-    ]
-    yield Change(text=text, gone=tuple(refs), commands=tuple(commands), owner="platform")
+    each = [[*_stopping(stop.pending, ref)] for ref in refs if ref not in ending]
+    commands = [c for commands in each for c in commands]
+    by_hand = not all(each)
+    if by_hand:
+        commands = [f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"]
+    yield Change(text=text, gone=tuple(refs), commands=tuple(commands), by_hand=by_hand, owner="platform")
 
 
 def _stopping(pending: Pending, ref: str) -> Iterator[str]:
