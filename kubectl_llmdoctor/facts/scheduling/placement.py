@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from kubectl_llmdoctor.facts.pod import is_accelerator
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, say_amount
 from kubectl_llmdoctor.report.document import Placement
@@ -22,7 +23,12 @@ def placement(pending: Pending) -> tuple[Placement, ...]:
         groups.setdefault((verdict.fits, *open_, *map(_alike, verdict.reasons)), []).append(verdict)
     ordered = sorted(groups.values(), key=lambda group: _promise(pending, group[0]))
     shown = [
-        Placement(nodes=_names(group), fits=group[0].fits is True, reasons=tuple(_said_of(group)))
+        Placement(
+            nodes=_names(group),
+            fits=group[0].fits is True,
+            devices="; ".join(_devices(pending, group)),
+            reasons=tuple(_said_of(group)),
+        )
         for group in ordered[:_MOST_GROUPS]
     ]
     rest = [verdict for group in ordered[_MOST_GROUPS:] for verdict in group]
@@ -55,6 +61,26 @@ def _promise(pending: Pending, verdict: NodeVerdict) -> tuple[bool, bool, bool, 
     )
 
 
+def _devices(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
+    """The accelerators of a group of nodes, free and in all: `0 of 8 NVIDIA-L4 free`."""
+    names = dict.fromkeys(name for v in group for name, amount in v.node.accelerators.items() if amount)
+    for resource in [name for name in pending.accelerators if name in names] or names:
+        having = [v.node for v in group if v.node.offers(resource)]
+        totals = [node.offers(resource) or 0 for node in having]
+        frees = [
+            max(total - pending.usage.used(node.name).get(resource, 0), 0)
+            for node, total in zip(having, totals, strict=True)
+        ]
+        products = sorted({node.product for node in having} - {""})
+        what = " or ".join(products[:2]) + (" …" if len(products) > 2 else "") if products else resource
+        yield f"{_span(frees)} of {_span(totals)} {what} free"
+
+
+def _span(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def _said_of(group: list[NodeVerdict]) -> Iterator[str]:
     first = group[0]
     for at, reason in enumerate(first.reasons):
@@ -62,11 +88,13 @@ def _said_of(group: list[NodeVerdict]) -> Iterator[str]:
         if reason.kind != "resource" or len(group) == 1 or reason.allocatable == 0:
             yield _detail(others)
             continue
-        frees = sorted({r.free or 0 for r in others})
-        span = say_amount(reason.resource, frees[0])
-        if frees[-1] != frees[0]:
-            span += f" to {say_amount(reason.resource, frees[-1])}"
-        yield f"{reason.resource}: {say_amount(reason.resource, reason.asked)} asked, {span} free"
+        said = f"{reason.resource}: {say_amount(reason.resource, reason.asked)} asked"
+        if not is_accelerator(reason.resource):  # those stand before the reasons
+            frees = sorted({r.free or 0 for r in others})
+            said += f", {say_amount(reason.resource, frees[0])}"
+            said += f" to {say_amount(reason.resource, frees[-1])}" if frees[-1] != frees[0] else ""
+            said += " free"
+        yield said
     if first.fits is None:
         rest = "; ".join(f"{gap.plugin} not judged ({gap.why})" for gap in first.gaps)
         yield f"nothing known stops it; {rest}" if rest else "nothing known stops it"
