@@ -142,6 +142,13 @@ class Arena:
             raise RuntimeError(f"the scheduler does not see {nodes} nodes: {_message(seen)}")
         time.sleep(0.05)
 
+    def restart(self) -> None:
+        """Another scheduler, which remembers nothing."""
+        self._plane.stop_scheduler()
+        self._plane.start_scheduler()
+        self.settle(len(self.api.get(LISTS["Node"])["items"]))
+        time.sleep(0.5)
+
     def read(self) -> list[Object]:
         """All objects of the cluster, as the API gives them."""
         found: list[Object] = []
