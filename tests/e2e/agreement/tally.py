@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections import Counter
@@ -182,7 +183,13 @@ def _pair(arena: Arena, case: Case, seed: str, tally: Tally, arguments: Argument
 
 def _judged(arena: Arena, case: Case) -> tuple[Outcome, Comparison | None]:
     outcome = arena.judge(case)
-    return outcome, None if outcome.what == "refused" else compare(outcome)
+    if outcome.what == "refused":
+        return outcome, None
+    found = compare(outcome)
+    if found.what == "differs" and outcome.after is not None:
+        then = compare(dataclasses.replace(outcome, objects=outcome.after))
+        found = then if then.what == "agrees" else found
+    return outcome, found
 
 
 def _counts(found: Comparison) -> str:
