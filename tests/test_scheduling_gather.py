@@ -42,6 +42,8 @@ def read(cluster: Cluster, api: FakeApi, one: Json, *others: Json) -> Snapshot:
         ({}, set()),
         (CLAIM, VOLUMES),
         ({"volumes": [{"name": "s", "ephemeral": {"volumeClaimTemplate": {}}}]}, VOLUMES),
+        ({"volumes": [{"name": "d", "awsElasticBlockStore": {"volumeID": "v"}}]}, VOLUMES),
+        ({"volumes": [{"name": "d", "emptyDir": {}}]}, set()),
         (AFFINITY, {"Namespace"}),
         (TEMPLATE, DEVICES),
         (asking("nvidia.com/gpu"), DEVICES),

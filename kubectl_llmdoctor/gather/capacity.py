@@ -37,7 +37,7 @@ class Capacity:
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
-        if related.claims(pod):
+        if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)
             for name in ("CSINode", "CSIDriver", "CSIStorageCapacity", "VolumeAttachment"):

@@ -18,6 +18,9 @@ _GPU_RESOURCE = re.compile(
     r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|i915|xe|gaudi|tpu|neuron|npu|mlu|Ascend|\w*_nps)", re.IGNORECASE
 )
 
+#: Volumes from before CSI, which the driver of the cloud attaches by now.
+_DISKS = ("awsElasticBlockStore", "gcePersistentDisk", "azureDisk", "cinder")
+
 #: A resource that is a DeviceClass by its name.
 _OF_CLASS = "deviceclass.resource.kubernetes.io/"
 
@@ -74,6 +77,11 @@ def claims(pod: Json) -> list[str]:
         elif volume.get("ephemeral"):
             found.append(f"{name_of(pod)}-{volume.get('name')}")
     return _names(found)
+
+
+def attaches_disks(pod: Json) -> bool:
+    """Whether it names disks of a cloud itself, without a claim."""
+    return any(volume.get(kind) for volume in _spec(pod).get("volumes") or () for kind in _DISKS)
 
 
 def config_maps(pod: Json) -> list[str]:

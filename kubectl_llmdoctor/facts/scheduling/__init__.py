@@ -6,7 +6,8 @@ scheduler's filters over the snapshot, all reasons of each node, in its order (`
 1.36).
 
 `message` parses the words. `judge` puts a question (`ask`) to all filters, one module a family: `filters` that look at
-one node, `volumes`, `topology` (other pods), `claims` (devices). A filter gives reasons, or a gap where it cannot know:
-a list that was not read, a selector that is not evaluated here. `verdict` is what a node says; `pending` joins words and
-verdicts, and asks again with something changed (`where`); `placement` is the table of the report.
+one node, `attachments` and `volumes`, `topology` (other pods), `claims` (devices). A filter gives reasons, or a gap
+where it cannot know: a list that was not read, a selector that is not evaluated here. `verdict` is what a node says;
+`pending` joins words and verdicts, and asks again with something changed (`where`); `placement` is the table of the
+report.
 """

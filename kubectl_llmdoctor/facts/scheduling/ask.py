@@ -113,3 +113,12 @@ Filter = Callable[[Node], Iterator[Reason | Gap]]
 
 #: A plugin looks at the question once (PreFilter): it refuses the pod outright, has a filter for each node, or no say.
 Plugin = Callable[[Ask], Filter | Reason | None]
+
+
+def left_open(plugin: str, why: str) -> Filter:
+    """The filter of a plugin that cannot judge any node."""
+
+    def judge(_: Node) -> Iterator[Reason | Gap]:
+        yield Gap(plugin=plugin, why=why)
+
+    return judge

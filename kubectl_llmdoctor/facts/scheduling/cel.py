@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.facts.scheduling.objects import Device
+from kubectl_llmdoctor.facts.scheduling.objects import Amount, Attribute, Device
 from kubectl_llmdoctor.facts.units import milli
 
 #: Expressions longer than the API allows are not parsed, and nesting has an end.
@@ -107,9 +107,9 @@ def facts(driver: str, device: Device) -> dict[str, Any]:
         domain, slash, key = name.partition("/")
         attributes.setdefault(domain if slash else driver, {})[key if slash else name] = _attribute(value)
     capacity: _ByDomain = _ByDomain()
-    for name, value in device.capacity.items():
+    for name, has in device.capacity.items():
         domain, slash, key = name.partition("/")
-        amount = value.get("value") if isinstance(value, dict) else value
+        amount = has.value if isinstance(has, Amount) else has
         capacity.setdefault(domain if slash else driver, {})[key if slash else name] = Quantity(amount)
     return {
         "driver": driver,
@@ -126,14 +126,13 @@ class _ByDomain(dict[str, Any]):
         return {}
 
 
-def _attribute(value: dict[str, Any]) -> Any:
-    for kind in ("string", "int", "bool"):
-        if kind in value:
-            found = value[kind]
-            return int(found) if kind == "int" and not isinstance(found, bool) else found
-    if "version" in value:
-        return Version(value["version"])
-    raise UnsupportedError(f"an attribute of type {', '.join(sorted(value)) or 'none'}")
+def _attribute(value: Attribute) -> Any:
+    for one in (value.string, value.number, value.truth):
+        if one is not None:
+            return one
+    if value.version is not None:
+        return Version(value.version)
+    raise UnsupportedError("an attribute of another type")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

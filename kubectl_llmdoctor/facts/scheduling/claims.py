@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kubectl_llmdoctor.facts.nodes import Node, unmet
-from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
+from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
 from kubectl_llmdoctor.facts.scheduling.devices import Demand, Inventory, Search, Shortage, UnsureError, Want, wants
 from kubectl_llmdoctor.facts.scheduling.objects import DeviceClass, DeviceSelector, ResourceClaim, ResourceSlice
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
@@ -63,19 +63,12 @@ def resources(ask: Ask) -> Filter | Reason | None:
             return fault
     unread = [one.name for one in named if one.found is None]
     if unread:
-        return _open(f"ResourceClaim {', '.join(unread)} was not read")
+        return left_open(_PLUGIN, f"ResourceClaim {', '.join(unread)} was not read")
     claims = [one.found for one in named if one.found]
     missing = _missing_class(ask, claims)
     if missing:
         return missing
     return _Filter(ask, claims, mapped).judge
-
-
-def _open(why: str) -> Filter:
-    def judge(_: Node) -> Iterator[Reason | Gap]:
-        yield Gap(plugin=_PLUGIN, why=why)
-
-    return judge
 
 
 def _refusal(text: str, detail: str, claim: str) -> Reason:

@@ -10,18 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.nodes import Node, unmet
 from kubectl_llmdoctor.facts.scheduling import cel
 from kubectl_llmdoctor.facts.scheduling.objects import (
+    Amount,
+    Attribute,
     Device,
     DeviceConstraint,
     DeviceRequest,
     DeviceSelector,
     DeviceToleration,
     Objects,
+    Policy,
+    Quantity,
     ResourceClaim,
     ResourceSlice,
     SliceSpec,
@@ -73,7 +77,7 @@ class Want:
     tolerations: tuple[DeviceToleration, ...] = ()
     admin: bool = False
     #: how much it takes of a device that several claims may share
-    amounts: Mapping[str, Any] = field(default_factory=dict)
+    amounts: Mapping[str, Quantity] = field(default_factory=dict)
 
 
 class Demand(NamedTuple):
@@ -144,7 +148,7 @@ class Inventory:
         left: Counter[tuple[str, str]] = Counter()
         for one in slices:
             for shared in one.spec.shared_counters:
-                left.update({(shared.name, name): milli(c.get("value")) or 0 for name, c in shared.counters.items()})
+                left.update({(shared.name, name): milli(c.value) or 0 for name, c in shared.counters.items()})
         self._whole[pool] = left.copy()
         for one in slices:
             for device in one.spec.devices:
@@ -202,40 +206,49 @@ def consumed(device: Device) -> Counter[tuple[str, str]]:
     """What a device takes of its pool's counters."""
     found: Counter[tuple[str, str]] = Counter()
     for one in (device.basic or device).consumes_counters:
-        found.update({(one.counter_set, name): milli(c.get("value")) or 0 for name, c in one.counters.items()})
+        found.update({(one.counter_set, name): milli(c.value) or 0 for name, c in one.counters.items()})
     return found
 
 
-def portion(device: Device, amounts: Mapping[str, Any]) -> dict[str, int] | None:
+def portion(device: Device, amounts: Mapping[str, Quantity]) -> dict[str, int] | None:
     """What a request takes of each capacity of a device, as its policies round it; None where they do not allow it."""
     device = device.basic or device
     if not amounts.keys() <= device.capacity.keys():
         return None
     found = {}
     for name, has in device.capacity.items():
-        row = has if isinstance(has, dict) else {"value": has}
-        policy = row.get("requestPolicy") or {}
-        amount = milli(amounts.get(name, policy.get("default", row.get("value")))) or 0
-        allowed = [milli(value) or 0 for value in policy.get("validValues") or ()]
-        span = {key: milli(value) or 0 for key, value in (policy.get("validRange") or {}).items()}
-        if name in amounts and allowed:
-            amount = next((value for value in allowed if value >= amount), amount)
-        elif name in amounts and "min" in span:
-            step = span.get("step") or 1
-            amount = max(span["min"] - (span["min"] - amount) // step * step, span["min"])
-        if amount != milli(policy.get("default")) and (
-            (allowed and amount not in allowed)
-            or amount > span.get("max", amount)
-            or (span.get("step") and (amount - span.get("min", 0)) % span["step"])
-        ):
+        policy = has.request_policy if isinstance(has, Amount) else Policy()
+        usual = None if policy.default is None else milli(policy.default)
+        amount = size_of(has) if usual is None else usual
+        if name in amounts:
+            amount = _rounded(milli(amounts[name]) or 0, policy)
+        if amount != usual and not _is_allowed(amount, policy):
             return None
         found[name] = amount
     return found
 
 
-def size_of(has: Any) -> int:
+def _rounded(amount: int, policy: Policy) -> int:
+    """The next part that can be had."""
+    allowed, span = [milli(value) or 0 for value in policy.valid_values], policy.valid_range
+    if span is not None and span.min is not None:
+        least, step = milli(span.min) or 0, milli(span.step) or 1
+        return max(least + -(-(amount - least) // step) * step, least)
+    return next((value for value in allowed if value >= amount), amount)
+
+
+def _is_allowed(amount: int, policy: Policy) -> bool:
+    allowed, span = [milli(value) or 0 for value in policy.valid_values], policy.valid_range
+    if span is not None:
+        step = milli(span.step)
+        fits = span.max is None or amount <= (milli(span.max) or 0)
+        return fits and not (step and (amount - (milli(span.min) or 0)) % step)
+    return not allowed or amount in allowed
+
+
+def size_of(has: Amount | Quantity) -> int:
     """How much a device has of a capacity."""
-    return milli(has.get("value") if isinstance(has, dict) else has) or 0
+    return milli(has.value if isinstance(has, Amount) else has) or 0
 
 
 def wants(claim: str, request: DeviceRequest, classes: dict[str, tuple[DeviceSelector, ...]]) -> Iterator[Want]:
@@ -251,7 +264,7 @@ def wants(claim: str, request: DeviceRequest, classes: dict[str, tuple[DeviceSel
             count=None if one.allocation_mode == "All" else max(one.count, 0),
             tolerations=one.tolerations,
             admin=one.admin_access,
-            amounts=(one.capacity or {}).get("requests") or {},
+            amounts=one.capacity.requests,
         )
 
 
@@ -474,14 +487,14 @@ class Search:
         return True
 
 
-def _value(slot: Slot, name: str) -> Any:
+def _value(slot: Slot, name: str) -> Attribute | None:
     """An attribute by its full name; one without a domain is the driver's."""
     attributes = (slot.device.basic or slot.device).attributes
     found = attributes.get(name)
     domain, _, key = name.partition("/")
     if found is None and domain == slot.id[0]:
         found = attributes.get(key)
-    return sorted(found.items(), key=str) if found else None
+    return found
 
 
 def _taints(device: Device, want: Want) -> list[str]:

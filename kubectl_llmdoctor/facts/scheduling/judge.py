@@ -7,7 +7,7 @@ from functools import partial
 
 from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.scheduling import claims, filters, topology, volumes
+from kubectl_llmdoctor.facts.scheduling import attachments, claims, filters, topology, volumes
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, Plugin
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, NodeVerdict, Reason
 
@@ -17,8 +17,8 @@ _FIRST = (filters.unschedulable, filters.node_name, filters.taints, filters.affi
 #: They look at the question first, then at each node.
 _THEN: tuple[Plugin, ...] = (
     filters.conflict,
-    volumes.restrictions,
-    volumes.limits,
+    attachments.restrictions,
+    attachments.limits,
     volumes.binding,
     volumes.zone,
     topology.spread,

@@ -14,6 +14,8 @@ from msgspec import field
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 
+Quantity = str | int | float
+
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Common settings, as of all API structs."""
@@ -199,6 +201,12 @@ class DeviceToleration(_Part, frozen=True):
     effect: str = ""
 
 
+class Portions(_Part, frozen=True):
+    """How much of a device a request takes."""
+
+    requests: k8s.Quantities = {}
+
+
 class DeviceRequest(_Part, frozen=True):
     """So many devices of a class: in `exactly`, as one of `firstAvailable`, or (v1beta1) at its top."""
 
@@ -209,7 +217,7 @@ class DeviceRequest(_Part, frozen=True):
     count: int = 1
     admin_access: bool = False
     tolerations: tuple[DeviceToleration, ...] = ()
-    capacity: dict[str, Any] | None = None
+    capacity: Portions = Portions()
     exactly: DeviceRequest | None = None
     first_available: tuple[DeviceRequest, ...] = ()
 
@@ -243,7 +251,7 @@ class DeviceResult(_Part, frozen=True):
     device: str = ""
     admin_access: bool = False
     share_id: str = field(default="", name="shareID")
-    consumed_capacity: dict[str, Any] = {}
+    consumed_capacity: k8s.Quantities = {}
 
 
 class DeviceResults(_Part, frozen=True):
@@ -294,26 +302,58 @@ class DeviceClass(k8s.Object, frozen=True):
     spec: DeviceClassSpec = DeviceClassSpec()
 
 
+class Span(_Part, frozen=True):
+    """From where to where, and in which steps."""
+
+    min: Quantity | None = None
+    max: Quantity | None = None
+    step: Quantity | None = None
+
+
+class Policy(_Part, frozen=True):
+    """Which parts of a capacity can be had; the default is the part of who asks for none."""
+
+    default: Quantity | None = None
+    valid_values: tuple[Quantity, ...] = ()
+    valid_range: Span | None = None
+
+
+class Amount(_Part, frozen=True):
+    """How much there is of a capacity or a counter."""
+
+    value: Quantity = 0
+    request_policy: Policy = Policy()
+
+
+class Attribute(_Part, frozen=True):
+    """One of four, by its type."""
+
+    string: str | None = None
+    number: int | None = field(default=None, name="int")
+    truth: bool | None = field(default=None, name="bool")
+    version: str | None = None
+
+
 class CounterSet(_Part, frozen=True):
     """What devices of a pool share: `{memory: {value: 80Gi}}`."""
 
     name: str = ""
-    counters: dict[str, dict[str, Any]] = {}
+    counters: dict[str, Amount] = {}
 
 
 class Consumption(_Part, frozen=True):
     """What a device takes of it."""
 
     counter_set: str = ""
-    counters: dict[str, dict[str, Any]] = {}
+    counters: dict[str, Amount] = {}
 
 
 class Device(_Part, frozen=True):
     """resourcev1.Device; v1beta1 has the attributes in `basic`."""
 
     name: str = ""
-    attributes: dict[str, dict[str, Any]] = {}
-    capacity: dict[str, Any] = {}
+    attributes: dict[str, Attribute] = {}
+    capacity: dict[str, Amount | Quantity] = {}
     consumes_counters: tuple[Consumption, ...] = ()
     taints: tuple[k8s.Taint, ...] = ()
     node_name: str = ""

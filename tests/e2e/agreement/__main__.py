@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--world", help="one cluster only, as a difference names it: 1-17")
-    parser.add_argument("--pod", help="one pod of it only")
+    parser.add_argument("--pod", help="some pods of it only, with commas between")
     parser.add_argument("--only", help="features of the generator, with commas between")
     parser.add_argument("--without", default="", help="features that are left out")
     parser.add_argument("--keep", type=Path, help="a folder for the snapshots of differences")

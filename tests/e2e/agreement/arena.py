@@ -63,6 +63,9 @@ class Outcome:
     pod: Object = field(default_factory=dict)
     #: the objects as the scheduler met them, without the pod
     objects: list[Object] = field(default_factory=list)
+    #: the same after the scheduler took claims away from devices where they could not be used, and then tried again
+    #: at once: what it said may belong to either
+    after: list[Object] | None = None
 
 
 class Arena:
@@ -141,6 +144,13 @@ class Arena:
         else:
             raise RuntimeError(f"the scheduler does not see {nodes} nodes: {_message(seen)}")
         time.sleep(0.05)
+
+    def restart(self) -> None:
+        """Another scheduler, which remembers nothing."""
+        self._plane.stop_scheduler()
+        self._plane.start_scheduler()
+        self.settle(len(self.api.get(LISTS["Node"])["items"]))
+        time.sleep(0.5)
 
     def read(self) -> list[Object]:
         """All objects of the cluster, as the API gives them."""
@@ -223,7 +233,19 @@ class Arena:
             outcome.message = condition.get("message", "")
             outcome.pod = {"apiVersion": "v1", "kind": "Pod", **seen}
         outcome.pod["metadata"].pop("managedFields", None)
+        if outcome.what == "unschedulable" and pod["spec"].get("resourceClaims"):
+            outcome.after = self._after(objects)
         return outcome
+
+    def _after(self, objects: list[Object]) -> list[Object] | None:
+        now = {item["metadata"]["uid"]: item for item in self.api.get(LISTS["ResourceClaim"])["items"]}
+        found, changed = [], False
+        for item in objects:
+            current = now.get(item["metadata"]["uid"])
+            if current and current.get("status") != item.get("status"):
+                item, changed = {**item, "status": current.get("status", {})}, True
+            found.append(item)
+        return found if changed else None
 
     def _make(self, case: Case, pod: Object) -> Object:
         """What controllers make for a pod: its claims."""

@@ -214,7 +214,8 @@ def _nodes(draw: Draw, pools: list[Object], chosen: set[str]) -> list[Object]:
     for number in range(count):
         pool = draw.one(pools)
         name = f"{pool['name']}-{number}"
-        labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"} | pool["labels"]
+        host = name if draw.chance(0.9) else f"ip-10-0-0-{number}"
+        labels = {"kubernetes.io/hostname": host, "kubernetes.io/os": "linux"} | pool["labels"]
         labels["topology.kubernetes.io/zone"] = draw.one(pool["zones"])
         labels["topology.kubernetes.io/region"] = "region-1"
         labels["rack"] = f"r{number % 4}"

@@ -122,7 +122,9 @@ class Store:
 
     def _at(self, node: Object) -> Object:
         """A term of node affinity as local volumes have it."""
-        row = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node["metadata"]["name"]]}
+        metadata = node["metadata"]
+        host = metadata["labels"].get("kubernetes.io/hostname", metadata["name"])
+        row = {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}
         return {"matchExpressions": [row]}
 
     def _free_volumes(self) -> None:
