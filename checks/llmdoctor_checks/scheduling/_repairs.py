@@ -35,7 +35,7 @@ from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, o
 Json = dict[str, Any]
 
 #: Nodes that a change is tried for, and ways out that are offered.
-_MOST_NODES, _MOST_WAYS = 3, 3
+_MOST_NODES, _MOST_WAYS = 6, 3
 
 _CORDON = "node.kubernetes.io/unschedulable"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -459,12 +459,15 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
         return
     holders = {h.ref: h for h in stop.pending.usage.holders(stop.node.name)}
     ending = [ref for ref in refs if ref in holders and holders[ref].terminating]
-    if len(ending) == len(refs):
-        text = f"Wait for {', '.join(refs)} on {stop.node.name}, which is being deleted"
-        yield Change(text=text, gone=tuple(refs), owner="platform")
+    going = f"wait for {', '.join(ending)}, which {'is' if len(ending) == 1 else 'are'} being deleted"
+    others = [ref for ref in refs if ref not in ending]
+    if not others:
+        yield Change(text=f"W{going[1:]}", gone=tuple(refs), owner="platform")
         return
-    text = f"{why} on {stop.node.name}: stop or scale down {', '.join(refs)}, if it can be spared"
-    each = [[*_stopping(stop.pending, ref)] for ref in refs if ref not in ending]
+    text = f"{why} on {stop.node.name}: stop or scale down {', '.join(others)}, if "
+    text += "it can be spared" if len(others) == 1 else "they can be spared"
+    text += f", and {going}" if ending else ""
+    each = [[*_stopping(stop.pending, ref)] for ref in others]
     commands = [c for commands in each for c in commands]
     by_hand = not all(each)
     if by_hand:

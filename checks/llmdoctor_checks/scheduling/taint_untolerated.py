@@ -83,4 +83,8 @@ def _fixes(pending: Pending, found: Cause, taints: list[k8s.Taint]) -> Iterator[
     if offered:
         yield from offered
         return
-    yield fixes.patch(pending.pod, f"Tolerate {named(taints)}, if it may run there", tolerating(pending, taints))
+    text = f"Tolerate {named(taints)}, if it may run there"
+    if found.verdicts:  # it was tried, and something else would still stop the pod
+        yield fixes.advice(f"{text}, and mend what else stands in its way there")
+    else:
+        yield fixes.patch(pending.pod, text, tolerating(pending, taints))

@@ -57,7 +57,7 @@ def _simulate(arena: Arena, case: Case) -> tuple[str, str]:
     for words in commands:
         if error := _kubectl(arena, words):
             return "not bound", f"{fix.summary}: kubectl says {error}"
-    _end_deleted(arena, outcome)
+    _end_deleted(arena, outcome, fix)
     _taint_as_cordoned(arena)
     then = arena.attempt(dataclasses.replace(case, pod=_from_template(arena, case)))
     promised = " (as was said)" if "it fits on" in fix.summary else ""
@@ -113,11 +113,13 @@ def _kubectl(arena: Arena, words: list[str]) -> str:
     return done.stderr.strip() if done.returncode else ""
 
 
-def _end_deleted(arena: Arena, outcome: Outcome) -> None:
-    """What a kubelet does with a pod that is being deleted."""
+def _end_deleted(arena: Arena, outcome: Outcome, fix: Fix) -> None:
+    """What a kubelet does with a pod that is being deleted, and in time with those that the fix waits for."""
     before = {item["metadata"]["uid"] for item in outcome.objects if item["kind"] == "Pod" and _is_deleted(item)}
     for item in arena.api.get("/api/v1/pods")["items"]:
-        if _is_deleted(item) and item["metadata"]["uid"] not in before:
+        meta = item["metadata"]
+        waited = f"{meta['namespace']}/{meta['name']}" in fix.summary.partition("ait for ")[2]
+        if _is_deleted(item) and (waited or meta["uid"] not in before):
             arena.api.delete(paths({"apiVersion": "v1", "kind": "Pod", **item})[1])
 
 
