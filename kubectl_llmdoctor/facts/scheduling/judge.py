@@ -7,25 +7,27 @@ from functools import partial
 
 from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.scheduling import attachments, claims, filters, topology, volumes
+from kubectl_llmdoctor.facts.scheduling import filters, topology
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, Plugin
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, NodeVerdict, Reason
 
 #: They look at a node alone.
 _FIRST = (filters.unschedulable, filters.node_name, filters.taints, filters.affinity, filters.ports, filters.fit)
 
-#: They look at the question first, then at each node.
-_THEN: tuple[Plugin, ...] = (
-    filters.conflict,
-    attachments.restrictions,
-    attachments.limits,
-    volumes.binding,
-    volumes.zone,
-    topology.spread,
-    topology.affinity,
-    claims.resources,
-    filters.features,
-)
+
+def _plugins(ask: Ask) -> Iterator[Plugin]:
+    """They look at the question first, then at each node. What a pod does not need is not loaded."""
+    yield filters.conflict
+    if ask.spec.volumes:
+        from kubectl_llmdoctor.facts.scheduling import attachments, volumes
+
+        yield from (attachments.restrictions, attachments.limits, volumes.binding, volumes.zone)
+    yield from (topology.spread, topology.affinity)
+    if ask.spec.resource_claims or any(resource in ask.classes for resource in ask.requests):
+        from kubectl_llmdoctor.facts.scheduling import claims
+
+        yield claims.resources
+    yield filters.features
 
 
 #: Promised nodes that are looked at one by one.
@@ -34,7 +36,7 @@ _MOST_CROWDS = 20
 
 class _Judge:
     def __init__(self, ask: Ask) -> None:
-        said = [plugin(ask) for plugin in _THEN]
+        said = [plugin(ask) for plugin in _plugins(ask)]
         self.refused = tuple(one for one in said if isinstance(one, Reason))
         self._left_out = ask.named
         self._filters: list[Filter] = [partial(judged, ask=ask) for judged in _FIRST]

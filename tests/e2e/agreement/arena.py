@@ -77,15 +77,15 @@ class Arena:
         self.admin = plane.admin
         self._workers = ThreadPoolExecutor(8)
         self._number = itertools.count()
+        self._prefixes = [_prefix(path) for kind, path in LISTS.items() if kind not in _LASTING]
+        self._prefixes += ["/registry/deployments/", "/registry/replicasets/"]
+        self._found = self.stored([_prefix(LISTS[kind]) for kind in _LASTING])
         for space, labels in NAMESPACES.items():
             body = {"metadata": {"name": space, "labels": labels}}
             try:
                 self.api.create("/api/v1/namespaces", body)
             except ApiError:  # kube-system exists
                 self.api.patch(f"/api/v1/namespaces/{space}", body)
-        plurals = [path.rsplit("/", 1)[1] for kind, path in LISTS.items() if kind not in _LASTING]
-        plurals += ["deployments", "replicasets"]
-        self._prefixes = [PREFIXES.get(plural, f"/registry/{plural}") + "/" for plural in plurals]
         self._empty = self.stored()
         self._base: dict[str, bytes] = {}
         self.objects: list[Object] = []
@@ -93,8 +93,9 @@ class Arena:
         self.refused: list[str] = []
 
     def close(self) -> None:
-        """Leaves an empty cluster."""
+        """Leaves everything as it was found."""
         self._restore(self._empty)
+        self._restore(self._found, [_prefix(LISTS[kind]) for kind in _LASTING])
         self._workers.shutdown()
 
     # --- the cluster ---------------------------------------------------------------------------------------------------
@@ -177,15 +178,15 @@ class Arena:
             if error.code != 409 or item["kind"] not in _LASTING:
                 self.refused.append(f"{item['kind']}: {_words(error)}")
 
-    def stored(self) -> dict[str, bytes]:
+    def stored(self, prefixes: list[str] | None = None) -> dict[str, bytes]:
         """Everything in the store that a cluster or a pod of the generator can change."""
         found: dict[str, bytes] = {}
-        for values in self._workers.map(self._plane.etcd.read, self._prefixes):
+        for values in self._workers.map(self._plane.etcd.read, prefixes or self._prefixes):
             found |= values
         return found
 
-    def _restore(self, wanted: dict[str, bytes]) -> None:
-        now = self.stored()
+    def _restore(self, wanted: dict[str, bytes], prefixes: list[str] | None = None) -> None:
+        now = self.stored(prefixes)
         changes: dict[str, bytes | None] = dict.fromkeys(now.keys() - wanted.keys())
         changes |= {key: value for key, value in wanted.items() if now.get(key) != value}
         if changes:
@@ -337,6 +338,12 @@ def _provisioned(name: str, claim: Object, labels: Object) -> Object:
     if row:
         spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": row}]}}
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def _prefix(path: str) -> str:
+    """Where the store has the objects of a list."""
+    plural = path.rsplit("/", 1)[1]
+    return PREFIXES.get(plural, f"/registry/{plural}") + "/"
 
 
 def _without_nulls(value: Any) -> Any:

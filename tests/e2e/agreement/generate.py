@@ -248,7 +248,9 @@ def _nodes(draw: Draw, pools: list[Object], chosen: set[str]) -> list[Object]:
                 else:
                     allocatable.pop(resource)
         taints, unschedulable, ready = _state(draw, pool["taints"])
-        declared = [_RESTARTS] if "declared" in chosen and draw.chance(0.7) else []
+        declared = ["GuaranteedQoSPodCPUResize"]  # a kubelet of this age always has something to declare
+        if "declared" in chosen and draw.chance(0.7):
+            declared.append(_RESTARTS)
         nodes.append(
             {
                 "apiVersion": "v1",
