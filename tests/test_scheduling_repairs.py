@@ -167,6 +167,21 @@ def test_a_pod_that_comes_back_by_itself_is_not_to_be_stopped() -> None:
     assert ways(pending, causes(pending)[0]) == []
 
 
+def test_a_pod_of_higher_priority_that_waits_too_comes_first() -> None:
+    first = pod("first", gpus=8, priority=1000)
+    pending = _scene({"priority": 0}, node("a"), pod("x", "a", gpus=8), first, gpus=8)
+
+    assert ways(pending, causes(pending)[0]) == []
+    assert _first(_scene({"priority": 1000}, node("a"), pod("x", "a", gpus=8), first, gpus=8)).summary.endswith("on a")
+
+
+def test_what_a_finalizer_keeps_is_not_waited_for() -> None:
+    meta = {"deletionTimestamp": "2026-11-20T10:00:20Z", "finalizers": ["example.com/keep"]}
+    pending = _scene({}, node("a"), pod("x", "a", gpus=8, meta=meta), gpus=1)
+
+    assert ways(pending, causes(pending)[0]) == []
+
+
 def test_what_would_not_suffice_is_not_offered() -> None:
     """The taint is the cause, and the only other node that could take it is full: tolerating alone places nothing."""
     pending = _scene({}, node("a", gpus=4, taints=(TAINT,)), gpus=8)

@@ -343,12 +343,16 @@ class Usage:
         self.complete = complete
         #: pods that another pod's eviction is to make room for, by the node that was promised to them
         self.nominated: dict[str, list[k8s.Pod]] = {}
+        #: pods that have no node yet, those included
+        self.waiting: list[k8s.Pod] = []
         for pod in pods:
             if pod.status.phase in ("Succeeded", "Failed"):
                 continue
             if pod.spec.node_name:
                 self._pods.setdefault(pod.spec.node_name, []).append(pod)
-            elif pod.status.nominated_node_name:
+                continue
+            self.waiting.append(pod)
+            if pod.status.nominated_node_name:
                 self.nominated.setdefault(pod.status.nominated_node_name, []).append(pod)
 
     @property

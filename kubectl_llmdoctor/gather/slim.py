@@ -28,6 +28,7 @@ class Metadata(_Base):
     owner_references: list[Json] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    finalizers: list[str] | None = None
 
 
 class Port(_Base):
@@ -105,6 +106,9 @@ class PodSpec(_Base):
     resources: Json | None = None
     resource_claims: list[Json] | None = None
     scheduling_gates: list[Json] | None = None
+    #: kept of pods that have no node yet
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Json] | None = None
     affinity: Affinity | None = None
     volumes: list[Volume] | None = None
     init_containers: list[Container] | None = None
@@ -252,6 +256,8 @@ def pod_tree(pod: Pod) -> Json:
     spec.volumes = [v for v in spec.volumes or () if v.binds] or None
     if spec.affinity and not spec.affinity.pod_anti_affinity:
         spec.affinity = None
+    if spec.node_name:
+        spec.node_selector = spec.tolerations = None
     return {"apiVersion": "v1", "kind": "Pod", **msgspec.to_builtins(pod)}
 
 

@@ -34,8 +34,8 @@ from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, o
 
 Json = dict[str, Any]
 
-#: Nodes that a change is tried for, and ways out that are offered.
-_MOST_NODES, _MOST_WAYS = 6, 3
+#: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
+_MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
 
 _CORDON = "node.kubernetes.io/unschedulable"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -455,10 +455,12 @@ def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
 
 
 def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
-    if not refs:
+    """The node without some pods; nothing where they are too many, or where it is a finalizer that keeps one."""
+    pods = {ref: _pod(stop.pending, ref) for ref in refs}
+    ending = [ref for ref, pod in pods.items() if pod and pod.metadata.deletion_timestamp]
+    kept = any(pod.metadata.finalizers for ref, pod in pods.items() if pod and ref in ending)
+    if not refs or kept or len(refs) > _MOST_PODS:
         return
-    holders = {h.ref: h for h in stop.pending.usage.holders(stop.node.name)}
-    ending = [ref for ref in refs if ref in holders and holders[ref].terminating]
     going = f"wait for {', '.join(ending)}, which {'is' if len(ending) == 1 else 'are'} being deleted"
     others = [ref for ref in refs if ref not in ending]
     if not others:
@@ -473,6 +475,12 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
     if by_hand:
         commands = [f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"]
     yield Change(text=text, gone=tuple(refs), commands=tuple(commands), by_hand=by_hand, owner="platform")
+
+
+def _pod(pending: Pending, ref: str) -> k8s.Pod | None:
+    namespace, _, name = ref.partition("/")
+    item = pending.pod.cluster.item("Pod", namespace, name)
+    return item.typed if item and isinstance(item.typed, k8s.Pod) else None
 
 
 def _stopping(pending: Pending, ref: str) -> Iterator[str]:

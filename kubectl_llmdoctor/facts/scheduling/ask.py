@@ -8,7 +8,16 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Amounts, Node, Usage, host_ports, named_nodes, requests_of
+from kubectl_llmdoctor.facts.nodes import (
+    Amounts,
+    Node,
+    Usage,
+    host_ports,
+    mismatches,
+    named_nodes,
+    requests_of,
+    tolerated,
+)
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.scheduling.objects import DeviceClass, Objects
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
@@ -53,6 +62,26 @@ class Ask:
             nodes_complete=self.nodes_complete,
             spec=self.spec,
             requests=self.requests,
+            without=self.without,
+        )
+
+    def after(self, rivals: Sequence[k8s.Pod]) -> Ask:
+        """The same question, with pods that come before this one on every node that would take them."""
+        if not rivals:
+            return self
+        usage = self.usage.changed()
+        usage.nominated = {
+            node.name: [*self.usage.nominated.get(node.name, ()), *(r for r in rivals if _takes(node, usage, r))]
+            for node in self.nodes
+        }
+        return Ask(
+            self.pod,
+            nodes=self.nodes,
+            usage=usage,
+            objects=self.objects,
+            nodes_complete=self.nodes_complete,
+            spec=self.spec,
+            requests=self._requests,
             without=self.without,
         )
 
@@ -102,6 +131,17 @@ class Ask:
     def delegated(self, node: Node, resource: str) -> bool:
         """Whether DRA judges a resource on a node, not NodeResourcesFit: a class serves it and no plugin offers it."""
         return resource in self.classes and node.offers(resource) == 0
+
+
+def _takes(node: Node, usage: Usage, pod: k8s.Pod) -> bool:
+    """Whether a pod could go to a node, by its tolerations, its selector and what it asks for."""
+    if any(t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, pod.spec.tolerations) for t in node.taints):
+        return False
+    used = usage.used(node.name)
+    asked = requests_of(pod).items()
+    return not mismatches(pod.spec, node.name, node.labels) and all(
+        amount <= (node.offers(resource) or 0) - used.get(resource, 0) for resource, amount in asked if amount > 0
+    )
 
 
 def _made(one: DeviceClass) -> str:

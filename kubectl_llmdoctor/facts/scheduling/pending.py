@@ -178,10 +178,16 @@ class Pending:
 
         `spec`: the pod's (tolerations, selector, affinity, resources, …). `requests`: what it asks for, else worked out
         from the spec. `without`: pods that would be gone (`serving/llama-0`). `nodes`: all nodes as they would be, some
-        of them `changed`, or one more as the `twin` of another. What else stands in the way is still said.
+        of them `changed`, or one more as the `twin` of another. What else stands in the way is still said. Pods of
+        higher priority that wait too come first: a place counts only if it takes them as well.
         """
         ask = self._ask(spec=spec, requests=requests, without=without, nodes=nodes)
-        return tuple(judge(ask, sure=self._sure))
+        return tuple(judge(ask.after(self._rivals), sure=self._sure))
+
+    @cached_property
+    def _rivals(self) -> list[k8s.Pod]:
+        mine = self.pod.spec.priority or 0
+        return [p for p in self.usage.waiting if (p.spec.priority or 0) > mine and not p.spec.scheduling_gates]
 
     @cached_property
     def refused(self) -> tuple[Reason, ...]:
