@@ -479,8 +479,8 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
 
 def _pod(pending: Pending, ref: str) -> k8s.Pod | None:
     namespace, _, name = ref.partition("/")
-    item = pending.pod.cluster.item("Pod", namespace, name)
-    return item.typed if item and isinstance(item.typed, k8s.Pod) else None
+    pods = pending.pod.cluster.all(k8s.Pod, "Pod", namespace)
+    return next((pod for pod in pods if pod.metadata.name == name), None)
 
 
 def _stopping(pending: Pending, ref: str) -> Iterator[str]:
