@@ -21,7 +21,17 @@ from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phas
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.nodes import Holder, Mismatch, Node, Nodes, requests_of, selected, show_taint, usage_of
+from kubectl_llmdoctor.facts.nodes import (
+    Holder,
+    Mismatch,
+    Node,
+    Nodes,
+    holds,
+    requests_of,
+    selected,
+    show_taint,
+    usage_of,
+)
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
 from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.sizing import Sizing
@@ -41,27 +51,17 @@ from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.scheduling import (
-        STAGES,
-        Count,
-        Kind,
-        NodeVerdict,
-        Pending,
-        Reason,
-        Said,
-        is_provisioner,
-        names_of,
-        parse,
-        say_amount,
-    )
+    from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
+    from kubectl_llmdoctor.facts.scheduling.pending import Pending
+    from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
 
 
 def __getattr__(name: str) -> Any:
     """The names of facts.scheduling, which only a pod without a node needs: loading them costs 7 ms."""
     if name in __all__:
-        from kubectl_llmdoctor.facts import scheduling
+        from kubectl_llmdoctor.facts.scheduling import message, pending, verdict
 
-        return getattr(scheduling, name)
+        return next(getattr(module, name) for module in (message, verdict, pending) if hasattr(module, name))
     raise AttributeError(f"module {__name__} has no attribute {name}")
 
 
@@ -113,6 +113,7 @@ __all__ = [
     "endings",
     "event_evidence",
     "fixes",
+    "holds",
     "is_accelerator",
     "is_provisioner",
     "k8s",

@@ -6,10 +6,12 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
@@ -58,6 +60,18 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         commands=(_command(workload, moved),),
         patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=moved),
     )
+
+
+def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodSpec | None:
+    """A pod spec after a patch; None where it does not apply."""
+    tree = msgspec.json.decode(msgspec.json.encode(spec))
+    fitted = pointer.fitted(tree, [*operations])
+    try:
+        for operation in fitted or ():
+            pointer.apply(tree, operation)
+        return msgspec.convert(tree, k8s.PodSpec) if fitted is not None else None
+    except (LookupError, msgspec.ValidationError):
+        return None
 
 
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -73,7 +73,7 @@ def placement(subject: Subject) -> tuple[doc.Placement, ...]:
     """For a pod that waits: which nodes could run it, and what stops it on each."""
     for facts in subject.scopes["pod"]:
         if facts["Pod"].unscheduled:
-            from kubectl_llmdoctor.facts.scheduling import placement
+            from kubectl_llmdoctor.facts.scheduling.placement import placement
 
             return placement(facts["Pending"])
     return ()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_llmdoctor.facts.scheduling import Said, parse
+from kubectl_llmdoctor.facts.scheduling.message import Said, parse
 
 
 def _items(said: Said) -> list[tuple[int, str, str]]:

@@ -102,6 +102,21 @@ def test_an_infeasible_resize_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("infeasible", "expected"), [(False, {"cpu": 6000, "memory": 4 * 2**30}), (True, {"cpu": 5000, "memory": 2**30})]
+)
+def test_a_resize_of_the_whole_pod(infeasible: bool, expected: dict[str, int]) -> None:
+    status = {
+        "conditions": [{"type": "PodResizePending", "reason": "Infeasible"}] if infeasible else [],
+        "resources": {"requests": {"cpu": "3", "memory": "1Gi"}},
+        "allocatedResources": {"cpu": "5"},
+    }
+    pod = _pod({"containers": [_container(cpu=1)], "resources": {"requests": {"cpu": 6, "memory": "4Gi"}}}, status)
+
+    assert requests_of(pod, placed=True) == expected
+    assert requests_of(pod) == {"cpu": 6000, "memory": 4 * 2**30}
+
+
+@pytest.mark.parametrize(
     ("toleration", "yes"),
     [
         ({"operator": "Exists"}, True),
@@ -180,6 +195,15 @@ def test_match_fields_name_the_node() -> None:
 
     assert not mismatches(spec, "gpu-1", {})
     assert mismatches(spec, "gpu-2", {})
+
+
+@pytest.mark.parametrize("operator", ["In", "NotIn", "Gt", "Lt"])
+def test_a_value_that_can_be_no_label_s_makes_its_term_match_nothing(operator: str) -> None:
+    affinity = {"matchExpressions": [{"key": "x", "operator": operator, "values": ["-1"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [affinity]}}
+    pod = _pod({"affinity": {"nodeAffinity": required}})
+
+    assert mismatches(pod.spec, "n", {"x": "5"})
 
 
 def test_host_ports() -> None:

@@ -11,7 +11,8 @@ from llmdoctor_checks.scheduling._separation import cause, causes
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.nodes import _USAGE
-from kubectl_llmdoctor.facts.scheduling import Pending, placement
+from kubectl_llmdoctor.facts.scheduling.pending import Pending
+from kubectl_llmdoctor.facts.scheduling.placement import placement
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 from kubectl_llmdoctor.target import subjects
@@ -83,10 +84,15 @@ def test_a_node_fits_for_certain_only_when_all_pods_are_known() -> None:
 
 def test_what_is_not_judged_makes_no_node_fit() -> None:
     spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
-    pending = _pending(_pod("p", 1, topologySpreadConstraints=[spread]), _node("gpu-1"))
+    pod, nodes = _pod("p", 1, topologySpreadConstraints=[spread]), [_node(f"gpu-{z}", labels={"zone": z}) for z in "ab"]
+    pending = _pending(pod, *nodes, read=BOTH[1:])
 
     assert pending.unjudged == ("PodTopologySpread",)
-    assert [v.fits for v in pending.verdicts] == [None]
+    assert [v.fits for v in pending.verdicts] == [None, None]
+    assert [p.reasons for p in placement(pending)] == [
+        ("nothing known stops it; PodTopologySpread not judged (not all nodes and pods were read)",)
+    ]
+    assert [v.fits for v in _pending(pod, *nodes).verdicts] == [True, True]
 
 
 def test_agreement_with_the_scheduler_s_own_histogram() -> None:
@@ -116,10 +122,10 @@ def test_the_table_groups_nodes_and_puts_the_most_promising_first() -> None:
     )
     table = placement(_pending(_pod("p", 4), *pods, *(n for group in nodes for n in group)))
 
-    assert [(p.nodes, p.fits, p.reasons) for p in table] == [
-        (("far",), False, ("taint t:NoSchedule",)),
-        (("gpu-1", "gpu-2", "gpu-3"), False, ("nvidia.com/gpu: 4 asked, 1 to 3 free",)),
-        (("cpu-1", "cpu-2"), False, ("no nvidia.com/gpu here",)),
+    assert [(p.nodes, p.fits, p.devices, p.reasons) for p in table] == [
+        (("far",), False, "8 of 8 nvidia.com/gpu free", ("taint t:NoSchedule",)),
+        (("gpu-1", "gpu-2", "gpu-3"), False, "1 to 3 of 4 nvidia.com/gpu free", ("nvidia.com/gpu: 4 asked",)),
+        (("cpu-1", "cpu-2"), False, "", ("no nvidia.com/gpu here",)),
     ]
 
 

@@ -210,6 +210,7 @@ class Container(_Base, frozen=True):
     lifecycle: Lifecycle | None = None
     security_context: SecurityContext = SecurityContext()
     restart_policy: str = ""
+    restart_policy_rules: tuple[dict[str, Any], ...] = ()
     image_pull_policy: str = ""
     working_dir: str = ""
 
@@ -269,6 +270,12 @@ class Volume(_Base, frozen=True):
     host_path: HostPath | None = None
     ephemeral: dict[str, Any] | None = None
     projected: dict[str, Any] | None = None
+    azure_disk: dict[str, Any] | None = None
+    cinder: dict[str, Any] | None = None
+    gce_persistent_disk: dict[str, Any] | None = None
+    aws_elastic_block_store: dict[str, Any] | None = None
+    iscsi: dict[str, Any] | None = None
+    rbd: dict[str, Any] | None = None
 
 
 class Toleration(_Base, frozen=True):
@@ -302,10 +309,17 @@ class NodeSelector(_Base, frozen=True):
     node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
 
 
+class PreferredTerm(_Base, frozen=True):
+    """A preference; it places nothing, and one that is invalid stops everything."""
+
+    preference: NodeSelectorTerm = NodeSelectorTerm()
+
+
 class NodeAffinity(_Base, frozen=True):
-    """Only what is required; preferences place nothing."""
+    """corev1.NodeAffinity."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+    preferred_during_scheduling_ignored_during_execution: tuple[PreferredTerm, ...] = ()
 
 
 class LabelSelector(_Base, frozen=True):
@@ -322,6 +336,8 @@ class PodAffinityTerm(_Base, frozen=True):
     topology_key: str = ""
     namespaces: tuple[str, ...] = ()
     namespace_selector: LabelSelector | None = None
+    match_label_keys: tuple[str, ...] = ()
+    mismatch_label_keys: tuple[str, ...] = ()
 
 
 class PodAffinity(_Base, frozen=True):
@@ -447,6 +463,13 @@ class ContainerStatus(_Base, frozen=True):
     resources: Resources | None = None
 
 
+class MadeClaim(_Base, frozen=True):
+    """The ResourceClaim that was made from a template for a pod."""
+
+    name: str = ""
+    resource_claim_name: str = ""
+
+
 class PodStatus(_Base, frozen=True):
     """corev1.PodStatus."""
 
@@ -461,6 +484,9 @@ class PodStatus(_Base, frozen=True):
     start_time: str | None = None
     nominated_node_name: str = ""
     qos_class: str = ""
+    resources: Resources | None = None
+    allocated_resources: Quantities = {}
+    resource_claim_statuses: tuple[MadeClaim, ...] = ()
 
 
 class Pod(Object, frozen=True):
@@ -509,6 +535,7 @@ class NodeStatus(_Base, frozen=True):
     capacity: Quantities = {}
     allocatable: Quantities = {}
     conditions: tuple[Condition, ...] = ()
+    declared_features: tuple[str, ...] = ()
     node_info: NodeInfo = NodeInfo()
 
 

@@ -6,11 +6,13 @@ The rules are kube-scheduler's own, read in v1.36: `pkg/scheduler/framework/plug
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 import msgspec
+from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -33,6 +35,7 @@ _STATE_KEYS = frozenset(
         "aws-node-termination-handler/spot-itn",
     }
 )
+_HOSTNAME = "kubernetes.io/hostname"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
 #: Labels that say that a node has an NVIDIA GPU, and not how many.
@@ -120,6 +123,19 @@ def _integer(text: object) -> int | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def _is_label_value(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return not text or (
+        len(text) <= 63 and text.isascii() and plain.isalnum() and text[0].isalnum() and text[-1].isalnum()
+    )
+
+
+def is_possible(requirement: k8s.Requirement) -> bool:
+    """Whether its values can be values of labels; the API accepts others in node affinity."""
+    return all(_is_label_value(str(v)) for v in requirement.values)
+
+
 def show_requirement(requirement: k8s.Requirement) -> str:
     """A requirement in words: `zone in [a, b]`."""
     values = ", ".join(str(v) for v in requirement.values)
@@ -163,34 +179,42 @@ def mismatches(spec: k8s.PodSpec, name: str, labels: Mapping[str, str]) -> tuple
     ]
     affinity = spec.affinity.node_affinity if spec.affinity else None
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    if required is None:
-        return tuple(found)
+    return (*found, *unmet(required, name, labels)) if required else tuple(found)
+
+
+def unmet(selector: k8s.NodeSelector, name: str, labels: Mapping[str, str]) -> tuple[Mismatch, ...]:
+    """What of a node selector a node does not meet, by the term that comes nearest; empty when one matches."""
     path = "affinity.nodeAffinity"
     failed: list[list[Mismatch]] = []
-    for term in required.node_selector_terms:
+    for term in selector.node_selector_terms:
         if not term.match_expressions and not term.match_fields:
             continue  # an empty term matches nothing
-        of_term = [_mismatch(r, path, labels) for r in term.match_expressions if not holds(r, labels)]
+        # A value that can be no label's makes the whole term invalid: it matches nothing, whatever the operator.
+        of_term = [
+            _mismatch(r, path, labels) for r in term.match_expressions if not (holds(r, labels) and is_possible(r))
+        ]
         fields = {"metadata.name": name}
         of_term += [_mismatch(r, path, fields) for r in term.match_fields if not holds(r, fields)]
         if not of_term:
-            return tuple(found)
+            return ()
         failed.append(of_term)
     nearest = min(failed, key=len, default=[Mismatch(path=path, key="", demand="a term that matches no node")])
-    return (*found, *nearest)
+    return tuple(nearest)
 
 
 def named_nodes(spec: k8s.PodSpec) -> frozenset[str] | None:
     """The nodes that required affinity names in every term; None when it leaves the choice open."""
     affinity = spec.affinity.node_affinity if spec.affinity else None
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    if required is None or not required.node_selector_terms:
+        return None
     names: set[str] = set()
-    for term in required.node_selector_terms if required else ():
+    for term in required.node_selector_terms:
         fields = [r for r in term.match_fields if r.key == "metadata.name" and r.operator == "In"]
         if not fields:
             return None
-        names.update(str(v) for r in fields for v in r.values)
-    return frozenset(names) if names else None
+        names |= set.intersection(*({str(v) for v in r.values} for r in fields))
+    return frozenset(names)
 
 
 def _mismatch(requirement: k8s.Requirement, path: str, labels: Mapping[str, str]) -> Mismatch:
@@ -213,10 +237,7 @@ def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
     infeasible = False
     if placed:
         statuses = {s.name: s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses)}
-        infeasible = any(
-            c.type == "PodResizePending" and c.reason == "Infeasible" and c.status == "True"
-            for c in pod.status.conditions
-        )
+        infeasible = any(c.type == "PodResizePending" and c.reason == "Infeasible" for c in pod.status.conditions)
     total: Amounts = {}
     for container in pod.spec.containers:
         _add(total, _requests(container, statuses.get(container.name), infeasible=infeasible))
@@ -237,9 +258,14 @@ def requests_of(pod: k8s.Pod, *, placed: bool = False) -> Amounts:
                 largest[name] = max(largest.get(name, 0), amount)
         for name, amount in largest.items():
             total[name] = max(total.get(name, 0), amount)
-    for name, quantity in pod.spec.resources.requests.items():
-        if name in _POD_LEVEL or name.startswith("hugepages-"):
-            total[name] = _thousandths(quantity)
+    if pod.spec.resources.requests:
+        own = {name: _thousandths(quantity) for name, quantity in pod.spec.resources.requests.items()}
+        actual = own
+        if placed and pod.status.resources is not None:
+            actual = _actual(own, pod.status.resources, pod.status.allocated_resources, infeasible=infeasible)
+        for name in own:
+            if name in _POD_LEVEL or name.startswith("hugepages-"):
+                total[name] = actual.get(name, 0)
     for name, quantity in pod.spec.overhead.items():
         total[name] = total.get(name, 0) + _thousandths(quantity)
     return {name: amount if name == "cpu" else -(-amount // 1000) for name, amount in total.items()}
@@ -251,8 +277,13 @@ def _requests(container: k8s.Container, status: k8s.ContainerStatus | None, *, i
     own |= {name: _thousandths(quantity) for name, quantity in asked.items()}
     if status is None or status.resources is None:
         return own
-    actual: Amounts = {} if infeasible else own
-    for quantities in (status.resources.requests, status.allocated_resources):
+    return _actual(own, status.resources, status.allocated_resources, infeasible=infeasible)
+
+
+def _actual(own: Amounts, has: k8s.Resources, allocated: k8s.Quantities, *, infeasible: bool) -> Amounts:
+    """What counts while a resize in place goes on: the most of what is asked for, what it has and what it was given."""
+    actual: Amounts = {} if infeasible else {**own}
+    for quantities in (has.requests, allocated):
         for name, quantity in quantities.items():
             actual[name] = max(actual.get(name, 0), _thousandths(quantity))
     return actual
@@ -264,16 +295,24 @@ def _add(total: Amounts, other: Amounts) -> None:
 
 
 def host_ports(spec: k8s.PodSpec) -> set[tuple[str, str, int]]:
-    """The host ports of a pod as (address, protocol, port); every address is an empty one."""
+    """The host ports of a pod as (address, protocol, port); every address is an empty one.
+
+    To the scheduler `::` is an address like others (`CheckConflict`).
+    """
     found = set()
     sidecars = [c for c in spec.init_containers if c.restart_policy == "Always"]
     for container in (*spec.containers, *sidecars):
         for port in container.ports:
             number = port.host_port or (port.container_port if spec.host_network else 0)
             if number:
-                address = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip  # noqa: S104 # compared, not bound
+                address = "" if port.host_ip == "0.0.0.0" else port.host_ip  # noqa: S104 # compared, not bound
                 found.add((address, port.protocol or "TCP", number))
     return found
+
+
+def ref_of(pod: k8s.Pod) -> str:
+    """`serving/llama-0`."""
+    return f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,7 +324,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ref(self) -> str:
         """`serving/llama-0`."""
-        return f"{self.pod.metadata.namespace or 'default'}/{self.pod.metadata.name}"
+        return ref_of(self.pod)
 
     @property
     def terminating(self) -> bool:
@@ -296,20 +335,34 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 class Usage:
     """What runs where: every pod that is bound to a node and has not ended, whatever its namespace."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, pods: Iterable[k8s.Pod], *, complete: bool) -> None:
         self._pods: dict[str, list[k8s.Pod]] = {}
         self._holders: dict[str, tuple[Holder, ...]] = {}
         self._used: dict[str, Amounts] = {}
         #: whether these are all pods of the cluster; otherwise what is used is a lower bound
-        self.complete = cluster.complete("Pod")
-        for pod in cluster.all(k8s.Pod, "Pod"):
-            if pod.spec.node_name and pod.status.phase not in ("Succeeded", "Failed"):
+        self.complete = complete
+        #: pods that another pod's eviction is to make room for, by the node that was promised to them
+        self.nominated: dict[str, list[k8s.Pod]] = {}
+        #: pods that have no node yet, those included
+        self.waiting: list[k8s.Pod] = []
+        for pod in pods:
+            if pod.status.phase in ("Succeeded", "Failed"):
+                continue
+            if pod.spec.node_name:
                 self._pods.setdefault(pod.spec.node_name, []).append(pod)
+                continue
+            self.waiting.append(pod)
+            if pod.status.nominated_node_name:
+                self.nominated.setdefault(pod.status.nominated_node_name, []).append(pod)
 
     @property
     def nodes(self) -> list[str]:
         """The nodes that pods are bound to, in order; also those that were not read."""
         return sorted(self._pods)
+
+    def pods(self, node: str) -> Sequence[k8s.Pod]:
+        """The pods on a node."""
+        return self._pods.get(node, ())
 
     def holders(self, node: str) -> tuple[Holder, ...]:
         """The pods on a node with what each asks for."""
@@ -331,6 +384,43 @@ class Usage:
             self._used[node] = found
         return found
 
+    @cached_property
+    def by_namespace(self) -> dict[str, list[k8s.Pod]]:
+        """The pods that have a node, by their namespace."""
+        found: dict[str, list[k8s.Pod]] = {}
+        for pods in self._pods.values():
+            for pod in pods:
+                found.setdefault(pod.metadata.namespace or "default", []).append(pod)
+        return found
+
+    @cached_property
+    def repelling(self) -> list[k8s.Pod]:
+        """The pods that have a node and required anti-affinity."""
+        return [
+            pod
+            for pods in self._pods.values()
+            for pod in pods
+            if pod.spec.affinity
+            and pod.spec.affinity.pod_anti_affinity
+            and pod.spec.affinity.pod_anti_affinity.required_during_scheduling_ignored_during_execution
+        ]
+
+    def changed(self, *, without: Collection[str] = (), plus: Mapping[str, Iterable[k8s.Pod]] | None = None) -> Usage:
+        """The same without the pods of these names (`serving/llama-0`), and with further pods on nodes."""
+        found = Usage((), complete=self.complete)
+        found.nominated = self.nominated
+        added = {node: [*pods] for node, pods in (plus or {}).items()}
+        for node, pods in self._pods.items():
+            left = [pod for pod in pods if ref_of(pod) not in without] if without else pods
+            found._pods[node] = left + added.pop(node, [])
+            if len(left) == len(pods) == len(found._pods[node]):
+                if node in self._holders:
+                    found._holders[node] = self._holders[node]
+                if node in self._used:
+                    found._used[node] = self._used[node]
+        found._pods.update(added)
+        return found
+
 
 _USAGE: WeakKeyDictionary[Cluster, Usage] = WeakKeyDictionary()
 
@@ -339,7 +429,8 @@ def usage_of(cluster: Cluster) -> Usage:
     """What runs where, counted once per snapshot."""
     found = _USAGE.get(cluster)
     if found is None:
-        found = _USAGE[cluster] = Usage(cluster)
+        pods = cluster.all(k8s.Pod, "Pod")
+        found = _USAGE[cluster] = Usage(pods, complete=cluster.complete("Pod"))
     return found
 
 
@@ -350,6 +441,34 @@ class Node:
         self.obj = obj
         self.cluster = cluster
         self.name = obj.metadata.name
+        #: the name of the node that this one is a copy of, for the question what one more would do
+        self.like = ""
+
+    def changed(
+        self,
+        *,
+        taints: Iterable[k8s.Taint] | None = None,
+        cordoned: bool | None = None,
+        labels: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> Node:
+        """The same node with other taints, cordoned or not, with labels set or (None) taken away."""
+        spec, meta = self.obj.spec, self.obj.metadata
+        if taints is not None:
+            spec = replace(spec, taints=tuple(taints))
+        if cordoned is not None:
+            spec = replace(spec, unschedulable=cordoned)
+        merged = {**meta.labels, **labels}
+        meta = replace(meta, labels={key: value for key, value in merged.items() if value is not None})
+        return Node(replace(self.obj, spec=spec, metadata=meta), self.cluster)
+
+    def twin(self, name: str) -> Node:
+        """One more node like this one, fit for work, with nothing on it."""
+        meta = replace(self.obj.metadata, name=name, uid="", labels={**self.obj.metadata.labels, _HOSTNAME: name})
+        taints = tuple(t for t in self.taints if not is_state_taint(t))
+        spec = replace(self.obj.spec, unschedulable=False, taints=taints)
+        found = Node(replace(self.obj, metadata=meta, spec=spec), self.cluster)
+        found.like = self.like or self.name
+        return found
 
     @cached_property
     def labels(self) -> dict[str, str]:

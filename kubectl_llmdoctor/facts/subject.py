@@ -259,7 +259,7 @@ class Subject:
     def _pending(self, pod: Pod) -> Any:
         if not pod.unscheduled:
             return NOT_APPLICABLE
-        from kubectl_llmdoctor.facts.scheduling import Pending
+        from kubectl_llmdoctor.facts.scheduling.pending import Pending
 
         return Pending(pod, self)
 

@@ -27,6 +27,19 @@ class AccessRow:
     reason: str = ""
 
 
+_STORAGE = (
+    ("csinodes", "how many volumes a node can have"),
+    ("csidrivers", "storage that says how much room it has"),
+    ("csistoragecapacities", "where storage has room"),
+    ("volumeattachments", "volumes attached to a node"),
+)
+_DEVICES = (
+    ("deviceclasses", "devices by DRA: classes that a claim names"),
+    ("resourceslices", "devices by DRA: which a node has"),
+    ("resourceclaims", "devices by DRA: who has them"),
+)
+
+
 def _rules() -> Iterator[AccessRow]:
     def rule(resource: str, verbs: str, needed_for: str, group: str = "", *, namespaced: bool = True) -> AccessRow:
         return AccessRow(
@@ -58,9 +71,14 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("rayclusters", "get", "what KubeRay thinks of its cluster", "ray.io")
     yield rule("nodes", "get list", "GPUs, pressure, taints: why a pod is Pending", namespaced=False)
     yield rule("pods (all namespaces)", "list", "who holds the GPUs of a node", namespaced=False)
-    yield rule("namespaces", "get", "Pod Security level: fixes that would be refused", namespaced=False)
-    yield rule("persistentvolumes", "get", "volumes bound to another zone or node", namespaced=False)
+    yield rule("namespaces", "get list", "affinity to the pods of certain namespaces", namespaced=False)
+    yield rule("persistentvolumes", "get list", "volumes bound to another zone or node", namespaced=False)
+    yield rule("persistentvolumeclaims (all namespaces)", "list", "volumes attached to a node", namespaced=False)
     yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
+    for resource, what in _STORAGE:
+        yield rule(resource, "list", what, "storage.k8s.io", namespaced=False)
+    for resource, what in _DEVICES:
+        yield rule(resource, "list", what, "resource.k8s.io", namespaced=False)
     yield rule("runtimeclasses", "get", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
     yield rule("priorityclasses", "get", "preemption", "scheduling.k8s.io", namespaced=False)
 

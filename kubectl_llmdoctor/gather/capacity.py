@@ -13,6 +13,9 @@ from kubectl_llmdoctor.snapshot import Json
 #: Device plugins whose logs are read: on many nodes they say the same.
 _DEVICE_PLUGINS = 4
 
+#: Of a kind that decides about a pod's place so many are read; of more the filters that need them all do not judge.
+_MANY = 5000
+
 #: In a cluster with more pods than this, those that have finished are left out: they take no place, and may be many.
 _MANY_PODS = 5000
 _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
@@ -34,11 +37,18 @@ class Capacity:
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
+        if related.claims(pod) or related.attaches_disks(pod):
+            for name in ("PersistentVolume", "PersistentVolumeClaim"):
+                pot.get_list(core(name), "", limit=_MANY)
+            for name in ("CSINode", "CSIDriver", "CSIStorageCapacity", "VolumeAttachment"):
+                pot.get_list(core(name, "storage.k8s.io"), "", limit=_MANY)
+        if related.selects_namespaces(pod):
+            pot.get_list(core("Namespace"), "", limit=_MANY)
         claims = (pod.get("spec") or {}).get("resourceClaims")
         # A DeviceClass may serve what looks like a plain extended resource (DRAExtendedResource).
-        if claims or any(related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)):
+        if claims or any(related.asks_for_devices(c.get("resources")) for c in related.containers(pod)):
             for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
-                pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims)
+                pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims, limit=_MANY)
 
     def _all_nodes(self) -> None:
         for page in self._pot.pages(core("Node"), "", slim.decode_node_page):

@@ -18,6 +18,12 @@ _GPU_RESOURCE = re.compile(
     r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|i915|xe|gaudi|tpu|neuron|npu|mlu|Ascend|\w*_nps)", re.IGNORECASE
 )
 
+#: Volumes from before CSI, which the driver of the cloud attaches by now.
+_DISKS = ("awsElasticBlockStore", "gcePersistentDisk", "azureDisk", "cinder")
+
+#: A resource that is a DeviceClass by its name.
+_OF_CLASS = "deviceclass.resource.kubernetes.io/"
+
 #: `image: vllm/vllm-openai:v0.9.1`, `command: [python3, -m, sglang.launch_server]`, `ollama serve`
 _SERVER_WORDS = re.compile(
     r"vllm|sglang|text-generation|tritonserver|tensorrt|trtllm|nvcr\.io/nim/|/nim[:/-]|llama[._-]?(?:cpp|server)|"
@@ -71,6 +77,11 @@ def claims(pod: Json) -> list[str]:
         elif volume.get("ephemeral"):
             found.append(f"{name_of(pod)}-{volume.get('name')}")
     return _names(found)
+
+
+def attaches_disks(pod: Json) -> bool:
+    """Whether it names disks of a cloud itself, without a claim."""
+    return any(volume.get(kind) for volume in _spec(pod).get("volumes") or () for kind in _DISKS)
 
 
 def config_maps(pod: Json) -> list[str]:
@@ -193,6 +204,21 @@ def asks_for_gpu(resources: Json | None) -> bool:
     """Whether requests or limits name a GPU or another accelerator."""
     tables = [(resources or {}).get(key) or {} for key in ("requests", "limits")]
     return any(_GPU_RESOURCE.match(name) for table in tables for name in table)
+
+
+def asks_for_devices(resources: Json | None) -> bool:
+    """Whether requests or limits name anything that a device plugin or a DeviceClass would serve."""
+    tables = [(resources or {}).get(key) or {} for key in ("requests", "limits")]
+    names = [name for table in tables for name in table if "/" in name]
+    return any(not name.partition("/")[0].endswith("kubernetes.io") or name.startswith(_OF_CLASS) for name in names)
+
+
+def selects_namespaces(pod: Json) -> bool:
+    """Whether its required affinity to pods means those of namespaces with certain labels."""
+    affinity = _spec(pod).get("affinity") or {}
+    sides = [affinity.get(side) or {} for side in ("podAffinity", "podAntiAffinity")]
+    terms = [term for side in sides for term in side.get("requiredDuringSchedulingIgnoredDuringExecution") or ()]
+    return any(term.get("namespaceSelector") for term in terms)
 
 
 def is_device_plugin(pod: Json) -> bool:

@@ -28,6 +28,7 @@ class Metadata(_Base):
     owner_references: list[Json] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    finalizers: list[str] | None = None
 
 
 class Port(_Base):
@@ -58,11 +59,26 @@ class Claim(_Base):
 
 
 class Volume(_Base):
-    """Only claims bind a pod to a place."""
+    """Only claims bind a pod to a place, and disks that one pod at a time may write."""
 
     name: str = ""
     persistent_volume_claim: Claim | None = None
     ephemeral: Any = None
+    azure_disk: Json | None = None
+    cinder: Json | None = None
+    gce_persistent_disk: Json | None = None
+    aws_elastic_block_store: Json | None = None
+    iscsi: Json | None = None
+    rbd: Json | None = None
+
+    @property
+    def binds(self) -> bool:
+        """Whether it is such a volume."""
+        disks = (
+            *(self.azure_disk, self.cinder, self.gce_persistent_disk, self.aws_elastic_block_store),
+            *(self.iscsi, self.rbd),
+        )
+        return bool(self.persistent_volume_claim or self.ephemeral is not None or any(disks))
 
 
 class AntiAffinity(_Base):
@@ -90,6 +106,9 @@ class PodSpec(_Base):
     resources: Json | None = None
     resource_claims: list[Json] | None = None
     scheduling_gates: list[Json] | None = None
+    #: kept of pods that have no node yet
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Json] | None = None
     affinity: Affinity | None = None
     volumes: list[Volume] | None = None
     init_containers: list[Container] | None = None
@@ -127,13 +146,14 @@ class State(_Base):
 
 
 class ContainerStatus(_Base):
-    """Whether a container works: device plugins must."""
+    """Whether a container works (device plugins must), and what a resize in place left it with."""
 
     name: str = ""
     ready: bool = False
     restart_count: int = 0
     state: State | None = None
     allocated_resources: Json | None = None
+    resources: Json | None = None
 
 
 class PodStatus(_Base):
@@ -144,6 +164,8 @@ class PodStatus(_Base):
     conditions: list[Condition] | None = None
     init_container_statuses: list[ContainerStatus] | None = None
     container_statuses: list[ContainerStatus] | None = None
+    resources: Json | None = None
+    allocated_resources: Json | None = None
 
 
 class Pod(_Base):
@@ -169,6 +191,7 @@ class NodeStatus(_Base):
     addresses: list[Json] | None = None
     node_info: Json | None = None
     features: Json | None = None
+    declared_features: list[str] | None = None
     runtime_handlers: list[Json] | None = None
 
 
@@ -230,9 +253,11 @@ def pod_tree(pod: Pod) -> Json:
     for container in [*spec.containers, *(spec.init_containers or ())]:
         container.command = container.args = None
         container.ports = [port for port in container.ports or () if port.host_port] or None
-    spec.volumes = [v for v in spec.volumes or () if v.persistent_volume_claim or v.ephemeral] or None
+    spec.volumes = [v for v in spec.volumes or () if v.binds] or None
     if spec.affinity and not spec.affinity.pod_anti_affinity:
         spec.affinity = None
+    if spec.node_name:
+        spec.node_selector = spec.tolerations = None
     return {"apiVersion": "v1", "kind": "Pod", **msgspec.to_builtins(pod)}
 
 

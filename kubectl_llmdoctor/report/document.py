@@ -97,6 +97,8 @@ class Placement(_Part, frozen=True):
 
     nodes: tuple[str, ...]
     fits: bool
+    #: their accelerators, free and in all
+    devices: str = ""
     reasons: tuple[str, ...] = ()
 
 

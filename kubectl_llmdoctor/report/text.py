@@ -357,7 +357,6 @@ def _inside(sentence: str) -> str:
 
 def _placement(page: Page, groups: Sequence[Placement]) -> None:
     """One row for all nodes that share a verdict: how many, which, and why not."""
-    groups = sorted(groups, key=lambda g: (not g.fits, -len(g.nodes)))
     total, fitting = (sum(len(g.nodes) for g in some) for some in (groups, [g for g in groups if g.fits]))
     page.prose("NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (fitting == 1)}", style="bold")
     shown = page.first(groups, 6)
@@ -367,9 +366,8 @@ def _placement(page: Page, groups: Sequence[Placement]) -> None:
         heads = [f"{n}{GAP}{_names(g.nodes, page.inner // 3)}" for n, g in zip(heads, shown, strict=True)]
     widest = max(columns(head) for head in heads)
     for group, head in zip(shown, heads, strict=True):
-        page.row(
-            "", head, widest, "; ".join(group.reasons) or ("fits" if group.fits else "does not fit"), page.limit(3)
-        )
+        said = [group.devices, *group.reasons] if group.devices else [*group.reasons]
+        page.row("", head, widest, "; ".join(said) or ("fits" if group.fits else "does not fit"), page.limit(3))
         if page.wide:  # the names may fill pages, so they stand below the reason
             page.row("", "", widest, _names(group.nodes, 0))
     page.more(sum(len(g.nodes) for g in groups[len(shown) :]), "more nodes")

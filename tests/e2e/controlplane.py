@@ -37,7 +37,7 @@ class Api:
 
     def __init__(self, ca: Path, admin: Pair) -> None:
         self._pool = urllib3.PoolManager(
-            ca_certs=str(ca), cert_file=str(admin.certificate), key_file=str(admin.key), retries=False
+            ca_certs=str(ca), cert_file=str(admin.certificate), key_file=str(admin.key), retries=False, maxsize=16
         )
 
     def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
@@ -75,7 +75,7 @@ class Etcd:
     URL = "http://127.0.0.1:2379"
 
     def __init__(self) -> None:
-        self._pool = urllib3.PoolManager(retries=False)
+        self._pool = urllib3.PoolManager(retries=False, maxsize=16)
 
     def healthy(self) -> bool:
         """Whether it serves."""
@@ -101,9 +101,23 @@ class Etcd:
                 before[key] = base64.b64decode(previous["value"]) if previous else None
         return revision, before
 
+    def read(self, prefix: str) -> dict[str, bytes]:
+        """All values whose keys begin so."""
+        first = prefix.encode()
+        body = {"key": _encoded(first), "range_end": _encoded(first[:-1] + bytes([first[-1] + 1]))}
+        answer = self._pool.request("POST", f"{self.URL}/v3/kv/range", json=body, timeout=30)
+        if answer.status != 200:
+            raise ApiError(answer.status, answer.data.decode(errors="replace"))
+        rows = answer.json().get("kvs", [])
+        return {base64.b64decode(row["key"]).decode(): base64.b64decode(row["value"]) for row in rows}
+
     def close(self) -> None:
         """Closes the connections."""
         self._pool.clear()
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _operation(key: str, value: bytes | None) -> dict[str, Any]:
@@ -174,9 +188,17 @@ class ControlPlane:
         )
         self._wait_for("kube-apiserver", self._ready)
 
+    def start_scheduler(self) -> None:
+        """Starts the scheduler alone."""
+        self._launch("kube-scheduler", kubeconfig=self.admin, leader_elect=False, bind_address="127.0.0.1")
+
+    def stop_scheduler(self) -> None:
+        """Stops it again."""
+        self._end("kube-scheduler")
+
     def start_controllers(self) -> None:
         """Starts the scheduler and the controller manager."""
-        self._launch("kube-scheduler", kubeconfig=self.admin, leader_elect=False, bind_address="127.0.0.1")
+        self.start_scheduler()
         self._launch(
             "kube-controller-manager",
             kubeconfig=self.admin,

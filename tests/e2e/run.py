@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Returns pytest's exit code."""
     try:
         programs = binaries.find()
-        unshare = _unshare()
+        apart = unshare()
     except binaries.UnavailableError as reason:
         if os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
             print(f"e2e failed: {reason}", file=sys.stderr)
@@ -33,14 +33,15 @@ def main(arguments: list[str]) -> int:
         return 0
     # Paths that the caller names replace the whole folder, options add to it.
     chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
-    command = [*unshare, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
+    command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
     with tempfile.TemporaryDirectory() as folder:
         environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
         return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode
 
 
-def _unshare() -> list[str]:
+def unshare() -> list[str]:
+    """The command that runs another one in namespaces of its own; raises UnavailableError."""
     # The tests die with the process namespace, and with them every server that they started, however they end.
     base = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
     refused = ""

@@ -77,8 +77,8 @@ _IDS: dict[Obstacle, str] = {
     "selector": "node-selector-mismatch",
 }
 
-#: The scheduler's kinds of reason that this module does not work out itself, and what each is.
-_HEARD_ONLY: dict[Kind, Obstacle] = {
+#: What stands in the way by other objects: volumes, pods, claims. The scheduler looks at it last.
+_OF_OTHERS: dict[Kind, Obstacle] = {
     "volume": "volume",
     "spread": "spread",
     "anti-affinity": "spread",
@@ -93,6 +93,7 @@ _HEARD_AS: dict[Obstacle, tuple[Kind, ...]] = {
     "taint": ("taint",),
     "selector": ("affinity", "node-name"),
     "ports": ("ports",),
+    **{obstacle: tuple(k for k, o in _OF_OTHERS.items() if o == obstacle) for obstacle in _OF_OTHERS.values()},
 }
 
 #: The ids that say that GPUs are short; a group of pods that lacks them for some members is more than that.
@@ -124,11 +125,11 @@ class Cause:
     @property
     def reasons(self) -> tuple[Reason, ...]:
         """Its reasons on the nodes."""
-        return tuple(r for v in self.verdicts for r in v.reasons if _obstacle(v.node, r) == self.obstacle)
+        return tuple(r for v in self.verdicts for r in v.reasons if obstacle_of(v.node, r) == self.obstacle)
 
     def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
         """Its reasons on one node."""
-        return tuple(r for r in verdict.reasons if _obstacle(verdict.node, r) == self.obstacle)
+        return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
 
     @property
     def order(self) -> float:
@@ -168,7 +169,7 @@ def _evaluated(pending: Pending) -> tuple[Cause, ...]:
 def _refused(pending: Pending) -> Iterator[Cause]:
     """A PreFilter's refusal: it says itself what is wrong, and no node was looked at."""
     for count in pending.said.refused:
-        obstacle = _HEARD_ONLY.get(count.kind) or ("selector" if count.kind == "affinity" else None)
+        obstacle = _OF_OTHERS.get(count.kind) or ("selector" if count.kind == "affinity" else None)
         if obstacle:
             yield Cause(id=_IDS[obstacle], obstacle=obstacle, confidence="likely", counts=(count,))
             return
@@ -196,7 +197,8 @@ def vendor(resource: str) -> str:
     return resource.partition("/")[0]
 
 
-def _obstacle(node: Node, reason: Reason) -> Obstacle | None:
+def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
+    """What a reason is to the one who has to mend it."""
     if reason.state:
         return "node"
     match reason.kind:
@@ -208,7 +210,7 @@ def _obstacle(node: Node, reason: Reason) -> Obstacle | None:
             return "ports"
         case "resource":
             return _shortage(node, reason)
-    return None
+    return _OF_OTHERS.get(reason.kind)
 
 
 def _marks_gpus(key: str) -> bool:
@@ -234,7 +236,7 @@ def _shortage(node: Node, reason: Reason) -> Obstacle:
 
 def _obstacles(verdict: NodeVerdict) -> tuple[Obstacle, ...]:
     """Everything that stands in the way on one node, the weightiest first, each once."""
-    found = {o for reason in verdict.reasons if (o := _obstacle(verdict.node, reason))}
+    found = {o for reason in verdict.reasons if (o := obstacle_of(verdict.node, reason))}
     if verdict.node.ready is False:  # the taint for it may not have been set yet
         found.add("node")
     return tuple(o for o in PRIORITY if o in found)
@@ -337,11 +339,11 @@ def _heard(pending: Pending, found: Cause) -> bool:
 
 def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]:
     """Nodes that nothing known keeps off: the scheduler's words on plugins not worked out here are of them."""
-    counts = sorted(pending.said.of(*_HEARD_ONLY), key=lambda c: (-c.number, c.text))
+    counts = sorted(pending.said.of(*_OF_OTHERS), key=lambda c: (-c.number, c.text))
     if not counts:
         return ()
-    obstacle = _HEARD_ONLY[counts[0].kind]
-    same = tuple(c for c in counts if _HEARD_ONLY[c.kind] == obstacle)
+    obstacle = _OF_OTHERS[counts[0].kind]
+    same = tuple(c for c in counts if _OF_OTHERS[c.kind] == obstacle)
     served = next((r for r in pending.requests if r in pending.delegated), "")
     if obstacle == "claim" and served and not pending.pod.spec.resource_claims:
         return (_short_of_devices(pending, open_, same, served),)
@@ -411,7 +413,7 @@ def _made(
     confidence: Confidence,
     also: tuple[Obstacle, ...],
 ) -> Cause:
-    reasons = [next((r for r in v.reasons if _obstacle(v.node, r) == obstacle), None) for v in verdicts]
+    reasons = [next((r for r in v.reasons if obstacle_of(v.node, r) == obstacle), None) for v in verdicts]
     resource = next((r.resource for r in reasons if r and r.resource), "")
     counts = tuple(
         c for c in pending.said.all if c.kind in _kinds(obstacle) and (not resource or c.resource == resource)
@@ -515,11 +517,11 @@ def _revision(labels: dict[str, str | int | float | bool]) -> str:
 def _by_message(pending: Pending) -> tuple[Cause, ...]:
     """The causes by the scheduler's words alone: the node that failed latest has passed all filters before."""
     said = pending.said
-    late = [c for c in said.counts if c.kind in _HEARD_ONLY]
+    late = [c for c in said.counts if c.kind in _OF_OTHERS]
     if late:
         last = max(late, key=lambda c: (STAGES.index(c.kind), c.number))
-        obstacle = _HEARD_ONLY[last.kind]
-        return (_told(obstacle, [c for c in late if _HEARD_ONLY[c.kind] == obstacle]),)
+        obstacle = _OF_OTHERS[last.kind]
+        return (_told(obstacle, [c for c in late if _OF_OTHERS[c.kind] == obstacle]),)
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)

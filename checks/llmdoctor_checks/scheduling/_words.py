@@ -18,8 +18,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     names_of,
     node_evidence,
+    parse_time,
     pod_evidence,
     say_amount,
+    say_seconds,
 )
 from llmdoctor_checks.scheduling._separation import Cause, Obstacle
 
@@ -129,36 +131,50 @@ def _line(pending: Pending, verdict: NodeVerdict, found: Cause, *, holders: bool
 
 
 def held_by(pending: Pending, node: Node, resource: str) -> str:
-    """`held by nlp/llama-0 (4), vision/sdxl-1 (2, Terminating)`."""
-    having = sorted(
-        holders_of(pending, node.name, resource), key=lambda h: (not h.terminating, -h.requests[resource], h.ref)
-    )
-    said = [
-        f"{h.ref} ({say_amount(resource, h.requests[resource])}{', Terminating' if h.terminating else ''})"
-        for h in having[:_MOST_HOLDERS]
-    ]
-    if len(having) > _MOST_HOLDERS:
-        said.append(f"{len(having) - _MOST_HOLDERS} more")
+    """`held by nlp Deployment/llama (4 in 2 pods, 3 days), vision/sdxl-1 (2, Terminating until 10:05:30)`."""
+    groups: dict[str, list[Holder]] = {}
+    for holder in holders_of(pending, node.name, resource):
+        groups.setdefault(holder.ref if holder.terminating else _owner_of(holder) or holder.ref, []).append(holder)
+
+    def held(group: list[Holder]) -> int:
+        return sum(h.requests[resource] for h in group)
+
+    order = sorted(groups.items(), key=lambda item: (not item[1][0].terminating, -held(item[1]), item[0]))
+    said = [f"{name} ({', '.join(_terms(pending, group, resource))})" for name, group in order[:_MOST_HOLDERS]]
+    if len(order) > _MOST_HOLDERS:
+        said.append(f"{len(order) - _MOST_HOLDERS} more")
     return "held by " + ", ".join(said) if said else "held by pods that were not read"
+
+
+def _terms(pending: Pending, group: list[Holder], resource: str) -> Iterator[str]:
+    """How much some pods of one owner hold, and since or until when."""
+    pods = f" in {len(group)} pods" if len(group) > 1 else ""
+    yield say_amount(resource, sum(h.requests[resource] for h in group)) + pods
+    meta, now = group[0].pod.metadata, pending.pod.cluster.now
+    if group[0].terminating:
+        end = parse_time(meta.deletion_timestamp)
+        yield f"Terminating until {end:%H:%M:%S}" if end and now and end > now else "Terminating"
+        return
+    made = min((t for h in group if (t := parse_time(h.pod.metadata.creation_timestamp))), default=None)
+    if made and now and now > made:
+        yield say_seconds((now - made).total_seconds())
+
+
+def _owner_of(holder: Holder) -> str:
+    """What a person would scale down: `nlp Deployment/llama`; empty for a bare pod."""
+    meta = holder.pod.metadata
+    owner = next((o for o in meta.owner_references if o.controller), None)
+    if owner is None:
+        return ""
+    hashed = f"-{meta.labels.get('pod-template-hash', '')}"
+    if owner.kind == "ReplicaSet" and owner.name.endswith(hashed) and len(hashed) > 1:
+        return f"{meta.namespace or 'default'} Deployment/{owner.name.removesuffix(hashed)}"
+    return f"{meta.namespace or 'default'} {owner.kind}/{owner.name}"
 
 
 def holders_of(pending: Pending, node: str, resource: str) -> list[Holder]:
     """The pods on a node that have something of a resource."""
     return [h for h in pending.usage.holders(node) if h.requests.get(resource)]
-
-
-def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
-    """As few pods as together have so much: one that suffices and is smallest, else from the largest down."""
-    enough = [h for h in holders if h.requests[resource] >= need]
-    if enough:
-        return [min(enough, key=lambda h: (h.requests[resource], h.ref))]
-    chosen: list[Holder] = []
-    for holder in sorted(holders, key=lambda h: (-h.requests[resource], h.ref)):
-        chosen.append(holder)
-        need -= holder.requests[resource]
-        if need <= 0:
-            return chosen
-    return []
 
 
 def asking(pending: Pending, resource: str) -> list[Container]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
-    GIB,
     Finding,
     Fix,
     NodeVerdict,
@@ -17,8 +16,9 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, look, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said
 
 
 @check("cpu-memory-insufficient", since="0.1")
@@ -62,9 +62,7 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     if pending.pod.spec.overhead:
         text = ", ".join(f"{k}: {v}" for k, v in pending.pod.spec.overhead.items())
         evidence.append(pod_evidence(pending.pod, "overhead", text))
-    yield finding(
-        pending, found, summary, [*evidence, *node_lines(pending, found)], _fixes(pending, found, best, short)
-    )
+    yield finding(pending, found, summary, [*evidence, *node_lines(pending, found)], _fixes(pending, found, best))
 
 
 def _word(reason: Reason) -> str:
@@ -81,26 +79,13 @@ def _best(found: Cause) -> NodeVerdict | None:
     )
 
 
-def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None, short: list[Reason]) -> Iterator[Fix]:
-    for reason in short:
-        excess = reason.asked - (reason.free or 0)
-        for container in asking(pending, reason.resource)[:1]:
-            value = _rounded(reason.resource, (container.request(reason.resource) or 0) - excess)
-            if value and best:
-                text = f"Request {value} {reason.resource} in {container.name}"
-                text += f"; then it fits on {best.node.name}" if len(short) == 1 and not found.also else ""
-                yield fixes.set_resource(container, "requests", reason.resource, value, text)
-            else:
-                yield fixes.advice(f"Request less {reason.resource} in {fixes.edited(pending.pod)}")
-    if best and any((r.allocatable or 0) >= r.asked for r in short):
-        text = f"Free {best.node.name}: other pods request the rest of it"
-        yield fixes.advice(text, look(best.node.name), owner="platform")
+def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator[Fix]:
+    offered = ways(pending, found)
+    yield from offered
+    if best and not offered:
+        text = (
+            f"Request less in {fixes.edited(pending.pod)}, or free {best.node.name}: other pods request the rest of it"
+        )
+        yield fixes.advice(text, look(best.node.name))
     elif not best:
         yield fixes.advice(f"Request less in {fixes.edited(pending.pod)}, or add a larger node")
-
-
-def _rounded(resource: str, amount: int) -> str:
-    """A round quantity that is not more than this; empty when there is none worth asking for."""
-    if resource == "cpu":
-        return str(amount // 1000) if amount >= 1000 else ""
-    return f"{amount // GIB}Gi" if amount >= GIB else ""

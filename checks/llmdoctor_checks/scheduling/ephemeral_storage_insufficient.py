@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import GIB, Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines, nodes_said
 
 
 @check("ephemeral-storage-insufficient", since="0.1")
@@ -36,18 +37,7 @@ def ephemeral_storage_insufficient(pod: Pod, pending: Pending | None, subject: S
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
-    best = min(
-        found.verdicts, key=lambda v: (-max((r.free or 0 for r in found.on(v)), default=0), v.node.name), default=None
-    )
-    free = max((r.free or 0 for r in found.reasons), default=0)
-    for container in asking(pending, "ephemeral-storage")[:1]:
-        others = pending.requests.get("ephemeral-storage", 0) - (container.request("ephemeral-storage") or 0)
-        fits = (free - others) // GIB
-        if best and fits > 0:
-            text = f"Request {fits}Gi in {container.name}" + (
-                "" if found.also else f"; then it fits on {best.node.name}"
-            )
-            yield fixes.set_resource(container, "requests", "ephemeral-storage", f"{fits}Gi", text)
+    yield from ways(pending, found)
     yield fixes.advice(
         f"Keep model files on a PersistentVolumeClaim instead of the node's disk ({fixes.edited(pending.pod)})"
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, node_lines, nodes_said
 
@@ -49,8 +50,10 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     resource = found.resource
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
+    offered = ways(pending, found)
+    yield from offered
     for container in asking(pending, resource)[:1]:
-        if free:
+        if free and not offered:
             yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
         yield fixes.advice(
             f"Drop {resource} from {container.name} in {fixes.edited(pending.pod)}, if it can do without"

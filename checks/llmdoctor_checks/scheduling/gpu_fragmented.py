@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes
+from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
-from llmdoctor_checks.scheduling._words import asked_in, fewest, finding, holders_of, look, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines, nodes_said
 
 
 @check("gpu-fragmented", since="0.1")
@@ -43,24 +44,25 @@ def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
 
 
 def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) -> Iterator[Fix]:
-    options = []
-    for name, free in frees.items():
-        chosen = fewest(holders_of(pending, name, found.resource), found.resource, asked - free)
+    def packed(stop: Stop) -> Iterator[Change]:
+        """The smaller pods of one node, moved to the free GPUs of the others."""
+        name = stop.node.name
+        chosen = fewest(holders_of(pending, name, found.resource), found.resource, asked - frees.get(name, 0))
         moved = sum(h.requests[found.resource] for h in chosen)
-        room = sum(other for node, other in frees.items() if node != name)
-        if chosen and moved <= room:
-            options.append((moved, len(chosen), name, chosen))
-    if options:
-        moved, _, name, chosen = min(options, key=lambda o: o[:3])
-        pods = ", ".join(h.ref for h in chosen)
-        text = f"Move {pods} ({count_of(moved, 'GPU')}) off {name} to the free GPUs elsewhere; then it fits there"
-        commands = [f"kubectl cordon {name}"]
-        commands += [f"kubectl -n {h.pod.metadata.namespace} delete pod {h.pod.metadata.name}" for h in chosen]
-        yield fixes.advice(text, *commands, f"kubectl uncordon {name}", owner="platform")
-    else:
-        yield fixes.advice("Free more GPUs on one of these nodes", look(min(frees)), owner="platform")
+        if chosen and moved <= sum(free for node, free in frees.items() if node != name):
+            commands = [f"kubectl -n {h.pod.metadata.namespace} delete pod {h.pod.metadata.name}" for h in chosen]
+            yield Change(
+                text=f"Move {', '.join(h.ref for h in chosen)} ({count_of(moved, 'GPU')}) off {name} to the free GPUs elsewhere",
+                gone=tuple(h.ref for h in chosen),
+                commands=(f"kubectl cordon {name}", *commands, f"kubectl uncordon {name}"),
+                owner="platform",
+            )
+        yield from fewer(stop)
+
+    offered = ways(pending, found, packed) if found.obstacle == "gpu" else []
+    yield from offered or [fixes.advice("Free more GPUs on one of these nodes", look(min(frees)), owner="platform")]
     most = max(frees.values())
-    if most:
+    if most and not offered:
         yield fixes.advice(
             f"Ask for {most} {found.resource} (tensor parallel size {most}), if the model fits on as many"
         )

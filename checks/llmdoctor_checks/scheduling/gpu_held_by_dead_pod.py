@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Holder, Pending, check, fixes, parse_time, say_seconds
-from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._repairs import Change, tried
+from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 
@@ -41,7 +42,7 @@ def gpu_held_by_dead_pod(pending: Pending) -> Iterator[Finding]:
         found,
         summary,
         [*evidence, *node_lines(pending, found, holders=True)],
-        (_fix(h) for h in found.holders),
+        _fixes(pending, found),
         ("gpu-insufficient",),
     )
 
@@ -59,6 +60,13 @@ def _quote(holder: Holder) -> Evidence:
     if meta.finalizers:
         text += f", finalizers: {', '.join(meta.finalizers)}"
     return Evidence(source="pod", ref=f"{holder.ref} metadata", text=text)
+
+
+def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    """Each alone where that suffices, else one after the other."""
+    for holder in found.holders:
+        made = _fix(holder)
+        yield tried(pending, Change(text=made.summary, gone=(holder.ref,), fix=made)) or made
 
 
 def _fix(holder: Holder) -> Fix:

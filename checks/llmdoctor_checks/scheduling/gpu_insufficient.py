@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes, names_of
+from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
 from llmdoctor_checks.scheduling._words import (
     asked_in,
-    fewest,
     finding,
-    holders_of,
-    look,
     node_lines,
     nodes_said,
     scaling_lines,
@@ -46,7 +44,7 @@ def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
     else:
         summary += " and have too few free, by the scheduler's count."
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]
-    yield finding(pending, found, summary, evidence, _fixes(pending, found, asked, frees))
+    yield finding(pending, found, summary, evidence, _fixes(pending, found))
 
 
 def _free(pending: Pending, found: Cause) -> dict[str, int]:
@@ -56,22 +54,7 @@ def _free(pending: Pending, found: Cause) -> dict[str, int]:
     return {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
 
 
-def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) -> Iterator[Fix]:
-    options = []
-    for name, free in frees.items():
-        chosen = fewest(holders_of(pending, name, found.resource), found.resource, asked - free)
-        if chosen:
-            options.append((len(chosen), sum(h.requests[found.resource] for h in chosen), name, chosen))
-    if options:
-        _, count, name, chosen = min(options, key=lambda o: o[:3])
-        pods = ", ".join(h.ref for h in chosen)
-        text = f"Free {count_of(count, 'GPU')} on {name}: stop or scale down {pods} (or add a node of that kind)"
-        yield fixes.advice(text, look(name), owner="platform")
-    else:
-        where = f" like {names_of(found.verdicts, 1)}" if found.verdicts else ""
-        yield fixes.advice(f"Free GPUs, or add a node{where}", "kubectl get pods -A -o wide", owner="platform")
-    most = max(frees.values(), default=0)
-    if 0 < most < asked:
-        yield fixes.advice(
-            f"Ask for {most} {found.resource} (tensor parallel size {most}), if the model fits on as many"
-        )
+def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    yield from ways(pending, found)
+    where = f" like {min(v.node.name for v in found.verdicts)}" if found.verdicts else ""
+    yield fixes.advice(f"Free GPUs, or add a node{where}", "kubectl get pods -A -o wide", owner="platform")

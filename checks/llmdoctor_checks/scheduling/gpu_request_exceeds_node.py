@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import Refusal, refusal
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said
 
@@ -54,13 +55,11 @@ def _waiting(pending: Pending, found: Cause) -> Finding:
 
 def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> Iterator[Fix]:
     containers = asking(pending, found.resource)
-    if most and len(containers) == 1:
-        best = free or most
-        text = f"Ask for {best} {found.resource} instead of {asked}, and set the tensor parallel size to {best}"
-        if best < most:
-            text += f" ({most} when a whole node is free)"
-        yield lower(containers[0], found.resource, str(best), text)
-    elif most:
+    yield from ways(pending, found)
+    if most > free and len(containers) == 1:
+        text = f"Ask for {most} {found.resource} instead of {asked}, and set the tensor parallel size to {most}"
+        yield lower(containers[0], found.resource, str(most), f"{text}; it then fits when a whole node is free")
+    elif most > free:
         names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
         yield fixes.advice(f"Ask for at most {most} {found.resource} in all containers together (now {names})")
     more = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes, is_accelerator, node_evidence
+from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import Cause, cause, vendor
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
 
@@ -52,10 +53,13 @@ def offers(pending: Pending) -> dict[str, list[str]]:
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
+    names = sorted(offered, key=lambda n: (vendor(n) != vendor(found.resource), n))
+    working = [f for change in renamed(pending, found.resource, names) if (f := tried(pending, change))]
+    yield from working[:2]
     kin = [n for n in offered if vendor(n) == vendor(found.resource)]
     near = difflib.get_close_matches(found.resource, kin, n=1, cutoff=0) or list(offered)[:1]
     for container in asking(pending, found.resource)[:1]:
-        if near and near[0] != found.resource:
+        if near and near[0] != found.resource and not working:
             text = f"Ask for {near[0]}, which {', '.join(offered[near[0]][:3])} offers, instead of {found.resource}"
             yield rename(container, found.resource, near[0], text)
     if not offered:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
-from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
 
@@ -30,7 +31,7 @@ def host_port_conflict(pod: Pod, pending: Pending | None, subject: Subject) -> I
     ports = sorted({p for r in found.reasons for p in r.ports})
     named = ", ".join(map(str, ports)) or "its host ports"
     summary = f"{nodes_said(found)} could run it, but port {named} of the host is taken there."
-    yield finding(pending, found, summary, [*_ports(pending), *node_lines(pending, found)], _fixes(pending))
+    yield finding(pending, found, summary, [*_ports(pending), *node_lines(pending, found)], _fixes(pending, found))
 
 
 def _ports(pending: Pending) -> Iterator[Evidence]:
@@ -42,15 +43,8 @@ def _ports(pending: Pending) -> Iterator[Evidence]:
                 yield pod_evidence(container, "ports", f"hostPort: {port.host_port or port.container_port}")
 
 
-def _fixes(pending: Pending) -> Iterator[Fix]:
-    pod = pending.pod
-    operations = []
-    for container in pod.containers:
-        group = "containers" if container.role == "main" else "initContainers"
-        for at, port in enumerate(container.spec.ports):
-            if port.host_port:
-                operations.append({"op": "remove", "path": f"/{group}/{container.index}/ports/{at}/hostPort"})
-    if operations and not pod.spec.host_network:
-        yield fixes.patch(pod, "Drop the hostPort; a Service reaches the pod without it", operations)
-    else:
-        yield fixes.advice(f"Run it without hostNetwork, or on another port, in {fixes.edited(pod)}")
+def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    where = fixes.edited(pending.pod)
+    yield from ways(pending, found) or [
+        fixes.advice(f"Drop the hostPort in {where}, or run it without hostNetwork or on another port")
+    ]

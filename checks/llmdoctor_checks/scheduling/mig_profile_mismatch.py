@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Node, Pending, Pod, check, fixes, node_evidence, pod_evidence
+from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
 from llmdoctor_checks.scheduling.gpu_resource_absent import offers
@@ -50,7 +51,9 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
-    for container in asking(pending, found.resource)[:1]:
+    working = [f for change in renamed(pending, found.resource, offered) if (f := tried(pending, change))]
+    yield from working[:2]
+    for container in asking(pending, found.resource)[:1] if not working else ():
         for name in list(offered)[:2]:
             text = f"Ask for {name}, which {', '.join(offered[name][:3])} offers (mind its memory)"
             yield rename(container, found.resource, name, text)

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
@@ -45,7 +46,7 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
     else:
         summary = f"{nodes_said(found)} are cordoned or not fit for new pods, by the scheduler's count."
     evidence = [*node_lines(pending, found), *(e for v in found.verdicts[:3] for e in _conditions(pending, v.node))]
-    yield finding(pending, found, summary, evidence, _fixes(found))
+    yield finding(pending, found, summary, evidence, _fixes(pending, found))
 
 
 def _conditions(pending: Pending, node: Node) -> Iterator[Evidence]:
@@ -60,14 +61,14 @@ def _conditions(pending: Pending, node: Node) -> Iterator[Evidence]:
             yield node_evidence(node, text)
 
 
-def _fixes(found: Cause) -> Iterator[Fix]:
+def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     nodes = sorted((v.node for v in found.verdicts), key=lambda n: n.name)
     cordoned = [n for n in nodes if n.cordoned and n.ready is not False]
     ill = [n for n in nodes if n not in cordoned]
-    if cordoned:
-        text = f"Uncordon {cordoned[0].name} when its maintenance is over" + (
-            "" if found.also else "; then it fits there"
-        )
+    offered = ways(pending, found)
+    yield from offered
+    if cordoned and not offered:
+        text = f"Uncordon {cordoned[0].name} when its maintenance is over"
         yield fixes.advice(text, f"kubectl uncordon {cordoned[0].name}", owner="platform")
     if ill:
         text = f"Find out why {ill[0].name} is {', '.join(ill[0].troubles)}"

@@ -1,10 +1,10 @@
 """The pod selects what no node has."""
 
-import difflib
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Mismatch, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 
@@ -78,28 +78,12 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
 
 
 def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Iterator[Fix]:
-    name = min((v.node.name for v in found.verdicts), default="")
-    done = "" if found.also else f"; then it fits on {name}"
-    for miss in unmet:
-        have = sorted({v.node.labels[miss.key] for v in found.verdicts if miss.key in v.node.labels})
-        near = difflib.get_close_matches((*miss.wanted, "")[0], have, n=1, cutoff=0)
-        at = "/nodeSelector/" + miss.key.replace("~", "~0").replace("/", "~1")
-        if miss.path == "nodeSelector" and near:
-            text = f"Select {miss.key}={near[0]}, which the nodes have{done if len(unmet) == 1 else ''}"
-            yield fixes.patch(pending.pod, text, [{"op": "replace", "path": at, "value": near[0]}])
-        elif miss.path == "nodeSelector":
-            text = f"Drop {miss.demand} from the node selector{done if len(unmet) == 1 else ''}"
-            yield fixes.patch(pending.pod, text, [{"op": "remove", "path": at}])
-        else:
-            instead = f" ({near[0]} is there)" if near else ""
-            where = fixes.edited(pending.pod)
-            text = f"Correct the node affinity in {where}: no suitable node meets {miss.demand}{instead}"
-            yield fixes.advice(text)
-    wanted = [m for m in unmet if m.wanted and m.key != "metadata.name"]
-    if name and wanted and len(wanted) == len(unmet):
-        labels = " ".join(f"{m.key}={m.wanted[0]}" for m in wanted)
-        yield fixes.advice(f"Label {name}", f"kubectl label node {name} --overwrite {labels}", owner="platform")
-    if not unmet:
+    offered = ways(pending, found)
+    yield from offered
+    if unmet and not offered:
+        demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
+        yield fixes.advice(f"Correct {demands} in {fixes.edited(pending.pod)}: no suitable node meets it")
+    elif not unmet:
         yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
 
 
@@ -113,7 +97,9 @@ def _beside(pending: Pending, found: Cause) -> Iterator[Finding]:
         text = f"beside a pod with {labels or 'the given labels'} (topologyKey {term.topology_key})"
         evidence.append(pod_evidence(pending.pod, "affinity.podAffinity", text))
     summary = f"It must stand beside a pod that matches its pod affinity, and on {nodes_said(found)} none does."
-    fix = fixes.advice(
-        f"Correct or drop the pod affinity in {fixes.edited(pending.pod)}, or start the pod it names first"
-    )
-    yield finding(pending, found, summary, [*evidence, *node_lines(pending, found)], [fix])
+    answers = ways(pending, found) or [
+        fixes.advice(
+            f"Correct or drop the pod affinity in {fixes.edited(pending.pod)}, or start the pod it names first"
+        )
+    ]
+    yield finding(pending, found, summary, [*evidence, *node_lines(pending, found)], answers)

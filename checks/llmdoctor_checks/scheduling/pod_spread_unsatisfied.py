@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, selected
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
@@ -71,6 +72,14 @@ def _theirs(repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Eviden
 
 
 def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
+    offered = ways(pending, found)
+    yield from offered
+    if not offered:
+        yield from _advice(pending, found, repelling)
+    yield fixes.advice("Add a node of that kind", owner="platform")
+
+
+def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
     where = fixes.edited(pending.pod)
     existing = any("existing pods" in c.text for c in found.counts)
     if any(c.kind == "spread" for c in found.counts):
@@ -84,4 +93,3 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
     if existing:
         who = ", ".join(dict.fromkeys(ref for ref, _ in repelling[:3])) or "the pods that repel it"
         yield fixes.advice(f"Make the anti-affinity of {who} a preference, or stop one of them")
-    yield fixes.advice("Add a node of that kind", owner="platform")

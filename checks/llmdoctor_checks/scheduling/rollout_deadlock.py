@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Patch, Pending, check, dig, workload_evidence
-from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._repairs import Change, tried
+from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 
@@ -44,7 +45,13 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
         *asked_in(pending, found.resource),
         *node_lines(pending, found, holders=True),
     ]
-    yield finding(pending, found, summary, evidence, [_fix(pending)], ("gpu-insufficient",))
+    yield finding(pending, found, summary, evidence, _fixes(pending, found), ("gpu-insufficient",))
+
+
+def _fixes(pending: Pending, found: Cause) -> list[Fix]:
+    made = _fix(pending)
+    gone = tuple(h.ref for h in found.holders)
+    return [tried(pending, Change(text=made.summary, gone=gone, fix=made)) or made]
 
 
 def _fix(pending: Pending) -> Fix:

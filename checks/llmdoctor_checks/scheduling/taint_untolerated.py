@@ -1,9 +1,9 @@
 """A taint keeps the pod off the nodes it needs."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, show_taint
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence
+from llmdoctor_checks.scheduling._repairs import named, tolerating, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 
@@ -28,10 +28,9 @@ def taint_untolerated(pending: Pending) -> Iterator[Finding]:
     if found is None:
         return
     taints = _taints(found) or [t for c in found.counts if (t := _parsed(c.taint))]
-    named = ", ".join(show_taint(t) for t in taints)
     if found.verdicts:
         one = len(found.verdicts) == 1
-        summary = f"{nodes_said(found)} {'has' if one else 'have'} a taint that it does not tolerate: {named}."
+        summary = f"{nodes_said(found)} {'has' if one else 'have'} a taint that it does not tolerate: {named(taints)}."
     else:
         said = ", ".join(dict.fromkeys(c.taint for c in found.counts if c.taint))
         pools = [c.text for c in found.counts if c.text.startswith("nodepool ")]
@@ -76,24 +75,16 @@ def _tolerations(pending: Pending) -> Evidence:
 
 
 def _fixes(pending: Pending, found: Cause, taints: list[k8s.Taint]) -> Iterator[Fix]:
-    names = sorted(v.node.name for v in found.verdicts if all(t in v.node.taints for t in taints))
     if not taints:
         text = "Find the taint (kubectl describe nodes) and tolerate it, or remove it"
         yield fixes.advice(text, "kubectl get nodes -o custom-columns=NAME:.metadata.name,TAINTS:.spec.taints")
         return
-    values = [_toleration(t) for t in taints]
-    where = "" if found.also else f"; then it fits on {', '.join(names[:3])}"
-    text = f"Tolerate {', '.join(show_taint(t) for t in taints)}, if it may run there{where}"
-    operations: list[dict[str, Any]] = [{"op": "add", "path": "/tolerations", "value": values}]
-    if pending.pod.spec.tolerations:
-        operations = [{"op": "add", "path": "/tolerations/-", "value": value} for value in values]
-    yield fixes.patch(pending.pod, text, operations)
-    if names:
-        commands = [f"kubectl taint nodes {names[0]} {show_taint(t)}-" for t in taints]
-        yield fixes.advice(f"Remove the taint from {names[0]}, if it is no longer meant", *commands, owner="platform")
-
-
-def _toleration(taint: k8s.Taint) -> dict[str, Any]:
-    if taint.value in ("", None):
-        return {"key": taint.key, "operator": "Exists", "effect": taint.effect}
-    return {"key": taint.key, "operator": "Equal", "value": str(taint.value), "effect": taint.effect}
+    offered = ways(pending, found)
+    if offered:
+        yield from offered
+        return
+    text = f"Tolerate {named(taints)}, if it may run there"
+    if found.verdicts:  # it was tried, and something else would still stop the pod
+        yield fixes.advice(f"{text}, and mend what else stands in its way there")
+    else:
+        yield fixes.patch(pending.pod, text, tolerating(pending, taints))

@@ -1,0 +1,582 @@
+"""What would let the pod onto the nodes that are meant for it; each change is tried on the snapshot before it is offered.
+
+A change may touch the pod (a JSON patch of its spec), what runs on a node, or a node. What stands between the pod and a
+node may be several things: then the changes for all of them are offered as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Fix,
+    Holder,
+    Node,
+    NodeVerdict,
+    Pending,
+    Reason,
+    count_of,
+    dig,
+    fixes,
+    holds,
+    is_accelerator,
+    k8s,
+    names_of,
+    requests_of,
+    say_amount,
+    show_taint,
+    top_of,
+)
+from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, obstacle_of, vendor
+
+Json = dict[str, Any]
+
+#: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
+_MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
+
+_CORDON = "node.kubernetes.io/unschedulable"
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_AFFINITY = f"/affinity/nodeAffinity/{_REQUIRED}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One change; `text` says what to do, as a clause that `; then it fits on …` may follow."""
+
+    text: str
+    #: a JSON patch inside the pod spec
+    operations: tuple[Json, ...] = ()
+    #: pods that would be gone
+    gone: tuple[str, ...] = ()
+    #: nodes that would be otherwise
+    nodes: tuple[Node, ...] = ()
+    commands: tuple[str, ...] = ()
+    #: whether something of it can be done by its owner only, so that the commands only show it
+    by_hand: bool = False
+    owner: fixes.Owner = "model"
+    #: the fix itself, where it is no patch of the pod
+    fix: Fix | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """What keeps a pod off one node, all of one kind."""
+
+    pending: Pending
+    verdict: NodeVerdict
+    reasons: tuple[Reason, ...]
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+        return self.verdict.node
+
+
+Repair = Callable[[Stop], Iterator[Change]]
+
+
+def ways(pending: Pending, found: Cause, repair: Repair | None = None) -> list[Fix]:
+    """The fixes after which the pod fits, the first the one to take; empty where none is known.
+
+    `repair` is what a check knows to do about its cause, else the usual is done about it. What else stands in the way on
+    the same node is mended along with it.
+    """
+    usual = repair or _REPAIRS.get(found.obstacle, _none)
+    offered: list[Fix] = []
+    for place in range(_MOST_WAYS):
+        for verdict in _nearest(found):
+            change = _on(pending, verdict, found.obstacle, usual, place)
+            fix = tried(pending, change) if change else None
+            if fix:
+                offered.append(fix)
+                break
+    return list({fix.summary: fix for fix in offered}.values())
+
+
+def tried(pending: Pending, change: Change) -> Fix | None:
+    """A change as a fix that says where the pod then fits; None where something would still stop it everywhere."""
+    where = _where(pending, change)
+    return _as_fix(pending, change, where) if where else None
+
+
+def _nearest(found: Cause) -> list[NodeVerdict]:
+    """The nodes that ask for the least."""
+
+    def effort(verdict: NodeVerdict) -> tuple[int, float, str]:
+        short = [(r.asked - (r.free or 0)) / max(r.asked, 1) for r in verdict.reasons if r.kind == "resource"]
+        return len(verdict.reasons), sum(short), verdict.node.name
+
+    return sorted(found.verdicts, key=effort)[:_MOST_NODES]
+
+
+def _on(pending: Pending, verdict: NodeVerdict, main: Obstacle, repair: Repair, place: int) -> Change | None:
+    """All that must change for one node: the main thing in the given way, the rest in the usual one."""
+    reasons: dict[Obstacle, list[Reason]] = {}
+    for reason in verdict.reasons:
+        obstacle = obstacle_of(verdict.node, reason)
+        if obstacle is None:
+            return None
+        reasons.setdefault(obstacle, []).append(reason)
+    if main == "pod-affinity":  # what is done about it asks nothing of the node, of which it may be known by word only
+        reasons.setdefault(main, [])
+    parts = []
+    for obstacle in sorted(reasons, key=lambda o: (o != main, PRIORITY.index(o))):
+        usual = repair if obstacle == main else _REPAIRS.get(obstacle, _none)
+        known = [*usual(Stop(pending=pending, verdict=verdict, reasons=tuple(reasons[obstacle])))]
+        at = place if obstacle == main else 0
+        if at >= len(known):
+            return None
+        parts.append(known[at])
+    return _together(parts) if parts else None
+
+
+def _together(parts: list[Change]) -> Change | None:
+    if len(parts) == 1:
+        return parts[0]
+    nodes = tuple(node for part in parts for node in part.nodes)
+    by_hand = any(part.by_hand for part in parts)
+    if len({node.name for node in nodes}) < len(nodes):
+        return None
+    return Change(
+        text=", and ".join(part.text[:1].lower() + part.text[1:] if at else part.text for at, part in enumerate(parts)),
+        operations=tuple(op for part in parts for op in part.operations),
+        gone=tuple(ref for part in parts for ref in part.gone),
+        nodes=nodes,
+        commands=tuple(c for part in parts for c in part.commands if part.by_hand or not by_hand),
+        by_hand=by_hand,
+        owner=next((p.owner for p in parts if not p.operations), parts[0].owner),
+    )
+
+
+def _where(pending: Pending, change: Change) -> tuple[NodeVerdict, ...] | None:
+    """The nodes on which nothing stops the pod after a change; None when there is none."""
+    changed = {node.name: node for node in change.nodes}
+    nodes = [changed.pop(n.name, n) for n in pending.subject.nodes]
+    spec = fixes.applied(pending.pod.spec, change.operations) if change.operations else None
+    if change.operations and spec is None:
+        return None
+    said = pending.where(spec=spec, without=change.gone, nodes=[*nodes, *changed.values()])
+    return tuple(v for v in said if not v.reasons) or None
+
+
+def _as_fix(pending: Pending, change: Change, where: tuple[NodeVerdict, ...]) -> Fix:
+    sure = tuple(v for v in where if v.fits)
+    promise = f"; then it fits on {names_of(sure)}" if sure else ""
+    if change.fix:
+        return Fix(
+            summary=change.fix.summary + promise,
+            owner=change.fix.owner,
+            commands=change.fix.commands,
+            patch=change.fix.patch,
+        )
+    if not change.operations or change.by_hand:
+        return fixes.advice(change.text + promise, *change.commands, owner=change.owner)
+    made = fixes.patch(pending.pod, change.text + promise, [*change.operations], owner=change.owner)
+    return Fix(summary=made.summary, owner=made.owner, commands=(*change.commands, *made.commands), patch=made.patch)
+
+
+# --- what is done about each thing ------------------------------------------------------------------------------------
+
+
+def _none(_: Stop) -> Iterator[Change]:
+    """Nothing that could be tried here."""
+    return iter(())
+
+
+def _taint(stop: Stop) -> Iterator[Change]:
+    node, taints = stop.node, [r.taint for r in stop.reasons if r.taint]
+    yield Change(
+        text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
+    )
+    yield Change(
+        text=f"Remove the taint {named(taints)} from {node.name}, if it is no longer meant",
+        nodes=(node.changed(taints=[t for t in node.taints if t not in taints]),),
+        commands=tuple(f"kubectl taint nodes {node.name} {show_taint(t)}-" for t in taints),
+        owner="platform",
+    )
+
+
+def named(taints: Iterable[k8s.Taint]) -> str:
+    """Taints as kubectl writes them."""
+    return ", ".join(show_taint(t) for t in taints)
+
+
+def tolerating(pending: Pending, taints: Iterable[k8s.Taint]) -> list[Json]:
+    """The patch of the pod spec that tolerates taints."""
+    values = [_toleration(t) for t in taints]
+    if pending.pod.spec.tolerations:
+        return [{"op": "add", "path": "/tolerations/-", "value": value} for value in values]
+    return [{"op": "add", "path": "/tolerations", "value": values}]
+
+
+def _toleration(taint: k8s.Taint) -> Json:
+    if taint.value in ("", None):
+        return {"key": taint.key, "operator": "Exists", "effect": taint.effect}
+    return {"key": taint.key, "operator": "Equal", "value": str(taint.value), "effect": taint.effect}
+
+
+def _uncordon(stop: Stop) -> Iterator[Change]:
+    node = stop.node
+    if node.cordoned and node.ready is not False and all(r.kind == "unschedulable" for r in stop.reasons):
+        yield Change(
+            text=f"Uncordon {node.name} when its maintenance is over",
+            nodes=(node.changed(taints=[t for t in node.taints if t.key != _CORDON], cordoned=False),),
+            commands=(f"kubectl uncordon {node.name}",),
+            owner="platform",
+        )
+
+
+def _selector(stop: Stop) -> Iterator[Change]:
+    """The demands as this node meets them; or this node with the labels that are demanded."""
+    node, spec = stop.node, stop.pending.pod.spec
+    unmet = [m for r in stop.reasons for m in r.mismatches]
+    if not unmet or any(not m.key for m in unmet):
+        return
+    operations: list[Json] = []
+    said = []
+    for miss in unmet:
+        if miss.path != "nodeSelector":
+            continue
+        at = f"/nodeSelector/{_escaped(miss.key)}"
+        have = node.labels.get(miss.key)
+        operations.append(
+            {"op": "remove", "path": at} if have is None else {"op": "replace", "path": at, "value": have}
+        )
+        said.append(
+            f"drop {miss.demand} from the node selector"
+            if have is None
+            else f"select {miss.key}={have} instead of {miss.wanted[0]}, which no suitable node has"
+        )
+    if any(m.path != "nodeSelector" for m in unmet):
+        more, words = _affinity(spec, node)
+        operations += more
+        said += words
+    text = ", and ".join(said)
+    yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+    labels = {m.key: str(m.wanted[0]) for m in unmet if m.wanted and m.key != "metadata.name"}
+    if len(labels) == len(unmet):
+        pairs = " ".join(f"{key}={value}" for key, value in labels.items())
+        yield Change(
+            text=f"Label {node.name} {pairs}, if that is true of it",
+            nodes=(node.changed(labels=labels),),
+            commands=(f"kubectl label node {node.name} --overwrite {pairs}",),
+            owner="platform",
+        )
+
+
+def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:
+    """The required node affinity with the term that comes nearest to a node made to match it."""
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    options = []
+    for at, term in enumerate(required.node_selector_terms if required else ()):
+        base, whole = f"{_AFFINITY}/nodeSelectorTerms/{at}", (*term.match_expressions, *term.match_fields)
+        if whole:
+            options.append(_met(base, term, node, alone=len(whole)))
+    if not options:
+        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity, which matches no node"]
+    return min(options, key=lambda option: len(option[0]))
+
+
+def _met(base: str, term: k8s.NodeSelectorTerm, node: Node, *, alone: int) -> tuple[list[Json], list[str]]:
+    """A term so that a node meets it: other values, or without what it cannot meet."""
+    operations: list[Json] = []
+    said: list[str] = []
+    dropped: list[str] = []
+    for group, rows, have in (
+        ("matchExpressions", term.match_expressions, node.labels),
+        ("matchFields", term.match_fields, {"metadata.name": node.name}),
+    ):
+        for index, row in enumerate(rows):
+            if holds(row, have):
+                continue
+            value = _meeting(row, have.get(row.key))
+            if value is not None:
+                operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": [value]})
+                said.append(
+                    f"demand {row.key} {row.operator} [{value}] in the node affinity, which suitable nodes meet"
+                )
+            else:
+                dropped.append(f"{base}/{group}/{index}")
+                said.append(f"drop {row.key} {row.operator} from the node affinity")
+    if len(dropped) == alone:  # an empty term matches nothing
+        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity"]
+    return [*operations, *({"op": "remove", "path": path} for path in reversed(dropped))], said
+
+
+def _meeting(row: k8s.Requirement, have: str | None) -> str | None:
+    """A value with which a node's label meets a requirement; None where no value would."""
+    if have is None or row.operator not in ("In", "Gt", "Lt"):
+        return None
+    if row.operator == "In":
+        return have
+    return str(int(have) + (1 if row.operator == "Lt" else -1)) if have.lstrip("-").isdecimal() else None
+
+
+def _ports(stop: Stop) -> Iterator[Change]:
+    pod, taken = stop.pending.pod, {port for r in stop.reasons for port in r.ports}
+    operations = [
+        {"op": "remove", "path": f"{container.pointer}/ports/{at}/hostPort"}
+        for container in pod.containers
+        for at, port in enumerate(container.spec.ports)
+        if port.host_port in taken
+    ]
+    if operations and not pod.spec.host_network:
+        ports = ", ".join(map(str, sorted(taken)))
+        yield Change(text=f"Drop hostPort {ports}; a Service reaches the pod without it", operations=tuple(operations))
+    yield from _without(stop, [ref for r in stop.reasons for ref in r.pods], "Free the port")
+
+
+def _less(stop: Stop) -> Iterator[Change]:
+    """Smaller requests: the greatest is lowered until the sum fits."""
+    spec, operations, said = stop.pending.pod.spec, [], []
+    for reason in stop.reasons:
+        made = _lowered(stop.pending, spec, reason)
+        if made is None:
+            break
+        spec, more, words = made
+        operations += more
+        said.append(words)
+    else:
+        text = ", and ".join(said)
+        yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+    need = {r.resource: r.asked - (r.free or 0) for r in stop.reasons if r.asked <= (r.allocatable or 0)}
+    if len(need) == len(stop.reasons):
+        yield from _free(stop, need)
+
+
+def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.PodSpec, list[Json], str] | None:
+    """The spec that asks for no more of a resource than is free, how it comes about, and in words."""
+    resource, free = reason.resource, reason.free or 0
+    operations: list[Json] = []
+    said = []
+    for container in _asking(pending, resource):
+        asked = _requested(spec, resource)
+        if asked <= free:
+            break
+        mine = container.request(resource) or 0
+        value = _round(resource, mine - (asked - free))
+        if value is None:
+            return None
+        for kind in ("limits", "requests"):
+            if kind == "requests" or (resource in container.spec.resources.limits and _equal(resource)):
+                path = f"{container.pointer}/resources/{kind}/{_escaped(resource)}"
+                operations.append({"op": "add", "path": path, "value": value})
+        made = fixes.applied(spec, operations)
+        if made is None:
+            return None
+        spec = made
+        hint = f" (tensor parallel size {value})" if is_accelerator(resource) and value.isdecimal() else ""
+        said.append(f"ask for {value} {resource} in {container.name} instead of {say_amount(resource, mine)}{hint}")
+    whole = spec.resources.requests if spec.resources else {}
+    if resource in whole and (value := _round(resource, free)):
+        operations = [{"op": "add", "path": f"/resources/requests/{_escaped(resource)}", "value": value}]
+        spec = fixes.applied(pending.pod.spec, operations) or spec
+        said = [f"ask for {value} {resource} instead of {whole[resource]} for the whole pod"]
+    if _requested(spec, resource) > free or not operations:
+        return None
+    return spec, operations, ", and ".join(said)
+
+
+def _asking(pending: Pending, resource: str) -> list[Container]:
+    having = [c for c in pending.pod.containers if c.request(resource)]
+    return sorted(having, key=lambda c: (-(c.request(resource) or 0), c.index))
+
+
+def _requested(spec: k8s.PodSpec, resource: str) -> int:
+    return requests_of(k8s.Pod(spec=spec)).get(resource, 0)
+
+
+def _equal(resource: str) -> bool:
+    """Whether request and limit of a resource must be the same."""
+    return "/" in resource or resource.startswith("hugepages-")
+
+
+def _round(resource: str, amount: int) -> str | None:
+    """A round quantity that is not more; None where there is none worth asking for."""
+    if resource == "cpu":
+        return str(amount // 1000) if amount >= 1000 else f"{amount // 100 * 100}m" if amount >= 100 else None
+    if _equal(resource) and not resource.startswith("hugepages-"):
+        return str(amount) if amount > 0 else None
+    gib, mib = 1024**3, 1024**2
+    return f"{amount // gib}Gi" if amount >= gib else f"{amount // mib}Mi" if amount >= 64 * mib else None
+
+
+def _occupied(stop: Stop) -> Iterator[Change]:
+    """GPUs that others have: theirs, or fewer."""
+    yield from _free(stop, {r.resource: r.asked - (r.free or 0) for r in stop.reasons})
+    yield from fewer(stop)
+
+
+def fewer(stop: Stop) -> Iterator[Change]:
+    """As few of a resource as are free."""
+    yield from (change for change in _less(stop) if change.operations)
+
+
+def _free(stop: Stop, need: dict[str, int]) -> Iterator[Change]:
+    """As few pods as possible off a node, so that so much more is free."""
+    chosen: dict[str, Holder] = {}
+    holders = [h for h in stop.pending.usage.holders(stop.node.name) if not _belongs_to_the_node(h)]
+    for resource, amount in need.items():
+        short = amount - sum(h.requests.get(resource, 0) for h in chosen.values())
+        if short > 0:
+            rest = [h for h in holders if h.requests.get(resource) and h.ref not in chosen]
+            picked = fewest(rest, resource, short)
+            if not picked:
+                return
+            chosen |= {h.ref: h for h in picked}
+    what = " and ".join(
+        f"{count_of(amount, 'GPU')}" if is_accelerator(resource) else f"{say_amount(resource, amount)} of {resource}"
+        for resource, amount in need.items()
+    )
+    yield from _without(stop, [*chosen], f"Free {what}")
+
+
+def _belongs_to_the_node(holder: Holder) -> bool:
+    """Whether a pod would come back at once: a DaemonSet's, or the node's own."""
+    return any(owner.kind in ("DaemonSet", "Node") for owner in holder.pod.metadata.owner_references)
+
+
+def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
+    """As few pods as together have so much: one that suffices and is smallest, else from the largest down."""
+    enough = [h for h in holders if h.requests[resource] >= need]
+    if enough:
+        return [min(enough, key=lambda h: (not h.terminating, h.requests[resource], h.ref))]
+    chosen: list[Holder] = []
+    for holder in sorted(holders, key=lambda h: (-h.requests[resource], h.ref)):
+        chosen.append(holder)
+        need -= holder.requests[resource]
+        if need <= 0:
+            return chosen
+    return []
+
+
+def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
+    """The node without some pods; nothing where they are too many, or where it is a finalizer that keeps one."""
+    pods = {ref: _pod(stop.pending, ref) for ref in refs}
+    ending = [ref for ref, pod in pods.items() if pod and pod.metadata.deletion_timestamp]
+    kept = any(pod.metadata.finalizers for ref, pod in pods.items() if pod and ref in ending)
+    if not refs or kept or len(refs) > _MOST_PODS:
+        return
+    going = f"wait for {', '.join(ending)}, which {'is' if len(ending) == 1 else 'are'} being deleted"
+    others = [ref for ref in refs if ref not in ending]
+    if not others:
+        yield Change(text=f"W{going[1:]}", gone=tuple(refs), owner="platform")
+        return
+    text = f"{why} on {stop.node.name}: stop or scale down {', '.join(others)}, if "
+    text += "it can be spared" if len(others) == 1 else "they can be spared"
+    text += f", and {going}" if ending else ""
+    each = [[*_stopping(stop.pending, ref)] for ref in others]
+    commands = [c for commands in each for c in commands]
+    by_hand = not all(each)
+    if by_hand:
+        commands = [f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"]
+    yield Change(text=text, gone=tuple(refs), commands=tuple(commands), by_hand=by_hand, owner="platform")
+
+
+def _pod(pending: Pending, ref: str) -> k8s.Pod | None:
+    namespace, _, name = ref.partition("/")
+    pods = pending.pod.cluster.all(k8s.Pod, "Pod", namespace)
+    return next((pod for pod in pods if pod.metadata.name == name), None)
+
+
+def _stopping(pending: Pending, ref: str) -> Iterator[str]:
+    """The commands that take one pod away for good; none where only its owner can say."""
+    namespace, _, name = ref.partition("/")
+    item = pending.pod.cluster.item("Pod", namespace, name)
+    owners = dig(item.raw, "metadata.ownerReferences") if item else None
+    top = top_of(item, pending.pod.cluster) if item else None
+    if not owners:
+        yield f"kubectl -n {namespace} delete pod {name}"
+    elif top and top.kind in ("Deployment", "StatefulSet", "ReplicaSet") and top.replicas == 1:
+        yield f"kubectl -n {namespace} scale {top.resource}/{top.name} --replicas=0"
+
+
+def _apart(stop: Stop) -> Iterator[Change]:
+    """Spread and anti-affinity that must hold, as preferences; or without the pods that repel this one."""
+    spec = stop.pending.pod.spec
+    operations: list[Json] = []
+    said = []
+    if any(r.kind == "spread" for r in stop.reasons):
+        for at, one in enumerate(spec.topology_spread_constraints):
+            if one.when_unsatisfiable == "DoNotSchedule":
+                path = f"/topologySpreadConstraints/{at}/whenUnsatisfiable"
+                operations.append({"op": "replace", "path": path, "value": "ScheduleAnyway"})
+                if one.min_domains is not None:  # the API server takes it with DoNotSchedule only
+                    operations.append({"op": "remove", "path": f"/topologySpreadConstraints/{at}/minDomains"})
+        said.append("set whenUnsatisfiable: ScheduleAnyway in the topology spread")
+    own = spec.affinity.pod_anti_affinity if spec.affinity else None
+    theirs = [r for r in stop.reasons if r.kind == "anti-affinity" and "existing pods" in r.text]
+    if any(r.kind == "anti-affinity" and r not in theirs for r in stop.reasons) and own:
+        operations += _preferred(stop.pending, "podAntiAffinity")
+        said.append("make the pod anti-affinity a preference")
+    others = [ref for r in theirs for ref in r.pods]
+    if operations and not others:
+        text = ", and ".join(said)
+        yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+    if not any(r.kind == "spread" for r in stop.reasons):
+        yield from _without(stop, [*dict.fromkeys(ref for r in stop.reasons for ref in r.pods)], "Make room")
+
+
+def _beside(stop: Stop) -> Iterator[Change]:
+    affinity = stop.pending.pod.spec.affinity
+    if affinity and affinity.pod_affinity:
+        operations = tuple(_preferred(stop.pending, "podAffinity"))
+        yield Change(
+            text="Make the pod affinity a preference, or start the pod that it names first", operations=operations
+        )
+
+
+def _preferred(pending: Pending, name: str) -> Iterator[Json]:
+    """Moves what an affinity requires to what it prefers."""
+    base = f"/affinity/{name}"
+    written = dig(pending.pod.item.raw if pending.pod.item else {}, f"spec.affinity.{name}")
+    own = written if isinstance(written, dict) else {}
+    preferred = own.get("preferredDuringSchedulingIgnoredDuringExecution") or []
+    value = [*preferred]
+    value += [{"weight": 100, "podAffinityTerm": row} for row in own.get(_REQUIRED) or ()]
+    yield {"op": "remove", "path": f"{base}/{_REQUIRED}"}
+    yield {"op": "add", "path": f"{base}/preferredDuringSchedulingIgnoredDuringExecution", "value": value}
+
+
+def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change]:
+    """The same number of devices under another name that nodes offer."""
+    for container in _asking(pending, old)[:1]:
+        for new in names:
+            operations = []
+            for kind in ("limits", "requests"):
+                quantities = getattr(container.spec.resources, kind)
+                if old in quantities:
+                    at = f"{container.pointer}/resources/{kind}"
+                    operations.append({"op": "remove", "path": f"{at}/{_escaped(old)}"})
+                    operations.append({"op": "add", "path": f"{at}/{_escaped(new)}", "value": str(quantities[old])})
+            text = f"Ask for {new} instead of {old}"
+            if vendor(new) != vendor(old):
+                text += ", with an image for that vendor"
+            elif "/mig-" in new + old:
+                text += " (mind its memory)"
+            yield Change(text=text, operations=tuple(operations))
+
+
+def _escaped(key: str) -> str:
+    """A key as a step of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+_REPAIRS: dict[Obstacle, Repair] = {
+    "spread": _apart,
+    "pod-affinity": _beside,
+    "ports": _ports,
+    "ephemeral": _less,
+    "extended": _less,
+    "cpu-memory": _less,
+    "node": _uncordon,
+    "own-taint": _taint,
+    "taint": _taint,
+    "gpu": _occupied,
+    "gpu-size": _less,
+    "selector": _selector,
+}

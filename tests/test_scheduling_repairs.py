@@ -1,0 +1,200 @@
+"""What is offered for a Pending pod places it: each first fix, applied to the pod, leaves a node that takes it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._separation import causes
+
+from kubectl_llmdoctor.facts.scheduling.pending import Pending
+from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.report.document import Fix
+from tests.scheduling_scene import HOST, LISTS, ZONE, Json, node, obj, pod, waiting
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+TAINT = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+APP = {"app": "llama"}
+OWNED = {
+    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "me", "uid": "d", "controller": True}]
+}
+
+
+def _terms(*expressions: Json) -> Json:
+    return {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [*expressions]}]}}}
+
+
+def _apart(kind: str) -> Json:
+    return {kind: {REQUIRED: [{"topologyKey": HOST, "labelSelector": {"matchLabels": APP}}]}}
+
+
+def _scene(spec: Json, *objects: Json, read: tuple[str, ...] = LISTS, **more: Any) -> Pending:
+    """The pod of a Deployment, which is what a person edits."""
+    me = pod("me", meta=OWNED, **more, **spec)
+    body = copy.deepcopy(me["spec"])
+    template = {"metadata": {"labels": me["metadata"]["labels"]}, "spec": body}
+    above = obj("Deployment", "me", ns="serving", meta={"uid": "d"}, spec={"replicas": 1, "template": template})
+    return waiting(me, above | {"apiVersion": "apps/v1"}, *objects, read=read)
+
+
+def _request(cpu: str, **more: Any) -> Json:
+    return {"name": "c", "image": "x", "resources": {"requests": {"cpu": cpu}}, **more}
+
+
+CASES: dict[str, tuple[Pending, str]] = {
+    "toleration": (
+        _scene({}, node("a", taints=(TAINT,)), gpus=1),
+        "Tolerate dedicated=llm:NoSchedule, if it may run there; then it fits on a",
+    ),
+    "the nearest label value": (
+        _scene({"nodeSelector": {"gpu": "h200"}}, node("a", gpu="h100"), gpus=1),
+        "Select gpu=h100 instead of h200, which no suitable node has; then it fits on a",
+    ),
+    "a label that no node has": (
+        _scene({"nodeSelector": {"gpu": "h200"}}, node("a"), gpus=1),
+        "Drop gpu=h200 from the node selector; then it fits on a",
+    ),
+    "affinity, another value": (
+        _scene({"affinity": _terms({"key": "gpu", "operator": "In", "values": ["h200"]})}, node("a", gpu="h100"), gpus=1),
+        "Demand gpu In [h100] in the node affinity, which suitable nodes meet; then it fits on a",
+    ),
+    "affinity, a number": (
+        _scene({"affinity": _terms({"key": "mem", "operator": "Gt", "values": ["80"]})}, node("a", mem="80"), gpus=1),
+        "Demand mem Gt [79] in the node affinity, which suitable nodes meet; then it fits on a",
+    ),
+    "affinity, the only demand": (
+        _scene({"affinity": _terms({"key": "fast", "operator": "Exists"})}, node("a"), gpus=1),
+        "Drop the required node affinity; then it fits on a",
+    ),
+    "fewer GPUs than the node has": (
+        _scene({}, node("a", gpus=4), pod("x", "a", gpus=2), gpus=8),
+        "Ask for 2 nvidia.com/gpu in c instead of 8 (tensor parallel size 2); then it fits on a",
+    ),
+    "less CPU": (
+        _scene({"containers": [_request("80")]}, node("a"), pod("x", "a", containers=[_request("10500m")])),
+        "Ask for 53 cpu in c instead of 80; then it fits on a",
+    ),
+    "two things at once": (
+        _scene({"nodeSelector": {"gpu": "h200"}}, node("a", taints=(TAINT,)), gpus=1),
+        "Tolerate dedicated=llm:NoSchedule, if it may run there, and drop gpu=h200 from the node selector; "
+        "then it fits on a",
+    ),
+    "host port": (
+        _scene(
+            {"containers": [_request("1", ports=[{"containerPort": 80, "hostPort": 8080}])]},
+            node("a"),
+            pod("x", "a", containers=[_request("1", ports=[{"containerPort": 80, "hostPort": 8080}])]),
+        ),
+        "Drop hostPort 8080; a Service reaches the pod without it; then it fits on a",
+    ),
+    "spread": (
+        _scene(
+            {"topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "minDomains": 3,
+                 "labelSelector": {"matchLabels": APP}}]},
+            node("a", zone="a"), pod("x", "a", labels=APP), labels=APP, gpus=1,
+        ),
+        "Set whenUnsatisfiable: ScheduleAnyway in the topology spread; then it fits on a",
+    ),
+    "anti-affinity": (
+        _scene({"affinity": _apart("podAntiAffinity")}, node("a"), pod("x", "a", labels=APP), labels=APP, gpus=1),
+        "Make the pod anti-affinity a preference; then it fits on a",
+    ),
+    "affinity to a pod that is not there": (
+        _scene({"affinity": _apart("podAffinity")}, node("a"), gpus=1),
+        "Make the pod affinity a preference, or start the pod that it names first; then it fits on a",
+    ),
+}  # fmt: skip
+
+
+def _first(pending: Pending) -> Fix:
+    return ways(pending, causes(pending)[0])[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_first_fix_places_the_pod(name: str) -> None:
+    pending, words = CASES[name]
+    fix = _first(pending)
+
+    assert fix.summary == words
+    assert fix.patch is not None
+    changed = copy.deepcopy(pending.subject.workload.raw if pending.subject.workload else {})
+    for operation in fix.patch.body:
+        pointer.apply(changed, operation)
+    again = dict(pending.pod.item.raw if pending.pod.item else {}, spec=changed["spec"]["template"]["spec"])
+    others = [o for o in pending.pod.cluster.snapshot.objects if o["metadata"]["name"] != "me"]
+    assert [v.node.name for v in waiting(again, *others).verdicts if v.fits] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("holder", "words", "commands"),
+    [
+        (
+            pod("x", "a", gpus=8),
+            "Free 1 GPU on a: stop or scale down serving/x, if it can be spared; then it fits on a",
+            ("kubectl -n serving delete pod x",),
+        ),
+        (
+            pod("x", "a", gpus=8, meta={"deletionTimestamp": "2026-11-20T10:00:20Z"}),
+            "Wait for serving/x, which is being deleted; then it fits on a",
+            (),
+        ),
+        (
+            pod(
+                "x",
+                "a",
+                gpus=8,
+                meta={"ownerReferences": [{"kind": "Job", "name": "j", "uid": "j", "controller": True}]},
+            ),
+            "Free 1 GPU on a: stop or scale down serving/x, if it can be spared; then it fits on a",
+            ("kubectl get pods -A -o wide --field-selector spec.nodeName=a",),
+        ),
+    ],
+    ids=["bare", "terminating", "owned"],
+)
+def test_gpus_that_others_have(holder: Json, words: str, commands: tuple[str, ...]) -> None:
+    fix = _first(_scene({}, node("a"), holder, gpus=1))
+
+    assert (fix.summary, fix.commands, fix.owner) == (words, commands, "platform")
+
+
+def test_a_pod_that_comes_back_by_itself_is_not_to_be_stopped() -> None:
+    owner = {"kind": "DaemonSet", "name": "d", "uid": "d", "controller": True}
+    pending = _scene({}, node("a"), pod("x", "a", gpus=8, meta={"ownerReferences": [owner]}), gpus=1)
+
+    assert ways(pending, causes(pending)[0]) == []
+
+
+def test_a_pod_of_higher_priority_that_waits_too_comes_first() -> None:
+    first = pod("first", gpus=8, priority=1000)
+    pending = _scene({"priority": 0}, node("a"), pod("x", "a", gpus=8), first, gpus=8)
+
+    assert ways(pending, causes(pending)[0]) == []
+    assert _first(_scene({"priority": 1000}, node("a"), pod("x", "a", gpus=8), first, gpus=8)).summary.endswith("on a")
+
+
+def test_what_a_finalizer_keeps_is_not_waited_for() -> None:
+    meta = {"deletionTimestamp": "2026-11-20T10:00:20Z", "finalizers": ["example.com/keep"]}
+    pending = _scene({}, node("a"), pod("x", "a", gpus=8, meta=meta), gpus=1)
+
+    assert ways(pending, causes(pending)[0]) == []
+
+
+def test_what_would_not_suffice_is_not_offered() -> None:
+    """The taint is the cause, and the only other node that could take it is full: tolerating alone places nothing."""
+    pending = _scene({}, node("a", gpus=4, taints=(TAINT,)), gpus=8)
+
+    assert all(
+        "Tolerate dedicated=llm:NoSchedule, if it may run there;" not in f.summary
+        for c in causes(pending)
+        for f in ways(pending, c)
+    )
+    assert "ask for 4" in " ".join(f.summary.lower() for c in causes(pending) for f in ways(pending, c))
+
+
+def test_without_all_pods_nothing_is_promised() -> None:
+    pending = _scene({}, node("a", taints=(TAINT,)), gpus=1, read=("Node",))
+
+    assert _first(pending).summary == "Tolerate dedicated=llm:NoSchedule, if it may run there"
