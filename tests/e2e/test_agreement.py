@@ -14,9 +14,11 @@ PAIRS = 200
 @pytest.fixture(scope="module")
 def scheduler(cluster: ControlPlane) -> Iterator[ControlPlane]:
     """The control plane with the scheduler alone: nothing but it and the test changes the cluster."""
+    before = cluster.etcd.read("/registry/events/")
     cluster.start_scheduler()
     yield cluster
     cluster.stop_scheduler()
+    cluster.etcd.write(dict.fromkeys(cluster.etcd.read("/registry/events/").keys() - before.keys()))
 
 
 def test_pods_on_random_clusters(scheduler: ControlPlane) -> None:
