@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -20,6 +21,10 @@ COMMANDS = {
     "explain": "Show the page of a check, or list all checks.",
     "access": "Show what you may read, and what is lost without the rest.",
 }
+
+
+#: New objects between two searches for garbage: thousands of pods are read and stay, and a run is soon over.
+_GARBAGE = 200_000
 
 
 class _Commands(click.Group):
@@ -51,6 +56,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the program and exit: 0 fine, 1 findings, 2 wrong usage, 3 could not look."""
+    gc.set_threshold(_GARBAGE)
     try:
         code = cli.main(args=argv, prog_name=_program(), standalone_mode=False)
     except click.exceptions.Abort:
