@@ -451,6 +451,12 @@ class Pod:
         return False
 
     @cached_property
+    def leaving(self) -> bool:
+        """Whether it was deleted and is within its grace period, in which it is taken out of service and ends."""
+        until, now = parse_time(self.obj.metadata.deletion_timestamp), self.cluster.now
+        return until is not None and now is not None and now <= until
+
+    @cached_property
     def troubles(self) -> tuple[Trouble, ...]:
         """What is wrong by status alone, the gravest first."""
         return tuple(self._troubles()) if self.exists else ()
@@ -488,7 +494,7 @@ class Pod:
             if now and since and (now - since).total_seconds() > _INIT_SECONDS:
                 text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
                 yield Trouble(kind="creating", container=container, text=text, since=since)
-        if status.phase == "Running" and not self.ready:
+        if status.phase == "Running" and not self.ready and not self.leaving:
             for container in self.containers:
                 if container.role == "main" and container.running and not container.status.ready:
                     since = (
