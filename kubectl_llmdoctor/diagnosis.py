@@ -34,7 +34,7 @@ def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
     for subject in chosen:
         subject.literals = looked_for(known)
     targets = [examine(subject, known) for subject in chosen]
-    if not snapshot.target:
+    if len(snapshot.asked) < 2:
         targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
     missing = [*snapshot.missing, *cluster.malformed]
     return doc.Report(

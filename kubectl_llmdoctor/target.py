@@ -11,7 +11,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.workload import Workload, top_of
+from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.platforms import has_templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import TargetRef
@@ -67,10 +67,18 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
         members = [i for i in cluster.items("Pod", item.namespace) if key and _group_key(i) == key] or [item]
         return [_of_pods(members, cluster, named=item)]
     pods = [i for i in cluster.items("Pod", item.namespace) if any(o is item for o in cluster.chain(i))]
+    pods = _without_leftovers(pods, Workload(item, cluster))
     grouped: dict[object, list[Item]] = {}
     for pod in pods:
         grouped.setdefault(_group_key(pod) or id(pod), []).append(pod)
     return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
+
+
+def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:
+    """The pods of a workload less those that have failed, where all its replicas are ready: nobody misses them."""
+    whole = workload.replicas and (workload.ready or 0) >= workload.replicas
+    kept = [i for i in pods if dig(i.raw, "status.phase") != "Failed"] if whole else pods
+    return kept or pods
 
 
 def _group_key(item: Item) -> tuple[str, ...]:

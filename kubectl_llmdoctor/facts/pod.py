@@ -26,6 +26,12 @@ DEFAULT_SHM_BYTES = 64 * 2**20
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
 
+#: How long after its grace period a pod that was deleted may still be listed.
+_LEAVING_SECONDS = 60
+
+#: What the kubelet says of volumes of a pod that it has only just heard of; the next try succeeds.
+_BLIPS = re.compile(r"failed to sync \w+ cache: timed out waiting for the condition|object \S+ not registered")
+
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
 
@@ -446,9 +452,16 @@ class Pod:
             event = item.typed()
             if isinstance(event, k8s.Event) and event.type == "Warning" and event.reason.startswith("Failed"):
                 about = event.involved_object if event.involved_object.kind else event.regarding
-                if about.kind == "Pod" and about.name == self.name and event.reason != "FailedScheduling":
+                mine = about.kind == "Pod" and about.name == self.name and event.reason != "FailedScheduling"
+                if mine and not _BLIPS.search(event.message or event.note):
                     return True
         return False
+
+    @cached_property
+    def leaving(self) -> bool:
+        """Whether it was deleted and is within its grace period, in which it is taken out of service and ends."""
+        until, now = parse_time(self.obj.metadata.deletion_timestamp), self.cluster.now
+        return until is not None and now is not None and (now - until).total_seconds() <= _LEAVING_SECONDS
 
     @cached_property
     def troubles(self) -> tuple[Trouble, ...]:
@@ -472,7 +485,8 @@ class Pod:
             )
             return
         for container in self.containers:
-            yield from self._container_troubles(container, now)
+            if not (self.leaving and self._ended_by_deletion(container)):
+                yield from self._container_troubles(container, now)
         starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
         if starting and status.phase in ("", "Pending", "Running") and not any(c.running for c in self.containers):
             # after its node was restarted a pod is still Running while its containers are made anew
@@ -488,7 +502,7 @@ class Pod:
             if now and since and (now - since).total_seconds() > _INIT_SECONDS:
                 text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
                 yield Trouble(kind="creating", container=container, text=text, since=since)
-        if status.phase == "Running" and not self.ready:
+        if status.phase == "Running" and not self.ready and not self.leaving:
             for container in self.containers:
                 if container.role == "main" and container.running and not container.status.ready:
                     since = (
@@ -498,10 +512,22 @@ class Pod:
                     )
                     yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
 
+    def _ended_by_deletion(self, container: Container) -> bool:
+        """Whether a container ended after its pod was deleted: it was told to."""
+        until = parse_time(self.obj.metadata.deletion_timestamp)
+        ended = container.status.state.terminated
+        at = parse_time(ended.finished_at) if ended else None
+        grace = self.spec.termination_grace_period_seconds
+        if until is None or at is None:
+            return False
+        return (until - at).total_seconds() <= (30 if grace is None else grace)
+
     def _container_troubles(self, container: Container, now: datetime | None) -> Iterator[Trouble]:
         waiting, ended = container.waiting, container.terminated
         since = parse_time(ended.finished_at) if ended else None
         died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
+        if ended and container.role == "main" and container.running and not container.status.ready:
+            died = True  # a server does not end by itself: told to by a failed probe it ends with 0
         if waiting and waiting.reason == "CrashLoopBackOff":
             yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
         elif waiting and waiting.reason not in _STARTING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.facts.events import Event, Events, normalise
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,23 @@ _BELOW = (
     "RoleSet",
     "Workload",
 )
+
+
+#: Reasons of events about what precedes every container of a pod, and what precedes the start of one.
+_BEFORE_ANY = frozenset(
+    {
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedMapVolume",
+        "FailedCreatePodSandBox",
+        "FailedCreatePodContainer",
+        "NetworkNotReady",
+        "VolumePermissionChangeInProgress",
+    }
+)
+_BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "FailedToRetrieveImagePullSecret"})
+#: Why a container waits that has been started, or is about to be.
+_ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
 
 
 class Later(msgspec.Struct, frozen=True):
@@ -174,7 +193,7 @@ class Subject:
             event = normalise(typed)
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
             mine = (event.kind, event.name) in names and near
-            if mine or (event.uid and event.uid in uids):
+            if (mine or (event.uid and event.uid in uids)) and not any(_overtaken(event, pod) for pod in self.pods):
                 chosen.append(event)
         return Events(sorted(chosen, key=_when), self.cluster.now)
 
@@ -262,6 +281,29 @@ class Subject:
         from kubectl_llmdoctor.facts.scheduling.pending import Pending
 
         return Pending(pod, self)
+
+
+def _overtaken(event: Event, pod: Pod) -> bool:
+    """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later."""
+    if event.kind != "Pod" or event.name != pod.name or event.last is None or not event.warning:
+        return False
+    if event.reason in _BEFORE_ANY:
+        return any(at > event.last for c in pod.containers for at in _starts(c))
+    if event.reason not in _BEFORE_ONE:
+        return False
+    concerned = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
+    if not concerned and any(c.waiting and c.waiting.reason not in _ON_THE_WAY for c in pod.containers):
+        return False
+    concerned = concerned or [c for c in pod.containers if c.role == "main"]
+    return bool(concerned) and all(any(at > event.last for at in _starts(c)) for c in concerned)
+
+
+def _starts(container: Container) -> list[datetime]:
+    """When its instances started, as far as its status tells."""
+    status = container.status
+    begun = [t.started_at for t in (status.state.terminated, status.last_state.terminated) if t]
+    begun += [status.state.running.started_at] if status.state.running else []
+    return [at for at in map(parse_time, begun) if at]
 
 
 def _when(event: Event) -> tuple[float, str, str]:

@@ -140,14 +140,17 @@ def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
 
 
 def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
-    """A node that was started anew under the pod: its containers ended without a trace at that time."""
-    for ending in endings(pod):
+    """A node that was started anew under the pod: its containers ended without a trace at that time, and that was the last of it."""
+    ended = list(endings(pod))
+    last = max((ending.finished for ending in ended if ending.finished), default=None)
+    for ending in ended:
         if ending.code != 255 or ending.terminated.reason != "Unknown" or ending.finished is None:
             continue
         for event in events.of("Rebooted", kind="Node") if events else []:
             if event.name != pod.spec.node_name or event.last is None:
                 continue
-            if abs((event.last - ending.finished).total_seconds()) <= _REBOOT_SECONDS:
+            later = last is not None and (last - event.last).total_seconds() > _REBOOT_SECONDS
+            if abs((event.last - ending.finished).total_seconds()) <= _REBOOT_SECONDS and not later:
                 evidence = event_evidence(event, pod.cluster), pod_evidence(pod, ending.path, ending.text)
                 return Taken(kind="lost", why="it was rebooted", evidence=evidence)
     return None

@@ -1,5 +1,6 @@
 """A probe or Service that asks another port than the one the engine listens on."""
 
+import json
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -13,11 +14,15 @@ from kubectl_llmdoctor.api import (
     Pod,
     Setting,
     check,
+    dig,
     fixes,
     k8s,
     pod_evidence,
     setting_evidence,
 )
+
+#: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
+_SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
 @check("port-mismatch", since="0.1")
@@ -66,7 +71,48 @@ def port_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
             pods=(pod.name,) if pod.exists else (),
         )
         return
+    yield from _through_sidecar(pod, container, engine, port)
     yield from _services(pod, container, engine, port, cluster)
+
+
+def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+    """Knative's queue-proxy and KServe's agent ask the server in the kubelet's place, at the port that they were told."""
+    for trouble in pod.troubles:
+        sidecar = trouble.container
+        if trouble.kind != "not-ready" or sidecar is None or sidecar is container:
+            continue
+        told = sidecar.env.get(_SIDECAR_PROBE)
+        asked = _port_in(told.value) if told and told.value else None
+        if asked is None or asked == port.value or _listener(container, asked) not in (None, sidecar.name):
+            continue
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
+            evidence=(
+                pod_evidence(sidecar, f"env[{_SIDECAR_PROBE}]", str(told.value) if told else ""),
+                _port_evidence(container, port),
+            ),
+            explains=("not-ready", "probe-too-short", "rollout-stuck"),
+            fixes=(
+                fixes.advice(
+                    f"Let {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
+                    f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _port_in(probe: str) -> int | None:
+    """The port in a probe that is written as JSON."""
+    try:
+        found = json.loads(probe)
+    except ValueError:
+        return None
+    port = dig(found, "httpGet.port") or dig(found, "tcpSocket.port")
+    return port if isinstance(port, int) else None
 
 
 def _services(pod: Pod, container: Container, engine: Engine, port: Setting, cluster: Cluster) -> Iterator[Finding]:

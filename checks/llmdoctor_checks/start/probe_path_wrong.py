@@ -18,13 +18,22 @@ _HEALTH = {
     "ollama": "/",
 }
 
+#: Answers of a server that is up to a question that it will never answer otherwise.
+_ANSWERS = {
+    "404": "that it has no such path",
+    "401": "that this path needs a key",
+    "403": "that this path needs a key",
+    "405": "that this path takes no GET",
+}
+
 
 @check("probe-path-wrong", since="0.1")
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Iterator[Finding]:
-    """A probe asks for a path that the server does not have.
+    """A probe asks for a path that the server does not have, or does not open without a key.
 
-    The server is up and answers the probe with 404. To the kubelet that is a failure like any other: a startup or liveness
-    probe restarts the container for ever, and a readiness probe keeps it out of its Service.
+    The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
+    `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
+    ever, and a readiness probe keeps it out of its Service.
 
     ## Fix
 
@@ -40,7 +49,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
             continue
         last = dict(failures(container, events))
         for kind, event in last.items():
-            if not event.message.rstrip().endswith("statuscode: 404"):
+            code = event.message.rstrip().rpartition("statuscode: ")[2]
+            if code not in _ANSWERS:
                 continue
             probe = _probe(container.spec, kind)
             path = probe.http_get.path if probe and probe.http_get else ""
@@ -49,7 +59,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
                 role="cause",
                 confidence="certain",
                 summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
-                "that it has no such path (404).",
+                f"{_ANSWERS[code]} ({code}).",
                 evidence=(
                     event_evidence(event, pod.cluster),
                     *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),

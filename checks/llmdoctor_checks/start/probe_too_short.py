@@ -70,11 +70,12 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         probe = _probe(container, kind)
         if kind is None or (probe is None and not kills):
             continue
-        if kind == "liveness" and not kills and phase is None:
+        guess = kind == "liveness" and not kills and phase is None
+        if guess and not (log is None and probe and _killed_in_time(ending, probe)):
             continue
         yield Finding(
             role="cause",
-            confidence="certain" if kills and phase else "likely",
+            confidence="certain" if kills and phase else "possible" if guess else "likely",
             summary=_summary(ending, kind, probe, phase),
             evidence=tuple(_evidence(ending, kind, probe, kills, phase)),
             explains=("crash-loop", "not-ready", "slow-load"),
@@ -99,6 +100,14 @@ def _by_time(ending: Ending) -> str | None:
             if budget * 0.9 - 5 <= ending.seconds <= budget * 1.1 + grace + 15:
                 return kind
     return None
+
+
+def _killed_in_time(ending: Ending, probe: k8s.Probe) -> bool:
+    """Whether an instance ran exactly as long as a probe and the grace period give it, and others before it did not last."""
+    grace = probe.termination_grace_period_seconds or ending.container.pod.spec.termination_grace_period_seconds or 30
+    given = _budget(probe) + (grace if ending.code == 137 else 0)
+    ran = ending.seconds or 0
+    return ending.container.restarts >= 3 and given - probe.period_seconds <= ran <= given + probe.period_seconds + 5
 
 
 def _probe(container: Container, kind: str | None) -> k8s.Probe | None:

@@ -25,6 +25,17 @@ from kubectl_llmdoctor.api import (
 _PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
 _REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
 
+#: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.
+_SERVERS = re.compile(
+    r"(?:istio|linkerd|queue|routing|cloud-?sql|auth|oauth2?|envoy|kube-rbac)-proxy|(?:llm-d-)?routing-sidecar"
+    r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
+)
+#: A shell loop that waits until something on the network answers.
+_WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
+
+#: What Vault's injected agent says that cannot log in, so that its init container never ends.
+_VAULT = "agent.auth.handler: error authenticating"
+
 #: The user of Istio's proxy, whose traffic is not redirected.
 _PROXY_USER = 1337
 
@@ -58,14 +69,18 @@ _EXPLAINS = (
 )
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_CONTROL_PLANE))
+@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_CONTROL_PLANE, _VAULT))
 def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A sidecar proxy keeps the network from what starts before it.
+    """A sidecar is not ready, or keeps the network from what starts before it.
 
     In a service mesh all connections of a pod are redirected to its proxy (Istio, Linkerd). Until the proxy runs and has its
     configuration, every connection is refused. Init containers run before the proxy, so that one which downloads the model
     never reaches its store; a server that asks the hub in its first seconds fails when the proxy is late, and for ever when
     the proxy cannot reach its control plane.
+
+    A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
+    not know it, before Kubernetes 1.29), never ends, and nothing after it starts. An agent that an injector puts there, such
+    as Vault's, does not end either while it may not log in.
 
     ## Fix
 
@@ -79,8 +94,11 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     - https://istio.io/latest/docs/setup/additional-setup/cni/#compatibility-with-application-init-containers
     - https://istio.io/latest/docs/ops/common-problems/injection/
     """
+    if not pod.failing:
+        return
+    yield from _never_ends(pod, logs)
     proxy = next((c for c in pod.containers if c.name in _PROXIES), None)
-    if proxy is None or not pod.failing:
+    if proxy is None:
         return
     hooks = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name] if events else []
     if hooks and "pilot-agent wait" in hooks[-1].message:
@@ -94,13 +112,17 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
         return
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
-        if line:
+        waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
+        if line or (waits and container.running):
             yield _finding(
                 pod,
                 proxy,
                 f"Init container {container.name} needs the network, which leads through {proxy.name}, and that starts only after it.",
                 "likely",
-                [log_evidence(line), pod_evidence(container, "name", f"runs before {proxy.name}")],
+                [
+                    log_evidence(line) if line else pod_evidence(container, "command", waits[0] if waits else ""),
+                    pod_evidence(container, "name", f"runs before {proxy.name}"),
+                ],
             )
             return
     if proxy.running and not proxy.status.ready:
@@ -116,6 +138,54 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
                     [log_evidence(line), told, *_complaint(proxy, logs)],
                 )
                 return
+
+
+def _never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """An init container that is a server, or an agent that waits for its login."""
+    for trouble in pod.troubles:
+        container = trouble.container
+        if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
+            continue
+        image = container.spec.image.rpartition("/")[2].partition(":")[0]
+        if _SERVERS.fullmatch(container.name) or _SERVERS.fullmatch(image):
+            last = pod.containers[-1].name
+            how = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on), or move it to the containers"
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                f"and {last} waits for that.",
+                evidence=(
+                    pod_evidence(container, "restartPolicy", container.spec.restart_policy or "not set"),
+                    pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
+                ),
+                explains=_EXPLAINS,
+                fixes=(fixes.advice(f"{how} in {fixes.edited(pod)}"),),
+                pods=(pod.name,),
+            )
+        elif container.name == "vault-agent-init":
+            found = [list(log.find(_VAULT)) for log in logs.of(container.name)] if logs else []
+            lines = [lines[-1] for lines in found if lines]
+            if lines:
+                role = pod.obj.metadata.annotations.get("vault.hashicorp.com/role")
+                yield Finding(
+                    role="cause",
+                    confidence="likely",
+                    summary=f"{container.name} may not log in at Vault, so that no other container of the pod starts.",
+                    evidence=(
+                        log_evidence(lines[-1], _VAULT),
+                        pod_evidence(pod, "metadata.annotations[vault.hashicorp.com/role]", str(role or "not set")),
+                    ),
+                    explains=_EXPLAINS,
+                    fixes=(
+                        fixes.advice(
+                            f"Let a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
+                            f"{pod.namespace}, and name it in vault.hashicorp.com/role",
+                            f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name}",
+                        ),
+                    ),
+                    pods=(pod.name,),
+                )
 
 
 def _finding(pod: Pod, proxy: Container, summary: str, confidence: str, evidence: list[Evidence]) -> Finding:

@@ -50,7 +50,9 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
             continue
         now = pod.cluster.now
         seconds = (now - trouble.since).total_seconds() if now and trouble.since else None
-        loading = trouble.kind == "not-ready" and seconds is not None and seconds < _LOADING_SECONDS
+        progress, lines, moving = _progress(container, logs) if trouble.kind == "not-ready" else ("", (), False)
+        patience = max(_LOADING_SECONDS, _budget(container)) if moving else _LOADING_SECONDS
+        loading = trouble.kind == "not-ready" and seconds is not None and seconds < patience
         evidence = [event_evidence(e, pod.cluster) for e in probes[-1:]] if trouble.kind == "not-ready" else []
         if trouble.kind != "not-ready":
             evidence += [event_evidence(e, pod.cluster) for e in _refusals(pod, events)[-2:]]
@@ -62,7 +64,6 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
         if trouble.kind == "not-ready":
             evidence.append(pod_evidence(pod, f"status.containerStatuses[{container.name}].ready", "false"))
         span = f" for {say_seconds(seconds)}" if seconds is not None and trouble.kind == "not-ready" else ""
-        progress, lines = _progress(container, logs) if trouble.kind == "not-ready" else ("", ())
         evidence.extend(lines)
         summary = f"Container {container.name}: {trouble.text}{span}.{progress}"
         if loading and not container.restarts and not crashed:
@@ -87,18 +88,25 @@ def _refusals(pod: Pod, events: Events | None) -> list[Event]:
     return list(found.values())
 
 
-def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...]]:
-    """How far the start has come by the log of the running instance, and since when it says no more."""
+def _budget(container: Container) -> int:
+    """How long the startup probe lets the container start."""
+    probe = container.spec.startup_probe
+    return probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0
+
+
+def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...], bool]:
+    """How far the start has come by the log of the running instance, since when it says no more, and whether it goes on."""
     log = next((log for log in logs.of(container.name) if not log.previous), None) if logs else None
     phase = phase_of(log)
     if log is None or phase is None:
-        return "", ()
+        return "", (), False
     now, last = container.pod.cluster.now, log.line(len(log)).time
     silent = (now - last).total_seconds() if now and last else 0
+    moving = False
     if phase.name == "serving":
         text = " Its log says that it serves."
     elif silent >= _SILENT_SECONDS:
         text = f" It was {phase.name}, and its log has no further line for {say_seconds(silent)}."
     else:
-        text = f" By its log it is {phase.name}."
-    return text, (log_evidence(phase.line),)
+        text, moving = f" By its log it is {phase.name}.", True
+    return text, (log_evidence(phase.line),), moving

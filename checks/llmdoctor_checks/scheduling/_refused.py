@@ -1,0 +1,72 @@
+"""Pods that the API server refuses: there is none to look at, only what the controllers that should make it say.
+
+Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
+from llmdoctor_checks.scheduling._raw import rows
+
+_KINDS = ("ReplicaSet", "Deployment", "StatefulSet", "Revision", "Service.serving.knative.dev", "InferenceService")
+
+
+def lacking(subject: Subject) -> bool:
+    """Whether the target has no pod and wants one."""
+    return not subject.exists and not _finished(subject.workload)
+
+
+def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence]]:
+    """What is said of pods that could not be made, the latest first; nothing where none is missing."""
+    if subject.static:
+        return
+    missing = lacking(subject) or holds(subject.workload, "ReplicaFailure")
+    for event in reversed(subject.events.of("FailedCreate")):
+        if missing or _wants(cluster, event.kind, subject.namespace, event.name):
+            yield event.message, event_evidence(event, cluster)
+    if missing:
+        for where, message in _conditions(subject, cluster):
+            yield message, Evidence(source="workload", ref=where, text=message)
+
+
+def hurts(subject: Subject) -> bool:
+    """Whether a pod that is refused is missed: there is none, one fails, or fewer are ready than wanted."""
+    workload = subject.workload
+    short = workload is not None and workload.ready is not None and (workload.replicas or 0) > workload.ready
+    return lacking(subject) or short or any(pod.failing for pod in subject.pods)
+
+
+def holds(workload: Workload | None, *types: str) -> bool:
+    """Whether one of these conditions of the workload is met."""
+    conditions = rows(workload.raw, "status.conditions") if workload else []
+    return any(c.get("type") in types and c.get("status") == "True" for c in conditions)
+
+
+def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
+    """Whether a controller has fewer pods than it was asked for."""
+    item = cluster.item(kind, namespace, name)
+    asked, have = (dig(item.raw, path) for path in ("spec.replicas", "status.replicas")) if item else (None, None)
+    return isinstance(asked, int) and asked > (have if isinstance(have, int) else 0)
+
+
+def _finished(workload: Workload | None) -> bool:
+    """Whether it wants no pod now: scaled to zero, suspended, or done."""
+    if workload is None:
+        return False
+    done = holds(workload, "Complete", "Failed", "Suspended")
+    return workload.replicas == 0 or done or dig(workload.raw, "spec.suspend") is True
+
+
+def _conditions(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """What the conditions of the target and of the objects that it owns say: they outlive events."""
+    mine = {id(item) for item in subject.related.values()}
+    for kind in _KINDS:
+        for item in cluster.items(kind, subject.namespace):
+            if id(item) in mine or any(id(owner) in mine for owner in cluster.chain(item)):
+                for condition in rows(item.raw, "status.conditions"):
+                    message = condition.get("message")
+                    if isinstance(message, str):
+                        where = f"{item.kind.partition('.')[0]}/{item.name}"
+                        yield f"{where} status.conditions[{condition.get('type')}]", message
