@@ -537,9 +537,21 @@ def _preferred(pending: Pending, name: str) -> Iterator[Json]:
     own = written if isinstance(written, dict) else {}
     preferred = own.get("preferredDuringSchedulingIgnoredDuringExecution") or []
     value = [*preferred]
-    value += [{"weight": 100, "podAffinityTerm": row} for row in own.get(_REQUIRED) or ()]
+    value += [{"weight": 100, "podAffinityTerm": _as_given(row)} for row in own.get(_REQUIRED) or ()]
     yield {"op": "remove", "path": f"{base}/{_REQUIRED}"}
     yield {"op": "add", "path": f"{base}/preferredDuringSchedulingIgnoredDuringExecution", "value": value}
+
+
+def _as_given(term: Json) -> Json:
+    """A term without what the API server has added for its matchLabelKeys: it refuses the same said twice."""
+    added = {("In", key) for key in term.get("matchLabelKeys") or ()}
+    added |= {("NotIn", key) for key in term.get("mismatchLabelKeys") or ()}
+    selector = term.get("labelSelector") or {}
+    rows = selector.get("matchExpressions") or []
+    if not added or not rows:
+        return term
+    kept = [row for row in rows if (row.get("operator"), row.get("key")) not in added]
+    return {**term, "labelSelector": {**selector, "matchExpressions": kept}}
 
 
 def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change]:
@@ -566,7 +578,15 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
+def _volume(stop: Stop) -> Iterator[Change]:
+    """Who else uses a claim or disk that one pod only may have."""
+    refs = dict.fromkeys(ref for reason in stop.reasons for ref in reason.pods)
+    if all(reason.pods for reason in stop.reasons):
+        yield from _without(stop, [*refs], "Free the claim")
+
+
 _REPAIRS: dict[Obstacle, Repair] = {
+    "volume": _volume,
     "spread": _apart,
     "pod-affinity": _beside,
     "ports": _ports,

@@ -68,8 +68,8 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     offered = ways(pending, found)
     yield from offered
     if cordoned and not offered:
-        text = f"Uncordon {cordoned[0].name} when its maintenance is over"
-        yield fixes.advice(text, f"kubectl uncordon {cordoned[0].name}", owner="platform")
+        text = f"Uncordon {cordoned[0].name} when its maintenance is over, and mend what else stands in its way there"
+        yield fixes.advice(text, owner="platform")
     if ill:
         text = f"Find out why {ill[0].name} is {', '.join(ill[0].troubles)}"
         yield fixes.advice(text, f"kubectl describe node {ill[0].name}", owner="platform")

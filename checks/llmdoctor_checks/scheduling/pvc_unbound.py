@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
+from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
 
@@ -59,7 +60,7 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
             for e in (events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else [])[-2:]
             if e.kind == "PersistentVolumeClaim" and e.name == claim.name
         ]
-    answers = [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
+    answers = ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
     yield finding(
         pending,
         found,
@@ -138,9 +139,8 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
     if claim.exists is False or claim.item is None:
         yield fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")
     elif _says(found, "ReadWriteOncePod"):
-        for user in users_of(pod.cluster, pod, claim.name)[:1]:
-            text = f"Stop {user.metadata.name}, which uses the claim, or share the model through ReadWriteMany storage"
-            yield fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {user.metadata.name}")
+        users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name)) or "the pod"
+        yield fixes.advice(f"Stop {users}, which uses {claim.name}, or share the model through ReadWriteMany storage")
     elif _says(found, "node affinity", "volume zone"):
         yield fixes.advice(
             "Use a claim whose volume is where the GPU nodes are, or GPU nodes where the volume is", describe
