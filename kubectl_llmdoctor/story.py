@@ -12,7 +12,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.processes import first_errors, said
+from kubectl_llmdoctor.facts.processes import START, first_errors, said
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
@@ -285,7 +285,7 @@ def _telling(lines: Iterator[Line]) -> list[Line]:
     last: Line | None = None
     end: Line | None = None
     for line in lines:
-        if line.text.strip():
+        if line.text.strip() and START not in line.text:
             end = line
             if _TELLING.search(line.text[:500]) and not _of_traceback(line.text):
                 first, last = first or line, line

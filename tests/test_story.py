@@ -181,6 +181,13 @@ def test_the_check_that_failed_on_the_gpu_stands_before_the_error_that_follows_f
     assert "device-side assert triggered" in steps[1]
 
 
+def test_a_log_that_breaks_off_in_a_traceback_is_told_by_the_line_before() -> None:
+    mark = "ERROR 06-02 08:00:00 [core.py:708] "
+    steps = _with_symptom(f"{mark}EngineCore failed to start.\n{mark}Traceback (most recent call last):\n").next_steps
+
+    assert [step for step in steps if "line" in step] == [f"vllm (previous), line 1: {mark}EngineCore failed to start."]
+
+
 def test_what_ollama_failed_with_is_telling() -> None:
     log = (
         'time=2025-08-20T11:53:39 level=INFO source=server.go:318 msg="starting runner"\n'
