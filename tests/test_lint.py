@@ -111,6 +111,10 @@ def test_objects_of_one_name_in_several_folders_are_judged_each(tmp_path: Path) 
     }
 
     assert risky == {"dev": ["shm-too-small"], "prod": []}
+    program = [sys.executable, "-m", "kubectl_llmdoctor", "lint", "."]
+    said = subprocess.run(program, capture_output=True, cwd=tmp_path, check=False).stdout.decode()
+    assert "dev/llama.yaml" in said
+    assert "prod/llama.yaml" in said
 
 
 def test_objects_of_one_name_in_one_stream_are_judged_each() -> None:
@@ -285,6 +289,19 @@ def test_a_wrong_file_is_an_error_with_its_line(tmp_path: Path, text: str, why: 
     with pytest.raises(UsageError, match=r"llmdoctor\.yaml") as error:
         rules.load(path)
     assert why in str(error.value)
+
+
+def test_the_file_is_looked_for_within_the_repository(tmp_path: Path) -> None:
+    inner = tmp_path / "repository" / "deploy"
+    inner.mkdir(parents=True)
+    (tmp_path / ".llmdoctor.yaml").write_text("")
+    assert rules.find(inner) is None
+    assert rules.find(tmp_path) == tmp_path / ".llmdoctor.yaml"
+
+    (tmp_path / "repository" / ".git").mkdir()
+    assert rules.find(inner) is None
+    (tmp_path / "repository" / ".llmdoctor.yaml").write_text("")
+    assert rules.find(inner) == tmp_path / "repository" / ".llmdoctor.yaml"
 
 
 def test_a_cause_that_is_suppressed_stays_in_sight() -> None:

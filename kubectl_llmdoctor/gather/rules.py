@@ -24,12 +24,9 @@ _SCOPE = {"kind": "kinds", "namespace": "namespaces", "name": "names", "path": "
 
 def find(folder: Path) -> Path | None:
     """The configuration of a folder: its own, else that of the nearest one above it within the repository."""
-    for place in (folder, *folder.parents):
-        if (place / NAME).is_file():
-            return place / NAME
-        if (place / ".git").exists():
-            return None
-    return None
+    places = [folder, *folder.parents]
+    root = next((n for n, place in enumerate(places) if (place / ".git").exists()), 0)
+    return next((place / NAME for place in places[: root + 1] if (place / NAME).is_file()), None)
 
 
 def load(path: Path) -> tuple[Rule, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from kubectl_llmdoctor.report.document import (
     Change,
     EngineInfo,
@@ -40,7 +42,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     page = Page(width, color=color, wide=wide)
     name_columns = min(max((columns(_name(t)) for t in report.targets if _is_fine(t)), default=0), page.width // 2)
     listing = False
-    for target in report.targets:
+    for target in _told_apart(report.targets):
         # healthy targets stand together as one list
         if not (listing and _is_fine(target)) or wide:
             page.gap()
@@ -60,6 +62,14 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
         counts = [f"{verdicts.count(v)} {word}" for v, (word, _) in _VERDICTS.items() if v in verdicts]
         page.flow((f"{len(verdicts)} targets: {', '.join(counts)}", "bold"))
     return page.text()
+
+
+def _told_apart(targets: Sequence[Target]) -> list[Target]:
+    """The targets; those that share a name, as objects of several environments do, with their files."""
+    count: dict[str, int] = {}
+    for target in targets:
+        count[_name(target)] = count.get(_name(target), 0) + 1
+    return [replace(t, status=t.file) if count[_name(t)] > 1 and t.file and not t.status else t for t in targets]
 
 
 # -- a target ---------------------------------------------------------------------------------------------------------
