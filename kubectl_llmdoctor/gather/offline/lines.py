@@ -17,6 +17,9 @@ _LARGEST = 16 << 20
 #: `spec.containers[vllm].args[1]` -> names, and what stands in brackets
 _STEP = r"\[([^\]]*)\]|([^.\[\]]+)"
 
+#: What elements of lists are called by: containers and variables, worker groups of Ray
+_NAMES = ("name", "groupName")
+
 
 def placed(report: Report, texts: dict[str, str]) -> Report:
     """The report with the line of each quoted field."""
@@ -90,6 +93,10 @@ class _Node:
         self.keys: dict[str, _Node] = {}
         self.items: list[_Node] = []
 
+    def said(self, key: str) -> str:
+        """The text under a key."""
+        return self.keys[key].text if key in self.keys else ""
+
 
 def _lines(text: str) -> _Node | None:
     """A document as nodes, from the parser's events; a key stands for the line of its value."""
@@ -137,7 +144,7 @@ def _inside(node: _Node, tokens: list[tuple[str, str]]) -> tuple[_Node | None, i
     if bracket.isdecimal():
         return (node.items[int(bracket)] if int(bracket) < len(node.items) else None), 1
     if bracket:
-        return next((n for n in node.items if "name" in n.keys and n.keys["name"].text == bracket), None), 1
+        return next((n for n in node.items if any(n.said(key) == bracket for key in _NAMES)), None), 1
     # a key may hold dots: nvidia.com/gpu
     names = [name for _, name in tokens]
     for used in range(1, len(tokens) + 1):
