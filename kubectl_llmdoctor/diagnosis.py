@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,8 @@ from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unkno
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
-from kubectl_llmdoctor.target import subjects
+from kubectl_llmdoctor.suppression import NO_RULES, Rules, Suppressions
+from kubectl_llmdoctor.target import apart, subjects
 
 _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", "healthy")
 
@@ -26,22 +27,43 @@ _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", 
 _MOST_EVIDENCE = 12
 
 
-def diagnose(snapshot: Snapshot, checks: Iterable[Check]) -> doc.Report:
+def diagnose(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULES) -> doc.Report:
     """The report on everything that was asked about, or on everything that is there."""
-    cluster = Cluster(snapshot)
     known = tuple(checks)
-    chosen = subjects(cluster)
-    for subject in chosen:
-        subject.literals = looked_for(known)
-    targets = [examine(subject, known) for subject in chosen]
+    suppressions = Suppressions(rules, {check.id: check.family for check in known})
+    pages, plan, literals = {check.id: check for check in known}, _plan(known), looked_for(known)
+    targets, missing, static = list[doc.Target](), [*snapshot.missing], True
+    for part in apart(snapshot):
+        cluster = Cluster(part)
+        for subject in subjects(cluster):
+            subject.literals = literals
+            static &= subject.static
+            targets.append(examine(subject, pages, plan, suppressions))
+        missing += cluster.malformed
     if len(snapshot.asked) < 2:
         targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
-    missing = [*snapshot.missing, *cluster.malformed]
     return doc.Report(
         tool_version=__version__,
         taken_at=snapshot.taken_at,
         targets=tuple(_merge_targets(targets)),
         not_read=tuple(doc.NotRead(source=m.source, ref=m.ref, reason=m.reason) for m in missing),
+        not_checked=_need_the_cluster(known) if targets and static else (),
+        unused_suppressions=suppressions.unused(),
+    )
+
+
+#: Facts that no manifest has.
+_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Node", "Nodes", "Pending"})
+
+
+def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
+    """The checks that judge nothing but what a cluster says."""
+    return tuple(
+        doc.NotChecked(id=check.id, reason="needs the cluster")
+        for check in checks
+        if all(
+            part.lines or any(n.fact in _OF_THE_CLUSTER and not n.optional for n in part.needs) for part in check.parts
+        )
     )
 
 
@@ -65,16 +87,24 @@ class _Outcome:
         self.not_checked: dict[tuple[str, str], None] = {}
 
 
-def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
+#: A check, and the part of a target that it is called once for.
+Step = tuple[Check, str]
+
+
+def examine(
+    subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...], suppressions: Suppressions
+) -> doc.Target:
     """One target's diagnosis."""
     outcome = _Outcome()
-    for check in checks:
-        for part in check.parts:
-            _run(part, subject, outcome)
+    for check, scope in plan:
+        if not (check.lines and subject.silent):
+            _run(check, scope, subject, outcome)
     outcome.findings = _by_end(outcome.findings, subject)
-    pages = {check.id: check for check in checks}
     every = tuple(p.name for p in subject.pods if p.exists)
-    findings = rank([_document(pages[check.id], finding, every) for check, finding in _merge(outcome.findings)])
+    merged = [_document(pages[check.id], finding, every) for check, finding in _merge(outcome.findings)]
+    graded = suppressions.graded([finding for finding, _ in merged], subject)
+    ranked = rank([(finding, order) for finding, (_, order) in zip(graded, merged, strict=True)])
+    findings, suppressed = suppressions.split(ranked, subject)
     verdict = _verdict(findings, subject)
     engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
     unique = list({(e.name, e.container, str(e.config)): e for e in engines}.values())
@@ -85,6 +115,8 @@ def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
         namespace="" if pod and pod.log_only else subject.namespace,
         name=item.name if item else pod.name if pod else "",
         workload=workload.ref if workload else "",
+        file=item.origin.file if item and item.origin else None,
+        line=item.origin.line if item and item.origin else None,
         pods=tuple(p.name for p in subject.pods if p.exists),
         status=story.status(subject),
         engine=unique[0] if unique else None,
@@ -92,23 +124,31 @@ def examine(subject: Subject, checks: tuple[Check, ...]) -> doc.Target:
         verdict=verdict,
         impact=story.impact(subject),
         changes=story.changes(subject) if verdict in ("cause-found", "undetermined") else (),
-        findings=tuple(findings),
+        findings=findings,
         placement=story.placement(subject),
+        suppressed=suppressed,
         not_checked=tuple(doc.NotChecked(id=id, reason=reason) for id, reason in outcome.not_checked),
         next_steps=story.next_steps(subject) if verdict == "undetermined" else (),
     )
 
 
-def _run(check: Check, subject: Subject, outcome: _Outcome) -> None:
-    """Call a check once for each part of the target that it asks for."""
-    facts = {need.fact for need in check.needs}
-    scope = "subject"
-    if facts & {"Pod", "Logs", "Node", "Pending"}:
-        scope = "pod"
+def _plan(checks: tuple[Check, ...]) -> tuple[Step, ...]:
+    """Each check and the signature beside it, in order, with what it is called once for."""
+    return tuple((part, _scope({need.fact for need in part.needs})) for check in checks for part in check.parts)
+
+
+def _scope(facts: set[str]) -> str:
+    if "Container" in facts:
+        return "container"
     if facts & {"Engine", "Sizing"}:
-        scope = "engine"
-    if "Container" in facts or (scope != "engine" and "Accelerator" in facts):
-        scope = "container"
+        return "engine"
+    if "Accelerator" in facts:
+        return "container"
+    return "pod" if facts & {"Pod", "Logs", "Node", "Pending"} else "subject"
+
+
+def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
+    """Call a check once for each part of the target that it asks for."""
     for known in subject.scopes[scope]:
         arguments: dict[str, Any] = {}
         for need in check.needs:
@@ -262,7 +302,7 @@ def _reads_better(cause: doc.Finding, guess: doc.Finding) -> bool:
     )
 
 
-def _verdict(findings: list[doc.Finding], subject: Subject) -> doc.Verdict:
+def _verdict(findings: Sequence[doc.Finding], subject: Subject) -> doc.Verdict:
     roles = {f.role for f in findings}
     if "cause" in roles:
         return "cause-found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,7 @@ from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.platforms import has_templates
 from kubectl_llmdoctor.platforms.labels import group_key
-from kubectl_llmdoctor.snapshot import TargetRef
+from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -31,6 +32,71 @@ def subjects(cluster: Cluster) -> list[Subject]:
             key = id(subject.pods[0].item) if subject.pods and subject.pods[0].item else id(subject)
             found.setdefault(key, subject)
     return list(found.values())
+
+
+def apart(snapshot: Snapshot) -> list[Snapshot]:
+    """Manifests in parts without two objects of one name: those of another environment are no newer version.
+
+    What lies in one folder stays together as long as it does not contradict itself, then what stands in one file. Of a
+    file that repeats an object, a part ends before the repetition.
+    """
+    origins = snapshot.origins
+    if snapshot.asked or not all(origins) or not origins:
+        return [snapshot]
+    keys = [_identity(raw) for raw in snapshot.objects]
+    if len(set(keys)) == len(keys):
+        return [snapshot]
+    parts: list[tuple[set[Identity], list[int]]] = []
+    for unit in _units([origin.file if origin else "" for origin in origins], keys):
+        named = {keys[i] for i in unit}
+        free = next((part for part in parts if part[0].isdisjoint(named)), None)
+        if free is None:
+            parts.append((named, unit))
+        else:
+            free[0].update(named)
+            free[1].extend(unit)
+    return [
+        msgspec.structs.replace(
+            snapshot, objects=tuple(snapshot.objects[i] for i in part), origins=tuple(origins[i] for i in part)
+        )
+        for _, part in parts
+    ]
+
+
+#: Kind, namespace, name.
+Identity = tuple[str, str, str]
+
+
+def _identity(raw: Json) -> Identity:
+    item = Item(raw, None)
+    return lookup_kind(item.kind, item.api_version), item.namespace, item.name
+
+
+def _units(files: list[str], keys: list[Identity]) -> Iterator[list[int]]:
+    """The positions of objects that stay together."""
+    for folder in _grouped(range(len(files)), lambda i: files[i].rpartition("/")[0]):
+        if _unlike(folder, keys):
+            yield folder
+            continue
+        for file in _grouped(folder, files.__getitem__):
+            piece: dict[Identity, int] = {}
+            for i in file:
+                if keys[i] in piece:
+                    yield list(piece.values())
+                    piece = {}
+                piece[keys[i]] = i
+            yield list(piece.values())
+
+
+def _grouped(positions: Iterable[int], of: Callable[[int], str]) -> Iterable[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for i in positions:
+        groups.setdefault(of(i), []).append(i)
+    return groups.values()
+
+
+def _unlike(positions: list[int], keys: list[Identity]) -> bool:
+    return len({keys[i] for i in positions}) == len(positions)
 
 
 def _everything(cluster: Cluster) -> list[Subject]:

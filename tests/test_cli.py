@@ -250,7 +250,9 @@ def test_lint_says_what_will_go_wrong_with_file_and_line(tmp_path: Path) -> None
     assert target["engine"]["config"]["tensor_parallel_size"] == 2
     assert risk["id"] == "shm-too-small"
     assert risk["evidence"][0]["file"].endswith("llama.yaml")
-    assert risk["evidence"][0]["line"] == 6
+    assert risk["evidence"][0]["line"] == 1 + MANIFEST.splitlines().index(
+        '        args: [--model, mistralai/Mistral-7B-Instruct-v0.3, --max-model-len, "8192", -tp, "2"]'
+    )
     assert "values.yaml" in tree["notRead"][0]["ref"]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connection_options, output_options, progress
+from kubectl_llmdoctor.cli.options import connection_options, output_options, progress, rules, rules_options
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     default="auto",
     help="The node agent; this version does not ask it yet.",
 )
+@rules_options
 @output_options(fail_on="critical")
 @click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
 def command(
@@ -47,6 +48,8 @@ def command(
     save: str | None,
     prometheus: str,
     agent: str,
+    config: str | None,
+    as_of: str | None,
     fail_on: str,
     no_color: bool,
     outputs: tuple[str, ...],
@@ -62,6 +65,7 @@ def command(
     kubectl logs llama-0 -p | kubectl llmdoctor diagnose --logs -
     """
     chosen = output.parse_outputs(outputs)
+    known = rules(config, as_of)
     if prometheus not in ("auto", "off"):
         raise UsageError(f"--prometheus {prometheus}: this version reads no metrics; give auto or off")
     if source is not None or log is not None:
@@ -82,7 +86,7 @@ def command(
     from kubectl_llmdoctor.diagnosis import diagnose
     from kubectl_llmdoctor.packs import installed
 
-    report = diagnose(snapshot, installed())
+    report = diagnose(snapshot, installed(), known)
     if not report.targets:
         _nothing(snapshot)
     output.write(report, chosen, color=output.colored(no_color))

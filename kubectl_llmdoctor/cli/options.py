@@ -10,7 +10,10 @@ import click
 from kubectl_llmdoctor.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.suppression import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,6 +91,35 @@ def output_options(*, fail_on: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def rules_options(function: F) -> F:
+    """`--config` and `--as-of`, passed on as `config` and `as_of`."""
+    function = click.option(
+        "--as-of",
+        metavar="DATE",
+        help="The day on which the ends of suppressions are judged: 2026-12-31; default: today.",
+    )(function)
+    return click.option("--config", metavar="FILE", help="Suppressions and severities.")(function)
+
+
+def rules(config: str | Path | None, as_of: str | None) -> Rules:
+    """What `--config` and `--as-of` say; the one place after gathering that looks at the clock."""
+    from pathlib import Path
+
+    from kubectl_llmdoctor.suppression import Rules, is_date
+
+    if as_of is None:
+        from datetime import date
+
+        as_of = date.today().isoformat()
+    elif not is_date(as_of):
+        raise UsageError(f"--as-of {as_of}: not a date such as 2026-12-31")
+    if config is None:
+        return Rules(as_of=as_of)
+    from kubectl_llmdoctor.gather.rules import load
+
+    return Rules(rules=load(Path(config)), as_of=as_of, folder=Path.cwd().as_posix())
 
 
 def _seconds(text: str) -> float:

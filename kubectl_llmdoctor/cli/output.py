@@ -9,7 +9,7 @@ from pathlib import Path
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.report.document import SEVERITIES, Report
 
-FORMATS = ("text", "wide", "json", "yaml")
+FORMATS = ("text", "wide", "json", "yaml", "sarif", "junit", "github")
 FAIL_ON = ("critical", "warning", "info", "never")
 
 
@@ -46,6 +46,11 @@ def render(report: Report, name: str, *, color: bool = False) -> bytes:
         from kubectl_llmdoctor.report import text
 
         return text.render(report, width=width(), color=color, wide=name == "wide").encode()
+    if name in ("sarif", "junit", "github"):
+        import importlib
+
+        written: bytes = importlib.import_module(f"kubectl_llmdoctor.report.{name}").render(report)
+        return written
     from kubectl_llmdoctor.report import data
 
     return data.to_json(report) if name == "json" else data.to_yaml(report)

@@ -106,6 +106,13 @@ class Subject:
         """Whether it is known from a manifest only: nothing of the snapshot says that it ever ran."""
         return not self.exists and self.cluster.now is None and not any(p.log_only for p in self.pods)
 
+    @cached_property
+    def silent(self) -> bool:
+        """Whether nothing speaks of it: it is a manifest, without a log, an event or a status of anything around it."""
+        if not self.static or self.cluster.snapshot.logs or len(self.events):
+            return False
+        return not any(workload.raw.get("status") for workload in self.platform)
+
     def logs(self, pod: Pod) -> Logs:
         """The logs of one pod."""
         if pod.name not in self._logs:
@@ -174,6 +181,8 @@ class Subject:
     @cached_property
     def events(self) -> Events:
         """Events of pods, owners, their replica sets and claims, oldest first."""
+        if next(self.cluster.items("Event"), None) is None:
+            return Events([], self.cluster.now)
         names = {(kind.partition(".")[0], name) for kind, name in self.related}
         names |= {(workload.kind, workload.name) for workload in self.platform}
         uids = {item.uid for item in self.related.values() if item.uid}

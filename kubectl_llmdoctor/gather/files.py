@@ -35,11 +35,14 @@ def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
     return found.snapshot(shown(path))
 
 
-def load_manifests(paths: Sequence[str], *, stdin: BinaryIO | None = None) -> Snapshot:
-    """Manifest files and folders together; `-` is stdin."""
+def load_manifests(
+    paths: Sequence[str], *, stdin: BinaryIO | None = None, texts: dict[str, str] | None = None
+) -> Snapshot:
+    """Manifest files and folders together; `-` is stdin. What the files say, unmasked, goes into `texts` by file."""
     if not paths:
         raise UsageError("no file or folder named")
     found = Found(snapshots=False)
+    found.texts = texts
     for path in paths:
         _take_path(found, path, stdin)
     return found.snapshot(", ".join(map(shown, paths)))
@@ -191,6 +194,8 @@ def _take_file(found: Found, name: str, data: bytes) -> None:
         if saved.is_snapshot(document.value):
             saved.take(found, name, document.value)
     manifests.take(found, name, [d for d in read if not saved.is_snapshot(d.value)])
+    if found.texts is not None:
+        found.texts[name] = text
     if not read:
         found.miss(name, "nothing but comments")
 

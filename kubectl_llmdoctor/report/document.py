@@ -103,10 +103,33 @@ class Placement(_Part, frozen=True):
 
 
 class Suppressed(_Part, frozen=True):
-    """A finding that somebody chose not to see, and why."""
+    """A finding that somebody chose not to see, why, where they said so, and until when."""
 
     id: str
     reason: str
+    where: str = ""
+    until: str = ""
+    role: Role | None = None
+    severity: Severity | None = None
+    summary: str = ""
+
+
+class UnusedSuppression(_Part, frozen=True):
+    """A suppression or another rule of severity that had no effect, and why; `where` it stands."""
+
+    id: str
+    where: str
+    reason: str
+    file: str | None = None
+    line: int | None = None
+
+
+class Known(_Part, frozen=True):
+    """A finding that the baseline has already."""
+
+    id: str
+    role: Role
+    severity: Severity
 
 
 class NotChecked(_Part, frozen=True):
@@ -125,6 +148,9 @@ class Target(_Part, frozen=True):
     name: str
     verdict: Verdict
     workload: str = ""
+    #: manifest file and 1-based line of the object
+    file: str | None = None
+    line: int | None = None
     pods: tuple[str, ...] = ()
     #: one line of what it is doing, as kubectl would put it: `CrashLoopBackOff, 7 restarts in 21 min`
     status: str = ""
@@ -135,6 +161,7 @@ class Target(_Part, frozen=True):
     findings: tuple[Finding, ...] = ()
     placement: tuple[Placement, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
+    known: tuple[Known, ...] = ()
     not_checked: tuple[NotChecked, ...] = ()
     #: what to look at next when nothing was found for certain: log lines, commands
     next_steps: tuple[str, ...] = ()
@@ -163,6 +190,9 @@ class Report(_Part, frozen=True):
     targets: tuple[Target, ...]
     cluster: Cluster = Cluster()
     not_read: tuple[NotRead, ...] = ()
+    #: checks that nothing in the input could answer, whatever the target
+    not_checked: tuple[NotChecked, ...] = ()
+    unused_suppressions: tuple[UnusedSuppression, ...] = ()
 
 
 def to_tree(report: Report) -> dict[str, Any]:
@@ -180,4 +210,7 @@ def to_tree(report: Report) -> dict[str, Any]:
     tree["targets"] = targets
     tree["cluster"] = msgspec.to_builtins(report.cluster)
     tree["notRead"] = [msgspec.to_builtins(item) for item in report.not_read]
+    for key, items in (("notChecked", report.not_checked), ("unusedSuppressions", report.unused_suppressions)):
+        if items:
+            tree[key] = [msgspec.to_builtins(item) for item in items]
     return tree

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from kubectl_llmdoctor.report.document import (
     Change,
     EngineInfo,
@@ -16,6 +18,7 @@ from kubectl_llmdoctor.report.document import (
     Fix,
     Placement,
     Report,
+    Suppressed,
     Target,
     Verdict,
 )
@@ -39,7 +42,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     page = Page(width, color=color, wide=wide)
     name_columns = min(max((columns(_name(t)) for t in report.targets if _is_fine(t)), default=0), page.width // 2)
     listing = False
-    for target in report.targets:
+    for target in _told_apart(report.targets):
         # healthy targets stand together as one list
         if not (listing and _is_fine(target)) or wide:
             page.gap()
@@ -49,6 +52,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
         page.line(("Nothing to report: no target was found.", ""))
     _cluster(page, report)
     _not_seen(page, report)
+    _decided(page, report)
     if wide and report.taken_at:
         page.gap()
         page.flow((f"taken {report.taken_at} by kubectl-llmdoctor {report.tool_version}", "dim"))
@@ -58,6 +62,14 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
         counts = [f"{verdicts.count(v)} {word}" for v, (word, _) in _VERDICTS.items() if v in verdicts]
         page.flow((f"{len(verdicts)} targets: {', '.join(counts)}", "bold"))
     return page.text()
+
+
+def _told_apart(targets: Sequence[Target]) -> list[Target]:
+    """The targets; those that share a name, as objects of several environments do, with their files."""
+    count: dict[str, int] = {}
+    for target in targets:
+        count[_name(target)] = count.get(_name(target), 0) + 1
+    return [replace(t, status=t.file) if count[_name(t)] > 1 and t.file and not t.status else t for t in targets]
 
 
 # -- a target ---------------------------------------------------------------------------------------------------------
@@ -121,6 +133,7 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if target.next_steps:
         page.gap()
     if not page.wide:
+        _hidden(page, [item for item in target.suppressed if item.role == "cause"])
         if _more(target):
             page.prose("MORE", f"{_more(target)}: -o wide")
         return
@@ -132,11 +145,19 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     for engine in _engines(target):
         config = ", ".join(f"{key}={value}" for key, value in engine.config.items())
         page.prose("ENGINE", f"container {engine.container}: {config or 'nothing set'}")
-    page.list("HIDDEN", (f"{item.id}, suppressed: {item.reason}" for item in target.suppressed))
+    _hidden(page, target.suppressed)
+
+
+def _hidden(page: Page, suppressed: Sequence[Suppressed]) -> None:
+    """Who chose not to see what, and why."""
+    for item in suppressed:
+        by = f" by {item.where}" if item.where else ""
+        page.prose("HIDDEN", f"{item.id}, suppressed{by}: {item.reason}")
 
 
 def _is_fine(target: Target) -> bool:
-    return target.verdict == "healthy" and all(f.role == "note" for f in target.findings)
+    """Whether nothing of it must be read: it is healthy, or all that is wrong is known already."""
+    return (target.verdict == "healthy" or bool(target.known)) and all(f.role == "note" for f in target.findings)
 
 
 def _one_line(page: Page, target: Target, name_columns: int) -> None:
@@ -189,6 +210,7 @@ def _more(target: Target) -> str:
     parts = (
         f"{notes} note{'s' * (notes > 1)}" if notes else "",
         f"{hidden} suppressed" if hidden else "",
+        f"{len(target.known)} known" if target.known else "",
         "the commands of the fixes" if fixes else "",
     )
     return ", ".join(filter(None, parts))
@@ -445,6 +467,23 @@ def _not_seen(page: Page, report: Report) -> None:
     if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
     page.block("NOT SEEN", lines)
+
+
+def _decided(page: Page, report: Report) -> None:
+    """What people decided beforehand: known findings, suppressions without effect; and what no manifest can tell."""
+    known = [item.id for target in report.targets for item in target.known]
+    if known or report.unused_suppressions or report.not_checked:
+        page.gap()
+    if known:
+        some = "findings are" if len(known) > 1 else "finding is"
+        page.prose("KNOWN", f"{len(known)} {some} in the baseline already: {_counted(known)}", page.limit(2))
+    unused = report.unused_suppressions
+    shown = page.first(unused, 5)
+    page.list("UNUSED", (f"{item.id}, {item.where}: {item.reason}" for item in shown), "yellow")
+    page.more(len(unused) - len(shown))
+    if report.not_checked:
+        count = len(report.not_checked)
+        page.prose("NOT RUN", f"needs the cluster: {count} checks of what only logs, events, status and nodes say")
 
 
 def _counted(words: Sequence[str]) -> str:

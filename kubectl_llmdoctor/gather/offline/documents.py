@@ -18,6 +18,8 @@ import msgspec
 
 #: Nesting beyond this is refused; the deepest published objects (CRD schemas) stay below 60.
 MAX_DEPTH = 400
+#: Where a document may hold a list of things that have a line of their own.
+LISTS = ("items", "objects", "ignore", "severity")
 #: What aliases of one document may stand for: references, and nodes after expansion.
 MAX_ALIASES = 10_000
 MAX_EXPANDED = 1_000_000
@@ -43,7 +45,7 @@ class Document(msgspec.Struct, kw_only=True, gc=False):
     #: 1-based line where its content starts
     line: int
     text: str
-    #: for a list, or a mapping with `items` or `objects`: the line of each item; only for YAML
+    #: for a list, or a mapping with one of `LISTS`: the line of each item; only for YAML
     item_lines: dict[str, list[int]] = {}
 
 
@@ -388,5 +390,5 @@ class _Builder:
         elif len(stack) == 1:
             if stack[0].node.__class__ is list:
                 self.item_lines.setdefault("", []).append(line)
-        elif stack[1].node.__class__ is list and stack[0].key in ("items", "objects"):
+        elif stack[1].node.__class__ is list and stack[0].key in LISTS:
             self.item_lines.setdefault(stack[0].key, []).append(line)

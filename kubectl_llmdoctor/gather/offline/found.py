@@ -18,6 +18,8 @@ class Found:
     def __init__(self, *, snapshots: bool) -> None:
         #: saved snapshots and dumps are welcome, not only manifests
         self.snapshots = snapshots
+        #: by file: its text, for those who need the line of a field
+        self.texts: dict[str, str] | None = None
         self.saved: Snapshot | None = None
         self.objects: list[Json] = []
         self.origins: list[Origin | None] = []

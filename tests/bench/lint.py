@@ -1,0 +1,162 @@
+"""`lint` of 2,000 manifests against kube-score over the same files: medians of alternating runs.
+
+`python -m tests.bench.lint`; kube-score is looked for on the PATH or in KUBE_SCORE (`go build ./cmd/kube-score` in its
+source). Without it the time per manifest is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+COUNT = 2000
+RUNS = 5
+MOST_TIMES = 1.0
+
+_SERVER = """apiVersion: apps/v1
+kind: {kind}
+metadata:
+  name: {name}
+  namespace: {namespace}
+  labels: {{app: {name}}}
+spec:
+  replicas: {replicas}
+  {service}selector:
+    matchLabels: {{app: {name}}}
+  template:
+    metadata:
+      labels: {{app: {name}}}
+    spec:
+      containers:
+        - name: server
+          image: {image}
+          {command}args:
+            - {model_flag}={model}
+            - {length_flag}={length}
+            - {parallel_flag}={gpus}
+          ports:
+            - {{name: http, containerPort: {port}}}
+          env:
+            - name: HF_TOKEN
+              valueFrom:
+                secretKeyRef: {{name: hf-token, key: token}}
+          readinessProbe:
+            httpGet: {{path: /health, port: http}}
+            periodSeconds: 10
+          startupProbe:
+            httpGet: {{path: /health, port: http}}
+            periodSeconds: 10
+            failureThreshold: {budget}
+          resources:
+            requests: {{cpu: "{cpus}", memory: {memory}Gi, nvidia.com/gpu: {gpus}}}
+            limits: {{memory: {memory}Gi, nvidia.com/gpu: {gpus}}}
+          volumeMounts:
+            - {{name: cache, mountPath: /root/.cache/huggingface}}
+      volumes:
+        - name: cache
+          persistentVolumeClaim: {{claimName: {name}-cache}}
+"""
+_SERVICE = """apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{app: {name}}}
+  ports:
+    - {{name: http, port: 80, targetPort: http}}
+"""
+_CLAIM = """apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}-cache, namespace: {namespace}}}
+spec:
+  accessModes: [ReadWriteMany]
+  resources: {{requests: {{storage: 200Gi}}}}
+"""
+_SCALER = """apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: {kind}, name: {name}}}
+  minReplicas: 1
+  maxReplicas: 4
+  metrics:
+    - type: Pods
+      pods:
+        metric: {{name: vllm_num_requests_waiting}}
+        target: {{type: AverageValue, averageValue: "4"}}
+"""
+
+
+def write(folder: Path, seed: int = 1) -> None:
+    """The manifests of 500 model servers, four files each."""
+    chance = random.Random(seed)
+    for number in range(COUNT // 4):
+        sglang = chance.random() < 0.3
+        values = {
+            "name": f"model-{number}",
+            "namespace": f"team-{number % 20}",
+            "kind": "StatefulSet" if sglang else "Deployment",
+            "service": f"serviceName: model-{number}\n  " if sglang else "",
+            "image": "lmsysorg/sglang:v0.5.3" if sglang else f"vllm/vllm-openai:v0.{chance.randint(8, 11)}.0",
+            "command": "command: [python3, -m, sglang.launch_server]\n          " if sglang else "",
+            "model": chance.choice(["Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "mistralai/Mistral-7B-Instruct-v0.3"]),
+            "model_flag": "--model-path" if sglang else "--model",
+            "length_flag": "--context-length" if sglang else "--max-model-len",
+            "parallel_flag": "--tp-size" if sglang else "--tensor-parallel-size",
+            "port": 30000 if sglang else 8000,
+            "length": chance.choice([4096, 8192, 32768]),
+            "gpus": chance.choice([1, 2, 4]),
+            "replicas": chance.randint(1, 3),
+            "budget": chance.choice([30, 60, 180]),
+            "cpus": chance.choice([2, 8, 16]),
+            "memory": chance.choice([32, 64, 128]),
+        }
+        home = folder / f"team-{number % 20}" / str(values["name"])
+        home.mkdir(parents=True)
+        for file, text in {"server": _SERVER, "service": _SERVICE, "claim": _CLAIM, "scaler": _SCALER}.items():
+            (home / f"{file}.yaml").write_text(text.format(**values), encoding="utf-8")
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    # both exit with 1 for what they found; kube-score says on stderr when it read nothing
+    assert done.returncode in (0, 1), done.stderr
+    assert b"Failed" not in done.stderr, done.stderr
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Print one line; 1 when the bound is broken."""
+    theirs = shutil.which(os.environ.get("KUBE_SCORE", "kube-score"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        files = sorted(map(str, folder.rglob("*.yaml")))
+        program = [sys.executable, "-m", "kubectl_llmdoctor", "lint", str(folder)]
+        other, ours = [], []
+        for _ in range(RUNS + 1):
+            if theirs:
+                other.append(_seconds([theirs, "score", *files]))
+            ours.append(_seconds(program))
+    mine = statistics.median(ours[1:])
+    said = f"lint: {len(files)} manifests in {mine:.2f} s, {mine / len(files) * 1000:.2f} ms each"
+    if not theirs:
+        print(f"{said}; no kube-score to compare with")
+        return 0
+    base = statistics.median(other[1:])
+    good = mine <= MOST_TIMES * base
+    print(
+        f"{said} = {mine / base:.2f} x kube-score ({base:.2f} s), at most {MOST_TIMES:g} x: {'ok' if good else 'BROKEN'}"
+    )
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
