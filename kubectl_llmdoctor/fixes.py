@@ -47,7 +47,8 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         target = f"{pod.item.api_version} Pod/{pod.name}"
         own = [{**op, "path": "/spec" + op["path"]} for op in operations]
         body = pointer.fitted(pod.item.raw, own) or own
-        return Fix(summary=summary, owner=owner, patch=Patch(target=target, type="json", body=body))
+        made = Patch(target=target, type="json", body=body, diff=diff(pod.item.raw, body))
+        return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload else None
     if workload is None or moved is None:
         where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
@@ -58,8 +59,39 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         summary=summary,
         owner=owner,
         commands=(_command(workload, moved),),
-        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=moved),
+        patch=Patch(
+            target=f"{workload.api_version} {workload.ref}", type="json", body=moved, diff=diff(workload.raw, moved)
+        ),
     )
+
+
+def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """What JSON patch operations take away and put in, each place as a person reads it."""
+    import copy
+
+    state, lines = copy.deepcopy(tree), list[str]()
+    for operation in operations:
+        *path, last = pointer.split(operation["path"])
+        where = pointer.show(state, operation["path"])
+        try:
+            parent = state
+            for key in path:
+                parent = pointer.step(parent, key)
+            old = pointer.step(parent, last) if last != "-" else None
+            pointer.apply(state, operation)
+        except LookupError:
+            old = None
+        inserted = isinstance(parent, list) and operation["op"] == "add"
+        if old is not None and not inserted:
+            lines.append(f"- {where}: {_written(old)}")
+        if operation["op"] != "remove":
+            lines.append(f"+ {where.replace('[-]', '[]')}: {_written(operation.get('value'))}")
+    return tuple(lines)
+
+
+def _written(value: Any) -> str:
+    """A value on one line, as YAML's flow style has it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodSpec | None:

@@ -47,6 +47,18 @@ class Patch(_Part, frozen=True):
     target: str
     type: Literal["strategic", "merge", "json"]
     body: Any
+    #: what it takes away and puts in: `- spec.replicas: 2`, `+ spec.replicas: 1`
+    diff: tuple[str, ...] = ()
+
+
+class Verification(_Part, frozen=True):
+    """What a server-side dry run of a patch gave, and what the checks say of the object that it returned."""
+
+    accepted: bool
+    #: the API server's words where it refuses
+    said: str = ""
+    #: whether the finding is gone; None where only a restarted pod can tell
+    gone: bool | None = None
 
 
 class Fix(_Part, frozen=True):
@@ -56,6 +68,7 @@ class Fix(_Part, frozen=True):
     owner: Literal["model", "platform"] = "model"
     commands: tuple[str, ...] = ()
     patch: Patch | None = None
+    verified: Verification | None = None
 
 
 class Finding(_Part, frozen=True):

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.report.document import (
     Suppressed,
     Target,
     Verdict,
+    Verification,
 )
 from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, shorten, wrap
 
@@ -338,10 +339,34 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
             text = text[:1].upper() + text[1:]
         page.prose(label, text, page.limit(4), "green")
         label = ""
+        if fix.verified:
+            page.prose("", _verified(fix.verified), page.limit(3))
         if page.wide or (number == 0 and finding.role != "risk"):
+            _diff(page, fix)
             _commands(page, fix.commands or _patch_commands(fix, target))
     if finding.role != "risk":
         page.more(len(finding.fixes) - len(shown))
+
+
+#: Lines of a patch that are shown.
+_MOST_DIFF = 6
+
+
+def _diff(page: Page, fix: Fix) -> None:
+    """What a patch takes away and puts in."""
+    rows = fix.patch.diff if fix.patch else ()
+    shown = page.first(rows, _MOST_DIFF)
+    for row in shown:
+        text = clean(row) if page.wide else shorten(clean(row), page.inner)
+        page.line((" " * MARGIN, ""), (text, "red" if row.startswith("-") else "green"))
+    page.more(len(rows) - len(shown))
+
+
+def _verified(verified: Verification) -> str:
+    if not verified.accepted:
+        return f"The API server refuses it (dry run): {verified.said}"
+    gone = {True: "the finding is gone then", False: "the finding stays", None: "only a restarted pod shows the rest"}
+    return f"The API server accepts it (dry run), and {gone[verified.gone]}."
 
 
 def _commands(page: Page, commands: Sequence[str]) -> None:
