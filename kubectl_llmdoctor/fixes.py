@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
@@ -57,6 +58,21 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         owner=owner,
         commands=(_command(workload, moved),),
         patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=moved),
+    )
+
+
+def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
+    """A JSON patch of another object than the pod's own: a Service, an autoscaler, a claim."""
+    kind, group = str(item.raw.get("kind")), item.api_version.rpartition("/")[0]
+    body = pointer.fitted(item.raw, operations)
+    if body is None:
+        return Fix(summary=f"{summary} (in {kind}/{item.name})", owner=owner)
+    resource = f"{kind.lower()}.{group}" if "." in group else kind.lower()
+    return Fix(
+        summary=summary,
+        owner=owner,
+        commands=(_patch_command(f"{resource}/{item.name}", item.namespace, body),),
+        patch=Patch(target=f"{item.api_version} {kind}/{item.name}", type="json", body=body),
     )
 
 
@@ -120,9 +136,12 @@ def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
 
 
 def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
-    name = f"{workload.resource}/{workload.name}"
+    return _patch_command(f"{workload.resource}/{workload.name}", workload.namespace, body)
+
+
+def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str:
     document = msgspec.json.encode(body).decode()
-    where = f"-n {shlex.quote(workload.namespace)} " if workload.namespace else ""
+    where = f"-n {shlex.quote(namespace)} " if namespace else ""
     return f"kubectl {where}patch {name} --type=json -p {shlex.quote(document)}"
 
 
