@@ -146,7 +146,7 @@ def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str
 
 
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:
-    """Set a flag of the engine: replaces the element that has it, else appends to `args`.
+    """Set a flag of the engine: replaces the element that has it, else appends to `args`; without a value it is a switch.
 
     Gives advice only when the arguments stand in a script, in the image's entrypoint or in a ConfigMap.
     """
@@ -158,12 +158,13 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         place = current.path if current else container.told[0].path
         return advice(f"{summary}: {name} {value}, at {place} in {edited(container.pod)}")
     if current is None:
+        word = f"{flag}={value}" if value else flag
         if words and engine.found.argv_known and not _script(container):
-            operations = [{"op": "add", "path": f"{at}/args/-", "value": f"{flag}={value}"}]
+            operations = [{"op": "add", "path": f"{at}/args/-", "value": word}]
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image:
-            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [f"{flag}={value}"]}])
-        return advice(f"{summary}: {flag} {value}, in {edited(container.pod)}")
+            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
+        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {edited(container.pod)}")
     index = _index(current.path)
     if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
         if words[index].startswith("-") and "=" not in words[index]:
