@@ -46,7 +46,7 @@ class Way(NamedTuple):
 def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
     """How `ports` of a pod can be reached from outside."""
     services = [item for item in cluster.items("Service", pod.namespace) if selects(item, pod)]
-    named = {item.name for item in services if _leads(item, pod, ports)}
+    named = {item.name for item in services if leads(item, pod, ports)}
     for item in services:
         kind = dig(item.raw, "spec.type")
         if item.name not in named:
@@ -95,7 +95,7 @@ def selects(item: Item, pod: Pod) -> bool:
     return isinstance(selector, dict) and bool(selector) and matches(selector, labels)
 
 
-def _leads(item: Item, pod: Pod, ports: set[int]) -> bool:
+def leads(item: Item, pod: Pod, ports: set[int]) -> bool:
     """Whether one of the Service's ports leads to one of these."""
     listed = dig(item.raw, "spec.ports")
     for port in listed if isinstance(listed, list) else ():
