@@ -199,6 +199,18 @@ def remove_env(container: Container, name: str, summary: str) -> Fix:
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/env/{index}"}])
 
 
+def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
+    """Set an environment variable in the container's own `env` list."""
+    at = f"{container.pointer}/env"
+    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
+    if index is None:
+        variable = {"name": name, "value": value}
+        return patch(container.pod, summary, [_append(at, variable, exists=bool(container.spec.env))])
+    if container.spec.env[index].value_from is not None:
+        return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{index}/value", "value": value}])
+
+
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
     """Set a request or limit (`kind` is `requests` or `limits`).
 

@@ -71,13 +71,13 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
             continue
         where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
         needs = say_seconds(tokens / _FASTEST_TOKENS_PER_SECOND)
-        ends = "ends every request" if timeout.whole else "ends every request that sends nothing"
+        ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
         sure = timeout.whole or timeout.seconds < _NGINX_SECONDS
         yield Finding(
             role="risk" if sure else "note",
             severity="warning" if sure else "info",
             confidence="likely" if timeout.whole else "possible",
-            summary=f"{where} {ends} after {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
+            summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{_FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
             evidence=(item_evidence(timeout.item, timeout.path, timeout.text),),
             fixes=(_fix(timeout, tokens),),

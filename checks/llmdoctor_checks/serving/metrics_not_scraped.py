@@ -40,6 +40,7 @@ class Asked(NamedTuple):
     #: where the port stands in the monitor
     item: Item | None = None
     pointer: str = ""
+    service: Item | None = None
 
 
 @check("metrics-not-scraped", since="0.2", severity="info")
@@ -131,10 +132,11 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
         evidence=item_evidence(item, path, f"{key}: {written}"),
         who=f"{item.raw.get('kind')} {item.name}",
         port=port,
-        text=f"port {written}" + (f" of Service {service.name}" if service else ""),
+        text=f"port {written}" + (f" of Service {service.name}" if service and key == "port" else ""),
         path=str(row.get("path") or "/metrics"),
         item=item,
         pointer=f"/{where.replace('.', '/')}/{index}",
+        service=service,
     )
 
 
@@ -184,7 +186,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked) -> Finding:
             else fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
         )
     elif one.port is None:
-        what = f"{one.who} asks {one.text} of {pod.name} for metrics, and there is none"
+        what = f"{one.who} looks for metrics at {one.text}, which {pod.name} does not have"
         fix = _port_fix(pod, engine, one)
     else:
         what = f"{one.who} asks {engine.label} for {one.path}, which is not where its metrics are ({right[0]})"
@@ -215,6 +217,12 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
         return fixes.patch_object(
             one.item, f"Ask port {name}", [{"op": "add", "path": f"{one.pointer}/port", "value": name}]
         )
+    if one.service:
+        listed = rows(dig(one.service.raw, "spec.ports"))
+        name = next((str(p["name"]) for p in listed if p.get("name") and _number(pod, p.get("targetPort")) == port), "")
+        if name:
+            operation = {"op": "add", "path": f"{one.pointer}/port", "value": name}
+            return fixes.patch_object(one.item, f"Ask port {name}", [operation])
     if one.item.kind == "PodMonitoring":
         return fixes.patch_object(
             one.item, f"Ask port {port}", [{"op": "add", "path": f"{one.pointer}/port", "value": port}]
