@@ -46,18 +46,18 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     if not container.gpus:
         return  # on CPU the model itself computes there: another matter
-    processes, said = busy(engine)
+    processes = busy(engine)
     if processes is None:
         return
     amount, kind = (limit, "limit") if limit is not None else (request, "request")
-    if amount is None or amount >= processes * 1000:
+    if amount is None or amount >= processes.total * 1000:
         return
     hard = kind == "limit"
     yield Finding(
         role="risk" if hard else "note",
         severity="warning" if hard else "info",
         confidence="likely" if hard else "possible",
-        summary=f"{engine.label} keeps {processes} processes busy ({said}), the CPU {kind} is {say_cores(amount)}.",
+        summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU {kind} is {say_cores(amount)}.",
         evidence=_spec(container),
         fixes=_fixes(container, engine, amount),
         pods=(pod.name,) if pod.exists else (),
@@ -90,7 +90,8 @@ def _spec(container: Container) -> tuple[Evidence, ...]:
 
 
 def _fixes(container: Container, engine: Engine, amount: int | None) -> tuple[Fix, ...]:
-    wanted = max(4, busy(engine)[0] or 0)
+    processes = busy(engine)
+    wanted = max(4, processes.total if processes else 0)
     kind = "limits" if container.limit("cpu") is not None else "requests"
     if amount is not None and amount >= wanted * 1000:
         wanted = 2 * amount // 1000

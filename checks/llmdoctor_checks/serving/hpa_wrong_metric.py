@@ -37,10 +37,11 @@ _METRIC = "autoscaling.knative.dev/metric"
 def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """An autoscaler follows CPU or memory, or a metric that the engine does not emit.
 
-    An engine on GPUs keeps its processes busy from the first request on: their CPU is the same under one request as
-    under a hundred, and the host's memory stands still once the model is loaded. GPU memory is reserved at start. So an
-    autoscaler on CPU or memory adds all replicas for one request, or none for any load; which of the two depends on
-    the CPU request. What follows the load is the number of waiting requests, and how full the KV cache is.
+    CPU does not follow the load of an engine on GPUs. Its scheduler and workers loop at full speed as long as there is one
+    request, and only the share of the API server grows; host memory stands still once the model is loaded, and GPU memory
+    is reserved at start. So an autoscaler on CPU or memory adds all replicas for one request, or none for any load; which
+    of the two depends on the CPU request. What follows the load is the number of waiting requests, and how full the KV
+    cache is.
 
     Names change: vLLM has `vllm:kv_cache_usage_perc` from 0.9.2 on, and no longer `vllm:gpu_cache_usage_perc` from 0.12
     on (0.11 hides it). SGLang and llama.cpp emit metrics only with `--enable-metrics` and `--metrics`. A metric that
@@ -148,18 +149,18 @@ def _cpu_effect(pod: Pod, engine: Engine, scaler: Scaler, cpu: Look) -> str:
             f"container {without[0]} has no CPU request, so that there is no percentage to compute "
             "(FailedGetResourceMetric), and it never scales"
         )
-    processes, said = busy(engine)
+    processes = busy(engine)
     total = sum(request or 0 for request in requests)
     if processes is None or not cpu.percent or not total:
         return ""
-    share = processes * 1000 * 100 // total
-    base = (
-        f"{processes} processes ({said}) are busy from the first request on, up to {share} % of the {say_cores(total)} "
-        f"cores requested, and hardly more under any load; the target is {cpu.percent} %, so that"
-    )
-    if share < cpu.percent:
-        return f"{base} no load adds a replica"
-    return f"{base} a few requests can add all {scaler.maximum} replicas"
+    most, least = processes.total * 100_000 // total, processes.loops * 100_000 // total
+    base = f"it keeps {processes.total} processes busy ({processes.text}), at most {most} % of the {say_cores(total)} cores requested"
+    if most < cpu.percent:
+        return f"{base}, so that the target of {cpu.percent} % is never reached and no load adds a replica"
+    if least >= cpu.percent:
+        few = f"{least} % with a single request: at a target of {cpu.percent} % that is enough"
+        return f"{base}, and {few} to add all {scaler.maximum} replicas"
+    return f"{base}, whatever waits in its queue; the target is {cpu.percent} %"
 
 
 def _silent(pod: Pod, engine: Engine, scaler: Scaler, look: Look) -> Finding | None:
