@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Pending,
     Pod,
+    Subject,
     Workload,
     check,
     dig,
@@ -30,7 +31,7 @@ _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 @check("pvc-unbound", since="0.1")
 def pvc_unbound(
-    pod: Pod, workload: Workload | None, pending: Pending | None, events: Events | None
+    pod: Pod, subject: Subject, workload: Workload | None, pending: Pending | None, events: Events | None
 ) -> Iterator[Finding]:
     """The pod's volume claim is missing, unbound, in another zone, or attached elsewhere.
 
@@ -55,13 +56,13 @@ def pvc_unbound(
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:
         yield from _attached_elsewhere(pod, events)
-    elif workload and not pod.exists:
+    elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload)
 
 
 def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
-    """Several replicas of a manifest that mount one claim which one node can have at a time."""
-    replicas = workload.replicas or 1
+    """Several pods of a manifest that mount one claim which one node can have at a time."""
+    replicas = (workload.replicas or 1) * (pod.nodes or 1)
     if replicas < 2 or _on_one_node(pod):
         return
     for claim in volume_claims(pod):
@@ -75,11 +76,11 @@ def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
             role="risk",
             severity="warning",
             confidence="likely",
-            summary=f"{replicas} replicas of {workload.ref} mount claim {claim.name}, which is {mode}: it can be attached "
-            f"{where}, and a replica elsewhere stays in ContainerCreating (Multi-Attach error).",
+            summary=f"{replicas} pods of {workload.ref} mount claim {claim.name}, which is {mode}: it can be attached "
+            f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
             evidence=(
                 pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
-                workload_evidence(workload, "spec.replicas", str(replicas)),
+                workload_evidence(workload, "spec.replicas", str(workload.replicas or 1)),
                 _claim_evidence(claim),
             ),
             fixes=(

@@ -91,13 +91,13 @@ def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
     keda = []
     for item in cluster.items("ScaledObject", subject.namespace):
         target = dig(item.raw, "spec.scaleTargetRef")
-        if isinstance(target, dict) and (target.get("kind") or "Deployment", target.get("name")) in owners:
+        if isinstance(target, dict) and (str(target.get("kind") or "Deployment"), str(target.get("name"))) in owners:
             keda.append(item)
             yield _scaled_object(item)
     for item in cluster.items("HorizontalPodAutoscaler", subject.namespace):
         target = dig(item.raw, "spec.scaleTargetRef")
         made = any(cluster.owner(item) is one for one in keda) or item.name in {f"keda-hpa-{one.name}" for one in keda}
-        if isinstance(target, dict) and (target.get("kind"), target.get("name")) in owners and not made:
+        if isinstance(target, dict) and (str(target.get("kind")), str(target.get("name"))) in owners and not made:
             yield _hpa(item)
 
 

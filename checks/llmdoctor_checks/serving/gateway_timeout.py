@@ -18,6 +18,9 @@ from llmdoctor_checks.serving._policies import rows
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
 _FASTEST_TOKENS_PER_SECOND = 200
 
+#: Longer answers are rare: a timeout that allows so many tokens is only noted.
+_COMMON_TOKENS = 16384
+
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
 
@@ -72,7 +75,7 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
         where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
         needs = say_seconds(tokens / _FASTEST_TOKENS_PER_SECOND)
         ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
-        sure = timeout.whole or timeout.seconds < _NGINX_SECONDS
+        sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < _NGINX_SECONDS)
         yield Finding(
             role="risk" if sure else "note",
             severity="warning" if sure else "info",

@@ -153,9 +153,10 @@ def _annotated(pod: Pod, engine: Engine) -> Iterator[Asked]:
         return
     written = annotations.get("prometheus.io/port", "")
     port = int(written) if written.isdecimal() else None
-    if written and port not in _listened(engine, pod):
+    known = isinstance(engine.value("port"), int)
+    if written and known and port not in _listened(engine, pod):
         port = None
-    elif not written:  # without a port every declared one is asked
+    elif port is None:  # every declared port is asked, or one that is not known
         port = engine.value("port", 0)
     yield Asked(
         evidence=pod_evidence(pod, "metadata.annotations", f"prometheus.io/port: {written or 'none'}"),
