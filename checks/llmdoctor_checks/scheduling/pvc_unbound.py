@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    object_evidence,
     pod_evidence,
     workload_evidence,
 )
@@ -81,7 +82,7 @@ def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
             evidence=(
                 pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
                 workload_evidence(workload, "spec.replicas", str(workload.replicas or 1)),
-                _claim_evidence(claim),
+                *((object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),) if claim.item else ()),
             ),
             fixes=(
                 fixes.advice(
@@ -91,14 +92,6 @@ def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
             ),
         )
         return
-
-
-def _claim_evidence(claim: VolumeClaim) -> Evidence:
-    ref, text = f"PersistentVolumeClaim/{claim.name} spec.accessModes", ", ".join(claim.modes)
-    origin = claim.item.origin if claim.item else None
-    if origin:
-        return Evidence(source="manifest", ref=ref, text=text, file=origin.file, line=origin.line)
-    return Evidence(source="workload", ref=ref, text=text)
 
 
 def _on_one_node(pod: Pod) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig
+from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
 _DEFAULT_PERCENT = 80
@@ -74,15 +74,7 @@ class Scaler(NamedTuple):
 
     def evidence(self, path: str, text: str) -> Evidence:
         """Something that it says."""
-        return item_evidence(self.item, path, text)
-
-
-def item_evidence(item: Item, path: str, text: str) -> Evidence:
-    """A value of an object that is neither pod nor workload, with its file where it came from one."""
-    ref = f"{item.raw.get('kind')}/{item.name} {path}"
-    if item.origin:
-        return Evidence(source="manifest", ref=ref, text=text, file=item.origin.file, line=item.origin.line)
-    return Evidence(source="workload", ref=ref, text=text)
+        return object_evidence(self.item, path, text)
 
 
 def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:

@@ -9,9 +9,21 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Cluster, Engine, Finding, Fix, Item, Pod, Subject, check, dig, fixes, say_seconds
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+    say_seconds,
+)
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks.serving._autoscaling import item_evidence
 from llmdoctor_checks.serving._exposure import backends, leads, selects
 from llmdoctor_checks.serving._policies import rows
 
@@ -82,7 +94,7 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
             confidence="likely" if timeout.whole else "possible",
             summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{_FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
-            evidence=(item_evidence(timeout.item, timeout.path, timeout.text),),
+            evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
             fixes=(_fix(timeout, tokens),),
             pods=(pod.name,) if pod.exists else (),
         )

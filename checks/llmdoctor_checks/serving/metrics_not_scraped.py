@@ -16,9 +16,10 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    object_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.serving._autoscaling import item_evidence, metrics_off
+from llmdoctor_checks.serving._autoscaling import metrics_off
 from llmdoctor_checks.serving._exposure import selects
 from llmdoctor_checks.serving._policies import labels_of, rows, selected
 
@@ -129,7 +130,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
         port = _number(pod, written)
     path = f"{where}[{index}].{key}"
     return Asked(
-        evidence=item_evidence(item, path, f"{key}: {written}"),
+        evidence=object_evidence(item, path, f"{key}: {written}"),
         who=f"{item.raw.get('kind')} {item.name}",
         port=port,
         text=f"port {written}" + (f" of Service {service.name}" if service and key == "port" else ""),

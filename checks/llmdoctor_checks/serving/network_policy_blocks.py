@@ -18,9 +18,9 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
+    object_evidence,
     setting_evidence,
 )
-from llmdoctor_checks.serving._autoscaling import item_evidence
 from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rows, rules, selected
 
 #: Engines that download a model by its name from the Hugging Face Hub.
@@ -135,7 +135,7 @@ def _kept(container: Container) -> bool:
 def _quote(item: Item, direction: str) -> Evidence:
     found = dig(item.raw, f"spec.{direction}")
     texts = [_words(rule) for rule in rows(found)] or ["nothing"]
-    return item_evidence(item, f"spec.{direction}", "; ".join(texts))
+    return object_evidence(item, f"spec.{direction}", "; ".join(texts))
 
 
 def _words(rule: dict[str, object]) -> str:

@@ -4,8 +4,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Engine, Finding, Item, Pod, Subject, Workload, check, dig, fixes
-from llmdoctor_checks.serving._autoscaling import item_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Item,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+)
 from llmdoctor_checks.serving._exposure import leads, matches, selects
 
 #: Words in names and labels of what stands in front of engines, or beside them.
@@ -68,7 +79,7 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
             confidence="likely",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
             f"container declares one ({have}): it has no endpoint, and connections are refused.",
-            evidence=(item_evidence(item, f"spec.ports[{index}].targetPort", name),),
+            evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name),),
             fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
             pods=(pod.name,) if pod.exists else (),
         )
@@ -116,7 +127,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         severity="warning",
         confidence="likely",
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
-        evidence=(item_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),),
+        evidence=(object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),),
         fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", operations),),
         pods=(pod.name,) if pod.exists else (),
     )
