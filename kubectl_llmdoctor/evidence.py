@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_llmdoctor.engines.config import Setting
 from kubectl_llmdoctor.facts.accelerator import Accelerator
-from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.nodes import Node
@@ -77,6 +77,14 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
 def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:
     """A value of the workload."""
     return Evidence(source="workload", ref=f"{workload.ref} {path}", text=text)
+
+
+def object_evidence(item: Item, path: str, text: str) -> Evidence:
+    """A value of an object that is neither pod nor workload: a Service, an autoscaler, a claim; with file and line."""
+    ref = f"{item.raw.get('kind')}/{item.name} {path}"
+    if item.origin:
+        return Evidence(source="manifest", ref=ref, text=text, file=item.origin.file, line=item.origin.line)
+    return Evidence(source="workload", ref=ref, text=text)
 
 
 def device_evidence(where: Container, device: Accelerator) -> Evidence:

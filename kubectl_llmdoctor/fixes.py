@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
@@ -106,6 +107,21 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
         return None
 
 
+def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
+    """A JSON patch of another object than the pod's own: a Service, an autoscaler, a claim."""
+    kind, group = str(item.raw.get("kind")), item.api_version.rpartition("/")[0]
+    body = pointer.fitted(item.raw, operations)
+    if body is None:
+        return Fix(summary=f"{summary} (in {kind}/{item.name})", owner=owner)
+    resource = f"{kind.lower()}.{group}" if "." in group else kind.lower()
+    return Fix(
+        summary=summary,
+        owner=owner,
+        commands=(_patch_command(f"{resource}/{item.name}", item.namespace, body),),
+        patch=Patch(target=f"{item.api_version} {kind}/{item.name}", type="json", body=body, diff=diff(item.raw, body)),
+    )
+
+
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The operations on the workload's object, so that they apply to it; None where they cannot."""
     template = pod.template
@@ -166,14 +182,17 @@ def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
 
 
 def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
-    name = f"{workload.resource}/{workload.name}"
+    return _patch_command(f"{workload.resource}/{workload.name}", workload.namespace, body)
+
+
+def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str:
     document = msgspec.json.encode(body).decode()
-    where = f"-n {shlex.quote(workload.namespace)} " if workload.namespace else ""
+    where = f"-n {shlex.quote(namespace)} " if namespace else ""
     return f"kubectl {where}patch {name} --type=json -p {shlex.quote(document)}"
 
 
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:
-    """Set a flag of the engine: replaces the element that has it, else appends to `args`.
+    """Set a flag of the engine: replaces the element that has it, else appends to `args`; without a value it is a switch.
 
     Gives advice only when the arguments stand in a script, in the image's entrypoint or in a ConfigMap.
     """
@@ -185,12 +204,13 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         place = current.path if current else container.told[0].path
         return advice(f"{summary}: {name} {value}, at {place} in {edited(container.pod)}")
     if current is None:
+        word = f"{flag}={value}" if value else flag
         if words and engine.found.argv_known and not _script(container):
-            operations = [{"op": "add", "path": f"{at}/args/-", "value": f"{flag}={value}"}]
+            operations = [{"op": "add", "path": f"{at}/args/-", "value": word}]
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image:
-            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [f"{flag}={value}"]}])
-        return advice(f"{summary}: {flag} {value}, in {edited(container.pod)}")
+            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
+        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {edited(container.pod)}")
     index = _index(current.path)
     if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
         if words[index].startswith("-") and "=" not in words[index]:
@@ -223,6 +243,18 @@ def remove_env(container: Container, name: str, summary: str) -> Fix:
     if index is None:
         return advice(f"{summary} (it comes from a ConfigMap or Secret of {edited(container.pod)})")
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/env/{index}"}])
+
+
+def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
+    """Set an environment variable in the container's own `env` list."""
+    at = f"{container.pointer}/env"
+    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
+    if index is None:
+        variable = {"name": name, "value": value}
+        return patch(container.pod, summary, [_append(at, variable, exists=bool(container.spec.env))])
+    if container.spec.env[index].value_from is not None:
+        return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{index}/value", "value": value}])
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:

@@ -44,6 +44,16 @@ _NAMESPACE_LISTS = (
     core("LimitRange"),
 )
 
+#: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
+_NAMESPACE_LISTS_IF_THERE = (
+    core("ScaledObject", "keda.sh"),
+    core("HTTPRoute", "gateway.networking.k8s.io"),
+    core("VirtualService", "networking.istio.io"),
+    core("ServiceMonitor", "monitoring.coreos.com"),
+    core("PodMonitor", "monitoring.coreos.com"),
+    core("CiliumNetworkPolicy", "cilium.io"),
+)
+
 _DEPLOYMENT = ("apps", "Deployment")
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
@@ -77,8 +87,8 @@ class Walk:
         pot.task("events", namespace, events)
         for kind in _NAMESPACE_LISTS:
             pot.get_list(kind, namespace)
-        pot.get_list(core("ScaledObject", "keda.sh"), namespace, if_there=True)
-        pot.get_list(core("HTTPRoute", "gateway.networking.k8s.io"), namespace, if_there=True)
+        for kind in _NAMESPACE_LISTS_IF_THERE:
+            pot.get_list(kind, namespace, if_there=True)
         pot.get(core("Namespace"), "", namespace)
         pot.task("pods", namespace, lambda: self._neighbours(namespace))
 

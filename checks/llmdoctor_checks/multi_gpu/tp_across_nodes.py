@@ -1,6 +1,5 @@
 """Tensor parallelism over several nodes without a fast network between them."""
 
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -18,14 +17,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-
-#: Resources of InfiniBand, RoCE and EFA devices, and of NVLink domains over several nodes.
-_FABRIC = re.compile(r"rdma|infiniband|hca|roce|\befa\b|mlnx|mellanox|hostdev|/ib|erdma|imex|sriov|networks/")
-
-#: Variables that somebody sets who has such a network.
-_VARIABLES = re.compile(
-    r"NCCL_IB_(HCA|GID_INDEX|ADDR|TC|SL|QPS|TIMEOUT|CUDA)|FI_|NCCL_NET(_PLUGIN)?$|NCCL_MNNVL|NVSHMEM_IB|UCX_NET|GLOO_IB"
-)
+from llmdoctor_checks.multi_gpu._network import fabric
 
 
 @check("tp-across-nodes", since="0.1", severity="warning")
@@ -54,7 +46,7 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     if nodes is None or size.value > nodes * gpus or engine.explicit("enable_dp_attention"):
         return
     slow = _slow(container, logs)
-    if slow is None and any(_fabric(one) for one in (pod, *subject.pods)):
+    if slow is None and any(fabric(one) for one in (pod, *subject.pods)):
         return
     spans = size.value // gpus
     evidence = [setting_evidence(container, size)]
@@ -88,22 +80,6 @@ def _group(engine: Engine, subject: Subject) -> int | None:
     if isinstance(size, int) and size > 1:
         return size
     return len(subject.pods) if len(subject.pods) > 1 else None
-
-
-def _fabric(pod: Pod) -> bool:
-    """Whether something of a pod speaks of a fast network between nodes."""
-    metadata = pod.obj.metadata
-    if any("networks" in str(key) or "interfaces" in str(key) for key in metadata.annotations):
-        return True
-    if pod.spec.resource_claims or any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes):
-        return True
-    for container in pod.containers:
-        resources = container.spec.resources
-        if any(_FABRIC.search(name.lower()) for name in (*resources.limits, *resources.requests)):
-            return True
-        if any(_VARIABLES.match(name) for name in container.env):
-            return True
-    return False
 
 
 def _slow(container: Container, logs: Logs | None) -> Evidence | None:

@@ -9,26 +9,39 @@ from kubectl_llmdoctor.api import (
     Fix,
     Pending,
     Pod,
+    Subject,
+    Workload,
     check,
     dig,
     event_evidence,
     fixes,
+    object_evidence,
     pod_evidence,
+    workload_evidence,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
 
+#: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
+_SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
+
+#: Access modes that keep a claim to one node.
+_ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
+
 
 @check("pvc-unbound", since="0.1")
-def pvc_unbound(pod: Pod, pending: Pending | None, events: Events | None) -> Iterator[Finding]:
+def pvc_unbound(
+    pod: Pod, subject: Subject, workload: Workload | None, pending: Pending | None, events: Events | None
+) -> Iterator[Finding]:
     """The pod's volume claim is missing, unbound, in another zone, or attached elsewhere.
 
     A pod can run only where all its volumes can be mounted. A claim stays unbound when its storage class does not
     exist, no provisioner makes the volume, or no existing volume matches. A volume that is bound has a place: a zone,
     or for local disks one node. A claim that is ReadWriteOnce can be mounted on one node at a time, ReadWriteOncePod
-    by one pod. A claim with `WaitForFirstConsumer` is Pending by design until its pod is placed.
+    by one pod, so that replicas which share it must all run on that node. A claim with `WaitForFirstConsumer` is
+    Pending by design until its pod is placed.
 
     ## Fix
 
@@ -45,6 +58,49 @@ def pvc_unbound(pod: Pod, pending: Pending | None, events: Events | None) -> Ite
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:
         yield from _attached_elsewhere(pod, events)
+    elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
+        yield from _shared(pod, workload)
+
+
+def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
+    """Several pods of a manifest that mount one claim which one node can have at a time."""
+    replicas = (workload.replicas or 1) * (pod.nodes or 1)
+    if replicas < 2 or _on_one_node(pod):
+        return
+    for claim in volume_claims(pod):
+        if not claim.modes or not _ONE_NODE.issuperset(claim.modes):
+            continue
+        if any(word in (claim.storage_class or "").lower() for word in _SHARED):
+            continue
+        mode = claim.modes[0]
+        where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"{replicas} pods of {workload.ref} mount claim {claim.name}, which is {mode}: it can be attached "
+            f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
+            evidence=(
+                pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
+                workload_evidence(workload, "spec.replicas", str(workload.replicas or 1)),
+                *((object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),) if claim.item else ()),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists is made anew), or "
+                    "give each replica its own: a StatefulSet with volumeClaimTemplates"
+                ),
+            ),
+        )
+        return
+
+
+def _on_one_node(pod: Pod) -> bool:
+    """Whether all its replicas must run on the same node."""
+    affinity = pod.spec.affinity.pod_affinity if pod.spec.affinity else None
+    terms = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
+    together = any(term.topology_key == "kubernetes.io/hostname" for term in terms)
+    return bool(pod.spec.node_name) or "kubernetes.io/hostname" in pod.spec.node_selector or together
 
 
 def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:

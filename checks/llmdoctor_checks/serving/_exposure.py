@@ -45,8 +45,8 @@ class Way(NamedTuple):
 
 def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
     """How `ports` of a pod can be reached from outside."""
-    services = [item for item in cluster.items("Service", pod.namespace) if _selects(item, pod)]
-    named = {item.name for item in services if _leads(item, pod, ports)}
+    services = [item for item in cluster.items("Service", pod.namespace) if selects(item, pod)]
+    named = {item.name for item in services if leads(item, pod, ports)}
     for item in services:
         kind = dig(item.raw, "spec.type")
         if item.name not in named:
@@ -56,10 +56,10 @@ def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
         elif kind == "NodePort":
             yield Way(item, "spec.type", "NodePort", "NodePort")
     for item in cluster.items("Ingress", pod.namespace):
-        if named & set(_backends(item)) and not _guarded(item):
+        if named & set(backends(item)) and not _guarded(item):
             yield Way(item, "spec.rules", _hosts(item), "Ingress")
     for item in cluster.items("HTTPRoute", pod.namespace):
-        if named & set(_backends(item)) and not _guarded(item):
+        if named & set(backends(item)) and not _guarded(item):
             yield Way(item, "spec.hostnames", _hosts(item), "HTTPRoute")
 
 
@@ -69,7 +69,7 @@ def restricted(pod: Pod, cluster: Cluster) -> bool:
     found = False
     for item in cluster.items("NetworkPolicy", pod.namespace):
         spec = item.raw.get("spec")
-        if not isinstance(spec, dict) or not _matches(dig(spec, "podSelector.matchLabels"), labels):
+        if not isinstance(spec, dict) or not matches(dig(spec, "podSelector.matchLabels"), labels):
             continue
         types = spec.get("policyTypes")
         if isinstance(types, list) and "Ingress" not in types:
@@ -83,17 +83,19 @@ def restricted(pod: Pod, cluster: Cluster) -> bool:
     return found
 
 
-def _matches(wanted: Any, labels: dict[str, str]) -> bool:
+def matches(wanted: Any, labels: dict[str, str]) -> bool:
+    """Whether labels have all that a `matchLabels` wants."""
     return all(labels.get(key) == str(value) for key, value in wanted.items()) if isinstance(wanted, dict) else True
 
 
-def _selects(item: Item, pod: Pod) -> bool:
+def selects(item: Item, pod: Pod) -> bool:
+    """Whether a Service sends to a pod."""
     selector = dig(item.raw, "spec.selector")
     labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-    return isinstance(selector, dict) and bool(selector) and _matches(selector, labels)
+    return isinstance(selector, dict) and bool(selector) and matches(selector, labels)
 
 
-def _leads(item: Item, pod: Pod, ports: set[int]) -> bool:
+def leads(item: Item, pod: Pod, ports: set[int]) -> bool:
     """Whether one of the Service's ports leads to one of these."""
     listed = dig(item.raw, "spec.ports")
     for port in listed if isinstance(listed, list) else ():
@@ -165,7 +167,8 @@ def _guarded(item: Item) -> bool:
     return any(word in name for name in names for word in (*_INSIDE, "tailscale")) or "ExtensionRef" in filters
 
 
-def _backends(item: Item) -> Iterator[str]:
+def backends(item: Item) -> Iterator[str]:
+    """The names of the Services that an Ingress or route leads to."""
     spec = item.raw.get("spec")
     default = dig(spec, "defaultBackend.service.name")
     if isinstance(default, str):

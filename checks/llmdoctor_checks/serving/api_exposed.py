@@ -1,22 +1,20 @@
 """An API without a key that can be reached from outside the cluster."""
 
-import json
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Engine,
-    Evidence,
     Finding,
     Fix,
     Item,
-    Patch,
     Pod,
     Subject,
     Workload,
     check,
     fixes,
+    object_evidence,
     pod_evidence,
 )
 from llmdoctor_checks.serving._exposure import Way, restricted, ways
@@ -34,10 +32,6 @@ _KEYS = {
 
 #: Routers that pass every request on, with the key that the client brings, if any.
 _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
-
-
-#: The patch of a Service that makes it reachable from inside the cluster only.
-_CLOSE = '[{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]'
 
 
 @check("api-exposed", since="0.1", severity="warning")
@@ -99,17 +93,10 @@ def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, 
         severity="warning" if role == "risk" else "info",
         confidence="likely" if role == "risk" else "possible",
         summary=f"{summary}.",
-        evidence=(_evidence(way), pod_evidence(container, "args", _no_key(engine))),
+        evidence=(object_evidence(way.item, way.path, way.text), pod_evidence(container, "args", _no_key(engine))),
         fixes=tuple(_fixes(pod, engine, way)),
         pods=(pod.name,) if pod.exists else (),
     )
-
-
-def _evidence(way: Way) -> Evidence:
-    origin, ref = way.item.origin, f"{way.item.kind}/{way.item.name} {way.path}"
-    if origin:
-        return Evidence(source="manifest", ref=ref, text=way.text, file=origin.file, line=origin.line)
-    return Evidence(source="workload", ref=ref, text=way.text)
 
 
 def _no_key(engine: Engine | None) -> str:
@@ -174,12 +161,11 @@ def _host_port(pod: Pod, container: Container, ports: set[int]) -> int | None:
 def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
     name = way.item.name
     if way.kind in ("LoadBalancer", "NodePort"):
-        yield Fix(
-            summary=f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's "
-            "annotation for an internal load balancer",
-            owner="model",
-            commands=(f"kubectl -n {pod.namespace} patch service/{name} --type=json -p '{_CLOSE}'",),
-            patch=Patch(target=f"v1 Service/{name}", type="json", body=json.loads(_CLOSE)),
+        yield fixes.patch_object(
+            way.item,
+            f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's annotation for "
+            "an internal load balancer",
+            [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}],
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:

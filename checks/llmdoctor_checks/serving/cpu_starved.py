@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Evidence, Finding, Fix, Pod, check, fixes, pod_evidence, say_cores
+from llmdoctor_checks.serving._processes import busy
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
@@ -12,9 +13,10 @@ _THROTTLED = 0.25
 def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
-    HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM keeps one busy process per GPU
-    besides the engine core and the API server; with fewer cores than busy processes they wait for each other, and the
-    GPU waits for them: latency grows while GPU utilisation falls.
+    HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
+    busy process per GPU besides the engine core and the API server, SGLang one per GPU besides the process that
+    tokenizes. With fewer cores than busy processes they wait for each other, and the GPU waits for them: latency grows
+    while GPU utilisation falls.
 
     ## Fix
 
@@ -44,38 +46,22 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     if not container.gpus:
         return  # on CPU the model itself computes there: another matter
-    processes, said = _busy(engine)
+    processes = busy(engine)
     if processes is None:
         return
     amount, kind = (limit, "limit") if limit is not None else (request, "request")
-    if amount is None or amount >= processes * 1000:
+    if amount is None or amount >= processes.total * 1000:
         return
     hard = kind == "limit"
     yield Finding(
         role="risk" if hard else "note",
         severity="warning" if hard else "info",
         confidence="likely" if hard else "possible",
-        summary=f"{engine.label} keeps {processes} processes busy ({said}), the CPU {kind} is {say_cores(amount)}.",
+        summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU {kind} is {say_cores(amount)}.",
         evidence=_spec(container),
         fixes=_fixes(container, engine, amount),
         pods=(pod.name,) if pod.exists else (),
     )
-
-
-def _busy(engine: Engine) -> tuple[int | None, str]:
-    """Processes that are busy under load, and how they are counted."""
-    workers = engine.workers
-    if workers is None:
-        return None, ""
-    if engine.name == "vllm" and engine.at_least("0.5.5") is False:
-        return workers, "one process per GPU"  # the API server of its own process came with 0.5.5
-    if engine.name in ("vllm", "sglang", "tgi", "lmdeploy"):
-        servers = engine.value("api_server_count", 1)
-        servers = servers if isinstance(servers, int) else 1
-        if workers == 1:
-            return 1 + servers, f"{servers} API server, 1 engine"
-        return workers + servers, f"{servers} API server, {workers} GPU workers"
-    return None, ""
 
 
 def _throttling(container: Container) -> tuple[float, Evidence] | None:
@@ -104,7 +90,8 @@ def _spec(container: Container) -> tuple[Evidence, ...]:
 
 
 def _fixes(container: Container, engine: Engine, amount: int | None) -> tuple[Fix, ...]:
-    wanted = max(4, (engine.workers or 1) + 2)
+    processes = busy(engine)
+    wanted = max(4, processes.total if processes else 0)
     kind = "limits" if container.limit("cpu") is not None else "requests"
     if amount is not None and amount >= wanted * 1000:
         wanted = 2 * amount // 1000

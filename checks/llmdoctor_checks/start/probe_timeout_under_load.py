@@ -1,14 +1,17 @@
 """A liveness probe that kills a busy server."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Engine,
     Events,
     Evidence,
     Finding,
     Fix,
     Logs,
     Pod,
+    Subject,
     check,
     endings,
     event_evidence,
@@ -26,18 +29,25 @@ from llmdoctor_checks.start._probes import failures
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
 _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
 
+#: What makes a probe a request of its own, which waits in the queue behind all others.
+_GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
+
+#: A probe that allows less than this in all may be missed by a healthy server during one long step.
+_SHORTEST_SECONDS = 5
+
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
 
 
 @check("probe-timeout-under-load", since="0.1")
-def probe_timeout_under_load(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A liveness probe kills a server that is up and too busy to answer in time.
 
     The server had started and served. Then its health endpoint did not answer within the probe's `timeoutSeconds` (1 second
     by default), a few times in a row, and the kubelet restarted it: all requests are lost, and the model is loaded again.
     Engines answer `/health` from the process that also tokenizes, parses images and streams tokens, so under load, or with
-    too little CPU, a second is soon over. A server that truly hangs looks the same from outside; then its log shows no
+    too little CPU, a second is soon over. A probe that sends a completion of its own waits in the queue behind all other
+    requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
     progress before the kill.
 
     ## Fix
@@ -82,12 +92,66 @@ def probe_timeout_under_load(pod: Pod, events: Events | None, logs: Logs | None)
             + (pod_evidence(pod, ending.path, ending.text),)
             + ((log_evidence(phase.line),) if phase else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
-            fixes=tuple(_fixes(pod, container.index, probe)),
+            fixes=tuple(_fixes(pod, container.pointer, probe)),
             # what the log says went wrong before the kill comes first
             order=float(len(log)) if log else None,
             pods=(pod.name,),
         )
         return
+    for engine in subject.engines(pod):
+        yield from _risk(pod, engine)
+
+
+def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A liveness probe that a queue of requests, or one slow answer, fails."""
+    container, probe = engine.container, engine.container.spec.liveness_probe
+    if probe is None:
+        return
+    script = " ".join(str(word) for word in probe.exec.command) if probe.exec else ""
+    path = probe.http_get.path if probe.http_get else script
+    asked = _GENERATES.search(path)
+    own = re.search(r"(?:--max-time|-m|--timeout)[ =](\d+)", script)
+    allowed = min(probe.timeout_seconds, int(own[1])) if own else probe.timeout_seconds
+    kill = f"{probe.failure_threshold} failures, {probe.period_seconds} s apart, and the busy server is killed"
+    if asked:
+        what = (
+            f"The liveness probe of {container.name} sends a request of its own to {asked[0]} and waits {allowed} s; it "
+            f"stands in the queue behind the others: {kill}"
+        )
+    elif path == engine.value("health_path") and probe.failure_threshold == 1 and allowed < _SHORTEST_SECONDS:
+        what = (
+            f"The liveness probe of {container.name} allows {allowed} s and one failure: a single late answer under load "
+            "kills the server"
+        )
+    else:
+        return
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{what}, and {engine.title} loads its model again.",
+        evidence=tuple(_evidence(pod, probe, []))
+        + ((pod_evidence(container, "livenessProbe", " ".join(path.split())),) if asked else ()),
+        fixes=tuple(_health_fix(pod, engine, probe) if asked else _fixes(pod, container.pointer, probe)),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
+    """Ask the health endpoint instead, which needs no place in the queue."""
+    port, path = engine.value("port"), str(engine.value("health_path", "/health")).replace("/ready", "/live")
+    if not isinstance(port, int):
+        yield fixes.advice(f"Let the liveness probe ask {path} instead of sending a request, in {fixes.edited(pod)}")
+        return
+    value = {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": max(10, probe.period_seconds),
+        "timeoutSeconds": max(10, probe.timeout_seconds),
+        "failureThreshold": max(6, probe.failure_threshold),
+    }
+    if probe.initial_delay_seconds:
+        value["initialDelaySeconds"] = probe.initial_delay_seconds
+    yield fixes.set_probe(engine.container, "livenessProbe", value, f"Let the liveness probe ask {path}")
 
 
 def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence]) -> Iterator[Evidence]:
@@ -97,10 +161,10 @@ def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence]) -> Iter
         yield pod_evidence(pod, "livenessProbe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
 
 
-def _fixes(pod: Pod, index: int, probe: k8s.Probe | None) -> Iterator[Fix]:
+def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fix]:
     if probe is None:
         return
-    at = f"/containers/{index}/livenessProbe"
+    at = f"{pointer}/livenessProbe"
     seconds, failed = max(10, probe.timeout_seconds), max(6, probe.failure_threshold)
     yield fixes.patch(
         pod,

@@ -1,0 +1,189 @@
+"""Autoscalers of a workload, what each of them looks at, and the metrics of the engines.
+
+Sources: autoscaling/v2 (without metrics the API server adds CPU at 80 %), keda.sh ScaledObject (minReplicaCount 0,
+maxReplicaCount 100, cooldownPeriod 300 s unless set), metrics by engine and release from their sources.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
+
+#: What the API server adds where a HorizontalPodAutoscaler names no metric.
+_DEFAULT_PERCENT = 80
+
+#: The length of an engine's queue; None where a release has no such metric.
+_QUEUE = {
+    "vllm": "vllm:num_requests_waiting",
+    "huggingfaceserver": "vllm:num_requests_waiting",
+    "sglang": "sglang:num_queue_reqs",
+    "tgi": "tgi_queue_size",
+    "triton": "nv_inference_pending_request_count",
+    "llama.cpp": "llamacpp:requests_deferred",
+    "lmdeploy": "lmdeploy:num_requests_waiting",
+    "nim": "num_requests_waiting",
+}
+
+#: Metrics of vLLM that releases renamed or dropped: name, hidden from, gone from, what took its place.
+_DROPPED = (
+    ("gpu_cache_usage_perc", "0.11.0", "0.12.0", "vllm:kv_cache_usage_perc"),
+    ("time_per_output_token_seconds", "0.12.0", "0.15.0", "vllm:inter_token_latency_seconds"),
+    ("cpu_cache_usage_perc", "0.9.0", "0.9.0", "vllm:kv_cache_usage_perc"),
+    ("num_requests_swapped", "0.9.0", "0.9.0", "vllm:num_requests_waiting"),
+)
+
+#: Metrics of vLLM that came later: name, first release, what stood there before.
+_LATER = (
+    ("kv_cache_usage_perc", "0.9.2", "vllm:gpu_cache_usage_perc"),
+    ("inter_token_latency_seconds", "0.10.2", "vllm:time_per_output_token_seconds"),
+    ("num_requests_waiting_by_reason", "0.20.2", "vllm:num_requests_waiting"),
+)
+
+#: Beginnings of metrics that an engine's own pod emits.
+EMITTED = re.compile(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv_inference_|nv_trt_llm_)\w+")
+
+
+class Look(NamedTuple):
+    """One thing that an autoscaler looks at."""
+
+    path: str
+    #: `resource` (CPU or memory), `metric`, or `other`
+    source: str
+    name: str
+    #: how it stands in the object
+    text: str
+    #: of a resource: the percentage of the request that is the target
+    percent: int | None = None
+
+
+class Scaler(NamedTuple):
+    """A HorizontalPodAutoscaler or ScaledObject."""
+
+    item: Item
+    minimum: int
+    maximum: int
+    looks: tuple[Look, ...]
+
+    @property
+    def ref(self) -> str:
+        """`HorizontalPodAutoscaler/llama`."""
+        return f"{self.item.raw.get('kind')}/{self.item.name}"
+
+    def evidence(self, path: str, text: str) -> Evidence:
+        """Something that it says."""
+        return object_evidence(self.item, path, text)
+
+
+def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
+    """The autoscalers of what owns these pods."""
+    owners = {(kind.partition(".")[0], name) for kind, name in subject.related if kind != "Pod"}
+    keda = []
+    for item in cluster.items("ScaledObject", subject.namespace):
+        target = dig(item.raw, "spec.scaleTargetRef")
+        if isinstance(target, dict) and (str(target.get("kind") or "Deployment"), str(target.get("name"))) in owners:
+            keda.append(item)
+            yield _scaled_object(item)
+    for item in cluster.items("HorizontalPodAutoscaler", subject.namespace):
+        target = dig(item.raw, "spec.scaleTargetRef")
+        made = any(cluster.owner(item) is one for one in keda) or item.name in {f"keda-hpa-{one.name}" for one in keda}
+        if isinstance(target, dict) and (str(target.get("kind")), str(target.get("name"))) in owners and not made:
+            yield _hpa(item)
+
+
+def _scaled_object(item: Item) -> Scaler:
+    spec = item.raw.get("spec")
+    idle = _number(dig(spec, "idleReplicaCount"), 1)
+    looks = []
+    for index, trigger in enumerate(_rows(dig(spec, "triggers"))):
+        kind, query = str(trigger.get("type")), dig(trigger, "metadata.query")
+        path = f"spec.triggers[{index}]"
+        if kind in ("cpu", "memory"):
+            value = str(dig(trigger, "metadata.value") or "")
+            utilization = "Utilization" in (trigger.get("metricType"), dig(trigger, "metadata.type"), None)
+            percent = int(value) if utilization and value.isdecimal() else None
+            looks.append(Look(path, "resource", kind, f"type: {kind}, value: {value}", percent))
+        elif isinstance(query, str):
+            looks.append(Look(f"{path}.metadata.query", "metric", query, query))
+        else:
+            looks.append(Look(path, "other", kind, f"type: {kind}"))
+    minimum = min(_number(dig(spec, "minReplicaCount"), 0), idle)
+    return Scaler(item, minimum, _number(dig(spec, "maxReplicaCount"), 100), tuple(looks))
+
+
+def _hpa(item: Item) -> Scaler:
+    spec = item.raw.get("spec")
+    looks = []
+    for index, row in enumerate(_rows(dig(spec, "metrics"))):
+        kind = str(row.get("type") or "")
+        path, own = f"spec.metrics[{index}]", row.get(kind[:1].lower() + kind[1:])
+        if kind in ("Resource", "ContainerResource"):
+            name, percent = str(dig(own, "name")), dig(own, "target.averageUtilization")
+            amount = f"{percent} %" if percent else str(dig(own, "target.averageValue") or "")
+            looks.append(
+                Look(path, "resource", name, f"{name}: {amount}", percent if isinstance(percent, int) else None)
+            )
+        else:
+            name = str(dig(own, "metric.name") or "")
+            looks.append(Look(path, "metric" if name else "other", name, name or kind))
+    if not looks:
+        percent = dig(spec, "targetCPUUtilizationPercentage")
+        if isinstance(percent, int):
+            looks.append(Look("spec.targetCPUUtilizationPercentage", "resource", "cpu", f"cpu: {percent} %", percent))
+        else:
+            text = f"no metrics, which means cpu: {_DEFAULT_PERCENT} %"
+            looks.append(Look("spec", "resource", "cpu", text, _DEFAULT_PERCENT))
+    return Scaler(item, _number(dig(spec, "minReplicas"), 1), _number(dig(spec, "maxReplicas"), 1), tuple(looks))
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def _number(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def queue_metric(engine: Engine) -> str | None:
+    """The metric that says how many requests wait; None where this release has none, or it is not known."""
+    if engine.name == "tensorrt-llm":
+        return "trtllm_num_requests_waiting" if engine.at_least("1.3") else None
+    return _QUEUE.get(engine.name)
+
+
+def cache_metric(engine: Engine) -> str | None:
+    """The metric of vLLM that says how full its cache is, by the name of this release."""
+    known = engine.at_least("0.9.2") if engine.name == "vllm" else None
+    return None if known is None else "vllm:kv_cache_usage_perc" if known else "vllm:gpu_cache_usage_perc"
+
+
+def metrics_off(engine: Engine) -> bool:
+    """Whether the engine emits no metrics because nobody asked it to."""
+    return engine.found.argv_known and engine.value("enable_metrics") is False
+
+
+def absent(engine: Engine, query: str) -> tuple[str, str] | None:
+    """A metric in a query that this release of vLLM does not emit, and the one that it does."""
+    if engine.name != "vllm":
+        return None
+
+    def has(name: str) -> bool:
+        return re.search(rf"\bvllm[:_]{name}\b", query) is not None
+
+    shows = engine.explicit("show_hidden_metrics_for_version") is not None or any(
+        "--show-hidden-metrics-for-version" in str(word) for word in engine.container.spec.args
+    )
+    for name, hidden, gone, instead in _DROPPED:
+        if has(name) and engine.at_least(gone if shows else hidden) and instead.partition(":")[2] not in query:
+            return f"vllm:{name}", instead
+    for name, first, instead in _LATER:
+        if has(name) and engine.at_least(first) is False and instead.partition(":")[2] not in query:
+            return f"vllm:{name}", instead
+    return None
+
+
+def routed(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a router stands in the namespace, which may emit metrics under the engine's names."""
+    return any("router" in item.name for item in cluster.items("Deployment", pod.namespace))

@@ -1,0 +1,41 @@
+"""The processes of an engine that are busy under load."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Engine
+
+
+class Busy(NamedTuple):
+    """How many processes are busy under load, and how they are counted."""
+
+    total: int
+    #: those of them that schedule and drive the GPUs: they loop at full speed as long as one request is there
+    loops: int
+    text: str
+
+
+def busy(engine: Engine) -> Busy | None:
+    """The busy processes of an engine; None where they are not known.
+
+    vLLM from 0.8 on schedules in an engine core of its own, one per data parallel rank; with one GPU per rank the model
+    runs in it, else in one worker per GPU. SGLang schedules in the GPU processes themselves.
+    """
+    workers = engine.workers
+    if workers is None or engine.name not in ("vllm", "sglang", "tgi", "lmdeploy"):
+        return None
+    if engine.name == "vllm" and engine.at_least("0.5.5") is False:
+        return Busy(workers, workers, "one process per GPU")  # the API server of its own process came with 0.5.5
+    servers = engine.value("tokenizer_worker_num" if engine.name == "sglang" else "api_server_count", 1)
+    ranks = engine.value("data_parallel_size", 1)
+    if not isinstance(servers, int) or not isinstance(ranks, int):
+        return None
+    front = f"{servers} API server{'s' if servers > 1 else ''}"
+    if workers == ranks:
+        return Busy(workers + servers, workers, f"{front}, {workers} engine{'s' if workers > 1 else ''}")
+    old = engine.container.env.get("VLLM_USE_V1")
+    if engine.name == "vllm" and engine.at_least("0.8.0") and not (old and old.value == "0"):
+        cores = f"{ranks} engine core{'s' if ranks > 1 else ''}"
+        return Busy(workers + servers + ranks, workers + ranks, f"{front}, {cores}, {workers} GPU workers")
+    return Busy(workers + servers, workers, f"{front}, {workers} GPU workers")

@@ -1,0 +1,197 @@
+"""A timeout in front of the engine that a generation can outlast.
+
+Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
+(`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
+(`proxy-read-timeout`, the pause between two reads, 60 s unless set).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+    say_seconds,
+)
+from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks.serving._exposure import backends, leads, selects
+from llmdoctor_checks.serving._policies import rows
+
+#: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
+_FASTEST_TOKENS_PER_SECOND = 200
+
+#: Longer answers are rare: a timeout that allows so many tokens is only noted.
+_COMMON_TOKENS = 16384
+
+_NGINX = "nginx.ingress.kubernetes.io/"
+_NGINX_SECONDS = 60
+
+#: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
+_KNATIVE_MOST_SECONDS = 600
+
+_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
+
+
+class Timeout(NamedTuple):
+    """One timeout on the way to a pod."""
+
+    item: Item
+    path: str
+    pointer: str
+    text: str
+    seconds: float
+    #: whether it counts the whole request, or only a pause in the answer
+    whole: bool
+
+
+@check("gateway-timeout", since="0.2", severity="warning")
+def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
+
+    A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
+    request (Istio's `timeout`, the Gateway API's `timeouts.request`, Knative's `timeoutSeconds`) cuts it off in the
+    middle even while it streams; the client sees 504, or a stream that ends without `[DONE]`. A timeout between two
+    reads (ingress-nginx's `proxy-read-timeout`) spares streams, and cuts off requests without `stream: true`, which send
+    nothing until they are complete, and those that wait in the queue.
+
+    Whether generations of that length happen depends on the clients; `max_tokens` caps them.
+
+    ## Fix
+
+    Raise the timeout above the longest generation, or remove it from the route of the model. Let clients stream.
+
+    ## References
+
+    - https://istio.io/latest/docs/concepts/traffic-management/#timeouts
+    - https://gateway-api.sigs.k8s.io/guides/http-timeouts/
+    - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
+    """
+    engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
+    if engine is None or not _generates(engine):
+        return
+    tokens, what = _longest(engine)
+    for timeout in _timeouts(pod, engine, subject, cluster):
+        fits = int(timeout.seconds * _FASTEST_TOKENS_PER_SECOND)
+        if tokens is None or tokens <= fits:
+            continue
+        where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
+        needs = say_seconds(tokens / _FASTEST_TOKENS_PER_SECOND)
+        ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
+        sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < _NGINX_SECONDS)
+        yield Finding(
+            role="risk" if sure else "note",
+            severity="warning" if sure else "info",
+            confidence="likely" if timeout.whole else "possible",
+            summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
+            f"{_FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
+            evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
+            fixes=(_fix(timeout, tokens),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
+
+
+def _generates(engine: Engine) -> bool:
+    """Whether it writes text: embeddings and scores are done in one step."""
+    if engine.name in ("tei", "triton"):
+        return False
+    told = [engine.value(name) for name in ("task", "runner", "is_embedding")]
+    return not any(value in ("embed", "embedding", "score", "classify", "reward", "pooling", True) for value in told)
+
+
+def _longest(engine: Engine) -> tuple[int | None, str]:
+    """How many tokens one request may have, and what says so."""
+    cap = engine.explicit("max_model_len")
+    if cap:
+        return (cap.value if isinstance(cap.value, int) and cap.value > 0 else None), cap.text
+    model = engine.explicit("model")
+    if model and isinstance(model.value, str) and engine.found.argv_known:
+        return native_context(model.value), f"{model.value} without a cap"
+    return None, ""
+
+
+def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
+    port = engine.value("port")
+    services = cluster.items("Service", pod.namespace)
+    names = {item.name for item in services if selects(item, pod) and leads(item, pod, {port})}
+    for item in cluster.items("VirtualService"):
+        for index, route in enumerate(rows(dig(item.raw, "spec.http"))):
+            hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
+            if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
+                yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
+    for item in cluster.items("HTTPRoute", pod.namespace):
+        for index, rule in enumerate(rows(dig(item.raw, "spec.rules"))):
+            if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
+                for key in ("request", "backendRequest"):
+                    yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
+    for item in cluster.items("Ingress", pod.namespace):
+        if names & set(backends(item)):
+            yield from _nginx(item)
+    if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
+        item = subject.workload.item
+        path = "spec.template.spec.timeoutSeconds"
+        yield from _whole(item, path, dig(item.raw, path))
+
+
+def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
+    name, _, rest = host.partition(".")
+    return name in names and (rest.partition(".")[0] or own) == namespace
+
+
+def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
+    seconds = value if isinstance(value, int) else _seconds(value)
+    if seconds:  # 0 switches it off
+        pointer = "/" + re.sub(r"\[(\d+)\]", r"/\1", path).replace(".", "/")
+        yield Timeout(item, path, pointer, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
+
+
+def _seconds(value: Any) -> float | None:
+    """`1m30s` in seconds."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", value))
+
+
+def _nginx(item: Item) -> Iterator[Timeout]:
+    found = item.metadata.get("annotations")
+    annotations = found if isinstance(found, dict) else {}
+    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    if "nginx" not in name and not any(str(key).startswith(_NGINX) for key in annotations):
+        return
+    key = f"{_NGINX}proxy-read-timeout"
+    value = str(annotations.get(key, ""))
+    path = f"metadata.annotations[{key}]"
+    pointer = "/metadata/annotations/" + key.replace("/", "~1")
+    if not value:
+        yield Timeout(item, path, pointer, f"no {key}, which means {_NGINX_SECONDS}", _NGINX_SECONDS, whole=False)
+    elif value.isdecimal() and int(value):
+        yield Timeout(item, path, pointer, value, int(value), whole=False)
+
+
+def _fix(timeout: Timeout, tokens: int) -> Fix:
+    """Twice the time at the fastest pace, in whole minutes."""
+    seconds = max(600, -(-2 * tokens // _FASTEST_TOKENS_PER_SECOND // 60) * 60)
+    kind = timeout.item.raw.get("kind")
+    value: Any = f"{seconds}s"
+    if kind == "Service":
+        value = min(seconds, _KNATIVE_MOST_SECONDS)
+        if value * _FASTEST_TOKENS_PER_SECOND < tokens:
+            return fixes.advice(
+                f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
+                "knative-serving) to no less, or cap max_tokens",
+                owner="platform",
+            )
+    elif kind == "Ingress":
+        value = str(seconds)
+    operation = {"op": "add", "path": timeout.pointer, "value": value}
+    return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)}", [operation])

@@ -1,0 +1,291 @@
+"""An autoscaler that looks at what does not follow the load."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    pod_evidence,
+    say_cores,
+    workload_evidence,
+)
+from llmdoctor_checks.serving._autoscaling import (
+    Look,
+    Scaler,
+    absent,
+    cache_metric,
+    metrics_off,
+    queue_metric,
+    scalers,
+)
+from llmdoctor_checks.serving._processes import busy
+
+_CLASS = "autoscaling.knative.dev/class"
+_METRIC = "autoscaling.knative.dev/metric"
+
+
+@check("hpa-wrong-metric", since="0.2", severity="warning")
+def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """An autoscaler follows CPU or memory, or a metric that the engine does not emit.
+
+    CPU does not follow the load of an engine on GPUs. Its scheduler and workers loop at full speed as long as there is one
+    request, and only the share of the API server grows; host memory stands still once the model is loaded, and GPU memory
+    is reserved at start. So an autoscaler on CPU or memory adds all replicas for one request, or none for any load; which
+    of the two depends on the CPU request. What follows the load is the number of waiting requests, and how full the KV
+    cache is.
+
+    Names change: vLLM has `vllm:kv_cache_usage_perc` from 0.9.2 on, and no longer `vllm:gpu_cache_usage_perc` from 0.12
+    on (0.11 hides it). SGLang and llama.cpp emit metrics only with `--enable-metrics` and `--metrics`. A metric that
+    nobody emits has no value, and the autoscaler does nothing.
+
+    Router, proxies and engines on CPU are another matter: there CPU follows the load.
+
+    ## Fix
+
+    Scale on the engine's queue, through an adapter that publishes Prometheus metrics (prometheus-adapter, KEDA):
+    `vllm:num_requests_waiting`, `sglang:num_queue_reqs`, `tgi_queue_size`, `llamacpp:requests_deferred`. In Knative use
+    its own autoscaler with concurrency.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/
+    - https://docs.vllm.ai/en/latest/usage/metrics/
+    - https://keda.sh/docs/latest/scalers/prometheus/
+    """
+    engine = next((e for e in subject.engines(pod) if e.container.gpus), None)
+    if engine is None:
+        return
+    for scaler in scalers(subject, cluster):
+        if scaler.maximum <= scaler.minimum:
+            continue
+        if failed := _failed(pod, engine, scaler):
+            yield failed
+            return
+        if scaler.looks and all(look.source == "resource" for look in scaler.looks):
+            yield _resource(pod, engine, scaler)
+            return
+        named = [look for look in scaler.looks if look.source == "metric"]
+        for look in named:
+            if len(named) == len(scaler.looks) and (found := _silent(pod, engine, scaler, look)):
+                yield found
+                return
+    yield from _operator(pod, engine, subject)
+
+
+def _failed(pod: Pod, engine: Engine, scaler: Scaler) -> Finding | None:
+    """What the controller says: it gets no value, although there is a pod to ask."""
+    if pod.exists and not pod.ready:
+        return None
+    rows = dig(scaler.item.raw, "status.conditions")
+    for row in rows if isinstance(rows, list) else ():
+        if (
+            isinstance(row, dict)
+            and (row.get("type"), row.get("status")) == ("ScalingActive", "False")
+            and str(row.get("reason")).startswith("FailedGet")
+        ):
+            said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
+            return Finding(
+                role="risk",
+                severity="warning",
+                confidence="certain",
+                summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.",
+                evidence=(
+                    scaler.evidence("status.conditions[ScalingActive]", said),
+                    *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                ),
+                fixes=(_lookup(pod, engine, scaler),),
+                pods=(pod.name,) if pod.exists else (),
+            )
+    return None
+
+
+def _lookup(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:
+    if all(look.source == "resource" for look in scaler.looks):
+        return _fix(engine, scaler)
+    return fixes.advice(
+        f"See which metrics the adapter publishes, and name one of them; {engine.label} has {_right(engine)}",
+        "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
+        f"kubectl -n {pod.namespace} describe hpa {scaler.item.name}",
+        owner="platform",
+    )
+
+
+def _resource(pod: Pod, engine: Engine, scaler: Scaler) -> Finding:
+    """CPU or memory of an engine on GPUs."""
+    names = " and ".join(dict.fromkeys(look.name for look in scaler.looks))
+    cpu = next((look for look in scaler.looks if look.name == "cpu"), None)
+    effect = _cpu_effect(pod, engine, scaler, cpu) if cpu else ""
+    if not effect:
+        effect = "host memory stands still once the model is loaded" if cpu is None else "it does not follow the load"
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: {effect}.",
+        evidence=(
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *_cpu_evidence(engine.container),
+        ),
+        fixes=(_fix(engine, scaler),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _cpu_effect(pod: Pod, engine: Engine, scaler: Scaler, cpu: Look) -> str:
+    containers = [c for c in pod.containers if c.role != "init"]
+    requests = [c.request("cpu") for c in containers]
+    without = [c.name for c in containers if c.request("cpu") is None]
+    if cpu.percent and without and not pod.partial and not pod.exists:
+        return (
+            f"container {without[0]} has no CPU request, so that there is no percentage to compute "
+            "(FailedGetResourceMetric), and it never scales"
+        )
+    processes = busy(engine)
+    total = sum(request or 0 for request in requests)
+    if processes is None or not cpu.percent or not total:
+        return ""
+    most, least = processes.total * 100_000 // total, processes.loops * 100_000 // total
+    base = f"it keeps {processes.total} processes busy ({processes.text}), at most {most} % of the {say_cores(total)} cores requested"
+    if most < cpu.percent:
+        return f"{base}, so that the target of {cpu.percent} % is never reached and no load adds a replica"
+    if least >= cpu.percent:
+        few = f"{least} % with a single request: at a target of {cpu.percent} % that is enough"
+        return f"{base}, and {few} to add all {scaler.maximum} replicas"
+    return f"{base}, whatever waits in its queue; the target is {cpu.percent} %"
+
+
+def _silent(pod: Pod, engine: Engine, scaler: Scaler, look: Look) -> Finding | None:
+    """A metric that this engine does not emit."""
+    gone = absent(engine, look.name)
+    beginning = {"sglang": "sglang:", "llama.cpp": "llamacpp:"}.get(engine.name, "")
+    fix: Fix
+    if gone:
+        what = f"{engine.label} does not emit {gone[0]} but {gone[1]}"
+        if gone[0] in look.text:
+            pointer = look.path.replace("[", "/").replace("]", "").replace(".", "/")
+            tail = "" if look.path.endswith("query") else "/" + _member(scaler, look) + "/metric/name"
+            operation = {"op": "replace", "path": f"/{pointer}{tail}", "value": look.text.replace(*gone)}
+            fix = fixes.patch_object(scaler.item, f"Scale on {gone[1]}", [operation])
+        else:
+            fix = fixes.advice(f"Scale on {gone[1]} in {scaler.ref}")
+    elif beginning and beginning in look.name.replace("_", ":", 1) and metrics_off(engine):
+        flag = "--enable-metrics" if engine.name == "sglang" else "--metrics"
+        what = f"{engine.label} emits no metrics without {flag}"
+        fix = fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
+    else:
+        return None
+    # an adapter may publish another metric under the old name
+    sure = look.path.endswith("query") or ":" in look.name
+    return Finding(
+        role="risk" if sure else "note",
+        severity="warning" if sure else "info",
+        confidence="likely" if sure else "possible",
+        summary=f"{scaler.ref} scales on {gone[0] if gone else look.name}, which has no value: {what}.",
+        evidence=(scaler.evidence(look.path, look.text), pod_evidence(engine.container, "image", _image(engine))),
+        fixes=(fix,),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _member(scaler: Scaler, look: Look) -> str:
+    index = int(look.path.partition("[")[2][:-1])
+    kind = str(dig(scaler.item.raw, "spec.metrics")[index]["type"])
+    return kind[:1].lower() + kind[1:]
+
+
+def _image(engine: Engine) -> str:
+    return engine.container.spec.image
+
+
+def _cpu_evidence(container: Container) -> Iterator[Evidence]:
+    amount = container.spec.resources.requests.get("cpu", container.spec.resources.limits.get("cpu"))
+    if amount is not None:
+        yield pod_evidence(container, "resources.requests.cpu", str(amount))
+
+
+def _right(engine: Engine) -> str:
+    """The metrics that follow the load of this release, in words."""
+    queue, cache = queue_metric(engine), cache_metric(engine)
+    if queue is None:
+        return "the requests in flight that your gateway or router counts"
+    return queue + (f", or {cache}" if cache else "")
+
+
+def _fix(engine: Engine, scaler: Scaler) -> Fix:
+    queue = queue_metric(engine)
+    if queue is None or metrics_off(engine) or scaler.item.kind != "HorizontalPodAutoscaler":
+        flag = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}.get(engine.name)
+        first = f", which {engine.title} emits with {flag}" if flag and metrics_off(engine) else ""
+        return fixes.advice(f"Scale on {_right(engine)}{first}, in {scaler.ref}")
+    value = {"metric": {"name": queue}, "target": {"type": "AverageValue", "averageValue": "5"}}
+    metrics = {"op": "add", "path": "/spec/metrics", "value": [{"type": "Pods", "pods": value}]}
+    summary = f"Scale on {queue}, which an adapter must publish (prometheus-adapter); 5 a replica is a start"
+    if scaler.item.api_version == "autoscaling/v1":
+        old = dig(scaler.item.raw, "spec.targetCPUUtilizationPercentage")
+        removed = [] if old is None else [{"op": "remove", "path": "/spec/targetCPUUtilizationPercentage"}]
+        version = {"op": "replace", "path": "/apiVersion", "value": "autoscaling/v2"}
+        return fixes.patch_object(scaler.item, summary, [version, *removed, metrics])
+    return fixes.patch_object(scaler.item, summary, [metrics])
+
+
+def _operator(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding]:
+    """Knative's class for CPU and memory, and KServe's metric."""
+    workload = subject.workload
+    if workload is None:
+        return
+    raw = workload.raw
+    told: list[tuple[str, str, str]] = []
+    own, template = (dig(raw, "metadata.annotations"), dig(raw, "spec.template.metadata.annotations"))
+    for path, annotations in (
+        ("metadata.annotations", own),
+        ("spec.template.metadata.annotations", template),
+    ):
+        if not isinstance(annotations, dict):
+            continue
+        metric = str(annotations.get(_METRIC, ""))
+        if str(annotations.get(_CLASS, "")).startswith("hpa.") and metric in ("", "cpu", "memory"):
+            told.append((f"{path}[{_CLASS}]", f"{annotations[_CLASS]}, metric {metric or 'cpu'}", metric or "cpu"))
+        if annotations.get("serving.kserve.io/metric") in ("cpu", "memory"):
+            metric = annotations["serving.kserve.io/metric"]
+            told.append((f"{path}[serving.kserve.io/metric]", metric, metric))
+    metric = dig(raw, "spec.predictor.scaleMetric")
+    if workload.kind == "InferenceService" and metric in ("cpu", "memory"):
+        told.append(("spec.predictor.scaleMetric", metric, metric))
+    if not told:
+        return
+    path, text, metric = told[-1]
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{workload.ref} scales {engine.label} on GPUs by {metric}, which does not follow the load.",
+        evidence=(workload_evidence(workload, path, text),),
+        fixes=(_own_fix(engine, subject, path),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _own_fix(engine: Engine, subject: Subject, path: str) -> Fix:
+    workload = subject.workload
+    if workload is None or not path.endswith(f"[{_CLASS}]"):
+        where = workload.ref if workload else ""
+        return fixes.advice(f"Scale on concurrency (Knative), or on {_right(engine)} (KEDA), in {where}")
+    where = path.partition("[")[0]
+    annotations = dig(workload.raw, where)
+    at = "/" + where.replace(".", "/")
+    operations = [
+        {"op": "add", "path": f"{at}/autoscaling.knative.dev~1class", "value": "kpa.autoscaling.knative.dev"},
+        {"op": "add", "path": f"{at}/autoscaling.knative.dev~1metric", "value": "concurrency"},
+    ]
+    if "autoscaling.knative.dev/target" in annotations:  # a percentage there, a number of requests here
+        operations.append({"op": "remove", "path": f"{at}/autoscaling.knative.dev~1target"})
+    return fixes.patch_object(workload.item, "Use Knative's own autoscaler with concurrency", operations)

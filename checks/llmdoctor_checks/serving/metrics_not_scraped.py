@@ -1,0 +1,236 @@
+"""Metrics of the engine that a monitor asks for in the wrong place, or that the engine does not emit."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+    pod_evidence,
+)
+from llmdoctor_checks.serving._autoscaling import metrics_off
+from llmdoctor_checks.serving._exposure import selects
+from llmdoctor_checks.serving._policies import labels_of, rows, selected
+
+_PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
+_FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
+_SCRAPE = "prometheus.io/scrape"
+
+
+class Asked(NamedTuple):
+    """One place that a monitor asks, and what says so."""
+
+    evidence: Evidence
+    who: str
+    #: the port's number in the pod; None where nothing of that name is there
+    port: int | None
+    #: the port as it is written
+    text: str
+    path: str
+    #: where the port stands in the monitor
+    item: Item | None = None
+    pointer: str = ""
+    service: Item | None = None
+
+
+@check("metrics-not-scraped", since="0.2", severity="info")
+def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """The engine's metrics reach no Prometheus.
+
+    A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
+    are silent when there is none. SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus'
+    format at `/prometheus/metrics`; its `/metrics` is JSON. Without metrics nobody sees the queue grow, and an
+    autoscaler on them does nothing.
+
+    It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
+    in a cluster where the Prometheus operator is installed.
+
+    ## Fix
+
+    Name a port that is there, and switch the metrics on (SGLang `--enable-metrics`, llama-server `--metrics`).
+
+    ## References
+
+    - https://prometheus-operator.dev/docs/developer/getting-started/
+    - https://docs.vllm.ai/en/latest/usage/metrics/
+    """
+    engine = next(iter(subject.engines(pod)), None)
+    if engine is None or engine.name == "ollama":
+        return
+    asked = list(_asked(pod, engine, cluster))
+    if any(_works(engine, one) for one in asked):
+        return
+    for one in asked:
+        yield _finding(pod, engine, one)
+        return
+    kinds = ("ServiceMonitor", "PodMonitor")
+    if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="possible",
+            summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
+            f"{engine.title} may reach no Prometheus.",
+            evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in labels_of(pod).items())),),
+            fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
+            pods=(pod.name,),
+        )
+
+
+def _works(engine: Engine, one: Asked) -> bool:
+    return one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
+
+
+def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
+    """Whatever is meant to scrape this pod."""
+    for kind, endpoints in (("PodMonitor", "spec.podMetricsEndpoints"), ("PodMonitoring", "spec.endpoints")):
+        for item in cluster.items(kind):
+            if _covers(item, pod.namespace) and selected(dig(item.raw, "spec.selector"), labels_of(pod)):
+                for index, row in enumerate(rows(dig(item.raw, endpoints))):
+                    yield _endpoint(pod, item, endpoints, index, row, None)
+    services = [item for item in cluster.items("Service", pod.namespace) if selects(item, pod)]
+    for item in cluster.items("ServiceMonitor"):
+        for service in services if _covers(item, pod.namespace) else ():
+            own = service.metadata.get("labels")
+            labels = {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {}
+            if selected(dig(item.raw, "spec.selector"), labels):
+                for index, row in enumerate(rows(dig(item.raw, "spec.endpoints"))):
+                    yield _endpoint(pod, item, "spec.endpoints", index, row, service)
+    yield from _annotated(pod, engine)
+
+
+def _covers(item: Item, namespace: str) -> bool:
+    chosen = dig(item.raw, "spec.namespaceSelector")
+    if not isinstance(chosen, dict):
+        return item.namespace == namespace
+    names = chosen.get("matchNames")
+    return chosen.get("any") is True or namespace in (names if isinstance(names, list) else [item.namespace])
+
+
+def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any], service: Item | None) -> Asked:
+    key = next((k for k in ("port", "portNumber", "targetPort") if row.get(k) is not None), "port")
+    written = row.get(key)
+    port: int | None
+    if service and key == "port":
+        listed = rows(dig(service.raw, "spec.ports"))
+        target = next((p.get("targetPort", p.get("port")) for p in listed if p.get("name") == written), None)
+        port = _number(pod, target)
+    else:
+        port = _number(pod, written)
+    path = f"{where}[{index}].{key}"
+    return Asked(
+        evidence=object_evidence(item, path, f"{key}: {written}"),
+        who=f"{item.raw.get('kind')} {item.name}",
+        port=port,
+        text=f"port {written}" + (f" of Service {service.name}" if service and key == "port" else ""),
+        path=str(row.get("path") or "/metrics"),
+        item=item,
+        pointer=f"/{where.replace('.', '/')}/{index}",
+        service=service,
+    )
+
+
+def _number(pod: Pod, port: Any) -> int | None:
+    if isinstance(port, int) or str(port).isdecimal():
+        return int(port)
+    declared = (p for c in pod.containers if c.role != "init" for p in c.spec.ports)
+    return next((p.container_port for p in declared if p.name == port), None)
+
+
+def _annotated(pod: Pod, engine: Engine) -> Iterator[Asked]:
+    annotations = {key: str(value) for key, value in pod.obj.metadata.annotations.items()}
+    if annotations.get(_SCRAPE) != "true":
+        return
+    written = annotations.get("prometheus.io/port", "")
+    port = int(written) if written.isdecimal() else None
+    known = isinstance(engine.value("port"), int)
+    if written and known and port not in _listened(engine, pod):
+        port = None
+    elif port is None:  # every declared port is asked, or one that is not known
+        port = engine.value("port", 0)
+    yield Asked(
+        evidence=pod_evidence(pod, "metadata.annotations", f"prometheus.io/port: {written or 'none'}"),
+        who="The annotation prometheus.io/scrape",
+        port=port,
+        text=f"port {written}",
+        path=annotations.get("prometheus.io/path", "/metrics"),
+    )
+
+
+def _listened(engine: Engine, pod: Pod) -> set[Any]:
+    """Ports on which something listens, as far as it is known."""
+    declared = {p.container_port for c in pod.containers for p in c.spec.ports}
+    return declared | {engine.value("port"), engine.value("metrics_port")}
+
+
+def _finding(pod: Pod, engine: Engine, one: Asked) -> Finding:
+    right = _PATHS.get(engine.name, (one.path,))
+    fix: Fix
+    if metrics_off(engine):
+        flag = _FLAGS.get(engine.name, "")
+        what = f"{one.who} asks {engine.label} for metrics, which it does not emit" + (
+            f" without {flag}" if flag else ""
+        )
+        fix = (
+            fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
+            if flag
+            else fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
+        )
+    elif one.port is None:
+        what = f"{one.who} looks for metrics at {one.text}, which {pod.name} does not have"
+        fix = _port_fix(pod, engine, one)
+    else:
+        what = f"{one.who} asks {engine.label} for {one.path}, which is not where its metrics are ({right[0]})"
+        operation = {"op": "add", "path": f"{one.pointer}/path", "value": right[0]}
+        fix = (
+            fixes.patch_object(one.item, f"Ask for {right[0]}", [operation])
+            if one.item
+            else fixes.advice(f"Set the annotation prometheus.io/path to {right[0]} in {fixes.edited(pod)}")
+        )
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{what}: nobody sees its queue and cache.",
+        evidence=(one.evidence,),
+        fixes=(fix,),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
+    """Name the engine's port where it has a name; else give the number."""
+    port, container = engine.value("port"), engine.container
+    name = _port_name(container, port)
+    if one.item is None or not isinstance(port, int):
+        return fixes.advice(f"Name the port of {engine.title} ({port}) for its metrics, in {fixes.edited(pod)}")
+    if one.item.kind == "PodMonitor" and name:
+        return fixes.patch_object(
+            one.item, f"Ask port {name}", [{"op": "add", "path": f"{one.pointer}/port", "value": name}]
+        )
+    if one.service:
+        listed = rows(dig(one.service.raw, "spec.ports"))
+        name = next((str(p["name"]) for p in listed if p.get("name") and _number(pod, p.get("targetPort")) == port), "")
+        if name:
+            operation = {"op": "add", "path": f"{one.pointer}/port", "value": name}
+            return fixes.patch_object(one.item, f"Ask port {name}", [operation])
+    if one.item.kind == "PodMonitoring":
+        return fixes.patch_object(
+            one.item, f"Ask port {port}", [{"op": "add", "path": f"{one.pointer}/port", "value": port}]
+        )
+    return fixes.advice(f"Give port {port} the name that {one.who} asks for")
+
+
+def _port_name(container: Container, port: Any) -> str:
+    return next((p.name for p in container.spec.ports if p.container_port == port), "")

@@ -1,0 +1,199 @@
+"""A NetworkPolicy that stops the download of the model, or the ranks from finding each other."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Line,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    log_evidence,
+    object_evidence,
+    setting_evidence,
+)
+from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rows, rules, selected
+
+#: Engines that download a model by its name from the Hugging Face Hub.
+_HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
+
+#: Variables with which nothing is downloaded, or from another place.
+_ELSEWHERE = frozenset(
+    {
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_ENDPOINT",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "VLLM_USE_MODELSCOPE",
+    }
+)
+
+#: What a download says that gets no answer.
+_NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
+
+#: Kinds of other network plugins, whose rules add to these.
+_FOREIGN = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "FQDNNetworkPolicy", "AdminNetworkPolicy")
+
+
+@check("network-policy-blocks", since="0.2", severity="warning")
+def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A NetworkPolicy stops the model's download, DNS, or the ranks of one server from each other.
+
+    A pod that a policy with `Egress` selects may open only the connections that some rule allows. Without one to port
+    443 of public addresses the Hub is out of reach, without one to port 53 not even its name resolves; the download
+    times out after minutes of retries. A server over several pods needs all ports between its ranks: NCCL, gloo and Ray
+    choose theirs when they start.
+
+    Policies add up: what one forbids another may allow. They do not bind pods on the host's network.
+
+    ## Fix
+
+    Allow DNS, and port 443 outside (or fetch the model in advance and set `HF_HUB_OFFLINE=1`); allow all ports between
+    the pods of one server.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/services-networking/network-policies/
+    """
+    if pod.spec.host_network or pod.ready or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
+        return
+    for engine in subject.engines(pod):
+        model = engine.explicit("model")
+        if model and engine.name in _HUB and isinstance(model.value, str) and _downloads(engine, model.value):
+            yield from _egress(pod, engine, model.value, cluster, logs)
+    if subject.engines(pod):
+        yield from _peers(pod, subject, cluster)
+
+
+def _downloads(engine: Engine, model: str) -> bool:
+    """Whether the model comes from the Hub."""
+    if model.count("/") != 1 or model.startswith(("/", ".")) or not engine.found.argv_known:
+        return False
+    return not _ELSEWHERE & set(engine.container.env) and not engine.container.spec.env_from
+
+
+def _egress(pod: Pod, engine: Engine, model: str, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    found = policies(pod, cluster, "Egress")
+    allowed = list(rules(found, "Egress"))
+    named = any(has_port(rule, 53, "UDP") for rule in allowed)
+    open_ = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
+    if not found or (named and open_):
+        return
+    closed = [*([] if named else ["DNS (port 53)"]), *([] if open_ else ["port 443 of public addresses"])]
+    line = _unanswered(engine, logs) if pod.failing else None
+    cached = _kept(engine.container)
+    if cached and line is None:
+        return  # an earlier pod may have left it there
+    names = " and ".join(item.name for item in found)
+    kept = "" if line else ", and the download times out"
+    setting = engine.explicit("model")
+    yield Finding(
+        role="cause" if line else "risk",
+        severity=None if line else "warning",
+        confidence="likely",
+        summary=f"NetworkPolicy {names} keeps {pod.name} from {' and '.join(closed)}; {model} comes from the Hugging Face "
+        f"Hub{kept}.",
+        evidence=(
+            *((log_evidence(line),) if line else ()),
+            *(_quote(item, "egress") for item in found),
+            *((setting_evidence(engine.container, setting),) if setting else ()),
+        ),
+        explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
+        fixes=(_open(found[0], closed),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
+    for log in logs.of(engine.container.name) if logs else ():
+        for words in _NO_ANSWER:
+            for line in log.find(words):
+                if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
+                    return line
+    return None
+
+
+def _kept(container: Container) -> bool:
+    """Whether the Hub's cache lies on a volume that outlives the pod."""
+    homes = [v.value for n in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if (v := container.env.get(n))]
+    mounts = [container.mount_over(home) for home in (*filter(None, homes), "/root/.cache/huggingface", "/data")]
+    volumes = [container.pod.volume(mount.name) for mount in mounts if mount]
+    return any(volume and not volume.empty_dir for volume in volumes)
+
+
+def _quote(item: Item, direction: str) -> Evidence:
+    found = dig(item.raw, f"spec.{direction}")
+    texts = [_words(rule) for rule in rows(found)] or ["nothing"]
+    return object_evidence(item, f"spec.{direction}", "; ".join(texts))
+
+
+def _words(rule: dict[str, object]) -> str:
+    """A rule in one line: to whom, at which ports."""
+    peers = rows(rule.get("to") or rule.get("from"))
+    to = ", ".join(str(dig(p, "ipBlock.cidr") or "/".join(sorted(p))) for p in peers) or "anywhere"
+    ports = ", ".join(f"{row.get('protocol', 'TCP')} {row.get('port', 'any')}" for row in rows(rule.get("ports")))
+    return f"{to}: {ports or 'all ports'}"
+
+
+def _open(item: Item, closed: list[str]) -> Fix:
+    wanted: list[dict[str, object]] = []
+    if "DNS (port 53)" in closed:
+        wanted.append({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
+    if closed[-1].startswith("port 443"):
+        block = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
+        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": 443}]})
+    have = dig(item.raw, "spec.egress")
+    operations: list[dict[str, object]] = [{"op": "add", "path": "/spec/egress/-", "value": rule} for rule in wanted]
+    if not isinstance(have, list):
+        operations = [{"op": "add", "path": "/spec/egress", "value": wanted}]
+    return fixes.patch_object(
+        item, f"Allow {' and '.join(closed)} in NetworkPolicy/{item.name}", operations, owner="platform"
+    )
+
+
+def _peers(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """Ranks in several pods, and no rule that lets them reach each other on all ports."""
+    nodes = pod.nodes if not pod.exists else len(subject.pods)
+    found = policies(pod, cluster, "Ingress")
+    if not nodes or nodes < 2 or not found:
+        return
+    labels = labels_of(pod)
+    if not labels:
+        return
+    for rule in rules(found, "Ingress"):
+        peers = rows(rule.get("from"))
+        own = not peers or any("ipBlock" in p or selected(p.get("podSelector"), labels) for p in peers)
+        if own and not rows(rule.get("ports")):
+            return
+    names = " and ".join(item.name for item in found)
+    rule = {"from": [{"podSelector": dig(found[0].raw, "spec.podSelector") or {}}]}
+    have = dig(found[0].raw, "spec.ingress")
+    path, value = ("/spec/ingress/-", rule) if isinstance(have, list) else ("/spec/ingress", [rule])
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"NetworkPolicy {names} lets the {nodes} pods of one server reach each other on chosen ports only; NCCL, gloo "
+        "and Ray choose theirs when they start, and the ranks wait for each other until they time out.",
+        evidence=tuple(_quote(item, "ingress") for item in found),
+        fixes=(
+            fixes.patch_object(
+                found[0],
+                "Allow all ports between the pods of the server",
+                [{"op": "add", "path": path, "value": value}],
+                owner="platform",
+            ),
+        ),
+        pods=tuple(p.name for p in subject.pods if p.exists),
+    )

@@ -1,0 +1,140 @@
+"""A Service of the model without an endpoint: its selector or its named port matches no pod."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Item,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+)
+from llmdoctor_checks.serving._exposure import leads, matches, selects
+
+#: Words in names and labels of what stands in front of engines, or beside them.
+_OTHERS = re.compile(r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head")
+
+_SUFFIX = re.compile(r"-(?:svc|service|server|deployment|api|headless)$")
+
+
+@check("service-selects-nothing", since="0.2", severity="warning")
+def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """A Service's selector or named port matches no pod of the model.
+
+    A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
+    label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
+    and every connection is refused.
+
+    ## Fix
+
+    Use the labels of the pod template as the selector, and the engine's port number, or a name that the container
+    declares, as `targetPort`.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/debug/debug-application/debug-service/
+    - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
+    """
+    engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
+    if engine is None or (not pod.exists and (pod.by_operator or pod.partial)):
+        return  # an operator gives its pods labels and ports of their own
+    port = engine.value("port")
+    services = [item for item in cluster.items("Service", pod.namespace) if _selector(item)]
+    served = any(selects(item, pod) and leads(item, pod, {port}) for item in services)
+    for item in services:
+        if selects(item, pod):
+            yield from _port(pod, port, item, cluster)
+        elif not served and leads(item, pod, {port}):
+            yield from _labels(pod, engine, subject, item, cluster)
+
+
+def _selector(item: Item) -> dict[str, Any]:
+    found = dig(item.raw, "spec.selector")
+    return found if isinstance(found, dict) and dig(item.raw, "spec.type") != "ExternalName" else {}
+
+
+def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding]:
+    """A name that no container declares."""
+    declared = {p.name: p.container_port for c in pod.containers if c.role != "init" for p in c.spec.ports if p.name}
+    listed = dig(item.raw, "spec.ports")
+    for index, row in enumerate(listed if isinstance(listed, list) else ()):
+        name = row.get("targetPort") if isinstance(row, dict) else None
+        if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
+            continue
+        if dig(item.raw, "spec.clusterIP") == "None" or _declared_elsewhere(item, name, cluster):
+            continue
+        have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
+        operation = {"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": port}
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
+            f"container declares one ({have}): it has no endpoint, and connections are refused.",
+            evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name),),
+            fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
+
+
+def _declared_elsewhere(item: Item, name: str, cluster: Cluster) -> bool:
+    return any(name in ports and matches(_selector(item), labels) for labels, ports in _pods(item, cluster))
+
+
+def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[str]]]:
+    """Labels and names of ports of every pod of the Service's namespace, and of every pod that a workload would make."""
+    for kind in cluster.kinds():
+        for other in cluster.items(kind, item.namespace):
+            specs = [(t.metadata.labels, t.spec) for _, t in Workload(other, cluster).templates]
+            if kind == "Pod" and (typed := other.typed()):
+                specs = [(typed.metadata.labels, typed.spec)]  # type: ignore[attr-defined]
+            for labels, spec in specs:
+                names = {p.name for c in (*spec.containers, *spec.init_containers) for p in c.ports}
+                yield {key: str(value) for key, value in labels.items()}, names
+
+
+def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
+    """A selector that nearly fits the pod, and fits nothing else."""
+    selector = {key: str(value) for key, value in _selector(item).items()}
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    wrong = [key for key, value in selector.items() if labels.get(key) != value]
+    plain = all("/" not in key or key.startswith("app.kubernetes.io/") for key in wrong)
+    if not plain or not set(selector) & set(labels) or not _same_name(item.name, subject, pod):
+        return
+    if any(_OTHERS.search(text) or "{" in text for text in (item.name, *selector.values())):
+        return
+    if pod.exists and not cluster.complete("Pod", pod.namespace):
+        return
+    if any(matches(selector, found) for found, _ in _pods(item, cluster)):
+        return
+    said = ", ".join(f"{key}={selector[key]}, the pod has {labels.get(key) or 'no such label'}" for key in wrong)
+    operations: list[dict[str, Any]] = []
+    for key in wrong:
+        at = "/spec/selector/" + key.replace("~", "~0").replace("/", "~1")
+        change = {"op": "replace", "value": labels[key]} if key in labels else {"op": "remove"}
+        operations.append({**change, "path": at})
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
+        evidence=(object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),),
+        fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", operations),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
+    """Whether a Service is named after the workload, give or take an ending."""
+    mine = _SUFFIX.sub("", subject.workload.name if subject.workload else pod.name)
+    other = _SUFFIX.sub("", name)
+    return mine in other or other in mine
