@@ -11,10 +11,8 @@ from kubectl_llmdoctor.api import (
     Fix,
     Pod,
     Subject,
-    Workload,
     check,
     dig,
-    event_evidence,
     fixes,
     k8s,
     milli,
@@ -22,6 +20,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
 )
 from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks.scheduling._refused import finished, holds, refusals
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = re.compile(
@@ -56,59 +55,18 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     if subject.static:
         return
     workload = subject.workload
-    lacking = not subject.exists and not _finished(workload)
+    lacking = not subject.exists and not finished(workload)
     if not subject.exists or any(p.unscheduled for p in subject.pods):
         yield from _queued(subject, cluster)
-    if not lacking and not _holds(workload, "ReplicaFailure"):
+    if not lacking and not holds(workload, "ReplicaFailure"):
         return
-    for event in reversed(subject.events.of("FailedCreate")):
-        found = _REFUSED.search(event.message)
-        if found:
-            yield _stated(subject, cluster, event_evidence(event, cluster), found, lacking=lacking)
-            return
-    for where, message in _conditions(subject, cluster):
+    for evidence, message in refusals(subject):
         found = _REFUSED.search(message)
         if found:
-            evidence = Evidence(source="workload", ref=where, text=message)
             yield _stated(subject, cluster, evidence, found, lacking=lacking)
             return
     if lacking and workload and workload.kind in _EAGER and not subject.events.of("FailedCreate"):
         yield from _computed(subject, cluster)
-
-
-def _conditions(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """What the conditions of the target and of the objects that it owns say: they outlive events."""
-    mine = {id(item) for item in subject.related.values()}
-    for kind in (
-        "ReplicaSet",
-        "Deployment",
-        "StatefulSet",
-        "Revision",
-        "Service.serving.knative.dev",
-        "InferenceService",
-    ):
-        for item in cluster.items(kind, subject.namespace):
-            if id(item) in mine or any(id(owner) in mine for owner in cluster.chain(item)):
-                for condition in rows(item.raw, "status.conditions"):
-                    message = condition.get("message")
-                    if isinstance(message, str):
-                        yield (
-                            f"{item.kind.partition('.')[0]}/{item.name} status.conditions[{condition.get('type')}]",
-                            message,
-                        )
-
-
-def _finished(workload: Workload | None) -> bool:
-    """Whether it wants no pod now: scaled to zero, suspended, or done."""
-    if workload is None:
-        return False
-    done = _holds(workload, "Complete", "Failed", "Suspended")
-    return workload.replicas == 0 or done or dig(workload.raw, "spec.suspend") is True
-
-
-def _holds(workload: Workload | None, *types: str) -> bool:
-    conditions = rows(workload.raw, "status.conditions") if workload else []
-    return any(c.get("type") in types and c.get("status") == "True" for c in conditions)
 
 
 def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Match[str], *, lacking: bool) -> Finding:

@@ -1,0 +1,164 @@
+"""A deadline of the rollout that is over before the model is loaded."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Logs,
+    Patch,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    dig,
+    fixes,
+    k8s,
+    phase_of,
+    pod_evidence,
+    say_seconds,
+    workload_evidence,
+)
+from llmdoctor_checks.scheduling._raw import rows
+
+#: Kubernetes' and Knative's own.
+_DEFAULT_SECONDS = 600
+_ANNOTATION = "serving.knative.dev/progress-deadline"
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@check("progress-deadline", since="0.2", severity="warning")
+def progress_deadline(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """The deadline of the rollout is shorter than the load time of the model.
+
+    A Deployment that makes no progress for `progressDeadlineSeconds` (600 by default) is reported as failed:
+    ProgressDeadlineExceeded. Its pods go on loading, but `kubectl rollout status`, Helm's `--wait` and Argo CD give up, and
+    some pipelines roll back. Knative is stricter: a revision that is not ready within its progress deadline (600 s, set by
+    the annotation `serving.knative.dev/progress-deadline`) is marked as failed and scaled to zero. KServe's plain mode
+    makes Deployments with 600 s.
+
+    It is a risk where the deadline is shorter than the start that the pod's own startup probe allows.
+
+    ## Fix
+
+    Let the deadline be longer than the budget of the startup probe:
+
+        progressDeadlineSeconds: 2400
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#progress-deadline-seconds
+    - https://knative.dev/docs/serving/configuration/deployment/#configuring-progress-deadlines
+    """
+    workload = subject.workload
+    found = _deadline(pod, workload)
+    if workload is None or found is None:
+        return
+    deadline, evidence = found
+    missed = next(
+        (c for c in rows(workload.raw, "status.conditions") if c.get("reason") == "ProgressDeadlineExceeded"), None
+    )
+    for engine in subject.engines(pod):
+        container = engine.container
+        phase = phase_of(next((log for log in logs.of(container.name) if not log.previous), None)) if logs else None
+        if missed and pod.exists and container.running and not container.restarts and phase and phase.name != "serving":
+            told = workload_evidence(workload, f"status.conditions[{missed.get('type')}]", str(missed.get("message")))
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {container.name} runs since its first "
+                f"start and is still {phase.name}.",
+                evidence=(told, evidence),
+                explains=("rollout-stuck", "not-ready"),
+                fixes=tuple(_fixes(pod, workload, int(deadline * 3))),
+                pods=(pod.name,),
+            )
+            return
+        probe = container.spec.startup_probe
+        budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0
+        if pod.exists or probe is None or budget <= deadline:
+            continue
+        strict = _knative(workload)
+        after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+        # a Deployment's own default harms only who waits for it; a number that somebody chose contradicts the probe
+        risk = strict or deadline != _DEFAULT_SECONDS
+        yield Finding(
+            role="risk" if risk else "note",
+            severity="warning" if risk else "info",
+            confidence="likely",
+            summary=f"The startup probe of {container.name} gives it {say_seconds(budget)}, the rollout {say_seconds(deadline)}: "
+            f"a start that takes longer is {after}.",
+            evidence=(
+                evidence,
+                pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
+            ),
+            fixes=tuple(_fixes(pod, workload, budget + _DEFAULT_SECONDS)),
+        )
+        return
+
+
+def _knative(workload: Workload) -> bool:
+    return workload.item.kind == "Service.serving.knative.dev" or workload.kind == "InferenceService"
+
+
+def _deadline(pod: Pod, workload: Workload | None) -> tuple[float, Evidence] | None:
+    """Seconds, and what says so; None where no such deadline applies or it is not known."""
+    if workload is None:
+        return None
+    stated = pod.obj.metadata.annotations.get(_ANNOTATION) or _annotations(workload.item).get(_ANNOTATION)
+    if stated is not None and _knative(workload):
+        seconds = _duration(str(stated))
+        evidence = workload_evidence(workload, f"annotations[{_ANNOTATION}]", str(stated))
+        return (seconds, evidence) if seconds else None
+    if workload.item.kind == "Service.serving.knative.dev":
+        return _DEFAULT_SECONDS, workload_evidence(workload, f"annotations[{_ANNOTATION}]", "not set, 600s by default")
+    typed = workload.item.typed() if workload.kind == "Deployment" else None
+    if not isinstance(typed, k8s.Workload):
+        return None
+    own = typed.spec.progress_deadline_seconds
+    text = str(own) if own is not None else f"not set, {_DEFAULT_SECONDS} by default"
+    return own if own is not None else _DEFAULT_SECONDS, workload_evidence(
+        workload, "spec.progressDeadlineSeconds", text
+    )
+
+
+def _annotations(item: Item) -> dict[str, object]:
+    found = item.metadata.get("annotations")
+    return found if isinstance(found, dict) else {}
+
+
+def _duration(text: str) -> float | None:
+    """Go's notation, as far as Knative is given it: `600s`, `20m`, `1h30m`."""
+    if re.fullmatch(r"(?:\d+[hms])+", text) is None:
+        return None
+    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+[hms]", text))
+
+
+def _fixes(pod: Pod, workload: Workload, seconds: int) -> Iterator[Fix]:
+    summary = f"Let the rollout wait {say_seconds(seconds)}"
+    key = _ANNOTATION.replace("/", "~1")
+    if workload.kind == "Deployment":
+        yield _patch(workload, summary, {"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds})
+    elif workload.kind == "InferenceService" and _ANNOTATION in _annotations(workload.item):
+        operation = {"op": "replace", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
+        yield _patch(workload, summary, operation)
+    elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
+        path = f"/spec/template/metadata/annotations/{key}"
+        yield _patch(workload, summary, {"op": "add", "path": path, "value": f"{seconds}s"})
+    else:
+        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s, in {fixes.edited(pod)}")
+
+
+def _patch(workload: Workload, summary: str, operation: dict[str, Any]) -> Fix:
+    where = f"-n {workload.namespace} " if workload.namespace else ""
+    text = json.dumps([operation])
+    return Fix(
+        summary=f"{summary}, in {workload.ref}",
+        commands=(f"kubectl {where}patch {workload.resource}/{workload.name} --type=json -p '{text}'",),
+        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="json", body=[operation]),
+    )
