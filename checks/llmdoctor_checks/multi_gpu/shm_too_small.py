@@ -22,9 +22,11 @@ from kubectl_llmdoctor.api import (
 #: What a container has without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_BYTES = 64 * MIB
 
-#: vLLM's scheduler broadcast (10 x 16 MiB) and one response queue (10 x 24 MiB) per worker, sparse files.
-_VLLM_RING_BYTES = 160 * MIB
-_VLLM_WORKER_BYTES = 240 * MIB
+#: vLLM's scheduler broadcast is a ring of 10 chunks, which had 10 MiB each before 0.9.2 and have 16 since, as a variable
+#: says; every worker answers through one of 10 x 24 MiB. All are sparse files.
+_OLD_RING_BYTES = 100 * MIB
+_CHUNK_BYTES = 16 * MIB
+_WORKER_BYTES = 240 * MIB
 
 
 @check("shm-too-small", since="0.1", severity="critical")
@@ -118,10 +120,19 @@ def _risk(engine: Engine, workers: int) -> str:
     shm = engine.container.shm
     size = "64 MiB, the default" if shm.source == "default" else say_bytes(shm.size_bytes or 0)
     text = f"{workers} workers of {engine.label} share a /dev/shm of {size}."
-    if engine.name == "vllm":
-        need = _VLLM_RING_BYTES + workers * _VLLM_WORKER_BYTES
+    if engine.name == "vllm" and engine.value("distributed_executor_backend") != "ray":
+        need = _queues(engine, workers)
         return f"{text} Its message queues alone are files of {say_bytes(need)} there; a page that does not fit kills by SIGBUS."
     return f"{text} Where the GPUs have no peer access, NCCL needs 9.2 MiB there per connection and channel."
+
+
+def _queues(engine: Engine, workers: int) -> int:
+    """The size of vLLM's message queues: of an older version, and of one that is not known, what it has at the least."""
+    if engine.at_least("0.9.2") is not True:
+        return _OLD_RING_BYTES
+    chunk = engine.container.env.get("VLLM_MQ_MAX_CHUNK_BYTES_MB")
+    stated = int(chunk.value) * MIB if chunk and chunk.value and chunk.value.isdecimal() else _CHUNK_BYTES
+    return 10 * stated + workers * _WORKER_BYTES
 
 
 def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:

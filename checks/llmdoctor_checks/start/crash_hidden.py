@@ -18,6 +18,11 @@ _SERVERS = re.compile(
     r"|ollama\s+serve|trtllm-serve|tritonserver|lmdeploy\s+serve"
 )
 
+#: Between the two: another branch of the script, so that one does not follow the other.
+_BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
+#: In a loop: it watches over the server rather than wait for nothing.
+_WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
+
 
 @check("crash-hidden", since="0.2", severity="warning")
 def crash_hidden(pod: Pod, engine: Engine) -> Iterator[Finding]:
@@ -44,7 +49,9 @@ def crash_hidden(pod: Pod, engine: Engine) -> Iterator[Finding]:
             text = str(word)
             server = _SERVERS.search(text)
             found = _AFTER.search(text, server.end()) if server else None
-            if not server or not found:
+            if not server or not found or _WATCH.search(found["forever"]):
+                continue
+            if _BRANCH.search(text, server.end(), found.start("forever")):
                 continue
             watched = container.spec.liveness_probe is not None
             tail = "its liveness probe must find out" if watched else "nothing restarts it"

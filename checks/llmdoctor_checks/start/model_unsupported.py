@@ -43,15 +43,19 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     first = first_release(engine.name, architecture)
     if first is None or engine.at_least(first) is not False or sizing.has_log:
         return
-    container, stated = engine.container, engine.found.version_text or engine.container.spec.image
-    place = "image" if stated in container.spec.image else "command"
+    container, stated = engine.container, engine.found.version_text
+    # a version that the command installs stands there, any other is the image's
+    installed = "install" in stated
     yield Finding(
         role="risk",
         severity="critical",
         confidence="likely",
         summary=f"{model.value} is a {architecture}, which vLLM knows from {first} on at the earliest; "
         f"{container.name} runs {engine.label} and refuses it at its start.",
-        evidence=(setting_evidence(container, model), pod_evidence(container, place, stated)),
+        evidence=(
+            setting_evidence(container, model),
+            pod_evidence(container, "command" if installed else "image", stated if installed else container.spec.image),
+        ),
         fixes=(fixes.advice(f"Run the vLLM release that the model's page names, in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )

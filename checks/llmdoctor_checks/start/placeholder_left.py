@@ -33,7 +33,8 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
     bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
     (InvalidImageName).
 
-    It is a risk where the engine uses the value: its arguments, its image, its token for the Hub. Elsewhere it is noted.
+    It is a risk where the engine uses the value: its arguments, its image, its token for the Hub. Elsewhere it is noted, and
+    so is a Secret in a manifest, which is often filled in apart from it.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant.
 
     ## Fix
@@ -95,7 +96,8 @@ def _places(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
         ref = variable.value_from.secret_key_ref if variable.value_from else None
         told = _in_secret(container, ref) if ref else None
         if told:
-            yield f"env[{variable.name}]", told[0], told[1], token
+            # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
+            yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
     for group in ("command", "args"):
         for index, word in enumerate(getattr(spec, group)):
             for line in str(word).splitlines():
@@ -116,4 +118,4 @@ def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | 
     if not found and not value.endswith("+placeholder>"):
         return None
     evidence = object_evidence(item, ref.key, value)
-    return (found[0] if found else f"in Secret {item.name}"), evidence
+    return (found[0] if found else f"of Secret {item.name}"), evidence
