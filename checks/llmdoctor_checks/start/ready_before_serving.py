@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, check, fixes, k8s, pod_evidence
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, Workload, check, fixes, k8s, pod_evidence
 from llmdoctor_checks.start._services import service_of
 
 #: Engines that open it only then.
@@ -16,7 +16,7 @@ _ALIVE = {
 
 
 @check("ready-before-serving", since="0.2", severity="warning")
-def ready_before_serving(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) -> Iterator[Finding]:
     """The pod turns Ready before the model answers.
 
     A pod without a readiness probe is Ready as soon as its containers run. Loading a model takes minutes, in which the
@@ -26,7 +26,8 @@ def ready_before_serving(pod: Pod, engine: Engine) -> Iterator[Finding]:
     so that a tcpSocket probe succeeds at once; Triton's and NIM's `live` paths answer while models load. vLLM, SGLang and
     Text Generation Inference open their port last: for them a tcpSocket probe is right.
 
-    A missing probe is only noted, since most deployments have none; a deceived one is a risk.
+    A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
+    deceived one is a risk.
 
     ## Fix
 
@@ -51,12 +52,13 @@ def ready_before_serving(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if service is None:
         return
     if probe is None:
-        if engine.name in _LATE:
+        replicas = workload.replicas if workload else None
+        if engine.name in _LATE and (replicas or 0) > 1:
             yield _finding(
                 pod,
                 "note",
-                f"{container.name} has no readiness probe: Service {service.name} sends requests from the moment the "
-                f"container runs, and {engine.title} refuses them until the model is loaded.",
+                f"{container.name} has no readiness probe: Service {service.name} sends a new one of the {replicas} replicas its "
+                f"share of requests at once, and {engine.title} refuses them until the model is loaded.",
                 pod_evidence(container, "readinessProbe", "none"),
                 _probe(engine, "/health"),
             )
