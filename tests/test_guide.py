@@ -84,7 +84,7 @@ _CHANGES = {
             ("nvidia.com/gpu: '1'", "nvidia.com/gpu: '4'"),
             ("cpu: '4'", "cpu: '16'"),
         ],
-        {("shm-too-small", "risk"), ("nccl-timeout-missing", "note")},
+        {("shm-too-small", "risk"), ("nccl-timeout-missing", "note"), ("volume-not-mounted", "note")},
     ),
 }
 

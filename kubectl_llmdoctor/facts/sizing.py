@@ -56,6 +56,17 @@ class Sizing:
                 return found.architecture, found.id if found.exact else f"{found.id}, by the name {candidate}"
         return None
 
+    @cached_property
+    def file_bytes(self) -> int | None:
+        """The least that the checkpoint's weight files take on a disk; None where the model's shape is not known.
+
+        As they are stored: whatever the engine converts or quantizes them to when it loads them.
+        """
+        from kubectl_llmdoctor.memory import Amount, Serving, weights
+
+        found = weights(self.model[0], Serving()) if self.model else None
+        return found.low if isinstance(found, Amount) else None
+
     @property
     def model_name(self) -> str:
         """The model as the engine was told, for a sentence."""

@@ -1,5 +1,6 @@
 """A container that hit its own memory limit."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -14,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Phase,
     Pod,
+    Sizing,
     Subject,
     check,
     count_of,
@@ -25,8 +27,19 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    setting_evidence,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
+
+#: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
+_PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
+_WORKER_BYTES = 3 * GIB // 2
+
+#: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
+_PINNED = {
+    "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
+    "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
+}
 
 
 @check("oomkilled-host", since="0.1")
@@ -53,6 +66,9 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Fi
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     """
+    if not pod.failing and not (pod.exists and pod.ready):
+        for server in subject.engines(pod):
+            yield from _risk(pod, server, subject.sizing(server))
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         if not ending.oom_killed or limit is None:
@@ -69,6 +85,56 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Fi
             fixes=tuple(_fixes(ending, limit)),
             pods=(pod.name,),
         )
+
+
+def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+    """A limit below what the engine surely takes."""
+    container = engine.container
+    limit = container.limit("memory") or pod.memory_limit
+    uses = list(_uses(engine, sizing))
+    needed = sum(size for size, _, _ in uses)
+    if limit is None or needed <= limit or engine.name not in _PYTHON:
+        return
+    evidence = [evidence for _, _, evidence in uses if evidence]
+    own = container.spec.resources.limits.get("memory")
+    where = container if own is not None else pod
+    evidence.append(pod_evidence(where, "resources.limits.memory", str(own) if own is not None else say_bytes(limit)))
+    larger = f"{-(-(needed * 5 // 4) // (8 * GIB)) * 8}Gi"
+    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}"
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(text for _, text, _ in uses)}); "
+        f"the memory limit of {container.name} is {say_bytes(limit)}, so it is killed while it starts.",
+        evidence=tuple(evidence),
+        fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _uses(engine: Engine, sizing: Sizing) -> Iterator[tuple[int, str, Evidence | None]]:
+    """What surely takes host memory: bytes, words, where it is said."""
+    workers = engine.workers if engine.pod.nodes == 1 else 1
+    if workers is None:
+        return
+    yield int(workers * _WORKER_BYTES), f"{workers} x 1.5 GiB for the {'workers' if workers > 1 else 'worker'}", None
+    for name, words in _PINNED.get(engine.name, ()):
+        setting = engine.explicit(name)
+        # vLLM's V1 engine accepts swap space and allocates none
+        idle = name == "swap_space" and engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
+        if setting and isinstance(setting.value, int | float) and setting.value > 0 and not idle:
+            size = int(setting.value * workers * GIB)
+            yield size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting)
+    model = engine.explicit("model")
+    if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
+        yield sizing.file_bytes, f"{say_bytes(sizing.file_bytes)} of weights", setting_evidence(engine.container, model)
+
+
+def _on_cpu(engine: Engine) -> bool:
+    """Whether the image is vLLM's build for CPUs."""
+    name = engine.container.spec.image.partition("@")[0].rpartition("/")[2]
+    return re.search(r"(?:^|[-_:])cpu(?:$|[-_:])", name) is not None and not engine.container.gpus
 
 
 def _shared(container: Container, limit: int) -> bool:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
+    MIB,
     Container,
     Evidence,
     Finding,
@@ -124,13 +126,19 @@ def _risk(container: Container) -> Iterator[Finding]:
                     pod_evidence(pod, f"volumes[{name}].emptyDir", text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
-                fixes=(
-                    fixes.advice(
-                        f"Give {name} a sizeLimit well below the memory limit in {fixes.edited(pod)}, or raise that"
-                    ),
-                ),
+                fixes=(_shrink(pod, name, limit),),
                 pods=(pod.name,) if pod.exists else (),
             )
+
+
+def _shrink(pod: Pod, name: str, limit: int) -> Fix:
+    """A quarter of the limit, in whole GiB where there are any: what a server exchanges there is seldom more."""
+    size = f"{limit // 4 // GIB}Gi" if limit >= 4 * GIB else f"{limit // 4 // MIB}Mi"
+    index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
+    summary = (
+        f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it shall hold"
+    )
+    return fixes.set_spec(pod, f"/volumes/{index}/emptyDir/sizeLimit", size, summary)
 
 
 def _memory_volumes(container: Container) -> Iterator[tuple[str, str, int | None]]:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
     MIB,
     Container,
     Engine,
     Evidence,
     Finding,
     Pod,
+    Shm,
     check,
     endings,
     fixes,
@@ -17,9 +19,14 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 
-#: vLLM's scheduler broadcast (10 x 16 MiB) and one response queue (10 x 24 MiB) per worker, sparse files.
-_VLLM_RING_BYTES = 160 * MIB
-_VLLM_WORKER_BYTES = 240 * MIB
+#: What a container has without a mount there: containerd and CRI-O both hard-code it.
+DEFAULT_BYTES = 64 * MIB
+
+#: vLLM's scheduler broadcast is a ring of 10 chunks, which had 10 MiB each before 0.9.2 and have 16 since, as a variable
+#: says; every worker answers through one of 10 x 24 MiB. All are sparse files.
+_OLD_RING_BYTES = 100 * MIB
+_CHUNK_BYTES = 16 * MIB
+_WORKER_BYTES = 240 * MIB
 
 
 @check("shm-too-small", since="0.1", severity="critical")
@@ -61,7 +68,7 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,),
         )
-    elif shm.source == "default" and workers > 1 and _several_gpus(container) and not pod.completed:
+    elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
         yield Finding(
             role="risk",
             severity="warning",
@@ -72,6 +79,37 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             pods=(pod.name,) if pod.exists else (),
         )
 
+    elif not killed and not pod.completed:
+        yield from _image_cache(pod, engine)
+
+
+def _tiny(shm: Shm) -> bool:
+    """Whether it is the default, or a volume that is no larger."""
+    mounted = shm.source == "memory-volume" and shm.size_bytes is not None and shm.size_bytes <= DEFAULT_BYTES
+    return shm.source == "default" or mounted
+
+
+def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """vLLM's cache of prepared images, which lies in /dev/shm where it is told to, whatever the number of GPUs."""
+    asked = engine.explicit("mm_processor_cache_type")
+    size = engine.value("mm_processor_cache_gb", 4)  # the default since the option came, 0.10.2
+    shm = engine.container.shm
+    if engine.name != "vllm" or asked is None or asked.value != "shm" or not isinstance(size, int | float):
+        return
+    if shm.source not in ("default", "memory-volume") or shm.size_bytes is None or shm.size_bytes >= size * GIB:
+        return
+    mount = f"{int(size) + 4}Gi"
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} keeps a cache of {size:g} GiB for images in /dev/shm, which holds {say_bytes(shm.size_bytes)}: "
+        "a page that does not fit kills it by SIGBUS.",
+        evidence=(setting_evidence(engine.container, asked), *_spec(engine.container, engine)),
+        fixes=(fixes.mount_shm(engine.container, mount, f"Mount {mount} of memory at /dev/shm"),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
 
 def _several_gpus(container: Container) -> bool:
     """Whether it has more than one GPU, or some through claims."""
@@ -79,11 +117,22 @@ def _several_gpus(container: Container) -> bool:
 
 
 def _risk(engine: Engine, workers: int) -> str:
-    text = f"{workers} workers of {engine.label} share a /dev/shm of 64 MiB, the default."
-    if engine.name == "vllm":
-        need = _VLLM_RING_BYTES + workers * _VLLM_WORKER_BYTES
+    shm = engine.container.shm
+    size = "64 MiB, the default" if shm.source == "default" else say_bytes(shm.size_bytes or 0)
+    text = f"{workers} workers of {engine.label} share a /dev/shm of {size}."
+    if engine.name == "vllm" and engine.value("distributed_executor_backend") != "ray":
+        need = _queues(engine, workers)
         return f"{text} Its message queues alone are files of {say_bytes(need)} there; a page that does not fit kills by SIGBUS."
     return f"{text} Where the GPUs have no peer access, NCCL needs 9.2 MiB there per connection and channel."
+
+
+def _queues(engine: Engine, workers: int) -> int:
+    """The size of vLLM's message queues: of an older version, and of one that is not known, what it has at the least."""
+    if engine.at_least("0.9.2") is not True:
+        return _OLD_RING_BYTES
+    chunk = engine.container.env.get("VLLM_MQ_MAX_CHUNK_BYTES_MB")
+    stated = int(chunk.value) * MIB if chunk and chunk.value and chunk.value.isdecimal() else _CHUNK_BYTES
+    return 10 * stated + workers * _WORKER_BYTES
 
 
 def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:

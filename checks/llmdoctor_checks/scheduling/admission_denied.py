@@ -1,107 +1,268 @@
-"""A webhook or policy that refuses the pod."""
+"""A policy or an admission webhook refuses the pod."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Finding, Fix, Subject, check, fixes
+from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Pod, Subject, check, dig, fixes, pod_evidence
+from llmdoctor_checks.scheduling._raw import rows, words
 from llmdoctor_checks.scheduling._refused import hurts, refusals
+from llmdoctor_checks.start._services import object_evidence
 
-#: What the API server's admission says (k8s.io/apiserver admission, plugin/pkg/admission, pod-security-admission, OpenShift's SCC).
-_WORDS: tuple[tuple[str, str], ...] = (
+#: What kind of refusal it is, how it is worded, and how it is said here.
+#: Texts: API server (PodSecurity, webhooks, ValidatingAdmissionPolicy, ServiceAccount, Priority, RuntimeClass), OpenShift.
+_TEXTS: tuple[tuple[str, str, str], ...] = (
     (
-        r'failed calling webhook "(?P<name>[^"]+)": (?:failed to call webhook: )?(?P<why>.*)',
-        "Webhook {name} must look at every pod and cannot be called: {why}",
+        "level",
+        r'violates PodSecurity "(?P<who>[^"]+)": (?P<why>.+)',
+        "Pod Security {who} refuses the pod: {why}.",
     ),
     (
-        r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<why>.*)',
-        "Webhook {name} refuses the pod: {why}",
+        "silent",
+        r'failed calling webhook "(?P<who>[^"]+)": (?:failed to call webhook: )?(?P<why>.+)',
+        "The webhook {who}, which must judge every pod, does not answer: {why}.",
     ),
     (
-        r"ValidatingAdmissionPolicy '(?P<name>[^']+)' .*?denied request: (?P<why>.*)",
-        "The policy {name} refuses the pod: {why}",
+        "policy",
+        r'admission webhook "(?P<who>[^"]+)" denied the request: (?P<why>.+)',
+        "The webhook {who} refuses the pod: {why}.",
     ),
     (
-        r'violates PodSecurity "(?P<name>[^"]+)": (?P<why>.*)',
-        "The namespace enforces the Pod Security Standard {name}, which the pod violates: {why}",
+        "policy",
+        r"ValidatingAdmissionPolicy '(?P<who>[^']+)' with binding '[^']+' denied request: (?P<why>.+)",
+        "The policy {who} refuses the pod: {why}.",
     ),
     (
-        r"unable to validate against any (?P<name>security context constraint|pod security policy): \[?(?P<why>.*?)\]?$",
-        "No {name} that the pod's service account may use admits it: {why}",
+        "policy",
+        r"unable to validate against any security context constraint: (?P<why>.+)",
+        "No security context constraint of OpenShift allows the pod: {why}.",
     ),
     (
-        r'error looking up service account (?P<ns>[^/]+)/[^:]+: (?P<why>serviceaccount "(?P<name>[^"]+)" not found)',
-        "The pod runs as service account {name}, which does not exist in {ns}.",
+        "account",
+        r'error looking up service account (?P<why>\S+): serviceaccount "(?P<who>[^"]+)" not found',
+        "The service account {who} that the pod names does not exist.",
     ),
     (
-        r"(?P<why>no PriorityClass with name (?P<name>\S+) was found)",
-        "The pod names the PriorityClass {name}, which does not exist.",
+        "class",
+        r"no PriorityClass with name (?P<who>\S+) was found",
+        "The priority class {who} that the pod names does not exist.",
+    ),
+    (
+        "class",
+        r'pod rejected: RuntimeClass "(?P<who>[^"]+)" not found',
+        "The runtime class {who} that the pod names does not exist.",
     ),
 )
 
+#: What `baseline` lets a container add to its capabilities.
+_CAPABILITIES = frozenset(
+    {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"}
+    | {"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
+)
+#: The kinds of volumes that `restricted` allows.
+_VOLUMES = frozenset(
+    [
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ]
+)
+#: Characters of a refusal that are quoted.
 _LONGEST = 300
+_EXPLAINS = (
+    "rollout-stuck",
+    "pod-pending",
+    "not-ready",
+    "gang-incomplete",
+    "progress-deadline",
+    "ray-cluster",
+    "multinode-discovery",
+)
+_LABEL = "pod-security.kubernetes.io/enforce"
 
 
-@check("admission-denied", since="0.1")
+@check("admission-denied", since="0.2")
 def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A webhook or policy of the cluster refuses the pod.
+    """A policy or an admission webhook refuses the pod.
 
-    Before a pod is stored the API server asks its admission plugins and the webhooks that are registered for pods. One that
-    refuses leaves no pod behind: the ReplicaSet, StatefulSet or Job tries again and again, and only its `FailedCreate`
-    events and a condition say why. A webhook that cannot be called refuses as well, unless its failure policy is Ignore: an
-    operator that is down (KServe, Istio, Kyverno, a sidecar injector) keeps all pods from being made.
+    Before a pod is stored, the API server asks its admission plugins: Pod Security by the label of the namespace,
+    webhooks such as Kyverno, Gatekeeper or a mesh's, validating policies, and whether the service account, priority and
+    runtime class exist. The object that a person applies is accepted; what is refused are the pods that it makes, so
+    there is no pod to look at, and only the `FailedCreate` events of the ReplicaSet, StatefulSet or Job say why.
+
+    Model servers often ask for what `baseline` forbids: `hostIPC`, `hostNetwork`, hostPath volumes, the capabilities
+    IPC_LOCK and SYS_NICE, privileged containers. In manifests this is computed where the Namespace with its label is in
+    the files.
 
     ## Fix
 
-    Change the pod so that it satisfies the policy (Pod Security: `securityContext`, no hostPath), or let its namespace have
-    another level. Where a webhook cannot be called, look at the pods and the Service behind it, its certificate, and whether
-    the control plane reaches its port. A service account or PriorityClass that is missing must be made.
+    Take away what is forbidden (a memory-backed volume at /dev/shm takes the place of hostIPC, a PVC that of hostPath),
+    or have the policy excepted for this namespace. A webhook that does not answer must be repaired first.
 
     ## References
 
-    - https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
     - https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    - https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
     """
     for message, evidence in refusals(subject, cluster):
-        for pattern, words in _WORDS:
+        for kind, pattern, form in _TEXTS:
             found = re.search(pattern, message, re.DOTALL)
-            if found is None:
-                continue
-            why = found["why"].strip()
-            told = words.format_map(found.groupdict() | {"why": why if len(why) <= _LONGEST else f"{why[:_LONGEST]}…"})
-            yield Finding(
-                role="cause" if hurts(subject) else "risk",
-                severity=None if hurts(subject) else "warning",
-                confidence="certain",
-                summary=told if told.endswith((".", "…")) else f"{told}.",
-                evidence=(evidence,),
-                explains=("rollout-stuck", "pod-pending", "progress-deadline", "ray-cluster", "multinode-discovery"),
-                fixes=tuple(_fixes(subject, pattern, found.groupdict())),
-            )
-            return
+            if found:
+                yield _stated(subject, evidence, kind, form, {"who": "", "why": "", **found.groupdict()})
+                return
+    if not subject.exists:
+        for pod in subject.pods:
+            yield from _computed(pod)
 
 
-def _fixes(subject: Subject, pattern: str, names: dict[str, str]) -> Iterator[Fix]:
+def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: dict[str, str]) -> Finding:
+    """What the API server said of pods that could not be made."""
+    why = " ".join(parts["why"].split()).rstrip(".")
+    missed = hurts(subject)
+    return Finding(
+        role="cause" if missed else "risk",
+        severity=None if missed else "warning",
+        confidence="certain",
+        summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST]} …"),
+        evidence=(evidence,),
+        explains=_EXPLAINS,
+        fixes=tuple(_answers(subject, kind, parts["who"])),
+    )
+
+
+def _answers(subject: Subject, kind: str, who: str) -> Iterator[Fix]:
     where = subject.workload.ref if subject.workload else "the pod"
-    name, namespace = names.get("name") or "", subject.namespace
-    if pattern.startswith("failed calling"):
+    namespace = subject.namespace
+    if kind == "silent":
         yield fixes.advice(
-            f"Bring the server of webhook {name} back: its pods, its Service, its certificate",
-            f"kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations -o yaml | grep -B5 -A20 '{name}'",
+            f"Repair the server of webhook {who} (its pods, its Service, its certificate), or have it ignore this namespace",
+            "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
             owner="platform",
         )
-    elif "serviceaccount" in pattern:
+    elif kind == "account":
         yield fixes.advice(
-            f"Create the service account {name}, or name one that exists in {where}",
-            f"kubectl -n {namespace} create serviceaccount {name}",
+            f"Create the service account {who}, or name one that exists in {where}",
+            f"kubectl -n {namespace} create serviceaccount {who}",
         )
-    elif "PriorityClass" in pattern:
-        yield fixes.advice(f"Name a PriorityClass that exists in {where}", "kubectl get priorityclasses")
-    elif "PodSecurity" in pattern:
-        yield fixes.advice(f"Set what the message names in the securityContext of {where}")
+    elif kind == "class":
+        yield fixes.advice(f"Name one that exists in {where}", "kubectl get priorityclasses,runtimeclasses")
+    else:
+        yield fixes.advice(f"Take what is refused out of {where}, or have the policy excepted for {namespace}")
+    if kind == "level":
         yield fixes.advice(
             f"Or let the namespace {namespace} have a wider level",
             f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite",
             owner="platform",
         )
+
+
+def _computed(pod: Pod) -> Iterator[Finding]:
+    """A template against the Pod Security level of its namespace."""
+    item = pod.cluster.item("Namespace", "", pod.namespace)
+    level = dig(item.raw, "metadata.labels") if item else None
+    enforced = level.get(_LABEL) if isinstance(level, dict) else None
+    spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
+    if item is None or enforced not in ("baseline", "restricted") or not isinstance(spec, dict):
+        return
+    wrong = list(_violations(spec))
+    if enforced == "restricted":
+        wrong += list(_restricted(spec))
+    if not wrong:
+        return
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"Namespace {pod.namespace} enforces Pod Security {enforced}, which refuses this pod: "
+        f"{', '.join(f'{place} {text}' for place, text, _ in wrong)}.",
+        evidence=(
+            object_evidence(item, f"metadata.labels[{_LABEL}]", enforced),
+            *(pod_evidence(pod, place, text) for place, text, _ in wrong),
+        ),
+        fixes=tuple(_fixes(pod, wrong)),
+    )
+
+
+#: A violation: where in the pod spec, what stands there, and the patch that takes it away, if one does.
+_Violation = tuple[str, str, dict[str, Any] | None]
+
+
+def _containers(spec: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every container: where it stands for people and for a patch, and itself."""
+    for group in ("containers", "initContainers"):
+        for index, container in enumerate(rows(spec, group)):
+            yield f"{group}[{container.get('name')}]", f"/{group}/{index}", container
+
+
+def _violations(spec: dict[str, Any]) -> Iterator[_Violation]:
+    """What the level `baseline` forbids."""
+    for name in ("hostIPC", "hostPID", "hostNetwork"):
+        if spec.get(name) is True:
+            yield name, "true", {"op": "remove", "path": f"/{name}"}
+    for volume in rows(spec, "volumes"):
+        if isinstance(volume.get("hostPath"), dict):
+            yield f"volumes[{volume.get('name')}].hostPath", str(dig(volume, "hostPath.path")), None
+    for place, at, container in _containers(spec):
+        context = container.get("securityContext")
+        if dig(context, "privileged") is True:
+            path = f"{at}/securityContext/privileged"
+            yield f"{place}.securityContext.privileged", "true", {"op": "remove", "path": path}
+        added = [name for name in words(context, "capabilities.add") if name not in _CAPABILITIES]
+        if added:
+            path = f"{at}/securityContext/capabilities/add"
+            yield f"{place}.securityContext.capabilities.add", ", ".join(added), {"op": "remove", "path": path}
+        for port in rows(container, "ports"):
+            if port.get("hostPort"):
+                yield f"{place}.ports.hostPort", str(port["hostPort"]), None
+
+
+def _restricted(spec: dict[str, Any]) -> Iterator[_Violation]:
+    """What the level `restricted` demands beyond that."""
+    whole = spec.get("securityContext")
+    for volume in rows(spec, "volumes"):
+        kinds = [key for key in volume if key not in ("name", "hostPath") and key not in _VOLUMES]
+        if kinds:
+            yield f"volumes[{volume.get('name')}]", kinds[0], None
+    for place, at, container in _containers(spec):
+        own = container.get("securityContext")
+        if dig(own, "allowPrivilegeEscalation") is not False:
+            path = f"{at}/securityContext/allowPrivilegeEscalation"
+            yield f"{place}.securityContext", "allowPrivilegeEscalation is not false", _add(path, value=False)
+        if "ALL" not in words(own, "capabilities.drop"):
+            path = f"{at}/securityContext/capabilities/drop"
+            yield f"{place}.securityContext", "capabilities.drop lacks ALL", _add(path, value=["ALL"])
+        if (
+            dig(own, "runAsNonRoot") if dig(own, "runAsNonRoot") is not None else dig(whole, "runAsNonRoot")
+        ) is not True:
+            # whether the image can run as another user is not known: no patch
+            yield f"{place}.securityContext", "runAsNonRoot is not true", None
+        if (dig(own, "seccompProfile.type") or dig(whole, "seccompProfile.type")) not in (
+            "RuntimeDefault",
+            "Localhost",
+        ):
+            path = f"{at}/securityContext/seccompProfile"
+            yield f"{place}.securityContext", "seccompProfile is not set", _add(path, value={"type": "RuntimeDefault"})
+
+
+def _add(path: str, *, value: object) -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _fixes(pod: Pod, wrong: list[_Violation]) -> Iterator[Fix]:
+    operations = [operation for _, _, operation in wrong if operation]
+    left = [f"{place} {text}" for place, text, operation in wrong if operation is None]
+    if operations and not left:
+        yield fixes.patch(pod, "Take away what the namespace's Pod Security level forbids", operations)
     else:
-        yield fixes.advice(f"Change {where} so that it is admitted, or have the policy except it")
+        yield fixes.advice(
+            f"Change {', '.join(left or [place for place, _, _ in wrong])} in {fixes.edited(pod)}, or serve from a namespace "
+            "of another Pod Security level"
+        )

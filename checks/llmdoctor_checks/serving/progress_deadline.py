@@ -1,66 +1,77 @@
-"""A rollout whose deadline is shorter than the time that its model needs to load."""
+"""A deadline of the rollout that is over before the model is loaded."""
 
+import itertools
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Logs, Pod, Subject, check, dig, fixes, phase_of, say_seconds
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    dig,
+    fixes,
+    k8s,
+    phase_of,
+    pod_evidence,
+    say_seconds,
+    workload_evidence,
+)
+from llmdoctor_checks.scheduling._raw import rows
 
-_REASON = "ProgressDeadlineExceeded"
-
-#: Kubernetes' default for a Deployment, and Knative's for a revision.
+#: Kubernetes' and Knative's own.
 _DEFAULT_SECONDS = 600
+_REASON = "ProgressDeadlineExceeded"
+_ANNOTATION = "serving.knative.dev/progress-deadline"
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-@check("progress-deadline", since="0.1")
+@check("progress-deadline", since="0.2", severity="warning")
 def progress_deadline(subject: Subject) -> Iterator[Finding]:
-    """The rollout's deadline is shorter than the time that the model needs to load.
+    """The deadline of the rollout is shorter than the load time of the model.
 
-    A Deployment that has no new ready pod for `progressDeadlineSeconds` (600 by default) is marked as failed:
-    `kubectl rollout status` and pipelines end with an error, though its pods go on and may become ready. Knative, and so
-    KServe in its serverless mode, gives a revision up at that time and removes its pod, however far it had come. Images of
-    20 GB, nodes that are made first and large models take longer.
+    A Deployment that makes no progress for `progressDeadlineSeconds` (600 by default) is reported as failed:
+    ProgressDeadlineExceeded. Its pods go on loading, but `kubectl rollout status`, Helm's `--wait` and Argo CD give up, and
+    some pipelines roll back. Knative is stricter: a revision that is not ready within its progress deadline (600 s, set by
+    the annotation `serving.knative.dev/progress-deadline`) is marked as failed and scaled to zero. KServe's plain mode
+    makes Deployments with 600 s.
+
+    It is a risk where the deadline is shorter than the start that the pod's own startup probe allows.
 
     ## Fix
 
-    Raise `spec.progressDeadlineSeconds` of the Deployment above the longest start; for Knative the annotation
-    `serving.knative.dev/progress-deadline: 30m` on the revision's template (in KServe on the InferenceService), or
-    `progress-deadline` in the ConfigMap config-deployment.
+    Let the deadline be longer than the budget of the startup probe:
+
+        progressDeadlineSeconds: 2400
 
     ## References
 
     - https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#progress-deadline-seconds
-    - https://knative.dev/docs/serving/configuration/deployment/
+    - https://knative.dev/docs/serving/configuration/deployment/#configuring-progress-deadlines
     """
     told = list(_exceeded(subject))
-    if subject.static or not told:
+    if told and not subject.exists and not subject.static and any(e.ref.startswith("Revision/") for e in told):
+        yield _given_up(told)
         return
-    knative = any(e.ref.startswith("Revision/") for e in told)
-    if subject.exists:
-        loading = [p for p in subject.pods if _loads(p, subject.logs(p))]
-        if len(loading) < len(subject.pods):
-            return
-        phase = phase_of(next((x for x in subject.logs(loading[0]) if not x.previous), None))
-        how = f"its pod is still {phase.name}" if phase else "its pod is still starting"
-    elif knative:
-        how = "Knative gave it up and took its pod away before it was ready"
-    else:
-        return
-    workload = subject.workload
-    seconds = dig(workload.raw, "spec.progressDeadlineSeconds") if workload else None
-    deadline = say_seconds(seconds if isinstance(seconds, int) else _DEFAULT_SECONDS)
-    advice = (
-        "Set the annotation serving.knative.dev/progress-deadline: 30m on the revision's template"
-        if knative
-        else f"Raise progressDeadlineSeconds of {workload.ref if workload else 'the Deployment'} to 1800 or more"
-    )
-    yield Finding(
+    for pod in subject.pods:
+        yield from itertools.islice(_of_pod(pod, subject, told), 1)
+
+
+def _given_up(told: list[Evidence]) -> Finding:
+    """A revision that Knative has given up, whose pod is gone: how far it had come is nowhere to be seen."""
+    return Finding(
         role="cause",
-        severity="warning" if subject.exists and not knative else None,
-        confidence="likely" if subject.exists else "possible",
-        summary=f"The rollout has passed its deadline ({deadline}); {how}.",
+        severity="critical",
+        confidence="possible",
+        summary="The rollout has passed its deadline; Knative gave it up and took its pod away before it was ready.",
         evidence=tuple(told),
         explains=("rollout-stuck",),
-        fixes=(fixes.advice(advice),),
-        pods=tuple(p.name for p in subject.pods if p.exists),
+        fixes=(fixes.advice(f"Set the annotation {_ANNOTATION}: 30m on the revision's template"),),
     )
 
 
@@ -68,13 +79,8 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
     """Conditions of the target, and of the revision that it belongs to, that say so."""
     for workload in subject.platform:
         item = workload.item
-        conditions = dig(item.raw, "status.conditions")
-        for condition in conditions if isinstance(conditions, list) else ():
-            if (
-                isinstance(condition, dict)
-                and condition.get("reason") == _REASON
-                and condition.get("status") == "False"
-            ):
+        for condition in rows(item.raw, "status.conditions"):
+            if condition.get("reason") == _REASON and condition.get("status") == "False":
                 yield Evidence(
                     source="workload",
                     ref=f"{item.kind.partition('.')[0]}/{item.name} status.conditions[{condition.get('type')}]",
@@ -82,11 +88,107 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
                 )
 
 
-def _loads(pod: Pod, logs: Logs) -> bool:
-    """Whether a pod is on its way and nothing has gone wrong with it: it never ended, and does not serve."""
-    if not pod.exists or pod.ready or pod.unscheduled or any(c.terminated for c in pod.containers if c.role == "main"):
-        return False
-    if any(t.kind != "not-ready" for t in pod.troubles):
-        return False
-    phases = [phase_of(log) for log in logs if not log.previous]
-    return any(phase and phase.name != "serving" for phase in phases)
+def _loads(pod: Pod, container: Container) -> bool:
+    """Whether a pod is on its way, and nothing has gone wrong with it."""
+    ended = any(c.terminated for c in pod.containers if c.role == "main")
+    return pod.exists and bool(container.running) and not ended and all(t.kind == "not-ready" for t in pod.troubles)
+
+
+def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
+    workload = subject.workload
+    found = _deadline(pod, workload)
+    if workload is None or found is None:
+        return
+    deadline, evidence = found
+    logs = subject.logs(pod)
+    for engine in subject.engines(pod):
+        container = engine.container
+        phase = phase_of(next((log for log in logs.of(container.name) if not log.previous), None))
+        if told and _loads(pod, container) and phase and phase.name != "serving":
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {container.name} runs since its first "
+                f"start and is still {phase.name}.",
+                evidence=(*told, evidence),
+                explains=("rollout-stuck", "not-ready"),
+                fixes=tuple(_fixes(pod, workload, int(deadline * 3))),
+                pods=(pod.name,),
+            )
+            return
+        probe = container.spec.startup_probe
+        budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0
+        # the two are often meant to be the same, with a delay on top
+        if pod.exists or probe is None or budget <= deadline * 1.1:
+            continue
+        strict = _knative(workload)
+        after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+        # a Deployment's own default harms only who waits for it; a number that somebody chose contradicts the probe
+        risk = strict or deadline != _DEFAULT_SECONDS
+        yield Finding(
+            role="risk" if risk else "note",
+            severity="warning" if risk else "info",
+            confidence="likely",
+            summary=f"The startup probe of {container.name} gives it {say_seconds(budget)}, the rollout {say_seconds(deadline)}: "
+            f"a start that takes longer is {after}.",
+            evidence=(
+                evidence,
+                pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
+            ),
+            fixes=tuple(_fixes(pod, workload, budget + _DEFAULT_SECONDS)),
+        )
+        return
+
+
+def _knative(workload: Workload) -> bool:
+    return workload.item.kind == "Service.serving.knative.dev" or workload.kind == "InferenceService"
+
+
+def _deadline(pod: Pod, workload: Workload | None) -> tuple[float, Evidence] | None:
+    """Seconds, and what says so; None where no such deadline applies or it is not known."""
+    if workload is None:
+        return None
+    stated = pod.obj.metadata.annotations.get(_ANNOTATION) or _annotations(workload.item).get(_ANNOTATION)
+    if stated is not None and _knative(workload):
+        seconds = _duration(str(stated))
+        evidence = workload_evidence(workload, f"annotations[{_ANNOTATION}]", str(stated))
+        return (seconds, evidence) if seconds else None
+    if workload.item.kind == "Service.serving.knative.dev":
+        return _DEFAULT_SECONDS, workload_evidence(workload, f"annotations[{_ANNOTATION}]", "not set, 600s by default")
+    typed = workload.item.typed() if workload.kind == "Deployment" else None
+    if not isinstance(typed, k8s.Workload):
+        return None
+    own = typed.spec.progress_deadline_seconds
+    text = str(own) if own is not None else f"not set, {_DEFAULT_SECONDS} by default"
+    return own if own is not None else _DEFAULT_SECONDS, workload_evidence(
+        workload, "spec.progressDeadlineSeconds", text
+    )
+
+
+def _annotations(item: Item) -> dict[str, object]:
+    found = item.metadata.get("annotations")
+    return found if isinstance(found, dict) else {}
+
+
+def _duration(text: str) -> float | None:
+    """Go's notation, as far as Knative is given it: `600s`, `20m`, `1h30m`."""
+    if re.fullmatch(r"(?:\d+[hms])+", text) is None:
+        return None
+    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+[hms]", text))
+
+
+def _fixes(pod: Pod, workload: Workload, seconds: int) -> Iterator[Fix]:
+    summary = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}"
+    key = _ANNOTATION.replace("/", "~1")
+    if workload.kind == "Deployment":
+        yield fixes.patch_object(
+            workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]
+        )
+    elif workload.kind == "InferenceService" and _ANNOTATION in _annotations(workload.item):
+        operation = {"op": "replace", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
+        yield fixes.patch_object(workload.item, summary, [operation])
+    elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
+        path = f"/spec/template/metadata/annotations/{key}"
+        yield fixes.patch_object(workload.item, summary, [{"op": "add", "path": path, "value": f"{seconds}s"}])
+    else:
+        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s, in {fixes.edited(pod)}")

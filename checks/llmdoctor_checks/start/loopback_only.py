@@ -1,13 +1,16 @@
-"""A server that listens on the loopback address, where no probe reaches it."""
+"""An engine that listens on the loopback address alone."""
 
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
     Events,
     Evidence,
     Finding,
+    Fix,
     Pod,
+    Setting,
     check,
     event_evidence,
     fixes,
@@ -16,66 +19,110 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._services import object_evidence, service_of
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
 
-#: Engines whose host is read from everything that may set it; images of others set it where nobody looks.
-_KNOWN = {"vllm": "--host", "sglang": "--host"}
+#: How an engine is told its address, where nothing says so yet.
+_FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
-@check("loopback-only", since="0.1")
+@check("loopback-only", since="0.2")
 def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[Finding]:
-    """The server listens on the loopback address only, where neither probes nor Services reach it.
+    """The engine listens on the loopback address, where nobody outside its pod reaches it.
 
-    The kubelet's probes and a Service's requests come to the pod's address. A server bound to 127.0.0.1 refuses them, though
-    its log says that it serves and a request from inside the container succeeds. SGLang binds to 127.0.0.1 unless it is told
-    otherwise; vLLM does so with `--host 127.0.0.1` or `--host localhost`.
+    Every process of a pod can reach 127.0.0.1, and nothing else can: the kubelet's probes and the Service connect to the
+    pod's address and are refused. The log looks well, and an exec probe or `kubectl port-forward` even works. SGLang,
+    llama-server and trtllm-serve listen on the loopback address unless they are told otherwise; so does Ollama outside its
+    own image.
+
+    A second container that passes requests on (a login, a router) is a reason to listen there: then nothing is said.
 
     ## Fix
 
-    Let it listen on all addresses: `--host 0.0.0.0`. A server that only a proxy in the same pod shall reach needs probes at
-    that proxy's port.
+    Listen on all addresses of the pod:
+
+        args: [--host, 0.0.0.0]
 
     ## References
 
-    - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
-    container, host = engine.container, engine.get("host")
-    if engine.name not in _KNOWN or host is None or host.value not in _LOOPBACK:
+    host, container = engine.get("host"), engine.container
+    if (
+        host is None
+        or (host.source == "default" and not engine.found.argv_known)
+        or str(host.value).lower() not in _LOOPBACK
+        or (pod.exists and pod.ready)
+        or pod.log_only
+    ):
         return
-    if host.source == "default" and not engine.found.argv_known:
+    if pod.completed or any(c is not container and c.role != "init" for c in pod.containers):
+        return  # something else in the pod may listen for it
+    asked = _probe(container) or _service(pod)
+    if asked is None:
         return
-    probe = next((p for p in _probes(container.spec) if _asks_pod(p)), None)
+    who, evidence = asked
     failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-    if probe is None or (pod.exists and not failing):
+    refused = [event for _, event in failures(container, events)]
+    if pod.failing and not failing:
         return
-    refused = [e for _, e in failures(container, events) if "connection refused" in e.message]
-    if failing and not refused:
-        return
-    set_here = host.source != "default"
-    written: Evidence = setting_evidence(container, host) if set_here else pod_evidence(container, "args", "no --host")
+    if failing and refused and not any("connection refused" in event.message for event in refused):
+        return  # the kubelet says otherwise
+    tail = "" if host.source != "default" else ", its default"
     yield Finding(
         role="cause" if failing else "risk",
-        severity=None if failing else "warning",
+        severity="critical",
         confidence="likely",
-        summary=f"{engine.title} listens on {host.value} only"
-        + ("" if set_here else ", its default")
-        + f"; the probes of {container.name} come to the pod's address.",
-        evidence=(*(event_evidence(e, pod.cluster) for e in refused[-1:]), written),
-        explains=("not-ready", "crash-loop", "probe-too-short", "rollout-stuck") if failing else (),
-        fixes=(fixes.set_flag(engine, "host", _KNOWN[engine.name], "0.0.0.0", "Listen on all addresses"),),  # noqa: S104
+        summary=f"{engine.label} listens on {host.value}{tail}, and {who} asks the address of the pod: "
+        "every connection is refused.",
+        evidence=(*(event_evidence(e, pod.cluster) for e in refused[-1:]), _said(container, host), evidence),
+        explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
+        fixes=(_fix(engine, host),),
         pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _probes(container: k8s.Container) -> Iterator[k8s.Probe]:
-    for probe in (container.startup_probe, container.liveness_probe, container.readiness_probe):
-        if probe:
-            yield probe
+def _said(container: Container, host: Setting) -> Evidence:
+    if host.source == "default":
+        return pod_evidence(container, "args", f"no address ({host.text})")
+    return setting_evidence(container, host)
 
 
-def _asks_pod(probe: k8s.Probe) -> bool:
-    """Whether a probe comes from outside: neither a command in the container nor to a host of its own."""
-    action = probe.http_get or probe.tcp_socket
-    return action is not None and getattr(action, "host", "") not in _LOOPBACK
+def _probe(container: Container) -> tuple[str, Evidence] | None:
+    """The first probe of the kubelet that connects to the pod's address."""
+    spec = container.spec
+    probes = (("startup", spec.startup_probe), ("liveness", spec.liveness_probe), ("readiness", spec.readiness_probe))
+    for kind, probe in probes:
+        action = (probe.http_get or probe.tcp_socket) if probe else None
+        if probe is None or action is None or (probe.http_get and probe.http_get.host):
+            continue
+        name = "httpGet" if probe.http_get else "tcpSocket"
+        return f"the {kind} probe", pod_evidence(container, f"{kind}Probe.{name}.port", str(action.port))
+    return None
+
+
+def _service(pod: Pod) -> tuple[str, Evidence] | None:
+    """A Service that leads to the pod."""
+    item = service_of(pod)
+    service = item.typed() if item else None
+    if item is None or not isinstance(service, k8s.Service):
+        return None
+    selector = ", ".join(f"{key}: {value}" for key, value in service.spec.selector.items())
+    return f"Service {item.name}", object_evidence(item, "spec.selector", selector)
+
+
+def _fix(engine: Engine, host: Setting) -> Fix:
+    container, summary = engine.container, "Listen on all addresses of the pod"
+    if host.source == "env":
+        name = host.text.partition("=")[0]
+        index = next((i for i, v in enumerate(container.spec.env) if v.name == name and v.value is not None), None)
+        if index is not None:
+            value = str(container.spec.env[index].value).replace(str(host.value), "0.0.0.0")  # noqa: S104 # the fix
+            operation = {"op": "replace", "path": f"{container.pointer}/env/{index}/value", "value": value}
+            return fixes.patch(container.pod, summary, [operation])
+    flag = host.flag if host.source == "flag" else _FLAGS.get(engine.name, "")
+    if not flag:
+        return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+    return fixes.set_flag(engine, "host", flag, "0.0.0.0", summary)  # noqa: S104 # the fix

@@ -1,0 +1,113 @@
+"""A pod that is killed before what it was told to finish is finished."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Pod,
+    Setting,
+    check,
+    dig,
+    fixes,
+    pod_evidence,
+    say_seconds,
+    setting_evidence,
+)
+
+#: Kubernetes' own.
+_DEFAULT_SECONDS = 30
+
+#: How an engine is told to finish running requests after SIGTERM: setting or variable, seconds when it is not set.
+_DRAINS = {"vllm": "shutdown_timeout"}
+_TGI = "GRACEFUL_TERMINATION_TIMEOUT"
+
+_SLEEP = re.compile(r"(?:^|[\s;&'\"])sleep\s+(?P<seconds>\d+(?:\.\d+)?)(?P<unit>[smh]?)(?=$|[\s;&'\"])")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@check("graceful-shutdown", since="0.2", severity="warning")
+def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """The termination grace period cuts running requests.
+
+    A pod that is deleted, drained or replaced runs its preStop hook, gets SIGTERM after it, and SIGKILL when
+    `terminationGracePeriodSeconds` (30 by default) are over, counted from the beginning of the hook. What is left is what
+    the engine has to finish its generations. vLLM drops them at SIGTERM unless `--shutdown-timeout` says how long it shall
+    wait (from 0.18.1 on); Text Generation Inference waits for `GRACEFUL_TERMINATION_TIMEOUT`.
+
+    It is a risk where the pod's own numbers contradict each other: a hook or a drain time that the grace period ends.
+    That no drain is set at all is true of most deployments, and not reported.
+
+    ## Fix
+
+    Let the grace period be longer than the hook and the longest generation together:
+
+        terminationGracePeriodSeconds: 330
+        lifecycle: {preStop: {sleep: {seconds: 15}}}
+        args: [--shutdown-timeout=300]
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
+    """
+    container = engine.container
+    grace = pod.spec.termination_grace_period_seconds
+    allowed = _DEFAULT_SECONDS if grace is None else grace
+    hook = _hook(container)
+    drain = _drain(engine)
+    needed = (hook[0] if hook else 0) + (drain[0] if drain else 0)
+    if not needed or needed <= allowed or pod.completed or pod.log_only:
+        return
+    parts = []
+    if hook:
+        parts.append(f"its preStop hook takes {say_seconds(hook[0])}")
+    if drain:
+        parts.append(f"{engine.title} may take {say_seconds(drain[0])} for running requests")
+    stated = f"{allowed} s" if grace is not None else f"the default of {allowed} s"
+    longer = int(needed) + _DEFAULT_SECONDS
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="certain",
+        summary=f"The grace period of {container.name} is {stated}, but {' and '.join(parts)}: "
+        "it is killed in the middle, and what it still generates is lost.",
+        evidence=(
+            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+            *(part[1] for part in (hook, drain) if part),
+        ),
+        fixes=(
+            fixes.set_spec(
+                pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _hook(container: Container) -> tuple[float, Evidence] | None:
+    """How long the preStop hook surely takes: the sleeps of its command, or its sleep action."""
+    hook: Any = container.spec.lifecycle.pre_stop if container.spec.lifecycle else None
+    seconds = dig(hook, "sleep.seconds")
+    if isinstance(seconds, int):
+        return float(seconds), pod_evidence(container, "lifecycle.preStop.sleep.seconds", str(seconds))
+    command = dig(hook, "exec.command")
+    text = " ".join(map(str, command)) if isinstance(command, list) else ""
+    if re.search(r"\b(?:for|while|until|if|case)\b", text):
+        return None  # how often it sleeps cannot be told
+    total = sum(float(found["seconds"]) * _UNITS[found["unit"]] for found in _SLEEP.finditer(text))
+    return (total, pod_evidence(container, "lifecycle.preStop.exec.command", text)) if total else None
+
+
+def _drain(engine: Engine) -> tuple[float, Evidence] | None:
+    """How long the engine was told to wait for running requests; its own default is nobody's wish."""
+    setting: Setting | None = engine.explicit(_DRAINS[engine.name]) if engine.name in _DRAINS else None
+    if setting is not None and isinstance(setting.value, int | float) and setting.value > 0:
+        return float(setting.value), setting_evidence(engine.container, setting)
+    variable = engine.container.env.get(_TGI) if engine.name == "tgi" else None
+    if variable is not None and variable.value and variable.value.isdecimal():
+        return float(variable.value), pod_evidence(engine.container, f"env[{_TGI}]", variable.value)
+    return None

@@ -1,0 +1,100 @@
+"""A key or token that stands in the pod's own text."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, Subject, check, count_of, fixes, pod_evidence
+
+#: What masking left of a secret: its kind. Blanks and placeholders hide nothing.
+_MASK = re.compile(r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>")
+
+#: Variables under which engines read the key that a flag would state.
+_KEY_FLAGS = {"--api-key": "VLLM_API_KEY", "--api_key": "VLLM_API_KEY"}
+
+
+@check("secret-in-plain-text", since="0.2", severity="warning")
+def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A key or token stands in plain text in the manifest.
+
+    Who may read pods or Deployments (`view` allows that, and not to read Secrets) reads it, so does everybody with access
+    to the repository, to `kubectl describe`, and to backups and audit logs; a value in the arguments shows in the
+    process list of the node as well. Changing it means a rollout.
+
+    A value that only stands for none (`EMPTY`, `dummy`) and a placeholder are not meant.
+
+    ## Fix
+
+    Put the value into a Secret, refer to it, and replace the value itself, which has been seen:
+
+        env: [{name: HF_TOKEN, valueFrom: {secretKeyRef: {name: llm-secrets, key: HF_TOKEN}}}]
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/security/secrets-good-practices/
+    """
+    if pod.log_only or not subject.engines(pod):
+        return
+    for container in pod.containers:
+        literal = list(_literals(container))
+        if not literal:
+            continue
+        names = ", ".join(dict.fromkeys(name for name, _, _, _ in literal))
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"{container.name} has {count_of(len(literal), 'secret')} in plain text ({names}): "
+            f"whoever may read {fixes.edited(pod)} knows {'it' if len(literal) == 1 else 'them'}.",
+            evidence=tuple(pod_evidence(container, path, text) for _, path, text, _ in literal),
+            fixes=tuple(_fixes(pod, container, literal)),
+            pods=(pod.name,) if pod.exists else (),
+        )
+
+
+_Operation = dict[str, Any]
+#: Name, place, what stands there, and the patch that refers to a Secret instead, where one does.
+_Literal = tuple[str, str, str, list[_Operation]]
+
+
+def _literals(container: Container) -> Iterator[_Literal]:
+    at, secret = container.pointer, _secret(container)
+    for index, variable in enumerate(container.spec.env):
+        if isinstance(variable.value, str) and _MASK.fullmatch(variable.value):
+            operation = {"op": "replace", "path": f"{at}/env/{index}", "value": _reference(variable.name, secret)}
+            yield variable.name, f"env[{variable.name}]", variable.value, [operation]
+    words = [str(word) for word in container.spec.args]
+    for index, word in enumerate(words):
+        if not _MASK.search(word) or "\n" in word:
+            continue
+        flag, equals, tail = word.partition("=")
+        name = flag if equals else words[index - 1] if index else ""
+        key = _KEY_FLAGS.get(name, "")
+        operations: list[_Operation] = []
+        if key and key not in container.env and _MASK.fullmatch(tail if equals else word):
+            new: Any = _reference(key, secret)
+            has = bool(container.spec.env)
+            operations = [
+                {"op": "add", "path": f"{at}/env/-" if has else f"{at}/env", "value": new if has else [new]},
+                {"op": "replace", "path": f"{at}/args/{index}", "value": f"{flag}=$({key})" if equals else f"$({key})"},
+            ]
+        yield name if name.startswith("-") else "an argument", f"args[{index}]", word, operations
+
+
+def _reference(variable: str, secret: str) -> _Operation:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": variable}}}
+
+
+def _secret(container: Container) -> str:
+    """The Secret to put it into: named after what a person edits."""
+    return f"{fixes.edited(container.pod).rpartition('/')[2]}-secrets"
+
+
+def _fixes(pod: Pod, container: Container, literal: list[_Literal]) -> Iterator[Fix]:
+    operations = [operation for _, _, _, part in literal for operation in part]
+    if operations and all(part for _, _, _, part in literal):
+        yield fixes.patch(
+            pod, f"Read it from the Secret {_secret(container)}, which must be made first, with a new value", operations
+        )
+        return
+    yield fixes.advice(f"Put the values into a Secret, and refer to it in {fixes.edited(pod)}; then replace them")

@@ -1,0 +1,129 @@
+"""Where an engine keeps the model that it downloads, and how much fits there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, pod_evidence, units
+from llmdoctor_checks.scheduling._raw import rows, words
+from llmdoctor_checks.start._services import object_evidence
+
+#: Variables that say where the Hub's cache lies, the strongest first: what is put between it and the files.
+_HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub"))
+
+#: Where the images of these engines keep it when nothing is said: they run as root, TGI sets a variable.
+_DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A place for model files, and what lies under it.
+
+    `kind` is `layer` for the container's own file system, which is the node's disk; `size` is None where nothing limits
+    it or where the limit is not known.
+    """
+
+    path: str
+    kind: str
+    volume: str = ""
+    size: int | None = None
+    text: str = ""
+    evidence: Evidence | None = None
+    claim: Item | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether what lies there is gone with the pod."""
+        return self.kind in ("layer", "emptyDir", "memory")
+
+
+def hub_model(engine: Engine) -> str:
+    """The model as an id of the Hub; empty where it is a path or an address, so that its files are there already."""
+    model = engine.explicit("model")
+    name = str(model.value) if model is not None else ""
+    parts = name.split("/")
+    return name if len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~") and ":" not in parts[0] else ""
+
+
+def cache_path(engine: Engine) -> str:
+    """The directory that downloads go to; empty where it is not known."""
+    stated = engine.get("download_dir")
+    if stated is not None:
+        return str(stated.value) if str(stated.value).startswith("/") else ""
+    for name, tail in _HOMES:
+        variable = engine.container.env.get(name)
+        if variable is not None:
+            return f"{variable.value.rstrip('/')}{tail}" if variable.value and variable.value.startswith("/") else ""
+    if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or _other_user(engine.container):
+        return ""
+    return _DEFAULTS.get(engine.name, "")
+
+
+def _other_user(container: Container) -> bool:
+    """Whether it runs as another user than the image's, whose home is not known."""
+    return any(
+        context.run_as_user or context.run_as_non_root
+        for context in (container.spec.security_context, container.pod.spec.security_context)
+    )
+
+
+def store(container: Container, path: str) -> Store | None:
+    """What lies under a path of a container; None where the volume is of a kind whose room is not known here."""
+    mount = container.mount_over(path)
+    if mount is None:
+        limit = container.spec.resources.limits.get("ephemeral-storage")
+        if limit is None:
+            return Store(path=path, kind="layer")
+        where = pod_evidence(container, "resources.limits.ephemeral-storage", str(limit))
+        return Store(path=path, kind="layer", size=units(limit), text=str(limit), evidence=where)
+    pod, volume = container.pod, container.pod.volume(mount.name)
+    if volume is not None and volume.empty_dir is not None:
+        return _empty_dir(pod, path, volume)
+    if volume is not None and volume.ephemeral is not None:
+        spec = dig(volume.ephemeral, "volumeClaimTemplate.spec")
+        return _claimed(path, volume.name, spec, pod_evidence(pod, f"volumes[{volume.name}].ephemeral", _asked(spec)))
+    if volume is not None and volume.persistent_volume_claim is not None:
+        name = volume.persistent_volume_claim.claim_name
+        item = pod.cluster.item("PersistentVolumeClaim", pod.namespace, name)
+        if item is None:
+            return Store(path=path, kind="claim", volume=volume.name)
+        spec = item.raw.get("spec")
+        held = dig(item.raw, "status.capacity.storage")
+        text = str(held) if held is not None else _asked(spec)
+        where = object_evidence(item, "spec.resources.requests.storage", text)
+        found = _claimed(path, volume.name, spec, where, held)
+        return Store(**{**found.__dict__, "claim": item})
+    template = pod.template
+    for claim in rows(template.raw, "spec.volumeClaimTemplates") if template and volume is None else []:
+        if dig(claim, "metadata.name") == mount.name:
+            spec = claim.get("spec")
+            where = pod_evidence(pod, f"volumeClaimTemplates[{mount.name}]", _asked(spec))
+            return _claimed(path, mount.name, spec, where)
+    return None
+
+
+def _empty_dir(pod: Pod, path: str, volume: k8s.Volume) -> Store:
+    assert volume.empty_dir is not None  # noqa: S101 # asked by the caller
+    limit, memory = volume.empty_dir.size_limit, volume.empty_dir.medium == "Memory"
+    text = f"sizeLimit: {limit}" if limit is not None else "no sizeLimit"
+    where = pod_evidence(pod, f"volumes[{volume.name}].emptyDir", f"medium: Memory, {text}" if memory else text)
+    return Store(
+        path=path,
+        kind="memory" if memory else "emptyDir",
+        volume=volume.name,
+        size=units(limit),
+        text=str(limit),
+        evidence=where,
+    )
+
+
+def _asked(spec: object) -> str:
+    return str(dig(spec, "resources.requests.storage") or "")
+
+
+def _claimed(path: str, volume: str, spec: object, where: Evidence, held: object = None) -> Store:
+    """A claim on a disk. A file share that several nodes mount often takes no notice of the size that was asked for."""
+    modes = set(words(spec, "accessModes"))
+    size = units(held if held is not None else dig(spec, "resources.requests.storage"))
+    sized = size if modes and modes <= {"ReadWriteOnce", "ReadWriteOncePod"} else None
+    return Store(path=path, kind="claim", volume=volume, size=sized, text=where.text, evidence=where)

@@ -1,0 +1,96 @@
+"""A shell that keeps the container alive when the engine has ended."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Pod, check, fixes, pod_evidence
+
+#: Commands that never end.
+_FOREVER = (
+    r"(?:exec\s+)?(?:sleep\s+(?:infinity|inf|\d{5,}|\d+d)|tail\s+-[fF]\s+/dev/null|cat\s*(?:$|[;\n])"
+    r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.*?\bdone)"
+)
+#: After an engine that runs in the foreground; the sign says whether only when it failed.
+_AFTER = re.compile(rf"(?P<sign>\|\||;|\n)\s*(?:\{{\s*)?(?:echo[^;\n]*[;\n]\s*)?(?P<forever>{_FOREVER})", re.DOTALL)
+#: Programs that engines are started by.
+_SERVERS = re.compile(
+    r"vllm\s+serve|vllm\.entrypoints|sglang\.launch_server|sglang\s+serve|text-generation-launcher|llama-server"
+    r"|ollama\s+serve|trtllm-serve|tritonserver|lmdeploy\s+serve"
+)
+
+#: Between the two: another branch of the script, so that one does not follow the other.
+_BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
+#: In a loop: it watches over the server rather than wait for nothing.
+_WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
+
+
+@check("crash-hidden", since="0.2", severity="warning")
+def crash_hidden(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A shell keeps the container running when the engine has crashed.
+
+    `vllm serve … || sleep infinity` is put into a command while somebody debugs, and stays there. When the engine ends,
+    the container does not: no restart, no exit code, no previous log, and the pod stays Running. Without a liveness probe
+    it stays so for ever, holds its GPUs, and without a readiness probe it goes on getting requests.
+
+    With a liveness probe the kubelet restarts the container after all: then it is only noted.
+
+    ## Fix
+
+    Let the engine's exit be the container's: `exec vllm serve …` as the last command. For several processes in one
+    container use `wait -n`, which ends with the first of them.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts
+    """
+    container = engine.container
+    for group in ("command", "args"):
+        for index, word in enumerate(getattr(container.spec, group)):
+            text = str(word)
+            server = _SERVERS.search(text)
+            found = _AFTER.search(text, server.end()) if server else None
+            if not server or not found or _WATCH.search(found["forever"]):
+                continue
+            if _BRANCH.search(text, server.end(), found.start("forever")):
+                continue
+            watched = container.spec.liveness_probe is not None
+            tail = "its liveness probe must find out" if watched else "nothing restarts it"
+            if not watched and container.spec.readiness_probe is None:
+                tail += ", and the pod stays Ready"
+            yield Finding(
+                role="note" if watched else "risk",
+                severity="info" if watched else "warning",
+                confidence="likely",
+                summary=f"When {engine.title} ends, the shell of {container.name} goes on with "
+                f"`{_short(found['forever'])}`: {tail}.",
+                evidence=(pod_evidence(container, f"{group}[{index}]", _around(text, found)),),
+                fixes=(_fix(engine, group, index, text, found, server),),
+                pods=(pod.name,) if pod.exists else (),
+            )
+            return
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split()).rstrip(";")
+    return line if len(line) <= 60 else f"{line[:60]} …"
+
+
+def _around(text: str, found: re.Match[str]) -> str:
+    """The end of the engine's command and what follows it, on one line."""
+    before = " ".join(text[: found.start()].split())
+    return f"{'… ' if len(before) > 60 else ''}{before[-60:]} {' '.join(found[0].split())}"
+
+
+def _fix(engine: Engine, group: str, index: int, text: str, found: re.Match[str], server: re.Match[str]) -> Fix:
+    container, rest = engine.container, text[found.end() :].strip()
+    background = re.search(r"(?<![&>|])&(?![&>\d])", text[server.end() : found.start()])
+    # a mask must not be written back, and a script that goes on may mean something by it
+    if background or rest.strip("; \n") or "<masked:" in text:
+        how = "wait -n in its place" if background else "the engine as the last command, started by exec"
+        return fixes.advice(f"Take `{_short(found['forever'])}` out of {group} in {fixes.edited(container.pod)}: {how}")
+    operation = {
+        "op": "replace",
+        "path": f"{container.pointer}/{group}/{index}",
+        "value": text[: found.start()].rstrip(),
+    }
+    return fixes.patch(container.pod, "Let the engine's exit be the container's", [operation])

@@ -1,0 +1,90 @@
+"""Model files that are larger than where they are downloaded to."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    GIB,
+    Engine,
+    Finding,
+    Fix,
+    Patch,
+    Pod,
+    Sizing,
+    check,
+    fixes,
+    say_bytes,
+    setting_evidence,
+)
+from llmdoctor_checks.start._storage import Store, cache_path, hub_model, store
+
+
+@check("disk-full", since="0.1")
+def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+    """A disk is full.
+
+    The model is larger than the volume, or it goes to the container's own file system, whose room is the node's disk
+    and the limit of ephemeral storage. The download ends with "No space left on device", or the kubelet evicts the pod,
+    or the image itself no longer fits on the node. A half-written file may stay in the cache and cause other errors
+    later.
+
+    In a manifest the least size of the weight files, known from the model's shape, is compared with the claim, the
+    memory-backed volume or the limit of ephemeral storage that they are downloaded to. A volume that many nodes may mount
+    is not judged: file shares seldom keep to the size that was asked for.
+
+    "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
+
+    ## Fix
+
+    Mount a volume of sufficient size where the engine stores models (`HF_HOME`, `--download-dir`, `/data`,
+    `/root/.ollama`), and set requests for ephemeral storage. On the node: free images and old logs, or enlarge the disk.
+
+    ## References
+
+    - https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
+    """
+    model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
+    if pod.ready or pod.log_only or model is None or not hub_model(engine) or not path or needed is None:
+        return
+    place = store(engine.container, path)
+    # what happens to an emptyDir that grows over its limit has an id of its own
+    if (
+        place is None
+        or place.kind == "emptyDir"
+        or place.size is None
+        or place.evidence is None
+        or place.size >= needed
+    ):
+        return
+    what = f"volume {place.volume}" if place.volume else "its limit of ephemeral storage"
+    then = "the download fails" if place.volume else "the kubelet evicts the pod during the download"
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The weight files of {model.value} take {say_bytes(needed)} or more; {engine.container.name} downloads them "
+        f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
+        evidence=(place.evidence, setting_evidence(engine.container, model)),
+        fixes=(_fix(pod, engine, place, needed),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _fix(pod: Pod, engine: Engine, place: Store, needed: int) -> Fix:
+    # a third more: the tokenizer, other formats of the same weights, and files that are being replaced
+    size = f"{-(-needed * 4 // 3 // (10 * GIB)) * 10}Gi"
+    if not place.volume:
+        summary = f"Raise the limit of ephemeral storage to {size}, or mount a volume at {place.path}"
+        return fixes.set_resource(engine.container, "limits", "ephemeral-storage", size, summary)
+    if place.claim is None:
+        return fixes.advice(f"Give the volume {place.volume} {size} in {fixes.edited(pod)}")
+    body = [{"op": "replace", "path": "/spec/resources/requests/storage", "value": size}]
+    claim = place.claim
+    return Fix(
+        summary=f"Ask for {size} in PersistentVolumeClaim/{claim.name}, if its storage class allows a bound one to grow",
+        commands=(
+            f"kubectl -n {claim.namespace} patch persistentvolumeclaim/{claim.name} --type=json -p "
+            f'\'[{{"op": "replace", "path": "/spec/resources/requests/storage", "value": "{size}"}}]\'',
+        ),
+        patch=Patch(target=f"v1 PersistentVolumeClaim/{claim.name}", type="json", body=body),
+    )

@@ -1,0 +1,92 @@
+"""A GPU that is requested without a limit."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    is_accelerator,
+    pod_evidence,
+    units,
+)
+from llmdoctor_checks.scheduling._refused import lacking, refusals
+
+#: Texts: API server, validation of container resources.
+_REFUSED = re.compile(
+    r"Limit must be set for non overcommitable resources"
+    r"|must be equal to (?P<resource>[\w.-]+/[\w.-]+) limit"
+)
+
+#: A node selector of GKE, whose Autopilot sets the limit of what is only requested before the pod is judged.
+_GKE = "cloud.google.com/"
+
+
+@check("gpu-limit-missing", since="0.2")
+def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """A GPU is requested without the same limit, and the API server refuses the pod.
+
+    GPUs are extended resources, of which no more can be promised than there are. So the API server demands a limit for
+    each that is requested, and a request that equals it; a limit alone is enough. The Deployment is accepted, and only
+    the events of its ReplicaSet say that no pod can be made: «Limit must be set for non overcommitable resources».
+
+    On GKE Autopilot the limit is filled in from the request, so that it is only noted where the pod selects nodes of GKE.
+
+    ## Fix
+
+    State the GPU under `limits`, the request follows by itself:
+
+        resources: {limits: {nvidia.com/gpu: 1}}
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
+    - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources
+    """
+    if pod.exists or pod.partial:
+        return
+    told = _told(subject, cluster)
+    missed = lacking(subject) and not subject.static
+    for container in pod.containers:
+        for resource, asked, limit in _unequal(container):
+            gke = limit is None and any(key.startswith(_GKE) for key in pod.spec.node_selector)
+            have = "no limit" if limit is None else f"a limit of {limit}"
+            yield Finding(
+                role="cause" if missed else "note" if gke else "risk",
+                severity=None if missed else "info" if gke else "critical",
+                confidence="certain" if told or missed else "possible" if gke else "likely",
+                summary=f"Container {container.name} requests {asked} {resource} and has {have}: "
+                f"the API server refuses {'the pod' if not gke else 'it, unless Autopilot sets the limit'}.",
+                evidence=(
+                    pod_evidence(container, f"resources.requests[{resource}]", str(asked)),
+                    pod_evidence(container, "resources.limits", f"{resource}: {limit}" if limit is not None else have),
+                    *told,
+                ),
+                explains=("rollout-stuck", "pod-pending") if missed else (),
+                fixes=(_fix(container, resource, asked),),
+            )
+            return
+
+
+def _unequal(container: Container) -> Iterator[tuple[str, object, object]]:
+    resources = container.spec.resources
+    for resource, asked in resources.requests.items():
+        limit = resources.limits.get(resource)
+        if is_accelerator(resource) and units(asked) and units(limit) != units(asked):
+            yield resource, asked, limit
+
+
+def _fix(container: Container, resource: str, asked: object) -> Fix:
+    return fixes.set_resource(container, "limits", resource, str(asked), f"Limit {resource} to the {asked} requested")
+
+
+def _told(subject: Subject, cluster: Cluster) -> tuple[Evidence, ...]:
+    """What the API server said of it, where the workload was applied."""
+    return tuple(evidence for message, evidence in refusals(subject, cluster) if _REFUSED.search(message))[:1]

@@ -1,0 +1,121 @@
+"""A placeholder that nobody replaced."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Container, Evidence, Finding, Pod, Subject, check, fixes, k8s, pod_evidence
+from llmdoctor_checks.start._services import object_evidence
+
+#: What people write for «put yours here». A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
+_PLACEHOLDER = re.compile(
+    r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE)"
+    r"[-_ ][\w .:/-]{1,60}>"
+    r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
+    r"|<(?:[a-z0-9]+[-_])+(?:token|key|secret|password|id|name|url|bucket|registry)>"
+    r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:ME|THIS|IN)\b(?:_\w+)?"
+    r"|\bYOUR_[A-Z0-9_]{2,40}\b"
+    r"|\b(?:hf_|sk-|nvapi-)?(?:your|insert)[-_](?:[a-z]+[-_]){0,3}(?:token|key|secret|password|here)\b"
+    r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
+)
+
+#: What the Hub's client sends with every request once it is set: a wrong one is refused even for public models.
+_TOKENS = frozenset(
+    {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
+)
+
+
+@check("placeholder-left", since="0.2", severity="warning")
+def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A placeholder was never replaced by a real value.
+
+    `<YOUR_HF_TOKEN>` or `REPLACE_ME` is a valid string: the API server accepts it and the program starts with it. A token
+    that is none is worse than no token, since the Hub answers 401 to it even for public models. A model, an address or a
+    bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
+    (InvalidImageName).
+
+    It is a risk where the engine uses the value: its arguments, its image, its token for the Hub. Elsewhere it is noted, and
+    so is a Secret in a manifest, which is often filled in apart from it.
+    `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant.
+
+    ## Fix
+
+    Put in the real value, a secret one through a Secret:
+
+        kubectl -n NAMESPACE create secret generic hf-token --from-literal=token="$HF_TOKEN"
+
+    ## References
+
+    - https://huggingface.co/docs/hub/security-tokens
+    """
+    engines = {engine.container.name for engine in subject.engines(pod)}
+    if (pod.exists and pod.ready) or not engines:
+        return
+    found = [(c, *rest) for c in pod.containers if c.name in engines or c.role == "init" for rest in _places(c)]
+    if not found:
+        return
+    used = [row for row in found if row[4]]
+    container, path, text, evidence, _ = (used or found)[0]
+    yield Finding(
+        role="risk" if used else "note",
+        severity="warning" if used else "info",
+        confidence="likely",
+        summary=f"{path} of {container.name} still has the placeholder {text}{_then(path) if used else ''}.",
+        evidence=tuple(row[3] for row in (used or found)),
+        fixes=(fixes.advice(f"Replace {text} by the real value in {_where(pod, evidence)}"),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _then(path: str) -> str:
+    name = path.partition("[")[2].rstrip("]")
+    if path == "image":
+        return ": the kubelet refuses the image's name"
+    return (
+        ": the Hub answers 401 to it, even for a public model"
+        if name in _TOKENS
+        else ", which the engine is given as it is"
+    )
+
+
+def _where(pod: Pod, evidence: Evidence) -> str:
+    return evidence.ref.partition(" ")[0] if evidence.ref.startswith(("Secret/", "ConfigMap/")) else fixes.edited(pod)
+
+
+def _places(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
+    spec = container.spec
+    image = _PLACEHOLDER.search(spec.image)
+    if image:
+        yield "image", image[0], pod_evidence(container, "image", spec.image), True
+    for variable in spec.env:
+        own = _PLACEHOLDER.search(str(variable.value)) if variable.value is not None else None
+        token = variable.name in _TOKENS
+        if own:
+            path = f"env[{variable.name}]"
+            yield path, own[0], pod_evidence(container, path, str(variable.value)), token
+        ref = variable.value_from.secret_key_ref if variable.value_from else None
+        told = _in_secret(container, ref) if ref else None
+        if told:
+            # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
+            yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
+    for group in ("command", "args"):
+        for index, word in enumerate(getattr(spec, group)):
+            for line in str(word).splitlines():
+                code = line.partition(" #")[0]
+                own = None if code.lstrip().startswith("#") else _PLACEHOLDER.search(code)
+                if own:
+                    yield f"{group}[{index}]", own[0], pod_evidence(container, f"{group}[{index}]", line.strip()), True
+
+
+def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | None:
+    """A placeholder under the key of a Secret of the same files; masking keeps placeholders, and says so of coded ones."""
+    item = container.pod.cluster.item("Secret", container.pod.namespace, ref.name)
+    secret = item.typed() if item else None
+    if item is None or not isinstance(secret, k8s.Secret):
+        return None
+    value = str(secret.string_data.get(ref.key, secret.data.get(ref.key, "")))
+    found = _PLACEHOLDER.search(value)
+    if not found and not value.endswith("+placeholder>"):
+        return None
+    evidence = object_evidence(item, ref.key, value)
+    return (found[0] if found else f"of Secret {item.name}"), evidence

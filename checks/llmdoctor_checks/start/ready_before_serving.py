@@ -1,0 +1,106 @@
+"""A pod that counts as ready before its model answers."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, Workload, check, fixes, k8s, pod_evidence
+from llmdoctor_checks.start._services import service_of
+
+#: Engines that open it only then.
+_LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})
+
+#: Paths that answer while the model loads, and the path that waits for it. Sources: Triton and NIM's HTTP endpoints.
+_ALIVE = {
+    "triton": ("/v2/health/live", "/v2/health/ready"),
+    "nim": ("/v1/health/live", "/v1/health/ready"),
+}
+
+
+@check("ready-before-serving", since="0.2", severity="warning")
+def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) -> Iterator[Finding]:
+    """The pod turns Ready before the model answers.
+
+    A pod without a readiness probe is Ready as soon as its containers run. Loading a model takes minutes, in which the
+    Service sends it requests that are refused, and a rolling update takes the old pod away while the new one still loads.
+
+    A readiness probe can be deceived as well: llama-server opens its port first and answers 503 until the model is loaded,
+    so that a tcpSocket probe succeeds at once; Triton's and NIM's `live` paths answer while models load. vLLM, SGLang and
+    Text Generation Inference open their port last: for them a tcpSocket probe is right.
+
+    A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
+    deceived one is a risk.
+
+    ## Fix
+
+    Ask what is true only when the model answers:
+
+        readinessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10}
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
+    """
+    container = engine.container
+    if (
+        pod.log_only
+        or pod.completed
+        or (container.spec.startup_probe and _honest(engine, container.spec.startup_probe))
+    ):
+        return
+    service = service_of(pod)
+    probe = container.spec.readiness_probe
+    if service is None:
+        return
+    if probe is None:
+        replicas = workload.replicas if workload else None
+        if engine.name in _LATE and (replicas or 0) > 1:
+            yield _finding(
+                pod,
+                "note",
+                f"{container.name} has no readiness probe: Service {service.name} sends a new one of the {replicas} replicas its "
+                f"share of requests at once, and {engine.title} refuses them until the model is loaded.",
+                pod_evidence(container, "readinessProbe", "none"),
+                _probe(engine, "/health"),
+            )
+        return
+    if _honest(engine, probe):
+        return
+    action = "tcpSocket" if probe.tcp_socket else f"httpGet {probe.http_get.path if probe.http_get else ''}"
+    right = _ALIVE[engine.name][1] if engine.name in _ALIVE else "/health"
+    yield _finding(
+        pod,
+        "risk",
+        f"The readiness probe of {container.name} ({action}) succeeds while {engine.title} still loads the model: "
+        f"Service {service.name} sends requests that fail.",
+        pod_evidence(container, "readinessProbe", action),
+        _probe(engine, right),
+    )
+
+
+def _honest(engine: Engine, probe: k8s.Probe) -> bool:
+    """Whether a probe succeeds only when the model answers, as far as it can be told."""
+    if probe.tcp_socket:
+        return engine.name != "llama.cpp" and engine.name not in _ALIVE
+    if probe.http_get and engine.name in _ALIVE:
+        return probe.http_get.path.rstrip("/") != _ALIVE[engine.name][0]
+    return True
+
+
+def _finding(pod: Pod, role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
+    return Finding(
+        role="risk" if role == "risk" else "note",
+        severity="warning" if role == "risk" else "info",
+        confidence="likely",
+        summary=summary,
+        evidence=(evidence,),
+        fixes=(fix,),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _probe(engine: Engine, path: str) -> Fix:
+    port, container = engine.value("port"), engine.container
+    if not isinstance(port, int):
+        return fixes.advice(f"Add a readiness probe on {path} in {fixes.edited(container.pod)}")
+    value = {"httpGet": {"path": path, "port": port}, "periodSeconds": 10, "timeoutSeconds": 5}
+    return fixes.set_probe(container, "readinessProbe", value, f"Let the readiness probe ask {path} on port {port}")

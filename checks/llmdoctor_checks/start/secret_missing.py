@@ -1,0 +1,109 @@
+"""A key that the Secret or ConfigMap of the same files does not have."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Container, Evidence, Finding, Fix, Pod, check, dig, fixes, k8s, pod_evidence
+from llmdoctor_checks.start._services import object_evidence
+
+
+@check("secret-missing", since="0.1")
+def secret_missing(pod: Pod) -> Iterator[Finding]:
+    """A Secret or ConfigMap that the pod names is not there.
+
+    An environment variable or a volume of the pod refers to a Secret, a ConfigMap or a key of one that does not exist in
+    the pod's namespace. The container waits with CreateContainerConfigError, or the volume cannot be mounted and the pod
+    stays in ContainerCreating. The kubelet looks again every minute or two: as soon as the object exists the container
+    starts.
+
+    Of a manifest only what stands in the same files can be judged: an object that is not there may be in the cluster, one
+    that is there without the key is not what the pod needs.
+
+    ## Fix
+
+    Create the object in the namespace of the pod, or correct the name or key. `optional: true` lets the pod start
+    without it.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/configuration/secret/
+    """
+    if pod.exists or pod.log_only:
+        return
+    for container in pod.containers:
+        for index, variable in enumerate(container.spec.env):
+            source = variable.value_from
+            refs = (("Secret", source.secret_key_ref), ("ConfigMap", source.config_map_key_ref)) if source else ()
+            for kind, ref in refs:
+                if ref and not ref.optional:
+                    yield from _judge(pod, container, index, variable.name, kind, ref.name, ref.key)
+    for volume in pod.spec.volumes:
+        if volume.secret and not volume.secret.optional:
+            yield from _items(pod, volume.name, "Secret", volume.secret.secret_name, volume.secret.items)
+        elif volume.config_map and not volume.config_map.optional:
+            yield from _items(pod, volume.name, "ConfigMap", volume.config_map.name, volume.config_map.items)
+
+
+def _items(pod: Pod, volume: str, kind: str, name: str, items: tuple[k8s.KeyToPath, ...]) -> Iterator[Finding]:
+    """The keys that a volume maps to files."""
+    keys = _keys(pod.cluster, kind, pod.namespace, name)
+    for item in items:
+        if keys is not None and item.key not in keys:
+            said = pod_evidence(pod, f"volumes[{volume}]", f"name: {name}, key: {item.key}")
+            yield _finding(pod, f"Volume {volume}", kind, name, item.key, keys, said)
+
+
+def _judge(
+    pod: Pod, container: Container, index: int, variable: str, kind: str, name: str, key: str
+) -> Iterator[Finding]:
+    keys = _keys(pod.cluster, kind, pod.namespace, name)
+    if keys is None or key in keys:
+        return
+    field = "secretKeyRef" if kind == "Secret" else "configMapKeyRef"
+    said = pod_evidence(container, f"env[{variable}].valueFrom.{field}", f"name: {name}, key: {key}")
+    what = f"Variable {variable} of {container.name}"
+    fix: tuple[Fix, ...] = ()
+    if len(keys) == 1:  # the one key that is there is surely the one that was meant
+        at = f"{container.pointer}/env/{index}/valueFrom/{field}/key"
+        operation = {"op": "replace", "path": at, "value": keys[0]}
+        fix = (fixes.patch(pod, f"Name the key {keys[0]}, which the {kind} {name} has", [operation]),)
+    yield _finding(pod, what, kind, name, key, keys, said, fix)
+
+
+def _finding(
+    pod: Pod, what: str, kind: str, name: str, key: str, keys: list[str], said: Evidence, fix: tuple[Fix, ...] = ()
+) -> Finding:
+    item = pod.cluster.item(kind, pod.namespace, name)
+    have = (object_evidence(item, "", f"keys: {', '.join(keys)}"),) if item else ()
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{what} names the key {key} of the {kind} {name}, which has only {', '.join(keys)}: "
+        "the container cannot be made (CreateContainerConfigError).",
+        evidence=(said, *have),
+        fixes=fix or (fixes.advice(f"Add the key {key} to {kind}/{name}, or name one that it has"),),
+    )
+
+
+def _keys(cluster: Cluster, kind: str, namespace: str, name: str) -> list[str] | None:
+    """The keys of an object of these files; None where it is not there, is empty, or something else fills it."""
+    item = cluster.item(kind, namespace, name)
+    typed = item.typed() if item else None
+    if item is None or (isinstance(typed, k8s.Secret) and _filled_by_others(cluster, item.metadata, namespace, name)):
+        return None
+    if isinstance(typed, k8s.Secret):
+        keys = {*typed.data, *typed.string_data}
+    elif isinstance(typed, k8s.ConfigMap):
+        keys = {*typed.data, *(dig(item.raw, "binaryData") or {})}
+    else:
+        return None
+    return sorted(keys) or None
+
+
+def _filled_by_others(cluster: Cluster, metadata: dict[str, object], namespace: str, name: str) -> bool:
+    """Whether a controller adds keys to a Secret: External Secrets may merge into one, others ask for it by annotation."""
+    for kind in ("ExternalSecret", "SecretProviderClass", "SealedSecret"):
+        for item in cluster.items(kind, namespace):
+            if name in (item.name, dig(item.raw, "spec.target.name")):
+                return True
+    return bool(metadata.get("annotations"))

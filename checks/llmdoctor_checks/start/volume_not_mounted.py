@@ -1,0 +1,122 @@
+"""A volume that the server needs, mounted elsewhere or nowhere."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    check,
+    fixes,
+    k8s,
+    pod_evidence,
+    setting_evidence,
+)
+
+
+@check("volume-not-mounted", since="0.2", severity="warning")
+def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A volume that the server needs is declared, and not mounted in its container.
+
+    `volumes` only says what the pod may mount; each container must name it under `volumeMounts`. An init container that
+    downloads the model to a volume leaves nothing in the server's container unless that mounts the same volume, and a
+    model path without a mount is looked for in the image: vLLM then takes it for a repository of the Hub and says that
+    it is not a valid id.
+
+    It is a risk where the engine's model lies under a path at which another container mounts the volume. A volume that no
+    container mounts is noted: it still has to be bound and attached before the pod starts.
+
+    ## Fix
+
+    Mount the volume in the engine's container, at the path that the model's name begins with:
+
+        volumeMounts: [{name: models, mountPath: /models}]
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/storage/volumes/
+    """
+    if pod.completed or pod.log_only or (pod.exists and pod.ready):
+        return
+    container, model = engine.container, engine.explicit("model")
+    path = str(model.value) if model is not None else ""
+    if model is not None and path.startswith("/") and container.mount_over(path) is None:
+        other = _elsewhere(container, path)
+        if other:
+            whose, mount = other
+            failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+            yield Finding(
+                role="cause" if failing else "risk",
+                severity="critical",
+                confidence="likely",
+                summary=f"{engine.label} loads its model from {path}, but volume {mount.name} is mounted at {mount.mount_path} "
+                f"only in {whose.name}, not in {container.name}.",
+                evidence=(
+                    setting_evidence(container, model),
+                    pod_evidence(whose, f"volumeMounts[{mount.name}]", mount.mount_path),
+                    pod_evidence(container, "volumeMounts", _mounts(container)),
+                ),
+                explains=("model-not-found", "crash-loop", "not-ready") if failing else (),
+                fixes=(_mount(container, mount),),
+                pods=(pod.name,) if pod.exists else (),
+            )
+            return
+    if pod.exists:
+        return
+    unused = [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]
+    if unused:
+        names = ", ".join(volume.name for volume in unused)
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="certain",
+            summary=f"No container mounts the declared {'volumes' if len(unused) > 1 else 'volume'} {names}.",
+            evidence=tuple(_declared(pod, volume) for volume in unused),
+            fixes=(
+                fixes.advice(f"Mount {names} in {container.name} or take the declaration out, in {fixes.edited(pod)}"),
+            ),
+        )
+
+
+def _elsewhere(container: Container, path: str) -> tuple[Container, k8s.VolumeMount] | None:
+    """Another container that mounts a volume over the path, if the volume is not in this one under another path."""
+    mine = {mount.name for mount in container.spec.volume_mounts}
+    for other in container.pod.containers:
+        mount = other.mount_over(path) if other is not container else None
+        if mount and mount.mount_path != "/" and mount.name not in mine:
+            return other, mount
+    return None
+
+
+def _mount(container: Container, mount: k8s.VolumeMount) -> Fix:
+    value: dict[str, object] = {"name": mount.name, "mountPath": mount.mount_path}
+    if mount.sub_path:
+        value["subPath"] = mount.sub_path
+    has = bool(container.spec.volume_mounts)
+    path = f"{container.pointer}/volumeMounts"
+    operation = {"op": "add", "path": f"{path}/-" if has else path, "value": value if has else [value]}
+    return fixes.patch(container.pod, f"Mount {mount.name} at {mount.mount_path} in {container.name}", [operation])
+
+
+def _mounts(container: Container) -> str:
+    return ", ".join(m.mount_path for m in container.spec.volume_mounts) or "none"
+
+
+def _mounted(pod: Pod) -> set[str]:
+    return {mount.name for container in pod.containers for mount in container.spec.volume_mounts}
+
+
+def _meant(volume: k8s.Volume) -> bool:
+    """Whether a volume is one that a person meant to be used: a block device is named under volumeDevices instead."""
+    return bool(volume.empty_dir or volume.host_path or volume.config_map or volume.secret) or (
+        volume.persistent_volume_claim is not None
+    )
+
+
+def _declared(pod: Pod, volume: k8s.Volume) -> Evidence:
+    claim = volume.persistent_volume_claim
+    text = f"persistentVolumeClaim: {claim.claim_name}" if claim else "declared"
+    return pod_evidence(pod, f"volumes[{volume.name}]", text)

@@ -1,0 +1,104 @@
+"""What a webhook should have added to the pod, and did not."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
+
+#: What asks for an injection, the container that comes of it, and who injects it.
+_INJECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
+    ("sidecar.istio.io/inject", ("true",), ("istio-proxy",), "Istio"),
+    ("linkerd.io/inject", ("enabled", "ingress"), ("linkerd-proxy",), "Linkerd"),
+    ("vault.hashicorp.com/agent-inject", ("true",), ("vault-agent", "vault-agent-init"), "the Vault injector"),
+    ("gke-gcsfuse/volumes", ("true",), ("gke-gcsfuse-sidecar",), "GKE's Cloud Storage FUSE driver"),
+)
+
+#: Those without which the pod surely cannot do what it was made for: its files are not there.
+_NEEDED = ("vault.hashicorp.com/agent-inject", "gke-gcsfuse/volumes")
+
+#: Where KServe's init container puts the model.
+_MODELS = "/mnt/models"
+
+
+@check("webhook-not-injected", since="0.2")
+def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A container that a webhook should have added to the pod is missing.
+
+    Meshes, secret injectors, storage drivers and KServe change a pod when it is made. When the webhook was down with
+    `failurePolicy: Ignore`, when the namespace is left out by its label, or when the pod was made before the webhook was
+    installed, the pod comes without the container and nobody says so: the model is not under /mnt/models, secrets are not
+    in their files, a bucket cannot be mounted.
+
+    Only of a pod that exists can this be said; a manifest never has what a webhook will add.
+
+    ## Fix
+
+    See that the webhook runs and selects the namespace, then delete the pod so that it is made anew:
+
+        kubectl get mutatingwebhookconfigurations
+        kubectl -n NAMESPACE delete pod NAME
+
+    ## References
+
+    - https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+    - https://kserve.github.io/website/docs/model-serving/storage/overview
+    """
+    if not pod.exists or pod.log_only or pod.unscheduled:
+        return
+    names = {container.name for container in pod.containers}
+    asked = {**pod.obj.metadata.annotations, **pod.obj.metadata.labels}
+    for key, values, containers, who in _INJECTIONS:
+        value = str(asked.get(key, ""))
+        if value not in values or names.intersection(containers):
+            continue
+        needed = pod.failing and key in _NEEDED
+        kind = "labels" if key in pod.obj.metadata.labels else "annotations"
+        yield _finding(
+            pod,
+            "cause" if needed else "note",
+            f"The pod asks {who} for {containers[0]} ({key}: {value}), and has no such container.",
+            (pod_evidence(pod, f"metadata.{kind}[{key}]", value), _present(pod)),
+        )
+        return
+    yield from _kserve(pod, subject)
+
+
+def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
+    if not pod.failing or "serving.kserve.io/inferenceservice" not in pod.obj.metadata.labels:
+        return
+    for engine in subject.engines(pod):
+        model = engine.explicit("model")
+        if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):
+            continue
+        if engine.container.mount_over(_MODELS) is None:
+            yield _finding(
+                pod,
+                "cause",
+                f"{engine.label} loads {model.value}, but the pod has neither KServe's storage-initializer nor another volume there.",
+                (setting_evidence(engine.container, model), _present(pod)),
+            )
+            return
+
+
+def _present(pod: Pod) -> Evidence:
+    return pod_evidence(pod, "containers", ", ".join(container.name for container in pod.containers))
+
+
+def _finding(pod: Pod, role: str, summary: str, evidence: tuple[Evidence, ...]) -> Finding:
+    return Finding(
+        role="cause" if role == "cause" else "note",
+        severity="critical" if role == "cause" else "info",
+        confidence="likely" if role == "cause" else "possible",
+        summary=summary,
+        evidence=evidence,
+        explains=("model-not-found", "crash-loop", "not-ready", "pod-failed") if role == "cause" else (),
+        fixes=(
+            fixes.advice(
+                f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew",
+                "kubectl get mutatingwebhookconfigurations",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
+    )
