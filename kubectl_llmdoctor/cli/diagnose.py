@@ -14,6 +14,7 @@ from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.report.document import Report
     from kubectl_llmdoctor.snapshot import Snapshot
 
 _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folder, a cluster-info dump folder, or -."
@@ -27,6 +28,12 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
 @click.option("--from", "source", metavar="PATH", help=_OFFLINE)
 @click.option("--logs", "log", metavar="FILE", help="Read this log alone, without its pod; - is standard input.")
 @click.option("--save", metavar="FILE", help="Save what was read as a snapshot, too.")
+@click.option("--fix-file", metavar="FILE", help="Write the patches as a kustomize component.")
+@click.option(
+    "--verify-fix",
+    is_flag=True,
+    help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
+)
 @click.option("--prometheus", default="auto", metavar="auto|off", help="Metrics; this version does not read them yet.")
 @click.option(
     "--agent",
@@ -46,6 +53,8 @@ def command(
     source: str | None,
     log: str | None,
     save: str | None,
+    fix_file: str | None,
+    verify_fix: bool,
     prometheus: str,
     agent: str,
     config: str | None,
@@ -69,6 +78,8 @@ def command(
     if prometheus not in ("auto", "off"):
         raise UsageError(f"--prometheus {prometheus}: this version reads no metrics; give auto or off")
     if source is not None or log is not None:
+        if verify_fix:
+            raise UsageError("--verify-fix asks a cluster and cannot be used with --from or --logs")
         if selector or all_namespaces:
             raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
         if source is not None and log is not None:
@@ -89,8 +100,30 @@ def command(
     report = diagnose(snapshot, installed(), known)
     if not report.targets:
         _nothing(snapshot)
+    if verify_fix:
+        report = _verified(report, snapshot, connection())
+    if fix_file:
+        from kubectl_llmdoctor.report.component import component
+
+        output.save(component(report), fix_file, "--fix-file")
     output.write(report, chosen, color=output.colored(no_color))
     return output.exit_code(report, fail_on)
+
+
+def _verified(report: Report, snapshot: Snapshot, connection: Connection) -> Report:
+    """The report with what a dry run of each patch gave."""
+    from functools import partial
+
+    from kubectl_llmdoctor.gather.cluster import connect
+    from kubectl_llmdoctor.gather.dryrun import dry_run
+    from kubectl_llmdoctor.packs import installed
+    from kubectl_llmdoctor.verification import verified
+
+    cluster = connect(connection)
+    try:
+        return verified(report, snapshot, installed(), partial(dry_run, cluster))
+    finally:
+        cluster.close()
 
 
 def _nothing(snapshot: Snapshot) -> None:

@@ -31,13 +31,18 @@ def write(report: Report, outputs: list[tuple[str, str]], *, color: bool) -> Non
     for name, path in outputs:
         data = render(report, name, color=color and not path)
         if path:
-            try:
-                Path(path).write_bytes(data)
-            except OSError as error:
-                raise UsageError(f"-o {name}={path}: {error.strerror}") from error
+            save(data, path, f"-o {name}")
         else:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+
+
+def save(data: bytes, path: str, option: str) -> None:
+    """Writes a file that an option names. Raises UsageError when it cannot be written."""
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{option}={path}: {error.strerror}") from error
 
 
 def render(report: Report, name: str, *, color: bool = False) -> bytes:

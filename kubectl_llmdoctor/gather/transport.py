@@ -67,6 +67,11 @@ class Client:
         data = msgspec.json.encode(body)
         return self._retried(lambda until: self._whole("POST", path, None, JSON, data, until, decode))
 
+    def patch(self, path: str, query: Query, body: bytes, content_type: str, *, decode: Decode) -> Any:
+        """The answer to a patch; sent once, for the server may have done what it was asked. Raises RequestError."""
+        until = time.monotonic() + self.timeout
+        return self._whole("PATCH", path, query, JSON, body, until, decode, content_type)
+
     def stream(self, path: str, query: Query | None, *, seconds: float) -> Iterator[bytes]:
         """The body in pieces as they come, each within `timeout`, all within `seconds`. Raises RequestError.
 
@@ -76,9 +81,17 @@ class Client:
         yield from self._pieces(answer, time.monotonic() + seconds, f"not read to its end in {seconds:g} s")
 
     def _whole(
-        self, method: str, path: str, query: Query | None, accept: str, body: bytes | None, until: float, decode: Decode
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        accept: str,
+        body: bytes | None,
+        until: float,
+        decode: Decode,
+        content_type: str = JSON,
     ) -> Any:
-        answer = self._open(method, path, query, accept, body, until)
+        answer = self._open(method, path, query, accept, body, until, content_type)
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces(answer, until, self._too_late):
@@ -113,7 +126,14 @@ class Client:
                     raise
 
     def _open(
-        self, method: str, path: str, query: Query | None, accept: str, body: bytes | None, until: float
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        accept: str,
+        body: bytes | None,
+        until: float,
+        content_type: str = JSON,
     ) -> _Answer:
         """An answer with a good status, its body still to be read."""
         with self._lock:
@@ -129,7 +149,7 @@ class Client:
                     wire.putheader(name, value)
                 wire.putheader("Accept", accept)
                 if body is not None:
-                    wire.putheader("Content-Type", JSON)
+                    wire.putheader("Content-Type", content_type)
                     wire.putheader("Content-Length", str(len(body)))
                 wire.endheaders(body)
                 answer = _Answer(wire, wire.getresponse())

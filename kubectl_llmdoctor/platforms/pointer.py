@@ -102,7 +102,8 @@ def _fit(tree: Any, operation: Json) -> Json | None:
             if last and operation["op"] == "add" and (key == "-" or key == str(len(here))):
                 return operation
         elif isinstance(here, dict):
-            if key not in here:
+            # the API server drops what is empty
+            if key not in here or (not last and here[key] in ({}, [])):
                 return _made(operation, keys, position)
         else:
             return None

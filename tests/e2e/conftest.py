@@ -27,6 +27,7 @@ class Doctor(Protocol):
 
 
 Play = Callable[[Object], object]
+Kubectl = Callable[..., program.Result]
 
 
 @pytest.fixture(scope="session")
@@ -101,5 +102,15 @@ def doctor(cluster: ControlPlane, home: Path) -> Doctor:
     def run(*arguments: str, kubeconfig: Path | None = None, **variables: str) -> program.Result:
         extra = {"KUBECONFIG": str(kubeconfig or cluster.admin)} | variables
         return program.run(["kubectl", "llmdoctor", *arguments], home, extra)
+
+    return run
+
+
+@pytest.fixture
+def kubectl(cluster: ControlPlane, home: Path) -> Kubectl:
+    """Runs plain kubectl as the administrator."""
+
+    def run(*arguments: str, kubeconfig: Path = cluster.admin) -> program.Result:
+        return program.run(["kubectl", *arguments], home, {"KUBECONFIG": str(kubeconfig)})
 
     return run

@@ -241,7 +241,7 @@ def _prepared(item: Object, shift: datetime.timedelta) -> Object:
         _reachable(moved)
     if moved["kind"] in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"):
         # A skeleton may lack what is required. In a cluster that is never null, as the API server would give it.
-        template = moved["spec"].setdefault("template", {})
+        template = moved.setdefault("spec", {}).setdefault("template", {})
         template.setdefault("spec", {}).setdefault("containers", [])
         labels = template.get("metadata", {}).get("labels") or {"stand-in": metadata["name"]}
         moved["spec"].setdefault("selector", {"matchLabels": labels})

@@ -2,31 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from . import program
-from .conftest import CRASHED
+from .conftest import CRASHED, Kubectl
 from .controlplane import ApiError, ControlPlane
 from .faultproxy import URL, Fault, FaultProxy, Rule, cut_json, refuse, reset_midway, silence
 from .kubelet import Instance, Kubelet, Log
 from .play import Object, Player, read_snapshot
 from .snapshots import chosen
-
-Kubectl = Callable[..., program.Result]
-
-
-@pytest.fixture
-def kubectl(cluster: ControlPlane, home: Path) -> Kubectl:
-    """Runs plain kubectl as the administrator."""
-
-    def run(*arguments: str, kubeconfig: Path = cluster.admin) -> program.Result:
-        return program.run(["kubectl", *arguments], home, {"KUBECONFIG": str(kubeconfig)})
-
-    return run
 
 
 def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) -> None:
