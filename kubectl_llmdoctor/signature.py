@@ -208,6 +208,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible", explains=())
                     elif not pattern.warned and _WARNED.match(line.text[:2000]):
                         found = msgspec.structs.replace(found, confidence="possible")
+                    if not server and not found.explains and not past and not pod.log_only and pod.failing:
+                        found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
                     yield found
                     break
     if pod.failing or signature.affects == "requests" or subject.refused:

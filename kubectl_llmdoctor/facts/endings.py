@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -202,6 +203,17 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("Triton Server Version",), ("Started HTTPService at",)),
 )
 
+#: What an engine prints from time to time while it answers requests.
+_WORKS = (
+    (
+        "Avg generation throughput: ",
+        re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
+    ),
+    ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+)
+#: Times that it must do so after a line: what another process still prints of a server that has just died is less.
+_GOES_ON = 2
+
 #: What a process leaves behind that ends in native code.
 _CRASHES = (
     "ggml_abort",
@@ -238,14 +250,50 @@ LITERALS = (
     *_STOPS,
     *_BANNERS,
     *(literal for _, literals in _PHASES for literal in literals),
+    *(literal for literal, _ in _WORKS),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
 )
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
-    return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+    """Whether the server became ready or went on to serve after a line, in the same start; only some engines' logs tell."""
+    return (
+        any(_served_after(line, *pair) for pair in _STARTS)
+        or any(_loaded_after(line, *pair) for pair in _LOADS)
+        or _works_after(line)
+    )
+
+
+def _works_after(line: Line) -> bool:
+    """Whether an engine answered requests for a while after a line."""
+    limit = next((at for at in _later_banners(line.log) if at > line.number), None)
+    for numbers in _at_work(line.log):
+        first = bisect.bisect_right(numbers, line.number)
+        last = len(numbers) if limit is None else bisect.bisect_left(numbers, limit)
+        if last - first >= _GOES_ON:
+            return True
+    return False
+
+
+def _at_work(log: Log) -> list[list[int]]:
+    """The lines by which each engine of a log shows that it answers requests."""
+    if "at work" not in log.memo:
+        found: dict[str, list[int]] = {}
+        for literal, pattern in _WORKS:
+            for line in log.marks(literal):
+                if (match := pattern.search(line.text)) is not None:
+                    who = f"{said(line.text).process} {match['engine'] or ''}"
+                    found.setdefault(who, []).append(line.number)
+        log.memo["at work"] = list(found.values())
+    return log.memo["at work"]
+
+
+def _later_banners(log: Log) -> list[int]:
+    """Where a start begins, but for the first one: that one prints something before its banner."""
+    if "banners" not in log.memo:
+        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in log.marks(text)})[1:]]
+    return log.memo["banners"][0]
 
 
 def _served_after(line: Line, banner: str, ready: str) -> bool:
@@ -283,9 +331,7 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
     if not signs:
         return False
     who = said(line.text).process
-    banners = sorted({x.number for text in _BANNERS for x in line.log.marks(text)})
-    # the first start prints something before its banner
-    limit = next((at for at in banners[1:] if at > line.number), None)
+    limit = next((at for at in _later_banners(line.log) if at > line.number), None)
     for text in _signs(signs):
         for found in line.log.marks(text):
             if found.number <= line.number or not _tells(text, found):

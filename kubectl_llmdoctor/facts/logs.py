@@ -64,6 +64,8 @@ class Log:
         self.container = source.container
         self.previous = source.previous
         self._marks: dict[str, list[Line]] = {}
+        #: what views of the log have worked out and ask for again
+        self.memo: dict[str, list[list[int]]] = {}
 
     @cached_property
     def _starts(self) -> array[int]:
