@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.endings import (
     signs_of,
     survived,
     told_to_stop,
+    went_on,
 )
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
@@ -189,7 +190,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue
                     if (survived if server else not_serving_yet)(line) or told_to_stop(line):
                         continue
-                    past = overcome(line, _overcome(signature, pattern))
+                    past = overcome(line, _overcome(signature, pattern)) or (server and went_on(line))
                     if past and container and container.running and not log.previous:
                         continue
                     if pattern.phases and phase_at(line) not in pattern.phases:

@@ -128,19 +128,23 @@ def test_what_a_server_prints_after_it_was_told_to_stop_is_no_cause() -> None:
     assert _found(_tree(), _DEAD, _log(down + "vLLM API server version 0.11.0\neaten: x\n", previous=True))
 
 
-def test_a_server_that_goes_on_to_serve_has_survived() -> None:
-    stats = "INFO 06-02 [loggers.py:127] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: {} tokens/s\n"
+def test_what_a_server_went_on_to_serve_after_is_a_last_resort() -> None:
+    stats = (
+        "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: {} tokens/s\n"
+    )
     decode = "[2026-06-02 08:00:00 TP0] Decode batch. #running-req: 2, gen throughput (token/s): 55.1\n"
+    again = "vLLM API server version 1\n" * 2 + stats.format("5.0") * 2
+    tree = _tree(explains=["crash-loop"])
+
+    def confidence(text: str) -> str:
+        (finding,) = _found(tree, _DEAD, _log(text, previous=True))
+        return finding.confidence
 
     for after in (stats.format("55.0") * 2, decode * 2):
-        assert _found(_tree(), _DEAD, _log("eaten: x\n" + after, previous=True)) == []
-    for after in (
-        stats.format("55.0"),
-        stats.format("0.0") * 4,
-        "vLLM API server version 1\n" * 2 + stats.format("5.0") * 2,
-    ):
-        assert _found(_tree(), _DEAD, _log("eaten: x\n" + after, previous=True))
-    assert _found(_tree(), _DEAD, _log(stats.format("55.0") * 4 + "eaten: x\n", previous=True))
+        assert confidence("eaten: x\n" + after) == "possible"
+    for after in (stats.format("55.0"), stats.format("0.0") * 4, again):
+        assert confidence("eaten: x\n" + after) == "certain"
+    assert confidence(stats.format("55.0") * 4 + "eaten: x\n") == "certain"
 
 
 def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:

@@ -244,29 +244,24 @@ _BANNERS = (
     "Triton Server Version",
     "TensorRT-LLM version: ",
 )
-#: All that phase_of, survived, told_to_stop and crash_of look for.
+#: All that phase_of, survived, told_to_stop and crash_of look for. What went_on looks for is in every other line.
 LITERALS = (
     *_CRASHES,
     *_STOPS,
     *_BANNERS,
     *(literal for _, literals in _PHASES for literal in literals),
-    *(literal for literal, _ in _WORKS),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
 )
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready or went on to serve after a line, in the same start; only some engines' logs tell."""
-    return (
-        any(_served_after(line, *pair) for pair in _STARTS)
-        or any(_loaded_after(line, *pair) for pair in _LOADS)
-        or _works_after(line)
-    )
+    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
+    return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
 
 
-def _works_after(line: Line) -> bool:
-    """Whether an engine answered requests for a while after a line."""
+def went_on(line: Line) -> bool:
+    """Whether an engine answered requests for a while after a line; a log that was condensed may no longer tell."""
     limit = next((at for at in _later_banners(line.log) if at > line.number), None)
     for numbers in _at_work(line.log):
         first = bisect.bisect_right(numbers, line.number)
