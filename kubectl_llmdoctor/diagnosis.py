@@ -255,8 +255,9 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     """Findings in the order of the report: causes first, the root cause first among them.
 
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
-    decides, then time. Of two that explain each other the more certain one counts. A guess from the very lines that a
-    surer cause explains is left out: it is a worse reading of them, no consequence.
+    decides, then time. Of two that explain each other the more certain one counts, and what is certain is no consequence
+    of a mere guess. A guess from the very lines that a surer cause explains is left out: it is a worse reading of them, no
+    consequence. A cause that explains nothing, such as requests that are refused, stands below those that do.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
     explained = {
@@ -276,6 +277,7 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     ranked.sort(
         key=lambda pair: (
             ROLES.index(pair[0].role),
+            pair[0].role == "cause" and not pair[0].explains,
             CONFIDENCES.index(pair[0].confidence) if pair[0].role == "cause" else 0,
             SEVERITIES.index(pair[0].severity),
             pair[1],
@@ -287,8 +289,10 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
 
 
 def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
-    """Whether `other`, which `cause` explains, explains it in turn and is at least as certain."""
+    """Whether `other`, which `cause` explains, is certain where that is a guess, or explains it in turn and is as certain."""
     certainty = CONFIDENCES.index
+    if (cause.confidence, other.confidence) == ("possible", "certain"):
+        return True
     return cause.id in other.explains and certainty(other.confidence) <= certainty(cause.confidence)
 
 

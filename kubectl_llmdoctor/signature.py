@@ -14,12 +14,22 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
-from kubectl_llmdoctor.facts.endings import PHASES, phase_at, survived
+from kubectl_llmdoctor.facts.endings import (
+    PHASES,
+    not_serving_yet,
+    overcome,
+    phase_at,
+    signs_of,
+    survived,
+    told_to_stop,
+    went_on,
+)
+from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import said
-from kubectl_llmdoctor.facts.subject import Subject, Unknown, workload_of
-from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Severity
+from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_of
+from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,8 +45,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `literal` is a piece of text that every matching line contains; `match` a regular expression searched in that line
     (its named groups fill `summary` and the fixes). `near` is a literal that must stand within `within` lines around
-    it; that line is quoted too, and `near_match` takes more names from it. A summary of which a name was not captured
-    gives way to the signature's.
+    it, in a line that `near_match` matches; that line is quoted too, and its named groups are taken as well. A summary of
+    which a name was not captured gives way to the signature's.
     """
 
     literal: str
@@ -46,10 +56,15 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     within: int = 40
     #: only in these phases of a start (`endings.phase_at`)
     phases: tuple[str, ...] = ()
+    #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
+    overcome: tuple[str, ...] | None = None
     #: overrides the signature's, for an id that has wordings of both kinds
     affects: Literal["server", "requests"] | None = None
     summary: str = ""
     confidence: Confidence | None = None
+    explains: tuple[str, ...] | None = None
+    #: the wording is a warning, and counts in full
+    warned: bool = False
     engines: tuple[str, ...] = ()
     fixes: tuple[FixText, ...] = ()
 
@@ -72,9 +87,15 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     #: whether it ends the server, or only fails requests (then it is a cause in a pod that is ready, too)
     affects: Literal["server", "requests"] = "server"
     explains: tuple[str, ...] = ()
+    #: as the patterns', for those that have none of their own
+    overcome: tuple[str, ...] = ()
     fixes: tuple[FixText, ...] = ()
 
 
+#: What an engine's logger says without calling it an error, and an exception in it: one that was caught.
+_WARNED = re.compile(
+    r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
+)
 #: A line of a program that a traceback quotes, whose message is not filled in.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )")
 #: Hits of a pattern around which a second line is looked for.
@@ -104,6 +125,12 @@ def fill(template: str, values: dict[str, str]) -> str:
 def as_check(signature: Signature, *, family: str, where: str) -> Check:
     """The signature as a check."""
 
+    # of several wordings the most certain one counts, then the first
+    patterns = sorted(
+        signature.patterns, key=lambda pattern: CONFIDENCES.index(pattern.confidence or signature.confidence)
+    )
+    signature = msgspec.structs.replace(signature, patterns=tuple(patterns))
+
     def run(subject: Subject) -> Iterator[Finding | Abstain]:
         if not subject.exists and not subject.static and not any(pod.log_only for pod in subject.pods):
             yield from itertools.islice(_said(signature, subject, None), 1)
@@ -129,7 +156,9 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
-        literals=tuple(x for p in signature.patterns for x in (p.literal, p.near) if x)
+        literals=tuple(
+            x for p in signature.patterns for x in (p.literal, p.near, *signs_of(_overcome(signature, p))) if x
+        )
         if "log" in signature.sources
         else (),
     )
@@ -154,7 +183,12 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
                     captured = capture(pattern, line.text)
-                    if captured is None or (server and survived(line)) or not _fits(pattern, subject, pod, container):
+                    if captured is None or not _fits(pattern, subject, pod, container):
+                        continue
+                    if (survived if server else not_serving_yet)(line) or told_to_stop(line):
+                        continue
+                    past = overcome(line, _overcome(signature, pattern)) or (server and went_on(line))
+                    if past and container and container.running and not log.previous:
                         continue
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
@@ -162,12 +196,19 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     if pattern.near and near is None:
                         continue
                     if near and pattern.near_match and (more := _regex(pattern.near_match).search(near.text)):
-                        captured |= {k: v for k, v in more.groupdict().items() if v is not None}
+                        captured |= _names(more)
                     evidence = [log_evidence(line, pattern.literal)]
                     if near and near.number != line.number:
                         evidence.append(log_evidence(near, pattern.near))
                     order = line.order
-                    yield _finding(signature, pattern, captured, subject, pod, container, evidence, order)
+                    found = _finding(signature, pattern, captured, subject, pod, container, evidence, order)
+                    if past:  # the last resort where nothing else is found
+                        found = msgspec.structs.replace(found, confidence="possible", explains=())
+                    elif not pattern.warned and _WARNED.match(line.text[:2000]):
+                        found = msgspec.structs.replace(found, confidence="possible")
+                    if not server and not found.explains and not past and not pod.log_only and pod.failing:
+                        found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
+                    yield found
                     break
     if pod.failing or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
@@ -195,7 +236,11 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
     if "event" in signature.sources and (own or pod is None):
         for event in subject.events:
             about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
-            if not about_other and (event.warning or event.kind != "Pod"):
+            if (
+                not about_other
+                and (event.warning or event.kind != "Pod")
+                and not (pod and _since_started(pod, event, subject))
+            ):
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:
         for text, container, evidence in texts:
@@ -204,6 +249,23 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
                 yield _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
                 break
+
+
+def _since_started(pod: Pod, event: Event, subject: Subject) -> bool:
+    """Whether what an event says of a pod's start was overcome: its containers have been started since."""
+    if event.kind != "Pod" or event.last is None:
+        return False
+    about = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
+    if any(at > event.last for container in about or pod.containers for at in starts(container)):
+        return True
+    paths = {f"{{{c.name}}}" for c in about}
+    return any(
+        other.name == pod.name
+        and other.last is not None
+        and other.last > event.last
+        and (not paths or any(path in other.field_path for path in paths))
+        for other in subject.events.of("Started", kind="Pod")
+    )
 
 
 def _workload_texts(subject: Subject, *, quoted: bool = False) -> list[tuple[str, Container | None, Evidence]]:
@@ -251,16 +313,24 @@ def capture(pattern: Pattern, text: str) -> dict[str, str] | None:
     if pattern.match and not found:
         return None
     # a sentence that ends after a name or a number leaves its full stop with it
-    return {k: v.rstrip(".,;:") or v for k, v in found.groupdict().items() if v is not None} if found else {}
+    return {k: v.rstrip(".,;:") or v for k, v in _names(found).items()} if found else {}
+
+
+def _names(found: re.Match[str]) -> dict[str, str]:
+    return {k: v for k, v in found.groupdict().items() if v is not None}
+
+
+def _overcome(signature: Signature, pattern: Pattern) -> tuple[str, ...]:
+    return signature.overcome if pattern.overcome is None else pattern.overcome
 
 
 def _near(pattern: Pattern, line: Line) -> Line | None:
-    """The line that must stand around this one; of several the one that tells more."""
+    """The line that must stand around this one."""
     if not pattern.near:
         return None
     around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
-    found = [other for other in around if pattern.near in other.text]
-    return next((x for x in found if _regex(pattern.near_match).search(x.text)), found[0] if found else None)
+    found = (other for other in around if pattern.near in other.text)
+    return next((x for x in found if _regex(pattern.near_match).search(x.text[:20_000])), None)
 
 
 def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
@@ -312,7 +382,7 @@ def _finding(
         summary=fill(_summary(signature, pattern, values), values),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
-        explains=signature.explains,
+        explains=signature.explains if pattern.explains is None else pattern.explains,
         fixes=tuple(
             Fix(
                 summary=fill(fix.summary, values),

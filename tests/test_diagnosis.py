@@ -172,6 +172,22 @@ def test_of_two_causes_that_explain_each_other_the_more_certain_one_counts() -> 
     assert _ids(rank([guess, sure])) == [("sure", "cause"), ("guess", "symptom")]
 
 
+def test_what_is_certain_is_no_consequence_of_a_guess() -> None:
+    sure = _finding("sure", explains=("crash-loop",))
+    likely = _finding("likely", confidence="likely", explains=("crash-loop",))
+    guess = _finding("guess", explains=("sure", "likely"), confidence="possible"), 1.0
+
+    assert _ids(rank([guess, (sure, 2.0)])) == [("sure", "cause"), ("guess", "cause")]
+    assert _ids(rank([guess, (likely, 2.0)])) == [("guess", "cause"), ("likely", "symptom")]
+
+
+def test_refused_requests_stand_below_what_ends_a_server() -> None:
+    refused = _finding("refused", confidence="likely"), 1.0
+    ended = _finding("ended", confidence="possible", explains=("crash-loop",)), 2.0
+
+    assert _ids(rank([refused, ended])) == [("ended", "cause"), ("refused", "cause")]
+
+
 _GATED = "OSError: You are trying to access a gated repo."
 _ADDRESS = "OSError: [Errno 98] Address already in use"
 

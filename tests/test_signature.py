@@ -71,17 +71,142 @@ def test_the_line_that_must_stand_near_is_quoted_and_its_numbers_fill_the_summar
     pattern = {
         "literal": "eaten:",
         "near": "out of",
-        "near_match": r"lacks (?P<size>\d+)",
+        "near_match": r"out of it(?:, lacks (?P<size>\d+))?",
         "summary": "It lacks {size}.",
     }
     tree = _tree(summary="It lacks something.", patterns=[pattern], fixes=[])
     pod = _pod(ready=False, restarts=3)
-    (known,) = _found(tree, pod, _log("out of it\neaten: x\nout of it, lacks 7\n", previous=True))
+    (known,) = _found(tree, pod, _log("run out of\neaten: x\nout of it, lacks 7\n", previous=True))
     (unknown,) = _found(tree, pod, _log("out of it\neaten: x\n", previous=True))
 
     assert (known.summary, [e.line for e in known.evidence]) == ("It lacks 7.", [2, 3])
     assert (unknown.summary, [e.line for e in unknown.evidence]) == ("It lacks something.", [2, 1])
     assert _found(tree, pod, _log("eaten: x\n", previous=True)) == []
+    assert _found(tree, pod, _log("if it runs out of\neaten: x\n", previous=True)) == []
+
+
+_DEAD = _pod(ready=False, restarts=3)
+
+
+@pytest.mark.parametrize(
+    ("after", "sure"),
+    [
+        ("", True),
+        ("it was fed again\n", False),
+        ("(EngineCore_0 pid=7) INFO 06-02 08:00:41 [x.py:1] Model loading took 15.2 GiB\n", False),
+        ("INFO 06-02 08:01:10 [x.py:1] Capturing CUDA graph shapes: 0%\n", False),
+        ("vLLM API server version 0.11.0\nvLLM API server version 0.11.0\nit was fed again\n", True),
+    ],
+)
+def test_what_a_start_went_beyond_is_a_last_resort_for_what_ended_and_nothing_for_what_runs(
+    after: str, sure: bool
+) -> None:
+    tree = _tree(overcome=["fed again", "profiling GPU memory"], explains=["crash-loop"])
+    (finding,) = _found(tree, _DEAD, _log("eaten: x\n" + after, previous=True))
+    starting = _pod(ready=False, restarts=3)
+    starting["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "2026-01-08T00:00:00Z"}}
+
+    assert (finding.confidence == "certain") is sure
+    assert bool(_found(tree, starting, _log("eaten: x\n" + after))) is sure
+
+
+def test_what_one_rank_complains_of_another_does_not_overcome() -> None:
+    tree = _tree(overcome=["profiling GPU memory"])
+    log = "(Worker_TP1 pid=8) eaten: x\n(Worker_TP{} pid={}) Model loading took 15.2 GiB\n"
+
+    (mine,) = _found(tree, _DEAD, _log(log.format(1, 8), previous=True))
+    (other,) = _found(tree, _DEAD, _log(log.format(0, 7), previous=True))
+
+    assert (mine.confidence, other.confidence) == ("possible", "certain")
+
+
+def test_what_a_server_prints_after_it_was_told_to_stop_is_no_cause() -> None:
+    down = "INFO:     Shutting down\n"
+
+    assert _found(_tree(), _DEAD, _log(down + "eaten: x\n", previous=True)) == []
+    assert _found(_tree(), _DEAD, _log("eaten: x\n" + down, previous=True))
+    assert _found(_tree(), _DEAD, _log(down + "vLLM API server version 0.11.0\neaten: x\n", previous=True))
+
+
+def test_what_a_server_went_on_to_serve_after_is_a_last_resort() -> None:
+    stats = (
+        "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: {} tokens/s\n"
+    )
+    decode = "[2026-06-02 08:00:00 TP0] Decode batch. #running-req: 2, gen throughput (token/s): 55.1\n"
+    again = "vLLM API server version 1\n" * 2 + stats.format("5.0") * 2
+    tree = _tree(explains=["crash-loop"])
+
+    def confidence(text: str) -> str:
+        (finding,) = _found(tree, _DEAD, _log(text, previous=True))
+        return finding.confidence
+
+    for after in (stats.format("55.0") * 2, decode * 2):
+        assert confidence("eaten: x\n" + after) == "possible"
+    for after in (stats.format("55.0"), stats.format("0.0") * 4, again):
+        assert confidence("eaten: x\n" + after) == "certain"
+    assert confidence(stats.format("55.0") * 4 + "eaten: x\n") == "certain"
+
+
+def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:
+    tree = _tree(affects="requests", explains=[])
+
+    assert [f.role for f in _found(tree, _DEAD, _log("eaten: x\n", previous=True))] == ["note"]
+    assert [f.role for f in _found(tree, _pod(ready=True), _log("eaten: x\n"))] == ["cause"]
+
+
+@pytest.mark.parametrize(
+    ("line", "confidence"),
+    [
+        ("WARNING 06-02 08:00:01 [x.py:60] no plugin: EatenError: eaten: x", "possible"),
+        ("(EngineCore_0 pid=7) WARNING 06-02 08:00:01 [x.py:60] EatenError: eaten: x", "possible"),
+        ("(EngineCore_0 pid=7) ERROR 06-02 08:00:01 [x.py:60] EatenError: eaten: x", "certain"),
+        ("WARNING 06-02 08:00:01 [x.py:60] eaten: x", "certain"),
+        ("EatenError: eaten: WARNING", "certain"),
+    ],
+)
+def test_an_exception_that_is_only_warned_of_was_caught(line: str, confidence: str) -> None:
+    (finding,) = _found(_tree(), _DEAD, _log(line + "\n", previous=True))
+
+    assert finding.confidence == confidence
+
+
+def test_of_several_wordings_the_most_certain_one_counts() -> None:
+    patterns = [{"literal": "eaten", "confidence": "possible"}, {"literal": "devoured"}]
+    tree = _tree(summary="Gone.", patterns=patterns, fixes=[])
+    (finding,) = _found(tree, _DEAD, _log("eaten: x\ndevoured\n", previous=True))
+
+    assert (finding.confidence, finding.evidence[0].line) == ("certain", 2)
+
+
+@pytest.mark.parametrize(
+    ("started", "exit_reason", "found"),
+    [
+        ("2026-01-01T00:30:00Z", "Error", False),
+        ("2025-12-31T23:00:00Z", "Error", True),
+        ("2026-01-01T00:30:00Z", "StartError", True),
+    ],
+)
+def test_what_an_event_says_of_a_start_is_over_once_the_container_has_started(
+    started: str, exit_reason: str, found: bool
+) -> None:
+    pod = _pod(ready=False, restarts=3)
+    pod["status"]["containerStatuses"][0]["lastState"]["terminated"] |= {"startedAt": started, "reason": exit_reason}
+    about = {"kind": "Pod", "name": "llama-0", "namespace": "serving", "fieldPath": "spec.containers{vllm}"}
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "serving"},
+        "involvedObject": about,
+        "type": "Warning",
+        "reason": "Failed",
+        "message": "eaten: x",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    begun = event | {"metadata": {"name": "s", "namespace": "serving"}, "type": "Normal", "reason": "Started"}
+    begun |= {"message": "Started", "lastTimestamp": "2026-01-01T00:10:00Z"}
+
+    assert bool(_found(_tree(sources=["event"]), pod, events=(event,))) is found
+    assert _found(_tree(sources=["event"]), pod, events=(event, begun)) == []
 
 
 @pytest.mark.parametrize("affects", ["server", "requests"])

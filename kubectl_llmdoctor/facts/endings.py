@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.units import parse_time
 
 _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
@@ -150,6 +152,8 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 PHASES = tuple(name for name, _ in _PHASES)
+#: A process of which there are several that load the model side by side.
+_RANK = re.compile(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
 
 
 def phase_of(log: Log | None) -> Phase | None:
@@ -199,6 +203,17 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("Triton Server Version",), ("Started HTTPService at",)),
 )
 
+#: What an engine prints from time to time while it answers requests.
+_WORKS = (
+    (
+        "Avg generation throughput: ",
+        re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
+    ),
+    ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+)
+#: Times that it must do so after a line: what another process still prints of a server that has just died is less.
+_GOES_ON = 2
+
 #: What a process leaves behind that ends in native code.
 _CRASHES = (
     "ggml_abort",
@@ -215,10 +230,29 @@ _CRASHES = (
 )
 #: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
 _ASSERTION = "] Assertion `"
-#: All that phase_of, survived, crash_of and assertion_of look for.
+#: What servers print when they are told to stop; uvicorn also when its application ends it, after what it died of.
+_STOPS = (
+    "INFO:     Shutting down",
+    "KeyboardInterrupt: terminated",
+    "SIGTERM received. signum=",  # SGLang
+    "Gracefully exiting... Remaining",
+    "signal received, starting graceful shutdown",  # TGI
+    "Signal (15) received.",  # Triton
+)
+#: What begins a start of a server, whatever it is that it loads.
+_BANNERS = (
+    *(banner for banner, _ in _STARTS),
+    "text_generation_launcher: Args",
+    "Triton Server Version",
+    "TensorRT-LLM version: ",
+)
+#: All that phase_of, survived, told_to_stop, crash_of and assertion_of look for. What went_on looks for is in every other
+#: line.
 LITERALS = (
     *_CRASHES,
     _ASSERTION,
+    *_STOPS,
+    *_BANNERS,
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
@@ -230,19 +264,96 @@ def survived(line: Line) -> bool:
     return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
 
 
+def went_on(line: Line) -> bool:
+    """Whether an engine answered requests for a while after a line; a log that was condensed may no longer tell."""
+    limit = next((at for at in _later_banners(line.log) if at > line.number), None)
+    for numbers in _at_work(line.log):
+        first = bisect.bisect_right(numbers, line.number)
+        last = len(numbers) if limit is None else bisect.bisect_left(numbers, limit)
+        if last - first >= _GOES_ON:
+            return True
+    return False
+
+
+def _at_work(log: Log) -> list[list[int]]:
+    """The lines by which each engine of a log shows that it answers requests."""
+    if "at work" not in log.memo:
+        found: dict[str, list[int]] = {}
+        for literal, pattern in _WORKS:
+            for line in log.marks(literal):
+                if (match := pattern.search(line.text)) is not None:
+                    who = f"{said(line.text).process} {match['engine'] or ''}"
+                    found.setdefault(who, []).append(line.number)
+        log.memo["at work"] = list(found.values())
+    return log.memo["at work"]
+
+
+def _later_banners(log: Log) -> list[int]:
+    """Where a start begins, but for the first one: that one prints something before its banner."""
+    if "banners" not in log.memo:
+        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in log.marks(text)})[1:]]
+    return log.memo["banners"][0]
+
+
 def _served_after(line: Line, banner: str, ready: str) -> bool:
-    starts = [x.number for x in line.log.find(banner)]
-    at = next((x.number for x in line.log.find(ready) if x.number > line.number), None)
+    starts = [x.number for x in line.log.marks(banner)]
+    at = next((x.number for x in line.log.marks(ready) if x.number > line.number), None)
     # the first start prints something before its banner
     return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
     """Whether a line stands between the begin and the end of the same load."""
-    starts = [x.number for text in begins for x in line.log.find(text)]
-    done = min((x.number for text in ends for x in line.log.find(text) if x.number > line.number), default=None)
+    starts = [x.number for text in begins for x in line.log.marks(text)]
+    done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
     begun = max((at for at in starts if at < line.number), default=None)
     return done is not None and begun is not None and not any(line.number < at < done for at in starts)
+
+
+def not_serving_yet(line: Line) -> bool:
+    """Whether a server that answers requests only once it is ready became ready after a line, in the same start."""
+    return any(_served_after(line, *pair) for pair in _STARTS)
+
+
+def told_to_stop(line: Line) -> bool:
+    """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
+    at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
+    return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in line.log.marks(text))
+
+
+def overcome(line: Line, signs: Sequence[str]) -> bool:
+    """Whether a later line of the same start shows that what a line complains of was overcome.
+
+    A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
+    rank complains of, another rank's progress does not overcome.
+    """
+    if not signs:
+        return False
+    who = said(line.text).process
+    limit = next((at for at in _later_banners(line.log) if at > line.number), None)
+    for text in _signs(signs):
+        for found in line.log.marks(text):
+            if found.number <= line.number or not _tells(text, found):
+                continue
+            if limit is not None and found.number > limit:
+                break
+            if not _RANK.search(who) or said(found.text).process == who:
+                return True
+    return False
+
+
+def signs_of(signs: Sequence[str]) -> tuple[str, ...]:
+    """The texts that `overcome` looks for."""
+    return tuple(_signs(signs))
+
+
+def _signs(signs: Sequence[str]) -> Iterator[str]:
+    for sign in signs:
+        if sign in PHASES:
+            for _, literals in _PHASES[PHASES.index(sign) :]:
+                yield from literals
+        else:
+            yield sign
 
 
 def crash_of(log: Log) -> Line | None:

@@ -42,6 +42,8 @@ class Line(msgspec.Struct, frozen=True):
 #: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
 _LARGE_CHARS = 200_000
 _PIECE_LINES = 20_000
+#: Lines that are remembered of one literal.
+_MOST_MARKS = 10_000
 
 
 @cache
@@ -61,6 +63,9 @@ class Log:
         self.pod = source.pod
         self.container = source.container
         self.previous = source.previous
+        self._marks: dict[str, list[Line]] = {}
+        #: what views of the log have worked out and ask for again
+        self.memo: dict[str, list[list[int]]] = {}
 
     @cached_property
     def _starts(self) -> array[int]:
@@ -144,6 +149,12 @@ class Log:
     def time_of(self, number: int) -> datetime | None:
         """When a line was written, when the log carries times."""
         return parse_time(self.raw(number).partition(" ")[0]) if self.source.timestamps else None
+
+    def marks(self, literal: str) -> list[Line]:
+        """Every line that contains a literal which is asked for again and again."""
+        if literal not in self._marks:
+            self._marks[literal] = list(itertools.islice(self.find(literal), _MOST_MARKS))
+        return self._marks[literal]
 
     @property
     def place(self) -> str:

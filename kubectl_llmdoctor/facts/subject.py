@@ -292,25 +292,30 @@ class Subject:
         return Pending(pod, self)
 
 
+#: Ends of containers that were made and could not be started.
+_NEVER_STARTED = ("StartError", "ContainerCannotRun", "RunContainerError", "ContainerStatusUnknown")
+
+
 def _overtaken(event: Event, pod: Pod) -> bool:
     """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later."""
     if event.kind != "Pod" or event.name != pod.name or event.last is None or not event.warning:
         return False
     if event.reason in _BEFORE_ANY:
-        return any(at > event.last for c in pod.containers for at in _starts(c))
+        return any(at > event.last for c in pod.containers for at in starts(c))
     if event.reason not in _BEFORE_ONE:
         return False
     concerned = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
     if not concerned and any(c.waiting and c.waiting.reason not in _ON_THE_WAY for c in pod.containers):
         return False
     concerned = concerned or [c for c in pod.containers if c.role == "main"]
-    return bool(concerned) and all(any(at > event.last for at in _starts(c)) for c in concerned)
+    return bool(concerned) and all(any(at > event.last for at in starts(c)) for c in concerned)
 
 
-def _starts(container: Container) -> list[datetime]:
-    """When its instances started, as far as its status tells."""
+def starts(container: Container) -> list[datetime]:
+    """When its instances started, as far as its status tells; not those that the runtime could not start."""
     status = container.status
-    begun = [t.started_at for t in (status.state.terminated, status.last_state.terminated) if t]
+    ended = (status.state.terminated, status.last_state.terminated)
+    begun = [t.started_at for t in ended if t and t.reason not in _NEVER_STARTED]
     begun += [status.state.running.started_at] if status.state.running else []
     return [at for at in map(parse_time, begun) if at]
 
