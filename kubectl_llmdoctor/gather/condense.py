@@ -105,24 +105,35 @@ class Condenser:
             last = self._after(block, begin, self._owed - 1)
             self._keep(counted, begin, last, None)
             self._owed = 0
+        late: dict[int, deque[tuple[int, int]]] = {}
         for index, start, _ in self._search.find_matches_as_indexes(block, overlapping=True):
             self._seen[index] += 1
             if start < begin:
                 continue
             if index in self._openers and (closed := self._opened(block, counted, start)):
                 begin = closed
-                continue
-            lines = _TRACEBACK if index == self._traceback else _AFTER
-            first, last = max(begin, self._before(block, start)), self._after(block, start, lines)
-            self._keep(counted, first, last, None if self._seen[index] <= _FIRST else index)
-            if last == len(block):
-                self._owed = max(self._owed, lines - block.count(b"\n", start, last) + 1)
+            elif self._seen[index] <= _FIRST:
+                self._hit(counted, index, start, begin, late=False)
+            else:  # what every other line holds must cost little
+                late.setdefault(index, deque(maxlen=_LAST)).append((start, begin))
+        for index, hits in late.items():
+            for start, lowest in hits:
+                self._hit(counted, index, start, lowest, late=True)
         self._line += counted.total()
         for first, last, masked in reversed(self._masked):
             block = block[:first] + masked + block[last:]
         self._ends.append(block)
         while len(self._ends) > 1 and sum(map(len, self._ends)) - len(self._ends[0]) >= _ENDS:
             self._ends.popleft()
+
+    def _hit(self, counted: _Counter, index: int, start: int, lowest: int, *, late: bool) -> None:
+        """Keeps the lines around a hit."""
+        block = counted.block
+        lines = _TRACEBACK if index == self._traceback else _AFTER
+        first, last = max(lowest, self._before(block, start)), self._after(block, start, lines)
+        self._keep(counted, first, last, index if late else None)
+        if last == len(block):
+            self._owed = max(self._owed, lines - block.count(b"\n", start, last) + 1)
 
     def _opened(self, block: bytes, counted: _Counter, at: int) -> int:
         """Keeps the line of an opener, and finds where what it opens ends; 0 when it opens nothing."""
