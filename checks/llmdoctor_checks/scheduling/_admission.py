@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 Verdict = Literal["not-ready", "down", "shared"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Refusal:
     """A pod that the kubelet refused at admission, for want of a device."""
 

@@ -10,7 +10,7 @@ from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s
 from llmdoctor_checks.scheduling._raw import rows, words
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VolumeClaim:
     """A PersistentVolumeClaim that a pod uses."""
 
@@ -79,7 +79,7 @@ def volume_where(volume: Item) -> str:
     return "; ".join(f"{p.get('key')} {p.get('operator')} [{', '.join(words(p, 'values'))}]" for p in parts)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DeviceClaim:
     """A ResourceClaim that a pod uses, by the name the pod gives it."""
 

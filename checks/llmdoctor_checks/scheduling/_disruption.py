@@ -77,7 +77,7 @@ _REBOOT_SECONDS = 600
 _NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Taken:
     """How a pod was taken away."""
 

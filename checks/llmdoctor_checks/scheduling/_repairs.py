@@ -42,7 +42,7 @@ _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _AFFINITY = f"/affinity/nodeAffinity/{_REQUIRED}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Change:
     """One change; `text` says what to do, as a clause that `; then it fits on …` may follow."""
 
@@ -61,7 +61,7 @@ class Change:
     fix: Fix | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Stop:
     """What keeps a pod off one node, all of one kind."""
 

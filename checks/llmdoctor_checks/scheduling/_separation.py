@@ -103,7 +103,7 @@ SHORTAGE = frozenset({"gpu-insufficient", "gpu-fragmented"})
 _STUCK_SECONDS = 60
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Cause:
     """One thing that separates the pod from nodes that are meant for it."""
 

@@ -15,7 +15,7 @@ _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub
 _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Store:
     """A place for model files, and what lies under it.
 

@@ -12,14 +12,12 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.nodes import Amounts, Node, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.pod import Pod, is_accelerator
-from kubectl_llmdoctor.facts.scheduling.ask import Ask
-from kubectl_llmdoctor.facts.scheduling.judge import judge
 from kubectl_llmdoctor.facts.scheduling.message import NEVER_JUDGED, Kind, Said, is_provisioner, parse
-from kubectl_llmdoctor.facts.scheduling.objects import objects_of
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason
 from kubectl_llmdoctor.facts.units import parse_time
 
 if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.scheduling.ask import Ask
     from kubectl_llmdoctor.facts.subject import Subject
 
 T = TypeVar("T")
@@ -145,6 +143,10 @@ class Pending:
         without: Collection[str] = (),
         nodes: Iterable[Node] | None = None,
     ) -> Ask:
+        # the names of this module are imported by checks that also judge pods which have a node
+        from kubectl_llmdoctor.facts.scheduling.ask import Ask
+        from kubectl_llmdoctor.facts.scheduling.objects import objects_of
+
         return Ask(
             self.pod,
             nodes=[*(self.subject.nodes if nodes is None else nodes)],
@@ -156,6 +158,12 @@ class Pending:
             without=without,
         )
 
+    @staticmethod
+    def _judged(ask: Ask, *, sure: bool) -> tuple[NodeVerdict, ...]:
+        from kubectl_llmdoctor.facts.scheduling.judge import judge
+
+        return tuple(judge(ask, sure=sure))
+
     @property
     def _sure(self) -> bool:
         """Whether a node that nothing stops is a node that fits."""
@@ -164,7 +172,7 @@ class Pending:
     @cached_property
     def verdicts(self) -> tuple[NodeVerdict, ...]:
         """What each node of the snapshot says; empty when no node was read."""
-        return tuple(judge(self._ask(), sure=self._sure and not self.gates))
+        return self._judged(self._ask(), sure=self._sure and not self.gates)
 
     def where(
         self,
@@ -182,7 +190,7 @@ class Pending:
         higher priority that wait too come first: a place counts only if it takes them as well.
         """
         ask = self._ask(spec=spec, requests=requests, without=without, nodes=nodes)
-        return tuple(judge(ask.after(self._rivals), sure=self._sure))
+        return self._judged(ask.after(self._rivals), sure=self._sure)
 
     @cached_property
     def _rivals(self) -> list[k8s.Pod]:
