@@ -6,10 +6,21 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Pod, Subject, check, dig, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    object_evidence,
+    pod_evidence,
+)
 from llmdoctor_checks.scheduling._raw import rows, words
 from llmdoctor_checks.scheduling._refused import hurts, refusals
-from llmdoctor_checks.start._services import object_evidence
 
 #: What kind of refusal it is, how it is worded, and how it is said here.
 #: Texts: API server (PodSecurity, webhooks, ValidatingAdmissionPolicy, ServiceAccount, Priority, RuntimeClass), OpenShift.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Evidence, Item, Pod, k8s
+from kubectl_llmdoctor.api import Item, Pod, k8s
 
 
 def service_of(pod: Pod) -> Item | None:
@@ -16,15 +16,3 @@ def service_of(pod: Pod) -> Item | None:
         if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
             return item
     return None
-
-
-def object_evidence(item: Item, path: str, text: str) -> Evidence:
-    """A value of any object, quoted from its manifest where it came from one."""
-    origin = item.origin
-    return Evidence(
-        source="manifest" if origin else "workload",
-        ref=f"{item.kind.partition('.')[0]}/{item.name} {path}".rstrip(),
-        text=text,
-        file=origin.file if origin else None,
-        line=origin.line if origin else None,
-    )

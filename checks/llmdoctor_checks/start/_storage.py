@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, pod_evidence, units
+from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, object_evidence, pod_evidence, units
 from llmdoctor_checks.scheduling._raw import rows, words
-from llmdoctor_checks.start._services import object_evidence
 
 #: Variables that say where the Hub's cache lies, the strongest first: what is put between it and the files.
 _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub"))

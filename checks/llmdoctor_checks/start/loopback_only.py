@@ -15,11 +15,12 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     k8s,
+    object_evidence,
     pod_evidence,
     setting_evidence,
 )
 from llmdoctor_checks.start._probes import failures
-from llmdoctor_checks.start._services import object_evidence, service_of
+from llmdoctor_checks.start._services import service_of
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
 

@@ -3,8 +3,18 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Evidence, Finding, Pod, Subject, check, fixes, k8s, pod_evidence
-from llmdoctor_checks.start._services import object_evidence
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    k8s,
+    object_evidence,
+    pod_evidence,
+)
 
 #: What people write for «put yours here». A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
 _PLACEHOLDER = re.compile(

@@ -2,8 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Container, Evidence, Finding, Fix, Pod, check, dig, fixes, k8s, pod_evidence
-from llmdoctor_checks.start._services import object_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    check,
+    dig,
+    fixes,
+    k8s,
+    object_evidence,
+    pod_evidence,
+)
 
 
 @check("secret-missing", since="0.1")
