@@ -105,3 +105,15 @@ def test_a_server_that_ends_in_native_code_is_not_healthy(end: str, telling: str
 
     assert target.verdict == "undetermined"
     assert any(telling in step for step in target.next_steps)
+
+
+def test_what_an_earlier_start_died_of_is_over_once_the_last_one_serves() -> None:
+    start = (FOLDER / "vllm.log").read_text(encoding="utf-8").replace("--- serving\n", "")
+    banner = "vLLM API server version 0.18.0\n"
+    failed = f"{banner}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+
+    served = diagnose(Snapshot(logs=(LogText(text=failed + banner + start),)), installed()).targets[0]
+    died = diagnose(Snapshot(logs=(LogText(text=start + banner + failed),)), installed()).targets[0]
+
+    assert [f.id for f in served.findings if f.role == "cause"] == []
+    assert died.verdict == "cause-found"

@@ -260,8 +260,11 @@ LITERALS = (
 
 
 def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
-    return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+    """Whether the server became ready after a line, in the same start or its last one; only some engines' logs tell."""
+    if any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS):
+        return True
+    last = next(reversed(_later_banners(line.log)), 0)
+    return line.number < last and any(x.number > last for _, ready in _STARTS for x in line.log.marks(ready))
 
 
 def went_on(line: Line) -> bool:
