@@ -15,11 +15,15 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
+    Log,
     Pod,
     Subject,
     check,
+    count_of,
     dig,
     fixes,
+    log_evidence,
     object_evidence,
     say_seconds,
 )
@@ -32,6 +36,9 @@ _FASTEST_TOKENS_PER_SECOND = 200
 
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
+
+#: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server.
+_GAVE_UP = "upstream timed out (110:"
 
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
@@ -77,6 +84,28 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
+    cut = _cut_off(pod, subject, cluster) if subject.engines(pod) else []
+    if cut:
+        timeout = next(_timeouts(pod, engine, subject, cluster), None) if engine else None
+        where = cut[0].log.pod or "A gateway"
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{where} gave up waiting for an answer of this server, {count_of(len(cut), 'time')} in its log.",
+            evidence=(
+                *(log_evidence(line) for line in cut[:2]),
+                *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
+            ),
+            fixes=(
+                _fix(timeout, 0)
+                if timeout
+                else fixes.advice(
+                    "Raise the timeout of the gateway's route above the longest generation, or let clients stream"
+                ),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
     if engine is None or not _generates(engine):
         return
     tokens, what = _longest(engine)
@@ -99,6 +128,24 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
+    """Lines of other pods' logs (gateways) that say that this server did not answer in time."""
+    if not pod.exists:
+        return []
+    mine = {one.name for one in subject.pods}
+    names = {item.name for item in cluster.items("Service", pod.namespace) if selects(item, pod)}
+    names |= {subject.workload.name} if subject.workload else set()
+    # a route may spell a model's name with dots where Kubernetes has none
+    named = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
+    return [
+        line
+        for text in cluster.snapshot.logs
+        if named and text.pod and text.pod not in mine
+        for line in Log(text).find(_GAVE_UP)
+        if named.search(re.sub(r"[._]", "-", line.text[:20_000]))
+    ]
 
 
 def _generates(engine: Engine) -> bool:
