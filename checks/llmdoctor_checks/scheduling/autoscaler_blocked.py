@@ -41,7 +41,9 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
     - https://karpenter.sh/docs/troubleshooting/
     """
     found = causes(pending)
-    if not pending.scaling or (found and found[0].id not in _MENDED):
+    # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
+    meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
+    if not pending.scaling or (found and found[0].id not in _MENDED and not meant):
         return
     event = pending.scaling[-1]
     if event.reason in ("TriggeredScaleUp", "Nominated"):
@@ -57,7 +59,7 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
         confidence="likely",
         summary=f"{who} {why}: {_short(event)}.",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
-        explains=(*EXPLAINS, *(c.id for c in found if failed)),
+        explains=(*EXPLAINS, *(c.id for c in found if failed or "exceed limits for nodepool" in event.message)),
         fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
         order=float(len(found)),
         pods=(pending.pod.name,),
