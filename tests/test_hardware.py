@@ -148,24 +148,11 @@ def test_what_is_not_of_the_expected_form_is_not_known() -> None:
 
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8)
-_KEYS = st.sampled_from(
-    [
-        "gpus",
-        "errors",
-        "index",
-        "name",
-        "pciBusId",
-        "ecc",
-        "pcie",
-        "nvlinks",
-        "processes",
-        "xids",
-        "pods",
-        "number",
-        "time",
-    ]
-    + ["throttleReasons", "migDevices", "usedBytes", "podUid", "width", "maxWidth", "active", "fabric", "state"]
+_NAMES = (
+    "gpus errors index name pciBusId ecc pcie nvlinks processes xids pods number time throttleReasons migDevices usedBytes "
+    "podUid width maxWidth active fabric state"
 )
+_KEYS = st.sampled_from(_NAMES.split())
 _TREES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=5), max_leaves=30
 )
@@ -221,9 +208,10 @@ YOURS = {"pods": [{"namespace": "chat", "name": "other-0"}]}
 )
 def test_whose_xid_it_is(gpus: list[object], line: str, sure: str | None) -> None:
     hardware = _hardware({"gpus": gpus}, f"NVRM: Xid ({line}, what happened")
-    failing = hardware.pod.failing
     found = [sure for _, sure in hardware.hits]
-    assert found == ([sure] if sure else ["possible"] if failing and not hardware.mapped and len(gpus) > 1 else [])
+    assert found == (
+        [sure] if sure else ["likely"] if hardware.pod.failing and not hardware.mapped and len(gpus) > 1 else []
+    )
 
 
 def test_the_xid_table() -> None:

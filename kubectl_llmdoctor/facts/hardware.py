@@ -26,8 +26,9 @@ from kubectl_llmdoctor.snapshot import NodeData
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-#: How far the node's clock and the kubelet's may lie apart, and how long an error of a GPU takes to end its process.
-_SLACK, _CRASH = timedelta(seconds=30), timedelta(minutes=3)
+#: How far the node's clock and the kubelet's may lie apart; how long an error of a GPU takes to end its process, and the
+#: processes that wait for that one; how long before a pod an error still counts that makes the GPU unusable.
+_SLACK, _CRASH, _HANG, _BEFORE = timedelta(seconds=30), timedelta(minutes=3), timedelta(minutes=35), timedelta(hours=1)
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -115,6 +116,7 @@ class Device(_Part, frozen=True):
     pcie: Pcie = Pcie()
     nvlinks: tuple[NvLink, ...] = ()
     fabric: Fabric = Fabric()
+    fabric_state: str = ""
     mig_enabled: bool | None = None
     mig_devices: tuple[MigDevice, ...] = ()
     processes: tuple[Process, ...] = ()
@@ -131,6 +133,11 @@ class Device(_Part, frozen=True):
     def bus(self) -> str:
         """Its PCI address as `bus_of` has it."""
         return bus_of(self.pci_bus_id)
+
+    @property
+    def joining(self) -> str:
+        """How far its registration with the fabric is, in letters only: `inprogress`, `completed`."""
+        return re.sub("[^a-z]", "", (self.fabric.state or self.fabric_state).lower())
 
     @property
     def users(self) -> tuple[User, ...]:
@@ -383,6 +390,11 @@ class Hardware:
         return self.devices if self.whole_node else ()
 
     @cached_property
+    def runs(self) -> bool:
+        """Whether a container of the pod runs now: only then can a process on a GPU be its own."""
+        return any(container.running for container in self.pod.containers)
+
+    @cached_property
     def asks(self) -> bool:
         """Whether the pod asks for GPUs at all."""
         return self.pod.gpus > 0 or bool(self.pod.spec.resource_claims)
@@ -437,7 +449,14 @@ class Hardware:
     @cached_property
     def hits(self) -> tuple[tuple[Xid, Confidence], ...]:
         """The Xids since the pod came to the node that are on its GPUs, with how sure that is."""
-        return tuple((xid, sure) for xid in self.xids if self.during(xid.time) and (sure := self.owns(xid)))
+        found: list[tuple[Xid, Confidence]] = []
+        for xid in self.xids:
+            sure, meaning = self.owns(xid), xid_meaning(xid.number)
+            if sure and self.during(xid.time):
+                found.append((xid, sure))
+            elif sure and xid.time and meaning and meaning.disables and self.during(xid.time + _BEFORE):
+                found.append((xid, "likely" if sure == "certain" else "possible"))  # unless somebody has reset it since
+        return tuple(found)
 
     def owns(self, xid: Xid) -> Confidence | None:
         """How sure it is that an Xid is about one of the pod's GPUs; None where it is not."""
@@ -454,19 +473,27 @@ class Hardware:
         return self._near(xid.time)
 
     def explains(self, xid: Xid) -> bool:
-        """Whether an Xid can be why the pod fails: it came shortly before an end, or the GPU is unusable ever since."""
-        ends = [ending.finished for ending in endings(self.pod) if ending.finished]
-        if not self.pod.failing or xid.time is None or not ends:
-            return self.pod.failing
+        """Whether an Xid can be why the pod fails: it fell into the life of an instance, or the GPU is unusable since."""
+        at, ended = xid.time, list(endings(self.pod))
         meaning = xid_meaning(xid.number)
-        return (meaning is not None and meaning.disables) or self._near(xid.time) is not None
+        if not self.pod.failing or at is None or (meaning and meaning.disables) or not any(e.finished for e in ended):
+            return self.pod.failing
+        return any(
+            (e.started or e.finished - _HANG) - _SLACK <= at and (self.runs or at <= e.finished + _SLACK)
+            for e in ended
+            if e.finished
+        )
 
     def _near(self, moment: datetime | None) -> Confidence | None:
-        """By time alone: an error of some GPU of the node while a container of the pod went down."""
+        """By time alone: an error of some GPU of the node shortly before a container of the pod went down.
+
+        Ranks that wait for one that hangs end only when a collective times out.
+        """
         ends = [ending.finished for ending in endings(self.pod) if ending.finished]
         if moment is None or not ends:
-            return "possible" if self.pod.failing else None
-        return "likely" if any(-_SLACK <= end - moment <= _CRASH for end in ends) else None
+            return "likely" if self.pod.failing else None
+        waits = [end - moment for end in ends if end - moment >= -_SLACK]
+        return None if not waits or min(waits) > _HANG else "likely" if min(waits) <= _CRASH else "possible"
 
     def kills(self, ending: Ending, *, whole_node: bool) -> Iterator[OutOfMemory]:
         """Processes killed by the end of an instance for lack of memory: of the node, or of the pod's or container's cgroup."""

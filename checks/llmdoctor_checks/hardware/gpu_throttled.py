@@ -34,12 +34,13 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     slow = [(device, why) for device in hardware.mine if (why := list(_why(device)))]
     if not slow:
         return
-    loaded = [busy(device.utilization_percent) for device, _ in slow]
-    now = any(loaded) and pod.ready
+    loaded = any(_works(device) for device, _ in slow)
+    now = loaded and hardware.runs
     yield Finding(
-        role="cause" if now else "note" if False in loaded and None not in loaded else "risk",
-        severity="warning" if any(loaded) or None in loaded else "info",
-        confidence="certain" if now else "likely",
+        role="cause" if now else "risk" if loaded else "note",
+        severity="warning" if loaded else "info",
+        # it slows a server down, and seldom keeps it from becoming ready
+        confidence="certain" if now and pod.ready else "possible" if now else "likely",
         summary=f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run at reduced clocks: "
         + "; ".join(f"{device.title}{_heat(device)}, {why[0][1]}" for device, why in slow[:3])
         + ".",
@@ -51,6 +52,12 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
         pods=(pod.name,),
     )
+
+
+def _works(device: Device) -> bool:
+    """Whether it is under load; the driver names idleness among the reasons, too."""
+    known = busy(device.utilization_percent)
+    return not any("idle" in reason.lower() for reason in device.throttle_reasons) if known is None else known
 
 
 def _why(device: Device) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, endings
+from kubectl_llmdoctor.catalog.gpus import by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, order_of, out_of_service, quoted
 
@@ -12,8 +13,8 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """An NVLink of a GPU is down.
 
     GPUs that are joined by NVLink exchange everything over it. When links fail (Xid 74, on newer GPUs 144 to 150) a running
-    collective aborts or hangs; after a restart NCCL does with fewer links, or goes over PCIe, many times slower. A board
-    without a bridge has no link that is up on any GPU, and nothing is said of it.
+    collective aborts or hangs; after a restart NCCL does with fewer links, or goes over PCIe, many times slower. A card
+    that can do without a bridge and has no link that is up is taken to have none.
 
     ## Fix
 
@@ -24,7 +25,9 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide/
     """
-    joined = any(link.active for device in hardware.devices for link in device.nvlinks)
+    joined = any(link.active for device in hardware.devices for link in device.nvlinks) or any(
+        (gpu := by_product(device.name)) and gpu.nvlink for device in hardware.mine
+    )
     down = [(device, numbers) for device in hardware.mine if (numbers := _down(device))]
     if not joined or not down:
         return

@@ -26,11 +26,11 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     slow = [(device, why) for device in hardware.mine if (why := _why(device))]
     if not slow:
         return
-    now = pod.ready and any(busy(device.utilization_percent) for device, _ in slow)
+    now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
     yield Finding(
         role="cause" if now else "risk",
         severity="warning",
-        confidence="certain" if now else "likely",
+        confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
         summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
         + ": what passes between host and GPU takes as much longer.",
         evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow),

@@ -49,8 +49,9 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterato
     uid = pod.obj.metadata.uid
     engine = next(iter(subject.engines(pod)), None)
     for device in hardware.mine if uid else ():
-        if device.mig_enabled or not any(p.pod_uid for d in hardware.devices for p in d.processes):
-            continue  # slices have memory of their own; without any pod's name nobody knows whose process it is
+        named = any(p.pod_uid for d in hardware.devices for p in d.processes)
+        if device.mig_enabled or (hardware.runs and not named):
+            continue  # slices have memory of their own; without any pod's name a process may be this pod's
         others = [p for p in device.processes if p.pod_uid != uid and (p.used_bytes or 0) >= _LEAST // 8]
         held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
         if held < _LEAST or not total or held < _MUCH * total:

@@ -35,16 +35,14 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """
     if not pod.failing or not hardware.asks:
         return
-    waiting = [
-        d for d in hardware.mine or hardware.devices if re.sub("[^a-z]", "", d.fabric.state.lower()) in _UNFINISHED
-    ]
+    waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED]
     said = [line for line in hardware.kernel.lines if _DEAD.search(line.text)]
     errors = [text for text in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(text)]
     # a service that failed once may have been started since: the GPUs know
-    if not waiting and any(d.fabric.state for d in hardware.devices):
+    if not waiting and any(d.joining for d in hardware.devices):
         return
     evidence = [
-        *(hardware.evidence(d, "fabric", f"state: {d.fabric.state}") for d in waiting[:2]),
+        *(hardware.evidence(d, "fabric", f"state: {d.fabric.state or d.fabric_state}") for d in waiting[:2]),
         *(Evidence(source="agent", ref=f"Node/{hardware.node} agent errors", text=text) for text in errors[:2]),
         *(hardware.kernel.evidence(line) for line in said[-2:]),
     ]

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Holder,
     Pending,
     Pod,
+    Process,
     check,
     endings,
     fixes,
@@ -74,7 +75,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     if not any(True for _ in endings(pod)):
         return
     for device in hardware.mine:
-        left = [p for p in device.processes if (p.used_bytes or 0) >= GIB and is_gone(hardware, p)]
+        left = [p for p in device.processes if (p.used_bytes or 0) >= GIB and _outlived(hardware, p)]
         if not left:
             continue
         pids = " ".join(str(p.pid) for p in left if p.pid)
@@ -113,6 +114,12 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _outlived(hardware: Hardware, process: Process) -> bool:
+    """Whether a process is left of a pod that is gone, or of an instance of this pod, of which none runs."""
+    own = process.pod_uid == hardware.pod.obj.metadata.uid != "" and not hardware.runs
+    return own or is_gone(hardware, process)
 
 
 def _age(pending: Pending, holder: Holder) -> str:
