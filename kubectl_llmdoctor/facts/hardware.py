@@ -66,7 +66,8 @@ class Process(_Part, frozen=True):
 
     pid: int | None = None
     name: str = ""
-    pod_uid: str = ""
+    #: empty: of no pod; None: not known
+    pod_uid: str | None = None
     container: str = ""
     used_bytes: int | None = None
 
@@ -219,6 +220,8 @@ class Xid(msgspec.Struct, frozen=True, kw_only=True):
     #: what the driver says of it; empty from the agent
     text: str = ""
     time: datetime | None = None
+    #: the GPU, where the agent saw it
+    device: Device | None = None
     evidence: Evidence
 
 
@@ -380,14 +383,13 @@ class Hardware:
     @cached_property
     def mapped(self) -> bool:
         """Whether the agent says which pod has which GPU."""
-        return any(device.users or any(p.pod_uid for p in device.all_processes) for device in self.devices)
+        return any(device.users for device in self.devices)
 
     @cached_property
     def mine(self) -> tuple[Device, ...]:
-        """The pod's GPUs: those that it was given, or all where it asks for all of the node."""
-        if self.mapped:
-            return tuple(device for device in self.devices if self._has(device))
-        return self.devices if self.whole_node else ()
+        """The pod's GPUs: those that it was given or has a process on, or all where it asks for all that there are."""
+        found = tuple(device for device in self.devices if self._has(device))
+        return found or (self.devices if not self.mapped and len(self.devices) <= self.pod.gpus else ())
 
     @cached_property
     def runs(self) -> bool:
@@ -436,7 +438,15 @@ class Hardware:
                 if seen.number is not None and (device.bus, seen.number) not in known:
                     text = f"number: {seen.number}" + (f", time: {seen.time}" if seen.time else "")
                     proof = self.evidence(device, "xids", text)
-                    found.append(Xid(number=seen.number, bus=device.bus, time=parse_time(seen.time), evidence=proof))
+                    found.append(
+                        Xid(
+                            number=seen.number,
+                            bus=device.bus,
+                            time=parse_time(seen.time),
+                            device=device,
+                            evidence=proof,
+                        )
+                    )
         if all(xid.time for xid in found):
             found.sort(key=lambda xid: xid.time or datetime.max.replace(tzinfo=UTC))
         return tuple(found)
@@ -463,10 +473,11 @@ class Hardware:
         owner = next((p.pod_uid for d in self.devices for p in d.all_processes if p.pid == xid.pid and p.pod_uid), "")
         if xid.pid and owner:
             return "certain" if owner == self.pod.obj.metadata.uid else None
-        device = self.device_at(xid.bus)
+        device = xid.device or self.device_at(xid.bus)
         if device and (device in self.mine or self.mapped):
             return "certain" if device in self.mine else None
-        if not self.asks or (self.mapped and len(self.mine) >= self.pod.gpus > 0):
+        addressed = all(mine.bus for mine in self.mine)
+        if not self.asks or (addressed and len(self.mine) >= self.pod.gpus > 0):
             return None
         if self.whole_node:
             return "certain"

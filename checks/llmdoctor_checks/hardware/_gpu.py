@@ -44,7 +44,7 @@ def quoted(found: Sequence[Hit]) -> tuple[Evidence, ...]:
 
 def where(hardware: Hardware, xid: Xid) -> str:
     """`GPU 3 (NVIDIA L40S) of gpu-1`."""
-    device = hardware.device_at(xid.bus)
+    device = xid.device or hardware.device_at(xid.bus)
     return f"{device.title if device else f'the GPU at {xid.bus}' if xid.bus else 'a GPU'} of {hardware.node}"
 
 

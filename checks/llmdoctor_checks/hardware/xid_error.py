@@ -67,7 +67,7 @@ def _harmless(xid: Xid) -> bool:
 
 def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
     """An error of a link that the agent sees inactive: `nvlink-down` says more."""
-    meaning, device = xid_meaning(xid.number), hardware.device_at(xid.bus)
+    meaning, device = xid_meaning(xid.number), xid.device or hardware.device_at(xid.bus)
     return bool(
         meaning and meaning.mnemonic.startswith("NVLINK") and device and any(n.active is False for n in device.nvlinks)
     )

@@ -49,20 +49,21 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterato
     uid = pod.obj.metadata.uid
     engine = next(iter(subject.engines(pod)), None)
     for device in hardware.mine if uid else ():
-        named = any(p.pod_uid for d in hardware.devices for p in d.processes)
-        if device.mig_enabled or (hardware.runs and not named):
-            continue  # slices have memory of their own; without any pod's name a process may be this pod's
-        others = [p for p in device.processes if p.pod_uid != uid and (p.used_bytes or 0) >= _LEAST // 8]
+        if device.mig_enabled:
+            continue  # slices have memory of their own
+        known = any(p.pod_uid for d in hardware.devices for p in d.processes) or not hardware.runs
+        others = [p for p in device.processes if p.pod_uid != uid and (known or p.pod_uid is not None)]
         held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
         if held < _LEAST or not total or held < _MUCH * total:
             continue
         share = _share(engine)
         short = share is not None and total - held < share * total
-        fails = pod.failing and any(True for _ in endings(pod)) and (short or share is None)
+        ended = any(True for _ in endings(pod))
+        fails = pod.failing and (short or (share is None and ended))
         wants = f"; {engine.label} takes {share:g} of it" if short and engine else ""
         yield Finding(
             role="cause" if fails else "note",
-            confidence="certain" if short else "likely",
+            confidence="certain" if short and ended else "likely",
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
             evidence=tuple(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
