@@ -6,6 +6,7 @@ from kubectl_llmdoctor.api import (
     GIB,
     Device,
     Engine,
+    Evidence,
     Finding,
     Fix,
     Hardware,
@@ -16,6 +17,8 @@ from kubectl_llmdoctor.api import (
     endings,
     fixes,
     holder_of,
+    k8s,
+    pod_evidence,
     say_bytes,
 )
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
@@ -26,8 +29,12 @@ _LEAST = GIB
 _MUCH = 0.1
 
 
+#: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
+_FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
+
+
 @check("gpu-memory-shared", since="0.1")
-def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 
     The engine takes a share of the whole GPU, and less than that was free when it started. Another pod uses the same card (time slicing,
@@ -46,6 +53,9 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterato
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-sharing.html
     """
+    yield from _overpacked(pod, subject)
+    if hardware is None:
+        return
     uid = pod.obj.metadata.uid
     engine = next(iter(subject.engines(pod)), None)
     for device in hardware.mine if uid else ():
@@ -59,11 +69,12 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterato
         share = _share(engine)
         short = share is not None and total - held < share * total
         ended = any(True for _ in endings(pod))
-        fails = pod.failing and (short or (share is None and ended))
+        orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
+        fails = pod.failing and (short or (share is None and (ended or orphaned)))
         wants = f"; {engine.label} takes {share:g} of it" if short and engine else ""
         yield Finding(
             role="cause" if fails else "note",
-            confidence="certain" if short and ended else "likely",
+            confidence="certain" if short and ended else "likely" if short or ended else "possible",
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
             evidence=tuple(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
@@ -80,6 +91,61 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware, subject: Subject) -> Iterato
             pods=(pod.name,),
         )
         return
+
+
+def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """Pods that share a GPU by KAI's fractions, which together are more than one GPU: it counts, and keeps nobody to it."""
+    group, now = pod.obj.metadata.labels.get(_GROUP), list(endings(pod))
+    if not group or not now or _fraction(pod.obj) is None:
+        return
+    sharing = [
+        other
+        for other in subject.cluster.all(k8s.Pod, "Pod")
+        if other.metadata.labels.get(_GROUP) == group
+        and other.spec.node_name == pod.spec.node_name
+        and other.status.phase not in ("Succeeded", "Failed")
+        and _fraction(other) is not None
+    ]
+    shares = [(other, _fraction(other) or 0) for other in sharing]
+    total = sum(share for _, share in shares)
+    if total <= 1:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{len(shares)} pods share one GPU of {pod.spec.node_name}, with {total:g} of it together: "
+        + ", ".join(f"{other.metadata.name} {share:g}" for other, share in shares)
+        + ".",
+        evidence=(
+            pod_evidence(pod, f"metadata.labels[{_GROUP}]", str(group)),
+            *(
+                Evidence(
+                    source="pod",
+                    ref=f"Pod/{other.metadata.name} metadata.annotations[{_FRACTION}]",
+                    text=str(other.metadata.annotations.get(_FRACTION)),
+                )
+                for other, _ in shares
+            ),
+        ),
+        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room", *CONSEQUENCES),
+        fixes=(
+            fixes.advice(
+                "Delete one of the pods that share the GPU, so that the scheduler places it anew, and see that all pods with "
+                f"{_FRACTION} are placed by one scheduler",
+                f"kubectl get pods -A -o wide -l {_GROUP}={group}",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _fraction(pod: k8s.Pod) -> float | None:
+    """The share of a GPU that KAI gives a pod."""
+    try:
+        return float(pod.metadata.annotations.get(_FRACTION, ""))
+    except ValueError:
+        return None
 
 
 def _share(engine: Engine | None) -> float | None:
