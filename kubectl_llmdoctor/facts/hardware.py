@@ -246,6 +246,7 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
 _XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
 _PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
 _NAME = re.compile(r"name='?(?P<name>[^,']{1,64})")
+_SXID = re.compile(r"SXid \([^)]{1,40}\): \d{4,6}, (?P<grade>Fatal|Non-fatal)")
 _LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
 _CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
 _KILLED = re.compile(
@@ -296,6 +297,11 @@ class KernelLog:
                     )
                 )
         return tuple(found)
+
+    @cached_property
+    def fatal_switch_errors(self) -> tuple[KernelLine, ...]:
+        """SXids, the errors of NVSwitches, that say that they are fatal: programs on that fabric are ended."""
+        return tuple(line for line in self.lines if (found := _SXID.search(line.text)) and found["grade"] == "Fatal")
 
     @cached_property
     def lost(self) -> tuple[KernelLine, ...]:
@@ -481,7 +487,7 @@ class Hardware:
             return None
         if self.whole_node:
             return "certain"
-        return self._near(xid.time)
+        return self.near(xid.time)
 
     def explains(self, xid: Xid) -> bool:
         """Whether an Xid can be why the pod fails: it fell into the life of an instance, or the GPU is unusable since."""
@@ -495,7 +501,7 @@ class Hardware:
             if e.finished
         )
 
-    def _near(self, moment: datetime | None) -> Confidence | None:
+    def near(self, moment: datetime | None) -> Confidence | None:
         """By time alone: an error of some GPU of the node shortly before a container of the pod went down.
 
         Ranks that wait for one that hangs end only when a collective times out.

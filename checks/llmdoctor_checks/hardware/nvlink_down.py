@@ -28,6 +28,7 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     joined = any(link.active for device in hardware.devices for link in device.nvlinks) or any(
         (gpu := by_product(device.name)) and gpu.nvlink for device in hardware.mine
     )
+    yield from _by_switch(pod, hardware)
     down = [(device, numbers) for device in hardware.mine if (numbers := _down(device))]
     if not joined or not down:
         return
@@ -56,6 +57,28 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             *([elsewhere(pod)] if together else []),
         ),
         order=order_of(errors[0][0]) if errors else None,
+        pods=(pod.name,),
+    )
+
+
+def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A switch that reports that a link of it failed, while the pod, which has several GPUs, went down."""
+    lines = [x for x in hardware.kernel.fatal_switch_errors if "Link" in x.text and hardware.during(x.time)]
+    near = [x for x in lines if hardware.near(x.time)]
+    if not near or pod.gpus < 2:
+        return
+    yield Finding(
+        role="cause",
+        confidence="certain" if hardware.whole_node else "likely",
+        summary=f"A switch between the GPUs of {hardware.node} reported a fatal error of a link; the {pod.gpus} GPUs of this pod "
+        "exchange everything over such links.",
+        evidence=(*(hardware.kernel.evidence(x) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
+        explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
+        fixes=(
+            out_of_service(hardware, f"Reset the GPUs and switches of {hardware.node} together, or reboot it"),
+            elsewhere(pod),
+        ),
+        order=near[0].time.timestamp() if near[0].time else None,
         pods=(pod.name,),
     )
 
