@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
+from kubectl_llmdoctor.facts.hardware import Device, Hardware, OutOfMemory, Process, Xid, bus_of, holder_of, is_gone
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.nodes import (
     Holder,
@@ -77,6 +78,7 @@ __all__ = [
     "Confidence",
     "Container",
     "Count",
+    "Device",
     "Ending",
     "Engine",
     "Event",
@@ -84,6 +86,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Fix",
+    "Hardware",
     "Holder",
     "Item",
     "Kind",
@@ -94,11 +97,13 @@ __all__ = [
     "Node",
     "NodeVerdict",
     "Nodes",
+    "OutOfMemory",
     "Patch",
     "Pending",
     "Phase",
     "Pod",
     "Problem",
+    "Process",
     "Reason",
     "Said",
     "Setting",
@@ -107,6 +112,8 @@ __all__ = [
     "Subject",
     "Trouble",
     "Workload",
+    "Xid",
+    "bus_of",
     "check",
     "count_of",
     "device_evidence",
@@ -114,8 +121,10 @@ __all__ = [
     "endings",
     "event_evidence",
     "fixes",
+    "holder_of",
     "holds",
     "is_accelerator",
+    "is_gone",
     "is_provisioner",
     "k8s",
     "log_evidence",

@@ -105,6 +105,7 @@ FACTS = frozenset(
         "Sizing",
         "Logs",
         "Events",
+        "Hardware",
         "Node",
         "Nodes",
         "Workload",

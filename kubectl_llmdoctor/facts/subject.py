@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
+    from kubectl_llmdoctor.facts.hardware import Hardware
     from kubectl_llmdoctor.facts.sizing import Sizing
 
 
@@ -88,6 +89,7 @@ class Subject:
         self.literals: tuple[str, ...] = ()
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
+        self._hardware: dict[str, Hardware | NotApplicable] = {}
         self._accelerators: dict[tuple[str, str], Any] = {}
         self._sizings: dict[int, Any] = {}
 
@@ -214,6 +216,16 @@ class Subject:
         found = self.nodes.get(name)
         return found or Unknown(f"node {name} was not read")
 
+    def hardware(self, pod: Pod) -> Hardware | NotApplicable:
+        """What only the node knows, seen from a pod; where nobody asked the node the report says so once."""
+        if not self.cluster.snapshot.nodes:
+            return NOT_APPLICABLE
+        from kubectl_llmdoctor.facts.hardware import hardware_of
+
+        if pod.name not in self._hardware:
+            self._hardware[pod.name] = hardware_of(pod) or NOT_APPLICABLE
+        return self._hardware[pod.name]
+
     @cached_property
     def nodes(self) -> Nodes:
         """All nodes of the snapshot."""
@@ -234,6 +246,7 @@ class Subject:
                 "Logs": logs or self.no_logs(pod),
                 "Events": self.events if events_known else NOT_APPLICABLE,
                 "Node": self.node(pod),
+                "Hardware": Later(partial(self.hardware, pod)),
                 "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
                 "Workload": self.workload or NOT_APPLICABLE,
                 "Subject": self,

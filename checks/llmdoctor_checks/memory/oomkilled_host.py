@@ -12,7 +12,9 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Hardware,
     Logs,
+    OutOfMemory,
     Phase,
     Pod,
     Sizing,
@@ -43,7 +45,7 @@ _PINNED = {
 
 
 @check("oomkilled-host", since="0.1")
-def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
+def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None) -> Iterator[Finding]:
     """The container hit its own limit of host memory.
 
     The kernel killed a process because the container's memory cgroup was full: host memory (RAM), not GPU memory.
@@ -71,16 +73,22 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Fi
             yield from _risk(pod, server, subject.sizing(server))
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
-        if not ending.oom_killed or limit is None:
+        kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
+        # a worker that is killed need not take the container's first process with it
+        by_kernel = kill is not None and kill.shmem < kill.anon
+        if limit is None or not (ending.oom_killed or by_kernel):
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
         yield Finding(
             role="cause",
-            confidence="likely" if _shared(ending.container, limit) else "certain",
-            summary=_summary(ending, limit, phase, engine),
-            evidence=tuple(_evidence(ending, limit, phase)),
+            confidence="likely" if _shared(ending.container, limit) and not by_kernel else "certain",
+            summary=_summary(ending, limit, phase, engine, kill),
+            evidence=(
+                *_evidence(ending, limit, phase),
+                *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
+            ),
             explains=CONSEQUENCES,
             fixes=tuple(_fixes(ending, limit)),
             pods=(pod.name,),
@@ -143,7 +151,7 @@ def _shared(container: Container, limit: int) -> bool:
     return shm.source == "memory-volume" and (shm.size_bytes is None or shm.size_bytes * 2 >= limit)
 
 
-def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | None) -> str:
+def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | None, kill: OutOfMemory | None) -> str:
     container = ending.container
     text = f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}"
     if ending.seconds is not None:
@@ -154,6 +162,8 @@ def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | N
         text += ", while serving"
     if container.restarts > 1:
         text += f" ({count_of(container.restarts, 'restart')})"
+    if kill:
+        text += f"; the kernel killed {kill.process}, which had {say_bytes(kill.anon)} of its own in memory"
     text += "."
     for name, words in (("swap_space", "of swap space"), ("cpu_offload_gb", "of CPU offload")):
         setting = engine.explicit(name) if engine else None

@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Hardware,
     Node,
     Pod,
     check,
@@ -29,7 +30,7 @@ _AVAILABLE = re.compile(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<byte
 
 
 @check("oomkilled-node", since="0.1")
-def oomkilled_node(pod: Pod, events: Events | None, node: Node | None) -> Iterator[Finding]:
+def oomkilled_node(pod: Pod, events: Events | None, node: Node | None, hardware: Hardware | None) -> Iterator[Finding]:
     """The node ran out of host memory.
 
     The container did not hit a limit of its own: the node had no memory left, and the kernel killed the process that
@@ -57,9 +58,10 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None) -> Iterat
         )
         return
     for ending in endings(pod):
-        if ending.signal != "SIGKILL" and not ending.oom_killed:
+        proof = _kernel(ending, hardware) if hardware else None
+        if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
             continue
-        proof = _proof(pod, ending, events, node)
+        proof = proof or _proof(pod, ending, events, node)
         if proof is None and ending.oom_killed and not ending.container.limit("memory") and not pod.memory_limit:
             path = f"{ending.container.path}.resources.limits.memory"
             proof = "likely", "it has no memory limit of its own", Evidence(source="pod", ref=path, text="none")
@@ -77,17 +79,16 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None) -> Iterat
         )
 
 
+def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | None:
+    """The kernel's own line: it killed a process of this pod, and no cgroup was full."""
+    for kill in hardware.kills(ending, whole_node=True):
+        own = f"the kernel killed {kill.process} with {say_bytes(kill.anon + kill.shmem)} in memory, with no limit reached"
+        return "certain", own, hardware.kernel.evidence(kill.line)
+    return None
+
+
 def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
-    data = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    uid = pod.obj.metadata.uid
-    for line in data.kernel_log.splitlines() if data else []:
-        if "global_oom" in line and uid and (uid in line or uid.replace("-", "_") in line):
-            return (
-                "certain",
-                "the kernel's own line says so",
-                Evidence(source="kernel-log", ref=f"Node/{pod.spec.node_name}", text=line.strip()),
-            )
     for event in events or ():
         if event.reason == "SystemOOM" and event.name == pod.spec.node_name and _close(event.last, ending):
             return "likely", "a system OOM at that time", event_evidence(event, pod.cluster)

@@ -2,19 +2,40 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Holder, Pending, check, fixes, parse_time, say_seconds
+from kubectl_llmdoctor.api import (
+    GIB,
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Holder,
+    Pending,
+    Pod,
+    Process,
+    check,
+    endings,
+    fixes,
+    holder_of,
+    is_gone,
+    parse_time,
+    say_bytes,
+    say_seconds,
+)
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 from llmdoctor_checks.scheduling._repairs import Change, tried
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 
 @check("gpu-held-by-dead-pod", since="0.1")
-def gpu_held_by_dead_pod(pending: Pending) -> Iterator[Finding]:
+def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware | None) -> Iterator[Finding]:
     """GPUs are kept by pods that should have been gone long ago.
 
     A pod that is being deleted counts until it is gone. When its grace period is over and it is still Terminating,
     something holds it: a finalizer, a process in the kernel that cannot be killed, a volume that does not unmount, or
     a node that does not answer. Until then its GPUs are taken for the scheduler.
+
+    A process can outlive its pod, too: the scheduler then counts the GPU as free, and who comes next finds its memory taken.
 
     ## Fix
 
@@ -27,8 +48,10 @@ def gpu_held_by_dead_pod(pending: Pending) -> Iterator[Finding]:
     - https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/
     - https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
     """
-    found = cause(pending, "gpu-held-by-dead-pod")
-    if found is None or not found.holders:
+    if hardware:
+        yield from _left_behind(pod, hardware)
+    found = cause(pending, "gpu-held-by-dead-pod") if pending else None
+    if pending is None or found is None or not found.holders:
         return
     held = ", ".join(
         f"{h.ref} on {h.pod.spec.node_name} ({h.requests.get(found.resource, 0)} {found.resource}{_age(pending, h)})"
@@ -45,6 +68,58 @@ def gpu_held_by_dead_pod(pending: Pending) -> Iterator[Finding]:
         _fixes(pending, found),
         ("gpu-insufficient",),
     )
+
+
+def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A process whose pod is gone, on a GPU that this pod was given."""
+    if not any(True for _ in endings(pod)):
+        return
+    for device in hardware.mine:
+        left = [p for p in device.processes if (p.used_bytes or 0) >= GIB and _outlived(hardware, p)]
+        if not left:
+            continue
+        pids = " ".join(str(p.pid) for p in left if p.pid)
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"{device.title} of {hardware.node} was given to this pod while "
+            + ", ".join(
+                f"process {p.pid} of {holder_of(hardware, p)} still holds {say_bytes(p.used_bytes or 0)} of it"
+                for p in left
+            )
+            + ".",
+            evidence=tuple(
+                hardware.evidence(
+                    device, "processes", f"pid: {p.pid}, name: {p.name}, podUid: {p.pod_uid}, usedBytes: {p.used_bytes}"
+                )
+                for p in left
+            ),
+            explains=(
+                "gpu-memory-shared",
+                "cuda-oom-weights",
+                "cuda-oom-profile",
+                "cuda-oom-runtime",
+                "kv-cache-no-room",
+                "kv-cache-below-max-len",
+                "gpu-memory-utilization-high",
+                *CONSEQUENCES,
+            ),
+            fixes=(
+                fixes.advice(
+                    f"End what was left behind on {hardware.node}: process {pids}; one that cannot be killed needs a reboot",
+                    f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host kill -9 {pids}",
+                    owner="platform",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _outlived(hardware: Hardware, process: Process) -> bool:
+    """Whether a process is left of a pod that is gone, or of an instance of this pod, of which none runs."""
+    own = process.pod_uid == hardware.pod.obj.metadata.uid != "" and not hardware.runs
+    return own or is_gone(hardware, process)
 
 
 def _age(pending: Pending, holder: Holder) -> str:

@@ -1,0 +1,90 @@
+"""A GPU of the pod that the driver can no longer reach."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Confidence, Evidence, Finding, Hardware, Pod, Xid, bus_of, check, count_of
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, Hit, elsewhere, hits, order_of, out_of_service, quoted, where
+
+#: How the agent, in NVML's words, says that a GPU no longer answers.
+_LOST = re.compile(r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost")
+
+
+@check("gpu-fallen-off", since="0.1")
+def gpu_fallen_off(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A GPU of the node has dropped out.
+
+    The driver can no longer talk to the GPU (Xid 79, NVML error 15): the device fell off the PCIe bus by a fault of
+    hardware, power, cooling or firmware. Processes on it hang or end with CUDA errors, nvidia-smi fails, and NVIDIA's
+    device plugin may refuse every pod on the node although the other GPUs work. A server may stay Ready for a while, and
+    answers nothing.
+
+    ## Fix
+
+    Cordon the node, move the pods away and reboot or power-cycle it. When it happens again, hand the node to the vendor.
+
+    ## References
+
+    - https://docs.nvidia.com/deploy/xid-errors/
+    """
+    refused = pod.status.reason == "UnexpectedAdmissionError"
+    found = hits(hardware, lambda number, _: number == 79)
+    if not pod.failing:
+        found = [hit for hit in found if hit[1] == "certain"]
+    if found:
+        xid, sure = found[0]
+        yield _finding(pod, hardware, where(hardware, xid), quoted([*found, *_verdict(hardware)]), sure, xid)
+    elif refused and (old := [xid for xid in hardware.xids if xid.number == 79]):
+        # the device plugin refuses whole nodes for one GPU, whoever was on it when it went
+        yield _finding(pod, hardware, where(hardware, old[-1]), (old[-1].evidence,), "likely", None)
+    elif gone := _gone(pod, hardware, refused=refused):
+        text, evidence, sure = gone
+        yield _finding(pod, hardware, text, evidence, sure, None)
+
+
+def _verdict(hardware: Hardware) -> list[Hit]:
+    """Xid 154: what the driver asks for now."""
+    return hits(hardware, lambda number, _: number == 154)
+
+
+def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Evidence, ...], Confidence] | None:
+    """Without an Xid: the driver's own words, NVML's answer, or fewer GPUs than the node has."""
+    if not pod.failing or not (hardware.asks or refused):
+        return None
+    complete = hardware.mapped and len(hardware.mine) >= pod.gpus > 0
+    for line in hardware.kernel.lost:
+        device = hardware.device_at(bus_of(line.text))
+        if hardware.during(line.time) and not (complete and (device is None or device not in hardware.mine)):
+            sure: Confidence = "certain" if device in hardware.mine or hardware.whole_node else "likely"
+            return f"a GPU of {hardware.node}", (hardware.kernel.evidence(line),), sure
+    if complete or hardware.agent is None:
+        return None
+    lost = [text for text in hardware.agent.errors if _LOST.search(text)]
+    seen, offered = len(hardware.devices), hardware.offered
+    evidence = [Evidence(source="agent", ref=f"Node/{hardware.node} agent errors", text=text) for text in lost[:2]]
+    if seen and offered and seen < offered:
+        text = f"{count_of(seen, 'GPU')} seen by the driver, capacity nvidia.com/gpu: {offered}"
+        evidence.append(Evidence(source="agent", ref=f"Node/{hardware.node} agent gpus", text=text))
+    return (f"a GPU of {hardware.node}", tuple(evidence), "likely") if evidence else None
+
+
+def _finding(
+    pod: Pod, hardware: Hardware, place: str, evidence: tuple[Evidence, ...], sure: Confidence, xid: Xid | None
+) -> Finding:
+    code = " (Xid 79)" if xid or any("Xid" in e.text for e in evidence) else ""
+    tie = ", which this pod uses," if sure == "certain" else ""
+    return Finding(
+        role="cause",
+        confidence=sure,
+        summary=f"{place[0].upper()}{place[1:]}{tie} has fallen off the bus{code}: the driver no longer reaches it.",
+        evidence=evidence,
+        explains=("xid-error", "illegal-memory-access", "nvml-lost", "device-plugin-not-ready", *CONSEQUENCES),
+        fixes=(
+            out_of_service(
+                hardware, f"Take node {hardware.node} out of service and reboot it, cold if that does not help"
+            ),
+            elsewhere(pod),
+        ),
+        order=order_of(xid) if xid else None,
+        pods=(pod.name,),
+    )

@@ -1,0 +1,60 @@
+"""A kernel of this pod that the GPU stopped, by the driver's own word."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Hardware, Pod, check, fixes
+from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted
+
+
+@check("illegal-memory-access", since="0.1")
+def illegal_memory_access(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A kernel touched memory of the GPU that it may not touch.
+
+    The GPU stopped a kernel (CUDA error 700; Xid 13 or 31 in the kernel's log). It is a fault of the program nearly always: of the engine,
+    of a compiled kernel for this shape, quantization or attention backend. CUDA reports it at some later call, so that the traceback
+    names the wrong place, and all that the process does afterwards fails with the same error. Other ranks wait until a timeout.
+
+    ## Fix
+
+    Try another version of the engine, then without CUDA graphs, another attention backend, without speculative decoding. When the same
+    GPU shows it under several pods, and no other GPU does, suspect the GPU.
+
+    ## References
+
+    - https://docs.nvidia.com/deploy/xid-errors/
+    - https://docs.vllm.ai/en/latest/usage/troubleshooting/
+    """
+    found = [hit for hit in hits(hardware, _wanted) if hardware.explains(hit[0])]
+    if not found:
+        return
+    xid, sure = found[0]
+    meaning = xid_meaning(xid.number)
+    before = [
+        old
+        for old in hardware.xids
+        if old.bus == xid.bus != "" and old.number == xid.number and not hardware.during(old.time)
+    ]
+    again = f"; the same GPU reported it {len(before)} times before this pod came to it" if len(before) > 1 else ""
+    suspect = out_of_service(
+        hardware, f"Run the diagnostics of the GPU at {xid.bus}: it fails under other pods as well"
+    )
+    program = fixes.advice(
+        "Find what makes it happen: an upgrade or downgrade of the engine, --enforce-eager, another attention backend, "
+        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel",
+    )
+    yield Finding(
+        role="cause",
+        confidence=sure,
+        summary=f"The GPU stopped a kernel (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
+        f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
+        evidence=(*quoted(found), *(old.evidence for old in before[-2:])),
+        explains=CONSEQUENCES,
+        fixes=(suspect, program) if again else (program,),
+        order=order_of(xid),
+        pods=(pod.name,),
+    )
+
+
+def _wanted(number: int, meaning: XidMeaning | None) -> bool:
+    return meaning is not None and meaning.kind == "application" and number not in AFTEREFFECTS

@@ -1,0 +1,79 @@
+"""An error of the driver's own list, on a GPU of this pod."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Hardware, Pod, Xid, check
+from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, hitting, order_of, out_of_service, quoted
+
+#: Kinds that have checks of their own, or say that nothing failed.
+_OTHERS = ("application", "memory", "fallen off", "info")
+
+
+@check("xid-error", since="0.2")
+def xid_error(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """The driver reported an error of a GPU that the pod uses.
+
+    NVIDIA's driver writes an Xid with a number into the kernel's log when something goes wrong on a GPU: its firmware
+    does not answer (119, 120), a context switch hangs (109), a link fails (74, 144 to 150), a controller halts (62).
+    The process on the GPU ends with some CUDA error or hangs; in a group of ranks the others wait for it.
+
+    Xids of a program's own fault, of the GPU's memory, and of a GPU that is gone have ids of their own:
+    `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. Xid 43 and 45 only follow another error or the end of
+    a process.
+
+    ## Fix
+
+    Do what NVIDIA's catalogue says for the number: restart the program, reset the GPU with nothing running on it, or
+    reboot the node. When the same number comes back, hand the node to the vendor.
+
+    ## References
+
+    - https://docs.nvidia.com/deploy/xid-errors/
+    - https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+    """
+    found = [hit for hit in hits(hardware, _wanted) if not _harmless(hit[0]) and not _link_is_down(hardware, hit[0])]
+    telling = [hit for hit in found if hardware.explains(hit[0])]
+    if not telling and pod.failing:
+        return
+    for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
+        meaning = xid_meaning(xid.number)
+        same = [hit for hit in found if hit[0].number == xid.number]
+        yield Finding(
+            role="cause" if telling else "risk" if meaning and meaning.disables else "note",
+            severity=None if telling else "warning" if meaning and meaning.disables else "info",
+            confidence=sure,
+            summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
+            f"{f', {len(same)} times' if len(same) > 1 else ''}.",
+            evidence=quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
+            explains=("illegal-memory-access", *CONSEQUENCES),
+            fixes=(
+                out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}"),
+                elsewhere(pod),
+            ),
+            order=order_of(xid),
+            pods=(pod.name,),
+        )
+
+
+def _wanted(number: int, meaning: XidMeaning | None) -> bool:
+    return number not in AFTEREFFECTS and (meaning is None or meaning.kind not in _OTHERS)
+
+
+def _harmless(xid: Xid) -> bool:
+    """NVLink's errors say themselves whether they are fatal."""
+    return "nonfatal" in xid.text.lower().replace("-", "")
+
+
+def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
+    """An error of a link that the agent sees inactive: `nvlink-down` says more."""
+    meaning, device = xid_meaning(xid.number), xid.device or hardware.device_at(xid.bus)
+    return bool(
+        meaning and meaning.mnemonic.startswith("NVLINK") and device and any(n.active is False for n in device.nvlinks)
+    )
+
+
+def _named(meaning: XidMeaning | None) -> str:
+    if meaning is None:
+        return ", which NVIDIA's catalogue does not explain"
+    return f": {meaning.meaning} ({meaning.mnemonic}, {meaning.kind})"

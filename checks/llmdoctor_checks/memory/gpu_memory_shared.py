@@ -1,0 +1,192 @@
+"""Processes of others on a GPU of this pod, as the node agent sees them."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    GIB,
+    Device,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Pod,
+    Process,
+    Subject,
+    check,
+    endings,
+    fixes,
+    holder_of,
+    k8s,
+    pod_evidence,
+    say_bytes,
+)
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+
+#: What a CUDA context or an MPS server takes; less than this is no other model.
+_LEAST = GIB
+#: A share of the GPU that is missed by whoever wants the rest.
+_MUCH = 0.1
+
+
+#: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
+_FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
+
+
+@check("gpu-memory-shared", since="0.1")
+def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> Iterator[Finding]:
+    """Something else holds the GPU's memory.
+
+    The engine takes a share of the whole GPU, and less than that was free when it started. Another pod uses the same card (time slicing,
+    MPS, a GPU-sharing scheduler, `NVIDIA_VISIBLE_DEVICES=all` without a request), the old replica has not ended yet, or a process
+    outlived its container. GPU memory is not divided by Kubernetes: two engines with a share of 0.9 each cannot live on one card.
+
+    When nearly the whole GPU was free and the share is above 0.95, nothing else is at fault: lower the share a little.
+
+    ## Fix
+
+    Give each engine a card or a MIG slice of its own, or divide the shares. Kill what was left behind; `strategy: Recreate`
+    prevents overlap of old and new replica.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
+    - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-sharing.html
+    """
+    yield from _overpacked(pod, subject)
+    if hardware is None:
+        return
+    uid = pod.obj.metadata.uid
+    engine = next(iter(subject.engines(pod)), None)
+    for device in hardware.mine if uid else ():
+        if device.mig_enabled:
+            continue  # slices have memory of their own
+        known = any(p.pod_uid for d in hardware.devices for p in d.processes) or not hardware.runs
+        others = [p for p in device.processes if p.pod_uid != uid and (known or p.pod_uid is not None)]
+        held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
+        if held < _LEAST or not total or held < _MUCH * total:
+            continue
+        share = _share(engine)
+        short = share is not None and total - held < share * total
+        ended = any(True for _ in endings(pod))
+        orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
+        fails = pod.failing and (short or (share is None and (ended or orphaned)))
+        wants = f"; {engine.label} takes {share:g} of it" if short and engine else ""
+        yield Finding(
+            role="cause" if fails else "note",
+            confidence="certain" if short and ended else "likely" if short or ended else "possible",
+            summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
+            f" on {hardware.node}, which this pod uses{wants}.",
+            evidence=tuple(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
+            explains=(
+                "cuda-oom-weights",
+                "cuda-oom-profile",
+                "cuda-oom-runtime",
+                "kv-cache-no-room",
+                "kv-cache-below-max-len",
+                "gpu-memory-utilization-high",
+                *CONSEQUENCES,
+            ),
+            fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """Pods that share a GPU by KAI's fractions, which together are more than one GPU: it counts, and keeps nobody to it."""
+    group, now = pod.obj.metadata.labels.get(_GROUP), list(endings(pod))
+    if not group or not now or _fraction(pod.obj) is None:
+        return
+    sharing = [
+        other
+        for other in subject.cluster.all(k8s.Pod, "Pod")
+        if other.metadata.labels.get(_GROUP) == group
+        and other.spec.node_name == pod.spec.node_name
+        and other.status.phase not in ("Succeeded", "Failed")
+        and _fraction(other) is not None
+    ]
+    shares = [(other, _fraction(other) or 0) for other in sharing]
+    total = sum(share for _, share in shares)
+    if total <= 1:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{len(shares)} pods share one GPU of {pod.spec.node_name}, with {total:g} of it together: "
+        + ", ".join(f"{other.metadata.name} {share:g}" for other, share in shares)
+        + ".",
+        evidence=(
+            pod_evidence(pod, f"metadata.labels[{_GROUP}]", str(group)),
+            *(
+                Evidence(
+                    source="pod",
+                    ref=f"Pod/{other.metadata.name} metadata.annotations[{_FRACTION}]",
+                    text=str(other.metadata.annotations.get(_FRACTION)),
+                )
+                for other, _ in shares
+            ),
+        ),
+        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room", *CONSEQUENCES),
+        fixes=(
+            fixes.advice(
+                "Delete one of the pods that share the GPU, so that the scheduler places it anew, and see that all pods with "
+                f"{_FRACTION} are placed by one scheduler",
+                f"kubectl get pods -A -o wide -l {_GROUP}={group}",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _fraction(pod: k8s.Pod) -> float | None:
+    """The share of a GPU that KAI gives a pod."""
+    try:
+        return float(pod.metadata.annotations.get(_FRACTION, ""))
+    except ValueError:
+        return None
+
+
+def _share(engine: Engine | None) -> float | None:
+    """The share of the GPU that the engine wants to have free at its start."""
+    value = engine.value("gpu_memory_utilization") if engine and engine.name == "vllm" else None
+    return value if isinstance(value, float) and 0 < value <= 1 else None
+
+
+def _who(hardware: Hardware, process: Process) -> str:
+    name = f"process {process.pid}" + (f" ({process.name})" if process.name else "")
+    return f"{name} of {holder_of(hardware, process)} holds {say_bytes(process.used_bytes or 0)}"
+
+
+def _quote(process: Process) -> str:
+    owner = f", podUid: {process.pod_uid}" if process.pod_uid else ""
+    return f"pid: {process.pid}, name: {process.name}{owner}, usedBytes: {process.used_bytes}"
+
+
+def _fixes(
+    hardware: Hardware, device: Device, others: list[Process], engine: Engine | None, free: int
+) -> Iterator[Fix]:
+    orphans = [str(p.pid) for p in others if not p.pod_uid and p.pid]
+    if orphans:
+        yield fixes.advice(
+            f"End the processes that no pod owns, on {hardware.node}: {', '.join(orphans)}",
+            f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host kill {' '.join(orphans)}",
+            owner="platform",
+        )
+    else:
+        yield fixes.advice(
+            f"Find out why {device.title} of {hardware.node} serves several pods (sharing, or a pod that sees all GPUs "
+            "without asking for one), and give this pod a GPU of its own",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={hardware.node}",
+            owner="platform",
+        )
+    share = int((free / (device.memory_total_bytes or 1) - 0.02) * 100) / 100
+    if engine and _share(engine) and share >= 0.3:
+        yield fixes.set_flag(
+            engine,
+            "gpu_memory_utilization",
+            "--gpu-memory-utilization",
+            f"{share:g}",
+            f"Where sharing is meant: take {share:g} of the GPU, which is free",
+        )

@@ -1,0 +1,74 @@
+"""A container that lost its GPUs while the node has them."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes, log_evidence
+
+#: What a program in a container says whose devices are closed to it.
+_SAID = ("Failed to initialize NVML: Unknown Error", "NVMLError_Unknown: Unknown Error")
+#: What CUDA says of that, and of other things too.
+_VAGUE = ("no CUDA-capable device is detected", "CUDA unknown error")
+_RELOADS = ("systemd[1]: Reloading", "systemd: Reloading", "Reloading requested from client", "daemon-reload")
+
+
+@check("nvml-lost", since="0.1", literals=(*_SAID, *_VAGUE))
+def nvml_lost(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
+    """The container has lost its GPUs.
+
+    The driver works on the node, but this container may no longer open the devices. It happens to containers that got their
+    GPUs from NVIDIA's hook behind the runtime's back: when systemd reloads (`systemctl daemon-reload`, an update of a package) it writes
+    the container's device rules anew and drops what it does not know of. Running work may go on for a while; whatever opens the
+    device again fails with "Failed to initialize NVML: Unknown Error". The pod stays Running and Ready.
+
+    ## Fix
+
+    Recreate the pod. To prevent it, let the toolkit inject GPUs by CDI, or create the `/dev/char` links and let the device plugin
+    pass device specifications.
+
+    ## References
+
+    - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html
+    - https://github.com/NVIDIA/nvidia-container-toolkit/issues/48
+    """
+    if len(hardware.mine) < max(pod.gpus, 1):
+        return
+    reload = next(
+        (x for x in hardware.kernel.lines if any(t in x.text for t in _RELOADS) and hardware.during(x.time)), None
+    )
+    words = _SAID if reload is None else (*_SAID, *_VAGUE)
+    line = next((line for text in words for line in logs.find(text)), None)
+    if line is None:
+        return
+    yield Finding(
+        role="cause",
+        confidence="certain" if any(text in line.text for text in _SAID) else "likely",
+        summary=f"The driver of {hardware.node} still sees the {len(hardware.mine)} GPUs of this pod, and the container may no "
+        f"longer open them{'; systemd was reloaded since the pod started' if reload else ''}.",
+        evidence=(
+            log_evidence(line),
+            *(hardware.evidence(device, "uuid", device.uuid) for device in hardware.mine[:2]),
+            *([hardware.kernel.evidence(reload)] if reload else []),
+        ),
+        explains=(
+            "gpu-runtime-missing",
+            "driver-missing",
+            "engine-init-failed",
+            "engine-dead",
+            "worker-lost",
+            "crash-loop",
+            "not-ready",
+        ),
+        fixes=(
+            fixes.advice(
+                "Recreate the pod; its devices come back with a new container",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+            fixes.advice(
+                f"Prevent it on node {hardware.node}: inject GPUs by CDI, or set up the toolkit so that systemd knows the "
+                "devices (symlinks in /dev/char, PASS_DEVICE_SPECS in the device plugin)",
+                owner="platform",
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
