@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Item, Pod, k8s
+from kubectl_llmdoctor.api import Item, Pod, dig
+from llmdoctor_checks.serving._exposure import selects
 
 
 def service_of(pod: Pod) -> Item | None:
     """The first Service that sends requests to the pod; a headless one is for its peers."""
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-    for item in pod.cluster.items("Service", pod.namespace):
-        service = item.typed()
-        if not isinstance(service, k8s.Service) or service.spec.cluster_ip == "None":
-            continue
-        selector = service.spec.selector
-        if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
-            return item
-    return None
+    services = pod.cluster.items("Service", pod.namespace)
+    return next((item for item in services if dig(item.raw, "spec.clusterIP") != "None" and selects(item, pod)), None)

@@ -66,7 +66,7 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     elif not pod.exists and (sure := _sure(fatal)):
         yield Finding(
             role="risk",
-            severity="warning",
+            severity="critical",
             confidence="certain",
             summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
             evidence=tuple(_evidence(pod, p) for p in sure),

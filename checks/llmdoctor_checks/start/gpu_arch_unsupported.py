@@ -85,7 +85,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     gpu = f"{device.gpu.name} has {device.gpu.capability}"
     yield Finding(
         role="cause" if crashed else "risk",
-        severity=None if crashed else "warning",
+        severity="critical",
         confidence="likely",
         summary=f"{clash.what} needs compute capability {clash.need}, and {gpu}.",
         evidence=tuple(_evidence(engine, device, clash)),

@@ -55,7 +55,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         return
     yield Finding(
         role="cause" if crashed else "risk",
-        severity=None if crashed else "warning",
+        severity="critical",
         confidence="likely",
         summary=f"{asked.text} is set, and the configuration of {found.id} allows {longest} tokens: {engine.label} "
         "refuses to start.",

@@ -53,7 +53,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         return
     yield Finding(
         role="cause" if crashed else "risk",
-        severity=None if crashed else "warning",
+        severity="warning" if not crashed and clash.confidence == "possible" else "critical",
         confidence="likely" if crashed else clash.confidence,
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),

@@ -62,7 +62,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
         return
     yield Finding(
         role="cause" if crashed else "risk",
-        severity=None if crashed else "warning",
+        severity="critical",
         confidence="likely",
         summary=f"{found.id} cannot be split over {size.value} GPUs ({size.text}): {wrong}.",
         evidence=(setting_evidence(container, size), setting_evidence(container, model)),
