@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import causes
 
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
@@ -198,3 +198,11 @@ def test_without_all_pods_nothing_is_promised() -> None:
     pending = _scene({}, node("a", taints=(TAINT,)), gpus=1, read=("Node",))
 
     assert _first(pending).summary == "Tolerate dedicated=llm:NoSchedule, if it may run there"
+
+
+def test_one_more_node_is_offered_where_it_would_do() -> None:
+    busy = _scene({}, node("a"), pod("x", "a", gpus=8), gpus=8)
+    apart = _scene({"nodeSelector": {HOST: "a"}}, node("a"), pod("x", "a", gpus=8), gpus=8)
+
+    assert [fix.summary for fix in one_more(busy, causes(busy)[0])] == ["Add a node like a; then it fits there"]
+    assert one_more(apart, causes(apart)[0]) == []

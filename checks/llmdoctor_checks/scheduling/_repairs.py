@@ -37,6 +37,8 @@ Json = dict[str, Any]
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
 
+#: The name of a node that is not there yet.
+_NEW = "new-node"
 _CORDON = "node.kubernetes.io/unschedulable"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _AFFINITY = f"/affinity/nodeAffinity/{_REQUIRED}"
@@ -102,6 +104,15 @@ def tried(pending: Pending, change: Change) -> Fix | None:
     return _as_fix(pending, change, where) if where else None
 
 
+def one_more(pending: Pending, found: Cause) -> list[Fix]:
+    """One more node like one of those that could run the pod, if that would do."""
+    for verdict in _nearest(found)[:1]:
+        change = Change(text=f"Add a node like {verdict.node.name}", nodes=(verdict.node.twin(_NEW),), owner="platform")
+        fix = tried(pending, change)
+        return [fix] if fix else []
+    return []
+
+
 def _nearest(found: Cause) -> list[NodeVerdict]:
     """The nodes that ask for the least."""
 
@@ -165,6 +176,8 @@ def _where(pending: Pending, change: Change) -> tuple[NodeVerdict, ...] | None:
 def _as_fix(pending: Pending, change: Change, where: tuple[NodeVerdict, ...]) -> Fix:
     sure = tuple(v for v in where if v.fits)
     promise = f"; then it fits on {names_of(sure)}" if sure else ""
+    if sure and all(v.node.like for v in sure):
+        promise = "; then it fits there"
     if change.fix:
         return Fix(
             summary=change.fix.summary + promise,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
 from llmdoctor_checks.scheduling._words import (
     asked_in,
@@ -55,6 +55,7 @@ def _free(pending: Pending, found: Cause) -> dict[str, int]:
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
-    yield from ways(pending, found)
-    where = f" like {min(v.node.name for v in found.verdicts)}" if found.verdicts else ""
-    yield fixes.advice(f"Free GPUs, or add a node{where}", "kubectl get pods -A -o wide", owner="platform")
+    offered = [*ways(pending, found), *one_more(pending, found)]
+    yield from offered or [
+        fixes.advice("Free GPUs, or add a node with GPUs", "kubectl get pods -A -o wide", owner="platform")
+    ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, selected
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
@@ -76,7 +76,7 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
     yield from offered
     if not offered:
         yield from _advice(pending, found, repelling)
-    yield fixes.advice("Add a node of that kind", owner="platform")
+    yield from one_more(pending, found)
 
 
 def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
