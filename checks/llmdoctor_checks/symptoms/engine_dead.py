@@ -45,7 +45,9 @@ def engine_dead(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 continue
             yield Finding(
                 role="symptom",
-                severity="warning",
+                severity="critical"
+                if pod.log_only
+                else "warning",  # a pod that fails has a critical symptom of its own
                 confidence="certain",
                 summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
                 evidence=(log_evidence(line),),

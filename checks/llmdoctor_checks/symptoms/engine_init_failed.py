@@ -70,7 +70,9 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 summary = f"{who} was ended by its watchdog: no step of it had finished for {hang['seconds']} s."
             yield Finding(
                 role="symptom",
-                severity="warning",
+                severity="critical"
+                if pod.log_only
+                else "warning",  # a pod that fails has a critical symptom of its own
                 confidence="certain",
                 summary=summary,
                 evidence=(log_evidence(line),),
