@@ -7,10 +7,10 @@ READY := $(VENV)/ready
 
 .PHONY: demo test check e2e bench docs dist clean
 
-$(READY): pyproject.toml constraints.txt hatch_build.py
+$(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable . --editable ./agent
 	touch $@
 
 demo: $(READY) ## a diagnosis of a recorded situation
