@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
 
 T = TypeVar("T", bound=k8s.Object)
+M = TypeVar("M")
 
 #: API groups of the kinds that are decoded: `Service` exists in core and in Knative, and only one is meant.
 _GROUPS = {
@@ -99,6 +100,9 @@ class Cluster:
         origins = snapshot.origins or (None,) * len(snapshot.objects)
         self._items: dict[str, dict[tuple[str, str], Item]] = {}
         self._uids: dict[str, Item] = {}
+        self._ordered: dict[tuple[str, str | None], tuple[Item, ...]] = {}
+        self._chains: dict[int, tuple[Item, ...]] = {}
+        self._made: dict[str, Any] = {}
         for raw, origin in zip(snapshot.objects, origins, strict=True):
             item = Item(raw, origin)
             if not item.kind:
@@ -119,10 +123,21 @@ class Cluster:
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
         """All objects of a kind in the order of namespace and name."""
-        found = self._items.get(kind, {})
-        for key in sorted(found):
-            if namespace is None or key[0] == namespace:
-                yield found[key]
+        if (kind, None) not in self._ordered:
+            found = self._items.get(kind, {})
+            every = self._ordered[kind, None] = tuple(found[key] for key in sorted(found))
+            parts: dict[str, list[Item]] = {}
+            for item in every:
+                parts.setdefault(item.namespace, []).append(item)
+            self._ordered.update({(kind, name): tuple(items) for name, items in parts.items()})
+        return iter(self._ordered.get((kind, namespace), ()))
+
+    def once(self, name: str, make: Callable[[], M]) -> M:
+        """What all targets of the snapshot share, made for the first that asks: an index, the nodes."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: M = self._made[name]
+        return found
 
     def kinds(self) -> list[str]:
         """The kinds that occur, sorted."""
@@ -182,6 +197,12 @@ class Cluster:
 
     def chain(self, item: Item) -> list[Item]:
         """The owners of an object up to the top, nearest first; stops at a loop."""
+        known = self._chains.get(id(item))
+        if known is None:
+            known = self._chains[id(item)] = tuple(self._owners(item))
+        return list(known)
+
+    def _owners(self, item: Item) -> list[Item]:
         chain: list[Item] = []
         seen = {id(item)}
         step = self.owner(item)

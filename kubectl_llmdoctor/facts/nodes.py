@@ -606,6 +606,13 @@ class Node:
         )
 
 
+def nodes_of(cluster: Cluster) -> Nodes:
+    """All nodes of the snapshot, made once."""
+    return cluster.once(
+        "nodes", lambda: Nodes([Node(n, cluster) for n in cluster.all(k8s.Node, "Node")], complete=cluster.nodes_known)
+    )
+
+
 class Nodes:
     """All nodes of the snapshot; `complete` says whether these are all of the cluster."""
 

@@ -13,9 +13,9 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
-from kubectl_llmdoctor.facts.events import Event, Events, normalise
+from kubectl_llmdoctor.facts.events import Event, Events, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
-from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
@@ -200,8 +200,7 @@ class Subject:
                     if any(owner.uid in uids for owner in self.cluster.chain(item)):
                         names.add((kind, item.name))
         chosen = []
-        for typed in self.cluster.all(k8s.Event, "Event"):
-            event = normalise(typed)
+        for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
             mine = (event.kind, event.name) in names and near
             if (mine or (event.uid and event.uid in uids)) and not any(_overtaken(event, pod) for pod in self.pods):
@@ -229,8 +228,7 @@ class Subject:
     @cached_property
     def nodes(self) -> Nodes:
         """All nodes of the snapshot."""
-        nodes = [Node(n, self.cluster) for n in self.cluster.all(k8s.Node, "Node")]
-        return Nodes(nodes, complete=self.cluster.nodes_known)
+        return nodes_of(self.cluster)
 
     @cached_property
     def scopes(self) -> dict[str, list[dict[str, Any]]]:
