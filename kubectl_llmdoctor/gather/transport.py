@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -41,8 +42,9 @@ T = TypeVar("T")
 class Client:
     """Sends requests; safe to be used by several threads."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: float, pace: Pace | None = None) -> None:
         self.endpoint = endpoint
+        self._pace = pace
         #: seconds after which one request is cut
         self.timeout = timeout
         #: requests sent so far, retries included
@@ -138,6 +140,8 @@ class Client:
         """An answer with a good status, its body still to be read."""
         with self._lock:
             self.requests += 1
+        if self._pace is not None:
+            until += self._pace.wait()
         wire = self._wires.get(max(until - time.monotonic(), 0.001))
         try:
             with talking(self._too_late):
@@ -192,6 +196,24 @@ class Client:
             self._wires.put(answer.wire)
         else:
             answer.drop()
+
+
+class Pace:
+    """At most so many requests within any second, by all threads together."""
+
+    def __init__(self, per_second: int) -> None:
+        self._last: deque[float] = deque(maxlen=per_second)
+        self._lock = threading.Lock()
+
+    def wait(self) -> float:
+        """Waits until one more may be sent; returns how many seconds that took."""
+        with self._lock:
+            now = time.monotonic()
+            full = len(self._last) == self._last.maxlen
+            due = max(now, self._last[0] + 1) if full else now
+            self._last.append(due)
+        time.sleep(due - now)
+        return due - now
 
 
 class _Answer:
