@@ -52,8 +52,7 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload else None
     if workload is None or moved is None:
-        where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
-        return Fix(summary=f"{summary} (in {where})", owner=owner)
+        return Fix(summary=f"{summary} ({_where(pod, workload, operations)})", owner=owner)
     if workload.by_helm:
         summary += " (Helm manages it: change the release's values too, or the next upgrade undoes this)"
     return Fix(
@@ -64,6 +63,18 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
             target=f"{workload.api_version} {workload.ref}", type="json", body=moved, diff=diff(workload.raw, moved)
         ),
     )
+
+
+def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
+    """What a person is told who has to change by hand what no patch can."""
+    if workload is None:
+        return f"in Pod/{pod.name}, which must be deleted and made anew"
+    template = pod.template
+    if template and template.raw is workload.raw and not template.immutable:
+        inside = [_inside(pod, template, operation["path"]) for operation in operations]
+        if any(path is not None and template.at(path) is None for path in inside):
+            return f"{workload.ref} has no field for it"
+    return f"in {workload.ref}"
 
 
 def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -131,10 +142,17 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     for operation in operations:
         inside = _inside(pod, template, operation["path"])
         path = template.at(inside) if inside is not None else None
-        if path is None:
+        if inside is None or path is None:
+            return None
+        if template.literal_env and "/env" in inside and _refers(operation.get("value")):
             return None
         moved.append({**operation, "path": path})
     return pointer.fitted(workload.raw, moved)
+
+
+def _refers(value: Any) -> bool:
+    """Whether a variable, or one of a list, takes its value from another object."""
+    return any(isinstance(v, dict) and "valueFrom" in v for v in (value if isinstance(value, list) else [value]))
 
 
 def _inside(pod: Pod, template: Template, path: str) -> str | None:
