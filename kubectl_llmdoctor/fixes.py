@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Item
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
@@ -25,6 +25,29 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
 
 Owner = Literal["model", "platform"]
+
+#: What a fix may ask for that Pod Security refuses: each level refuses what the wider one does, and more.
+Privilege = Literal["", "capability", "privileged", "host", "root"]
+_REFUSING: dict[str, tuple[Privilege, ...]] = {
+    "baseline": ("capability", "privileged", "host"),
+    "restricted": ("capability", "privileged", "host", "root"),
+}
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
+    """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
+    item = cluster.item("Namespace", "", namespace)
+    labels = dig(item.raw, "metadata.labels") if item else None
+    level = str(labels.get(_ENFORCE)) if isinstance(labels, dict) else ""
+    allowed, refused = [], []
+    for fix, asks in offered:
+        if asks and asks in _REFUSING.get(level, ()):
+            summary = f"{fix.summary} (Pod Security {level} of namespace {namespace} refuses it: a wider level first)"
+            refused.append(msgspec.structs.replace(fix, summary=summary, owner="platform"))
+        else:
+            allowed.append(fix)
+    return (*allowed, *refused)
 
 
 def edited(pod: Pod) -> str:
