@@ -100,7 +100,7 @@ class Cluster:
         origins = snapshot.origins or (None,) * len(snapshot.objects)
         self._items: dict[str, dict[tuple[str, str], Item]] = {}
         self._uids: dict[str, Item] = {}
-        self._ordered: dict[tuple[str, str | None], tuple[Item, ...]] = {}
+        self._sorted: dict[str, dict[str | None, list[Item]]] = {}
         self._chains: dict[int, tuple[Item, ...]] = {}
         self._made: dict[str, Any] = {}
         for raw, origin in zip(snapshot.objects, origins, strict=True):
@@ -123,14 +123,13 @@ class Cluster:
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
         """All objects of a kind in the order of namespace and name."""
-        if (kind, None) not in self._ordered:
-            found = self._items.get(kind, {})
-            every = self._ordered[kind, None] = tuple(found[key] for key in sorted(found))
-            parts: dict[str, list[Item]] = {}
-            for item in every:
-                parts.setdefault(item.namespace, []).append(item)
-            self._ordered.update({(kind, name): tuple(items) for name, items in parts.items()})
-        return iter(self._ordered.get((kind, namespace), ()))
+        if kind not in self._sorted:
+            spaces: dict[str | None, list[Item]] = {None: []}
+            for _, item in sorted(self._items.get(kind, {}).items()):
+                spaces[None].append(item)
+                spaces.setdefault(item.namespace, []).append(item)
+            self._sorted[kind] = spaces
+        return iter(self._sorted[kind].get(namespace, ()))
 
     def once(self, name: str, make: Callable[[], M]) -> M:
         """What all targets of the snapshot share, made for the first that asks: an index, the nodes."""

@@ -31,7 +31,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES
+from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 _PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -103,6 +103,8 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     needed = sum(size for size, _, _ in uses)
     if limit is None or needed <= limit or engine.name not in _PYTHON:
         return
+    if container.gpus and limit < HOOK_BYTES and "memory" in container.spec.resources.limits:
+        return  # hook-oomkilled: a slip in the unit
     evidence = [evidence for _, _, evidence in uses if evidence]
     own = container.spec.resources.limits.get("memory")
     where = container if own is not None else pod
