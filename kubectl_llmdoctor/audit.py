@@ -119,6 +119,7 @@ def _targets(cluster: Cluster, checks: tuple[Check, ...], suppressions: Suppress
     alike: dict[Hashable, list[Subject]] = {}
     for subject in fleet(cluster, serves):
         subject.literals = literals
+        subject.only_failing_logs = True
         alike.setdefault(_state(subject) or id(subject), []).append(subject)
 
     def examined(part: Sequence[list[Subject]]) -> tuple[list[_Judged], Suppressions]:

@@ -87,6 +87,8 @@ class Subject:
         self.workload = workload
         #: pieces of log lines that checks will look for
         self.literals: tuple[str, ...] = ()
+        #: whether logs of pods that are well were not even asked for
+        self.only_failing_logs = False
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
         self._hardware: dict[str, Hardware | NotApplicable] = {}
@@ -289,7 +291,7 @@ class Subject:
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""
-        if not pod.exists or pod.unscheduled:
+        if not pod.exists or pod.unscheduled or (self.only_failing_logs and not pod.failing):
             return NOT_APPLICABLE
         if not any(c.running or c.terminated for c in pod.containers):
             return NOT_APPLICABLE

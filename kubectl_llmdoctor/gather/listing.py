@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -12,8 +13,11 @@ from kubectl_llmdoctor.gather.failure import RequestError, Why
 T = TypeVar("T")
 
 #: Where the API server's encoder begins the list, and where it goes from one built-in object to the next.
-_BEGIN = b'"items":['
+_BEGIN = re.compile(rb'"items":\s*\[')
 _BETWEEN = b'},{"metadata":'
+
+#: A list that goes on elsewhere, in the metadata before or behind its items.
+_MORE = re.compile(rb'"continue":\s*"[^"]')
 
 #: What precedes the items is a few hundred bytes.
 _HEAD_BYTES = 2**16
@@ -28,16 +32,16 @@ def items(pieces: Iterable[bytes], decode: Callable[[bytes], T]) -> Iterator[tup
     Where one object ends is guessed from the bytes between two of them and proved by decoding: a piece that is no whole
     JSON value goes on to the next such place. Raises RequestError where the list is not whole, and what `pieces` raises.
     """
-    rest, begun = b"", False
+    rest, head, begun = b"", b"", False
     for piece in pieces:
         rest += piece
         if not begun:
-            at = rest.find(_BEGIN)
-            if at < 0:
+            begin = _BEGIN.search(rest)
+            if begin is None:
                 if len(rest) > _HEAD_BYTES:
                     break
                 continue
-            rest, begun = rest[at + len(_BEGIN) :], True
+            head, rest, begun = rest[: begin.start()], rest[begin.end() :], True
         *parts, last = rest.split(_BETWEEN)
         rest = b""
         for part in parts:
@@ -58,6 +62,8 @@ def items(pieces: Iterable[bytes], decode: Callable[[bytes], T]) -> Iterator[tup
         rows = _rows(b"[" + rest[: end + 1]) if end >= 0 else None
     except msgspec.DecodeError:
         rows = None
+    if rows is not None and _MORE.search(head + rest[end:]):
+        raise RequestError(Why.OTHER, "only a part of the list came")
     if rows is None:
         raise RequestError(Why.BROKEN, "the answer is not whole")
     for row in rows:
