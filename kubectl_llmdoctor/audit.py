@@ -126,7 +126,7 @@ def _targets(cluster: Cluster, checks: tuple[Check, ...], suppressions: Suppress
         return [_judged(same, pages, plan, suppressions) for same in part], suppressions
 
     found: list[_Judged] = []
-    groups = list(alike.values())
+    groups = [group for same in alike.values() for group in _apart(same)]
     # What a check loads is loaded once, by the first target, before processes part.
     for some in (groups[:1], groups[1:]):
         for part, used in forked.pieces(examined, some, least=_LEAST):
@@ -140,19 +140,32 @@ def _targets(cluster: Cluster, checks: tuple[Check, ...], suppressions: Suppress
     return [_merged(some) for some in workloads.values()]
 
 
+def _apart(same: list[Subject]) -> Iterator[list[Subject]]:
+    """Replicas that fare alike: each of which more is known is judged by itself, and the first of them for the others."""
+    if len(same) == 1:
+        yield same
+        return
+    cluster = same[0].cluster
+    told = cluster.once("told", lambda: _with_words(cluster))
+    speaking, silent = list[Subject](), list[Subject]()
+    for subject in same:
+        pod = subject.pods[0]
+        known = (pod.namespace, pod.name) in told or pod.spec.node_name in cluster.snapshot.nodes
+        (speaking if known else silent).append(subject)
+    yield [*speaking[:1], *silent]
+    yield from ([subject] for subject in speaking[1:])
+
+
 def serves(pod: Pod) -> bool:
     """Whether a pod is one that an audit is about: it asks for an accelerator, or runs an inference server."""
     return pod.gpus > 0 or bool(engines_of(pod, Logs([])))
 
 
 def _state(subject: Subject) -> Hashable:
-    """What tells a replica from others of its workload, as far as any check looks; None where it must be judged alone."""
+    """What tells a replica from others of its workload, as far as statuses and events do; None for what is no replica."""
     if len(subject.pods) != 1 or not subject.exists or subject.item is None:
         return None
     pod, cluster = subject.pods[0], subject.cluster
-    told = cluster.once("told", lambda: _with_words(cluster))
-    if (pod.namespace, pod.name) in told or pod.spec.node_name in cluster.snapshot.nodes:
-        return None
     owners = cluster.chain(subject.item)
     if not owners:
         return None
@@ -196,7 +209,8 @@ def _instance(status: k8s.ContainerStatus) -> Hashable:
     ends = [(t.reason, t.exit_code) if t else None for t in (state.terminated, status.last_state.terminated)]
     since = running.started_at if running and not status.ready else None
     waiting = state.waiting.reason if state.waiting else None
-    return status.name, status.ready, status.restart_count, waiting, running is not None, since, *ends
+    restarts = min(status.restart_count, 5) // 5 + bool(status.restart_count)
+    return status.name, status.ready, restarts, waiting, running is not None, since, *ends
 
 
 def _judged(
@@ -220,7 +234,8 @@ def _merged(some: list[_Judged]) -> _Judged:
     """What is said of one workload in several states, the worst first: one finding of each id."""
     if len(some) == 1:
         return some[0]
-    some.sort(key=_place)
+    # That the cause of one replica is known says more than that the others' are not.
+    some.sort(key=lambda one: (_VERDICTS.index(one.target.verdict), _place(one)))
     every = tuple(name for one in some for name in one.target.pods)
     findings: dict[str, doc.Finding] = {}
     for one in some:

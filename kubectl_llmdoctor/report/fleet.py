@@ -67,7 +67,7 @@ def _targets(page: Page, label: str, tone: str, targets: Sequence[Target], roles
         page.gap()
     for target in page.first(targets, _MOST):
         about = [f"{len(target.pods)} pods" if len(target.pods) > 1 else "", target.status, target.impact]
-        page.beside(label, tone, (shorten(GAP.join(filter(None, (_name(target), *about))), page.inner), "bold"))
+        page.beside(label, tone, (shorten(", ".join(filter(None, (_name(target), *about))), page.inner), "bold"))
         label = ""
         findings = [finding for role in roles for finding in target.findings if finding.role == role]
         for finding in page.first(findings, 1):

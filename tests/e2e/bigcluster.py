@@ -87,7 +87,7 @@ def _broken(pod: Object, path: Path) -> tuple[list[Object], list[Object]]:
     pod["status"] = _moved(copy.deepcopy(recorded["status"]), shift)
     pod["metadata"]["creationTimestamp"] = _moved(recorded["metadata"]["creationTimestamp"], shift)
     own = {"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"]}
-    events = []
+    events: list[Object] = []
     for item in case["objects"]:
         if item["kind"] == "Event":
             event: Object = _moved(copy.deepcopy(item), shift)
