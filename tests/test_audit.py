@@ -328,6 +328,26 @@ def test_what_is_wrong_with_nodes_is_said_once_for_each_cause() -> None:
     assert all(f.evidence and f.title and f.docs for f in found.values())
 
 
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        node("on-its-way", 0, labels={"nvidia.com/gpu.count": "8"}, conditions=[{"type": "Ready", "status": "False"}]),
+        node("young", 0, labels={"nvidia.com/gpu.count": "8"}),
+        node("in-part", labels={"nvidia.com/gpu.count": "8"}, capacity={}, allocatable={}),
+        node("no-gpu", capacity={"cpu": "8"}, allocatable={"cpu": "8"}, labels={}, spec={"unschedulable": True}),
+        node("leaving", spec={"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}),
+    ],
+    ids=lambda one: one["metadata"]["name"],
+)
+def test_a_node_that_is_only_just_here_or_is_taken_away_is_no_fault(quiet: Json) -> None:
+    young = (
+        {"creationTimestamp": "2026-11-20T09:50:00Z"} if quiet["metadata"]["name"] in ("young", "on-its-way") else {}
+    )
+    quiet = quiet | {"metadata": quiet["metadata"] | young}
+
+    assert {f.role for f in judged(quiet).cluster.findings} <= {"note"}
+
+
 def test_engines_are_counted_by_version_with_what_is_known_against_them() -> None:
     old = workload("old", 1)
     for item in old:

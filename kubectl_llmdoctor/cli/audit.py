@@ -97,6 +97,7 @@ def _live(connections: list[Connection], all_namespaces: bool, verbosity: int) -
     """What each cluster says, and its context where there are several. One that cannot be read costs its part only."""
     from kubectl_llmdoctor.gather import fleet
     from kubectl_llmdoctor.gather.session import connect
+    from kubectl_llmdoctor.packs import installed
     from kubectl_llmdoctor.snapshot import Missing, Snapshot
 
     several, failed = len(connections) > 1, list[LlmdoctorError]()
@@ -105,7 +106,8 @@ def _live(connections: list[Connection], all_namespaces: bool, verbosity: int) -
         say = _saying(context)
         try:
             cluster = connect(connection, per_second=fleet.PER_SECOND)
-            snapshot = fleet.gather(cluster, "" if all_namespaces else cluster.namespace, progress=say)
+            where = "" if all_namespaces else cluster.namespace
+            snapshot = fleet.gather(cluster, where, progress=say, meanwhile=installed)
         except LlmdoctorError as error:
             failed.append(error)
             if len(failed) == len(connections):

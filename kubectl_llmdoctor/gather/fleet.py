@@ -7,6 +7,7 @@ for by its name, except what the pods that need explaining lead to: their logs a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -128,21 +129,28 @@ _SERVING_GROUPS = frozenset(
 _State = tuple[Any, ...]
 
 
-def gather(cluster: Cluster, namespace: str, *, progress: Callable[[str], None] | None = None) -> Snapshot:
+def gather(
+    cluster: Cluster,
+    namespace: str,
+    *,
+    progress: Callable[[str], None] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Snapshot:
     """Everything an audit of a namespace (empty: the whole cluster) can use, masked; its targets are the pods that serve.
 
-    What cannot be read stands in `missing`. Raises AccessError when the pods cannot be had.
+    What cannot be read stands in `missing`. `meanwhile` is done while the server works. Raises AccessError when the pods
+    cannot be had.
     """
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
     fleet = _Fleet(pot, namespace)
     try:
         fleet.read()
+        meanwhile()
         workers.drain()
         if fleet.failure is not None:
             what = f"the pods of namespace {namespace}" if namespace else "the pods of the cluster"
             raise unreachable(cluster.endpoint, fleet.failure, what)
-        fleet.settle()
     except BaseException:
         cluster.client.close()
         raise
@@ -177,6 +185,8 @@ class _Fleet:
         self._events: list[tuple[slim.Event, bytes]] = []
         self._revisions: dict[str, list[tuple[int, bytes]]] = {}
         self._gpu_nodes: set[str] = set()
+        self._open = len(LISTED)
+        self._lock = threading.Lock()
 
     # --- lists --------------------------------------------------------------------------------------------------------
 
@@ -189,17 +199,31 @@ class _Fleet:
         for kind in LISTED:
             pot.once("list", kind.key, self._where(kind), "", "")
         pot.say("reading the pods")
-        pot.task("pods", self._namespace, self._all_pods)
-        pot.task("nodes", "", self._all_nodes)
-        pot.task("events", self._namespace, self._all_events)
-        pot.task("replicasets.apps", self._namespace, self._all_replica_sets)
-        for kind in _WORKLOADS:
-            pot.task(kind.resource, self._namespace, self._of(kind, self._workloads))
-        for kind in (*_AROUND, *_WHOLE):
-            pot.task(kind.resource, self._where(kind), self._of(kind, self._keep))
+        takers: dict[Kind, Callable[[Kind], None]] = {
+            kinds.POD: self._all_pods,
+            core("Node"): self._all_nodes,
+            core("Event"): self._all_events,
+            _REPLICA_SET: self._all_replica_sets,
+            **dict.fromkeys(_WORKLOADS, self._workloads),
+        }
+        for kind in LISTED:
+            pot.task(kind.resource, self._where(kind), self._of(kind, takers.get(kind, self._keep)))
 
     def _of(self, kind: Kind, take: Callable[[Kind], None]) -> Callable[[], None]:
-        return lambda: take(kind)
+        """The task for one list; the last of them to end settles what stays, while logs still come in."""
+
+        def work() -> None:
+            try:
+                take(kind)
+            finally:
+                with self._lock:
+                    self._open -= 1
+                    last = not self._open
+                self._pot.say(f"{len(LISTED) - self._open} of {len(LISTED)} lists read")
+                if last and self.failure is None:
+                    self._pot.task("objects", "", self._settle)
+
+        return work
 
     def _where(self, kind: Kind) -> str:
         return self._namespace if kind.namespaced else ""
@@ -226,7 +250,7 @@ class _Fleet:
             for text, found in self._list(kind, namespace, decode):
                 one(text, found)
 
-    def _all_pods(self) -> None:
+    def _all_pods(self, kind: Kind) -> None:
         whole: dict[tuple[str, str], bytes] = {}
         plugins: list[Json] = []
 
@@ -243,13 +267,13 @@ class _Fleet:
 
         try:
             try:
-                self._whole(kinds.POD, "", slim.decode_whole_pod, one)
+                self._whole(kind, "", slim.decode_whole_pod, one)
                 self._pot.mark("Pod")
             except RequestError as error:
                 if error.why != Why.FORBIDDEN or not self._namespace:
                     raise
                 self._pot.miss("pods", "", error.reason)
-                self._whole(kinds.POD, self._namespace, slim.decode_whole_pod, one)
+                self._whole(kind, self._namespace, slim.decode_whole_pod, one)
                 self._pot.mark("Pod", self._namespace)
         except RequestError as error:
             self.failure = error
@@ -260,7 +284,7 @@ class _Fleet:
             self._pot.add(pod)
         self._explain(plugins)
 
-    def _all_nodes(self) -> None:
+    def _all_nodes(self, kind: Kind) -> None:
         def one(_: bytes, node: slim.Node) -> None:
             tree = slim.node_tree(node)
             self._pot.add(tree, is_slim=True)
@@ -268,19 +292,19 @@ class _Fleet:
             if related.asks_for_gpu({"limits": capacity}):
                 self._gpu_nodes.add(node.metadata.name)
 
-        self._whole(core("Node"), "", slim.decode_node, one)
+        self._whole(kind, "", slim.decode_node, one)
         self._pot.mark("Node")
 
-    def _all_events(self) -> None:
+    def _all_events(self, kind: Kind) -> None:
         found: dict[tuple[str, str], tuple[slim.Event, bytes]] = {}
 
         def one(text: bytes, event: slim.Event) -> None:
             found[event.metadata.namespace, event.metadata.name] = (event, text)
 
-        self._whole(core("Event"), self._namespace, slim.decode_event, one)
+        self._whole(kind, self._namespace, slim.decode_event, one)
         self._events = list(found.values())
 
-    def _all_replica_sets(self) -> None:
+    def _all_replica_sets(self, kind: Kind) -> None:
         """Of a workload that serves, the newest revisions: what it is, and what it was before."""
 
         def one(text: bytes, found: slim.Owner) -> None:
@@ -294,7 +318,7 @@ class _Fleet:
             rows.sort(reverse=True)
             del rows[_REVISIONS:]
 
-        self._whole(_REPLICA_SET, self._namespace, slim.decode_owner, one)
+        self._whole(kind, self._namespace, slim.decode_owner, one)
 
     def _workloads(self, kind: Kind) -> None:
         def one(text: bytes, found: slim.Owner) -> None:
@@ -356,7 +380,7 @@ class _Fleet:
 
     # --- what stays ---------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Keeps of all lists what is about the pods that serve; needs everything to be here."""
         pot = self._pot
         owned = {str(ref.get("uid")) for pod in self._pods for ref in meta(pod).get("ownerReferences") or ()}

@@ -53,23 +53,25 @@ def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence
     workloads = f"{len(report.targets)} LLM workload{'s' * (len(report.targets) != 1)}"
     gpus = sum(row.total for row in report.cluster.capacity)
     free = sum(row.free for row in report.cluster.capacity)
+    lost = sum(count for row in report.cluster.capacity for count in row.stranded.values())
     page.flow(
         (workloads, "bold"),
         (f"{len(down)} down", "red" if down else ""),
         (f"{len(risky)} at risk", "yellow" if risky else ""),
         (f"{fine} fine", "green" if fine else ""),
-        (f"{gpus} GPUs, {free} free" if gpus else "", ""),
+        (f"{gpus} GPUs, {free} free" + (f" ({lost} of them not to be had)" if lost else "") if gpus else "", ""),
     )
 
 
 def _targets(page: Page, label: str, tone: str, targets: Sequence[Target], roles: Iterable[str]) -> None:
+    """Each target with its findings of the first of these roles that it has any of."""
     if targets:
         page.gap()
     for target in page.first(targets, _MOST):
         about = [f"{len(target.pods)} pods" if len(target.pods) > 1 else "", target.status, target.impact]
         page.beside(label, tone, (shorten(", ".join(filter(None, (_name(target), *about))), page.inner), "bold"))
         label = ""
-        findings = [finding for role in roles for finding in target.findings if finding.role == role]
+        findings = next(filter(None, ([f for f in target.findings if f.role == role] for role in roles)), [])
         for finding in page.first(findings, 1):
             _finding(page, finding)
         others = ", ".join(finding.id for finding in findings[1:4])
@@ -176,13 +178,16 @@ def _padded(cell: str, size: int, *, left: bool) -> str:
 def _versions(page: Page, rows: Sequence[EngineVersion]) -> None:
     if rows:
         page.gap()
-    page.list("ENGINES", map(_version, rows))
+    page.list("ENGINES", (_version(row, page.wide) for row in rows))
 
 
-def _version(row: EngineVersion) -> str:
+def _version(row: EngineVersion, wide: bool) -> str:
     count = f"{len(row.workloads)} workload{'s' * (len(row.workloads) != 1)}"
-    known = f", known: {', '.join(row.vulnerabilities)}" if row.vulnerabilities else ""
-    return f"{row.name} {row.version or '(version unknown)'}: {count}{known}"
+    ids = row.vulnerabilities
+    known = f", {len(ids)} advisor{'ies' if len(ids) != 1 else 'y'}" if ids else ""
+    return f"{row.name} {row.version or '(version unknown)'}: {count}{known}" + (
+        f" ({', '.join(ids)})" if wide and ids else ""
+    )
 
 
 def _comparison(page: Page, report: Report) -> None:

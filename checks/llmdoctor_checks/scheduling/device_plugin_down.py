@@ -30,7 +30,8 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     ]
     if not node.accelerators and (should := node.should_offer("nvidia.com/gpu")):
         short = [("nvidia.com/gpu", 0, *should)]
-    if not short or node.ready is False:  # a node that does not report offers nothing, whatever its plugin does
+    # A node that does not report offers nothing, whatever its plugin does; and one may be here in part only.
+    if not short or node.ready is False or node.joining or not node.obj.status.allocatable:
         return
     resource, listed, count, why = short[0]
     yield Finding(

@@ -22,14 +22,14 @@ from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     devices = " and ".join(f"{count} {name}" for name, count in node.accelerators.items() if count)
-    if not node.troubles or not devices:
+    if not node.troubles or not devices or node.joining:
         return
     down = node.ready is False
-    # A node may be cordoned on purpose; that it does not report is never meant.
-    only_cordoned = node.troubles == ("cordoned",)
+    # A node may be cordoned, drained or taken away on purpose; that it does not report, or runs short, is never meant.
+    ill = down or any(trouble.endswith(("Pressure", "Unavailable")) for trouble in node.troubles)
     yield Finding(
-        role="cause" if down else "note" if only_cordoned else "risk",
-        severity="critical" if down else "info" if only_cordoned else "warning",
+        role="cause" if down else "risk" if ill else "note",
+        severity="critical" if down else "warning" if ill else "info",
         confidence="certain",
         summary=f"{node.name}, with {devices}, takes no new pods: {', '.join(node.troubles)}.",
         evidence=tuple(_conditions(cluster, node)) or (node_evidence(node, ", ".join(node.troubles)),),
