@@ -116,7 +116,7 @@ def examine(
     """One target's diagnosis."""
     outcome = _Outcome()
     for check, scope in plan:
-        if not (check.lines and subject.silent):
+        if not (check.lines and (subject.silent or subject.quiet)):
             _run(check, scope, subject, outcome)
     outcome.findings = _by_end(outcome.findings, subject)
     every = tuple(p.name for p in subject.pods if p.exists)

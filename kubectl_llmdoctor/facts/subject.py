@@ -117,6 +117,21 @@ class Subject:
             return False
         return not any(workload.raw.get("status") for workload in self.platform)
 
+    @cached_property
+    def quiet(self) -> bool:
+        """Whether nothing speaks of pods that are well, and nobody asked for their logs: no event, status or operator."""
+        if not self.only_failing_logs or not self.exists or self.refused or len(self.events):
+            return False
+        if any(workload.said for workload in self.platform):
+            return False
+        return not any(
+            pod.failing
+            or pod.status.message
+            or self.logs(pod)
+            or any(c.waiting or c.terminated for c in pod.containers)
+            for pod in self.pods
+        )
+
     def logs(self, pod: Pod) -> Logs:
         """The logs of one pod."""
         if pod.name not in self._logs:

@@ -369,11 +369,15 @@ class _Fleet:
             pot.say(f"reading the logs of {len(chosen)} broken pods")
         for _, members in chosen:
             for pod in members:
-                self._explained.add((namespace_of(pod), name_of(pod)))
+                self._explained.add(self._key(pod))
                 pot.task("pods", f"{namespace_of(pod)}/{name_of(pod)}", self._named_by(pod))
         for plugin in related.most_broken_first(plugins)[:LOG_PODS]:
             pot.add(plugin)
             pot.task("pods", f"{namespace_of(plugin)}/{name_of(plugin)}", self._named_by(plugin))
+
+    @staticmethod
+    def _key(pod: Json) -> tuple[str, str]:
+        return namespace_of(pod), name_of(pod)
 
     def _named_by(self, pod: Json) -> Callable[[], None]:
         return lambda: self._walk.named_by(pod)
@@ -383,10 +387,16 @@ class _Fleet:
     def _settle(self) -> None:
         """Keeps of all lists what is about the pods that serve; needs everything to be here."""
         pot = self._pot
-        owned = {str(ref.get("uid")) for pod in self._pods for ref in meta(pod).get("ownerReferences") or ()}
+        owned = {uid for pod in self._pods for uid in _owners(pod)}
+        explained = {uid for pod in self._pods if self._key(pod) in self._explained for uid in _owners(pod)}
         for rows in self._revisions.values():
-            for _, text in rows:
-                pot.add(typed(msgspec.json.decode(text), _REPLICA_SET))
+            revisions = [typed(msgspec.json.decode(text), _REPLICA_SET) for _, text in rows]
+            # What a rollout changed is told of what is broken; elsewhere a revision only leads to its Deployment.
+            told = any(str(meta(obj).get("uid")) in explained for obj in revisions)
+            for obj in revisions:
+                if not told and _owners(obj):
+                    obj["spec"] = {key: value for key, value in obj["spec"].items() if key != "template"}
+                pot.add(obj)
         served = {namespace for namespace, _ in self.serving}
         served |= {namespace_of(obj) for obj in pot.whole() if obj.get("kind") in ("Deployment", "StatefulSet")}
         claims = {(namespace_of(pod), name) for pod in self._pods for name in related.claims(pod)}
@@ -431,6 +441,11 @@ class _Fleet:
         self._events.clear()
         for namespace, name in sorted(self._explained):
             pot.mark("Event", namespace, f"involvedObject.name={name}")
+
+
+def _owners(obj: Json) -> list[str]:
+    """The uids of what made it."""
+    return [str(ref.get("uid")) for ref in meta(obj).get("ownerReferences") or ()]
 
 
 def _is_served(head: slim.Metadata) -> bool:
