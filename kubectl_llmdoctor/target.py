@@ -113,6 +113,10 @@ def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:
             continue
         if asked or serves(Pod(cast(k8s.Pod, item.typed()), cluster, item=item)):
             chosen.append(item)
+    # Whoever lives and dies with one of them is a part of it, whatever it runs: the head of a Ray cluster.
+    groups = {key for item in chosen if (key := _group_key(item))}
+    if groups:
+        chosen = list({id(i): i for i in (*chosen, *(i for i in every if _group_key(i) in groups))}.values())
     return _of_items(chosen, every, cluster, serves)
 
 

@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from kubectl_llmdoctor.audit import audit, join
+from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.capacity import inventory
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, ReadList, Snapshot, TargetRef
-from kubectl_llmdoctor.testing import load_case
+from kubectl_llmdoctor.testing import find_cases, load_case
 from tests.program import run
 
 Json = dict[str, Any]
@@ -204,6 +206,27 @@ def test_processes_do_not_change_the_report(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("kubectl_llmdoctor.audit._LEAST", 3)
 
     assert doc.to_tree(judged(node("gpu-1", 64), *objects)) == doc.to_tree(alone)
+
+
+def test_signatures_that_are_passed_over_would_have_said_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every recorded case, broken or not, the report is the same when each signature is asked."""
+    cases = [load_case(path).snapshot for path in find_cases(CASES)[::7]]
+    checks = installed()
+    short = [doc.to_tree(audit(case, checks)) for case in cases]
+    monkeypatch.setattr(Subject, "quiet", False)
+
+    assert [doc.to_tree(audit(case, checks)) for case in cases] == short
+
+
+def test_of_what_was_asked_about_an_audit_finds_what_a_diagnosis_finds() -> None:
+    """Also of groups, of which one member was named; pods that ended, and are missed by nobody, are left out."""
+    for path in find_cases(CASES)[::5]:
+        case = load_case(path).snapshot
+        if not case.target or case.target.kind != "Pod" or case.taken_at is None:
+            continue
+        said, found = diagnose(case, installed()), audit(case, installed())
+        ids = [[(f.id, f.role) for f in target.findings] for target in said.targets]
+        assert [[(f.id, f.role) for f in target.findings] for target in found.targets] in (ids, []), path
 
 
 # -- nodes and capacity -----------------------------------------------------------------------------------------------

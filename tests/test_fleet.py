@@ -101,6 +101,18 @@ def test_logs_are_read_of_one_replica_for_each_way_to_be_broken(api: FakeApi, cl
     assert len(api.asked(f"{NS}/configmaps/vllm-config")) <= 1
 
 
+def test_a_member_of_a_group_is_read_with_it_whatever_it_runs(api: FakeApi, cluster: Cluster) -> None:
+    head, worker, alone = _web("head", "serving"), pod("worker"), _web("alone", "serving")
+    for item, name in ((head, "chat"), (worker, "chat"), (alone, "batch")):
+        item["metadata"]["labels"] = {"ray.io/cluster": name}
+    api.objects = [head, worker, alone]
+
+    found = fleet.gather(cluster, "")
+
+    assert {ref.name for ref in found.asked} == {"head", "worker"}
+    assert ["env" in o["spec"]["containers"][0] for o in found.objects if o["metadata"]["name"] == "head"] == [True]
+
+
 def test_a_namespace_is_read_with_the_nodes_and_what_takes_place_on_them(api: FakeApi, cluster: Cluster) -> None:
     api.objects = [*_world(), pod("elsewhere") | {"metadata": {"name": "elsewhere", "namespace": "other"}}]
 

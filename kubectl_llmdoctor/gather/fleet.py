@@ -252,14 +252,21 @@ class _Fleet:
 
     def _all_pods(self, kind: Kind) -> None:
         whole: dict[tuple[str, str], bytes] = {}
+        groups: dict[tuple[str, ...], dict[tuple[str, str], tuple[bytes, Json]]] = {}
+        served_groups: set[tuple[str, ...]] = set()
         plugins: list[Json] = []
 
         def one(text: bytes, pod: slim.Pod) -> None:
             key = pod.metadata.namespace, pod.metadata.name
             serves = serving(pod.spec) or _is_served(pod.metadata)
             tree = slim.pod_tree(pod)
+            group = related.group_key(tree)
             if serves and self._namespace in ("", pod.metadata.namespace) and _lives(tree):
                 whole[key] = text
+                served_groups.add(group)
+                return
+            if group:  # whether another member of it serves is not known yet
+                groups.setdefault(group, {})[key] = text, tree
                 return
             self._pot.add(tree, is_slim=True)
             if related.is_device_plugin(tree) and related.brokenness(tree)[0]:
@@ -278,6 +285,12 @@ class _Fleet:
         except RequestError as error:
             self.failure = error
             return
+        for group, members in groups.items():
+            for key, (text, tree) in members.items():
+                if group in served_groups and _lives(tree):
+                    whole[key] = text
+                else:
+                    self._pot.add(tree, is_slim=True)
         self._pods = [typed(msgspec.json.decode(text), kinds.POD) for text in whole.values()]
         self.serving = set(whole)
         for pod in self._pods:
