@@ -2,17 +2,31 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Evidence, Finding, Hardware, Pod, check, count_of, endings
+from kubectl_llmdoctor.api import Device, Evidence, Finding, Fix, Hardware, Logs, Pod, check, count_of, endings
 from kubectl_llmdoctor.catalog.xids import xid_meaning
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, hitting, order_of, out_of_service, quoted
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    by_others,
+    conditions,
+    elsewhere,
+    hits,
+    hitting,
+    order_of,
+    out_of_service,
+    quoted,
+    said_then,
+)
 
 #: Errors that end a process: double bits and their details, a remapping that failed, contained, uncontained, escaped.
 _ERRORS = frozenset({48, 64, 94, 95, 140, 171, 172})
 _RECORDED = 63
 
+#: Retired pages of a GPU before Ampere, of the 64 for which there is room, at which DCGM's diagnosis gives it up.
+_MOST_RETIRED = 63
+
 
 @check("ecc-uncorrectable", since="0.1")
-def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The GPU's memory has an error that cannot be corrected.
 
     A cell of the GPU's memory gave a wrong value in more than one bit (Xid 48, 94, 95). The process that used it ends with CUDA error
@@ -44,7 +58,12 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             confidence=sure,
             summary=f"Uncorrectable memory error (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
             f"{hitting(hardware, xid, sure)}{_state(hardware)}.",
-            evidence=(*quoted([*telling, *beside]), *evidence),
+            evidence=(
+                *quoted([*telling, *beside]),
+                *said_then(pod, logs, xid),
+                *evidence,
+                *by_others(hardware, "ecc-uncorrectable"),
+            ),
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
             fixes=(fix, elsewhere(pod)),
             order=order_of(xid),
@@ -52,6 +71,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         )
         return
     if not counted:
+        yield from _by_others(pod, hardware, fix)
         return
     device = counted[0][0]
     ended = any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted)
@@ -61,8 +81,28 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         confidence="likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
-        evidence=(*evidence, *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS)))),
+        evidence=(
+            *evidence,
+            *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS))),
+            *by_others(hardware, "ecc-uncorrectable"),
+        ),
         explains=CONSEQUENCES if ended else (),
+        fixes=(fix, elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
+    """Another program's word alone, since the pod came to the node: such conditions stay for long after a repair."""
+    said = conditions(hardware, "ecc-uncorrectable")
+    if not said or not pod.failing:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely" if said[0][1] == "certain" else "possible",
+        summary=f"The node {hardware.node} is marked for an error in the memory of a GPU ({said[0][0].type}).",
+        evidence=by_others(hardware, "ecc-uncorrectable"),
+        explains=CONSEQUENCES,
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
@@ -77,6 +117,8 @@ def _counters(hardware: Hardware, device: Device) -> Iterator[Evidence]:
         yield hardware.evidence(device, "ecc", "remapPending: true")
     if ecc.remap_failed:
         yield hardware.evidence(device, "ecc", "remapFailed: true")
+    if (ecc.retired_pages or 0) >= _MOST_RETIRED:
+        yield hardware.evidence(device, "ecc", f"retiredPages: {ecc.retired_pages}")
 
 
 def _words(device: Device) -> str:
@@ -87,6 +129,8 @@ def _words(device: Device) -> str:
         said.append("a row remapping that failed")
     elif device.ecc.remap_pending:
         said.append("a row remapping that waits for a reset")
+    if (device.ecc.retired_pages or 0) >= _MOST_RETIRED:
+        said.append(f"{device.ecc.retired_pages} retired pages, and room for 64")
     return " and ".join(said)
 
 

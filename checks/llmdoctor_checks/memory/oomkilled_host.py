@@ -88,11 +88,29 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject, hardware: Hard
             evidence=(
                 *_evidence(ending, limit, phase),
                 *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
+                *(_counted(ending.container, hardware) if hardware else ()),
             ),
             explains=CONSEQUENCES,
             fixes=tuple(_fixes(ending, limit)),
             pods=(pod.name,),
         )
+
+
+def _counted(container: Container, hardware: Hardware) -> Iterator[Evidence]:
+    """Kills that the cgroup counts: those of the pod since it began, which outlive the instance."""
+    use = hardware.use_of(container)
+    if use is None:
+        return
+    kills = {"podOomKills": use.memory.pod_oom_kills, "oomKills": use.memory.oom_kills}
+    said = [f"{name}: {number}" for name, number in kills.items() if number]
+    sizes = {
+        "currentBytes": use.memory.current_bytes,
+        "peakBytes": use.memory.peak_bytes,
+        "maxBytes": use.memory.max_bytes,
+    }
+    if said:
+        said += [f"{name}: {size}" for name, size in sizes.items() if size]
+        yield hardware.use_evidence(use, "memory", ", ".join(said))
 
 
 def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:

@@ -2,21 +2,43 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Evidence, Finding, Fix, Pod, check, fixes, pod_evidence, say_cores
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Pod,
+    check,
+    fixes,
+    pod_evidence,
+    say_cores,
+    say_seconds,
+)
 from llmdoctor_checks.serving._processes import busy
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
+#: The least of periods that say anything: ten seconds' worth of them.
+_LEAST_PERIODS = 100
+
+#: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
+#: has no limit that makes it wait: the node's cores are taken by others.
+_PRESSED = 50
 
 
 @check("cpu-starved", since="0.1", severity="warning")
-def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def cpu_starved(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
     HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
     busy process per GPU besides the engine core and the API server, SGLang one per GPU besides the process that
     tokenizes. With fewer cores than busy processes they wait for each other, and the GPU waits for them: latency grows
     while GPU utilisation falls.
+
+    Where the node agent runs, it says whether that happens: in how many of the periods of 100 ms the container used up its
+    quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core.
 
     ## Fix
 
@@ -30,7 +52,7 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """
     container = engine.container
     limit, request = container.limit("cpu"), container.request("cpu")
-    throttled = _throttling(container)
+    throttled = _throttling(container, hardware) if hardware else None
     if throttled and throttled[0] > _THROTTLED:
         share, evidence = throttled
         quota = f" of {say_cores(limit)} cores" if limit else ""
@@ -42,6 +64,21 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
             evidence=(evidence, *_spec(container)),
             fixes=_fixes(container, engine, limit),
             pods=(pod.name,) if pod.exists else (),
+        )
+        return
+    pressed = _pressure(container, hardware) if hardware and limit is None else None
+    if pressed:
+        share, evidence = pressed
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Some task of container {container.name} waited for a CPU in {share:g}% of the last five minutes, and it has "
+            f"no CPU limit: others use the cores of {pod.spec.node_name}"
+            f"{f'; it requests {say_cores(request)}' if request else '; it requests none'}.",
+            evidence=(evidence, *_spec(container)),
+            fixes=_fixes(container, engine, request),
+            pods=(pod.name,),
         )
         return
     if not container.gpus:
@@ -64,20 +101,26 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _throttling(container: Container) -> tuple[float, Evidence] | None:
-    """Share of CPU periods in which the container was throttled, as the node agent saw it."""
-    pod = container.pod
-    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    listed = node.agent.get("containers") if node and node.agent else None
-    for seen in listed if isinstance(listed, list) else []:
-        cpu = seen.get("cpu") if isinstance(seen, dict) else None
-        if not isinstance(cpu, dict) or (seen.get("pod"), seen.get("container")) != (pod.name, container.name):
-            continue
-        periods, throttled = cpu.get("nrPeriods"), cpu.get("nrThrottled")
-        if isinstance(periods, int) and isinstance(throttled, int) and periods >= 100:
-            text = f"nrThrottled: {throttled} of nrPeriods: {periods}"
-            return throttled / periods, Evidence(source="agent", ref=f"{pod.name}/{container.name} cpu", text=text)
-    return None
+def _throttling(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of CPU periods in which the container was throttled."""
+    use = hardware.use_of(container)
+    if use is None or use.cpu.nr_throttled is None or (use.cpu.nr_periods or 0) < _LEAST_PERIODS:
+        return None
+    text = f"nrThrottled: {use.cpu.nr_throttled} of nrPeriods: {use.cpu.nr_periods}"
+    if use.cpu.throttled_usec:
+        text += f", {say_seconds(use.cpu.throttled_usec / 1e6)} in all"
+    if use.cpu.pressure300 is not None:
+        text += f"; pressure300: {use.cpu.pressure300:g}"
+    return use.cpu.nr_throttled / (use.cpu.nr_periods or 1), hardware.use_evidence(use, "cpu", text)
+
+
+def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of the last five minutes, percent, in which a task of the container waited for a CPU."""
+    use = hardware.use_of(container)
+    share = use.cpu.pressure300 if use else None
+    if use is None or share is None or share < _PRESSED or use.cpu.quota_cores is not None:
+        return None
+    return share, hardware.use_evidence(use, "cpu", f"pressure300: {share:g}, pressure10: {use.cpu.pressure10}")
 
 
 def _spec(container: Container) -> tuple[Evidence, ...]:
