@@ -146,6 +146,8 @@ class Device(_Part, frozen=True):
     pods: tuple[User, ...] = ()
     #: which source it is known from: the agent's report, or metrics that somebody else exports
     source: typing.Literal["agent", "metric"] = "agent"
+    #: the lines of an exposition that say its values, where it is known by metrics
+    quotes: dict[str, str] = {}
 
     @property
     def title(self) -> str:

@@ -181,7 +181,7 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
     """The GPU of a node as its agent reports it, where all of its devices are alike."""
     hardware = node_hardware(subject.cluster, name)
     found: dict[str, Gpu] = {}
-    for device in hardware.devices if hardware else ():
+    for device in hardware.devices if hardware and hardware.agent else ():
         if device.lost and not device.name:
             continue
         if not device.name or device.mig_enabled:

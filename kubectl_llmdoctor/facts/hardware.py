@@ -16,6 +16,7 @@ from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.dcgm import gpus_by_metrics
 from kubectl_llmdoctor.facts.endings import Ending, endings
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition, gpu_conditions
 from kubectl_llmdoctor.facts.kernel_log import KernelLog, OutOfMemory, Xid
@@ -27,6 +28,18 @@ from kubectl_llmdoctor.snapshot import NodeData
 #: How far the node's clock and the kubelet's may lie apart; how long an error of a GPU takes to end its process, and the
 #: processes that wait for that one; how long before a pod an error still counts that makes the GPU unusable.
 _SLACK, _CRASH, _HANG, _BEFORE = timedelta(seconds=30), timedelta(minutes=3), timedelta(minutes=35), timedelta(hours=1)
+
+#: What the driver itself takes of a GPU on which nothing runs is less.
+_IDLE_BYTES = 2**30
+
+#: The metrics that say a field of a report.
+_QUOTED = {
+    "ecc": ("dbe", "pending", "failed", "retired"),
+    "pcie": ("width", "max_width", "gen", "max_gen", "replays", "utilization"),
+    "nvlinks": ("crc", "replay", "recovery"),
+    "throttleReasons": ("reasons", "temperature", "utilization"),
+    "xids": ("xid",),
+}
 
 #: A report that is older than this says its age.
 _FRESH = timedelta(minutes=5)
@@ -44,6 +57,8 @@ class NodeHardware:
         node = item.typed() if item else None
         self.obj = node if isinstance(node, k8s.Node) else None
         self.conditions = tuple(gpu_conditions(self.obj)) if self.obj else ()
+        #: its GPUs: by the agent, else by metrics
+        self.devices = self.agent.gpus if self.agent and self.agent.gpus else gpus_by_metrics(cluster, name)
         #: seconds since the agent took its readings, where that is long ago
         self.age: int | None = None
         taken = parse_time(self.agent.taken_at) if self.agent else None
@@ -54,11 +69,6 @@ class NodeHardware:
     def known(self) -> bool:
         """Whether anything is known."""
         return self.agent is not None or bool(self.kernel.lines or self.conditions or self.devices)
-
-    @cached_property
-    def devices(self) -> tuple[Device, ...]:
-        """Its GPUs."""
-        return self.agent.gpus if self.agent else ()
 
     @cached_property
     def offered(self) -> int | None:
@@ -96,8 +106,11 @@ class NodeHardware:
         return tuple(found)
 
     def evidence(self, device: Device, field: str, text: str) -> Evidence:
-        """A value of the report on a GPU."""
+        """A value of the report on a GPU; of metrics the line that says it."""
         which = device.uuid if device.index is None else device.index
+        if device.source == "metric":
+            said = "; ".join(device.quotes[name] for name in _QUOTED.get(field, ()) if name in device.quotes)
+            return Evidence(source="metric", ref=f"Node/{self.name} dcgm gpu {which}", text=said or text)
         ref = f"Node/{self.name} agent gpus[{which}].{field}"
         return Evidence(source="agent", ref=ref, text=text, age_seconds=self.age)
 
@@ -115,7 +128,10 @@ class NodeHardware:
         found = [*self.kernel.xids]
         for device in self.devices:
             for seen in device.xids:
-                if seen.number is not None:
+                # the number of some Xid, whenever it was: a program's own fault may be of any program
+                meaning = xid_meaning(seen.number or 0)
+                ancient = device.source == "metric" and not seen.time and meaning and meaning.kind == "application"
+                if seen.number is not None and not ancient:
                     text = f"number: {seen.number}" + (f", time: {seen.time}" if seen.time else "")
                     found.append(
                         Xid(
@@ -176,6 +192,17 @@ class Hardware:
         """The pod's GPUs: those that it was given or has a process on, or all where it asks for all that there are."""
         found = tuple(device for device in self.devices if self._has(device))
         return found or (self.devices if not self.mapped and len(self.devices) <= self.pod.gpus else ())
+
+    @cached_property
+    def left(self) -> tuple[Device, ...]:
+        """The GPUs that may be the pod's where nothing says which are: those that nobody else is known to have or use.
+
+        An instance that ended holds no memory, so that a GPU on which there is some is another's.
+        """
+        if self.mine or not self.asks or self.runs:
+            return ()
+        free = (d for d in self.devices if not d.users and not any(p.pod_uid for p in d.all_processes))
+        return tuple(device for device in free if (device.memory_used_bytes or 0) < _IDLE_BYTES)
 
     @cached_property
     def runs(self) -> bool:
@@ -277,6 +304,8 @@ class Hardware:
         found: list[tuple[Xid, Confidence]] = []
         for xid in self.xids:
             sure, meaning = self.owns(xid), xid_meaning(xid.number)
+            if sure and xid.evidence.source == "metric" and xid.time is None:
+                sure = "likely" if sure == "certain" and meaning and meaning.disables else "possible"
             if sure and self.during(xid.time):
                 found.append((xid, sure))
             elif sure and xid.time and meaning and meaning.disables and self.during(xid.time + _BEFORE):

@@ -66,8 +66,17 @@ def where(hardware: Hardware, xid: Xid) -> str:
 
 def hitting(hardware: Hardware, xid: Xid, sure: Confidence) -> str:
     """The middle of a sentence: which GPU, and what ties it to the pod."""
-    tie = {"certain": ", which this pod uses", "likely": " at the time of its end", "possible": ""}[sure]
-    return where(hardware, xid) + tie
+    if hardware.device_of(xid) in hardware.mine or sure == "certain":
+        tie = ", which this pod uses"
+    else:
+        tie = " at the time of its end" if sure == "likely" else ""
+    unknown = xid.evidence.source == "metric" and xid.time is None
+    return where(hardware, xid) + tie + (" (when is not known)" if unknown else "")
+
+
+def once(*evidence: Evidence) -> tuple[Evidence, ...]:
+    """Each piece of evidence once, in its first place."""
+    return tuple(dict.fromkeys(evidence))
 
 
 #: How far apart a line of a log and an error of the GPU are that it speaks of.

@@ -11,6 +11,7 @@ from llmdoctor_checks.hardware._gpu import (
     elsewhere,
     hits,
     hitting,
+    once,
     order_of,
     out_of_service,
     quoted,
@@ -47,7 +48,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     found = hits(hardware, lambda number, _: number in _ERRORS)
     telling = [hit for hit in found if hardware.explains(hit[0])]
     counted = [(device, said) for device in hardware.mine if (said := list(_counters(hardware, device)))]
-    evidence = tuple(e for _, said in counted for e in said)
+    evidence = once(*(e for _, said in counted for e in said))
     fix = out_of_service(hardware, f"Drain {hardware.node} and reset the GPU; replace it where remapping has failed")
     if telling:
         xid, sure = telling[0]
@@ -71,6 +72,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         )
         return
     if not counted:
+        yield from _nearby(pod, hardware, fix)
         yield from _by_others(pod, hardware, fix)
         return
     device = counted[0][0]
@@ -80,13 +82,32 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         severity=None if ended else "warning",
         confidence="likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
-        f"{'' if ended else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
+        f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
         evidence=(
             *evidence,
             *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS))),
             *by_others(hardware, "ecc-uncorrectable"),
         ),
         explains=CONSEQUENCES if ended else (),
+        fixes=(fix, elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
+    """Errors of a GPU that may be the pod's: nothing says which it has, and nobody else has this one."""
+    bad = [device for device in hardware.left if _open(device)]
+    if not bad or not any(True for _ in endings(pod)):
+        return
+    alone = len(hardware.left) <= pod.gpus
+    yield Finding(
+        role="cause",
+        confidence="likely" if alone else "possible",
+        summary=f"{bad[0].title} of {hardware.node} has {_words(bad[0])}; nothing says which GPUs this pod was given, and "
+        f"{count_of(len(hardware.left), 'GPU')} of the {len(hardware.devices)} there {'is' if len(hardware.left) == 1 else 'are'} "
+        "nobody else's.",
+        evidence=once(*(e for device in bad for e in _counters(hardware, device))),
+        explains=(*(("cuda-oom-weights", "cuda-oom-runtime") if alone else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
@@ -119,6 +140,11 @@ def _counters(hardware: Hardware, device: Device) -> Iterator[Evidence]:
         yield hardware.evidence(device, "ecc", "remapFailed: true")
     if (ecc.retired_pages or 0) >= _MOST_RETIRED:
         yield hardware.evidence(device, "ecc", f"retiredPages: {ecc.retired_pages}")
+
+
+def _open(device: Device) -> bool:
+    """Whether cells that gave wrong values are still in use."""
+    return bool(device.ecc.volatile_uncorrected or device.ecc.remap_pending or device.ecc.remap_failed)
 
 
 def _words(device: Device) -> str:

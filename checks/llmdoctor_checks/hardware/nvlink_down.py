@@ -92,12 +92,10 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"{len(noisy)} NVLinks of the {len(hardware.mine)} GPUs of this pod repeat much of what they carry: link {link.link} of "
-        f"{worst.title} on {hardware.node} has {link.errors_per_minute:g} errors a minute.",
+        summary=f"NVLinks of the {len(hardware.mine)} GPUs of this pod repeat much of what they carry: {worst.title} on "
+        f"{hardware.node} has {link.errors_per_minute:g} errors a minute{'' if link.link is None else f' on link {link.link}'}.",
         evidence=tuple(
-            hardware.evidence(
-                d, "nvlinks", f"link: {n.link}, errorsPerMinute: {n.errors_per_minute:g}, errors: {n.errors}"
-            )
+            hardware.evidence(d, "nvlinks", f"link: {n.link}, errorsPerMinute: {n.errors_per_minute:g}")
             for d, n in noisy[:4]
         ),
         fixes=(

@@ -79,11 +79,12 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
 def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
     """Errors of the bus that ended what ran on the GPU."""
+    count = len({error.line.time for error in errors})  # the port and the device behind it tell of the same
     return Finding(
         role="cause",
         severity="critical",
         confidence="likely",
-        summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(len(errors), 'fatal error')}.",
+        summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(count, 'fatal error')}.",
         evidence=tuple(hardware.kernel.evidence(error.line) for error in errors[:3]),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(

@@ -10,6 +10,7 @@ from llmdoctor_checks.hardware._gpu import (
     elsewhere,
     hits,
     hitting,
+    once,
     order_of,
     out_of_service,
     quoted,
@@ -57,7 +58,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             confidence=sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}.",
-            evidence=(
+            evidence=once(
                 *quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
                 *said_then(pod, logs, xid),
                 *_demands(hardware),
@@ -85,8 +86,8 @@ def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         role="cause" if pod.failing else "risk",
         severity=None if pod.failing else "warning",
         confidence="certain" if unusable and pod.failing else "likely",
-        summary=f"The driver asks for {wanted[0].asks_for} before it uses {', '.join(d.title for d in wanted[:3])} of "
-        f"{hardware.node}, which this pod has, again.",
+        summary=f"The driver asks for {wanted[0].asks_for}: {', '.join(d.title for d in wanted[:3])} of {hardware.node}, "
+        "which this pod uses.",
         evidence=tuple(_demands(hardware)),
         explains=("illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(

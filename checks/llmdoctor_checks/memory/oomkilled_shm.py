@@ -64,8 +64,8 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
             )
             evidence.append(hardware.kernel.evidence(killed.line))
         elif used and used[0] * 2 >= limit:
-            summary = f"{say_bytes(used[0])} lie in /dev/shm of {container.name}, of a limit of {say_bytes(limit)}."
-            evidence.append(used[1])
+            summary = f"{say_bytes(used[0])} {used[1]}, of a limit of {say_bytes(limit)}."
+            evidence.append(used[2])
         else:
             whole = [size for _, _, size in volumes if size is None or size * 2 >= limit]
             if not whole:
@@ -101,7 +101,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="certain",
+            confidence="certain" if killed or (used and used[1].startswith("lie")) else "likely",
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
@@ -171,17 +171,18 @@ def _by_kernel(ending: Ending, hardware: Hardware) -> OutOfMemory | None:
     return next((kill for kill in hardware.kills(ending, whole_node=False) if kill.shmem > kill.anon), None)
 
 
-def _used(container: Container, hardware: Hardware) -> tuple[int, Evidence] | None:
-    """What lies in /dev/shm, which outlives the instance; or, of its cgroup, the shared memory of the instance that runs."""
+def _used(container: Container, hardware: Hardware) -> tuple[int, str, Evidence] | None:
+    """How much lies in /dev/shm, which outlives the instance, or is shared memory of the instance that runs: bytes, words, proof."""
     use = hardware.use_of(container)
     if use is None:
         return None
-    if use.shm.used_bytes is not None:
-        return use.shm.used_bytes, hardware.use_evidence(use, "shm", f"shm.usedBytes: {use.shm.used_bytes}")
-    if use.memory.shmem_bytes is not None:
-        return use.memory.shmem_bytes, hardware.use_evidence(
-            use, "memory", f"memory.shmemBytes: {use.memory.shmem_bytes}"
-        )
+    used, shared = use.shm.used_bytes, use.memory.shmem_bytes
+    if used is not None:
+        words = f"lie in /dev/shm of {container.name}"
+        return used, words, hardware.use_evidence(use, "shm", f"shm.usedBytes: {used}")
+    if shared is not None:
+        words = f"of the memory of {container.name}, as it runs now, are shared"
+        return shared, words, hardware.use_evidence(use, "memory", f"memory.shmemBytes: {shared}")
     return None
 
 

@@ -150,7 +150,8 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         capacity, listed = node.capacity(resource), node.allocatable(resource)
         if capacity is None or listed is None or listed >= capacity or not resource.startswith("nvidia.com/"):
             continue
-        lines = [x for x in plugin_lines(cluster, pod.obj) if "nhealthy" in x.text or "XidCriticalError" in x.text]
+        said = [x for x in plugin_lines(cluster, pod.obj) if "nhealthy" in x.text or "XidCriticalError" in x.text]
+        lines = sorted({line.number: line for line in said}.values(), key=lambda line: line.number)
         broken = list(_unfit(cluster, node.name, resource))
         yield Finding(
             role="cause",
