@@ -74,7 +74,9 @@ def test_a_gauge_over_time() -> None:
 def test_what_is_not_exported_is_not_zero() -> None:
     found = metrics(answer([row("vllm:num_requests_waiting", [[3600, 0]])]))
     assert found.span("waiting") is not None
-    assert found.span("running") is found.increase("preemptions") is found.histogram("ttft") is None
+    assert found.span("running") is None
+    assert found.increase("preemptions") is None
+    assert found.histogram("ttft") is None
     assert found.by("finished", "finished_reason") == {}
 
 
@@ -91,6 +93,13 @@ def test_a_counter_that_began_anew() -> None:
     assert grown is not None
     assert (grown.amount, grown.seconds, grown.lifetime) == (75, 3600, False)
     assert grown.rate == 75 / 3600
+
+
+def test_a_rate_over_time() -> None:
+    points = [[0, 0], [600, 600], [1200, 60], [1800, 60]]
+    rates = metrics(answer([row("container_cpu_usage_seconds_total", points, container="server")])).rates("cpu_seconds")
+    assert rates is not None
+    assert rates.values == [1, 0.1, 0]
 
 
 def test_what_the_instance_before_left_does_not_count() -> None:

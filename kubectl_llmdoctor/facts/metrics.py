@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.metrics import ENGINES, PLATFORM, Metric, Role, metrics_of
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import Json
 
@@ -401,6 +403,16 @@ class Metrics:
         found = self._first(role)
         return self._grown(found[1]) if found else None
 
+    def rates(self, role: Role) -> Span | None:
+        """How fast a counter grew, per second, between its points; None when not exported, or stale."""
+        found = self._first(role)
+        steps = [
+            series._replace(points=tuple((b[0], _increase((a, b)) / (b[0] - a[0])) for a, b in _pairs(series.points)))
+            for series in (found[1] if found else ())
+            if len(series.points) > 1
+        ]
+        return _joined(found[0].name, steps, sum) if found and steps else None
+
     def by(self, role: Role, label: str) -> dict[str, float]:
         """The same by the value of a label, such as `finished_reason`."""
         found = self._first(role)
@@ -478,9 +490,22 @@ class Metrics:
         waiting = self.span("waiting")
         return waiting.seconds if waiting else 0.0
 
-    def like(self, pod: Pod, engine: Engine | None) -> Metrics:
-        """The same of another pod."""
-        return Metrics(pod, engine, self._readings)
+    @cached_property
+    def peers(self) -> tuple[Metrics, ...]:
+        """The metrics of the ready pods beside this one: the other replicas of what owns it."""
+        cluster, item = self.pod.cluster, self.pod.item
+        top = top_of(item, cluster) if item else None
+        found = []
+        for other in cluster.items("Pod", self.pod.namespace) if top else ():
+            owner = top_of(other, cluster) if other is not item else None
+            if owner is None or top is None or owner.item is not top.item:
+                continue
+            pod = Pod(cast(k8s.Pod, other.typed()), cluster, item=other)
+            container = pod.container(self.container.name) if self.container else None
+            engine = Engine(container, self.engine.found) if container and self.engine else None
+            if pod.ready and (metrics := Metrics(pod, engine, self._readings)):
+                found.append(metrics)
+        return tuple(found)
 
     @property
     def readings(self) -> Readings:
@@ -500,6 +525,10 @@ def _length(points: tuple[Point, ...]) -> float:
 def _increase(points: tuple[Point, ...]) -> float:
     """What a counter grew by; where it falls its process began anew."""
     return sum(b - a if b >= a else b for (_, a), (_, b) in pairwise(points))
+
+
+def _pairs(points: tuple[Point, ...]) -> Iterator[tuple[Point, Point]]:
+    return ((a, b) for a, b in pairwise(points) if b[0] > a[0])
 
 
 def _joined(name: str, many: list[Series], join: Callable[[list[float]], float]) -> Span | None:
