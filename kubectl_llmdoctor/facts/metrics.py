@@ -484,6 +484,12 @@ class Metrics:
                     spans[name][metric.role] = span
         return tuple(Gpu(n, s.get("gpu_utilization"), s.get("gpu_memory_used")) for n, s in sorted(spans.items()))
 
+    @property
+    def source(self) -> str:
+        """Who says what is known of it, for a quotation."""
+        names = (name for metric in self._known() for name in _written(metric))
+        return next((series.source for name in names for series in self._readings.of(self.pod, name)), "")
+
     @cached_property
     def window(self) -> float:
         """Seconds that the queue is known for; 0 for a single sample."""
