@@ -26,6 +26,7 @@ from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import (
     Holder,
     Mismatch,
@@ -93,12 +94,15 @@ __all__ = [
     "Fix",
     "GpuCondition",
     "Hardware",
+    "Histogram",
     "Holder",
+    "Increase",
     "Item",
     "Kind",
     "Line",
     "Log",
     "Logs",
+    "Metrics",
     "Mismatch",
     "Node",
     "NodeHardware",
@@ -116,6 +120,7 @@ __all__ = [
     "Setting",
     "Shm",
     "Sizing",
+    "Span",
     "Subject",
     "SwitchError",
     "Trouble",
