@@ -20,7 +20,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Error(_Part, frozen=True):
-    """Something that the agent could not read; `gpu` is a UUID or a PCI address where it is about one GPU."""
+    """Something that the agent could not read; `gpu` is a UUID, a PCI address or `index 3` where it is about one GPU."""
 
     source: str = ""
     reason: str = ""
@@ -40,8 +40,9 @@ class Ecc(_Part, frozen=True):
     aggregate_uncorrected: int | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
-    remapped_uncorrectable: int | None = None
     retired_pages: int | None = None
+    #: whether the retirement of a page, on GPUs that do not remap rows, waits for a reset
+    retirement_pending: bool | None = None
 
 
 class Pcie(_Part, frozen=True):
@@ -94,9 +95,6 @@ class MigDevice(_Part, frozen=True):
     """A slice of a GPU."""
 
     uuid: str = ""
-    profile: str = ""
-    memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None
     processes: tuple[Process, ...] = ()
     pods: tuple[User, ...] = ()
 
@@ -107,6 +105,7 @@ class Fabric(_Part, frozen=True):
     state: str = ""
     status: str = ""
     health: str = ""
+    problems: tuple[str, ...] = ()
 
 
 class Device(_Part, frozen=True):
@@ -135,7 +134,6 @@ class Device(_Part, frozen=True):
     nvlinks: tuple[NvLink, ...] = ()
     fabric: Fabric = Fabric()
     fabric_state: str = ""
-    compute_mode: str = ""
     recovery_action: str = ""
     no_p2p: dict[str, str] = msgspec.field(default_factory=dict, name="noP2P")
     mig_enabled: bool | None = None
@@ -148,6 +146,10 @@ class Device(_Part, frozen=True):
     source: typing.Literal["agent", "metric"] = "agent"
     #: the lines of an exposition that say its values, where it is known by metrics
     quotes: dict[str, str] = {}
+
+    def is_named(self, text: str) -> bool:
+        """Whether an error of the report is about it."""
+        return bool(text) and (text in (self.uuid, f"index {self.index}") or (bus_of(text) == self.bus != ""))
 
     @property
     def title(self) -> str:
@@ -253,7 +255,9 @@ class Agent(_Part, frozen=True):
 
 def agent_of(raw: object) -> Agent:
     """The typed view of a report."""
-    return _view(Agent, raw)
+    found = _view(Agent, raw)
+    gpus = tuple(msgspec.structs.replace(device, source="agent", quotes={}) for device in found.gpus)
+    return msgspec.structs.replace(found, gpus=gpus)
 
 
 def letters(text: str) -> str:

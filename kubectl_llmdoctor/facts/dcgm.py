@@ -50,7 +50,6 @@ _FIELDS = {
     "dbe": ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",),
     "pending": ("DCGM_FI_DEV_ROW_REMAP_PENDING",),
     "failed": ("DCGM_FI_DEV_ROW_REMAP_FAILURE",),
-    "remapped": ("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",),
     "retired": ("DCGM_FI_DEV_RETIRED_DBE",),
     "replays": ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER",),
     "width": ("DCGM_FI_DEV_PCIE_LINK_WIDTH",),
@@ -163,7 +162,6 @@ def _device(read: list[Reading]) -> Device:
             volatile_uncorrected=_whole(values, "dbe"),
             remap_pending=_flag(values, "pending"),
             remap_failed=_flag(values, "failed"),
-            remapped_uncorrectable=_whole(values, "remapped"),
             retired_pages=_whole(values, "retired"),
         ),
         pcie=Pcie(

@@ -255,17 +255,17 @@ class Hardware:
         return self.of_node.evidence(device, field, text)
 
     def use_of(self, container: Container) -> ContainerUse | None:
-        """What a container takes of the node; the instance that runs now, where that is known."""
-        uid = self.pod.obj.metadata.uid
-        for use in self.agent.containers if self.agent else ():
-            named = (use.pod, use.container) == (self.pod.name, container.name)
-            if (
-                named
-                and use.namespace in ("", self.pod.namespace)
-                and (not use.pod_uid or use.pod_uid == uid or not uid)
-            ):
-                return use
-        return None
+        """What a container takes of the node; of several instances the one that its status names."""
+        pod, uid = self.pod, self.pod.obj.metadata.uid
+        found = [
+            use
+            for use in (self.agent.containers if self.agent else ())
+            if (use.pod, use.container) == (pod.name, container.name)
+            and use.namespace in ("", pod.namespace)
+            and (not use.pod_uid or not uid or use.pod_uid == uid)
+        ]
+        id_ = next((str(s.get("containerID", "")) for s in self._statuses() if s.get("name") == container.name), "")
+        return next((use for use in found if use.container_id and use.container_id in id_), next(iter(found), None))
 
     def use_evidence(self, use: ContainerUse, field: str, text: str) -> Evidence:
         """A value of the report on a container."""

@@ -138,13 +138,16 @@ def _counters(hardware: Hardware, device: Device) -> Iterator[Evidence]:
         yield hardware.evidence(device, "ecc", "remapPending: true")
     if ecc.remap_failed:
         yield hardware.evidence(device, "ecc", "remapFailed: true")
+    if ecc.retirement_pending:
+        yield hardware.evidence(device, "ecc", "retirementPending: true")
     if (ecc.retired_pages or 0) >= _MOST_RETIRED:
         yield hardware.evidence(device, "ecc", f"retiredPages: {ecc.retired_pages}")
 
 
 def _open(device: Device) -> bool:
     """Whether cells that gave wrong values are still in use."""
-    return bool(device.ecc.volatile_uncorrected or device.ecc.remap_pending or device.ecc.remap_failed)
+    ecc = device.ecc
+    return bool(ecc.volatile_uncorrected or ecc.remap_pending or ecc.remap_failed or ecc.retirement_pending)
 
 
 def _words(device: Device) -> str:
@@ -155,6 +158,8 @@ def _words(device: Device) -> str:
         said.append("a row remapping that failed")
     elif device.ecc.remap_pending:
         said.append("a row remapping that waits for a reset")
+    elif device.ecc.retirement_pending:
+        said.append("a page whose retirement waits for a reset")
     if (device.ecc.retired_pages or 0) >= _MOST_RETIRED:
         said.append(f"{device.ecc.retired_pages} retired pages, and room for 64")
     return " and ".join(said)

@@ -83,7 +83,7 @@ def _silence(hardware: Hardware, devices: list[Device]) -> Iterator[Evidence]:
     errors = hardware.agent.errors if hardware.agent else ()
     for device in devices[:3]:
         yield hardware.evidence(device, "lost", f"lost: {device.lost}")
-        about = [e for e in errors if e.gpu and (e.gpu == device.uuid or (device.bus and bus_of(e.gpu) == device.bus))]
+        about = [error for error in errors if device.is_named(error.gpu)]
         yield from (hardware.of_node.said(error.text) for error in about[:1])
 
 

@@ -44,6 +44,7 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     yield from _by_switch(pod, hardware)
     down = [(device, numbers) for device in hardware.mine if (numbers := _down(device))]
     if not joined or not down:
+        yield from _degraded(pod, hardware)
         yield from _noisy(pod, hardware)
         yield from _by_others(pod, hardware, joined=joined)
         return
@@ -73,6 +74,34 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             *([elsewhere(pod)] if together else []),
         ),
         order=order_of(errors[0][0]) if errors else None,
+        pods=(pod.name,),
+    )
+
+
+def _degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """GPUs that NVML calls unhealthy as members of the fabric."""
+    bad = [device for device in hardware.mine if device.fabric.health in ("unhealthy", "limited-capacity")]
+    if not bad or len(hardware.mine) < 2:
+        return
+    problems = ", ".join(dict.fromkeys(name for device in bad for name in device.fabric.problems))
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{len(bad)} of the {len(hardware.mine)} GPUs of this pod on {hardware.node} are {bad[0].fabric.health} in the NVLink "
+        f"fabric{f': {problems}' if problems else ''}.",
+        evidence=tuple(
+            hardware.evidence(
+                d, "fabric", f"health: {d.fabric.health}, problems: {', '.join(d.fabric.problems) or 'none'}"
+            )
+            for d in bad[:4]
+        ),
+        fixes=(
+            looked_at(
+                hardware,
+                f"Look at the fabric manager's log and the NVLinks of {hardware.node}; reset its GPUs together",
+            ),
+        ),
         pods=(pod.name,),
     )
 

@@ -86,13 +86,23 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
             severity="warning",
             confidence="likely",
             summary=_risk(engine, workers),
-            evidence=_spec(container, engine),
+            evidence=(*(_apart(hardware) if hardware else ()), *_spec(container, engine)),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,) if pod.exists else (),
         )
 
     elif not killed and not pod.completed:
         yield from _image_cache(pod, engine)
+
+
+def _apart(hardware: Hardware) -> Iterator[Evidence]:
+    """Pairs of the pod's GPUs that cannot reach each other: NCCL then exchanges through /dev/shm."""
+    mine = {str(device.index) for device in hardware.mine}
+    for device in hardware.mine:
+        for other, why in sorted(device.no_p2p.items()):
+            if other in mine:
+                yield hardware.evidence(device, "noP2P", f"GPU {other}: {why}")
+                return
 
 
 def _filled(container: Container, hardware: Hardware) -> tuple[int, int, Evidence] | None:
