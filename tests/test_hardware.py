@@ -265,7 +265,6 @@ NOT_JUDGED = {
     "MigDevice.profile": "the pod's request names it",
     "MigDevice.memoryTotalBytes": "processes on it are judged by what they use",
     "MigDevice.memoryUsedBytes": "processes on it are judged by what they use",
-    "Container.containerId": "the pod and the container are named",
     "Memory.pressure10": "the kernel reclaims long before it kills: no fault by itself",
     "Memory.pressure300": "the kernel reclaims long before it kills: no fault by itself",
 }
