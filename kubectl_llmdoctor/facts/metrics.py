@@ -411,7 +411,7 @@ class Metrics:
             for series in (found[1] if found else ())
             if len(series.points) > 1
         ]
-        return _joined(found[0].name, steps, sum) if found and steps else None
+        return _joined(f"rate of {found[0].name}", steps, sum) if found and steps else None
 
     def by(self, role: Role, label: str) -> dict[str, float]:
         """The same by the value of a label, such as `finished_reason`."""
