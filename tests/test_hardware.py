@@ -70,6 +70,23 @@ def test_xid_lines_of_all_vintages(line: str, number: int, bus: str, pid: int | 
     assert (xid.number, xid.bus, xid.pid, xid.process, xid.text) == (number, bus, pid, process, text)
 
 
+def test_an_xid_that_is_only_named_by_what_followed_it() -> None:
+    text = (
+        "kernel: NVRM: GPU at PCI:0000:dc:00: GPU-5fc0bcec-c2e1-38dc-8994-2a9f9f3b709e\n"
+        "kernel: NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 00000001 caused by previous Xid 149\n"
+        "kernel: NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 00000002 caused by previous Xid 149\n"
+        "kernel: NVRM: Xid (PCI:0000:48:00): 45, pid=22, name=python3, channel 0x10 caused by previous Xid 45"
+    )
+    xids = KernelLog(text, "gpu-1", NOW).xids
+    assert [(xid.number, xid.bus) for xid in xids] == [
+        (149, "0000:dc:00"),
+        (45, "0000:dc:00"),
+        (45, "0000:dc:00"),
+        (45, "0000:48:00"),
+    ]
+    assert xids[0].uuid == "GPU-5fc0bcec-c2e1-38dc-8994-2a9f9f3b709e"
+
+
 @pytest.mark.parametrize(
     ("line", "time"),
     [
@@ -78,6 +95,10 @@ def test_xid_lines_of_all_vintages(line: str, number: int, bus: str, pid: int | 
         ("[Fri Nov 20 09:58:04 2026] x", datetime(2026, 11, 20, 9, 58, 4, tzinfo=UTC)),
         ("Nov 20 09:58:04 gpu-1 kernel: x", datetime(2026, 11, 20, 9, 58, 4, tzinfo=UTC)),
         ("Dec  1 09:58:04 gpu-1 kernel: x", datetime(2025, 12, 1, 9, 58, 4, tzinfo=UTC)),
+        (
+            "10.0.0.1: kern:     err: [2026-11-20T09:58:04.5Z]: x",
+            datetime(2026, 11, 20, 9, 58, 4, 500000, tzinfo=UTC),
+        ),
         ("Feb 30 09:58:04 gpu-1 kernel: x", None),
         ("[12345.678901] x", None),
     ],
@@ -360,6 +381,7 @@ def test_lines_about_the_bus_that_are_no_errors() -> None:
         ("nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32 egress", 12028, False, "care"),
         ("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 24001, Non-fatal, ECC", 24001, False, "harmless"),
         ("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 23009, Fatal, Link 1", 23009, True, "switch"),
+        ("nvidia-nvswitch1: SXid (PCI:0000:aa:00.0): 24007, Severity 1 Engine instance 12", 24007, True, "fatal"),
         ("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 99999, Fatal, Link 1", 99999, True, None),
     ],
 )

@@ -85,10 +85,14 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 _XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
 _PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
+#: What recent drivers add to an Xid 45.
+_CAUSED = re.compile(r"caused by previous Xid (?P<number>\d{1,5})")
 _NAME = re.compile(r"name='?(?P<name>[^,']{1,64})")
 _SXID = re.compile(
-    r"SXid \((?P<bus>[^)]{1,40})\): (?P<number>\d{4,6})(?:, (?P<grade>Fatal|Non-fatal))?(?:, )?(?P<rest>.*)"
+    r"SXid \([^)]{1,40}\): (?P<number>\d{4,6}), (?P<grade>Fatal|Non-fatal|Severity (?P<severity>\d+))(?:, )?(?P<rest>.*)"
 )
+#: Which GPU is at which address; the driver prints it once before the first Xid of each.
+_NAMED = re.compile(r"NVRM: GPU at PCI:(?P<bus>[0-9a-fA-F:]{7,16}): (?P<uuid>GPU-[0-9a-f-]{8,36})")
 _AER = re.compile(
     r"(?P<bus>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): (?:AER: )?"
     r"(?:PCIe Bus Error: severity=(?P<severity>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?)(?:, type=(?P<layer>[\w ]{1,40}))?"
@@ -105,7 +109,9 @@ _KILLED = re.compile(
 _POD = re.compile(r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 
-_ISO = re.compile(r"^\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
+_ISO = re.compile(
+    r"^(?:\S+: (?:kern|user): +\w+: )?\s*\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+)
 _CTIME = re.compile(r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
 _SYSLOG = re.compile(r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) ")
 
@@ -126,24 +132,36 @@ class KernelLog:
         return Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
 
     @cached_property
+    def uuids(self) -> dict[str, str]:
+        """The UUIDs of GPUs by their addresses, as far as the driver printed them."""
+        named = (_NAMED.search(line.text) for line in self.lines if "NVRM: GPU at PCI:" in line.text)
+        return {bus_of(found["bus"]): found["uuid"] for found in named if found}
+
+    @cached_property
     def xids(self) -> tuple[Xid, ...]:
         """The Xids."""
-        found = []
+        found: list[Xid] = []
         for line in self.lines:
             if match := _XID.search(line.text):
-                rest = match["rest"]
+                bus, rest = bus_of(match["bus"]), match["rest"]
                 pid, name = _PID.search(rest), _NAME.search(rest)
                 said = re.sub(r"^(?:, (?:pid|name)=[^,]*)*,? ?", "", rest)
-                found.append(
+                numbers = [int(match["number"])]
+                # the line of the first one may be lost, as in a log that wraps around
+                if (before := _CAUSED.search(rest)) and not any(x.bus == bus and x.number != numbers[0] for x in found):
+                    numbers.insert(0, int(before["number"]))
+                found += (
                     Xid(
-                        number=int(match["number"]),
-                        bus=bus_of(match["bus"]),
+                        number=number,
+                        bus=bus,
+                        uuid=self.uuids.get(bus, ""),
                         pid=int(pid["pid"]) if pid else None,
                         process=name["name"].strip() if name and "unknown" not in name["name"] else "",
                         text=said.strip(),
                         time=line.time,
                         evidence=self.evidence(line),
                     )
+                    for number in dict.fromkeys(numbers)
                 )
         return tuple(found)
 
@@ -153,7 +171,7 @@ class KernelLog:
         return tuple(
             SwitchError(
                 number=int(found["number"]),
-                fatal=found["grade"] == "Fatal",
+                fatal=found["grade"] == "Fatal" or found["severity"] == "1",
                 kind=sxid_class(int(found["number"])),
                 text=found["rest"].strip(),
                 line=line,

@@ -167,12 +167,12 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     if not near or pod.gpus < 2:
         return
     first = near[0]
-    what = "failed" if first.kind == "switch" else "reported a fatal error of a link"
+    what = "failed" if first.kind == "switch" else "reported a fatal error"
     yield Finding(
         role="cause",
         confidence="certain" if hardware.whole_node else "likely",
         summary=f"A switch between the GPUs of {hardware.node} {what} (SXid {first.number}: {first.text}); "
-        f"the {pod.gpus} GPUs of this pod exchange everything over such links.",
+        f"the {pod.gpus} GPUs of this pod exchange everything over its links.",
         evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(

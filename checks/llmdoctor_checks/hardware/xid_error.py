@@ -20,6 +20,8 @@ from llmdoctor_checks.hardware._gpu import (
 #: Kinds that have checks of their own, or say that nothing failed.
 _OTHERS = ("application", "memory", "fallen off", "info")
 
+_SYMPTOMS = ("engine-dead", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+
 
 @check("xid-error", since="0.2")
 def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
@@ -51,11 +53,12 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         return
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
         meaning = xid_meaning(xid.number)
+        minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
         same = [hit for hit in found if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling else "risk" if meaning and meaning.disables else "note",
             severity=None if telling else "warning" if meaning and meaning.disables else "info",
-            confidence=sure,
+            confidence="possible" if minor else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}.",
             evidence=once(
@@ -64,7 +67,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
                 *_demands(hardware),
                 *by_others(hardware, "xid-error"),
             ),
-            explains=("illegal-memory-access", *CONSEQUENCES),
+            explains=_SYMPTOMS if minor else ("illegal-memory-access", *CONSEQUENCES),
             fixes=(
                 out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}"),
                 elsewhere(pod),
