@@ -54,6 +54,7 @@ Role = Literal[
     "cpu_periods",
     "cpu_throttled",
     "memory_working_set",
+    "memory_rss",
     "memory_limit",
     "oom_events",
     # objects, by kube-state-metrics
@@ -250,6 +251,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("cpu_periods", "container_cpu_cfs_periods_total", "counter", "", "", {}),
         ("cpu_throttled", "container_cpu_cfs_throttled_periods_total", "counter", "", "", {}),
         ("memory_working_set", "container_memory_working_set_bytes", "gauge", "", "", {}),
+        ("memory_rss", "container_memory_rss", "gauge", "", "", {}),
         ("memory_limit", "container_spec_memory_limit_bytes", "gauge", "", "", {}),
         ("oom_events", "container_oom_events_total", "counter", "", "", {}),
     ),
