@@ -34,7 +34,7 @@ _SLOWER, _SLOW_SECONDS = 8, 2.0
 def head_of_line_blocking(
     pod: Pod, engine: Engine, workload: Workload | None, metrics: Metrics | None
 ) -> Iterator[Finding]:
-    """Long prompts block short ones: one endpoint for both, and prompts are not cut into chunks.
+    """Long prompts block short ones on the same endpoint.
 
     Without chunked prefill the engine computes a whole prompt in one step. For a prompt of a hundred thousand tokens the
     step takes many seconds, in which every other request of that replica gets no token: streams stand still, and short
