@@ -172,6 +172,9 @@ def helps() -> Iterator[tuple[str, str]]:
         if command is not None:
             context = click.Context(command, parent=top, info_name=name, terminal_width=COLUMNS)
             yield f"kubectl llmdoctor {name}", command.get_help(context)
+            for part, below in command.commands.items() if isinstance(command, click.Group) else ():
+                inner = click.Context(below, parent=context, info_name=part, terminal_width=COLUMNS)
+                yield f"kubectl llmdoctor {name} {part}", below.get_help(inner)
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------

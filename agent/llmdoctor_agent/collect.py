@@ -1,0 +1,279 @@
+"""Joins what was read of the node into one report: GPUs and their users, processes and their pods, errors.
+
+The kubelet names the containers that it gave a device to, without the UIDs of their pods; a process has the UID of its
+pod and the id of its container, without their names. `_names` says where both can only be the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from llmdoctor_agent import __version__
+from llmdoctor_agent.report import Container, Error, Gpu, Process, Report, User
+
+#: `GPU-<uuid>::3`: one of the replicas that time-slicing makes of a GPU.
+_REPLICA = re.compile(r"::\d+$")
+
+#: Devices of which NVML shows the UUID, so that one that it does not show is missing.
+_BY_UUID = re.compile(r"(?:GPU|MIG)-")
+
+UserMap = Mapping[str, tuple[User, ...]]
+
+
+def clock() -> datetime:
+    """The time of this node."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as Kubernetes writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class NvmlReading(Protocol):
+    """What NVML said."""
+
+    @property
+    def driver_version(self) -> str | None: ...
+    @property
+    def cuda_version(self) -> str | None: ...
+    @property
+    def nvml_version(self) -> str | None: ...
+    @property
+    def gpus(self) -> tuple[Gpu, ...]: ...
+    @property
+    def errors(self) -> tuple[Error, ...]: ...
+
+
+class Nvml(Protocol):
+    """The GPUs."""
+
+    def start(self) -> None: ...
+    def read(self) -> NvmlReading: ...
+    def stop(self) -> None: ...
+
+
+class Kubelet(Protocol):
+    """Which container has which device, by device id."""
+
+    def read(self) -> tuple[UserMap, Error | None]: ...
+
+
+class Owner(Protocol):
+    """Whose a process is. Empty: of no pod or container; None: not known."""
+
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def pod_uid(self) -> str | None: ...
+    @property
+    def container_id(self) -> str | None: ...
+
+
+class Owners(Protocol):
+    """Whose the processes of the node are, by pid."""
+
+    def read(self, pids: Iterable[int], /) -> tuple[Mapping[int, Owner], Error | None]: ...
+
+
+class Groups(Protocol):
+    """The cgroups of containers: the same containers with what was read of them."""
+
+    def read(self, containers: Sequence[Container]) -> tuple[tuple[Container, ...], tuple[Error, ...]]: ...
+
+
+class Kernel(Protocol):
+    """Lines of the kernel's log, oldest first."""
+
+    def read(self) -> tuple[str, Error | None]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is read; None is not part of the profile. Nothing here raises or blocks beyond its own deadline."""
+
+    nvml: Nvml
+    pod_resources: Kubelet | None = None
+    processes: Owners | None = None
+    cgroup: Groups | None = None
+    kernel_log: Kernel | None = None
+
+    @property
+    def profile(self) -> tuple[str, ...]:
+        """The names of what is read, as `errors` and `--with` have them."""
+        parts = {
+            "nvml": self.nvml,
+            "pod-resources": self.pod_resources,
+            "processes": self.processes,
+            "cgroup": self.cgroup,
+            "kernel-log": self.kernel_log,
+        }
+        return tuple(name for name, part in parts.items() if part is not None)
+
+
+def collect(sources: Sources, node: str | None, at: Callable[[], datetime] = clock) -> Report:
+    """One reading of everything."""
+    reading = sources.nvml.read()
+    gpus, errors = reading.gpus, list(reading.errors)
+    if sources.processes is not None:
+        owners, trouble = sources.processes.read({process.pid for gpu in gpus for process in processes_of(gpu)})
+        errors += [trouble] if trouble is not None else []
+        gpus = tuple(_owned(gpu, owners) for gpu in gpus)
+    if sources.pod_resources is not None:
+        users, trouble = sources.pod_resources.read()
+        if trouble is None:
+            errors += _unseen(gpus, users)
+            gpus = tuple(_given(gpu, users) for gpu in gpus)
+        else:
+            errors.append(trouble)
+    gpus, containers = _named(gpus)
+    if sources.cgroup is not None and containers:
+        containers, more = sources.cgroup.read(containers)
+        errors += more
+    text = None
+    if sources.kernel_log is not None:
+        text, trouble = sources.kernel_log.read()
+        errors += [trouble] if trouble is not None else []
+    return Report(
+        node=node,
+        agent_version=__version__,
+        taken_at=rfc3339(at()),
+        profile=sources.profile,
+        driver_version=reading.driver_version,
+        cuda_version=reading.cuda_version,
+        nvml_version=reading.nvml_version,
+        errors=tuple(errors),
+        gpus=gpus,
+        containers=containers if len(sources.profile) > 1 else None,
+        kernel_log=text,
+    )
+
+
+# -- processes and their pods -----------------------------------------------------------------------------------------
+
+
+def _owned(gpu: Gpu, owners: Mapping[int, Owner]) -> Gpu:
+    """A GPU whose processes say whose they are."""
+
+    def one(process: Process) -> Process:
+        owner = owners.get(process.pid)
+        if owner is None:
+            return process
+        name = owner.name or process.name
+        return replace(process, name=name, pod_uid=owner.pod_uid, container_id=owner.container_id or None)
+
+    return _with_processes(gpu, one)
+
+
+def _with_processes(gpu: Gpu, change: Callable[[Process], Process]) -> Gpu:
+    """A GPU with all of its processes changed."""
+    own = None if gpu.processes is None else tuple(map(change, gpu.processes))
+    parts = tuple(replace(part, processes=tuple(map(change, part.processes))) for part in gpu.mig_devices)
+    return replace(gpu, processes=own, mig_devices=parts)
+
+
+def processes_of(gpu: Gpu) -> Iterator[Process]:
+    """The processes on a GPU and on its slices."""
+    yield from gpu.processes or ()
+    for part in gpu.mig_devices:
+        yield from part.processes
+
+
+# -- devices and who has them -----------------------------------------------------------------------------------------
+
+
+def users_of(gpu: Gpu) -> list[User]:
+    """The containers that a GPU, or a slice of it, was given to, each once."""
+    return _once((*(gpu.pods or ()), *(user for part in gpu.mig_devices for user in part.pods)))
+
+
+def _given(gpu: Gpu, users: UserMap) -> Gpu:
+    """A GPU with the containers that it and its slices were given to."""
+    parts = tuple(replace(part, pods=_having(users, part.uuid)) for part in gpu.mig_devices)
+    return replace(gpu, pods=_having(users, gpu.uuid), mig_devices=parts)
+
+
+def _having(users: UserMap, uuid: str | None) -> tuple[User, ...]:
+    """The containers that have a device, or a replica of it."""
+    return tuple(
+        _once(who for device, given in users.items() if uuid and _REPLICA.sub("", device) == uuid for who in given)
+    )
+
+
+def _once(users: Iterable[User]) -> list[User]:
+    found: list[User] = []
+    for user in users:
+        if user not in found:
+            found.append(user)
+    return found
+
+
+def _unseen(gpus: Sequence[Gpu], users: UserMap) -> Iterator[Error]:
+    """Devices that containers have and NVML does not show."""
+    seen = {gpu.uuid for gpu in gpus} | {part.uuid for gpu in gpus for part in gpu.mig_devices}
+    for device, given in users.items():
+        if _BY_UUID.match(device) and _REPLICA.sub("", device) not in seen and given:
+            who = ", ".join(f"{user.namespace}/{user.name} ({user.container})" for user in given[:4])
+            yield Error(source="pod-resources", gpu=device, reason=f"NVML does not show this device of {who}")
+
+
+# -- names of containers ----------------------------------------------------------------------------------------------
+
+
+def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...]]:
+    """The GPUs whose processes have the names of their containers, and every container that has a GPU.
+
+    A container has a GPU by the kubelet's word or by a process of its that holds one.
+    """
+    pods = _pods(gpus)
+    users = _once(user for gpu in gpus for user in users_of(gpu))
+
+    def user_of(process: Process) -> User | None:
+        """The only container that it can be of, where its pod is known."""
+        of_pod = [user for user in users if pods.get(process.pod_uid or "") == (user.namespace, user.name)]
+        return of_pod[0] if len(of_pod) == 1 else None
+
+    found: dict[tuple[str, str | None], Container] = {}
+    for process in (process for gpu in gpus for process in processes_of(gpu) if process.pod_uid):
+        uid, user = process.pod_uid or "", user_of(process)
+        namespace, pod = pods.get(uid, (None, None))
+        found[uid, process.container_id] = Container(
+            namespace=namespace,
+            pod=pod,
+            container=user.container if user else None,
+            pod_uid=uid,
+            container_id=process.container_id,
+        )
+    known = {(one.namespace, one.pod) for one in found.values()}
+    idle = [user for user in users if (user.namespace, user.name) not in known]
+    containers = (*found.values(), *(Container(namespace=u.namespace, pod=u.name, container=u.container) for u in idle))
+
+    def named(process: Process) -> Process:
+        user = user_of(process)
+        return replace(process, container=user.container) if user else process
+
+    return tuple(_with_processes(gpu, named) for gpu in gpus), containers
+
+
+def _pods(gpus: Sequence[Gpu]) -> dict[str, tuple[str, str]]:
+    """Namespace and name of the pods whose UIDs processes have.
+
+    A device that the kubelet gave to one pod, and on which only one pod has processes, joins the two, unless another
+    device says otherwise: a pod that was given no device can still see all of them (NVIDIA_VISIBLE_DEVICES=all).
+    """
+    pairs: set[tuple[str, tuple[str, str]]] = set()
+    for gpu in gpus:
+        for processes, users in ((gpu.processes, gpu.pods), *((part.processes, part.pods) for part in gpu.mig_devices)):
+            uids = {process.pod_uid for process in processes or ()}
+            names = {(user.namespace, user.name) for user in users or ()}
+            if len(uids) == 1 and len(names) == 1 and (uid := next(iter(uids))):
+                pairs.add((uid, next(iter(names))))
+    uids_once = [uid for uid, _ in pairs]
+    names_once = [name for _, name in pairs]
+    return {uid: name for uid, name in pairs if uids_once.count(uid) == 1 and names_once.count(name) == 1}
