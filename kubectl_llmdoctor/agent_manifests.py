@@ -7,6 +7,7 @@ that is read only, no privileges, no GPU taken, and a NetworkPolicy that lets no
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,16 @@ class Mount:
     name: str
     host: str
     inside: str
+
+    @property
+    def volume(self) -> Json:
+        """The volume of the pod."""
+        return {"name": self.name, "hostPath": {"type": "Directory", "path": self.host}}
+
+    @property
+    def in_container(self) -> Json:
+        """The mount of the container."""
+        return {"name": self.name, "readOnly": True, "mountPath": self.inside}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,10 @@ class Choice:
     @property
     def parts(self) -> tuple[Part, ...]:
         """All that is read beside NVML, in the order of `PARTS`."""
-        chosen = {*self.extra, *(("pod-resources",) if self.profile == "default" else ())}
+        chosen: set[Part] = {*self.extra}
+        chosen |= {"pod-resources"} if self.profile == "default" else set()
+        # a container's cgroup is found by the processes that hold a GPU
+        chosen |= {"processes"} if "cgroup" in chosen else set()
         return tuple(part for part in PARTS if part in chosen)
 
     @property
@@ -230,7 +244,7 @@ def _pod(choice: Choice) -> Json:
     if choice.runtime_class:
         pod["runtimeClassName"] = choice.runtime_class
     if mounts:
-        pod["volumes"] = [{"name": m.name, "hostPath": {"type": "Directory", "path": m.host}} for m in mounts if m]
+        pod["volumes"] = [mount.volume for mount in mounts if mount]
     return pod
 
 
@@ -265,11 +279,11 @@ def _container(choice: Choice) -> Json:
         },
     }
     if mounts := [need.mount for need in needs if need.mount]:
-        container["volumeMounts"] = [{"name": m.name, "readOnly": True, "mountPath": m.inside} for m in mounts]
+        container["volumeMounts"] = [mount.in_container for mount in mounts]
     return container
 
 
-def to_yaml(objects: list[Json]) -> str:
+def to_yaml(objects: Sequence[object]) -> str:
     """The objects as one YAML stream, keys in the order in which they are written here."""
     import yaml
 

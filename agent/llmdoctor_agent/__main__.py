@@ -69,6 +69,8 @@ def _anywhere() -> str:
 def _sources(given: argparse.Namespace) -> Sources:
     """What is read. Modules of parts that nobody asked for are not loaded: gRPC alone is a third of the memory."""
     parts = set(given.parts)
+    # a container's cgroup is found by the processes that hold a GPU
+    parts |= {"processes"} if "cgroup" in parts else set()
     pod_resources = processes = cgroup = kernel_log = None
     if "pod-resources" in parts:
         from llmdoctor_agent.podresources import PodResources
@@ -81,7 +83,7 @@ def _sources(given: argparse.Namespace) -> Sources:
     if "cgroup" in parts:
         from llmdoctor_agent.cgroups import Cgroups
 
-        cgroup = Cgroups(given.cgroup)
+        cgroup = Cgroups(given.cgroup, given.proc)
     if "kernel-log" in parts:
         from llmdoctor_agent.kernel_log import KernelLog
 
@@ -104,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "--with",
         dest="parts",
         type=_parts,
-        default=(),
+        action="extend",
+        default=[],
         metavar="PART,…",
         help=f"what to read beside NVML: {', '.join(PARTS)}",
     )

@@ -7,7 +7,7 @@ pod and the id of its container, without their names. `_names` says where both c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,13 +15,11 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from llmdoctor_agent import __version__
+from llmdoctor_agent.podresources import users_of as given_to
 from llmdoctor_agent.report import Container, Error, Gpu, Process, Report, User
 
-#: `GPU-<uuid>::3`: one of the replicas that time-slicing makes of a GPU.
-_REPLICA = re.compile(r"::\d+$")
-
-#: Devices of which NVML shows the UUID, so that one that it does not show is missing.
-_BY_UUID = re.compile(r"(?:GPU|MIG)-")
+#: A device id that is the UUID of a GPU or a slice, or of a replica that time-slicing makes of one.
+_BY_UUID = re.compile(r"(?P<uuid>(?:GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?:::\d+)?")
 
 UserMap = Mapping[str, tuple[User, ...]]
 
@@ -46,7 +44,7 @@ class NvmlReading(Protocol):
     @property
     def nvml_version(self) -> str | None: ...
     @property
-    def gpus(self) -> tuple[Gpu, ...]: ...
+    def gpus(self) -> tuple[Gpu, ...] | None: ...
     @property
     def errors(self) -> tuple[Error, ...]: ...
 
@@ -83,9 +81,11 @@ class Owners(Protocol):
 
 
 class Groups(Protocol):
-    """The cgroups of containers: the same containers with what was read of them."""
+    """What the cgroups of containers say, by pod UID and container id, each with the pids that are known of it."""
 
-    def read(self, containers: Sequence[Container]) -> tuple[tuple[Container, ...], tuple[Error, ...]]: ...
+    def read(
+        self, wanted: Mapping[tuple[str, str], Collection[int]], /
+    ) -> tuple[tuple[Container, ...], Error | None]: ...
 
 
 class Kernel(Protocol):
@@ -120,7 +120,7 @@ class Sources:
 def collect(sources: Sources, node: str | None, at: Callable[[], datetime] = clock) -> Report:
     """One reading of everything."""
     reading = sources.nvml.read()
-    gpus, errors = reading.gpus, list(reading.errors)
+    gpus, errors = reading.gpus or (), list(reading.errors)
     if sources.processes is not None:
         owners, trouble = sources.processes.read({process.pid for gpu in gpus for process in processes_of(gpu)})
         errors += [trouble] if trouble is not None else []
@@ -128,14 +128,14 @@ def collect(sources: Sources, node: str | None, at: Callable[[], datetime] = clo
     if sources.pod_resources is not None:
         users, trouble = sources.pod_resources.read()
         if trouble is None:
-            errors += _unseen(gpus, users)
+            errors += _unseen(gpus, users) if reading.gpus is not None else ()
             gpus = tuple(_given(gpu, users) for gpu in gpus)
         else:
             errors.append(trouble)
     gpus, containers = _named(gpus)
     if sources.cgroup is not None and containers:
-        containers, more = sources.cgroup.read(containers)
-        errors += more
+        containers, trouble = _measured(containers, gpus, sources.cgroup)
+        errors += [trouble] if trouble is not None else []
     text = None
     if sources.kernel_log is not None:
         text, trouble = sources.kernel_log.read()
@@ -149,8 +149,8 @@ def collect(sources: Sources, node: str | None, at: Callable[[], datetime] = clo
         cuda_version=reading.cuda_version,
         nvml_version=reading.nvml_version,
         errors=tuple(errors),
-        gpus=gpus,
-        containers=containers if len(sources.profile) > 1 else None,
+        gpus=None if reading.gpus is None else gpus,
+        containers=containers if sources.pod_resources or sources.processes else None,
         kernel_log=text,
     )
 
@@ -195,15 +195,8 @@ def users_of(gpu: Gpu) -> list[User]:
 
 def _given(gpu: Gpu, users: UserMap) -> Gpu:
     """A GPU with the containers that it and its slices were given to."""
-    parts = tuple(replace(part, pods=_having(users, part.uuid)) for part in gpu.mig_devices)
-    return replace(gpu, pods=_having(users, gpu.uuid), mig_devices=parts)
-
-
-def _having(users: UserMap, uuid: str | None) -> tuple[User, ...]:
-    """The containers that have a device, or a replica of it."""
-    return tuple(
-        _once(who for device, given in users.items() if uuid and _REPLICA.sub("", device) == uuid for who in given)
-    )
+    parts = tuple(replace(part, pods=given_to(users, uuid=part.uuid)) for part in gpu.mig_devices)
+    return replace(gpu, pods=given_to(users, uuid=gpu.uuid), mig_devices=parts)
 
 
 def _once(users: Iterable[User]) -> list[User]:
@@ -218,12 +211,12 @@ def _unseen(gpus: Sequence[Gpu], users: UserMap) -> Iterator[Error]:
     """Devices that containers have and NVML does not show."""
     seen = {gpu.uuid for gpu in gpus} | {part.uuid for gpu in gpus for part in gpu.mig_devices}
     for device, given in users.items():
-        if _BY_UUID.match(device) and _REPLICA.sub("", device) not in seen and given:
+        if (named := _BY_UUID.fullmatch(device)) and named["uuid"] not in seen:
             who = ", ".join(f"{user.namespace}/{user.name} ({user.container})" for user in given[:4])
-            yield Error(source="pod-resources", gpu=device, reason=f"NVML does not show this device of {who}")
+            yield Error(source="pod-resources", gpu=named["uuid"], reason=f"NVML does not show this device of {who}")
 
 
-# -- names of containers ----------------------------------------------------------------------------------------------
+# -- containers ---------------------------------------------------------------------------------------------
 
 
 def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...]]:
@@ -264,16 +257,38 @@ def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...
 def _pods(gpus: Sequence[Gpu]) -> dict[str, tuple[str, str]]:
     """Namespace and name of the pods whose UIDs processes have.
 
-    A device that the kubelet gave to one pod, and on which only one pod has processes, joins the two, unless another
-    device says otherwise: a pod that was given no device can still see all of them (NVIDIA_VISIBLE_DEVICES=all).
+    A pod that the kubelet gave devices to alone is the one whose processes are on them, if there is only one such pod
+    and it has processes on no device of others: a pod that was given no device can still see all of them
+    (`NVIDIA_VISIBLE_DEVICES=all`).
     """
-    pairs: set[tuple[str, tuple[str, str]]] = set()
+    places: list[tuple[set[str | None], set[tuple[str, str]]]] = []
     for gpu in gpus:
         for processes, users in ((gpu.processes, gpu.pods), *((part.processes, part.pods) for part in gpu.mig_devices)):
-            uids = {process.pod_uid for process in processes or ()}
-            names = {(user.namespace, user.name) for user in users or ()}
-            if len(uids) == 1 and len(names) == 1 and (uid := next(iter(uids))):
-                pairs.add((uid, next(iter(names))))
-    uids_once = [uid for uid, _ in pairs]
-    names_once = [name for _, name in pairs]
-    return {uid: name for uid, name in pairs if uids_once.count(uid) == 1 and names_once.count(name) == 1}
+            uids = {process.pod_uid for process in processes or () if process.pod_uid != ""}
+            places.append((uids, {(user.namespace, user.name) for user in users or ()}))
+    found: dict[str, tuple[str, str]] = {}
+    for name in {name for _, names in places for name in names}:
+        alone = set[str | None]().union(*(uids for uids, names in places if names == {name}))
+        uid = next(iter(alone), None)
+        if len(alone) == 1 and uid and all(name in names for uids, names in places if uid in uids):
+            found[uid] = name
+    return found
+
+
+def _measured(
+    containers: tuple[Container, ...], gpus: Sequence[Gpu], groups: Groups
+) -> tuple[tuple[Container, ...], Error | None]:
+    """The containers with what their cgroups say, and why some do not."""
+    pids: dict[tuple[str, str], list[int]] = {}
+    for process in (process for gpu in gpus for process in processes_of(gpu) if process.pod_uid):
+        pids.setdefault((process.pod_uid or "", process.container_id or ""), []).append(process.pid)
+    if not pids:
+        return containers, None
+    found, trouble = groups.read(pids)
+    read = {(one.pod_uid, one.container_id): one for one in found}
+
+    def with_figures(one: Container) -> Container:
+        figures = read.get((one.pod_uid, one.container_id))
+        return one if figures is None else replace(one, cpu=figures.cpu, memory=figures.memory, shm=figures.shm)
+
+    return tuple(map(with_figures, containers)), trouble

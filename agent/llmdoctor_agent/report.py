@@ -215,3 +215,8 @@ class Report(_Part):
     containers: tuple[Container, ...] | None = None
     #: lines of the kernel's log about GPUs, PCIe and memory, oldest first
     kernel_log: str | None = None
+
+
+def to_json(report: Report) -> bytes:
+    """The report as one compact JSON document, `schema` first."""
+    return msgspec.json.encode({"schema": SCHEMA, **msgspec.to_builtins(report)})

@@ -17,11 +17,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
-
 from llmdoctor_agent import __version__
 from llmdoctor_agent.loop import Loop
 from llmdoctor_agent.metrics import exposition
+from llmdoctor_agent.report import to_json
 
 #: Connections that are answered at the same time, each on a thread; of more the oldest has to go.
 CONNECTIONS = 8
@@ -40,8 +39,6 @@ _LATE_READINGS = 5
 
 #: What an interval is at least taken for by `/healthz`: a driver that reloads makes readings late, and a restart no better.
 _SHORTEST = 30.0
-
-_JSON = msgspec.json.Encoder()
 
 
 class Server(http.server.HTTPServer):
@@ -107,7 +104,7 @@ def _hang_up(connection: socket.socket) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """At most so many bytes of a stream; what comes after them looks like its end."""
+    """At most so many bytes of a stream; who sends more is hung up on."""
 
     def __init__(self, stream: Any, left: int) -> None:
         self._stream = stream
@@ -118,7 +115,9 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes."""
+        """The next bytes. Raises ConnectionError behind the last one that is allowed."""
+        if not self._left:
+            raise ConnectionError("the request is too large")
         piece: bytes = self._stream.read1(min(len(buffer), self._left))
         self._left -= len(piece)
         buffer[: len(piece)] = piece
@@ -165,7 +164,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if report is None:
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "no reading yet")
         else:
-            self._send(HTTPStatus.OK, "application/json", _JSON.encode(report))
+            self._send(HTTPStatus.OK, "application/json", to_json(report))
 
     def _say(self, status: HTTPStatus, text: str) -> None:
         self._send(status, "text/plain; charset=utf-8", f"{text}\n".encode())
