@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from llmdoctor_agent.cgroups import Cgroups
+from llmdoctor_agent.kernel_log import KernelLog
 from llmdoctor_agent.processes import Owner, Processes
 from llmdoctor_agent.report import Cpu, Memory
+
+from kubectl_llmdoctor.facts.hardware import KernelLog as Reader
 
 ROOT = Path("/sys/fs/cgroup")
 UID, ID = "6f1d2c3b-8a90-4e57-b1c2-0d9e8f7a6b5c", "ab" * 32
@@ -144,6 +148,30 @@ def test_limits_use_throttling_and_a_kill(container: RealContainer) -> None:
 
     assert memory.oom_kills == 1
     assert memory.pod_oom_kills in (1, None)  # version 1 does not have it
+
+
+def test_the_kernels_log_tells_of_a_kill(container: RealContainer) -> None:
+    log = KernelLog(Path("/dev/kmsg"))
+    _, error = log.read()
+    if error:
+        pytest.skip(f"the kernel's log is not readable here: {error.reason}")
+    before = datetime.now(UTC)
+    container.do(f"eat {2 * LIMIT}")
+    container.process.wait(10)
+    text, error = log.read()
+    after = datetime.now(UTC)
+
+    assert error is None
+    kill = Reader(text or "", "gpu-1", None).kills[-1]
+    assert (kill.pod_uid, kill.container_id, kill.whole_node) == (UID, ID, False)
+    assert kill.anon > LIMIT // 2
+    assert kill.time
+    assert before - timedelta(seconds=5) <= kill.time <= after
+
+    # an agent that starts now dates it by the clock's offset
+    later = Reader(KernelLog(Path("/dev/kmsg")).read()[0] or "", "gpu-1", None).kills[-1]
+    assert later.time
+    assert abs(later.time - kill.time) < timedelta(seconds=60)
 
 
 def test_the_owner_of_a_process_is_read_from_a_live_proc(container: RealContainer) -> None:
