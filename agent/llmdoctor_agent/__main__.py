@@ -12,12 +12,16 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmdoctor_agent import __version__
 from llmdoctor_agent.collect import Sources, collect
 from llmdoctor_agent.loop import Loop
 from llmdoctor_agent.nvml import Nvml
 from llmdoctor_agent.server import Server
+
+if TYPE_CHECKING:
+    from llmdoctor_agent.kernel_log import KernelLog
 
 PORT = 9479
 
@@ -71,7 +75,8 @@ def _sources(given: argparse.Namespace) -> Sources:
     parts = set(given.parts)
     # a container's cgroup is found by the processes that hold a GPU
     parts |= {"processes"} if "cgroup" in parts else set()
-    pod_resources = processes = cgroup = kernel_log = None
+    pod_resources = processes = cgroup = None
+    kernel_log: KernelLog | None = None
     if "pod-resources" in parts:
         from llmdoctor_agent.podresources import PodResources
 
@@ -86,8 +91,9 @@ def _sources(given: argparse.Namespace) -> Sources:
         cgroup = Cgroups(given.cgroup, given.proc)
     if "kernel-log" in parts:
         from llmdoctor_agent.kernel_log import KernelLog
+        from llmdoctor_agent.kernel_ring import KernelRing
 
-        kernel_log = KernelLog()
+        kernel_log = KernelRing() if given.kmsg is None else KernelLog(given.kmsg)
     return Sources(
         nvml=Nvml(_DEADLINE),
         pod_resources=pod_resources,
@@ -127,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("/host/proc"),
         metavar="FOLDER",
         help="/proc of the host; default: %(default)s",
+    )
+    parser.add_argument(
+        "--kmsg", type=Path, metavar="FILE", help="read the kernel's log from this device instead of by syslog(2)"
     )
     parser.add_argument(
         "--cgroup",

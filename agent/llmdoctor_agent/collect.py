@@ -91,7 +91,7 @@ class Groups(Protocol):
 class Kernel(Protocol):
     """Lines of the kernel's log, oldest first."""
 
-    def read(self) -> tuple[str, Error | None]: ...
+    def read(self) -> tuple[str | None, Error | None]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

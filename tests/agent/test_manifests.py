@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from llmdoctor_agent import __main__ as agent
 
 from kubectl_llmdoctor import agent_manifests
 from kubectl_llmdoctor.agent_manifests import OPTIONAL, Choice, manifests
 from kubectl_llmdoctor.cli.agent import command
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather import agents
-from llmdoctor_agent import __main__ as agent
 
 DEPLOY = Path(__file__).parents[2] / "agent" / "deploy"
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused(wrong: Choice) -> None:
 def test_both_sides_mean_the_same_agent() -> None:
     assert agents.NAMESPACE == agent_manifests.NAMESPACE
     assert agents.READER == agent_manifests.READER
-    assert agents.SELECTOR == f"app.kubernetes.io/name={agent_manifests.NAME}"
+    assert f"app.kubernetes.io/name={agent_manifests.NAME}" == agents.SELECTOR
     assert agents._PORT == agent_manifests.PORT == agent.PORT
 
 
@@ -230,7 +230,7 @@ def test_helm_renders_them(choice: Choice) -> None:
 
     def rendered(**values: Any) -> list[Json]:
         sets = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
-        line = ["helm", "template", "agent", DEPLOY / "helm", "--namespace", "llmdoctor", *sets]
+        line = ["helm", "template", "agent", str(DEPLOY / "helm"), "--namespace", "llmdoctor", *sets]
         text = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         return sorted_([without_nothing(item) for item in yaml.safe_load_all(text)])
 
