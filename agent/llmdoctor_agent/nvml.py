@@ -8,6 +8,7 @@ library, when the driver or the devices have changed, when it hangs as a whole.
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 import sys
 import threading
@@ -85,7 +86,7 @@ class _Worker:
         self._heard = heard
         self._on_xid = on_xid
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "llmdoctor_agent.nvml_worker"],
+            [sys.executable, "-P", "-m", "llmdoctor_agent.nvml_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -99,7 +100,7 @@ class _Worker:
             cast(IO[bytes], self._process.stdin).write(b"%d\n" % number)
 
     def _hear(self) -> None:
-        with open(cast(IO[bytes], self._process.stdout).fileno(), "rb", closefd=False) as lines:
+        with io.BufferedReader(cast(io.RawIOBase, self._process.stdout)) as lines:
             for line in lines:
                 with self._heard:
                     self._take(msgspec.json.decode(line))
@@ -113,7 +114,10 @@ class _Worker:
         if "xid" in message:
             self._on_xid(message["uuid"], message["xid"])
         elif "events" in message:
-            self.deaf[message["uuid"]] = message["events"]
+            for uuid in {"", message["uuid"]}:  # one that is heard again is so with a new set of events
+                self.deaf.pop(uuid, None)
+            if message["events"]:
+                self.deaf[message["uuid"]] = message["events"]
         elif "noP2p" in message:
             self.no_p2p = message["noP2p"]
         else:

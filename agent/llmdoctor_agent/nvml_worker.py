@@ -11,7 +11,7 @@ It reads numbers of readings from its standard input, one a line, and writes lin
     {"read": 7, "index": 0, "at": 5123.4, "gpu": {…}, "errors": [[reason, [field, …]], …]}
     {"read": 7, "noP2p": {"0": {"1": reason}}}
     {"xid": 79, "uuid": "GPU-…"}          as it happens
-    {"events": reason, "uuid": "GPU-…"}   Xids of a GPU, or of all, cannot be heard
+    {"events": reason, "uuid": "GPU-…"}   why Xids of a GPU, or without its UUID of any, are not heard; empty if they are
 
 `gpu` is a `report.Gpu` by the names of the report; `at` is the monotonic clock, seconds. Answers may be late or never come.
 """
@@ -300,6 +300,7 @@ class _Board:
                 self._worker.out(events=reason_of(error), uuid=self.uuid)
             else:
                 self._worker.listener.registered.set()
+                self._worker.out(events="", uuid=self.uuid)
 
     def _state(self, fields: _Fields) -> None:
         handle, put = self.handle, fields.put
@@ -587,15 +588,11 @@ class _Listener(threading.Thread):
                 self._users -= 1
 
     def run(self) -> None:
-        told = ""
         while True:
             try:
                 self._hear()
             except pynvml.NVMLError as error:
-                reason = reason_of(error)
-            if reason != told:
-                self._worker.out(events=reason, uuid="")
-                told = reason
+                self._worker.out(events=reason_of(error), uuid="")
             with self._lock:
                 events, self._events = self._events, None
                 unused = not self._users
