@@ -20,6 +20,7 @@ COMMANDS = {
     "snapshot": "Save what a diagnosis would read to one file.",
     "explain": "Show the page of a check, or list all checks.",
     "access": "Show what you may read, and what is lost without the rest.",
+    "agent": "Print the objects that run the node agent.",
 }
 
 

@@ -62,6 +62,18 @@ class Client:
         """The body of an answer, decoded. Raises RequestError."""
         return self._retried(lambda until: self._whole("GET", path, query, accept, None, until, decode))
 
+    def get_once(self, path: str, *, seconds: float, most_bytes: int) -> tuple[bytes, str]:
+        """The body of an answer and its `Date`, of something that must not keep anybody waiting. Raises RequestError."""
+        until = time.monotonic() + seconds
+        answer = self._open("GET", path, None, JSON, None, until)
+        body = b""
+        for piece in self._pieces(answer, until, f"timed out after {seconds:g} s"):
+            body += piece
+            if len(body) > most_bytes:
+                answer.drop()
+                raise RequestError(Why.OTHER, f"the answer is larger than {most_bytes // 2**20} MiB")
+        return body, answer.header("Date") or ""
+
     def post(self, path: str, body: Any, *, decode: Decode) -> Any:
         """The answer to a question that needs a body, such as an access review. Raises RequestError."""
         data = msgspec.json.encode(body)
