@@ -75,10 +75,17 @@ def test_a_gpu_its_pod_and_what_the_pod_has(library: Path, scene: Scene, lister:
     assert report.profile == ("nvml", "pod-resources", "processes", "cgroup")
     assert report.gpus
     first, second = report.gpus
-    assert [(user.namespace, user.name, user.container) for user in first.pods or ()] == [("serving", "llama-0", "vllm")]
+    assert [(user.namespace, user.name, user.container) for user in first.pods or ()] == [
+        ("serving", "llama-0", "vllm")
+    ]
     assert second.pods == ()
     (process,) = first.processes or ()
-    assert (process.name, process.pod_uid, process.container_id, process.container) == ("VLLM::Worker_TP", POD, ID, "vllm")
+    assert (process.name, process.pod_uid, process.container_id, process.container) == (
+        "VLLM::Worker_TP",
+        POD,
+        ID,
+        "vllm",
+    )
     (container,) = report.containers or ()
     assert (container.namespace, container.pod, container.container) == ("serving", "llama-0", "vllm")
     assert container.cpu
@@ -91,12 +98,17 @@ def test_a_gpu_its_pod_and_what_the_pod_has(library: Path, scene: Scene, lister:
 
 
 def test_it_needs_nothing_to_start(tmp_path: Path) -> None:
-    nothing = ["--pod-resources", str(tmp_path / "no.sock"), "--proc", str(tmp_path / "no"), "--cgroup", str(tmp_path / "no")]
+    nothing = [
+        "--pod-resources",
+        str(tmp_path / "no.sock"),
+        "--proc",
+        str(tmp_path / "no"),
+        "--cgroup",
+        str(tmp_path / "no"),
+    ]
     everything = "--with=pod-resources,processes,cgroup,kernel-log"
 
-    with agent(
-        everything, *nothing, "--kmsg", str(tmp_path / "no"), library=tmp_path, scene=tmp_path / "none"
-    ) as one:
+    with agent(everything, *nothing, "--kmsg", str(tmp_path / "no"), library=tmp_path, scene=tmp_path / "none") as one:
         one.wait()
         report = one.report(fresh=True)
         assert one.get("/healthz").status == 200

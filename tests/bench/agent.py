@@ -29,11 +29,14 @@ MOST_MEMORY, MOST_CPU = 48.0, 0.5
 
 def cpu_seconds(one: Agent) -> float:
     """CPU time of all processes of the agent so far."""
-    return sum(
-        int(task.read_text().split()[0])
-        for pid in one.processes()
-        for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
-    ) / 1e9
+    return (
+        sum(
+            int(task.read_text().split()[0])
+            for pid in one.processes()
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
+        )
+        / 1e9
+    )
 
 
 def memory(one: Agent, kind: str) -> float:
