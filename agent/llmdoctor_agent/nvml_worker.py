@@ -35,7 +35,7 @@ import pynvml
 T = TypeVar("T")
 
 #: How long one wait for events lasts, milliseconds; a GPU that is registered meanwhile is heard from the next one on.
-_EVENT_WAIT = 500
+_EVENT_WAIT = 250
 #: How long until events are tried again after an error, and how long an orderly end may take, seconds.
 _EVENT_PAUSE = 2.0
 _END = 1.0
@@ -150,6 +150,10 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "value", -1))
 
 
+def _address(handle: Any) -> int | None:
+    return cast(handle, c_void_p).value
+
+
 class _Out:
     """Writes lines from several threads."""
 
@@ -203,7 +207,7 @@ class _Fields:
     def miss(self, field: str, error: Exception) -> None:
         """Notes that `field` could not be read. Raises `_LostError` if nothing else will be."""
         code = _code(error)
-        if code in _NOT_THERE and field not in _EXPECTED:
+        if code in _NOT_THERE and field and field not in _EXPECTED:
             return
         if code in _LOST:
             self.gpu["lost"] = _LOST[code]
@@ -295,6 +299,8 @@ class _Board:
         fields.put("pciBusId", lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId)
         self.uuid = fields.gpu.get("uuid", "")
         self.handle = handle
+        if self.uuid:
+            self._worker.uuids[_address(handle)] = self.uuid
 
     def _register(self) -> None:
         """Lets the Xids of this GPU be heard; again where the set of events is a new one."""
@@ -512,6 +518,8 @@ class Worker:
     def __init__(self, out: _Out) -> None:
         self.out = out
         self.listener = _Listener(self)
+        #: the UUIDs of GPUs by the addresses of their handles: one of which an Xid tells may not answer any more
+        self.uuids: dict[int | None, str] = {}
         self.names_processes = _is_the_hosts_pid_namespace()
         self._boards: list[_Board] = []
         self._initialised = False
@@ -587,14 +595,6 @@ class Worker:
         self._peers_known = True
         self.out(read=number, noP2p=matrix)
 
-    def uuid(self, device: Any) -> str:
-        """The UUID of the GPU of an event, from what was read before, since asking the GPU now might hang."""
-        address = cast(device, c_void_p).value
-        for board in self._boards:
-            if board.handle is not None and cast(board.handle, c_void_p).value == address:
-                return board.uuid
-        return str(pynvml.nvmlDeviceGetUUID(device))
-
 
 class _Listener(threading.Thread):
     """Hears of Xids of the GPUs that registered. A set that fails is replaced; GPUs register again when they are read."""
@@ -603,6 +603,7 @@ class _Listener(threading.Thread):
         super().__init__(daemon=True)
         self.registered = threading.Event()
         self.ending = False
+        self._failed = False
         self._worker = worker
         self._lock = threading.Lock()
         self._events: Any = None
@@ -625,7 +626,9 @@ class _Listener(threading.Thread):
             try:
                 self._hear()
             except pynvml.NVMLError as error:
-                self._worker.out(events=reason_of(error), uuid="")
+                if self._failed:  # else it may have been a lost GPU, which is said anyway and is not in the next set
+                    self._worker.out(events=reason_of(error), uuid="")
+                self._failed = True
             with self._lock:
                 events, self._events = self._events, None
                 unused = not self._users
@@ -642,10 +645,13 @@ class _Listener(threading.Thread):
             try:
                 event = pynvml.nvmlEventSetWait_v2(events, _EVENT_WAIT)
             except pynvml.NVMLError_Timeout:
+                self._failed = False
                 continue
             if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
                 instance = {} if event.gpuInstanceId == 0xFFFFFFFF else {"gpuInstance": event.gpuInstanceId}
-                self._worker.out(xid=event.eventData, uuid=self._worker.uuid(event.device), **instance)
+                self._worker.out(
+                    xid=event.eventData, uuid=self._worker.uuids.get(_address(event.device), ""), **instance
+                )
 
 
 def _give_up(failure: threading.ExceptHookArgs) -> None:

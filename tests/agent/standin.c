@@ -585,6 +585,10 @@ int nvmlDeviceRegisterEvents(struct device *device, unsigned long long types, st
 int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
     for (unsigned waited = 0;; waited += 10) {
         FATE("*");
+        int code = SUCCESS; /* a lost GPU fails the set that it is in, once its Xids are told */
+        for (int d = 0; d < device_count && code == SUCCESS; d++)
+            if (set->since[d] >= 0)
+                code = fate(devices[d].id, __func__);
         pthread_mutex_lock(&lock);
         refresh();
         long serial = next_xid(set, out);
@@ -593,6 +597,8 @@ int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
         pthread_mutex_unlock(&lock);
         if (serial != 0)
             return SUCCESS;
+        if (code != SUCCESS)
+            return code;
         if (waited >= timeout)
             return TIMEOUT;
         rest_of_time(10);
