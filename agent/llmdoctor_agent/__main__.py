@@ -71,7 +71,7 @@ def _anywhere() -> str:
 
 
 def _sources(given: argparse.Namespace) -> Sources:
-    """What is read. Modules of parts that nobody asked for are not loaded: gRPC alone is a third of the memory."""
+    """What is read. Modules of parts that nobody asked for are not loaded."""
     parts = set(given.parts)
     # a container's cgroup is found by the processes that hold a GPU
     parts |= {"processes"} if "cgroup" in parts else set()

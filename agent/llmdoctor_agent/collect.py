@@ -72,6 +72,8 @@ class Owner(Protocol):
     def pod_uid(self) -> str | None: ...
     @property
     def container_id(self) -> str | None: ...
+    @property
+    def container(self) -> str | None: ...
 
 
 class Owners(Protocol):
@@ -166,7 +168,8 @@ def _owned(gpu: Gpu, owners: Mapping[int, Owner]) -> Gpu:
         if owner is None:
             return process
         name = owner.name or process.name
-        return replace(process, name=name, pod_uid=owner.pod_uid, container_id=owner.container_id or None)
+        container_id = owner.container_id or None
+        return replace(process, name=name, pod_uid=owner.pod_uid, container_id=container_id, container=owner.container)
 
     return _with_processes(gpu, one)
 
@@ -228,9 +231,10 @@ def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...
     users = _once(user for gpu in gpus for user in users_of(gpu))
 
     def user_of(process: Process) -> User | None:
-        """The only container that it can be of, where its pod is known."""
+        """The container that it is of, or the only one that it can be, of those that have a device."""
         of_pod = [user for user in users if pods.get(process.pod_uid or "") == (user.namespace, user.name)]
-        return of_pod[0] if len(of_pod) == 1 else None
+        mine = [user for user in of_pod if process.container in (None, user.container)]
+        return mine[0] if len(mine) == 1 else None
 
     found: dict[tuple[str, str | None], Container] = {}
     for process in (process for gpu in gpus for process in processes_of(gpu) if process.pod_uid):
@@ -239,12 +243,12 @@ def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...
         found[uid, process.container_id] = Container(
             namespace=namespace,
             pod=pod,
-            container=user.container if user else None,
+            container=user.container if user else process.container,
             pod_uid=uid,
             container_id=process.container_id,
         )
-    known = {(one.namespace, one.pod) for one in found.values()}
-    idle = [user for user in users if (user.namespace, user.name) not in known]
+    known = {(one.namespace, one.pod, one.container) for one in found.values()}
+    idle = [u for u in users if not {(u.namespace, u.name, u.container), (u.namespace, u.name, None)} & known]
     containers = (*found.values(), *(Container(namespace=u.namespace, pod=u.name, container=u.container) for u in idle))
 
     def named(process: Process) -> Process:

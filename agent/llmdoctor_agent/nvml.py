@@ -31,6 +31,9 @@ XIDS = 100
 #: seconds per GPU.
 _HANGS = 120.0
 
+#: How long a worker may take to end before it is killed, seconds; it takes less unless it hangs.
+_END = 3.0
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -71,7 +74,7 @@ class _Sample:
 class _Worker:
     """One process with NVML, and what it has answered; `heard` guards it. Raises `OSError` if it cannot be started."""
 
-    def __init__(self, heard: threading.Condition, on_xid: Callable[[str, int], None]) -> None:
+    def __init__(self, heard: threading.Condition, on_xid: Callable[[str, int, int | None], None]) -> None:
         #: the last answer of each that answers: `system`, and GPUs by their index
         self.answers: dict[str | int, dict[str, Any]] = {}
         #: who has not answered in time and not since, and when it was asked
@@ -112,7 +115,7 @@ class _Worker:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "xid" in message:
-            self._on_xid(message["uuid"], message["xid"])
+            self._on_xid(message["uuid"], message["xid"], message.get("gpuInstance"))
         elif "events" in message:
             for uuid in {"", message["uuid"]}:  # one that is heard again is so with a new set of events
                 self.deaf.pop(uuid, None)
@@ -157,19 +160,20 @@ class _Worker:
         now = time.monotonic()
         return all(now - self.silent.get(who, now) > _HANGS for who in self._everybody)
 
-    def stop(self) -> bool:
-        """Ends it; False if it does not end, which it cannot inside a call that hangs in the driver."""
-        self._process.kill()
+    def end(self) -> None:
+        """Asks it to end."""
         cast(IO[bytes], self._process.stdin).close()
-        try:
-            self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
-    @property
-    def is_gone(self) -> bool:
-        return self._process.poll() is not None
+    def has_ended(self, seconds: float) -> bool:
+        """Waits for its end; kills it if it does not come, which is in vain inside a call that hangs in the driver."""
+        for _ in range(2):
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            else:
+                return True
+        return False
 
 
 class Nvml:
@@ -194,8 +198,8 @@ class Nvml:
         self._sysfs = sysfs
         self._heard = threading.Condition()
         self._worker: _Worker | None = None
-        #: a worker that was ended but hangs in the driver; there is never more than one, and no new one beside it
-        self._hanging: _Worker | None = None
+        #: the worker of before, until it has ended; there is no new one beside it, since it may hang in the driver
+        self._ending: _Worker | None = None
         self._next_start = 0.0
         self._devices: object = None
         self._number = 0
@@ -213,12 +217,15 @@ class Nvml:
         self._ensure_worker()
 
     def stop(self) -> None:
-        """Ends the worker, or leaves it behind if it cannot be ended."""
+        """Ends the worker; after at most `2 * _END` seconds it is left behind."""
         self._replace(0.0)
+        if self._ending is not None:
+            self._ending.has_ended(_END)
 
     def read(self) -> Reading:
         """What NVML says now, at the latest after the deadline; a GPU that did not answer until then is `timeout`."""
-        if self._worker is not None and self._devices_now() != self._devices:
+        end = time.monotonic() + self._deadline
+        if self._devices_now() != self._devices:
             self._replace(0.0)
         self._ensure_worker()
         if (worker := self._worker) is None:
@@ -227,7 +234,7 @@ class Nvml:
         number, asked = self._number, time.monotonic()
         worker.ask(number)
         with self._heard:
-            self._heard.wait_for(lambda: worker.ended or worker.is_complete(number), self._deadline)
+            self._heard.wait_for(lambda: worker.ended or worker.is_complete(number), end - asked)
             worker.mark_silent(number, asked)
             self._last, again = self._compose(worker, number)
         if again is not None:
@@ -238,10 +245,10 @@ class Nvml:
         """Starts a worker if there is none and it is time for one."""
         if self._worker is not None or time.monotonic() < self._next_start:
             return
-        if self._hanging is not None and not self._hanging.is_gone:
+        if self._ending is not None and not self._ending.has_ended(min(_END, self._deadline / 3)):
             self._last = Reading(errors=(_error("timeout: NVML hangs in the driver and its process cannot be ended"),))
             return
-        self._hanging = None
+        self._ending = None
         self._devices = self._devices_now()
         self._names.clear()
         try:
@@ -253,8 +260,9 @@ class Nvml:
     def _replace(self, after: float) -> None:
         """Ends the worker; another is started at the first reading that is `after` seconds later."""
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop():
-            self._hanging = worker
+        if worker is not None:
+            worker.end()
+            self._ending = worker
         self._next_start = time.monotonic() + after
 
     def _devices_now(self) -> object:
@@ -265,8 +273,8 @@ class Nvml:
             driver = None
         return driver, sorted(path.name for path in self._sysfs.glob("bus/pci/drivers/nvidia/*:*"))
 
-    def _on_xid(self, uuid: str, number: int) -> None:
-        xid = Xid(number=number, time=_rfc3339(self._clock()))
+    def _on_xid(self, uuid: str, number: int, gpu_instance: int | None) -> None:
+        xid = Xid(number=number, time=_rfc3339(self._clock()), gpu_instance=gpu_instance)
         self._xids.setdefault(uuid, deque(maxlen=XIDS)).append(xid)
 
     def _compose(self, worker: _Worker, number: int) -> tuple[Reading, float | None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llmdoctor_agent.report import Error, User
+from llmdoctor_agent.unary import UNIMPLEMENTED, CallError, call
 
 _METHOD = "/v1.PodResourcesLister/List"
 #: 500 pods with eight devices and all CPUs of a large node each take 0.5 MB; the agent itself has 64 MB
@@ -55,30 +56,18 @@ class PodResources:
         try:
             if not self.socket.is_socket():
                 return f"no socket at {self.socket}: not mounted, or the kubelet does not run"
+            return call(self.socket, _METHOD, deadline_s=self.deadline_s, max_bytes=_MAX_ANSWER)
+        except TimeoutError:
+            return f"the kubelet did not answer within {self.deadline_s:g} s"
         except OSError as e:
-            return f"{self.socket}: {e.strerror}"
-        import grpc  # 24 MB, which an agent without this socket does not need
-
-        # a pool of its own, so that an attempt after a failed one does not wait until the shared one would try again
-        options = {
-            "grpc.max_receive_message_length": _MAX_ANSWER,
-            "grpc.use_local_subchannel_pool": 1,
-            "grpc.enable_http_proxy": 0,
-        }
-        try:
-            with grpc.insecure_channel(f"unix:{self.socket}", options=[*options.items()]) as channel:
-                answer: bytes = channel.unary_unary(_METHOD)(b"", timeout=self.deadline_s)
-                return answer
-        except grpc.RpcError as e:
-            return _reason(e.code().name, e.details() or "", self.deadline_s)
-
-
-def _reason(code: str, details: str, deadline_s: float) -> str:
-    if code == "DEADLINE_EXCEEDED":
-        return f"the kubelet did not answer within {deadline_s:g} s"
-    if code == "UNIMPLEMENTED":
-        return "the kubelet does not know this service (v1 is there since Kubernetes 1.20)"
-    return f"{code.lower().replace('_', ' ')}: {details[:300]}"
+            return f"{self.socket}: {e.strerror or e}"
+        except CallError as e:
+            old = (
+                ": it does not know this service (v1 is there since Kubernetes 1.20)"
+                if e.status == UNIMPLEMENTED
+                else ""
+            )
+            return f"{e}{old}"
 
 
 def users_of(

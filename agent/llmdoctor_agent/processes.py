@@ -1,7 +1,7 @@
 """Which pod and container a process of the node belongs to, by the host's /proc mounted read-only somewhere.
 
-Only `cgroup` and `comm` of a process are read: both are open to everybody and neither takes the lock of its memory, on
-which a read of `cmdline` can hang.
+Only `cgroup`, `comm` and `mountinfo` of a process are read: they are open to everybody, and none takes the lock of its
+memory, on which a read of `cmdline` can hang.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ _POD = re.compile(r"(?:^|-)pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}
 #: `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`, `crio-ID`, `ID`; `crio-conmon-ID.scope` only watches
 _CONTAINER = re.compile(r"(?:^|-)([0-9a-f]{64})(?:\.scope)?$")
 
+#: The kubelet mounts `/var/lib/kubelet/pods/UID/containers/NAME/1a2b3c4d` into each container, at the path of its
+#: termination message.
+_NAME = re.compile(r"/pods/(?P<uid>[0-9a-f-]{32,36})/containers/(?P<name>[a-z0-9-]{1,63})/[0-9a-f]{8}$")
+
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """Whose a process is. Empty: of no pod or container; None: not known."""
@@ -27,6 +31,8 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     pod_uid: str | None = None
     container_id: str | None = None
+    #: the container's name in the pod's spec; None where it does not show
+    container: str | None = None
 
 
 def pod_in(segment: str) -> str:
@@ -71,6 +77,16 @@ def _owner(path: str, *, nested: bool) -> Owner:
     return Owner(pod_uid="", container_id=container)
 
 
+def container_of(mountinfo: str, uid: str) -> str | None:
+    """The name of the container of a pod whose mounts a `/proc/PID/mountinfo` lists.
+
+    None where no mount says it, or mounts of several containers of the pod are there.
+    """
+    roots = (fields[3] for line in mountinfo.splitlines() if len(fields := line.split(" ", 4)) == 5)
+    names = {found["name"] for root in roots if (found := _NAME.search(root)) and found["uid"] == uid}
+    return names.pop() if len(names) == 1 else None
+
+
 class Processes:
     """The processes of a node, by the mount point of the host's /proc."""
 
@@ -97,12 +113,14 @@ class Processes:
     def _one(self, pid: int, *, nested: bool) -> Owner:
         cgroup = self._text(f"{pid}/cgroup")
         owner = Owner() if cgroup is None else owner_of(cgroup, nested=nested)
+        container = container_of(self._text(f"{pid}/mountinfo") or "", owner.pod_uid) if owner.pod_uid else None
         name = self._text(f"{pid}/comm")  # the process sets it itself
-        return msgspec.structs.replace(owner, name=name and "".join(c if c.isprintable() else "?" for c in name))
+        name = name and "".join(c if c.isprintable() else "?" for c in name)
+        return msgspec.structs.replace(owner, name=name, container=container)
 
     def _text(self, name: str) -> str | None:
         try:
             with (self.proc / name).open("rb") as file:
-                return file.read(65536).decode("utf-8", "replace").rstrip("\n")
+                return file.read(1 << 20).decode("utf-8", "replace").rstrip("\n")
         except OSError:
             return None

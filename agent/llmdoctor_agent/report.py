@@ -87,6 +87,8 @@ class Xid(_Part):
 
     number: int
     time: str
+    #: the GPU instance of the MIG device that it is about, where it is about one
+    gpu_instance: int | None = None
 
 
 class User(_Part):
@@ -102,6 +104,7 @@ class MigDevice(_Part):
 
     uuid: str
     profile: str | None = None
+    gpu_instance: int | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     processes: tuple[Process, ...] = ()
@@ -115,7 +118,8 @@ class Gpu(_Part):
     uuid: str | None = None
     name: str | None = None
     pci_bus_id: str | None = None
-    #: why nothing is known of it: `lost`, `timeout`, `reset-required`, `no-permission`
+    #: why nothing, or with `reset-required` not all, is known of it: `lost`, `timeout`, `reset-required`,
+    #: `no-permission`, `unknown-error`, or another of NVML's errors
     lost: str | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None

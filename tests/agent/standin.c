@@ -11,7 +11,7 @@
  *   fail ID FUNCTION CODE       FUNCTION fails for this GPU; both may be *
  *   hang ID FUNCTION            FUNCTION does not return while the line is there
  *   crash ID FUNCTION           FUNCTION ends the process with SIGSEGV
- *   xid SERIAL ID NUMBER        an Xid; told once to each set that ID registered with before the line was there
+ *   xid SERIAL ID NUMBER [GI]   an Xid, of GPU instance GI; told once to each set that ID registered with before the line was there
  *
  * The number of GPUs is the one of the moment of nvmlInit, as with the real library. With -DOLD_DRIVER the functions that
  * came with the 510 and later drivers are missing.
@@ -489,6 +489,24 @@ int nvmlDeviceGetP2PStatus(struct device *one, struct device *other, int index, 
     return SUCCESS;
 }
 
+/* --- fabric --- */
+
+struct fabric_v1 {
+    uint8_t cluster[16];
+    int status;
+    uint32_t clique;
+    unsigned state;
+};
+
+int nvmlDeviceGetGpuFabricInfo(struct device *device, struct fabric_v1 *out) {
+    char value[WORD];
+    FATE(device->id);
+    if (!look_up("gpu", device->id, "fabric", value))
+        return NOT_SUPPORTED;
+    *out = (struct fabric_v1){.status = 0};
+    return sscanf(value, "%u %d", &out->state, &out->status) == 2 ? SUCCESS : INVALID_ARGUMENT;
+}
+
 /* --- MIG --- */
 
 int nvmlDeviceGetMigMode(struct device *device, unsigned *current, unsigned *pending) {
@@ -506,6 +524,11 @@ int nvmlDeviceGetMigDeviceHandleByIndex(struct device *device, unsigned index, s
         return NOT_FOUND;
     *out = device_of(id);
     return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(struct device *device, unsigned *out) {
+    FATE(device->id);
+    return number32(device, "gpu-instance", out);
 }
 
 /* --- events --- */
@@ -528,7 +551,8 @@ static long next_xid(const struct set *set, struct event *out) {
             continue;
         for (int d = 0; d < device_count; d++)
             if (strcmp(devices[d].id, lines[i].key) == 0 && set->since[d] >= 0 && serial > set->since[d]) {
-                *out = (struct event){&devices[d], 0x8, strtoull(lines[i].value, NULL, 0), ~0U, ~0U};
+                *out = (struct event){&devices[d], 0x8, 0, ~0U, ~0U};
+                sscanf(lines[i].value, "%llu %u", &out->data, &out->gpu_instance);
                 first = serial;
             }
     }
@@ -561,6 +585,10 @@ int nvmlDeviceRegisterEvents(struct device *device, unsigned long long types, st
 int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
     for (unsigned waited = 0;; waited += 10) {
         FATE("*");
+        int code = SUCCESS; /* a lost GPU fails the set that it is in, once its Xids are told */
+        for (int d = 0; d < device_count && code == SUCCESS; d++)
+            if (set->since[d] >= 0)
+                code = fate(devices[d].id, __func__);
         pthread_mutex_lock(&lock);
         refresh();
         long serial = next_xid(set, out);
@@ -569,6 +597,8 @@ int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
         pthread_mutex_unlock(&lock);
         if (serial != 0)
             return SUCCESS;
+        if (code != SUCCESS)
+            return code;
         if (waited >= timeout)
             return TIMEOUT;
         rest_of_time(10);

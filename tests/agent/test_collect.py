@@ -11,6 +11,7 @@ from llmdoctor_agent.metrics import FAMILIES, exposition
 from llmdoctor_agent.nvml import Reading
 from llmdoctor_agent.processes import Owner
 from llmdoctor_agent.report import Container, Cpu, Error, Gpu, MigDevice, Process, Report, Shm, User, Xid
+from msgspec import structs
 
 A, B, C = (f"GPU-{digit * 8}-0000-0000-0000-000000000000" for digit in "abc")
 SLICE = "MIG-11111111-0000-0000-0000-000000000000"
@@ -118,6 +119,37 @@ def test_a_gpu_its_container_and_its_processes() -> None:
     assert report.containers == (
         Container(namespace="serving", pod="llama-0", container="vllm", pod_uid=POD, container_id=ID),
     )
+
+
+def test_two_containers_of_a_pod_are_told_apart_by_their_names() -> None:
+    drafter = User(namespace="serving", name="llama-0", container="drafter")
+    owner = of(POD, ID)
+    report = read(
+        gpu(A, 10, 11),
+        gpu(B, 12, index=1),
+        pod_resources=Kubelet({A: (LLAMA,), B: (LLAMA, drafter)}),
+        processes=Proc(
+            {
+                10: structs.replace(owner, container="vllm"),
+                11: structs.replace(owner, container_id=OTHER_ID, container="exporter"),  # it has no device
+                12: structs.replace(owner, container="vllm"),
+            }
+        ),
+    )
+
+    assert report.gpus
+    assert [one.container for gpu in report.gpus for one in gpu.processes or ()] == ["vllm", "exporter", "vllm"]
+    assert [(one.pod, one.container, one.pod_uid) for one in report.containers or ()] == [
+        ("llama-0", "vllm", POD),
+        ("llama-0", "exporter", POD),
+        ("llama-0", "drafter", None),
+    ]
+
+
+def test_a_container_has_its_name_though_its_pods_is_not_known() -> None:
+    report = read(gpu(A, 10), processes=Proc({10: structs.replace(of(POD, ID), container="vllm")}))
+
+    assert report.containers == (Container(container="vllm", pod_uid=POD, container_id=ID),)
 
 
 def replace_pid(process: Process, pid: int) -> Process:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def test_a_socket_that_nobody_serves_any_more(path: Path) -> None:
 
     assert found == {}
     assert error is not None
-    assert "unavailable" in error.reason
+    assert error.reason == f"{path}: Connection refused"
     assert time.monotonic() - started < 3.5
 
 
@@ -198,11 +200,11 @@ def test_a_kubelet_that_hangs_costs_the_deadline(path: Path, server: Kubelet) ->
 
 
 def test_a_kubelet_that_refuses(path: Path, server: Kubelet) -> None:
-    server.refuses = grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit"
+    server.refuses = grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit, 100% of it"
     _, error = PodResources(path).read()
 
     assert error is not None
-    assert error.reason == "resource exhausted: rejected by rate limit"
+    assert error.reason == "gRPC status 8: rejected by rate limit, 100% of it"
 
 
 def test_a_kubelet_from_before_v1(path: Path) -> None:
@@ -227,7 +229,65 @@ def test_large_answers_up_to_a_bound(path: Path, server: Kubelet) -> None:
     server.raw = encode(server.pods) * 10
     _, error = resources.read()
     assert error is not None
-    assert "resource exhausted" in error.reason
+    assert error.reason == "an answer of more than 4194304 bytes"
+
+
+def answered(path: Path, *answers: bytes, pause: float = 0) -> tuple[Any, str]:
+    """What is made of a server that sends just this, whatever it is asked."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            for answer in answers:
+                connection.sendall(answer)
+                time.sleep(pause)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found, error = PodResources(path, deadline_s=0.5).read()
+        thread.join()
+    assert error is not None
+    return found, error.reason
+
+
+def test_a_server_that_does_not_speak_http_2(path: Path) -> None:
+    data_on_stream_0 = b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x"
+    found, reason = answered(path, data_on_stream_0)
+
+    assert found == {}
+    assert reason.startswith("not HTTP/2")
+
+
+def test_a_server_that_hangs_up(path: Path) -> None:
+    for i, answer in enumerate((b"", b"HTTP/1.1 400 Bad Request\r\n\r\n")):
+        place = path.with_name(f"{i}.sock")
+        assert answered(place, answer) == ({}, "the connection was closed before the answer")
+
+
+def test_a_server_that_answers_drop_by_drop_costs_the_deadline(path: Path) -> None:
+    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    started = time.monotonic()
+
+    assert answered(path, *[settings] * 10, pause=0.1) == ({}, "the kubelet did not answer within 0.5 s")
+    assert time.monotonic() - started < 2
+
+
+def test_a_server_that_goes_away(path: Path) -> None:
+    goaway = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + b"\x00\x00\x00\x00" + b"\x00\x00\x00\x0b"
+
+    assert answered(path, goaway) == ({}, "the call was broken off (HTTP/2 error 11)")
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_from_the_socket_are_an_error(raw: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found, reason = answered(Path(folder) / "kubelet.sock", raw)
+        assert found == {}
+        assert reason
 
 
 @pytest.mark.parametrize("raw", [b"\x0a\x7f", b"\x0a", b"\xff" * 12, b"\x0b\x00", b"\x0d\x00", b"\x0a\x02\x1a\x05"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmdoctor_agent.processes import Owner, Processes, owner_of
+from llmdoctor_agent.processes import Owner, Processes, container_of, owner_of
 
 UID = "6f1d2c3b-8a90-4e57-b1c2-0d9e8f7a6b5c"
 SLICE_UID = UID.replace("-", "_")
@@ -118,6 +118,28 @@ def test_any_text_has_an_owner_or_none(text: str) -> None:
         assert owner.pod_uid is None or owner.pod_uid == "" or f"pod{owner.pod_uid}" in text.replace("_", "-")
 
 
+ROOT = "1021 950 0:210 / / rw,relatime master:400 - overlay overlay rw,lowerdir=/var/lib/containerd/1/fs\n"
+LOG = f"1040 1023 259:1 /var/lib/kubelet/pods/{UID}/containers/vllm/1a2b3c4d /dev/termination-log rw - ext4 /dev/nvme0n1p1 rw\n"
+HOSTS = f"1041 1021 259:1 /var/lib/kubelet/pods/{UID}/etc-hosts /etc/hosts rw - ext4 /dev/nvme0n1p1 rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "name"),
+    [
+        (ROOT + HOSTS + LOG, "vllm"),
+        (ROOT + LOG.replace("/var/lib/kubelet", "").replace("/dev/termination-log", "/tmp/end"), "vllm"),
+        (ROOT + LOG + LOG.replace("vllm", "other").replace(UID, OTHER[:36]), "vllm"),
+        (ROOT + LOG + LOG.replace("vllm", "istio-proxy"), None),
+        (ROOT + HOSTS, None),
+        (ROOT + LOG.replace(UID, STATIC), None),
+        ("", None),
+        ("1 2 3\n", None),
+    ],
+)
+def test_the_name_of_a_container_by_what_the_kubelet_mounts_into_it(mounts: str, name: str | None) -> None:
+    assert container_of(mounts, UID) == name
+
+
 def host(proc: Path, **files: str) -> Processes:
     """A /proc as the host's looks, with `PID/FILE: content` besides."""
     for name, text in {"1/cgroup": "0::/init.scope\n", "2/comm": "kthreadd\n", **files}.items():
@@ -130,6 +152,7 @@ def test_processes_and_their_names(tmp_path: Path) -> None:
     files = {
         "10/cgroup": f"0::/kubepods/pod{UID}/{ID}\n",
         "10/comm": "VLLM::EngineCor\n",
+        "10/mountinfo": ROOT + LOG,
         "11/cgroup": "0::/user.slice\n",
         "11/comm": "python3 \x1b[31m\n",
         "12/comm": "gone\n",
@@ -138,7 +161,7 @@ def test_processes_and_their_names(tmp_path: Path) -> None:
 
     assert error is None
     assert owners == {
-        10: Owner(name="VLLM::EngineCor", pod_uid=UID, container_id=ID),
+        10: Owner(name="VLLM::EngineCor", pod_uid=UID, container_id=ID, container="vllm"),
         11: Owner(name="python3 ?[31m", pod_uid="", container_id=""),
         12: Owner(name="gone"),
         13: Owner(),
