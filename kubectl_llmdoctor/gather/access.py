@@ -92,7 +92,7 @@ def _rules() -> Iterator[AccessRow]:
             namespace=agents.NAMESPACE,
             needed_for="the node agents: GPU health, who holds a GPU, the kernel's log",
         )
-    yield rule("runtimeclasses", "get", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
+    yield rule("runtimeclasses", "list", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
     yield rule("priorityclasses", "get", "preemption", "scheduling.k8s.io", namespaced=False)
 
 
