@@ -316,9 +316,13 @@ class Nvml:
         answer = worker.answers[index]
         gpu = msgspec.convert(answer["gpu"], Gpu)
         if gpu.uuid is None:
-            gpu = msgspec.structs.replace(gpu, uuid=names.uuid, name=names.name, pci_bus_id=names.pci_bus_id)
+            gpu = msgspec.structs.replace(
+                gpu, uuid=names.uuid, name=names.name, pci_bus_id=names.pci_bus_id, minor=names.minor
+            )
         else:
-            self._names[index] = Gpu(index=index, uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id)
+            self._names[index] = Gpu(
+                index=index, uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, minor=gpu.minor
+            )
         errors = [_error(reason, gpu=_called(gpu), fields=tuple(fields)) for reason, fields in answer["errors"]]
         gpu = msgspec.structs.replace(gpu, no_p2p=worker.no_p2p.get(str(index)), xids=self._xids_of(gpu.uuid))
         return self._compared(gpu, answer["at"]), errors
@@ -356,7 +360,9 @@ class Nvml:
         """With the GPUs that were lost and that NVML, started anew since, does not show or cannot name any more."""
         for gpu in gpus:
             if gpu.uuid is not None and gpu.lost == "lost":
-                self._lost[gpu.uuid] = Gpu(uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, lost="lost")
+                self._lost[gpu.uuid] = Gpu(
+                    uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, minor=gpu.minor, lost="lost"
+                )
             elif gpu.uuid is not None and gpu.lost is None:
                 self._lost.pop(gpu.uuid, None)
         shown = {gpu.uuid for gpu in gpus}

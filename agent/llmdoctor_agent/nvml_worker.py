@@ -293,6 +293,7 @@ class _Board:
         fields.put("uuid", lambda: pynvml.nvmlDeviceGetUUID(handle))
         fields.put("name", lambda: pynvml.nvmlDeviceGetName(handle))
         fields.put("pciBusId", lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        fields.put("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
         self.uuid = fields.gpu.get("uuid", "")
         self.handle = handle
 

@@ -285,6 +285,7 @@ int nvmlDeviceGetPciInfo_v3(struct device *device, struct pci *out) {
         return number32(device, key, out);                                                                             \
     }
 
+NUMBER(nvmlDeviceGetMinorNumber, "minor")
 NUMBER(nvmlDeviceGetPowerUsage, "power")
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, "power-limit")
 NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, "pcie-gen")

@@ -144,6 +144,7 @@ def test_all_that_an_h100_says(start: Start, clock: Clock) -> None:
         uuid=uuid(0),
         name="NVIDIA H100 80GB HBM3",
         pci_bus_id="00000000:1B:00.0",
+        minor=0,
         memory_total_bytes=81559 << 20,
         memory_used_bytes=70000 << 20,
         memory_reserved_bytes=551 << 20,
