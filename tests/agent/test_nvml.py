@@ -556,11 +556,12 @@ def test_a_text_that_is_none(start: Start) -> None:
 
 
 @standin
-def test_a_new_driver_needs_no_new_agent(start: Start) -> None:
+def test_a_new_driver_needs_no_new_agent(start: Start, tmp_path: Path) -> None:
     one, scene = start([*scenes.h100(2), "fail * nvmlInitWithFlags 18"])
+    (tmp_path / "sys/module/nvidia/version").write_text("580.65.06\n")
     reading = one.read()
     assert reading.gpus is None
-    assert reading.nvml_version == "12.570.86.15"
+    assert (reading.nvml_version, reading.driver_version) == ("12.570.86.15", "580.65.06")
     assert reading.errors == (
         Error(source="nvml", reason="LIB_RM_VERSION_MISMATCH: RM has detected an NVML/RM version mismatch."),
     )
