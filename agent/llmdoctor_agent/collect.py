@@ -198,8 +198,11 @@ def users_of(gpu: Gpu) -> list[User]:
 
 def _given(gpu: Gpu, users: UserMap) -> Gpu:
     """A GPU with the containers that it and its slices were given to."""
-    parts = tuple(replace(part, pods=given_to(users, uuid=part.uuid)) for part in gpu.mig_devices)
-    return replace(gpu, pods=given_to(users, uuid=gpu.uuid), mig_devices=parts)
+    parts = tuple(
+        replace(part, pods=given_to(users, uuid=part.uuid, minor=gpu.minor, instance=part.gpu_instance))
+        for part in gpu.mig_devices
+    )
+    return replace(gpu, pods=given_to(users, uuid=gpu.uuid, minor=gpu.minor), mig_devices=parts)
 
 
 def _once(users: Iterable[User]) -> list[User]:

@@ -36,9 +36,10 @@ T = TypeVar("T")
 
 #: How long one wait for events lasts, milliseconds; a GPU that is registered meanwhile is heard from the next one on.
 _EVENT_WAIT = 250
-#: How long until events are tried again after an error, and how long an orderly end may take, seconds.
+#: How long until events are tried again after an error, seconds.
 _EVENT_PAUSE = 2.0
-_END = 1.0
+#: How long letting go of the GPUs may take, seconds; without persistence mode the driver shuts them down then.
+_SHUTDOWN = 5.0
 
 #: NVML's names of `NVML_CLOCKS_EVENT_REASON_*` (earlier `NVML_CLOCKS_THROTTLE_REASON_*`), by bit.
 _CLOCK_REASONS = {
@@ -176,6 +177,7 @@ class _Task(threading.Thread):
         self._work = work
         self._wanted = 0
         self._wake = threading.Event()
+        self.is_busy = False
         self.start()
 
     def ask(self, number: int) -> None:
@@ -186,7 +188,9 @@ class _Task(threading.Thread):
         while True:
             self._wake.wait()
             self._wake.clear()
+            self.is_busy = True
             self._work(self._wanted)
+            self.is_busy = False
 
 
 class _LostError(Exception):
@@ -270,8 +274,7 @@ class _Board:
         self.uuid = ""
         self._worker = worker
         self._heard_by: Any = None
-        self._task = _Task(self._read)
-        self.ask = self._task.ask
+        self.task = _Task(self._read)
 
     def _read(self, number: int) -> None:
         fields = _Fields()
@@ -297,6 +300,7 @@ class _Board:
         fields.put("uuid", lambda: pynvml.nvmlDeviceGetUUID(handle))
         fields.put("name", lambda: pynvml.nvmlDeviceGetName(handle))
         fields.put("pciBusId", lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        fields.put("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
         self.uuid = fields.gpu.get("uuid", "")
         self.handle = handle
         if self.uuid:
@@ -529,21 +533,23 @@ class Worker:
 
     def ask(self, number: int) -> None:
         for board in list(self._boards):
-            board.ask(number)
+            board.task.ask(number)
         self._system.ask(number)
         self._peers.ask(number)
 
     def end(self) -> None:
-        """Lets go of the GPUs in order, if that can be done: clients that were killed have left GPUs hanging."""
+        """Lets go of the GPUs in order, unless something hangs: clients that were killed have left GPUs hanging."""
         if not self._initialised:
             return
         self.listener.ending = True
         self.listener.registered.set()
-        self.listener.join(_END)
-        if not self.listener.is_alive():
-            shutdown = threading.Thread(target=pynvml.nvmlShutdown, daemon=True)
-            shutdown.start()
-            shutdown.join(_END)
+        self.listener.join(1.0)
+        tasks = (self._system, self._peers, *(board.task for board in self._boards))
+        if self.listener.is_alive() or any(task.is_busy for task in tasks):
+            return
+        shutdown = threading.Thread(target=pynvml.nvmlShutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(_SHUTDOWN)
 
     def _read(self, number: int) -> None:
         try:
@@ -559,7 +565,7 @@ class Worker:
         for index in range(len(self._boards), count):
             board = _Board(index, self)
             self._boards.append(board)
-            board.ask(number)
+            board.task.ask(number)
 
     def _versions(self) -> dict[str, str]:
         versions = {}

@@ -100,7 +100,7 @@ class Processes:
             # pid 2 is kthreadd in the kernel's first pid namespace, and NVML's pids are of that one: in another one
             # they would lead to processes that have nothing to do with them
             reason = (
-                f"no process 2 in {self.proc}: not mounted, or hidden (hidepid)"
+                f"no process 2 in {self.proc}: not mounted, hidden (hidepid) or not permitted"
                 if first is None
                 else f"{self.proc} does not list the host's processes: process 2 is {first!r}, not 'kthreadd'"
             )

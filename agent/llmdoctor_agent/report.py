@@ -118,6 +118,8 @@ class Gpu(_Part):
     uuid: str | None = None
     name: str | None = None
     pci_bus_id: str | None = None
+    #: the number of its device file: 3 for /dev/nvidia3
+    minor: int | None = None
     #: why nothing, or with `reset-required` not all, is known of it: `lost`, `timeout`, `reset-required`,
     #: `no-permission`, `unknown-error`, or another of NVML's errors
     lost: str | None = None

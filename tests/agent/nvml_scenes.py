@@ -29,6 +29,7 @@ def _common(index: int) -> dict[str, object]:
     return {
         "uuid": uuid(index),
         "bus": bus(index),
+        "minor": index,
         "utilization": 0,
         "temperature__0": 34,
         "clock__1": 345,

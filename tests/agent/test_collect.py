@@ -217,6 +217,19 @@ def test_slices_have_users_of_their_own() -> None:
     assert part.processes[0].container == "sglang"
 
 
+def test_devices_by_the_number_of_their_file() -> None:
+    """As GKE's plugin and NVIDIA's driver for claims name them."""
+    first, second = structs.replace(gpu(A), minor=1), structs.replace(gpu(B, index=1), minor=0)
+    parts = (MigDevice(uuid=SLICE, gpu_instance=2), MigDevice(uuid=SLICE.replace("1", "2"), gpu_instance=9))
+    sliced = Gpu(index=2, uuid=C, minor=2, mig_devices=parts)
+    given = {"nvidia1/vgpu0": (LLAMA,), "gpu.nvidia.com/gpu-0": (CHAT,), "nvidia2/gi9": (LLAMA, CHAT)}
+    report = read(first, second, sliced, pod_resources=Kubelet(given))
+
+    assert report.gpus
+    assert [one.pods for one in report.gpus] == [(LLAMA,), (CHAT,), ()]
+    assert [one.pods for one in report.gpus[2].mig_devices] == [(), (LLAMA, CHAT)]
+
+
 def test_a_device_that_nvml_does_not_show_is_said_with_its_container() -> None:
     report = read(
         gpu(A), pod_resources=Kubelet({A: (LLAMA,), f"{B}::1": (CHAT,), f"{C}-3": (CHAT,), "mlx5_0": (CHAT,)})

@@ -144,6 +144,7 @@ def test_all_that_an_h100_says(start: Start, clock: Clock) -> None:
         uuid=uuid(0),
         name="NVIDIA H100 80GB HBM3",
         pci_bus_id="00000000:1B:00.0",
+        minor=0,
         memory_total_bytes=81559 << 20,
         memory_used_bytes=70000 << 20,
         memory_reserved_bytes=551 << 20,
@@ -556,11 +557,12 @@ def test_a_text_that_is_none(start: Start) -> None:
 
 
 @standin
-def test_a_new_driver_needs_no_new_agent(start: Start) -> None:
+def test_a_new_driver_needs_no_new_agent(start: Start, tmp_path: Path) -> None:
     one, scene = start([*scenes.h100(2), "fail * nvmlInitWithFlags 18"])
+    (tmp_path / "sys/module/nvidia/version").write_text("580.65.06\n")
     reading = one.read()
     assert reading.gpus is None
-    assert reading.nvml_version == "12.570.86.15"
+    assert (reading.nvml_version, reading.driver_version) == ("12.570.86.15", "580.65.06")
     assert reading.errors == (
         Error(source="nvml", reason="LIB_RM_VERSION_MISMATCH: RM has detected an NVML/RM version mismatch."),
     )

@@ -11,8 +11,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
-from llmdoctor_agent.cgroups import Cgroups
+from llmdoctor_agent.cgroups import Cgroups, shm_of
 from llmdoctor_agent.kernel_log import KernelLog
 from llmdoctor_agent.processes import Owner, Processes
 from llmdoctor_agent.report import Cpu, Memory
@@ -42,12 +43,39 @@ for line in sys.stdin:
     print(flush=True)
 """
 
+#: What the agent's own container is: uid 0 without any capability, in a cgroup of another pod, with its own namespaces
+#: of mounts, processes and cgroups; the host's /proc and cgroups are mounted somewhere else.
+CONTAINED = """
+set -e
+echo $$ > "$1/cgroup.procs"
+exec unshare --mount --pid --cgroup --fork sh -c '
+set -e
+mount --make-rprivate /
+mount --rbind /proc "$0/proc"
+mount --rbind /sys/fs/cgroup "$0/cgroup"
+mount -t proc proc /proc
+exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs --securebits=+noroot,+noroot_locked "$@"
+' "$2" "$3" -c "$4" "$2" "$5"
+"""
+AGENT = f"""
+import sys
+from pathlib import Path
+import msgspec
+from llmdoctor_agent.cgroups import Cgroups, shm_of
+from llmdoctor_agent.processes import Processes
+host, pid = Path(sys.argv[1]), int(sys.argv[2])
+owners, error = Processes(host / "proc").read([pid])
+found = Cgroups(host / "cgroup", host / "proc").read({{("{UID}", "{ID}"): [pid]}})[0]
+effective = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff"))
+sys.stdout.buffer.write(msgspec.json.encode([effective, error, owners[pid], *found]))
+"""
+
 
 class RealContainer:
     """A process in the cgroup of a container of a pod."""
 
-    def __init__(self, process: subprocess.Popen[str], root: Path) -> None:
-        self.process, self.cgroups = process, Cgroups(root, Path("/proc"))
+    def __init__(self, process: subprocess.Popen[str], pod: Path) -> None:
+        self.process, self.pod, self.cgroups = process, pod, Cgroups(ROOT, Path("/proc"))
 
     def do(self, what: str) -> None:
         """Lets the process do something; it may not come back."""
@@ -95,7 +123,7 @@ def container() -> Iterator[RealContainer]:
                 (pod / ID / "cgroup.procs").write_text(str(process.pid))
         except OSError as e:
             pytest.skip(f"cgroups with limits may not be made here: {e}")
-        yield RealContainer(process, ROOT)
+        yield RealContainer(process, pods[0])
     finally:
         process.kill()
         process.communicate()
@@ -181,6 +209,35 @@ def test_the_owner_of_a_process_is_read_from_a_live_proc(container: RealContaine
 
     name = Path(f"/proc/{container.process.pid}/comm").read_text().strip()
     assert owners == {container.process.pid: Owner(name=name, pod_uid=UID, container_id=ID)}
+
+
+def test_from_an_unprivileged_container_all_is_seen_but_the_use_of_dev_shm(
+    container: RealContainer, tmp_path: Path
+) -> None:
+    own = container.pod.with_name(f"pod{UID.replace('6', '7')}") / ID.replace("a", "c")
+    own.mkdir(parents=True)
+    for name in ("proc", "cgroup"):
+        (tmp_path / name).mkdir()
+    arguments = [str(own), str(tmp_path), sys.executable, AGENT, str(container.process.pid)]
+    try:
+        done = subprocess.run(["sh", "-c", CONTAINED, "sh", *arguments], capture_output=True, timeout=30, check=False)
+    finally:
+        remove(own)
+        remove(own.parent)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    if not done.stdout:
+        pytest.skip(f"no namespaces may be made here: {done.stderr.decode()[-200:]}")
+    effective, error, owner, figures = msgspec.json.decode(done.stdout)
+    if error:
+        pytest.skip(f"the tests run in a pid namespace of their own: {error['reason']}")
+
+    assert int(effective, 16) == 0
+    assert (owner["pod_uid"], owner["container_id"]) == (UID, ID)
+    assert figures["memory"]["maxBytes"] == LIMIT
+    shm = shm_of(Path("/proc"), container.process.pid)
+    assert shm is not None
+    assert shm.size_bytes
+    assert figures["shm"] == {"sizeBytes": shm.size_bytes}
 
 
 def test_pressure_of_a_real_version_2_hierarchy() -> None:
