@@ -264,10 +264,17 @@ def _named(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[Container, ...
 def _pods(gpus: Sequence[Gpu]) -> dict[str, tuple[str, str]]:
     """Namespace and name of the pods whose UIDs processes have.
 
-    A pod that the kubelet gave devices to alone is the one whose processes are on them, if there is only one such pod
-    and it has processes on no device of others: a pod that was given no device can still see all of them
-    (`NVIDIA_VISIBLE_DEVICES=all`).
+    A pod that the kubelet gave devices to alone is the one whose processes are on them, if there is only one such pod,
+    it has processes on no device of others, and one of its containers has such a name: a pod that was given no device can
+    still see all of them (`NVIDIA_VISIBLE_DEVICES=all`).
     """
+    given: dict[tuple[str, str], set[str]] = {}
+    seen: dict[str | None, set[str]] = {}
+    for gpu in gpus:
+        for user in users_of(gpu):
+            given.setdefault((user.namespace, user.name), set()).add(user.container)
+        for process in processes_of(gpu):
+            seen.setdefault(process.pod_uid, set()).update([process.container] if process.container else [])
     places: list[tuple[set[str | None], set[tuple[str, str]]]] = []
     for gpu in gpus:
         for processes, users in ((gpu.processes, gpu.pods), *((part.processes, part.pods) for part in gpu.mig_devices)):
@@ -277,7 +284,8 @@ def _pods(gpus: Sequence[Gpu]) -> dict[str, tuple[str, str]]:
     for name in {name for _, names in places for name in names}:
         alone = set[str | None]().union(*(uids for uids, names in places if names == {name}))
         uid = next(iter(alone), None)
-        if len(alone) == 1 and uid and all(name in names for uids, names in places if uid in uids):
+        only_here = all(name in names for uids, names in places if uid in uids)
+        if len(alone) == 1 and uid and only_here and (not seen[uid] or seen[uid] & given[name]):
             found[uid] = name
     return found
 

@@ -194,6 +194,16 @@ def test_a_pod_with_processes_on_a_gpu_of_nobody_gets_no_name() -> None:
     assert {one.pod for one in report.containers or () if one.pod_uid} == {None}
 
 
+def test_the_names_of_containers_must_agree() -> None:
+    def named(container: str) -> list[tuple[str | None, str | None]]:
+        owner = Owner(name="python", pod_uid=POD, container_id=ID, container=container)
+        report = read(gpu(A, 10), pod_resources=Kubelet({A: (LLAMA,)}), processes=Proc({10: owner}))
+        return [(one.pod, one.container) for one in report.containers or ()]
+
+    assert named("vllm") == [("llama-0", "vllm")]
+    assert named("intruder") == [(None, "intruder"), ("llama-0", "vllm")]
+
+
 def test_two_devices_that_contradict_each_other_name_nobody() -> None:
     report = read(
         gpu(A, 10),

@@ -22,7 +22,7 @@ from tests.agent.test_process import host
 
 GPUS = 8
 INTERVAL = 30
-SECONDS = 120
+SECONDS = 60
 #: MiB of all processes together, and percent of one core
 MOST_MEMORY, MOST_CPU = 48.0, 0.5
 
