@@ -148,7 +148,7 @@ def test_a_node_without_an_agent(world: FakeApi, cluster: Cluster) -> None:
     found = ask(cluster)
 
     assert missing(found) == [Missing(source="agent", ref="gpu-1", reason=reason(found))]
-    assert "no agent runs there" in reason(found)
+    assert "no agent runs there (kubectl label node gpu-1 llmdoctor-agent=true" in reason(found)
 
 
 def test_a_pod_without_a_gpu_misses_no_agent(world: FakeApi, cluster: Cluster) -> None:

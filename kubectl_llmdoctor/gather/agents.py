@@ -195,6 +195,8 @@ class Agents:
         #: nodes that wait for the list of agents, and whether the absence of one is worth a word
         self._waiting: dict[str, bool] = {}
         self._found: dict[str, list[AgentPod]] | None = None
+        #: why there is none to be asked
+        self._trouble = ""
         self._asked = 0
         self._until: float | None = None
 
@@ -227,11 +229,7 @@ class Agents:
         try:
             pods = find(self._pot.client)
         except ReportError as error:
-            with self._lock:
-                self._found, expected = {}, any(self._waiting.values())
-            if expected:
-                self._pot.miss("agent", "", str(error))
-            return
+            self._trouble, pods = str(error), []
         found: dict[str, list[AgentPod]] = {}
         for pod in pods:
             found.setdefault(pod.node, []).append(pod)
@@ -243,10 +241,11 @@ class Agents:
 
     def _ask(self, node: str, pods: list[AgentPod], *, expected: bool) -> None:
         if not pods:
-            if expected and self._found:
-                self._pot.miss(
-                    "agent", node, "no agent runs there (kubectl label node NODE llmdoctor-agent=true brings one)"
-                )
+            if expected and self._trouble:
+                self._pot.miss("agent", "", self._trouble)
+            elif expected:
+                label = f"kubectl label node {node} llmdoctor-agent=true"
+                self._pot.miss("agent", node, f"no agent runs there ({label} brings one)")
             return
         if not self._pot.once("agent of", node):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.agent import nvml_scenes as scenes
@@ -18,6 +20,7 @@ from tests.agent.nvml_scenes import Scene, uuid
 from tests.agent.process import agent
 from tests.agent.test_nvml import build
 
+SCHEMA = Path(__file__).parents[2] / "docs" / "agent.schema.json"
 POD = "6f1d2c3b-8a90-4e57-b1c2-0d9e8f7a6b5c"
 ID = "ab" * 32
 
@@ -69,6 +72,7 @@ def test_a_gpu_its_pod_and_what_the_pod_has(library: Path, scene: Scene, lister:
     with agent("--with=pod-resources,processes", "--with=cgroup", *paths, library=library, scene=scene.path) as one:
         one.wait()
         report = one.report(fresh=True)
+        raw = one.get("/v1/report").data
         metrics = one.get("/metrics").data.decode()
 
     assert (report.node, report.driver_version) == ("gpu-1", "570.86.15")
@@ -95,6 +99,7 @@ def test_a_gpu_its_pod_and_what_the_pod_has(library: Path, scene: Scene, lister:
     assert container.shm
     assert container.shm.size_bytes == 64 << 20
     assert 'namespace="serving",pod="llama-0",container="vllm"' in metrics
+    jsonschema.validate(json.loads(raw), json.loads(SCHEMA.read_text()))
 
 
 def test_it_needs_nothing_to_start(tmp_path: Path) -> None:
