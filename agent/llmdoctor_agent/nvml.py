@@ -31,6 +31,9 @@ XIDS = 100
 #: seconds per GPU.
 _HANGS = 120.0
 
+#: How long a worker may take to let go of the GPUs before it is killed, seconds; that is quick with persistence mode.
+_END = 8.0
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -71,7 +74,7 @@ class _Sample:
 class _Worker:
     """One process with NVML, and what it has answered; `heard` guards it. Raises `OSError` if it cannot be started."""
 
-    def __init__(self, heard: threading.Condition, on_xid: Callable[[str, int], None]) -> None:
+    def __init__(self, heard: threading.Condition, on_xid: Callable[[str, int, int | None], None]) -> None:
         #: the last answer of each that answers: `system`, and GPUs by their index
         self.answers: dict[str | int, dict[str, Any]] = {}
         #: who has not answered in time and not since, and when it was asked
@@ -83,6 +86,7 @@ class _Worker:
         self.count_changed = False
         #: how the process ended
         self.ended = ""
+        self._asked_to_end = 0.0
         self._heard = heard
         self._on_xid = on_xid
         self._process = subprocess.Popen(
@@ -112,7 +116,7 @@ class _Worker:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "xid" in message:
-            self._on_xid(message["uuid"], message["xid"])
+            self._on_xid(message["uuid"], message["xid"], message.get("gpuInstance"))
         elif "events" in message:
             for uuid in {"", message["uuid"]}:  # one that is heard again is so with a new set of events
                 self.deaf.pop(uuid, None)
@@ -157,19 +161,20 @@ class _Worker:
         now = time.monotonic()
         return all(now - self.silent.get(who, now) > _HANGS for who in self._everybody)
 
-    def stop(self) -> bool:
-        """Ends it; False if it does not end, which it cannot inside a call that hangs in the driver."""
-        self._process.kill()
+    def end(self) -> None:
+        """Asks it to end."""
+        self._asked_to_end = time.monotonic()
         cast(IO[bytes], self._process.stdin).close()
+
+    def has_ended(self, seconds: float) -> bool:
+        """Waits for its end; kills it if that is overdue, which is in vain while it hangs in the driver."""
         try:
-            self._process.wait(1)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
+            if time.monotonic() - self._asked_to_end >= _END:
+                self._process.kill()
             return False
         return True
-
-    @property
-    def is_gone(self) -> bool:
-        return self._process.poll() is not None
 
 
 class Nvml:
@@ -194,8 +199,8 @@ class Nvml:
         self._sysfs = sysfs
         self._heard = threading.Condition()
         self._worker: _Worker | None = None
-        #: a worker that was ended but hangs in the driver; there is never more than one, and no new one beside it
-        self._hanging: _Worker | None = None
+        #: the worker of before, until it has ended; there is no new one beside it, since it may hang in the driver
+        self._ending: _Worker | None = None
         self._next_start = 0.0
         self._devices: object = None
         self._number = 0
@@ -213,12 +218,15 @@ class Nvml:
         self._ensure_worker()
 
     def stop(self) -> None:
-        """Ends the worker, or leaves it behind if it cannot be ended."""
+        """Ends the worker, which takes as long as letting go of the GPUs, at most `_END` seconds and one."""
         self._replace(0.0)
+        if self._ending is not None and not self._ending.has_ended(_END):
+            self._ending.has_ended(1.0)
 
     def read(self) -> Reading:
         """What NVML says now, at the latest after the deadline; a GPU that did not answer until then is `timeout`."""
-        if self._worker is not None and self._devices_now() != self._devices:
+        end = time.monotonic() + self._deadline
+        if self._devices_now() != self._devices:
             self._replace(0.0)
         self._ensure_worker()
         if (worker := self._worker) is None:
@@ -227,7 +235,7 @@ class Nvml:
         number, asked = self._number, time.monotonic()
         worker.ask(number)
         with self._heard:
-            self._heard.wait_for(lambda: worker.ended or worker.is_complete(number), self._deadline)
+            self._heard.wait_for(lambda: worker.ended or worker.is_complete(number), end - asked)
             worker.mark_silent(number, asked)
             self._last, again = self._compose(worker, number)
         if again is not None:
@@ -238,10 +246,10 @@ class Nvml:
         """Starts a worker if there is none and it is time for one."""
         if self._worker is not None or time.monotonic() < self._next_start:
             return
-        if self._hanging is not None and not self._hanging.is_gone:
-            self._last = Reading(errors=(_error("timeout: NVML hangs in the driver and its process cannot be ended"),))
+        if self._ending is not None and not self._ending.has_ended(self._deadline / 2):
+            self._last = Reading(errors=(_error("timeout: the process that called NVML does not end"),))
             return
-        self._hanging = None
+        self._ending = None
         self._devices = self._devices_now()
         self._names.clear()
         try:
@@ -253,8 +261,9 @@ class Nvml:
     def _replace(self, after: float) -> None:
         """Ends the worker; another is started at the first reading that is `after` seconds later."""
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop():
-            self._hanging = worker
+        if worker is not None:
+            worker.end()
+            self._ending = worker
         self._next_start = time.monotonic() + after
 
     def _devices_now(self) -> object:
@@ -265,8 +274,15 @@ class Nvml:
             driver = None
         return driver, sorted(path.name for path in self._sysfs.glob("bus/pci/drivers/nvidia/*:*"))
 
-    def _on_xid(self, uuid: str, number: int) -> None:
-        xid = Xid(number=number, time=_rfc3339(self._clock()))
+    def _module_version(self) -> str | None:
+        """The version of the kernel module, which NVML does not tell where its library is of another one."""
+        try:
+            return (self._sysfs / "module/nvidia/version").read_text().strip() or None
+        except OSError:
+            return None
+
+    def _on_xid(self, uuid: str, number: int, gpu_instance: int | None) -> None:
+        xid = Xid(number=number, time=_rfc3339(self._clock()), gpu_instance=gpu_instance)
         self._xids.setdefault(uuid, deque(maxlen=XIDS)).append(xid)
 
     def _compose(self, worker: _Worker, number: int) -> tuple[Reading, float | None]:
@@ -274,7 +290,7 @@ class Nvml:
         system = worker.answers.get("system", {})
         versions = system.get("system", {})
         reading = Reading(
-            driver_version=versions.get("driverVersion"),
+            driver_version=versions.get("driverVersion", self._module_version()),
             cuda_version=versions.get("cudaVersion"),
             nvml_version=versions.get("nvmlVersion"),
         )
@@ -308,9 +324,13 @@ class Nvml:
         answer = worker.answers[index]
         gpu = msgspec.convert(answer["gpu"], Gpu)
         if gpu.uuid is None:
-            gpu = msgspec.structs.replace(gpu, uuid=names.uuid, name=names.name, pci_bus_id=names.pci_bus_id)
+            gpu = msgspec.structs.replace(
+                gpu, uuid=names.uuid, name=names.name, pci_bus_id=names.pci_bus_id, minor=names.minor
+            )
         else:
-            self._names[index] = Gpu(index=index, uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id)
+            self._names[index] = Gpu(
+                index=index, uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, minor=gpu.minor
+            )
         errors = [_error(reason, gpu=_called(gpu), fields=tuple(fields)) for reason, fields in answer["errors"]]
         gpu = msgspec.structs.replace(gpu, no_p2p=worker.no_p2p.get(str(index)), xids=self._xids_of(gpu.uuid))
         return self._compared(gpu, answer["at"]), errors
@@ -348,7 +368,9 @@ class Nvml:
         """With the GPUs that were lost and that NVML, started anew since, does not show or cannot name any more."""
         for gpu in gpus:
             if gpu.uuid is not None and gpu.lost == "lost":
-                self._lost[gpu.uuid] = Gpu(uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, lost="lost")
+                self._lost[gpu.uuid] = Gpu(
+                    uuid=gpu.uuid, name=gpu.name, pci_bus_id=gpu.pci_bus_id, minor=gpu.minor, lost="lost"
+                )
             elif gpu.uuid is not None and gpu.lost is None:
                 self._lost.pop(gpu.uuid, None)
         shown = {gpu.uuid for gpu in gpus}

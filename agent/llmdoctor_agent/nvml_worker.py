@@ -10,10 +10,11 @@ It reads numbers of readings from its standard input, one a line, and writes lin
     {"read": 7, "system": {"driverVersion": "570.86.15", …, "count": 8}}     or {"read": 7, "failed": [reason, code]}
     {"read": 7, "index": 0, "at": 5123.4, "gpu": {…}, "errors": [[reason, [field, …]], …]}
     {"read": 7, "noP2p": {"0": {"1": reason}}}
-    {"xid": 79, "uuid": "GPU-…"}          as it happens
+    {"xid": 79, "uuid": "GPU-…"}          as it happens, with "gpuInstance": 2 if it is of a slice
     {"events": reason, "uuid": "GPU-…"}   why Xids of a GPU, or without its UUID of any, are not heard; empty if they are
 
 `gpu` is a `report.Gpu` by the names of the report; `at` is the monotonic clock, seconds. Answers may be late or never come.
+When the input ends, it lets go of the GPUs and ends as well.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ import time
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_void_p, cast
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import pynvml
 
 T = TypeVar("T")
 
 #: How long one wait for events lasts, milliseconds; a GPU that is registered meanwhile is heard from the next one on.
-_EVENT_WAIT = 2000
+_EVENT_WAIT = 250
+#: How long until events are tried again after an error, seconds.
+_EVENT_PAUSE = 2.0
+#: How long letting go of the GPUs may take, seconds; without persistence mode the driver shuts them down then.
+_SHUTDOWN = 5.0
 
 #: NVML's names of `NVML_CLOCKS_EVENT_REASON_*` (earlier `NVML_CLOCKS_THROTTLE_REASON_*`), by bit.
 _CLOCK_REASONS = {
@@ -105,7 +110,7 @@ _LINK_ERRORS_5 = (208, 211, 215)
 #: else differs between boards (ECC, NVLink, fabric, MIG, retired pages or remapped rows) and modes.
 _EXPECTED = frozenset(
     {
-        "memory",
+        "memoryTotalBytes",
         "temperatureC",
         "powerWatts",
         "smClockMhz",
@@ -119,12 +124,19 @@ _EXPECTED = frozenset(
 _NAMES = {
     getattr(pynvml, name): name.removeprefix("NVML_ERROR_") for name in dir(pynvml) if name.startswith("NVML_ERROR_")
 }
+#: Errors after which a GPU as a whole is not to be relied on, by the words of `Gpu.lost`.
 _LOST = {
     pynvml.NVML_ERROR_GPU_IS_LOST: "lost",
     pynvml.NVML_ERROR_RESET_REQUIRED: "reset-required",
     pynvml.NVML_ERROR_TIMEOUT: "timeout",
-    pynvml.NVML_ERROR_NO_PERMISSION: "no-permission",
 }
+#: Errors of a function, or of a version of its argument, that this driver does not have.
+_TOO_OLD = (
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,
+)
+_NOT_THERE = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_DEPRECATED)
 
 
 def reason_of(error: Exception) -> str:
@@ -137,6 +149,10 @@ def reason_of(error: Exception) -> str:
 
 def _code(error: Exception) -> int:
     return int(getattr(error, "value", -1))
+
+
+def _address(handle: Any) -> int | None:
+    return cast(handle, c_void_p).value
 
 
 class _Out:
@@ -161,6 +177,7 @@ class _Task(threading.Thread):
         self._work = work
         self._wanted = 0
         self._wake = threading.Event()
+        self.is_busy = False
         self.start()
 
     def ask(self, number: int) -> None:
@@ -171,7 +188,9 @@ class _Task(threading.Thread):
         while True:
             self._wake.wait()
             self._wake.clear()
+            self.is_busy = True
             self._work(self._wanted)
+            self.is_busy = False
 
 
 class _LostError(Exception):
@@ -192,9 +211,9 @@ class _Fields:
     def miss(self, field: str, error: Exception) -> None:
         """Notes that `field` could not be read. Raises `_LostError` if nothing else will be."""
         code = _code(error)
-        if code == pynvml.NVML_ERROR_NOT_SUPPORTED and field not in _EXPECTED:
+        if code in _NOT_THERE and field and field not in _EXPECTED:
             return
-        if code in _LOST and code != pynvml.NVML_ERROR_NO_PERMISSION:
+        if code in _LOST:
             self.gpu["lost"] = _LOST[code]
         fields = self._missing.setdefault(reason_of(error), [])
         if field and field not in fields:
@@ -208,10 +227,7 @@ class _Fields:
             try:
                 return call()
             except (pynvml.NVMLError, ValueError) as error:  # ValueError: a text that is no UTF-8
-                if call is calls[-1] or _code(error) not in (
-                    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-                    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-                ):
+                if call is calls[-1] or _code(error) not in _TOO_OLD:
                     self.miss(field, error)
                     break
         return None
@@ -258,8 +274,7 @@ class _Board:
         self.uuid = ""
         self._worker = worker
         self._heard_by: Any = None
-        self._task = _Task(self._read)
-        self.ask = self._task.ask
+        self.task = _Task(self._read)
 
     def _read(self, number: int) -> None:
         fields = _Fields()
@@ -278,15 +293,18 @@ class _Board:
             handle = pynvml.nvmlDeviceGetHandleByIndex(self.index)
         except pynvml.NVMLError as error:
             self.handle = None
-            if (lost := _LOST.get(_code(error))) is not None:
-                fields.gpu["lost"] = lost
+            name = _NAMES.get(_code(error), "").removesuffix("_ERROR").lower().replace("_", "-")
+            fields.gpu["lost"] = _LOST.get(_code(error)) or ("unknown-error" if name in ("", "unknown") else name)
             fields.miss("", error)
             raise _LostError from None
         fields.put("uuid", lambda: pynvml.nvmlDeviceGetUUID(handle))
         fields.put("name", lambda: pynvml.nvmlDeviceGetName(handle))
         fields.put("pciBusId", lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        fields.put("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
         self.uuid = fields.gpu.get("uuid", "")
         self.handle = handle
+        if self.uuid:
+            self._worker.uuids[_address(handle)] = self.uuid
 
     def _register(self) -> None:
         """Lets the Xids of this GPU be heard; again where the set of events is a new one."""
@@ -307,11 +325,7 @@ class _Board:
         slices = fields.call("migEnabled", lambda: pynvml.nvmlDeviceGetMigMode(handle))
         if slices is not None:
             fields.gpu["migEnabled"] = slices[0] == 1
-        memory = fields.call(
-            "memory",
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
-        )
+        memory = self._memory(fields, handle, "memoryTotalBytes")
         if memory is not None:
             fields.gpu |= {"memoryTotalBytes": memory.total, "memoryUsedBytes": memory.used}
             if hasattr(memory, "reserved"):
@@ -364,6 +378,14 @@ class _Board:
         if processes is not None:
             fields.gpu["processes"] = processes
 
+    def _memory(self, fields: _Fields, handle: Any, field: str) -> Any:
+        """Before the 510 driver, what is reserved counts as used."""
+        return fields.call(
+            field,
+            partial(pynvml.nvmlDeviceGetMemoryInfo, handle, version=pynvml.nvmlMemory_v2),
+            partial(pynvml.nvmlDeviceGetMemoryInfo, handle),
+        )
+
     def _processes(self, fields: _Fields, handle: Any, field: str) -> list[dict[str, Any]] | None:
         """Compute, graphics and MPS processes; a process in several of the lists is one. None if all are unknown."""
         found: dict[int, dict[str, Any]] = {}
@@ -412,7 +434,7 @@ class _Board:
         if links:
             self._link_errors(fields, links)
             fields.gpu["nvlinks"] = links
-        fabric = fields.call("fabric", lambda: _fabric(handle, 3), lambda: _fabric(handle, 2), _not_supported)
+        fabric = fields.call("fabric", *(partial(_fabric, handle, version) for version in (3, 2, 1)), _not_supported)
         if fabric is not None:
             fields.gpu["fabric"] = fabric
 
@@ -421,10 +443,9 @@ class _Board:
             try:
                 yield {"link": link, "active": pynvml.nvmlDeviceGetNvLinkState(self.handle, link) == 1}
             except pynvml.NVMLError as error:
-                # the number of links is not known from all drivers: the first that there is not ends them
+                # not all drivers say how many links there are
                 if _code(error) not in (pynvml.NVML_ERROR_INVALID_ARGUMENT, pynvml.NVML_ERROR_NOT_SUPPORTED):
                     fields.miss("nvlinks", error)
-                return
 
     def _link_errors(self, fields: _Fields, links: list[dict[str, Any]]) -> None:
         handle = self.handle
@@ -446,15 +467,18 @@ class _Board:
             try:
                 device = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
                 entry: dict[str, Any] = {"uuid": pynvml.nvmlDeviceGetUUID(device)}
-            except pynvml.NVMLError as error:
+            except (pynvml.NVMLError, ValueError) as error:
                 if _code(error) != pynvml.NVML_ERROR_NOT_FOUND:  # an instance that was not made
                     fields.miss("migDevices", error)
                 continue
+            instance = fields.call("migDevices.gpuInstance", partial(pynvml.nvmlDeviceGetGpuInstanceId, device))
+            if instance is not None:
+                entry["gpuInstance"] = instance
             # `NVIDIA A100-SXM4-80GB MIG 3g.40gb`
             name = fields.call("migDevices.profile", partial(pynvml.nvmlDeviceGetName, device)) or ""
             if " MIG " in name:
                 entry["profile"] = name.rpartition(" MIG ")[2]
-            memory = fields.call("migDevices.memory", partial(pynvml.nvmlDeviceGetMemoryInfo, device))
+            memory = self._memory(fields, device, "migDevices.memoryTotalBytes")
             if memory is not None:
                 entry |= {"memoryTotalBytes": memory.total, "memoryUsedBytes": memory.used}
             entry["processes"] = self._processes(fields, device, "migDevices.processes") or []
@@ -468,22 +492,28 @@ def _not_supported() -> Any:
 
 
 def _fabric(handle: Any, version: int) -> dict[str, Any]:
-    """State of the registration with the fabric; `health` comes with version 3, its reasons with version 2 of the call."""
-    info = pynvml.c_nvmlGpuFabricInfo_v3_t() if version == 3 else pynvml.c_nvmlGpuFabricInfo_v2_t()
-    pynvml.nvmlDeviceGetGpuFabricInfoV(handle, byref(info))
+    """State of the registration with the fabric; what is wrong comes with version 2 (driver 550), `health` with 3."""
+    if version == 1:
+        info = pynvml.c_nvmlGpuFabricInfo_t()
+        pynvml.nvmlDeviceGetGpuFabricInfo(handle, byref(info))
+    else:
+        info = pynvml.c_nvmlGpuFabricInfo_v3_t() if version == 3 else pynvml.c_nvmlGpuFabricInfo_v2_t()
+        pynvml.nvmlDeviceGetGpuFabricInfoV(handle, byref(info))
     if info.state == pynvml.NVML_GPU_FABRIC_STATE_NOT_SUPPORTED:
         _not_supported()
     fabric: dict[str, Any] = {"state": _FABRIC_STATES.get(info.state, str(info.state))}
     if info.state != pynvml.NVML_GPU_FABRIC_STATE_COMPLETED:
-        return fabric
+        return fabric  # the rest means nothing yet
     fabric["status"] = "success" if info.status == pynvml.NVML_SUCCESS else _NAMES.get(info.status, str(info.status))
     if health := _FABRIC_HEALTH.get(getattr(info, "healthSummary", 0)):
         fabric["health"] = health
-    mask = info.healthMask
-    problems = [name for shift, bad, name in _FABRIC_PROBLEMS if mask >> shift & 0x3 == bad]
-    if configuration := _FABRIC_CONFIGURATION.get(mask >> 8 & 0xF):
-        problems.append(configuration)
-    return fabric | {"problems": problems}
+    if version > 1:
+        mask = info.healthMask
+        problems = [name for shift, bad, name in _FABRIC_PROBLEMS if mask >> shift & 0x3 == bad]
+        if configuration := _FABRIC_CONFIGURATION.get(mask >> 8 & 0xF):
+            problems.append(configuration)
+        fabric["problems"] = problems
+    return fabric
 
 
 class Worker:
@@ -492,6 +522,8 @@ class Worker:
     def __init__(self, out: _Out) -> None:
         self.out = out
         self.listener = _Listener(self)
+        #: the UUIDs of GPUs by the addresses of their handles: one of which an Xid tells may not answer any more
+        self.uuids: dict[int | None, str] = {}
         self.names_processes = _is_the_hosts_pid_namespace()
         self._boards: list[_Board] = []
         self._initialised = False
@@ -501,9 +533,23 @@ class Worker:
 
     def ask(self, number: int) -> None:
         for board in list(self._boards):
-            board.ask(number)
+            board.task.ask(number)
         self._system.ask(number)
         self._peers.ask(number)
+
+    def end(self) -> None:
+        """Lets go of the GPUs in order, unless something hangs: clients that were killed have left GPUs hanging."""
+        if not self._initialised:
+            return
+        self.listener.ending = True
+        self.listener.registered.set()
+        self.listener.join(1.0)
+        tasks = (self._system, self._peers, *(board.task for board in self._boards))
+        if self.listener.is_alive() or any(task.is_busy for task in tasks):
+            return
+        shutdown = threading.Thread(target=pynvml.nvmlShutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(_SHUTDOWN)
 
     def _read(self, number: int) -> None:
         try:
@@ -519,7 +565,7 @@ class Worker:
         for index in range(len(self._boards), count):
             board = _Board(index, self)
             self._boards.append(board)
-            board.ask(number)
+            board.task.ask(number)
 
     def _versions(self) -> dict[str, str]:
         versions = {}
@@ -555,14 +601,6 @@ class Worker:
         self._peers_known = True
         self.out(read=number, noP2p=matrix)
 
-    def uuid(self, device: Any) -> str:
-        """The UUID of the GPU of an event, from what was read before, since asking the GPU now might hang."""
-        address = cast(device, c_void_p).value
-        for board in self._boards:
-            if board.handle is not None and cast(board.handle, c_void_p).value == address:
-                return board.uuid
-        return str(pynvml.nvmlDeviceGetUUID(device))
-
 
 class _Listener(threading.Thread):
     """Hears of Xids of the GPUs that registered. A set that fails is replaced; GPUs register again when they are read."""
@@ -570,6 +608,8 @@ class _Listener(threading.Thread):
     def __init__(self, worker: Worker) -> None:
         super().__init__(daemon=True)
         self.registered = threading.Event()
+        self.ending = False
+        self._failed = False
         self._worker = worker
         self._lock = threading.Lock()
         self._events: Any = None
@@ -588,39 +628,52 @@ class _Listener(threading.Thread):
                 self._users -= 1
 
     def run(self) -> None:
-        while True:
+        while not self.ending:
             try:
                 self._hear()
             except pynvml.NVMLError as error:
-                self._worker.out(events=reason_of(error), uuid="")
+                if self._failed:  # else it may have been a lost GPU, which is said anyway and is not in the next set
+                    self._worker.out(events=reason_of(error), uuid="")
+                self._failed = True
             with self._lock:
                 events, self._events = self._events, None
                 unused = not self._users
             if events is not None and unused:  # else a GPU hangs while it registers, and the set is left to it
                 with contextlib.suppress(pynvml.NVMLError):
                     pynvml.nvmlEventSetFree(events)
-            time.sleep(_EVENT_WAIT / 1000)
+            time.sleep(0 if self.ending else _EVENT_PAUSE)
 
-    def _hear(self) -> NoReturn:
+    def _hear(self) -> None:
         self.registered.clear()
         self._events = events = pynvml.nvmlEventSetCreate()
         self.registered.wait()  # no wait for the events of nobody
-        while True:
+        while not self.ending:
             try:
                 event = pynvml.nvmlEventSetWait_v2(events, _EVENT_WAIT)
             except pynvml.NVMLError_Timeout:
+                self._failed = False
                 continue
             if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
-                self._worker.out(xid=event.eventData, uuid=self._worker.uuid(event.device))
+                instance = {} if event.gpuInstanceId == 0xFFFFFFFF else {"gpuInstance": event.gpuInstanceId}
+                self._worker.out(
+                    xid=event.eventData, uuid=self._worker.uuids.get(_address(event.device), ""), **instance
+                )
+
+
+def _give_up(failure: threading.ExceptHookArgs) -> None:
+    threading.__excepthook__(failure)
+    os._exit(70)  # rather than go on as if a GPU did not answer
 
 
 def main() -> None:
     """Serves the agent until it ends."""
+    threading.excepthook = _give_up
     out = _Out(os.dup(1))
     os.dup2(2, 1)  # whatever the library prints is no answer
     worker = Worker(out)
     for line in sys.stdin:
         worker.ask(int(line))
+    worker.end()
     os._exit(0)  # threads may hang in the driver
 
 

@@ -87,6 +87,8 @@ class Xid(_Part):
 
     number: int
     time: str
+    #: the GPU instance of the MIG device that it is about, where it is about one
+    gpu_instance: int | None = None
 
 
 class User(_Part):
@@ -102,6 +104,7 @@ class MigDevice(_Part):
 
     uuid: str
     profile: str | None = None
+    gpu_instance: int | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     processes: tuple[Process, ...] = ()
@@ -115,7 +118,10 @@ class Gpu(_Part):
     uuid: str | None = None
     name: str | None = None
     pci_bus_id: str | None = None
-    #: why nothing is known of it: `lost`, `timeout`, `reset-required`, `no-permission`
+    #: the number of its device file: 3 for /dev/nvidia3
+    minor: int | None = None
+    #: why nothing, or with `reset-required` not all, is known of it: `lost`, `timeout`, `reset-required`,
+    #: `no-permission`, `unknown-error`, or another of NVML's errors
     lost: str | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
@@ -215,3 +221,8 @@ class Report(_Part):
     containers: tuple[Container, ...] | None = None
     #: lines of the kernel's log about GPUs, PCIe and memory, oldest first
     kernel_log: str | None = None
+
+
+def to_json(report: Report) -> bytes:
+    """The report as one compact JSON document, `schema` first."""
+    return msgspec.json.encode({"schema": SCHEMA, **msgspec.to_builtins(report)})

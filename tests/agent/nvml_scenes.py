@@ -29,6 +29,7 @@ def _common(index: int) -> dict[str, object]:
     return {
         "uuid": uuid(index),
         "bus": bus(index),
+        "minor": index,
         "utilization": 0,
         "temperature__0": 34,
         "clock__1": 345,
@@ -122,11 +123,12 @@ def a100_mig() -> list[str]:
         field__91=12,
         field__161=0,
     )
-    for slot, profile, size, used in ((0, "3g.40gb", 40192, 20000), (2, "1g.10gb", 9728, 12)):
+    for slot, instance, profile, size, used in ((0, 2, "3g.40gb", 40192, 20000), (2, 9, "1g.10gb", 9728, 12)):
         lines += gpu(
             f"0.{slot}",
             uuid=f"MIG-{slot:08x}-1111-5222-8333-0123456789ab",
             name=f"NVIDIA A100-SXM4-80GB MIG {profile}",
+            gpu_instance=instance,
             memory_total=size << 20,
             memory_used=used << 20,
         )
@@ -176,5 +178,5 @@ class Scene:
 
     def _write(self) -> None:
         new = self.path.with_suffix(".new")
-        new.write_text("\n".join(self._lines) + "\n")
+        new.write_text("\n".join(self._lines) + "\n", errors="surrogateescape")
         new.replace(self.path)

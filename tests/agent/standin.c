@@ -11,7 +11,7 @@
  *   fail ID FUNCTION CODE       FUNCTION fails for this GPU; both may be *
  *   hang ID FUNCTION            FUNCTION does not return while the line is there
  *   crash ID FUNCTION           FUNCTION ends the process with SIGSEGV
- *   xid SERIAL ID NUMBER        an Xid; told once to each set that ID registered with before the line was there
+ *   xid SERIAL ID NUMBER [GI]   an Xid, of GPU instance GI; told once to each set that ID registered with before the line was there
  *
  * The number of GPUs is the one of the moment of nvmlInit, as with the real library. With -DOLD_DRIVER the functions that
  * came with the 510 and later drivers are missing.
@@ -58,16 +58,20 @@ static void rest_of_time(int milliseconds) {
     nanosleep(&pause, NULL);
 }
 
+static int has_changed(struct stat *now) {
+    const char *path = getenv("STANDIN_NVML");
+    if (path == NULL || stat(path, now) != 0)
+        return 0;
+    return now->st_ino != seen.st_ino || now->st_size != seen.st_size || now->st_mtim.tv_sec != seen.st_mtim.tv_sec ||
+           now->st_mtim.tv_nsec != seen.st_mtim.tv_nsec;
+}
+
 /* Called with the lock held. */
 static void refresh(void) {
-    const char *path = getenv("STANDIN_NVML");
     struct stat now;
-    if (path == NULL || stat(path, &now) != 0)
+    if (!has_changed(&now))
         return;
-    if (now.st_ino == seen.st_ino && now.st_size == seen.st_size && now.st_mtim.tv_sec == seen.st_mtim.tv_sec &&
-        now.st_mtim.tv_nsec == seen.st_mtim.tv_nsec)
-        return;
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(getenv("STANDIN_NVML"), "r");
     if (file == NULL)
         return;
     if (lines == NULL)
@@ -285,6 +289,7 @@ int nvmlDeviceGetPciInfo_v3(struct device *device, struct pci *out) {
         return number32(device, key, out);                                                                             \
     }
 
+NUMBER(nvmlDeviceGetMinorNumber, "minor")
 NUMBER(nvmlDeviceGetPowerUsage, "power")
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, "power-limit")
 NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, "pcie-gen")
@@ -489,6 +494,24 @@ int nvmlDeviceGetP2PStatus(struct device *one, struct device *other, int index, 
     return SUCCESS;
 }
 
+/* --- fabric --- */
+
+struct fabric_v1 {
+    uint8_t cluster[16];
+    int status;
+    uint32_t clique;
+    unsigned state;
+};
+
+int nvmlDeviceGetGpuFabricInfo(struct device *device, struct fabric_v1 *out) {
+    char value[WORD];
+    FATE(device->id);
+    if (!look_up("gpu", device->id, "fabric", value))
+        return NOT_SUPPORTED;
+    *out = (struct fabric_v1){.status = 0};
+    return sscanf(value, "%u %d", &out->state, &out->status) == 2 ? SUCCESS : INVALID_ARGUMENT;
+}
+
 /* --- MIG --- */
 
 int nvmlDeviceGetMigMode(struct device *device, unsigned *current, unsigned *pending) {
@@ -506,6 +529,11 @@ int nvmlDeviceGetMigDeviceHandleByIndex(struct device *device, unsigned index, s
         return NOT_FOUND;
     *out = device_of(id);
     return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(struct device *device, unsigned *out) {
+    FATE(device->id);
+    return number32(device, "gpu-instance", out);
 }
 
 /* --- events --- */
@@ -528,7 +556,8 @@ static long next_xid(const struct set *set, struct event *out) {
             continue;
         for (int d = 0; d < device_count; d++)
             if (strcmp(devices[d].id, lines[i].key) == 0 && set->since[d] >= 0 && serial > set->since[d]) {
-                *out = (struct event){&devices[d], 0x8, strtoull(lines[i].value, NULL, 0), ~0U, ~0U};
+                *out = (struct event){&devices[d], 0x8, 0, ~0U, ~0U};
+                sscanf(lines[i].value, "%llu %u", &out->data, &out->gpu_instance);
                 first = serial;
             }
     }
@@ -559,8 +588,12 @@ int nvmlDeviceRegisterEvents(struct device *device, unsigned long long types, st
 }
 
 int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
-    for (unsigned waited = 0;; waited += 10) {
+    for (unsigned waited = 0;;) {
         FATE("*");
+        int code = SUCCESS; /* a lost GPU fails the set that it is in, once its Xids are told */
+        for (int d = 0; d < device_count && code == SUCCESS; d++)
+            if (set->since[d] >= 0)
+                code = fate(devices[d].id, __func__);
         pthread_mutex_lock(&lock);
         refresh();
         long serial = next_xid(set, out);
@@ -569,9 +602,13 @@ int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
         pthread_mutex_unlock(&lock);
         if (serial != 0)
             return SUCCESS;
-        if (waited >= timeout)
-            return TIMEOUT;
-        rest_of_time(10);
+        if (code != SUCCESS)
+            return code;
+        for (struct stat now; !has_changed(&now); waited += 10) {
+            if (waited >= timeout)
+                return TIMEOUT;
+            rest_of_time(10);
+        }
     }
 }
 
