@@ -257,6 +257,15 @@ def test_whose_xid_it_is(gpus: list[object], line: str, sure: str | None) -> Non
     )
 
 
+@pytest.mark.parametrize(("instance", "sure"), [("05", ["certain"]), ("06", []), ("07", ["certain"])])
+def test_an_xid_of_a_slice_is_of_who_has_it(instance: str, sure: list[str]) -> None:
+    slices = [{"gpuInstance": 5, **MINE}, {"gpuInstance": 6, **YOURS}]  # of a seventh nothing is known
+    hardware = _hardware(
+        {"gpus": [_gpu("0000:3B:00", migDevices=slices)]}, f"NVRM: Xid (PCI:0000:3b:00 GPU-I:{instance}): 94, Contained"
+    )
+    assert [found for _, found in hardware.hits] == sure
+
+
 def test_the_xid_table() -> None:
     assert xid_meaning(99999) is None
     numbers = {n for n in range(200) if xid_meaning(n)}
@@ -277,6 +286,7 @@ NOT_JUDGED = {
     "Report.profile": "says what the agent may read; what it could not stands in errors",
     "Report.nvmlVersion": "a mismatch shows as an error of NVML",
     "Gpu.memoryReservedBytes": "the driver's own share, part of what is not free",
+    "Gpu.minor": "a name of its device file",
     "Gpu.persistenceMode": "its lack only delays the first start on an idle GPU",
     "Gpu.computeMode": "exclusive modes fail with words of their own in the log",
     "Ecc.enabled": "counters are there or not",

@@ -81,6 +81,8 @@ class SeenXid(_Part, frozen=True):
 
     number: int | None = None
     time: str = ""
+    #: the GPU instance of the slice that it is about, where it is about one
+    gpu_instance: int | None = None
 
 
 class User(_Part, frozen=True):
@@ -95,6 +97,7 @@ class MigDevice(_Part, frozen=True):
     """A slice of a GPU."""
 
     uuid: str = ""
+    gpu_instance: int | None = None
     processes: tuple[Process, ...] = ()
     pods: tuple[User, ...] = ()
 
@@ -115,7 +118,7 @@ class Device(_Part, frozen=True):
     uuid: str = ""
     name: str = ""
     pci_bus_id: str = ""
-    #: why nothing is known of it: `lost`, `timeout`, `reset-required`, `no-permission`
+    #: why nothing is known of it: `lost`, `timeout`, `unknown-error`, `reset-required`, `no-permission`, …
     lost: str = ""
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
@@ -174,6 +177,11 @@ class Device(_Part, frozen=True):
         if not wanted and letters(self.lost) == "resetrequired":
             return "a reset of the GPU"
         return _RECOVERY.get(wanted, "")
+
+    @property
+    def silent(self) -> bool:
+        """Whether it did not answer, or not with anything that makes sense: lost, or only busy."""
+        return letters(self.lost) in ("timeout", "unknownerror")
 
     @property
     def users(self) -> tuple[User, ...]:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, agent_of, letters
+from kubectl_llmdoctor.facts.agent import ContainerUse, Device, MigDevice, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.dcgm import gpus_by_metrics
 from kubectl_llmdoctor.facts.endings import Ending, endings
@@ -93,7 +93,8 @@ class NodeHardware:
         """The GPUs that cannot be used as they are, what is wrong with each in words, and what says so."""
         found = []
         for device in self.devices:
-            gone = {"lost": "has fallen off the bus", "timeout": "does not answer the driver"}.get(letters(device.lost))
+            gone = "does not answer the driver" if device.silent else ""
+            gone = "has fallen off the bus" if letters(device.lost) == "lost" else gone
             if gone:
                 found.append((device, gone, self.evidence(device, "lost", f"lost: {device.lost}")))
             elif device.ecc.remap_failed:
@@ -138,6 +139,7 @@ class NodeHardware:
                             number=seen.number,
                             bus=device.bus,
                             uuid=device.uuid,
+                            gpu_instance=seen.gpu_instance,
                             time=parse_time(seen.time),
                             device=device,
                             evidence=self.evidence(device, "xids", text),
@@ -238,6 +240,11 @@ class Hardware:
                         found[id_.partition("::")[0]] = str(device.get("health", ""))
         return found
 
+    def _has_slice(self, part: MigDevice) -> bool:
+        pod, uid = self.pod, self.pod.obj.metadata.uid
+        named = any((user.namespace or "default", user.name) == (pod.namespace, pod.name) for user in part.pods)
+        return named or (bool(uid) and any(process.pod_uid == uid for process in part.processes))
+
     def _has(self, device: Device) -> bool:
         pod, uid = self.pod, self.pod.obj.metadata.uid
         if device.uuid and device.uuid in self.given:
@@ -320,6 +327,9 @@ class Hardware:
         if xid.uuid and len(self.given) >= self.pod.gpus > 0:
             return "certain" if xid.uuid in self.given else None
         device = self.device_of(xid)
+        slices = [part for part in device.mig_devices if part.gpu_instance == xid.gpu_instance] if device else []
+        if xid.gpu_instance is not None and slices and any(part.pods or part.processes for part in slices):
+            return "certain" if any(self._has_slice(part) for part in slices) else None
         if device and (device in self.mine or self.mapped):
             return "certain" if device in self.mine else None
         addressed = all(mine.bus for mine in self.mine)

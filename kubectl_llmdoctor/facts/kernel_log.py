@@ -32,6 +32,8 @@ class Xid(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     bus: str = ""
     uuid: str = ""
+    #: the GPU instance of the slice that it is about, where it is about one
+    gpu_instance: int | None = None
     pid: int | None = None
     process: str = ""
     #: what the driver says of it; empty from all but the kernel's log
@@ -84,6 +86,7 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
+_INSTANCE = re.compile(r"GPU-I:(?P<number>[0-9a-fA-F]{1,4})")
 _PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
 #: What recent drivers add to an Xid 45.
 _CAUSED = re.compile(r"caused by previous Xid (?P<number>\d{1,5})")
@@ -144,7 +147,7 @@ class KernelLog:
         for line in self.lines:
             if match := _XID.search(line.text):
                 bus, rest = bus_of(match["bus"]), match["rest"]
-                pid, name = _PID.search(rest), _NAME.search(rest)
+                pid, name, part = _PID.search(rest), _NAME.search(rest), _INSTANCE.search(match["bus"])
                 said = re.sub(r"^(?:, (?:pid|name)=[^,]*)*,? ?", "", rest)
                 numbers = [int(match["number"])]
                 # the line of the first one may be lost, as in a log that wraps around
@@ -155,6 +158,7 @@ class KernelLog:
                         number=number,
                         bus=bus,
                         uuid=self.uuids.get(bus, ""),
+                        gpu_instance=int(part["number"], 16) if part else None,
                         pid=int(pid["pid"]) if pid else None,
                         process=name["name"].strip() if name and "unknown" not in name["name"] else "",
                         text=said.strip(),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llmdoctor_agent.kernel_log import KernelLog
 
-from kubectl_llmdoctor.facts.hardware import KernelLog as Reader
+from kubectl_llmdoctor.facts.kernel_log import KernelLog as Reader
 
 REAL = Path(__file__).with_name("kmsg.txt")
 BOOT = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -94,7 +94,7 @@ def test_a_reader_finds_the_errors_with_their_times() -> None:
     (found,) = reader.xids  # and not the one that a process wrote into the log
     assert (found.number, found.bus, found.pid) == (31, "0000:3b:00", 4711)
     assert found.time == BOOT + timedelta(hours=2)
-    assert [line.time for line in reader.fatal_switch_errors] == [BOOT + timedelta(hours=2, microseconds=100)]
+    assert [error.line.time for error in reader.switch_errors] == [BOOT + timedelta(hours=2, microseconds=100)]
     assert [line.text[28:] for line in reader.lost] == ["NVRM: fallen off the bus and is not responding to commands."]
     (kill,) = reader.kills
     assert (kill.process, kill.pod_uid, kill.container_id) == ("python3", UID, "ab" * 32)

@@ -18,7 +18,7 @@ from llmdoctor_agent.kernel_log import KernelLog
 from llmdoctor_agent.processes import Owner, Processes
 from llmdoctor_agent.report import Cpu, Memory
 
-from kubectl_llmdoctor.facts.hardware import KernelLog as Reader
+from kubectl_llmdoctor.facts.kernel_log import KernelLog as Reader
 
 ROOT = Path("/sys/fs/cgroup")
 UID, ID = "6f1d2c3b-8a90-4e57-b1c2-0d9e8f7a6b5c", "ab" * 32

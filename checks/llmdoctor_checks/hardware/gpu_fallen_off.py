@@ -96,7 +96,7 @@ def _answers(hardware: Hardware, xid: Xid) -> Iterator[Evidence]:
 
 def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """GPUs of the pod that did not answer in time: lost, or only busy."""
-    silent = [device for device in hardware.mine if letters(device.lost) == "timeout"]
+    silent = [device for device in hardware.mine if device.silent]
     if not silent:
         return
     yield Finding(
@@ -132,7 +132,7 @@ def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Ev
         return f"a GPU of {hardware.node}", by_others(hardware, "gpu-fallen-off"), said[0][1]
     if complete or hardware.agent is None:
         return None
-    dead = [device for device in hardware.devices if letters(device.lost) in ("lost", "timeout") and not device.users]
+    dead = [d for d in hardware.devices if (letters(d.lost) == "lost" or d.silent) and not d.users]
     evidence = list(_silence(hardware, dead))
     if not evidence:
         lost = [error.text for error in hardware.agent.errors if _LOST.search(error.text)]
