@@ -172,11 +172,9 @@ class Device(_Part, frozen=True):
 
     @property
     def asks_for(self) -> str:
-        """What the driver says has to be done before the GPU can be used again: `GPU reset`; empty for nothing."""
-        wanted = letters(self.recovery_action)
-        if not wanted and letters(self.lost) == "resetrequired":
-            return "a reset of the GPU"
-        return _RECOVERY.get(wanted, "")
+        """What the driver says has to be done before the GPU can be used again: `a reset of the GPU`; empty for nothing."""
+        refused = "a reset of the GPU" if letters(self.lost) == "resetrequired" else ""
+        return _RECOVERY.get(letters(self.recovery_action), refused)
 
     @property
     def silent(self) -> bool:

@@ -101,8 +101,8 @@ class NodeHardware:
                 proof = self.evidence(device, "ecc", "remapFailed: true")
                 found.append((device, "has memory that can no longer be repaired", proof))
             elif device.asks_for:
-                field = "recoveryAction" if device.recovery_action else "lost"
-                proof = self.evidence(device, field, f"{field}: {device.recovery_action or device.lost}")
+                field = "lost" if device.lost else "recoveryAction"
+                proof = self.evidence(device, field, f"{field}: {device.lost or device.recovery_action}")
                 found.append((device, f"needs {device.asks_for}", proof))
         return tuple(found)
 

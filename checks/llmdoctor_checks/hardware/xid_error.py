@@ -105,10 +105,8 @@ def _demands(hardware: Hardware) -> Iterator[Evidence]:
     """The driver's recommendations for the pod's GPUs."""
     for device in hardware.mine:
         if device.asks_for:
-            field, value = (
-                ("recoveryAction", device.recovery_action) if device.recovery_action else ("lost", device.lost)
-            )
-            yield hardware.evidence(device, field, f"{field}: {value}")
+            field = "lost" if device.lost else "recoveryAction"
+            yield hardware.evidence(device, field, f"{field}: {device.lost or device.recovery_action}")
 
 
 def _wanted(number: int, meaning: XidMeaning | None) -> bool:
