@@ -162,12 +162,17 @@ class NodeHardware:
 _READ: WeakKeyDictionary[Cluster, dict[str, NodeHardware]] = WeakKeyDictionary()
 
 
-def node_hardware(cluster: Cluster, name: str) -> NodeHardware | None:
-    """What is known of a node's GPUs, read once per snapshot; None where nothing is."""
+def _of(cluster: Cluster, name: str) -> NodeHardware:
     known = _READ.setdefault(cluster, {})
     if name not in known:
         known[name] = NodeHardware(cluster, name, cluster.snapshot.nodes.get(name) or NodeData())
-    return known[name] if known[name].known else None
+    return known[name]
+
+
+def node_hardware(cluster: Cluster, name: str) -> NodeHardware | None:
+    """What is known of a node's GPUs, read once per snapshot; None where nothing is."""
+    found = _of(cluster, name)
+    return found if found.known else None
 
 
 class Hardware:
@@ -413,6 +418,8 @@ def holder_of(hardware: Hardware, process: Process) -> str:
 
 
 def hardware_of(pod: Pod) -> Hardware | None:
-    """What the node of a pod says; None where nothing of it was read."""
-    found = node_hardware(pod.cluster, pod.spec.node_name) if pod.exists and pod.spec.node_name else None
-    return Hardware(pod, found) if found else None
+    """What is known of a pod's GPUs; None where nothing is."""
+    if not pod.exists or not pod.spec.node_name:
+        return None
+    found = Hardware(pod, _of(pod.cluster, pod.spec.node_name))
+    return found if found.of_node.known or found.given else None

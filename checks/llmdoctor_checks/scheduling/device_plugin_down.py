@@ -7,12 +7,14 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Hardware,
     Node,
     Pending,
     Pod,
     Subject,
     check,
     count_of,
+    endings,
     fixes,
     log_evidence,
     node_evidence,
@@ -26,7 +28,12 @@ from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 
 @check("device-plugin-down", since="0.1")
 def device_plugin_down(
-    pod: Pod, pending: Pending | None, node: Node | None, subject: Subject, cluster: Cluster
+    pod: Pod,
+    pending: Pending | None,
+    node: Node | None,
+    hardware: Hardware | None,
+    subject: Subject,
+    cluster: Cluster,
 ) -> Iterator[Finding]:
     """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
 
@@ -74,6 +81,8 @@ def device_plugin_down(
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
+    elif hardware:
+        yield from _unhealthy(pod, hardware, cluster)
 
 
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:
@@ -169,6 +178,30 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Finding]:
+    """Devices of the pod that the plugin calls unhealthy: it keeps them, and nobody restarts it for that."""
+    bad = [uuid for uuid, health in hardware.given.items() if health == "Unhealthy"]
+    if not bad:
+        return
+    ended = any(True for _ in endings(pod))
+    yield Finding(
+        role="cause" if ended else "risk",
+        severity="warning",
+        confidence="possible" if ended else "likely",
+        summary=f"The device plugin of {hardware.node} calls {count_of(len(bad), 'GPU')} of this pod unhealthy: {', '.join(bad[:4])}.",
+        evidence=(
+            *(
+                pod_evidence(pod, "status.containerStatuses[*].allocatedResourcesStatus", f"{uuid}: Unhealthy")
+                for uuid in bad[:4]
+            ),
+            *plugin_evidence(cluster, hardware.node),
+        ),
+        explains=("crash-loop", "not-ready", "engine-dead"),
+        fixes=(_look(hardware.node), *_restart(cluster, hardware.node)),
+        pods=(pod.name,),
+    )
 
 
 def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
