@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connection_options, output_options, progress, rules, rules_options
+from kubectl_llmdoctor.cli.options import (
+    agent_option,
+    connection_options,
+    output_options,
+    progress,
+    rules,
+    rules_options,
+)
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
@@ -35,12 +42,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
 @click.option("--prometheus", default="auto", metavar="auto|off", help="Metrics; this version does not read them yet.")
-@click.option(
-    "--agent",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    help="The node agent; this version does not ask it yet.",
-)
+@agent_option
 @rules_options
 @output_options(fail_on="critical")
 @click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
@@ -86,9 +88,8 @@ def command(
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
         snapshot = offline(source, log, names, namespace, whole=bool(save))
     else:
-        snapshot = live(connection(), names, selector, all_namespaces, verbosity)
-        unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
-        snapshot = _not_yet(snapshot, unread)
+        snapshot = live(connection(), names, selector, all_namespaces, verbosity, agent=agent == "auto")
+        snapshot = _not_yet(snapshot, ["prometheus"] if prometheus != "off" else [])
     if save:
         from kubectl_llmdoctor.gather.files import save as save_snapshot
 
@@ -201,7 +202,13 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
 
 
 def live(
-    connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
+    connection: Connection,
+    names: tuple[str, ...],
+    selector: str,
+    all_namespaces: bool,
+    verbosity: int,
+    *,
+    agent: bool = True,
 ) -> Snapshot:
     if names and (selector or all_namespaces):
         raise UsageError("names cannot be used together with -l or -A")
@@ -209,7 +216,7 @@ def live(
 
     try:
         cluster = connect(connection)
-        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
+        query = Query(names=names, selector=selector, all_namespaces=all_namespaces, agent=agent)
         snapshot = gather(cluster, query, progress=progress)
     finally:
         progress("")

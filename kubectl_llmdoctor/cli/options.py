@@ -62,6 +62,17 @@ def connection_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
+def agent_option(function: F) -> F:
+    """`--agent`, passed on as `agent`."""
+    return click.option(
+        "--agent",
+        type=click.Choice(["auto", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether to ask the node agents of the pods' nodes.",
+    )(function)
+
+
 def output_options(*, fail_on: str) -> Callable[[F], F]:
     """`-o`, `--fail-on` with this default, and `--no-color`."""
     from kubectl_llmdoctor.cli import output

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather import events, kinds, selection, targets
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.connection import Connection
 from kubectl_llmdoctor.gather.kinds import Kind
@@ -35,6 +36,8 @@ class Query:
     names: tuple[str, ...] = ()
     selector: str = ""
     all_namespaces: bool = False
+    #: whether the agents of nodes are asked
+    agent: bool = False
     #: a longer log keeps its head and its tail
     log_cap_bytes: int = 64 * 2**20
 
@@ -58,7 +61,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     named = [targets.parse(cluster.client, name) for name in query.names]
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
-    walk = Walk(pot, query.log_cap_bytes)
+    walk = Walk(pot, query.log_cap_bytes, Agents(pot) if query.agent else None)
     try:
         if named:
             asked = _by_name(pot, walk, cluster.namespace, named)
@@ -79,6 +82,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         objects=tuple(pot.objects()),
         read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
         logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
         missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
     )
 
