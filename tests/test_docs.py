@@ -186,7 +186,12 @@ def test_the_role_grants_what_access_asks_for() -> None:
     lacking = []
     for rule in RULES:
         resource = rule.resource.partition(" ")[0]
-        if resource != "secrets" and not set(rule.verbs) <= granted.get((rule.group, resource), set()):
+        # what a rule of another namespace asks for is granted by that namespace's own Role
+        if (
+            resource != "secrets"
+            and not rule.namespace
+            and not set(rule.verbs) <= granted.get((rule.group, resource), set())
+        ):
             lacking.append((rule.resource, rule.verbs))
 
     assert lacking == []

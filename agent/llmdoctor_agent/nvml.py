@@ -31,8 +31,8 @@ XIDS = 100
 #: seconds per GPU.
 _HANGS = 120.0
 
-#: How long a worker may take to end before it is killed, seconds; it takes less unless it hangs.
-_END = 3.0
+#: How long a worker may take to let go of the GPUs before it is killed, seconds; that is quick with persistence mode.
+_END = 8.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class _Worker:
         self.count_changed = False
         #: how the process ended
         self.ended = ""
+        self._asked_to_end = 0.0
         self._heard = heard
         self._on_xid = on_xid
         self._process = subprocess.Popen(
@@ -162,18 +163,18 @@ class _Worker:
 
     def end(self) -> None:
         """Asks it to end."""
+        self._asked_to_end = time.monotonic()
         cast(IO[bytes], self._process.stdin).close()
 
     def has_ended(self, seconds: float) -> bool:
-        """Waits for its end; kills it if it does not come, which is in vain inside a call that hangs in the driver."""
-        for _ in range(2):
-            try:
-                self._process.wait(seconds)
-            except subprocess.TimeoutExpired:
+        """Waits for its end; kills it if that is overdue, which is in vain while it hangs in the driver."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() - self._asked_to_end >= _END:
                 self._process.kill()
-            else:
-                return True
-        return False
+            return False
+        return True
 
 
 class Nvml:
@@ -217,10 +218,10 @@ class Nvml:
         self._ensure_worker()
 
     def stop(self) -> None:
-        """Ends the worker; after at most `2 * _END` seconds it is left behind."""
+        """Ends the worker, which takes as long as letting go of the GPUs, at most `_END` seconds and one."""
         self._replace(0.0)
-        if self._ending is not None:
-            self._ending.has_ended(_END)
+        if self._ending is not None and not self._ending.has_ended(_END):
+            self._ending.has_ended(1.0)
 
     def read(self) -> Reading:
         """What NVML says now, at the latest after the deadline; a GPU that did not answer until then is `timeout`."""
@@ -245,8 +246,8 @@ class Nvml:
         """Starts a worker if there is none and it is time for one."""
         if self._worker is not None or time.monotonic() < self._next_start:
             return
-        if self._ending is not None and not self._ending.has_ended(min(_END, self._deadline / 3)):
-            self._last = Reading(errors=(_error("timeout: NVML hangs in the driver and its process cannot be ended"),))
+        if self._ending is not None and not self._ending.has_ended(self._deadline / 2):
+            self._last = Reading(errors=(_error("timeout: the process that called NVML does not end"),))
             return
         self._ending = None
         self._devices = self._devices_now()
@@ -273,6 +274,13 @@ class Nvml:
             driver = None
         return driver, sorted(path.name for path in self._sysfs.glob("bus/pci/drivers/nvidia/*:*"))
 
+    def _module_version(self) -> str | None:
+        """The version of the kernel module, which NVML does not tell where its library is of another one."""
+        try:
+            return (self._sysfs / "module/nvidia/version").read_text().strip() or None
+        except OSError:
+            return None
+
     def _on_xid(self, uuid: str, number: int, gpu_instance: int | None) -> None:
         xid = Xid(number=number, time=_rfc3339(self._clock()), gpu_instance=gpu_instance)
         self._xids.setdefault(uuid, deque(maxlen=XIDS)).append(xid)
@@ -282,7 +290,7 @@ class Nvml:
         system = worker.answers.get("system", {})
         versions = system.get("system", {})
         reading = Reading(
-            driver_version=versions.get("driverVersion"),
+            driver_version=versions.get("driverVersion", self._module_version()),
             cuda_version=versions.get("cudaVersion"),
             nvml_version=versions.get("nvmlVersion"),
         )

@@ -35,10 +35,11 @@ import pynvml
 T = TypeVar("T")
 
 #: How long one wait for events lasts, milliseconds; a GPU that is registered meanwhile is heard from the next one on.
-_EVENT_WAIT = 500
-#: How long until events are tried again after an error, and how long an orderly end may take, seconds.
+_EVENT_WAIT = 250
+#: How long until events are tried again after an error, seconds.
 _EVENT_PAUSE = 2.0
-_END = 1.0
+#: How long letting go of the GPUs may take, seconds; without persistence mode the driver shuts them down then.
+_SHUTDOWN = 5.0
 
 #: NVML's names of `NVML_CLOCKS_EVENT_REASON_*` (earlier `NVML_CLOCKS_THROTTLE_REASON_*`), by bit.
 _CLOCK_REASONS = {
@@ -150,6 +151,10 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "value", -1))
 
 
+def _address(handle: Any) -> int | None:
+    return cast(handle, c_void_p).value
+
+
 class _Out:
     """Writes lines from several threads."""
 
@@ -172,6 +177,7 @@ class _Task(threading.Thread):
         self._work = work
         self._wanted = 0
         self._wake = threading.Event()
+        self.is_busy = False
         self.start()
 
     def ask(self, number: int) -> None:
@@ -182,7 +188,9 @@ class _Task(threading.Thread):
         while True:
             self._wake.wait()
             self._wake.clear()
+            self.is_busy = True
             self._work(self._wanted)
+            self.is_busy = False
 
 
 class _LostError(Exception):
@@ -203,7 +211,7 @@ class _Fields:
     def miss(self, field: str, error: Exception) -> None:
         """Notes that `field` could not be read. Raises `_LostError` if nothing else will be."""
         code = _code(error)
-        if code in _NOT_THERE and field not in _EXPECTED:
+        if code in _NOT_THERE and field and field not in _EXPECTED:
             return
         if code in _LOST:
             self.gpu["lost"] = _LOST[code]
@@ -266,8 +274,7 @@ class _Board:
         self.uuid = ""
         self._worker = worker
         self._heard_by: Any = None
-        self._task = _Task(self._read)
-        self.ask = self._task.ask
+        self.task = _Task(self._read)
 
     def _read(self, number: int) -> None:
         fields = _Fields()
@@ -296,6 +303,8 @@ class _Board:
         fields.put("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
         self.uuid = fields.gpu.get("uuid", "")
         self.handle = handle
+        if self.uuid:
+            self._worker.uuids[_address(handle)] = self.uuid
 
     def _register(self) -> None:
         """Lets the Xids of this GPU be heard; again where the set of events is a new one."""
@@ -513,6 +522,8 @@ class Worker:
     def __init__(self, out: _Out) -> None:
         self.out = out
         self.listener = _Listener(self)
+        #: the UUIDs of GPUs by the addresses of their handles: one of which an Xid tells may not answer any more
+        self.uuids: dict[int | None, str] = {}
         self.names_processes = _is_the_hosts_pid_namespace()
         self._boards: list[_Board] = []
         self._initialised = False
@@ -522,21 +533,23 @@ class Worker:
 
     def ask(self, number: int) -> None:
         for board in list(self._boards):
-            board.ask(number)
+            board.task.ask(number)
         self._system.ask(number)
         self._peers.ask(number)
 
     def end(self) -> None:
-        """Lets go of the GPUs in order, if that can be done: clients that were killed have left GPUs hanging."""
+        """Lets go of the GPUs in order, unless something hangs: clients that were killed have left GPUs hanging."""
         if not self._initialised:
             return
         self.listener.ending = True
         self.listener.registered.set()
-        self.listener.join(_END)
-        if not self.listener.is_alive():
-            shutdown = threading.Thread(target=pynvml.nvmlShutdown, daemon=True)
-            shutdown.start()
-            shutdown.join(_END)
+        self.listener.join(1.0)
+        tasks = (self._system, self._peers, *(board.task for board in self._boards))
+        if self.listener.is_alive() or any(task.is_busy for task in tasks):
+            return
+        shutdown = threading.Thread(target=pynvml.nvmlShutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(_SHUTDOWN)
 
     def _read(self, number: int) -> None:
         try:
@@ -552,7 +565,7 @@ class Worker:
         for index in range(len(self._boards), count):
             board = _Board(index, self)
             self._boards.append(board)
-            board.ask(number)
+            board.task.ask(number)
 
     def _versions(self) -> dict[str, str]:
         versions = {}
@@ -588,14 +601,6 @@ class Worker:
         self._peers_known = True
         self.out(read=number, noP2p=matrix)
 
-    def uuid(self, device: Any) -> str:
-        """The UUID of the GPU of an event, from what was read before, since asking the GPU now might hang."""
-        address = cast(device, c_void_p).value
-        for board in self._boards:
-            if board.handle is not None and cast(board.handle, c_void_p).value == address:
-                return board.uuid
-        return str(pynvml.nvmlDeviceGetUUID(device))
-
 
 class _Listener(threading.Thread):
     """Hears of Xids of the GPUs that registered. A set that fails is replaced; GPUs register again when they are read."""
@@ -604,6 +609,7 @@ class _Listener(threading.Thread):
         super().__init__(daemon=True)
         self.registered = threading.Event()
         self.ending = False
+        self._failed = False
         self._worker = worker
         self._lock = threading.Lock()
         self._events: Any = None
@@ -626,7 +632,9 @@ class _Listener(threading.Thread):
             try:
                 self._hear()
             except pynvml.NVMLError as error:
-                self._worker.out(events=reason_of(error), uuid="")
+                if self._failed:  # else it may have been a lost GPU, which is said anyway and is not in the next set
+                    self._worker.out(events=reason_of(error), uuid="")
+                self._failed = True
             with self._lock:
                 events, self._events = self._events, None
                 unused = not self._users
@@ -643,10 +651,13 @@ class _Listener(threading.Thread):
             try:
                 event = pynvml.nvmlEventSetWait_v2(events, _EVENT_WAIT)
             except pynvml.NVMLError_Timeout:
+                self._failed = False
                 continue
             if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
                 instance = {} if event.gpuInstanceId == 0xFFFFFFFF else {"gpuInstance": event.gpuInstanceId}
-                self._worker.out(xid=event.eventData, uuid=self._worker.uuid(event.device), **instance)
+                self._worker.out(
+                    xid=event.eventData, uuid=self._worker.uuids.get(_address(event.device), ""), **instance
+                )
 
 
 def _give_up(failure: threading.ExceptHookArgs) -> None:

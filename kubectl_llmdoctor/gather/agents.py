@@ -68,22 +68,17 @@ class ReportError(Exception):
 
 def find(client: Client) -> list[AgentPod]:
     """All agents: those of the namespace `llmdoctor`, else those of any other one. Raises ReportError without any."""
-    refused: RequestError | None = None
+    refusals: list[str] = []
     for namespace in (NAMESPACE, ""):
         try:
-            found = list(_listed(client, namespace))
+            if found := list(_listed(client, namespace)):
+                return found
         except RequestError as error:
             if error.why != Why.FORBIDDEN:
                 raise ReportError(f"its pods cannot be listed: {error.reason}") from None
-            refused = refused or error
-            if not namespace:
-                break
-        else:
-            if found:
-                return found
-            refused = None
-    if refused is not None:
-        raise ReportError(f"{refused.reason}; where it is installed, the Role {READER} of its namespace permits it")
+            refusals.append(error.reason)
+    if len(refusals) == 2:  # else one list says that there are none where they should be
+        raise ReportError(f"{refusals[0]}; where it is installed, the Role {READER} of its namespace permits it")
     raise ReportError(f"not installed ({_INSTALL})")
 
 

@@ -66,13 +66,8 @@ class Client:
         """The body of an answer and its `Date`, of something that must not keep anybody waiting. Raises RequestError."""
         until = time.monotonic() + seconds
         answer = self._open("GET", path, None, JSON, None, until)
-        body = b""
-        for piece in self._pieces(answer, until, f"timed out after {seconds:g} s"):
-            body += piece
-            if len(body) > most_bytes:
-                answer.drop()
-                raise RequestError(Why.OTHER, f"the answer is larger than {most_bytes // 2**20} MiB")
-        return body, answer.header("Date") or ""
+        pieces = self._pieces(answer, until, f"timed out after {seconds:g} s")
+        return _joined(pieces, answer, most_bytes), answer.header("Date") or ""
 
     def post(self, path: str, body: Any, *, decode: Decode) -> Any:
         """The answer to a question that needs a body, such as an access review. Raises RequestError."""
@@ -104,16 +99,9 @@ class Client:
         content_type: str = JSON,
     ) -> Any:
         answer = self._open(method, path, query, accept, body, until, content_type)
-        pieces: list[bytes] = []
-        size = 0
-        for piece in self._pieces(answer, until, self._too_late):
-            pieces.append(piece)
-            size += len(piece)
-            if size > _MAX_BODY_BYTES:
-                answer.drop()
-                raise RequestError(Why.OTHER, f"the answer is larger than {_MAX_BODY_BYTES // 2**20} MiB")
+        body = _joined(self._pieces(answer, until, self._too_late), answer, _MAX_BODY_BYTES)
         try:
-            return decode(b"".join(pieces))
+            return decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             # A proxy that dies in the middle can leave an answer that ends cleanly and is not whole.
             raise RequestError(Why.BROKEN, f"the answer is not whole: {one_line(str(error))}") from None
@@ -155,7 +143,7 @@ class Client:
             with talking(self._too_late):
                 _limit(wire, until)
                 root = self.endpoint.server if self._route.asks_proxy else self._route.server.path
-                target = root + quote(path) + (f"?{urlencode(query)}" if query else "")
+                target = root + quote(path, safe="/:") + (f"?{urlencode(query)}" if query else "")
                 wire.putrequest(method, target, skip_accept_encoding=True)
                 for name, value in self._headers:
                     wire.putheader(name, value)
@@ -253,6 +241,19 @@ class _Answer:
         """Closes the connection."""
         self._response.close()
         self.wire.close()
+
+
+def _joined(pieces: Iterator[bytes], answer: _Answer, most_bytes: int) -> bytes:
+    """A whole body. Raises RequestError for one that is too large."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            answer.drop()
+            raise RequestError(Why.OTHER, f"the answer is larger than {most_bytes // 2**20} MiB")
+    return b"".join(found)
 
 
 def _limit(wire: Wire, until: float, at_most: float = float("inf")) -> None:

@@ -178,5 +178,5 @@ class Scene:
 
     def _write(self) -> None:
         new = self.path.with_suffix(".new")
-        new.write_text("\n".join(self._lines) + "\n")
+        new.write_text("\n".join(self._lines) + "\n", errors="surrogateescape")
         new.replace(self.path)

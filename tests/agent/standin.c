@@ -58,16 +58,20 @@ static void rest_of_time(int milliseconds) {
     nanosleep(&pause, NULL);
 }
 
+static int has_changed(struct stat *now) {
+    const char *path = getenv("STANDIN_NVML");
+    if (path == NULL || stat(path, now) != 0)
+        return 0;
+    return now->st_ino != seen.st_ino || now->st_size != seen.st_size || now->st_mtim.tv_sec != seen.st_mtim.tv_sec ||
+           now->st_mtim.tv_nsec != seen.st_mtim.tv_nsec;
+}
+
 /* Called with the lock held. */
 static void refresh(void) {
-    const char *path = getenv("STANDIN_NVML");
     struct stat now;
-    if (path == NULL || stat(path, &now) != 0)
+    if (!has_changed(&now))
         return;
-    if (now.st_ino == seen.st_ino && now.st_size == seen.st_size && now.st_mtim.tv_sec == seen.st_mtim.tv_sec &&
-        now.st_mtim.tv_nsec == seen.st_mtim.tv_nsec)
-        return;
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(getenv("STANDIN_NVML"), "r");
     if (file == NULL)
         return;
     if (lines == NULL)
@@ -584,8 +588,12 @@ int nvmlDeviceRegisterEvents(struct device *device, unsigned long long types, st
 }
 
 int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
-    for (unsigned waited = 0;; waited += 10) {
+    for (unsigned waited = 0;;) {
         FATE("*");
+        int code = SUCCESS; /* a lost GPU fails the set that it is in, once its Xids are told */
+        for (int d = 0; d < device_count && code == SUCCESS; d++)
+            if (set->since[d] >= 0)
+                code = fate(devices[d].id, __func__);
         pthread_mutex_lock(&lock);
         refresh();
         long serial = next_xid(set, out);
@@ -594,9 +602,13 @@ int nvmlEventSetWait_v2(struct set *set, struct event *out, unsigned timeout) {
         pthread_mutex_unlock(&lock);
         if (serial != 0)
             return SUCCESS;
-        if (waited >= timeout)
-            return TIMEOUT;
-        rest_of_time(10);
+        if (code != SUCCESS)
+            return code;
+        for (struct stat now; !has_changed(&now); waited += 10) {
+            if (waited >= timeout)
+                return TIMEOUT;
+            rest_of_time(10);
+        }
     }
 }
 

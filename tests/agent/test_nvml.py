@@ -487,29 +487,82 @@ def test_xids_survive_a_new_start_of_nvml(start: Start) -> None:
 
 
 @standin
-def test_xids_are_heard_again_after_the_event_set_has_failed(
-    start: Start,
-) -> None:
-    one, scene = start([*scenes.h100(2), "fail 0 nvmlDeviceRegisterEvents 3"])
-    reading = until(one.read, lambda reading: reading.errors)
-    assert reading.errors == (
-        Error(source="nvml", reason="NOT_SUPPORTED: Not Supported", gpu=uuid(0), fields=("xids",)),
-    )
-    scene.add("fail * nvmlEventSetWait_v2 15")
-    reading = until(one.read, lambda reading: len(reading.errors) == 2)
-    assert reading.errors[1] == Error(source="nvml", reason="GPU_IS_LOST: GPU is lost", fields=("xids",))
-    scene.remove("fail * nvmlEventSetWait_v2 15")
-    until(one.read, lambda reading: len(reading.errors) == 1)
-    scene.add("xid 1 1 94")
+def test_xids_of_the_others_are_heard_after_a_gpu_is_lost(start: Start) -> None:
+    one, scene = start([*scenes.h100(3), "fail 0 nvmlDeviceRegisterEvents 3"])
+    one.read()
+    reading = one.read()
+    deaf = Error(source="nvml", reason="NOT_SUPPORTED: Not Supported", gpu=uuid(0), fields=("xids",))
+    assert reading.errors == (deaf,)
+    scene.add("xid 1 1 79", "fail 1 * 15")  # the set with it fails, once the Xid is told
     until(one.read, lambda reading: gpus_of(reading)[1].xids)
+    end = time.monotonic() + 10
+    for serial in range(2, 1000):  # until the others have registered with a new one
+        scene.add(f"xid {serial} 2 94")
+        reading = one.read()
+        if gpus_of(reading)[2].xids:
+            break
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert reading.errors == (deaf, Error(source="nvml", reason="GPU_IS_LOST: GPU is lost", gpu=uuid(1)))
+    assert [xid.number for xid in gpus_of(reading)[1].xids] == [79]
 
 
 @standin
-def test_a_new_driver_needs_no_new_agent(start: Start) -> None:
+def test_xids_that_cannot_be_heard(start: Start) -> None:
+    one, scene = start([*scenes.l40s(2), "fail * nvmlEventSetWait_v2 999"])
+    expected = Error(source="nvml", reason="UNKNOWN: Unknown Error", fields=("xids",))
+    reading = until(one.read, lambda reading: reading.errors)
+    assert reading.errors == (expected,)
+    assert [gpu.lost for gpu in gpus_of(reading)] == [None, None]
+    scene.remove("fail * nvmlEventSetWait_v2 999")
+    until(one.read, lambda reading: not reading.errors)
+
+
+@standin
+def test_whatever_fails_costs_only_what_it_is_about(start: Start) -> None:
+    """Every function of one GPU with every code, and a GPU with every code for all of them."""
+    one, scene = start([*scenes.h100(2), "gpu 1 p2p.0 0"])
+    until(one.read, lambda reading: gpus_of(reading)[1].no_p2p is not None)
+    source = Path(__file__).with_name("standin.c").read_text()
+    functions = sorted({name for name in re.findall(r"\bnvmlDevice\w+", source) if not name.endswith("_v2")} | {"*"})
+    assert len(functions) > 30
+    sound = gpus_of(one.read())
+    for function in functions:
+        for code in (3, 999) if function != "*" else (*range(1, 31), 999):
+            line = f"fail 1 {function} {code}"
+            scene.add(line)
+            reading = one.read()
+            healthy, failing = gpus_of(reading)
+            assert healthy == sound[0], line
+            assert {error.gpu for error in reading.errors} <= {uuid(1), "index 1"}, line
+            if function == "*" or code == 999:
+                assert reading.errors or failing == sound[1], line
+            if failing.lost is None:
+                assert failing.uuid == uuid(1), line
+                missing = [name for name in Gpu.__struct_fields__ if getattr(failing, name) is None]
+                assert len(missing) - sum(getattr(sound[1], name) is None for name in missing) <= 2, (line, missing)
+            scene.remove(line)
+            one.read()
+    assert gpus_of(one.read()) == sound
+
+
+@standin
+def test_a_text_that_is_none(start: Start) -> None:
+    one, _ = start([*scenes.l40s(1), "gpu 0 name NVIDIA \udcff"])
+    reading = one.read()
+    (error,) = reading.errors
+    assert error.fields == ("name",)
+    assert error.reason.startswith("UnicodeDecodeError: ")
+    assert gpus_of(reading)[0].uuid == uuid(0)
+
+
+@standin
+def test_a_new_driver_needs_no_new_agent(start: Start, tmp_path: Path) -> None:
     one, scene = start([*scenes.h100(2), "fail * nvmlInitWithFlags 18"])
+    (tmp_path / "sys/module/nvidia/version").write_text("580.65.06\n")
     reading = one.read()
     assert reading.gpus is None
-    assert reading.nvml_version == "12.570.86.15"
+    assert (reading.nvml_version, reading.driver_version) == ("12.570.86.15", "580.65.06")
     assert reading.errors == (
         Error(source="nvml", reason="LIB_RM_VERSION_MISMATCH: RM has detected an NVML/RM version mismatch."),
     )
