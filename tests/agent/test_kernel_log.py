@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmdoctor_agent.kernel_log import KernelLog
 
@@ -173,6 +173,7 @@ def test_garbage_between_records_is_passed_over(tmp_path: Path) -> None:
     assert len(texts(log_of(tmp_path / "kmsg"))) == 1
 
 
+@settings(deadline=None)  # each makes a file
 @given(st.binary(max_size=300))
 def test_any_record_is_one_line_or_none(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     path = tmp_path_factory.mktemp("kmsg") / "kmsg"
