@@ -294,7 +294,7 @@ class Nvml:
             cuda_version=versions.get("cudaVersion"),
             nvml_version=versions.get("nvmlVersion"),
         )
-        failure = f"NVML ended its process with {worker.ended}" if worker.ended else system.get("failed", [""])[0]
+        failure = f"NVML ended its process with {worker.ended}" if worker.ended else system.get("failed", "")
         if failure:
             self._samples.clear()
             return replace(reading, errors=(_error(failure),)), self._retry

@@ -454,11 +454,11 @@ def test_xids_as_they_happen(start: Start, clock: Clock) -> None:
     one.read()  # after which GPUs register; at the next they have
     assert gpus_of(one.read())[0].xids == ()
     clock.now = datetime(2026, 11, 20, 10, 0, 7, tzinfo=UTC)
-    scene.add("xid 2 1 79", "xid 3 1 154")
+    scene.add("xid 2 1 79", "xid 3 1 154 0")
     reading = until(one.read, lambda reading: len(gpus_of(reading)[1].xids) == 2)
-    assert [(xid.number, xid.time) for xid in gpus_of(reading)[1].xids] == [
-        (79, "2026-11-20T10:00:07Z"),
-        (154, "2026-11-20T10:00:07Z"),
+    assert [(xid.number, xid.time, xid.gpu_instance) for xid in gpus_of(reading)[1].xids] == [
+        (79, "2026-11-20T10:00:07Z", None),
+        (154, "2026-11-20T10:00:07Z", None),
     ]
     assert gpus_of(reading)[0].xids == ()
 
@@ -632,9 +632,14 @@ def test_an_old_driver_says_what_it_can(start: Start, old_library: Path, monkeyp
 def test_no_library(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_LIBRARY", str(tmp_path))
     one, _ = start(scenes.l40s(1))
-    assert one.read() == Reading(
-        errors=(Error(source="nvml", reason="LIBRARY_NOT_FOUND: NVML Shared Library Not Found"),)
-    )
+    reading = one.read()
+    assert (reading.gpus, reading.driver_version, reading.nvml_version) == (None, None, None)
+    (error,) = reading.errors
+    assert error.reason.startswith("LIBRARY_NOT_FOUND: libnvidia-ml.so.1: ")
+    assert "No such file" in error.reason
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"")
+    (error,) = one.read().errors
+    assert error.reason.endswith("file too short")
 
 
 @standin
