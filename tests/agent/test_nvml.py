@@ -75,7 +75,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, library
     """Starts the module on a scenario; it is stopped at the end."""
     started: list[Nvml] = []
 
-    def run(lines: Sequence[str], deadline_s: float = 5.0, retry_s: float = 0.0) -> tuple[Nvml, Scene]:
+    def run(lines: Sequence[str], deadline_s: float = 30.0, retry_s: float = 0.0) -> tuple[Nvml, Scene]:
         scene = Scene(tmp_path / "scene", lines)
         monkeypatch.setenv("STANDIN_NVML", str(scene.path))
         monkeypatch.setenv("LD_LIBRARY_PATH", os.environ.get("STANDIN_LIBRARY", str(library)))
@@ -97,7 +97,7 @@ def gpus_of(reading: Reading) -> tuple[Gpu, ...]:
     return reading.gpus
 
 
-def until(read: Callable[[], Reading], good: Callable[[Reading], object], seconds: float = 10.0) -> Reading:
+def until(read: Callable[[], Reading], good: Callable[[Reading], object], seconds: float = 30.0) -> Reading:
     """Reads until it is as it should be, which it is after a while."""
     end = time.monotonic() + seconds
     while not good(reading := read()):
@@ -402,23 +402,23 @@ def test_a_gpu_that_needs_a_reset_or_is_not_ours(start: Start) -> None:
 
 @standin
 def test_a_call_that_hangs_costs_one_gpu_and_one_thread(start: Start) -> None:
-    one, scene = start(scenes.h100(), deadline_s=1.0)
+    one, scene = start(scenes.h100(), deadline_s=3.0)
     until(one.read, lambda reading: gpus_of(reading)[0].no_p2p is not None)
     tasks = Path(f"/proc/{worker_pid(one)}/task")
     threads = len(list(tasks.iterdir()))
     scene.add("hang 5 nvmlDeviceGetPowerUsage")
     began = time.monotonic()
     reading = one.read()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4.0
     gpu = gpus_of(reading)[5]
     assert (gpu.uuid, gpu.lost, gpu.memory_used_bytes) == (uuid(5), "timeout", None)
-    assert reading.errors == (Error(source="nvml", reason="timeout: no answer for 1 s", gpu=uuid(5)),)
+    assert reading.errors == (Error(source="nvml", reason="timeout: no answer for 3 s", gpu=uuid(5)),)
     assert all(other.memory_used_bytes for other in gpus_of(reading) if other.index != 5)
 
     for _ in range(5):  # and is not waited for again
         began = time.monotonic()
         reading = one.read()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2.0
         assert [gpu.lost for gpu in gpus_of(reading)] == [None] * 5 + ["timeout"] + [None] * 2
     assert len(list(tasks.iterdir())) == threads
 
@@ -433,13 +433,14 @@ def test_a_start_that_hangs_is_waited_for_and_then_given_up(start: Start, monkey
     one, scene = start([*scenes.l40s(), "hang * nvmlInitWithFlags"], deadline_s=0.5)
     began = time.monotonic()
     reading = one.read()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0
     assert reading.gpus is None
     (error,) = reading.errors
     assert re.fullmatch(r"timeout: no answer for \d s", error.reason)
     first = worker_pid(one)
     monkeypatch.setattr(nvml, "_HANGS", 0.0)
     one.read()
+    monkeypatch.setattr(nvml, "_HANGS", 120.0)
     scene.remove("hang * nvmlInitWithFlags")
     reading = until(one.read, lambda reading: reading.gpus is not None)
     assert worker_pid(one) != first
@@ -494,7 +495,7 @@ def test_xids_of_the_others_are_heard_after_a_gpu_is_lost(start: Start) -> None:
     assert reading.errors == (deaf,)
     scene.add("xid 1 1 79", "fail 1 * 15")  # the set with it fails, once the Xid is told
     until(one.read, lambda reading: gpus_of(reading)[1].xids)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     for serial in range(2, 1000):  # until the others have registered with a new one
         scene.add(f"xid {serial} 2 94")
         reading = one.read()
@@ -659,7 +660,7 @@ def test_the_worker_ends_with_the_agent(start: Start) -> None:
     stdin = one._worker._process.stdin
     assert stdin is not None
     stdin.close()  # as the kernel does when the agent is killed
-    assert one._worker._process.wait(5) == 0
+    assert one._worker._process.wait(30) == 0
 
 
 def memory_of(pid: int) -> dict[str, int]:
