@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -415,11 +416,14 @@ def test_a_call_that_hangs_costs_one_gpu_and_one_thread(start: Start) -> None:
     assert reading.errors == (Error(source="nvml", reason="timeout: no answer for 3 s", gpu=uuid(5)),)
     assert all(other.memory_used_bytes for other in gpus_of(reading) if other.index != 5)
 
+    durations = []
     for _ in range(5):  # and is not waited for again
         began = time.monotonic()
         reading = one.read()
-        assert time.monotonic() - began < 2.0
-        assert [gpu.lost for gpu in gpus_of(reading)] == [None] * 5 + ["timeout"] + [None] * 2
+        durations.append(time.monotonic() - began)
+        assert gpus_of(reading)[5].lost == "timeout"
+    assert min(durations) < 1.0  # at once, if the machine has time
+    assert [gpu.lost for gpu in gpus_of(reading)] == [None] * 5 + ["timeout"] + [None] * 2
     assert len(list(tasks.iterdir())) == threads
 
     scene.remove("hang 5 nvmlDeviceGetPowerUsage")
@@ -446,6 +450,26 @@ def test_a_start_that_hangs_is_waited_for_and_then_given_up(start: Start, monkey
     assert worker_pid(one) != first
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
+
+
+@standin
+def test_a_process_that_does_not_end_has_no_other_beside_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = start(scenes.l40s(2), deadline_s=2.0)
+    until(one.read, lambda reading: reading.gpus and reading.gpus[1].uuid)
+    stopped = worker_pid(one)
+    os.kill(stopped, signal.SIGSTOP)
+    reading = one.read()
+    assert [(gpu.uuid, gpu.lost) for gpu in gpus_of(reading)] == [(uuid(0), "timeout"), (uuid(1), "timeout")]
+    monkeypatch.setattr(nvml, "_HANGS", 0.0)
+    one.read()
+    monkeypatch.setattr(nvml, "_HANGS", 120.0)
+    reading = one.read()
+    assert reading.errors == (Error(source="nvml", reason="timeout: the process that called NVML does not end"),)
+    assert [(gpu.uuid, gpu.lost) for gpu in gpus_of(reading)] == [(uuid(0), "timeout"), (uuid(1), "timeout")]
+    assert one._worker is None
+    monkeypatch.setattr(nvml, "_END", 0.0)  # from now on it is overdue
+    reading = until(one.read, lambda reading: reading.gpus and reading.gpus[1].lost is None)
+    assert worker_pid(one) != stopped
 
 
 @standin
@@ -534,7 +558,8 @@ def test_whatever_fails_costs_only_what_it_is_about(start: Start) -> None:
             reading = one.read()
             healthy, failing = gpus_of(reading)
             assert healthy == sound[0], line
-            assert {error.gpu for error in reading.errors} <= {uuid(1), "index 1"}, line
+            about = {error.gpu for error in reading.errors if error.fields != ("xids",)}
+            assert about <= {uuid(1), "index 1"}, line
             if function == "*" or code == 999:
                 assert reading.errors or failing == sound[1], line
             if failing.lost is None:
