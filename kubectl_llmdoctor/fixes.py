@@ -68,18 +68,16 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
 
 def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     """What JSON patch operations take away and put in, each place as a person reads it."""
-    import copy
-
-    state, lines = copy.deepcopy(tree), list[str]()
+    lines: list[str] = []
     for operation in operations:
         *path, last = pointer.split(operation["path"])
-        where = pointer.show(state, operation["path"])
+        where = pointer.show(tree, operation["path"])
         try:
-            parent = state
+            parent = tree
             for key in path:
                 parent = pointer.step(parent, key)
             old = pointer.step(parent, last) if last != "-" else None
-            pointer.apply(state, operation)
+            tree = pointer.changed(tree, operation)
         except LookupError:
             old = None
         inserted = isinstance(parent, list) and operation["op"] == "add"
@@ -101,7 +99,7 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
     fitted = pointer.fitted(tree, [*operations])
     try:
         for operation in fitted or ():
-            pointer.apply(tree, operation)
+            tree = pointer.changed(tree, operation)
         return msgspec.convert(tree, k8s.PodSpec) if fitted is not None else None
     except (LookupError, msgspec.ValidationError):
         return None
@@ -297,7 +295,7 @@ def mount_shm(container: Container, size: str, summary: str) -> Fix:
         value = {"name": mounted.name, "emptyDir": memory}
         return patch(pod, summary, [{"op": "replace", "path": f"/volumes/{index}", "value": value}])
     taken = {v.name for v in pod.spec.volumes}
-    name = next(n for n in ("dshm", *(f"dshm-{i}" for i in range(2, 99))) if n not in taken)
+    name = next(n for i in range(1, 99) if (n := f"dshm-{i}" if i > 1 else "dshm") not in taken)
     mount = {"name": name, "mountPath": "/dev/shm"}
     volume = {"name": name, "emptyDir": memory}
     operations = [

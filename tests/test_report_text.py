@@ -439,11 +439,25 @@ def test_times_are_absolute_when_now_is_unknown() -> None:
     assert "soon" in text
 
 
+H100 = doc.Capacity(
+    product="H100",
+    resource="nvidia.com/gpu",
+    nodes=2,
+    total=16,
+    allocatable=16,
+    allocated=13,
+    free=3,
+    chunks={"1": 1, "2": 1},
+    stranded={"cordoned": 1},
+)
+
+
 def test_what_holds_for_the_cluster_is_shown() -> None:
-    cluster = doc.Cluster(capacity=({"gpu": "H100", "free": 3},), findings=(other("risk", "driver-old", "Driver"),))
+    cluster = doc.Cluster(capacity=(H100,), findings=(other("risk", "driver-old", "Driver"),))
     text = render(report(HEALTHY, cluster=cluster))
     assert "cluster   at risk" in text
-    assert "CAPACITY  gpu H100, free 3" in text
+    told = "H100: 2 nodes, 16 GPUs, 13 used, 3 free (1 node with 1, 1 node with 2), 1 stranded: cordoned"
+    assert f"CAPACITY {told}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -554,14 +568,24 @@ def reports(text: st.SearchStrategy[str], name: st.SearchStrategy[str]) -> st.Se
         not_checked=tuples(st.builds(NotChecked, id=name, reason=text)),
         next_steps=tuples(text | text.map(lambda command: f"kubectl {command}"), 3),
     )
+    few = st.integers(0, 99)
+    capacity = st.builds(
+        doc.Capacity,
+        product=name,
+        resource=name,
+        nodes=few,
+        total=few,
+        allocatable=few,
+        allocated=few,
+        free=few,
+        stranded=st.dictionaries(text, few, max_size=2),
+    )
     return st.builds(
         Report,
         tool_version=name,
         taken_at=time,
         targets=tuples(target, 3),
-        cluster=st.builds(
-            doc.Cluster, capacity=tuples(st.dictionaries(name, text, max_size=2), 2), findings=tuples(finding, 2)
-        ),
+        cluster=st.builds(doc.Cluster, capacity=tuples(capacity, 2), findings=tuples(finding, 2)),
         not_read=tuples(st.builds(NotRead, source=name, reason=text, ref=name)),
     )
 

@@ -44,15 +44,18 @@ def show(tree: Any, pointer: str) -> str:
     return text
 
 
-def apply(tree: Any, operation: Json) -> None:
-    """Changes the tree by one operation: add, replace or remove. Raises LookupError where it does not fit."""
-    *path, last = split(operation["path"])
-    parent = tree
-    for key in path:
-        parent = step(parent, key)
-    import copy
+def changed(tree: Any, operation: Json) -> Any:
+    """The tree after one operation: add, replace or remove. Raises LookupError where it does not fit.
 
-    kind, value = operation["op"], copy.deepcopy(operation.get("value"))
+    Only what the path runs through is copied, the rest is shared with the tree before.
+    """
+    *path, last = split(operation["path"])
+    root = parent = _copied(tree)
+    for key in path:
+        child = _copied(step(parent, key))
+        parent[int(key) if isinstance(parent, list) else key] = child
+        parent = child
+    kind, value = operation["op"], operation.get("value")
     if kind != "add":
         step(parent, last)
     if isinstance(parent, list):
@@ -70,6 +73,11 @@ def apply(tree: Any, operation: Json) -> None:
         del parent[last]
     else:
         parent[last] = value
+    return root
+
+
+def _copied(node: Any) -> Any:
+    return node.copy() if isinstance(node, (dict, list)) else node
 
 
 def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
@@ -78,15 +86,13 @@ def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
     What a path runs through and is not there is made: the operation then adds the nearest part that is missing. A
     number that is written as a string becomes one where a number stands.
     """
-    import copy
-
-    state, found = copy.deepcopy(tree), list[Json]()
+    found: list[Json] = []
     for operation in operations:
-        fit = _fit(state, operation)
+        fit = _fit(tree, operation)
         if fit is None:
             return None
         try:
-            apply(state, fit)
+            tree = changed(tree, fit)
         except LookupError:
             return None
         if fit not in found:

@@ -179,6 +179,14 @@ class Target(_Part, frozen=True):
     #: what to look at next when nothing was found for certain: log lines, commands
     next_steps: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as msgpack: a default is left out of reports by its identity, which only msgspec's decoding keeps."""
+        return _target, (msgspec.msgpack.encode(self),)
+
+
+def _target(packed: bytes) -> Target:
+    return msgspec.msgpack.decode(packed, type=Target)
+
 
 class NotRead(_Part, frozen=True):
     """A source that could not be read, and why."""
@@ -188,11 +196,85 @@ class NotRead(_Part, frozen=True):
     ref: str = ""
 
 
+class Holder(_Part, frozen=True):
+    """Who holds devices: `workload` is `Deployment/llama`, or `Pod/llama-0` where nothing owns the pod."""
+
+    namespace: str
+    workload: str
+    devices: int
+    #: of these, on how many nothing runs; None where no source says
+    idle: int | None = None
+
+
+class GpuNode(_Part, frozen=True):
+    """A node with accelerators: what it has, what it offers, who holds it, and what keeps the rest from being used."""
+
+    name: str
+    product: str
+    resource: str
+    total: int
+    allocatable: int
+    free: int
+    holders: tuple[Holder, ...] = ()
+    #: why its free devices cannot be used now: `cordoned`, `not ready`, `0.5 of 8 CPU free`
+    stranded: str = ""
+
+
+class Capacity(_Part, frozen=True):
+    """The devices of one product, over all nodes. `chunks` says how many nodes have so many free: `{"1": 3, "8": 1}`."""
+
+    product: str
+    resource: str
+    nodes: int
+    total: int
+    allocatable: int
+    allocated: int
+    free: int
+    chunks: dict[str, int] = {}
+    #: free, but not to be had: reason to devices
+    stranded: dict[str, int] = {}
+    #: held by pods on which nothing runs; None where no source says
+    idle: int | None = None
+    #: most first
+    holders: tuple[Holder, ...] = ()
+
+
+class EngineVersion(_Part, frozen=True):
+    """An engine in one version, the workloads that run it, and what is known against it."""
+
+    name: str
+    version: str | None
+    workloads: tuple[str, ...]
+    #: ids of vulnerabilities that this version has
+    vulnerabilities: tuple[str, ...] = ()
+
+
 class Cluster(_Part, frozen=True, omit_defaults=False):
     """What holds for the cluster rather than for one target."""
 
-    capacity: tuple[dict[str, Any], ...] = ()
+    capacity: tuple[Capacity, ...] = ()
     findings: tuple[Finding, ...] = ()
+    nodes: tuple[GpuNode, ...] = ()
+    engines: tuple[EngineVersion, ...] = ()
+
+
+class Changed(_Part, frozen=True):
+    """A finding that only one of two reports has: `target` is `Deployment serving/llama`."""
+
+    target: str
+    id: str
+    role: Role
+    severity: Severity
+    summary: str = ""
+
+
+class Comparison(_Part, frozen=True, omit_defaults=False):
+    """What is different from an earlier report."""
+
+    taken_at: str | None
+    new: tuple[Changed, ...] = ()
+    fixed: tuple[Changed, ...] = ()
+    unchanged: int = 0
 
 
 class Report(_Part, frozen=True):
@@ -202,6 +284,7 @@ class Report(_Part, frozen=True):
     taken_at: str | None
     targets: tuple[Target, ...]
     cluster: Cluster = Cluster()
+    comparison: Comparison | None = None
     not_read: tuple[NotRead, ...] = ()
     #: checks that nothing in the input could answer, whatever the target
     not_checked: tuple[NotChecked, ...] = ()
@@ -221,7 +304,11 @@ def to_tree(report: Report) -> dict[str, Any]:
         built = msgspec.to_builtins(target)
         targets.append(built | {key: built.get(key, []) for key in always} | {"engine": built.get("engine")})
     tree["targets"] = targets
-    tree["cluster"] = msgspec.to_builtins(report.cluster)
+    tree["cluster"] = {"capacity": [], "findings": []} | {
+        key: value for key, value in msgspec.to_builtins(report.cluster).items() if value
+    }
+    if report.comparison:
+        tree["comparison"] = msgspec.to_builtins(report.comparison)
     tree["notRead"] = [msgspec.to_builtins(item) for item in report.not_read]
     for key, items in (("notChecked", report.not_checked), ("unusedSuppressions", report.unused_suppressions)):
         if items:

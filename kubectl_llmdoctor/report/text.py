@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.report.document import (
+    Capacity,
     Change,
     EngineInfo,
     Evidence,
@@ -184,7 +185,28 @@ def _cluster(page: Page, report: Report) -> None:
         _target(page, cluster, report.taken_at)
     if report.cluster.capacity:
         page.gap()
-    page.list("CAPACITY", (", ".join(f"{k} {v}" for k, v in row.items()) for row in report.cluster.capacity))
+    page.list("CAPACITY", map(_capacity, report.cluster.capacity))
+
+
+def _capacity(row: Capacity) -> str:
+    """`H100: 2 nodes, 16 GPUs, 13 used, 3 free (1 node with 1, 1 node with 2), 1 stranded: cordoned`."""
+    chunks = ", ".join(f"{_nodes(count)} with {size}" for size, count in row.chunks.items())
+    parts = [
+        _nodes(row.nodes),
+        f"{row.total} GPUs",
+        f"{row.allocated} used",
+        f"{row.free} free" + f" ({chunks})" * bool(chunks),
+    ]
+    if row.total != row.allocatable:
+        parts.insert(2, f"{row.allocatable} offered")
+    if row.idle:
+        parts.append(f"{row.idle} held but idle")
+    parts += [f"{count} stranded: {clean(why)}" for why, count in row.stranded.items()]
+    return f"{clean(row.product)}: {', '.join(parts)}"
+
+
+def _nodes(number: int) -> str:
+    return f"{number} node{'s' * (number != 1)}"
 
 
 def _name(target: Target) -> str:

@@ -88,8 +88,9 @@ def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
             yield _scaled_object(item)
     for item in cluster.items("HorizontalPodAutoscaler", subject.namespace):
         target = dig(item.raw, "spec.scaleTargetRef")
-        made = any(cluster.owner(item) is one for one in keda) or item.name in {f"keda-hpa-{one.name}" for one in keda}
-        if isinstance(target, dict) and (str(target.get("kind")), str(target.get("name"))) in owners and not made:
+        if not isinstance(target, dict) or (str(target.get("kind")), str(target.get("name"))) not in owners:
+            continue
+        if not any(cluster.owner(item) is one or item.name == f"keda-hpa-{one.name}" for one in keda):
             yield _hpa(item)
 
 

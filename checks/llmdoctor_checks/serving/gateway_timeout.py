@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks.serving._exposure import backends, leads, selects
+from llmdoctor_checks.serving._exposure import backends, leads
 from llmdoctor_checks.serving._policies import rows
 
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
@@ -135,7 +135,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     if not pod.exists:
         return []
     mine = {one.name for one in subject.pods}
-    names = {item.name for item in cluster.items("Service", pod.namespace) if selects(item, pod)}
+    names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
@@ -169,8 +169,7 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
 
 def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
     port = engine.value("port")
-    services = cluster.items("Service", pod.namespace)
-    names = {item.name for item in services if selects(item, pod) and leads(item, pod, {port})}
+    names = {item.name for item in pod.services if leads(item, pod, {port})}
     for item in cluster.items("VirtualService"):
         for index, route in enumerate(rows(dig(item.raw, "spec.http"))):
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]

@@ -20,7 +20,6 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks.serving._autoscaling import metrics_off
-from llmdoctor_checks.serving._exposure import selects
 from llmdoctor_checks.serving._policies import labels_of, rows, selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
@@ -99,9 +98,8 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
             if _covers(item, pod.namespace) and selected(dig(item.raw, "spec.selector"), labels_of(pod)):
                 for index, row in enumerate(rows(dig(item.raw, endpoints))):
                     yield _endpoint(pod, item, endpoints, index, row, None)
-    services = [item for item in cluster.items("Service", pod.namespace) if selects(item, pod)]
     for item in cluster.items("ServiceMonitor"):
-        for service in services if _covers(item, pod.namespace) else ():
+        for service in pod.services if _covers(item, pod.namespace) else ():
             own = service.metadata.get("labels")
             labels = {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {}
             if selected(dig(item.raw, "spec.selector"), labels):
