@@ -34,16 +34,6 @@ class Cgroups:
         self.root, self.proc, self.deadline_s = root, proc, deadline_s
         self._pods: dict[str, Path] = {}
 
-    def containers(self) -> frozenset[Key]:
-        """All containers of pods, those that only hold a pod's namespaces (`pause`) included."""
-        self._find_pods()
-        return frozenset(
-            (uid, id)
-            for uid, pod in self._pods.items()
-            for name in _folders(self._memory / pod)
-            if (id := container_in(name))
-        )
-
     def read(self, wanted: Mapping[Key, Collection[int]]) -> tuple[tuple[Container, ...], Error | None]:
         """The figures of containers in the order of their ids, and why some are not known.
 

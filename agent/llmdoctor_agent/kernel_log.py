@@ -18,34 +18,24 @@ import msgspec
 
 from llmdoctor_agent.report import Error
 
-#: What is kept, by kind, and each kind's share of the room: a flood of one (corrected PCIe errors come by the thousand)
-#: does not push out the others.
-_KINDS = {
-    # the first that fits: `nvidia 0000:3b:00.0: AER: …` is about PCIe, `NVRM: … Out of memory …` about a GPU
-    "pcie": (
-        0.25,
-        # pcieport 0000:00:1d.0: AER: Corrected error received: …   PCIe Bus Error: severity=Corrected, …
-        # device [8086:a29e] error status/mask=…   pcieport 0000:00:1d.0:    [ 0] RxErr   TLP Header: …
-        # pcieport 0000:00:1d.0: pciehp: Slot(3): Link Down   pcieport 0000:00:01.0: DPC: containment event, …
-        rb"AER: |PCIe Bus Error: |error status/mask=|^\S+ [0-9a-f]{4}:[^ ]+:\s+\[ *\d+\] |TLP Header: |pciehp: |DPC: |"
-        # the firmware's own account: {1}[Hardware Error]:  section_type: PCIe error
-        rb"\[Hardware Error\]: +(?:event severity: |section_type: PCIe|device_id: |aer_)",
-    ),
-    "gpu": (
-        0.5,
-        # NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, …   nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 20034, Fatal, …
-        # amdgpu 0000:c1:00.0: amdgpu: …   [drm:amdgpu_job_timedout [amdgpu]] *ERROR* …   segfault … in libnccl.so.2[…]
-        rb"^(?:NVRM|nvidia|nv_peer_mem|gdrdrv|amdgpu|kfd kfd: amdgpu|\[drm.{0,40}amdgpu)|S?Xid \(| in lib(?:nvidia|cuda|nccl)",
-    ),
-    "memory": (
-        0.25,
-        # python3 invoked oom-killer: …   oom-kill:constraint=CONSTRAINT_MEMCG,…   oom_reaper: reaped process …
-        # Memory cgroup out of memory: Killed process …   Tasks in … are going to be killed due to memory.oom.group set
-        rb"invoked oom-killer:|^oom-kill:|[Oo]ut of memory|Kill(?:ed)? process |^oom_reaper: |memory\.oom\.group|"
-        rb"as a result of limit of|^memory: usage \d|^Memory cgroup stats for ",
-    ),
-}
-_WANTED = {kind: re.compile(words) for kind, (_, words) in _KINDS.items()}
+#: What is kept.
+_WANTED = re.compile(
+    # NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, …   nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 20034, Fatal, …
+    # amdgpu 0000:c1:00.0: amdgpu: …   [drm:amdgpu_job_timedout [amdgpu]] *ERROR* …   segfault … in libnccl.so.2[…]
+    rb"^(?:NVRM|nvidia|nv_peer_mem|gdrdrv|amdgpu|kfd kfd: amdgpu|\[drm.{0,40}amdgpu)|S?Xid \(| in lib(?:nvidia|cuda|nccl)|"
+    # pcieport 0000:00:1d.0: AER: Corrected error received: …   PCIe Bus Error: severity=Corrected, …
+    # device [8086:a29e] error status/mask=…   pcieport 0000:00:1d.0:    [ 0] RxErr   TLP Header: …
+    # pcieport 0000:00:1d.0: pciehp: Slot(3): Link Down   pcieport 0000:00:01.0: DPC: containment event, …
+    rb"AER: |PCIe Bus Error: |error status/mask=|^\S+ [0-9a-f]{4}:[^ ]+:\s+\[ *\d+\] |TLP Header: |pciehp: |DPC: |"
+    # the firmware's own account: {1}[Hardware Error]:  section_type: PCIe error
+    rb"\[Hardware Error\]: +(?:event severity: |section_type: PCIe|device_id: |aer_)|"
+    # python3 invoked oom-killer: …   oom-kill:constraint=CONSTRAINT_MEMCG,…   oom_reaper: reaped process …
+    # Memory cgroup out of memory: Killed process …   Tasks in … are going to be killed due to memory.oom.group set
+    rb"invoked oom-killer:|^oom-kill:|[Oo]ut of memory|Kill(?:ed)? process |^oom_reaper: |memory\.oom\.group|"
+    rb"as a result of limit of|^memory: usage \d|^Memory cgroup stats for "
+)
+#: What makes two lines of one sort: an Xid's number and GPU; else the beginning, in which a device's address stands.
+_SORT = re.compile(rb".*?Xid \([^)]{0,40}\): \d+|.{0,20}", re.DOTALL)
 #: After `Memory cgroup stats for PATH:` the kernel writes the memory.stat of the cgroup whose limit was hit, a line each:
 #: `shmem 20401094656` tells a full /dev/shm from a heap.
 _STATS = b"Memory cgroup stats for "
@@ -87,8 +77,9 @@ class KernelLog:
     ) -> None:
         self.path, self.deadline_s = path, deadline_s
         self._clock, self._uptime = clock, uptime
-        self._kept: dict[str, deque[_Record]] = {kind: deque() for kind in _KINDS}
-        self._room = {kind: int(share * max_bytes) for kind, (share, _) in _KINDS.items()}
+        self._kept: dict[bytes, deque[_Record]] = {}
+        self._sizes: dict[bytes, int] = {}
+        self._room = max_bytes
         self._file: int | None = None
         self._rest = b""
         self._last = -1
@@ -176,21 +167,32 @@ class KernelLog:
         self._previous = None
         # one message may have several lines: `NVRM: The NVIDIA GPU 0000:18:00.0\x0aNVRM: …`
         for part in text.split(rb"\x0a"):
-            if kind := self._kind(part):
-                self._previous = self._keep(kind, _Record(sequence, dated(int(record[3])), _readable(part)))
+            if sort := self._sort(part):
+                self._previous = self._keep(sort, _Record(sequence, dated(int(record[3])), _readable(part)))
 
-    def _kind(self, text: bytes) -> str | None:
-        kind = next((kind for kind, words in _WANTED.items() if words.search(text)), None)
-        if kind:
+    def _sort(self, text: bytes) -> bytes | None:
+        """What a line counts as; None if it is not kept."""
+        if _WANTED.search(text):
             self._in_stats = text.startswith(_STATS)
-        return kind or ("memory" if self._in_stats and _STAT.match(text) else None)
+            found = _SORT.match(text)
+            return found[0] if found else text
+        return _STATS if self._in_stats and _STAT.match(text) else None
 
-    def _keep(self, kind: str, record: _Record) -> _Record:
-        kept = self._kept[kind]
-        kept.append(record)
-        self._room[kind] -= record.size
-        while self._room[kind] < 0 and len(kept) > 1:
-            self._room[kind] += kept.popleft().size
+    def _keep(self, sort: bytes, record: _Record) -> _Record:
+        """Adds a record. What is too much is taken from the sort that takes most room, the oldest first.
+
+        So a flood of one error does not push out the others: corrected PCIe errors come by the thousand, as do Xids 13.
+        """
+        self._kept.setdefault(sort, deque()).append(record)
+        self._sizes[sort] = self._sizes.get(sort, 0) + record.size
+        self._room -= record.size
+        while self._room < 0:
+            largest = max(self._sizes, key=self._sizes.__getitem__)
+            gone = self._kept[largest].popleft().size
+            self._room += gone
+            self._sizes[largest] -= gone
+            if not self._kept[largest]:
+                del self._kept[largest], self._sizes[largest]
         return record
 
 

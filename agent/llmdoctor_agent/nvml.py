@@ -247,7 +247,12 @@ class Nvml:
         if self._worker is not None or time.monotonic() < self._next_start:
             return
         if self._ending is not None and not self._ending.has_ended(self._deadline / 2):
-            self._last = Reading(errors=(_error("timeout: the process that called NVML does not end"),))
+            gpus = [
+                msgspec.structs.replace(names, lost="timeout", xids=self._xids_of(names.uuid))
+                for _, names in sorted(self._names.items())
+            ]
+            failure = _error("timeout: the process that called NVML does not end")
+            self._last = Reading(gpus=tuple(gpus) or None, errors=(failure,))
             return
         self._ending = None
         self._devices = self._devices_now()
@@ -294,7 +299,7 @@ class Nvml:
             cuda_version=versions.get("cudaVersion"),
             nvml_version=versions.get("nvmlVersion"),
         )
-        failure = f"NVML ended its process with {worker.ended}" if worker.ended else system.get("failed", [""])[0]
+        failure = f"NVML ended its process with {worker.ended}" if worker.ended else system.get("failed", "")
         if failure:
             self._samples.clear()
             return replace(reading, errors=(_error(failure),)), self._retry

@@ -7,7 +7,7 @@ library that crashes. It imports as little as it can; half of the agent's memory
 
 It reads numbers of readings from its standard input, one a line, and writes lines of JSON:
 
-    {"read": 7, "system": {"driverVersion": "570.86.15", …, "count": 8}}     or {"read": 7, "failed": [reason, code]}
+    {"read": 7, "system": {"driverVersion": "570.86.15", …, "count": 8}}     or {"read": 7, "failed": reason}
     {"read": 7, "index": 0, "at": 5123.4, "gpu": {…}, "errors": [[reason, [field, …]], …]}
     {"read": 7, "noP2p": {"0": {"1": reason}}}
     {"xid": 79, "uuid": "GPU-…"}          as it happens, with "gpuInstance": 2 if it is of a slice
@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from ctypes import byref, c_void_p, cast
+from ctypes import CDLL, byref, c_void_p, cast
 from functools import partial
 from typing import Any, TypeVar
 
@@ -95,6 +95,9 @@ _P2P = {
     4: "disabled by registry key",
     5: "not supported",
 }
+
+#: `NVML_GPU_INSTANCE_ID_ANY`: an event that is not of one GPU instance.
+_NO_INSTANCE = 0xFFFFFFFF
 
 #: `NVML_P2P_CAPS_INDEX_READ`, which pynvml 13 has as a tuple.
 _P2P_READ = 0
@@ -272,6 +275,7 @@ class _Board:
         self.index = index
         self.handle: Any = None
         self.uuid = ""
+        self.is_sliced = False
         self._worker = worker
         self._heard_by: Any = None
         self.task = _Task(self._read)
@@ -301,10 +305,9 @@ class _Board:
         fields.put("name", lambda: pynvml.nvmlDeviceGetName(handle))
         fields.put("pciBusId", lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId)
         fields.put("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
-        self.uuid = fields.gpu.get("uuid", "")
+        self.uuid = fields.gpu.get("uuid", self.uuid)
         self.handle = handle
-        if self.uuid:
-            self._worker.uuids[_address(handle)] = self.uuid
+        self._worker.by_handle[_address(handle)] = self
 
     def _register(self) -> None:
         """Lets the Xids of this GPU be heard; again where the set of events is a new one."""
@@ -324,7 +327,7 @@ class _Board:
         handle, put = self.handle, fields.put
         slices = fields.call("migEnabled", lambda: pynvml.nvmlDeviceGetMigMode(handle))
         if slices is not None:
-            fields.gpu["migEnabled"] = slices[0] == 1
+            self.is_sliced = fields.gpu["migEnabled"] = slices[0] == 1
         memory = self._memory(fields, handle, "memoryTotalBytes")
         if memory is not None:
             fields.gpu |= {"memoryTotalBytes": memory.total, "memoryUsedBytes": memory.used}
@@ -522,8 +525,8 @@ class Worker:
     def __init__(self, out: _Out) -> None:
         self.out = out
         self.listener = _Listener(self)
-        #: the UUIDs of GPUs by the addresses of their handles: one of which an Xid tells may not answer any more
-        self.uuids: dict[int | None, str] = {}
+        #: GPUs by the addresses of their handles: one of which an Xid tells may not answer any more
+        self.by_handle: dict[int | None, _Board] = {}
         self.names_processes = _is_the_hosts_pid_namespace()
         self._boards: list[_Board] = []
         self._initialised = False
@@ -559,7 +562,10 @@ class Worker:
                 self.listener.start()
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
-            self.out(read=number, failed=[reason_of(error), _code(error)], system=self._versions())
+            reason = reason_of(error)
+            if _code(error) == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+                reason = f"LIBRARY_NOT_FOUND: {_why_not_loaded()}"
+            self.out(read=number, failed=reason, system=self._versions())
             return
         self.out(read=number, system=self._versions() | {"count": count})
         for index in range(len(self._boards), count):
@@ -654,10 +660,20 @@ class _Listener(threading.Thread):
                 self._failed = False
                 continue
             if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
-                instance = {} if event.gpuInstanceId == 0xFFFFFFFF else {"gpuInstance": event.gpuInstanceId}
-                self._worker.out(
-                    xid=event.eventData, uuid=self._worker.uuids.get(_address(event.device), ""), **instance
-                )
+                board = self._worker.by_handle.get(_address(event.device))
+                uuid = board.uuid if board is not None else pynvml.nvmlDeviceGetUUID(event.device)
+                of_slice = board is not None and board.is_sliced and event.gpuInstanceId != _NO_INSTANCE
+                instance = {"gpuInstance": event.gpuInstanceId} if of_slice else {}
+                self._worker.out(xid=event.eventData, uuid=uuid, **instance)
+
+
+def _why_not_loaded() -> str:
+    """What the loader says, which pynvml keeps to itself: no such file, too short, made for another C library, …"""
+    try:
+        CDLL("libnvidia-ml.so.1")
+    except OSError as error:
+        return str(error)
+    return "found by now"
 
 
 def _give_up(failure: threading.ExceptHookArgs) -> None:

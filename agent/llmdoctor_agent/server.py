@@ -28,6 +28,9 @@ CONNECTIONS = 8
 #: Seconds that one connection may take, request and answer together.
 SECONDS = 20.0
 
+#: Seconds in which a connection that was hung up has ended; it has nothing left to wait for.
+_ENDING = 2.0
+
 #: Bytes that a request may have; no answer depends on more than the path and two headers.
 REQUEST_BYTES = 16 * 1024
 
@@ -50,7 +53,9 @@ class Server(http.server.HTTPServer):
     def __init__(self, address: tuple[str, int], loop: Loop, interval: float) -> None:
         self.loop = loop
         self._interval = interval
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        #: those that may wait for a fresh reading; the others get the last one, so that probes always find a thread
+        self.waiting = threading.Semaphore(CONNECTIONS // 2)
         #: by their sockets: when each connection was opened
         self._open: dict[socket.socket, float] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -63,19 +68,19 @@ class Server(http.server.HTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answers on a thread of its own. Where all are taken, the connection that is open for the longest ends."""
-        with self._lock:
+        with self._changed:
             if len(self._open) >= CONNECTIONS:
                 _hang_up(min(self._open, key=self._open.__getitem__))
-            if len(self._open) >= 2 * CONNECTIONS:  # threads that still end
-                self.shutdown_request(request)
-                return
+                if not self._changed.wait_for(lambda: len(self._open) < CONNECTIONS, _ENDING):
+                    self.shutdown_request(request)
+                    return
             self._open[request] = time.monotonic()
         threading.Thread(target=self._answer, args=(request, client_address), daemon=True).start()
 
     def service_actions(self) -> None:
         """Ends what takes too long: a client that sends or reads a byte now and then never times out by itself."""
         late = time.monotonic() - SECONDS
-        with self._lock:
+        with self._changed:
             for connection in [one for one, since in self._open.items() if since < late]:
                 _hang_up(connection)
 
@@ -85,9 +90,10 @@ class Server(http.server.HTTPServer):
             with contextlib.suppress(OSError, ValueError):  # the client is gone
                 self.finish_request(request, client_address)
         finally:
-            with self._lock:
-                del self._open[request]
             self.shutdown_request(request)
+            with self._changed:
+                del self._open[request]
+                self._changed.notify_all()
 
     def server_bind(self) -> None:
         """Binds without asking the name service for the name of this host, which may take seconds."""
@@ -159,8 +165,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self._say(HTTPStatus.NOT_FOUND, "there are /v1/report, /metrics, /healthz and /readyz")
 
     def _report(self, *, fresh: bool) -> None:
-        loop = self.server.loop
-        report = loop.fresh(FRESH_SECONDS) if fresh else loop.last
+        loop, report = self.server.loop, self.server.loop.last
+        if fresh and self.server.waiting.acquire(blocking=False):
+            try:
+                report = loop.fresh(FRESH_SECONDS)
+            finally:
+                self.server.waiting.release()
         if report is None:
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "no reading yet")
         else:

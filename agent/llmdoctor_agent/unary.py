@@ -27,6 +27,7 @@ from h2.exceptions import H2Error
 #: a status code of gRPC: the service, or this method of it, is not there
 UNIMPLEMENTED = 12
 _STREAM = 1
+_CLOSED = "the connection was closed before the answer"
 #: before each message: whether it is compressed, and its length
 _PREFIX = struct.Struct(">?I")
 
@@ -96,7 +97,6 @@ def call(path: Path, method: str, *, deadline_s: float, max_bytes: int) -> bytes
         ":authority": "localhost",
         "te": "trailers",
         "content-type": "application/grpc",
-        "grpc-timeout": f"{max(int(deadline_s * 1000), 1)}m",
     }
     connection.send_headers(_STREAM, [*headers.items()])
     connection.send_data(_STREAM, _PREFIX.pack(False, 0), end_stream=True)
@@ -109,12 +109,14 @@ def call(path: Path, method: str, *, deadline_s: float, max_bytes: int) -> bytes
                 stream.sendall(connection.data_to_send())
                 stream.settimeout(_left(end))
                 if not (received := stream.recv(65536)):
-                    raise CallError("the connection was closed before the answer")
+                    raise CallError(_CLOSED)
                 for event in connection.receive_data(received):
                     if freed := answer.take(event):
                         connection.acknowledge_received_data(freed, _STREAM)
         except H2Error as e:
             raise CallError(f"not HTTP/2: {e}") from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise CallError(_CLOSED) from None
     return answer.message()
 
 

@@ -111,7 +111,6 @@ def test_version_2_in_every_layout(tmp_path: Path, place: str, name: str) -> Non
     expected = ((Container(pod_uid=UID, container_id=ID, cpu=CPU, memory=MEMORY),), None)
     assert cgroups.read({(UID, ID): ()}) == expected
     assert cgroups.read({("", ID): ()}) == expected
-    assert cgroups.containers() == {(UID, ID)}
 
 
 def test_version_1_gives_what_it_has(tmp_path: Path) -> None:
@@ -183,7 +182,6 @@ def test_all_containers_of_a_pod_but_not_what_watches_them(tmp_path: Path) -> No
         write(tmp_path / QOS / POD / name, V2)
 
     assert [c.container_id for c in cgroups.read({(UID, ""): ()})[0]] == [ID, PAUSE]
-    assert cgroups.containers() == {(UID, ID), (UID, PAUSE)}
 
 
 def test_a_restarted_container_and_a_new_pod_are_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmdoctor_agent.kernel_log import KernelLog
 
@@ -173,6 +173,7 @@ def test_garbage_between_records_is_passed_over(tmp_path: Path) -> None:
     assert len(texts(log_of(tmp_path / "kmsg"))) == 1
 
 
+@settings(deadline=None)  # each makes a file
 @given(st.binary(max_size=300))
 def test_any_record_is_one_line_or_none(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     path = tmp_path_factory.mktemp("kmsg") / "kmsg"
@@ -240,7 +241,7 @@ def test_overwritten_records_are_passed_over(tmp_path: Path, monkeypatch: pytest
     assert [text[:30] for text in texts(log_of(tmp_path / "kmsg"))] == ["NVRM: Xid (PCI:0000:3b:00): 79"]
 
 
-def test_a_flood_of_one_kind_does_not_push_out_another(tmp_path: Path) -> None:
+def test_a_flood_of_one_error_does_not_push_out_others(tmp_path: Path) -> None:
     aer = "pcieport 0000:00:1d.0: AER: Corrected error received: 0000:00:1d.0"
     kill = "Memory cgroup out of memory: Killed process 7 (vllm) total-vm:1kB, anon-rss:1kB"
     flood = "".join(record(n, aer) for n in range(100, 10_000))
@@ -250,18 +251,22 @@ def test_a_flood_of_one_kind_does_not_push_out_another(tmp_path: Path) -> None:
     text, _ = log_of(tmp_path / "kmsg").read()
 
     assert text is not None
-    assert len(text) <= 65536
+    assert 65_000 < len(text) <= 65_536
     found = text.splitlines()
-    assert found[0].endswith(kill)
-    assert 150 < sum("AER" in line for line in found) < 200
-    assert 350 < sum(": 13," in line for line in found) < 450
-    assert len(found) == sum(word in line for line in found for word in ("AER", ": 13,", "Killed"))
+    assert ": 79," in found[0]
+    assert found[1].endswith(kill)
+    aer_lines, xid_lines = (sum(word in line for line in found) for word in ("AER", ": 13,"))
+    assert 300 < aer_lines < 400
+    assert 300 < xid_lines < 450
+    assert len(found) == 2 + aer_lines + xid_lines
 
 
-def test_a_line_larger_than_all_the_room_is_kept_alone(tmp_path: Path) -> None:
+def test_a_line_larger_than_all_the_room_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "kmsg").write_text(xid(79) + record(80, "NVRM: " + "x" * 4000))
 
-    assert len(lines(log_of(tmp_path / "kmsg", max_bytes=1000))) == 1
+    assert [text[:30] for text in texts(log_of(tmp_path / "kmsg", max_bytes=1000))] == [
+        "NVRM: Xid (PCI:0000:3b:00): 79"
+    ]
 
 
 def test_a_log_that_never_ends_costs_the_deadline() -> None:
@@ -352,15 +357,13 @@ def test_a_log_that_may_not_be_read_says_what_it_needs(tmp_path: Path, monkeypat
 
 
 def test_the_real_log_of_this_machine() -> None:
-    log = KernelLog(Path("/dev/kmsg"))
-    started = time.monotonic()
+    log = KernelLog(Path("/dev/kmsg"), max_bytes=1 << 22)
     text, error = log.read()
     if text is None:
         assert error is not None
         pytest.skip(f"not readable here: {error.reason}")
     assert error is None
-    assert time.monotonic() - started < 2
-    assert len(text) <= 65536
-    assert log.read() == (text, None)
+    again = lines(log)  # meanwhile there may be more
+    assert again[: text.count("\n")] == text.splitlines()
     log.close()
-    assert log.read() == (text, None)
+    assert lines(log)[: len(again)] == again

@@ -17,7 +17,7 @@ from llmdoctor_agent import __main__ as agent
 
 from kubectl_llmdoctor import agent_manifests
 from kubectl_llmdoctor.agent_manifests import OPTIONAL, Choice, manifests
-from kubectl_llmdoctor.cli.agent import command
+from kubectl_llmdoctor.cli import cli
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather import agents
 
@@ -182,9 +182,15 @@ def sorted_(objects: list[Json]) -> list[Json]:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=called)
 def test_the_command_prints_them(choice: Choice) -> None:
-    words = ["manifests", "--profile", choice.profile, *(["--with", ",".join(choice.extra)] if choice.extra else [])]
+    words = [
+        "agent",
+        "manifests",
+        "--profile",
+        choice.profile,
+        *(["--with", ",".join(choice.extra)] if choice.extra else []),
+    ]
 
-    result = CliRunner().invoke(command, words)
+    result = CliRunner().invoke(cli, words)
 
     assert result.exit_code == 0
     assert list(yaml.safe_load_all(result.stdout)) == manifests(choice)

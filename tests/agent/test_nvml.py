@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, library
     """Starts the module on a scenario; it is stopped at the end."""
     started: list[Nvml] = []
 
-    def run(lines: Sequence[str], deadline_s: float = 5.0, retry_s: float = 0.0) -> tuple[Nvml, Scene]:
+    def run(lines: Sequence[str], deadline_s: float = 30.0, retry_s: float = 0.0) -> tuple[Nvml, Scene]:
         scene = Scene(tmp_path / "scene", lines)
         monkeypatch.setenv("STANDIN_NVML", str(scene.path))
         monkeypatch.setenv("LD_LIBRARY_PATH", os.environ.get("STANDIN_LIBRARY", str(library)))
@@ -97,7 +98,7 @@ def gpus_of(reading: Reading) -> tuple[Gpu, ...]:
     return reading.gpus
 
 
-def until(read: Callable[[], Reading], good: Callable[[Reading], object], seconds: float = 10.0) -> Reading:
+def until(read: Callable[[], Reading], good: Callable[[Reading], object], seconds: float = 30.0) -> Reading:
     """Reads until it is as it should be, which it is after a while."""
     end = time.monotonic() + seconds
     while not good(reading := read()):
@@ -403,24 +404,27 @@ def test_a_gpu_that_needs_a_reset_or_is_not_ours(start: Start) -> None:
 
 @standin
 def test_a_call_that_hangs_costs_one_gpu_and_one_thread(start: Start) -> None:
-    one, scene = start(scenes.h100(), deadline_s=1.0)
+    one, scene = start(scenes.h100(), deadline_s=3.0)
     until(one.read, lambda reading: gpus_of(reading)[0].no_p2p is not None)
     tasks = Path(f"/proc/{worker_pid(one)}/task")
     threads = len(list(tasks.iterdir()))
     scene.add("hang 5 nvmlDeviceGetPowerUsage")
     began = time.monotonic()
     reading = one.read()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4.0
     gpu = gpus_of(reading)[5]
     assert (gpu.uuid, gpu.lost, gpu.memory_used_bytes) == (uuid(5), "timeout", None)
-    assert reading.errors == (Error(source="nvml", reason="timeout: no answer for 1 s", gpu=uuid(5)),)
+    assert reading.errors == (Error(source="nvml", reason="timeout: no answer for 3 s", gpu=uuid(5)),)
     assert all(other.memory_used_bytes for other in gpus_of(reading) if other.index != 5)
 
+    durations = []
     for _ in range(5):  # and is not waited for again
         began = time.monotonic()
         reading = one.read()
-        assert time.monotonic() - began < 0.5
-        assert [gpu.lost for gpu in gpus_of(reading)] == [None] * 5 + ["timeout"] + [None] * 2
+        durations.append(time.monotonic() - began)
+        assert gpus_of(reading)[5].lost == "timeout"
+    assert min(durations) < 1.0  # at once, if the machine has time
+    assert [gpu.lost for gpu in gpus_of(reading)] == [None] * 5 + ["timeout"] + [None] * 2
     assert len(list(tasks.iterdir())) == threads
 
     scene.remove("hang 5 nvmlDeviceGetPowerUsage")
@@ -434,13 +438,14 @@ def test_a_start_that_hangs_is_waited_for_and_then_given_up(start: Start, monkey
     one, scene = start([*scenes.l40s(), "hang * nvmlInitWithFlags"], deadline_s=0.5)
     began = time.monotonic()
     reading = one.read()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0
     assert reading.gpus is None
     (error,) = reading.errors
     assert re.fullmatch(r"timeout: no answer for \d s", error.reason)
     first = worker_pid(one)
     monkeypatch.setattr(nvml, "_HANGS", 0.0)
     one.read()
+    monkeypatch.setattr(nvml, "_HANGS", 120.0)
     scene.remove("hang * nvmlInitWithFlags")
     reading = until(one.read, lambda reading: reading.gpus is not None)
     assert worker_pid(one) != first
@@ -449,16 +454,36 @@ def test_a_start_that_hangs_is_waited_for_and_then_given_up(start: Start, monkey
 
 
 @standin
+def test_a_process_that_does_not_end_has_no_other_beside_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = start(scenes.l40s(2), deadline_s=2.0)
+    until(one.read, lambda reading: reading.gpus and reading.gpus[1].uuid)
+    stopped = worker_pid(one)
+    os.kill(stopped, signal.SIGSTOP)
+    reading = one.read()
+    assert [(gpu.uuid, gpu.lost) for gpu in gpus_of(reading)] == [(uuid(0), "timeout"), (uuid(1), "timeout")]
+    monkeypatch.setattr(nvml, "_HANGS", 0.0)
+    one.read()
+    monkeypatch.setattr(nvml, "_HANGS", 120.0)
+    reading = one.read()
+    assert reading.errors == (Error(source="nvml", reason="timeout: the process that called NVML does not end"),)
+    assert [(gpu.uuid, gpu.lost) for gpu in gpus_of(reading)] == [(uuid(0), "timeout"), (uuid(1), "timeout")]
+    assert one._worker is None
+    monkeypatch.setattr(nvml, "_END", 0.0)  # from now on it is overdue
+    reading = until(one.read, lambda reading: reading.gpus and reading.gpus[1].lost is None)
+    assert worker_pid(one) != stopped
+
+
+@standin
 def test_xids_as_they_happen(start: Start, clock: Clock) -> None:
     one, scene = start([*scenes.h100(2), "xid 1 0 31"])  # that one is past
     one.read()  # after which GPUs register; at the next they have
     assert gpus_of(one.read())[0].xids == ()
     clock.now = datetime(2026, 11, 20, 10, 0, 7, tzinfo=UTC)
-    scene.add("xid 2 1 79", "xid 3 1 154")
+    scene.add("xid 2 1 79", "xid 3 1 154 0")
     reading = until(one.read, lambda reading: len(gpus_of(reading)[1].xids) == 2)
-    assert [(xid.number, xid.time) for xid in gpus_of(reading)[1].xids] == [
-        (79, "2026-11-20T10:00:07Z"),
-        (154, "2026-11-20T10:00:07Z"),
+    assert [(xid.number, xid.time, xid.gpu_instance) for xid in gpus_of(reading)[1].xids] == [
+        (79, "2026-11-20T10:00:07Z", None),
+        (154, "2026-11-20T10:00:07Z", None),
     ]
     assert gpus_of(reading)[0].xids == ()
 
@@ -495,7 +520,7 @@ def test_xids_of_the_others_are_heard_after_a_gpu_is_lost(start: Start) -> None:
     assert reading.errors == (deaf,)
     scene.add("xid 1 1 79", "fail 1 * 15")  # the set with it fails, once the Xid is told
     until(one.read, lambda reading: gpus_of(reading)[1].xids)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     for serial in range(2, 1000):  # until the others have registered with a new one
         scene.add(f"xid {serial} 2 94")
         reading = one.read()
@@ -534,7 +559,8 @@ def test_whatever_fails_costs_only_what_it_is_about(start: Start) -> None:
             reading = one.read()
             healthy, failing = gpus_of(reading)
             assert healthy == sound[0], line
-            assert {error.gpu for error in reading.errors} <= {uuid(1), "index 1"}, line
+            about = {error.gpu for error in reading.errors if error.fields != ("xids",)}
+            assert about <= {uuid(1), "index 1"}, line
             if function == "*" or code == 999:
                 assert reading.errors or failing == sound[1], line
             if failing.lost is None:
@@ -632,9 +658,14 @@ def test_an_old_driver_says_what_it_can(start: Start, old_library: Path, monkeyp
 def test_no_library(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_LIBRARY", str(tmp_path))
     one, _ = start(scenes.l40s(1))
-    assert one.read() == Reading(
-        errors=(Error(source="nvml", reason="LIBRARY_NOT_FOUND: NVML Shared Library Not Found"),)
-    )
+    reading = one.read()
+    assert (reading.gpus, reading.driver_version, reading.nvml_version) == (None, None, None)
+    (error,) = reading.errors
+    assert error.reason.startswith("LIBRARY_NOT_FOUND: libnvidia-ml.so.1: ")
+    assert "No such file" in error.reason
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"")
+    (error,) = one.read().errors
+    assert error.reason.endswith("file too short")
 
 
 @standin
@@ -655,7 +686,7 @@ def test_the_worker_ends_with_the_agent(start: Start) -> None:
     stdin = one._worker._process.stdin
     assert stdin is not None
     stdin.close()  # as the kernel does when the agent is killed
-    assert one._worker._process.wait(5) == 0
+    assert one._worker._process.wait(30) == 0
 
 
 def memory_of(pid: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmdoctor_agent.podresources import PodResources, _users, users_of
 from llmdoctor_agent.report import User
@@ -282,6 +282,7 @@ def test_a_server_that_goes_away(path: Path) -> None:
     assert answered(path, goaway) == ({}, "the call was broken off (HTTP/2 error 11)")
 
 
+@settings(deadline=None, max_examples=50)  # each makes a socket and a thread
 @given(st.binary(max_size=80))
 def test_any_bytes_from_the_socket_are_an_error(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

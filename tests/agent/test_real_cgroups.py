@@ -95,7 +95,7 @@ class RealContainer:
 
 @pytest.fixture
 def container() -> Iterator[RealContainer]:
-    """A container with 48 MiB and a fifth of a CPU, in whichever version of cgroups this machine has the controllers."""
+    """A container with 48 MiB and a twentieth of a CPU, in whichever version of cgroups this machine has the controllers."""
     version_2 = (ROOT / "cgroup.controllers").exists()
     top = f"kubepods-llmdoctor-test-{os.getpid()}"
     pods = [base / top / f"pod{UID}" for base in ([ROOT] if version_2 else [ROOT / "memory", ROOT / "cpu"])]
@@ -113,9 +113,9 @@ def container() -> Iterator[RealContainer]:
             if version_2:
                 for place in (ROOT, pods[0].parent, pods[0]):
                     (place / "cgroup.subtree_control").write_text("+cpu +memory")
-                limits = {"memory.max": LIMIT, "cpu.max": "20000 100000", "memory.swap.max": 0}
+                limits = {"memory.max": LIMIT, "cpu.max": "5000 100000", "memory.swap.max": 0}
             else:
-                limits = {"memory.limit_in_bytes": LIMIT, "cpu.cfs_quota_us": 20000, "memory.swappiness": 0}
+                limits = {"memory.limit_in_bytes": LIMIT, "cpu.cfs_quota_us": 5000, "memory.swappiness": 0}
             for pod in pods:
                 for name, value in limits.items():
                     if (pod / ID / name).exists():
@@ -153,10 +153,13 @@ def test_limits_use_throttling_and_a_kill(container: RealContainer) -> None:
 
     container.do(f"shm {8 * MIB}")
     container.do(f"eat {16 * MIB}")
-    container.do("burn 0.6")
-    cpu, memory = container.read()
+    for _ in range(10):  # a machine that is busy itself may give it no more than it may have
+        container.do("burn 0.3")
+        cpu, memory = container.read()
+        if cpu.nr_throttled:
+            break
 
-    assert cpu.quota_cores == 0.2
+    assert cpu.quota_cores == 0.05
     assert cpu.nr_periods
     assert cpu.nr_throttled
     assert cpu.throttled_usec
