@@ -39,6 +39,9 @@ from llmdoctor_checks.serving._saturation import load_of
 _CLASS = "autoscaling.knative.dev/class"
 _METRIC = "autoscaling.knative.dev/metric"
 
+#: How many replicas an autoscaler has now.
+_REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
+
 #: CPU that changes by less than this from the first to the last third of an hour stands still.
 _FLAT = 0.2
 _FEWEST_POINTS = 6
@@ -147,9 +150,8 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
     load = load_of(metrics) if metrics is not None else None
     if metrics is None or load is None or not pod.ready or not load.queues or not load.grows:
         return None
-    replicas = metrics.readings.span(
-        "kube_horizontalpodautoscaler_status_current_replicas", horizontalpodautoscaler=scaler.item.name
-    )
+    made = "" if scaler.item.kind == "HorizontalPodAutoscaler" else "keda-hpa-"
+    replicas = metrics.readings.span(_REPLICAS, pod.namespace, horizontalpodautoscaler=made + scaler.item.name)
     here = dig(scaler.item.raw, "status.currentReplicas")
     if replicas is not None and len(set(replicas.values)) > 1:
         return None
