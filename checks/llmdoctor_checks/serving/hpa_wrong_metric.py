@@ -75,7 +75,24 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
     `vllm:num_requests_waiting`, `sglang:num_queue_reqs`, `tgi_queue_size`, `llamacpp:requests_deferred`. In Knative use
     its own autoscaler with concurrency.
 
-    Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
+    With KEDA (the names of vLLM; those of the release at hand stand in the report):
+
+        apiVersion: keda.sh/v1alpha1
+        kind: ScaledObject
+        metadata: {name: llama, namespace: serving}
+        spec:
+          scaleTargetRef: {name: llama}
+          minReplicaCount: 1
+          maxReplicaCount: 4
+          triggers:
+            - type: prometheus
+              metadata:
+                serverAddress: http://prometheus-k8s.monitoring.svc:9090
+                query: sum(vllm:num_requests_running{namespace="serving"}) + sum(vllm:num_requests_waiting{namespace="serving"})
+                threshold: "40"
+
+    The running ones belong to it: the waiting ones alone fall to zero as soon as every request runs, and full replicas would
+    be taken away. Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause.
