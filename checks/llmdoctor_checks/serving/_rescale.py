@@ -49,7 +49,8 @@ def concurrency_of(engine: Engine, metrics: Metrics | None) -> Concurrency | Non
         seen = round(load.recent.running.mean)
         if seen:
             return Concurrency(seen, f"0.8 of the {seen} requests that ran while others waited")
-    limit = engine.value("max_num_seqs")
+    stated = metrics.span("max_running") if metrics is not None else None
+    limit = int(stated.last) if stated is not None else engine.value("max_num_seqs")
     if isinstance(limit, int) and limit > 0:
         why = f"0.8 of the {limit} requests that {engine.title} runs at once, if its KV cache has room for so many"
         return Concurrency(limit, why)

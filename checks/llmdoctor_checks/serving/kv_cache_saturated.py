@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Pod,
+    Span,
     check,
     count_of,
     fixes,
@@ -18,7 +19,15 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.serving._load import recent_load
-from llmdoctor_checks.serving._saturation import evidence, load_of, need_of
+from llmdoctor_checks.serving._saturation import (
+    SUSTAINED_SECONDS,
+    Load,
+    evidence,
+    idle_peer,
+    load_of,
+    need_of,
+    spread_fix,
+)
 
 #: From this share on the cache counts as full: a block that is left over fits no request.
 _FULL = 0.97
@@ -60,33 +69,34 @@ def kv_cache_saturated(
     """
     if not pod.ready:
         return
-    if metrics is not None and load_of(metrics) is not None:
-        yield from _over_time(pod, engine, metrics)
+    load = load_of(metrics) if metrics is not None else None
+    if metrics is not None and load is not None and load.cache is not None:
+        yield from _over_time(pod, engine, metrics, load, load.cache)
     elif logs is not None:
         yield from _by_log(pod, engine, logs)
     elif pod.exists:
-        yield Abstain(reason=f"neither metrics nor a log of {pod.name} was read")
+        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
 
 
-def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
-    load = load_of(metrics)
-    if load is None or load.cache is None or not load.full(_FULL_OVER_TIME) or not load.queues or load.drains:
+def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:
+    if not load.full(_FULL_OVER_TIME) or not load.queues or load.drains:
         return
-    cache, preempted = load.recent.cache, metrics.increase("preemptions")
-    if cache is None:
-        return
+    cache, preempted = whole.tail(SUSTAINED_SECONDS), metrics.increase("preemptions")
     lost, shown = "", tuple[Evidence, ...]()
     if preempted is not None and preempted.amount >= 1 and not preempted.lifetime:
         times = count_of(round(preempted.amount), "time")
         lost = f", and running ones were preempted {times} in {say_seconds(preempted.seconds)}"
         name = metrics.name_of("preemptions")
-        shown = (Evidence(source="metric", ref=load.cache.source, text=f"{name}: +{preempted.amount:.0f}"),)
+        shown = (Evidence(source="metric", ref=whole.source, text=f"{name}: +{preempted.amount:.0f}"),)
     hits, queries = metrics.increase("prefix_hits"), metrics.increase("prefix_queries")
     if hits is not None and queries is not None and queries.amount >= _ENOUGH_TOKENS and not queries.lifetime:
         share = f"{hits.amount / queries.amount:.0%} of {queries.amount:.0f} prompt tokens were found in it"
-        shown += (Evidence(source="metric", ref=load.cache.source, text=f"{metrics.name_of('prefix_hits')}: {share}"),)
+        shown += (Evidence(source="metric", ref=whole.source, text=f"{metrics.name_of('prefix_hits')}: {share}"),)
         lost += f". Of its prompt tokens {hits.amount / queries.amount:.0%} were in the prefix cache"
-    need = need_of(metrics, load)
+    spread, need = idle_peer(metrics, load), need_of(metrics, load)
+    if spread is not None:
+        lost += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
+        shown += (spread[1].evidence(),)
     more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
     yield Finding(
         role="cause",
@@ -95,7 +105,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         f"longer; {load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
-        fixes=(_fix(pod, more),),
+        fixes=(spread_fix(pod) if spread else _fix(pod, more),),
         pods=(pod.name,),
     )
 
