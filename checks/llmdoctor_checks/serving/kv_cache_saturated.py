@@ -35,6 +35,9 @@ _FULL = 0.97
 #: The same over time: between two statements a finished request leaves room that the next one takes.
 _FULL_OVER_TIME = 0.95
 
+#: Preemptions in this share of the looks, and so many in ten minutes, are no accident.
+_OFTEN, _FEWEST_TIMES = 0.5, 10
+
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
 
@@ -47,7 +50,8 @@ def kv_cache_saturated(
 
     Every token of every running request has its place in the KV cache. When it is full, new requests wait although the GPU
     could compute more of them at once, and running ones are preempted: their cache is thrown away and computed again later.
-    Both make answers slow, and preemption makes the server slower the busier it is.
+    Both make answers slow, and preemption makes the server slower the busier it is. Preemptions that go on while requests wait
+    prove it, however full the cache is between them.
 
     It is judged by the engine's metrics over ten minutes and more (`vllm:kv_cache_usage_perc`, `sglang:token_usage`, …), or
     by what it prints of itself. A cache that is full while nobody waits is well used. A batch that was handed in at once
@@ -79,15 +83,20 @@ def kv_cache_saturated(
 
 
 def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:
-    if not load.full(_FULL_OVER_TIME) or not load.queues or load.drains:
+    full, times = load.full(_FULL_OVER_TIME), _preempted(metrics)
+    if not (full or times) or not load.queues or load.drains:
         return
-    cache, preempted = whole.tail(SUSTAINED_SECONDS), metrics.increase("preemptions")
+    cache = whole.tail(SUSTAINED_SECONDS)
+    filled = f"{cache.mean:.0%} full for {say_seconds(cache.seconds)} or longer"
+    if not full:
+        filled = (
+            f"{cache.mean:.0%} full on average of {say_seconds(cache.seconds)}, and {max(cache.values):.0%} at most"
+        )
     lost, shown = "", tuple[Evidence, ...]()
-    if preempted is not None and preempted.amount >= 1 and not preempted.lifetime:
-        times = count_of(round(preempted.amount), "time")
-        lost = f", and running ones were preempted {times} in {say_seconds(preempted.seconds)}"
-        name = metrics.name_of("preemptions")
-        shown = (Evidence(source="metric", ref=whole.source, text=f"{name}: +{preempted.amount:.0f}"),)
+    if times:
+        lost = f", and running ones were preempted for lack of room, {count_of(times, 'time')} in {say_seconds(cache.seconds)}"
+        text = f"{metrics.name_of('preemptions')}: +{times} in {say_seconds(cache.seconds)}"
+        shown = (Evidence(source="metric", ref=whole.source, text=text),)
     hits, queries = metrics.increase("prefix_hits"), metrics.increase("prefix_queries")
     if hits is not None and queries is not None and queries.amount >= _ENOUGH_TOKENS and not queries.lifetime:
         share = f"{hits.amount / queries.amount:.0%} of {queries.amount:.0f} prompt tokens were found in it"
@@ -101,13 +110,27 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"The KV cache of {engine.container.name} has been {cache.mean:.0%} full for {say_seconds(cache.seconds)} or "
-        f"longer; {load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
+        summary=f"The KV cache of {engine.container.name} has been {filled}; "
+        f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
         fixes=(spread_fix(pod) if spread else _fix(pod, more),),
         pods=(pod.name,),
     )
+
+
+def _preempted(metrics: Metrics) -> int:
+    """How often running requests lost their room all through the end of the window; 0 where that was now and then.
+
+    An engine preempts when a running request needs a block and there is none. In a small cache what it frees that way is
+    a good part of the whole, so that the cache is seldom full when somebody looks.
+    """
+    rates = metrics.rates("preemptions")
+    recent = rates.tail(SUSTAINED_SECONDS) if rates else None
+    if recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or recent.share(lambda rate: rate > 0) < _OFTEN:
+        return 0
+    times = round(recent.mean * recent.seconds)
+    return times if times >= _FEWEST_TIMES else 0
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
