@@ -62,6 +62,14 @@ def test_keda_takes_the_autoscaler_over_with_a_target_that_was_seen() -> None:
     assert "0.8 of the 49 requests that ran while others waited" in fix.summary
 
 
+def test_a_name_does_not_break_out_of_the_query() -> None:
+    hostile = ('"name":"qwen3","namespace":"serving","uid"', '"name":"q\\"} or up{\\"","namespace":"serving","uid"')
+    named = ('"kind":"StatefulSet","name":"qwen3"', '"kind":"StatefulSet","name":"q\\"} or up{\\""')
+    fix = fix_of("fires_blind", hostile, named)
+    query = scaled_object(fix)["spec"]["triggers"][0]["metadata"]["query"]
+    assert 'pod=~"q\\"} or up{\\"-.+"' in query
+
+
 def test_the_metrics_are_those_of_the_engine() -> None:
     changed = (
         ("vllm/vllm-openai:v0.11.0", "ghcr.io/huggingface/text-generation-inference:3.3.5"),

@@ -50,6 +50,9 @@ _OF_NO_PROCESS = ("kube-state-metrics", "dcgm")
 #: A last value older than this says nothing of now.
 _STALE_SECONDS = 300
 
+#: A GPU's id is no longer than this.
+_LONGEST_ID = 64
+
 #: So many points of all series are kept.
 _POINTS = 2_000_000
 
@@ -522,7 +525,7 @@ class Metrics:
             if metric.role not in ("gpu_utilization", "gpu_memory_used"):
                 continue
             for series in self._series(metric):
-                name = series.labels.get("UUID") or series.labels.get("gpu", "")
+                name = (series.labels.get("UUID") or series.labels.get("gpu", ""))[:_LONGEST_ID]
                 name += "/" + series.labels["GPU_I_ID"] if series.labels.get("GPU_I_ID") else ""
                 if (span := _joined(metric.name, [series], sum)) is not None:
                     spans[name][metric.role] = span
