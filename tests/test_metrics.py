@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.diagnosis import diagnose
@@ -18,6 +18,8 @@ from kubectl_llmdoctor.snapshot import MetricsText, Snapshot
 from kubectl_llmdoctor.target import subjects
 
 NOW, HOUR_AGO, STARTED = "2026-06-02T10:00:00Z", "2026-06-02T09:00:00Z", "2026-06-02T08:00:00Z"
+
+SERVING = tuple(check for check in installed() if any(need.fact == "Metrics" for need in check.needs))
 
 Rows = list[tuple[dict[str, str], list[Any]]]
 
@@ -289,6 +291,47 @@ def test_broken_answers_say_nothing_and_harm_nothing(broken: dict[str, Any]) -> 
     report = diagnose(snapshot, installed())
     assert not [n for t in report.targets for n in t.not_checked if "broken check" in n.reason]
     assert not [f for t in report.targets for f in t.findings if f.role == "cause"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["labels", "values", "x"]), inner),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_running",
+        "vllm:kv_cache_usage_perc",
+        "vllm:num_preemptions_total",
+        "vllm:request_success_total",
+        "vllm:request_prompt_tokens_bucket",
+        "vllm:e2e_request_latency_seconds_bucket",
+        "container_cpu_cfs_periods_total",
+        "container_memory_rss",
+        "DCGM_FI_DEV_GPU_UTIL",
+        "DCGM_FI_DEV_FB_USED",
+    ]
+)
+VALUE = st.none() | st.floats() | st.integers(-(10**30), 10**30)
+WILD = st.builds(
+    lambda name, labels, values: {
+        "labels": {"__name__": name, "pod": "qwen-0", "container": "server"} | labels,
+        "values": values,
+    },
+    NAMES,
+    st.dictionaries(st.sampled_from(["le", "engine", "UUID", "tp_rank", "finished_reason"]), st.text(max_size=5)),
+    st.lists(st.tuples(st.integers(-(10**12), 10**12), VALUE).map(list), max_size=30),
+)
+
+
+@given(st.lists(WILD | JSON, max_size=12), JSON, JSON)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_answer_breaks_a_check(series: list[Any], start: Any, end: Any) -> None:
+    answers = ({"series": series, "start": start, "end": end, "source": start}, {**answer([]), "series": series})
+    snapshot = Snapshot(taken_at=NOW, objects=(pod(),), prometheus=answers)
+    report = diagnose(snapshot, SERVING)
+    assert not [n.reason for t in report.targets for n in t.not_checked if "broken check" in n.reason]
 
 
 def test_many_series_are_read_in_time() -> None:
