@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubectl_llmdoctor.catalog.metrics import names
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.metrics import Histogram, Metrics
 from kubectl_llmdoctor.facts.subject import NotApplicable
 from kubectl_llmdoctor.packs import installed
@@ -342,3 +345,25 @@ def test_many_series_are_read_in_time() -> None:
     started = time.perf_counter()
     assert metrics(answer(rows)).span("waiting") is not None
     assert time.perf_counter() - started < 5
+
+
+def test_a_real_vllm_under_load() -> None:
+    """vLLM 0.32.0 (its CPU build) with a cache of 48 blocks and 72 clients: every name is there, and the numbers fit."""
+    real = (Path(__file__).parent / "metrics" / "vllm-0.32.0-saturated.txt").read_text()
+    written = {sample.name for sample in samples(real)}
+    assert all({m.name, f"{m.name}_bucket"} & written for m in names("vllm", "0.32.0"))
+    scrape = MetricsText(namespace="serving", pod="qwen-0", container="server", taken_at=NOW, text=real)
+    found = metrics(texts=(scrape,), objects=(pod(image="vllm/vllm-openai:v0.32.0"),))
+    waiting, running, lost = found.span("waiting"), found.span("running"), found.increase("preemptions")
+    assert waiting is not None
+    assert running is not None
+    assert lost is not None
+    assert (waiting.last, running.last, lost.amount) == (70, 2, 1195)
+    assert found.by("finished", "finished_reason")["length"] == found.by("http", "status")["2xx"] == 1320
+    whole, queue, first = (found.histogram(role) for role in ("e2e", "queue_time", "ttft"))
+    assert whole is not None
+    assert queue is not None
+    assert first is not None
+    assert (whole.observed, queue.observed) == (1320, 1320)
+    assert queue.quantile(0.5) < first.quantile(0.5) < whole.quantile(0.5)
+    assert whole.mean == pytest.approx(24.6, abs=0.1)
