@@ -1,0 +1,211 @@
+"""What Prometheus is asked about some pods: one question that finds out what it has, then one for each kind of metric.
+
+The names come from the catalogue, the labels from the first answer: who scrapes decides whether a pod's name stands under
+`pod`, `exported_pod` or `kubernetes_pod_name`. Counters and buckets are asked for as they are, without `rate` or
+`increase`, so that resets and quantiles are computed in one place, whatever the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from kubectl_llmdoctor.catalog import metrics
+from kubectl_llmdoctor.snapshot import Json
+
+#: Seconds that are looked back, between the points of a series, of a replica count, and of the buckets of a histogram.
+WINDOW, STEP, SLOW_STEP, BUCKET_STEP = 3600, 30, 60, 600
+
+#: Pods in one question, and questions of one kind: 1 + 4 × 6 queries are the most that are asked.
+PODS, PARTS = 16, 4
+
+#: Series that one answer may have.
+LIMIT = 5000
+
+
+class PodRef(NamedTuple):
+    """A pod that is asked about; `address` is empty where it is the node's, too. `engines` are names and versions."""
+
+    namespace: str
+    name: str
+    address: str
+    engines: tuple[tuple[str, str | None], ...]
+    #: what owns it: `Deployment` and `StatefulSet`, and the names
+    workloads: tuple[tuple[str, str], ...]
+
+
+class Question(NamedTuple):
+    """One range query. `about` is said when it fails, `step` is in seconds."""
+
+    about: str
+    promql: str
+    step: int
+
+
+class _Style(NamedTuple):
+    """How the series of a pod are labelled: the labels of its namespace and its name."""
+
+    namespace: str
+    pod: str
+
+
+_STYLES = {
+    "pod": _Style("namespace", "pod"),
+    "exported_pod": _Style("exported_namespace", "exported_pod"),
+    "kubernetes_pod_name": _Style("kubernetes_namespace", "kubernetes_pod_name"),
+    # Targets that somebody lists by hand have no other label.
+    "instance": _Style("", "instance"),
+}
+_EXPORTERS = ("pod", "exported_pod")
+
+_REPLICAS = tuple(m.name for m in metrics.metrics_of("kube-state-metrics") if m.role in ("replicas", "replicas_ready"))
+_HPA = tuple(m.name for m in metrics.metrics_of("kube-state-metrics") if m.role.startswith("hpa_"))
+_CADVISOR = tuple(m.name for m in metrics.metrics_of("cadvisor"))
+_DCGM = tuple(m.name for m in metrics.metrics_of("dcgm"))
+
+#: Of an engine, what every release has and every scrape brings.
+_TELLING = ("waiting", "running", "finished", "generation_tokens")
+
+
+def probe(pods: list[PodRef]) -> str:
+    """One instant query: how many series there are of each family under which labels, for an engine also of which pod.
+
+    The answer is a vector with `family` and `labels` as labels. The element without labels is always there; its time is
+    the server's own clock.
+    """
+    terms = []
+    for family, names, styles in (
+        ("engine", _engine_names(pods, telling=True), tuple(_STYLES)),
+        ("cadvisor", ("container_memory_working_set_bytes",), ("pod",)),
+        ("dcgm", ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"), _EXPORTERS),
+        ("hpa", _HPA[:1], _EXPORTERS),
+        ("replicas", _REPLICAS, _EXPORTERS),
+    ):
+        for style in styles:
+            selected = _select(family, names, style, pods)
+            if selected:
+                by = f" by ({','.join(filter(None, _STYLES[style]))})" if family == "engine" else ""
+                counted = f'label_replace(count{by}({selected}),"family","{family}","","")'
+                terms.append(f'label_replace({counted},"labels","{style}","","")')
+    return " or ".join([*terms, "vector(0)"])
+
+
+class Found(NamedTuple):
+    """What a server has: the label styles of each family, and the pods whose engines it knows."""
+
+    styles: dict[str, tuple[str, ...]]
+    pods: frozenset[tuple[str, str]]
+
+
+def found(series: list[Json], pods: list[PodRef]) -> Found:
+    """What an answer to `probe` says."""
+    styles: dict[str, tuple[str, ...]] = {}
+    known = set[tuple[str, str]]()
+    for row in series:
+        labels = {str(key): str(value) for key, value in row["labels"].items()}
+        family, style = labels.get("family", ""), labels.get("labels", "")
+        if style not in _STYLES or not any(value for _, value in row["values"]):
+            continue
+        if style not in styles.get(family, ()):
+            styles[family] = (*styles.get(family, ()), style)
+        if family == "engine":
+            known |= {(pod.namespace, pod.name) for pod in pods if _is_of(labels, style, pod)}
+    return Found(styles, frozenset(known))
+
+
+def _is_of(labels: dict[str, str], style: str, pod: PodRef) -> bool:
+    if style == "instance":
+        return bool(pod.address) and labels.get("instance", "").startswith(f"{pod.address}:")
+    at = _STYLES[style]
+    return labels.get(at.pod) == pod.name and labels.get(at.namespace, "") in ("", pod.namespace)
+
+
+def questions(pods: list[PodRef], styles: dict[str, tuple[str, ...]]) -> Iterator[Question]:
+    """The range queries for what there is; of more than PODS × PARTS pods only the first are asked about."""
+    for at in range(0, min(len(pods), PODS * PARTS), PODS):
+        part = pods[at : at + PODS]
+        engine = styles.get("engine", ())
+        for about, kind, suffixes, step in (
+            ("gauges of the engine", ("gauge",), ("",), STEP),
+            ("counters of the engine", ("counter",), ("",), STEP),
+            ("histograms of the engine", ("histogram",), ("_bucket",), BUCKET_STEP),
+        ):
+            names = _engine_names(part, kind, suffixes)
+            if kind == ("counter",):
+                names += _engine_names(part, ("histogram",), ("_sum", "_count"))
+            yield from _question(about, "engine", names, engine, part, step)
+        yield from _question("cAdvisor", "cadvisor", _CADVISOR, styles.get("cadvisor", ()), part, STEP)
+        yield from _question("DCGM exporter", "dcgm", _DCGM, styles.get("dcgm", ()), part, STEP)
+        objects = [
+            _select(family, names, style, part)
+            for family, names in (("hpa", _HPA), ("replicas", _REPLICAS))
+            for style in styles.get(family, ())
+        ]
+        if any(objects):
+            yield Question("kube-state-metrics", " or ".join(filter(None, objects)), SLOW_STEP)
+
+
+def _question(
+    about: str, family: str, names: tuple[str, ...], styles: tuple[str, ...], pods: list[PodRef], step: int
+) -> Iterator[Question]:
+    selected = [_select(family, names, style, pods) for style in styles]
+    if any(selected):
+        yield Question(about, " or ".join(filter(None, selected)), step)
+
+
+def _engine_names(
+    pods: list[PodRef],
+    kinds: tuple[str, ...] = ("gauge", "counter", "histogram"),
+    suffixes: tuple[str, ...] = ("",),
+    *,
+    telling: bool = False,
+) -> tuple[str, ...]:
+    """The names that the engines of these pods may export, each with the suffixes."""
+    found = set[str]()
+    for engine, version in {one for pod in pods for one in pod.engines}:
+        for metric in metrics.names(engine, version):
+            if metric.kind in kinds and (not telling or metric.role in _TELLING):
+                found |= {metric.name + suffix for suffix in suffixes}
+    return tuple(sorted(found))
+
+
+def _select(family: str, names: tuple[str, ...], style: str, pods: list[PodRef]) -> str:
+    """A selector of these metrics of these pods under one style of labels; empty where there is nothing to ask for."""
+    labels = _STYLES[style]
+    namespaces = sorted({pod.namespace for pod in pods})
+    if family == "engine":
+        pods = [pod for pod in pods if pod.engines]
+    matchers = [f"__name__=~{_any_of(names)}"]
+    if style == "instance":
+        addresses = sorted({pod.address for pod in pods if pod.address})
+        if not addresses:
+            return ""
+        matchers += [f"instance=~{_any_of(addresses, ':.*')}", 'pod=""', 'exported_pod=""', 'kubernetes_pod_name=""']
+    else:
+        # Not every Prometheus adds the namespace.
+        matchers.append(f"{labels.namespace}=~{_any_of([*namespaces, ''])}")
+        if family in ("engine", "cadvisor", "dcgm"):
+            matchers.append(f"{labels.pod}=~{_any_of(sorted({pod.name for pod in pods}))}")
+    if family == "cadvisor":
+        matchers.append('container!=""')  # without a container it is the sum over the pod
+    if family == "replicas":
+        return _replicas(names, matchers[1:], pods)
+    return f"{{{','.join(matchers)}}}" if names and pods else ""
+
+
+def _replicas(names: tuple[str, ...], matchers: list[str], pods: list[PodRef]) -> str:
+    """The replica counts of what owns the pods; their label is called like the kind."""
+    selected = []
+    for kind in ("Deployment", "StatefulSet"):
+        owners = sorted({name for pod in pods for owner, name in pod.workloads if owner == kind})
+        mine = [name for name in names if f"_{kind.lower()}_" in name]
+        if owners and mine:
+            terms = [f"__name__=~{_any_of(mine)}", *matchers, f"{kind.lower()}=~{_any_of(owners)}"]
+            selected.append(f"{{{','.join(terms)}}}")
+    return " or ".join(selected)
+
+
+def _any_of(texts: Iterable[str], then: str = "") -> str:
+    """A regular expression in PromQL's quotation marks: one of the texts, word for word, and `then`."""
+    return '"' + "|".join(re.sub(r"[.\[\]]", r"\\\\\g<0>", text) + then for text in texts) + '"'
