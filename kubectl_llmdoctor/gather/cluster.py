@@ -82,6 +82,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         raise
     finally:
         workers.stop()
+        live.close()
     return Snapshot(
         taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         target=asked[0],

@@ -56,3 +56,9 @@ class Live:
         """Takes the second sample, where one is wanted."""
         if self._ports is not None:
             self._ports.again()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for source in (self._prometheus, self._ports):
+            if source is not None:
+                source.close()

@@ -85,6 +85,11 @@ class Ports:
                 ref = f"{one.namespace}/{one.pod}:{one.metrics_port}"
                 self._pot.task("metrics", ref, partial(self._sample, one, (path,)), leads=False)
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+        self._slow.close()
+
     def _first(self, engines: list[Served]) -> list[Served]:
         names = list(dict.fromkeys((one.namespace, one.pod) for one in engines))
         return [one for one in engines if (one.namespace, one.pod) in names[:PODS]]

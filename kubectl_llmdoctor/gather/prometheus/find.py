@@ -49,35 +49,35 @@ class Candidate(NamedTuple):
         return f"/api/v1/namespaces/{self.namespace}/services/{prefix}{self.name}:{self.port}/proxy{self.path}"
 
 
-class _Port(msgspec.Struct, rename="camel"):
+class _Port(msgspec.Struct, frozen=True, rename="camel"):
     port: int
     name: str = ""
     protocol: str = "TCP"
     app_protocol: str = ""
 
 
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     ports: tuple[_Port, ...] = ()
     selector: dict[str, str] | None = None
     type: str = ""
 
 
-class _Metadata(msgspec.Struct):
+class _Metadata(msgspec.Struct, frozen=True):
     name: str
     namespace: str = ""
     labels: dict[str, str] | None = None
 
 
-class _Service(msgspec.Struct):
+class _Service(msgspec.Struct, frozen=True):
     metadata: _Metadata
     spec: _Spec = _Spec()
 
 
-class _ListMeta(msgspec.Struct, rename={"continue_": "continue"}):
+class _ListMeta(msgspec.Struct, frozen=True, rename={"continue_": "continue"}):
     continue_: str = ""
 
 
-class _Services(msgspec.Struct):
+class _Services(msgspec.Struct, frozen=True):
     items: tuple[_Service, ...] = ()
     metadata: _ListMeta = _ListMeta()
 

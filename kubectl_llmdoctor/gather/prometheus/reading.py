@@ -42,6 +42,7 @@ class Prometheus:
         self._found: Found | None = None
         self._ready = threading.Event()
         self._until = float("inf")
+        self._clients: list[Client] = []
         self._more = options.headers(wanted) if wanted.where == "auto" else ()
         # What is wrong with an address or a file that somebody gave is said before anything is read.
         self._given = self._source_at(options.endpoint(wanted)) if wanted.where != "auto" else None
@@ -74,12 +75,18 @@ class Prometheus:
 
         self._pot.task(_SOURCE, "", work)
 
+    def close(self) -> None:
+        """Closes the connections."""
+        for client in self._clients:
+            client.close()
+
     def _ask(self, pods: list[PodRef]) -> frozenset[tuple[str, str]]:
         """Queues the questions; returns the pods whose engines are known to the server that is asked."""
-        self._until = time.monotonic() + _PATIENCE
         best: tuple[Source, datetime, queries.Found] | None = None
         asked = []
         for source in self._sources():
+            # From the first question on; the search before it has its own limits.
+            self._until = min(self._until, time.monotonic() + _PATIENCE)
             if time.monotonic() > self._until:
                 break
             self._pot.say(f"asking Prometheus ({source.name})")
@@ -141,7 +148,9 @@ class Prometheus:
 
     def _source(self, name: str, endpoint: Endpoint) -> Source:
         timeout = min(_TIMEOUT, self._pot.client.timeout)
-        return Source(name, Client(endpoint, timeout, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE))
+        client = Client(endpoint, timeout, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE)
+        self._clients.append(client)
+        return Source(name, client)
 
     def _reason(self, error: RequestError) -> str:
         if error.why == Why.UNAUTHORIZED and self._given is None:
