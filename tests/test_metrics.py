@@ -96,7 +96,7 @@ def test_a_counter_that_began_anew() -> None:
 
 
 def test_a_rate_over_time() -> None:
-    points = [[0, 0], [600, 600], [1200, 60], [1800, 60]]
+    points = [[0, 0], [1200, 1200], [2400, 120], [3600, 120]]
     rates = metrics(answer([row("container_cpu_usage_seconds_total", points, container="server")])).rates("cpu_seconds")
     assert rates is not None
     assert rates.values == [1, 0.1, 0]

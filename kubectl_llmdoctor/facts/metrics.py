@@ -411,7 +411,7 @@ class Metrics:
             for series in (found[1] if found else ())
             if len(series.points) > 1
         ]
-        return _joined(found[0].name, steps, sum) if found and steps else None
+        return _joined(f"rate of {found[0].name}", steps, sum) if found and steps else None
 
     def by(self, role: Role, label: str) -> dict[str, float]:
         """The same by the value of a label, such as `finished_reason`."""
@@ -483,6 +483,12 @@ class Metrics:
                 if (span := _joined(metric.name, [series], sum)) is not None:
                     spans[name][metric.role] = span
         return tuple(Gpu(n, s.get("gpu_utilization"), s.get("gpu_memory_used")) for n, s in sorted(spans.items()))
+
+    @property
+    def source(self) -> str:
+        """Who says what is known of it, for a quotation."""
+        names = (name for metric in self._known() for name in _written(metric))
+        return next((series.source for name in names for series in self._readings.of(self.pod, name)), "")
 
     @cached_property
     def window(self) -> float:

@@ -2,20 +2,44 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Metrics,
+    Pod,
+    check,
+    count_of,
+    fixes,
+    log_evidence,
+    say_seconds,
+)
 from llmdoctor_checks.serving._load import recent_load
+from llmdoctor_checks.serving._saturation import evidence, load_of, need_of
 
 #: From this share on the cache counts as full: a block that is left over fits no request.
 _FULL = 0.97
 
+#: The same over time: between two statements a finished request leaves room that the next one takes.
+_FULL_OVER_TIME = 0.95
+
 
 @check("kv-cache-saturated", since="0.2", severity="warning")
-def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def kv_cache_saturated(
+    pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
+) -> Iterator[Finding | Abstain]:
     """The KV cache is full, and requests wait for room in it.
 
     Every token of every running request has its place in the KV cache. When it is full, new requests wait although the GPU
     could compute more of them at once, and running ones are preempted: their cache is thrown away and computed again later.
     Both make answers slow, and preemption makes the server slower the busier it is.
+
+    It is judged by the engine's metrics over ten minutes and more (`vllm:kv_cache_usage_perc`, `sglang:token_usage`, …), or
+    by what it prints of itself. A cache that is full while nobody waits is well used. A batch that was handed in at once
+    fills the cache until it is done, and its queue shrinks.
 
     ## Fix
 
@@ -27,8 +51,46 @@ def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
     - https://docs.vllm.ai/en/latest/configuration/optimization/#preemption
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
+    if not pod.ready:
+        return
+    if metrics is not None and load_of(metrics) is not None:
+        yield from _over_time(pod, engine, metrics)
+    elif logs is not None:
+        yield from _by_log(pod, engine, logs)
+    elif pod.exists:
+        yield Abstain(reason=f"neither metrics nor a log of {pod.name} was read")
+
+
+def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    load = load_of(metrics)
+    if load is None or load.cache is None or not load.full(_FULL_OVER_TIME) or not load.queues or load.drains:
+        return
+    cache, preempted = load.recent.cache, metrics.increase("preemptions")
+    if cache is None:
+        return
+    lost, shown = "", tuple[Evidence, ...]()
+    if preempted is not None and preempted.amount >= 1 and not preempted.lifetime:
+        times = count_of(round(preempted.amount), "time")
+        lost = f", and running ones were preempted {times} in {say_seconds(preempted.seconds)}"
+        name = metrics.name_of("preemptions")
+        shown = (Evidence(source="metric", ref=load.cache.source, text=f"{name}: +{preempted.amount:.0f}"),)
+    need = need_of(metrics, load)
+    more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The KV cache of {engine.container.name} has been {cache.mean:.0%} full for {say_seconds(cache.seconds)} or "
+        f"longer; {load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
+        evidence=(*evidence(load), *shown),
+        explains=("queue-growing",),
+        fixes=(_fix(pod, more),),
+        pods=(pod.name,),
+    )
+
+
+def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said = recent_load(engine.container, logs)
-    if not said or not pod.ready or not all(load.cache >= _FULL and load.waiting for load in said):
+    if not said or not all(load.cache >= _FULL and load.waiting for load in said):
         return
     last = said[-1]
     yield Finding(
@@ -38,11 +100,13 @@ def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
         f"{last.waiting} waiting, and was so in its last {len(said)} statements.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
         explains=("queue-growing",),
-        fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}, or give the cache more memory (kubectl llmdoctor fit says how much)"
-            ),
-        ),
+        fixes=(_fix(pod, ""),),
         order=last.line.order,
         pods=(pod.name,),
+    )
+
+
+def _fix(pod: Pod, more: str) -> Fix:
+    return fixes.advice(
+        f"Add replicas of {fixes.edited(pod)}, or give the cache more memory (kubectl llmdoctor fit says how much){more}"
     )
