@@ -21,6 +21,7 @@ import yaml
 
 from kubectl_llmdoctor.catalog import metrics
 from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.gather import access
 from kubectl_llmdoctor.gather.cluster import Cluster, Query, gather
 from kubectl_llmdoctor.gather.prometheus import ask, find, options, queries, reading
 from kubectl_llmdoctor.gather.prometheus.queries import PodRef
@@ -323,6 +324,17 @@ def test_without_the_right_to_list_all_services_the_usual_namespaces_are_looked_
 def test_none_found_is_said(world: FakeApi, cluster: Cluster) -> None:
     del world.objects[1]
     assert said(run(cluster)) == [Missing(source="prometheus", ref="", reason="none found")]
+
+
+def test_access_says_whether_one_answers(world: FakeApi, cluster: Cluster) -> None:
+    world.faults[f"{PROXY}/api/v1/query"] = [Engine(), status(403, "services/proxy is forbidden")]
+    answers, refuses = access.prometheus(cluster, None), access.prometheus(cluster, None)
+    del world.objects[1]
+    none = access.prometheus(cluster, None)
+
+    assert (answers.allowed, NAME in answers.needed_for, answers.reason) == (True, True, "")
+    assert (refuses.allowed, refuses.reason) == (False, f"{NAME}: forbidden: services/proxy is forbidden")
+    assert (none.allowed, none.reason) == (False, "none found")
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ class Client:
             with talking(self._too_late):
                 _limit(wire, until)
                 root = self.endpoint.server if self._route.asks_proxy else self._route.server.path
-                target = root + quote(path) + (f"?{urlencode(query)}" if query else "")
+                target = root + quote(path, safe="/:") + (f"?{urlencode(query)}" if query else "")
                 wire.putrequest(method, target, skip_accept_encoding=True)
                 for name, value in self._headers:
                     wire.putheader(name, value)

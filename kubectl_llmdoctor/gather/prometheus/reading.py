@@ -20,6 +20,7 @@ from kubectl_llmdoctor.gather.prometheus.find import Candidate, Found, find
 from kubectl_llmdoctor.gather.prometheus.queries import PodRef
 from kubectl_llmdoctor.gather.transport import STALE, Client
 from kubectl_llmdoctor.gather.wanted import WantedPrometheus
+from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json
 
 _SOURCE = "prometheus"
@@ -131,14 +132,10 @@ class Prometheus:
             yield self._given
         elif self._found is not None:
             for one in self._found.candidates[:_CANDIDATES]:
-                yield self._source(f"Service {one.ref}", self._proxied(one))
+                yield self._source(f"Service {one.ref}", _proxied(self._pot.client.endpoint, one, self._more))
             if not self._found.candidates:
                 where = f"; Services of all namespaces: {self._found.unread}" if self._found.unread else ""
                 self._pot.miss(_SOURCE, "", f"none found{where}")
-
-    def _proxied(self, one: Candidate) -> Endpoint:
-        endpoint = self._pot.client.endpoint
-        return msgspec.structs.replace(endpoint, server=endpoint.server + one.proxy_path, headers=self._more)
 
     def _source_at(self, endpoint: Endpoint) -> Source:
         try:
@@ -147,10 +144,9 @@ class Prometheus:
             raise UsageError(f"--prometheus {endpoint.server}: {error}") from None
 
     def _source(self, name: str, endpoint: Endpoint) -> Source:
-        timeout = min(_TIMEOUT, self._pot.client.timeout)
-        client = Client(endpoint, timeout, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE)
-        self._clients.append(client)
-        return Source(name, client)
+        source = _source(name, endpoint, self._pot.client.timeout)
+        self._clients.append(source.client)
+        return source
 
     def _reason(self, error: RequestError) -> str:
         if error.why == Why.UNAUTHORIZED and self._given is None:
@@ -168,3 +164,31 @@ class Prometheus:
         apart = abs((datetime.now(UTC) - now).total_seconds())
         if apart > 120:
             self._pot.miss(_SOURCE, source.name, f"its clock and this one are {apart:.0f} s apart; its own is used")
+
+
+def reachable(client: Client, namespace: str) -> tuple[bool, str]:
+    """Whether a Prometheus of the cluster answers this user, and which, or why none does. Raises RequestError."""
+    pot = Collector(client, Workers(1), None)
+    found = find(pot, [namespace])
+    more = options.headers(WantedPrometheus()) if found.candidates else ()
+    said = "none found" + (f"; Services of all namespaces: {found.unread}" if found.unread else "")
+    for one in found.candidates[:_CANDIDATES]:
+        source = _source(f"Service {one.ref}", _proxied(client.endpoint, one, more), client.timeout)
+        try:
+            source.instant("vector(1)")
+        except RequestError as error:
+            said = f"{source.name}: {error.reason}"
+        else:
+            return True, source.name
+        finally:
+            source.client.close()
+    return False, said
+
+
+def _proxied(endpoint: Endpoint, one: Candidate, more: tuple[tuple[str, str], ...]) -> Endpoint:
+    return msgspec.structs.replace(endpoint, server=endpoint.server + one.proxy_path, headers=more)
+
+
+def _source(name: str, endpoint: Endpoint, timeout: float) -> Source:
+    limit = min(_TIMEOUT, timeout)
+    return Source(name, Client(endpoint, limit, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE))
