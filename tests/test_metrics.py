@@ -235,7 +235,6 @@ def test_two_scrapes() -> None:
     assert (span.values, span.seconds) == ([5, 8], 10)
     assert grown is not None
     assert (grown.amount, grown.seconds, grown.lifetime) == (36, 7200, True)
-    assert found.window == 10
 
 
 def test_the_exporter_of_the_node_speaks_of_the_pods_on_it() -> None:

@@ -5,7 +5,8 @@ has it and the first that has it no more, and where that is stated. `hidden` is 
 only on request (vLLM's `--show-hidden-metrics-for-version`).
 
 Sources, by engine:
-- vLLM: `vllm/engine/metrics.py` (V0) and `vllm/v1/metrics/loggers.py` (V1) of the releases 0.6 to 0.32;
+- vLLM: `vllm/engine/metrics.py` (V0) and `vllm/v1/metrics/loggers.py` (V1) of the releases 0.6 to 0.32; `http_requests_total`
+  is of prometheus-fastapi-instrumentator, which its server starts;
 - SGLang: `srt/metrics/collector.py`, later `srt/observability/metrics_collector.py`, of 0.4.1 to 0.5.23;
 - Text Generation Inference: `router/src/server.rs` and `backends/v3/src/*.rs` of v0.9.4 to v3.3.7;
 - TensorRT-LLM: `tensorrt_llm/metrics/collector.py`; Triton: `src/metrics.cc` of its core, README of its TensorRT-LLM backend;
@@ -46,6 +47,7 @@ Role = Literal[
     "arrived",
     "finished",
     "errors",
+    "http",
     "aborted",
     "max_running",
     "cache_config",
@@ -54,6 +56,7 @@ Role = Literal[
     "cpu_periods",
     "cpu_throttled",
     "memory_working_set",
+    "memory_rss",
     "memory_limit",
     "oom_events",
     # objects, by kube-state-metrics
@@ -147,6 +150,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("e2e", "vllm:e2e_request_latency_seconds", "histogram", "", "", {}),
         ("queue_time", "vllm:request_queue_time_seconds", "histogram", "0.6.6", "", {}),
         ("finished", "vllm:request_success_total", "counter", "", "", {}),
+        ("http", "http_requests_total", "counter", "", "", {}),
         ("cache_config", "vllm:cache_config_info", "gauge", "0.5.5", "", {}),
     ),
     "sglang": (
@@ -250,6 +254,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("cpu_periods", "container_cpu_cfs_periods_total", "counter", "", "", {}),
         ("cpu_throttled", "container_cpu_cfs_throttled_periods_total", "counter", "", "", {}),
         ("memory_working_set", "container_memory_working_set_bytes", "gauge", "", "", {}),
+        ("memory_rss", "container_memory_rss", "gauge", "", "", {}),
         ("memory_limit", "container_spec_memory_limit_bytes", "gauge", "", "", {}),
         ("oom_events", "container_oom_events_total", "counter", "", "", {}),
     ),

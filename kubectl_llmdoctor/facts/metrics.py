@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.metrics import ENGINES, PLATFORM, Metric, Role, metrics_of
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.pod import Container, Pod
@@ -206,6 +206,10 @@ class Readings:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.by_name: dict[str, list[Series]] = defaultdict(list)
+        #: the same by what its labels say of whom it is about: a pod, or an address
+        self._about: dict[tuple[str, ...], list[Series]] = defaultdict(list)
+        self._made: dict[tuple[str, str, str], Metrics | None] = {}
+        self._beside: dict[int, Metrics | None] = {}
         self._left = _POINTS
         for answer in cluster.snapshot.prometheus:
             self._answer(answer)
@@ -225,7 +229,7 @@ class Readings:
             self._left -= len(points)
             if points:
                 known = {k: v for k, v in labels.items() if isinstance(v, str)}
-                self.by_name[str(name)].append(Series(known, points, source, True, asked))
+                self._keep(str(name), Series(known, points, source, True, asked))
 
     def _scrapes(self) -> None:
         """The texts of metrics ports: the samples of one series, one per scrape, put together."""
@@ -245,13 +249,24 @@ class Readings:
                 self._left -= 1
         for (name, source, labels), points in found.items():
             at = max(t for t, _ in points)
-            self.by_name[name].append(Series(dict(labels), tuple(sorted(points)), source, False, at))
+            self._keep(name, Series(dict(labels), tuple(sorted(points)), source, False, at))
+
+    def _keep(self, name: str, series: Series) -> None:
+        self.by_name[name].append(series)
+        labels = series.labels
+        pod = next((labels[label] for label in _POD if labels.get(label)), None)
+        if pod is None:
+            self._about[name, labels.get("instance", "").rpartition(":")[0].strip("[]")].append(series)
+            return
+        spaces = _NAMESPACE if labels.get(_POD[0]) else _NAMESPACE[1:]
+        self._about[name, next((labels[label] for label in spaces if labels.get(label)), ""), pod].append(series)
 
     def of(self, pod: Pod, name: str) -> Iterator[Series]:
-        """The series of a metric that are about a pod."""
-        for series in self.by_name.get(name, ()):
-            if self._about(series.labels, pod):
-                yield series
+        """The series of a metric that are about a pod: by its name, with or without a namespace, or by its address."""
+        yield from self._about.get((name, pod.namespace, pod.name), ())
+        yield from self._about.get((name, "", pod.name), ())
+        if pod.status.pod_ip and not pod.spec.host_network:
+            yield from self._about.get((name, pod.status.pod_ip), ())
 
     def span(self, name: str, **labels: str) -> Span | None:
         """A gauge that is about another object, such as an autoscaler, found by its labels; None when not exported."""
@@ -259,15 +274,35 @@ class Readings:
         unique = {s.labels.get("instance", ""): s for s in found}
         return _joined(name, [max(unique.values(), key=lambda s: _reach(s.points))], sum) if unique else None
 
-    def _about(self, labels: dict[str, str], pod: Pod) -> bool:
-        named = next((labels[label] for label in _POD if labels.get(label)), None)
-        if named is not None:
-            exported = any(labels.get(label) for label in _POD[:1])
-            spaces = _NAMESPACE if exported else _NAMESPACE[1:]
-            space = next((labels[label] for label in spaces if labels.get(label)), pod.namespace)
-            return (space, named) == (pod.namespace, pod.name)
-        address, ip = labels.get("instance", ""), pod.status.pod_ip
-        return bool(ip) and not pod.spec.host_network and address.rpartition(":")[0].strip("[]") == ip
+    def metrics(self, pod: Pod, engine: Engine | None) -> Metrics | None:
+        """What is known of a pod and its engine, made once; None when that is nothing."""
+        key = pod.namespace, pod.name, engine.container.name if engine else ""
+        if key not in self._made:
+            self._made[key] = Metrics(pod, engine, self) or None
+        return self._made[key]
+
+    @cached_property
+    def _replicas(self) -> dict[int, list[Item]]:
+        """The pods of each workload, by what owns them at the top."""
+        found: dict[int, list[Item]] = defaultdict(list)
+        for item in self._cluster.items("Pod"):
+            if (top := top_of(item, self._cluster)) is not None:
+                found[id(top.item)].append(item)
+        return found
+
+    def beside(self, pod: Pod, engine: Engine | None) -> Iterator[Metrics]:
+        """The metrics of the other ready pods of the workload that owns a pod, which run the same engine."""
+        top = top_of(pod.item, self._cluster) if pod.item else None
+        for item in self._replicas.get(id(top.item), ()) if top else ():
+            if item is pod.item:
+                continue
+            if id(item) not in self._beside:
+                other = Pod(cast(k8s.Pod, item.typed()), self._cluster, item=item)
+                container = other.container(engine.container.name) if engine else None
+                same = Engine(container, engine.found) if container and engine else None
+                self._beside[id(item)] = self.metrics(other, same) if other.ready else None
+            if (metrics := self._beside[id(item)]) is not None:
+                yield metrics
 
 
 _READINGS: WeakKeyDictionary[Cluster, Readings] = WeakKeyDictionary()
@@ -327,6 +362,7 @@ class Metrics:
         self.pod = pod
         self.engine = engine
         self._readings = readings
+        self._spans: dict[tuple[Role, bool], Span | None] = {}
 
     @property
     def container(self) -> Container | None:
@@ -384,8 +420,11 @@ class Metrics:
 
     def span(self, role: Role, *, largest: bool = False) -> Span | None:
         """A gauge over time: the sum of its series at each time, or the largest of them; None when not exported, or stale."""
-        found = self._first(role)
-        return _joined(found[0].name, found[1], max if largest else sum) if found else None
+        if (role, largest) not in self._spans:
+            found = self._first(role)
+            made = _joined(found[0].name, found[1], max if largest else sum) if found else None
+            self._spans[role, largest] = made
+        return self._spans[role, largest]
 
     @cached_property
     def cache(self) -> Span | None:
@@ -491,27 +530,9 @@ class Metrics:
         return next((series.source for name in names for series in self._readings.of(self.pod, name)), "")
 
     @cached_property
-    def window(self) -> float:
-        """Seconds that the queue is known for; 0 for a single sample."""
-        waiting = self.span("waiting")
-        return waiting.seconds if waiting else 0.0
-
-    @cached_property
     def peers(self) -> tuple[Metrics, ...]:
         """The metrics of the ready pods beside this one: the other replicas of what owns it."""
-        cluster, item = self.pod.cluster, self.pod.item
-        top = top_of(item, cluster) if item else None
-        found = []
-        for other in cluster.items("Pod", self.pod.namespace) if top else ():
-            owner = top_of(other, cluster) if other is not item else None
-            if owner is None or top is None or owner.item is not top.item:
-                continue
-            pod = Pod(cast(k8s.Pod, other.typed()), cluster, item=other)
-            container = pod.container(self.container.name) if self.container else None
-            engine = Engine(container, self.engine.found) if container and self.engine else None
-            if pod.ready and (metrics := Metrics(pod, engine, self._readings)):
-                found.append(metrics)
-        return tuple(found)
+        return tuple(self._readings.beside(self.pod, self.engine))
 
     @property
     def readings(self) -> Readings:
@@ -575,5 +596,4 @@ def metrics_of_pod(pod: Pod, engine: Engine | None) -> Metrics | None:
     snapshot = pod.cluster.snapshot
     if not pod.exists or not (snapshot.metrics or snapshot.prometheus):
         return None
-    found = Metrics(pod, engine, readings_of(pod.cluster))
-    return found or None
+    return readings_of(pod.cluster).metrics(pod, engine)

@@ -26,6 +26,9 @@ _FULL = 0.97
 #: The same over time: between two statements a finished request leaves room that the next one takes.
 _FULL_OVER_TIME = 0.95
 
+#: So many prompt tokens say how well the prefix cache does.
+_ENOUGH_TOKENS = 100_000
+
 
 @check("kv-cache-saturated", since="0.2", severity="warning")
 def kv_cache_saturated(
@@ -40,6 +43,10 @@ def kv_cache_saturated(
     It is judged by the engine's metrics over ten minutes and more (`vllm:kv_cache_usage_perc`, `sglang:token_usage`, …), or
     by what it prints of itself. A cache that is full while nobody waits is well used. A batch that was handed in at once
     fills the cache until it is done, and its queue shrinks.
+
+    Prompts that begin alike share their cache. Where hardly any token is found there although prompts have a common beginning,
+    it is often that the beginning holds a date or a user's name, or that a router sends the same conversation to another
+    replica each time.
 
     ## Fix
 
@@ -74,6 +81,11 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         lost = f", and running ones were preempted {times} in {say_seconds(preempted.seconds)}"
         name = metrics.name_of("preemptions")
         shown = (Evidence(source="metric", ref=load.cache.source, text=f"{name}: +{preempted.amount:.0f}"),)
+    hits, queries = metrics.increase("prefix_hits"), metrics.increase("prefix_queries")
+    if hits is not None and queries is not None and queries.amount >= _ENOUGH_TOKENS and not queries.lifetime:
+        share = f"{hits.amount / queries.amount:.0%} of {queries.amount:.0f} prompt tokens were found in it"
+        shown += (Evidence(source="metric", ref=load.cache.source, text=f"{metrics.name_of('prefix_hits')}: {share}"),)
+        lost += f". Of its prompt tokens {hits.amount / queries.amount:.0%} were in the prefix cache"
     need = need_of(metrics, load)
     more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
     yield Finding(

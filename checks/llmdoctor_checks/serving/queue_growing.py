@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
+    parse_time,
     say_seconds,
 )
 from llmdoctor_checks.serving._autoscaling import scalers
@@ -118,14 +119,26 @@ def _fix(
         )
         return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
     need, workload = need_of(metrics, load), subject.workload
+    takes = _start_of(pod, engine)
+    soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
     if need is None:
-        return fixes.advice(f"Add replicas of {fixes.edited(pod)}; then scale on waiting requests (hpa-wrong-metric)")
-    summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}"
+        return fixes.advice(
+            f"Add replicas of {fixes.edited(pod)}; then scale on waiting requests (hpa-wrong-metric){soon}"
+        )
+    summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
     operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
     value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
     return fixes.patch_object(workload.item, summary, [value])
+
+
+def _start_of(pod: Pod, engine: Engine) -> float | None:
+    """How long the pod took from the start of its engine to being ready; None where a restart or a failed probe hides it."""
+    ready, running = pod.condition("Ready"), engine.container.status.state.running
+    since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
+    seconds = (since - started).total_seconds() if since and started else 0
+    return seconds if engine.container.restarts == 0 and 60 <= seconds <= 7200 else None
 
 
 def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
