@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.gather.prometheus.queries import PodRef
+from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.snapshot import Json, Snapshot
 
 
@@ -58,8 +58,18 @@ def cluster_of(objects: Iterable[Json]) -> Cluster:
 
 
 def refs(cluster: Cluster, pods: list[Json]) -> list[PodRef]:
-    """The pods as Prometheus is asked about them."""
-    return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in _pods(cluster, pods)]
+    """The pods as Prometheus is asked about them, then their replicas: how those do says what is wrong with these."""
+    explained = _pods(cluster, pods)
+    owners = {id(_top(cluster, pod)) for pod in explained} - {id(None)}
+    names = {(pod.namespace, pod.name) for pod in explained}
+    others = [
+        Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        for item in cluster.items("Pod")
+        if (item.namespace, item.name) not in names
+    ]
+    replicas = [pod for pod in others if id(_top(cluster, pod)) in owners]
+    room = max(PODS - len(explained), 0)
+    return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in (*explained, *replicas[:room])]
 
 
 def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
@@ -71,6 +81,12 @@ def _pods(cluster: Cluster, pods: list[Json]) -> list[Pod]:
     names = sorted({(str(pod["metadata"].get("namespace") or ""), str(pod["metadata"].get("name"))) for pod in pods})
     items = [item for namespace, name in names if (item := cluster.item("Pod", namespace, name))]
     return [Pod(cast(k8s.Pod, item.typed()), cluster, item=item) for item in items]
+
+
+def _top(cluster: Cluster, pod: Pod) -> Item | None:
+    """What owns the pod in the end."""
+    chain = list(cluster.chain(pod.item)) if pod.item else []
+    return chain[-1] if chain else None
 
 
 def _ref(cluster: Cluster, pod: Pod, engines: list[Engine]) -> PodRef:

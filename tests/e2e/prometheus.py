@@ -3,6 +3,7 @@
 import datetime
 import math
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -156,6 +157,9 @@ def openmetrics(snapshot: Object) -> str:
             shown = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
             samples = by_series.setdefault(f"{name}{{{shown}}}", {})
             samples |= {start + at + shift: value for at, value in series["values"] if value is not None}
+            if labels.get("le") == "+Inf":  # what a histogram exports besides its buckets
+                total = re.sub(r',?le="[^"]*"', "", shown).lstrip(",")
+                by_series.setdefault(f"{name.removesuffix('_bucket')}_count{{{total}}}", {}).update(samples)
     lines = [
         f"{series} {value} {at}"
         for series, samples in sorted(by_series.items())

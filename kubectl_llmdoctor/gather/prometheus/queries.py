@@ -64,29 +64,28 @@ _HPA = tuple(m.name for m in metrics.metrics_of("kube-state-metrics") if m.role.
 _CADVISOR = tuple(m.name for m in metrics.metrics_of("cadvisor"))
 _DCGM = tuple(m.name for m in metrics.metrics_of("dcgm"))
 
-#: Of an engine, what every release has and every scrape brings.
-_TELLING = ("waiting", "running", "finished", "generation_tokens")
-
 
 def probe(pods: list[PodRef]) -> str:
-    """One instant query: how many series there are of each family under which labels, for an engine also of which pod.
+    """One instant query: how many series of the last hour there are of each family under which labels, of the first pods.
 
-    The answer is a vector with `family` and `labels` as labels. The element without labels is always there; its time is
-    the server's own clock.
+    The answer is a vector with `family` and `labels` as labels, for an engine also with those of the pod. The element
+    without labels is always there; its time is the server's own clock.
     """
     terms = []
+    part = pods[:PODS]
+    engine = (*_engine_names(part, ("gauge", "counter")), *_engine_names(part, ("histogram",), ("_count",)))
     for family, names, styles in (
-        ("engine", _engine_names(pods, telling=True), tuple(_STYLES)),
-        ("cadvisor", ("container_memory_working_set_bytes",), ("pod",)),
-        ("dcgm", ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"), _EXPORTERS),
-        ("hpa", _HPA[:1], _EXPORTERS),
+        ("engine", engine, tuple(_STYLES)),
+        ("cadvisor", _CADVISOR, ("pod",)),
+        ("dcgm", _DCGM, _EXPORTERS),
+        ("hpa", _HPA, _EXPORTERS),
         ("replicas", _REPLICAS, _EXPORTERS),
     ):
         for style in styles:
-            selected = _select(family, names, style, pods)
+            selected = [f"last_over_time({one}[{WINDOW}s])" for one in _select(family, names, style, part)]
             if selected:
                 by = f" by ({','.join(filter(None, _STYLES[style]))})" if family == "engine" else ""
-                counted = f'label_replace(count{by}({selected}),"family","{family}","","")'
+                counted = f'label_replace(count{by}({" or ".join(selected)}),"family","{family}","","")'
                 terms.append(f'label_replace({counted},"labels","{style}","","")')
     return " or ".join([*terms, "vector(0)"])
 
@@ -110,7 +109,9 @@ def found(series: list[Json], pods: list[PodRef]) -> Found:
         if style not in styles.get(family, ()):
             styles[family] = (*styles.get(family, ()), style)
         if family == "engine":
-            known |= {(pod.namespace, pod.name) for pod in pods if _is_of(labels, style, pod)}
+            known |= {(pod.namespace, pod.name) for pod in pods[:PODS] if _is_of(labels, style, pod)}
+    if known:  # of the others nobody has asked; who scrapes some scrapes them, too
+        known |= {(pod.namespace, pod.name) for pod in pods[PODS:]}
     return Found(styles, frozenset(known))
 
 
@@ -138,72 +139,62 @@ def questions(pods: list[PodRef], styles: dict[str, tuple[str, ...]]) -> Iterato
         yield from _question("cAdvisor", "cadvisor", _CADVISOR, styles.get("cadvisor", ()), part, STEP)
         yield from _question("DCGM exporter", "dcgm", _DCGM, styles.get("dcgm", ()), part, STEP)
         objects = [
-            _select(family, names, style, part)
+            one
             for family, names in (("hpa", _HPA), ("replicas", _REPLICAS))
             for style in styles.get(family, ())
+            for one in _select(family, names, style, part)
         ]
-        if any(objects):
-            yield Question("kube-state-metrics", " or ".join(filter(None, objects)), SLOW_STEP)
+        if objects:
+            yield Question("kube-state-metrics", " or ".join(objects), SLOW_STEP)
 
 
 def _question(
     about: str, family: str, names: tuple[str, ...], styles: tuple[str, ...], pods: list[PodRef], step: int
 ) -> Iterator[Question]:
-    selected = [_select(family, names, style, pods) for style in styles]
-    if any(selected):
-        yield Question(about, " or ".join(filter(None, selected)), step)
+    selected = [one for style in styles for one in _select(family, names, style, pods)]
+    if selected:
+        yield Question(about, " or ".join(selected), step)
 
 
-def _engine_names(
-    pods: list[PodRef],
-    kinds: tuple[str, ...] = ("gauge", "counter", "histogram"),
-    suffixes: tuple[str, ...] = ("",),
-    *,
-    telling: bool = False,
-) -> tuple[str, ...]:
+def _engine_names(pods: list[PodRef], kinds: tuple[str, ...], suffixes: tuple[str, ...] = ("",)) -> tuple[str, ...]:
     """The names that the engines of these pods may export, each with the suffixes."""
-    found = set[str]()
-    for engine, version in {one for pod in pods for one in pod.engines}:
-        for metric in metrics.names(engine, version):
-            if metric.kind in kinds and (not telling or metric.role in _TELLING):
-                found |= {metric.name + suffix for suffix in suffixes}
-    return tuple(sorted(found))
+    every = {metric for pod in pods for engine in pod.engines for metric in metrics.names(*engine)}
+    return tuple(sorted({metric.name + suffix for metric in every if metric.kind in kinds for suffix in suffixes}))
 
 
-def _select(family: str, names: tuple[str, ...], style: str, pods: list[PodRef]) -> str:
-    """A selector of these metrics of these pods under one style of labels; empty where there is nothing to ask for."""
+def _select(family: str, names: tuple[str, ...], style: str, pods: list[PodRef]) -> list[str]:
+    """Selectors of these metrics of these pods under one style of labels; none where there is nothing to ask for."""
     labels = _STYLES[style]
     namespaces = sorted({pod.namespace for pod in pods})
     if family == "engine":
         pods = [pod for pod in pods if pod.engines]
-    matchers = [f"__name__=~{_any_of(names)}"]
+    if not names or not pods:
+        return []
     if style == "instance":
         addresses = sorted({pod.address for pod in pods if pod.address})
-        if not addresses:
-            return ""
-        matchers += [f"instance=~{_any_of(addresses, ':.*')}", 'pod=""', 'exported_pod=""', 'kubernetes_pod_name=""']
-    else:
-        # Not every Prometheus adds the namespace.
-        matchers.append(f"{labels.namespace}=~{_any_of([*namespaces, ''])}")
-        if family in ("engine", "cadvisor", "dcgm"):
-            matchers.append(f"{labels.pod}=~{_any_of(sorted({pod.name for pod in pods}))}")
+        matchers = [f"instance=~{_any_of(addresses, ':.*')}", 'pod=""', 'exported_pod=""', 'kubernetes_pod_name=""']
+        return [_selector(names, matchers)] if addresses else []
+    # Not every Prometheus adds the namespace.
+    matchers = [f"{labels.namespace}=~{_any_of([*namespaces, ''])}"]
+    if family == "replicas":  # by their owners, whose label is called like the kind
+        owned = [
+            (kind.lower(), sorted({name for pod in pods for owner, name in pod.workloads if owner == kind}))
+            for kind in ("Deployment", "StatefulSet")
+        ]
+        return [
+            _selector([name for name in names if f"_{kind}_" in name], [*matchers, f"{kind}=~{_any_of(owners)}"])
+            for kind, owners in owned
+            if owners
+        ]
+    if family != "hpa":
+        matchers.append(f"{labels.pod}=~{_any_of(sorted({pod.name for pod in pods}))}")
     if family == "cadvisor":
         matchers.append('container!=""')  # without a container it is the sum over the pod
-    if family == "replicas":
-        return _replicas(names, matchers[1:], pods)
-    return f"{{{','.join(matchers)}}}" if names and pods else ""
+    return [_selector(names, matchers)]
 
 
-def _replicas(names: tuple[str, ...], matchers: list[str], pods: list[PodRef]) -> str:
-    """The replica counts of what owns the pods; their label is called like the kind."""
-    selected = []
-    for kind in ("Deployment", "StatefulSet"):
-        owners = sorted({name for pod in pods for owner, name in pod.workloads if owner == kind})
-        mine = [name for name in names if f"_{kind.lower()}_" in name]
-        if owners and mine:
-            terms = [f"__name__=~{_any_of(mine)}", *matchers, f"{kind.lower()}=~{_any_of(owners)}"]
-            selected.append(f"{{{','.join(terms)}}}")
-    return " or ".join(selected)
+def _selector(names: Iterable[str], matchers: list[str]) -> str:
+    return f"{{{','.join([f'__name__=~{_any_of(names)}', *matchers])}}}"
 
 
 def _any_of(texts: Iterable[str], then: str = "") -> str:
