@@ -19,7 +19,7 @@ from kubectl_llmdoctor.redact import mask_object, mask_text
 from kubectl_llmdoctor.snapshot import MetricsText, PortAnswer
 
 #: Seconds that one answer may take: an engine that is ready says how it is at once, or it is not well.
-_TIMEOUT = 3.0
+_TIMEOUT = 2.0
 
 _EXPECTED = "an inference server"
 

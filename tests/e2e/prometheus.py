@@ -95,7 +95,8 @@ class Prometheus:
 
     def _ready(self) -> bool:
         try:
-            return urllib3.request("GET", f"{self.url}/-/ready", timeout=2, retries=False).status == 200
+            # One that wants a password says so only when it serves.
+            return urllib3.request("GET", f"{self.url}/-/ready", timeout=2, retries=False).status in (200, 401)
         except (OSError, urllib3.exceptions.HTTPError):
             return False
 

@@ -1,6 +1,8 @@
 """Real Prometheus servers, found through Services of the real API server and asked through its proxy."""
 
 import json
+import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -11,9 +13,11 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 import pytest
+import urllib3
 
 from . import network
 from .conftest import CRASHED, Doctor, Play
+from .controlplane import ControlPlane
 from .play import Object, read_snapshot, target_arguments
 from .prometheus import Prometheus, openmetrics, servers, services
 from .tlsserver import QuietHandler
@@ -268,3 +272,120 @@ def test_smoke_generates_one_token_and_keeps_no_text(
     (answer,) = (one for one in found["answers"] if one.get("method") == "POST")
     assert (answer["path"], answer["status"], answer.get("text", "")) == ("/v1/completions", 200, "")
     assert engine.asked.count("POST /v1/completions") == 1
+
+
+# --- what it costs, and who may not -----------------------------------------------------------------------------------
+
+RUNS = 5
+ALLOWED_SECONDS = 0.4
+QUERIES = ("/api/v1/query", "/api/v1/query_range")
+
+
+def queries_of(server: Prometheus) -> int:
+    """How many queries a server says that it has answered."""
+    text = urllib3.request("GET", f"{server.url}/metrics", timeout=5).data.decode()
+    rows = re.findall(r'^prometheus_http_requests_total\{code="200",handler="([^"]+)"\} (\d+)', text, re.MULTILINE)
+    return sum(int(count) for handler, count in rows if handler in QUERIES)
+
+
+def test_a_diagnosis_costs_little_more_with_prometheus(
+    serving: Object,
+    engine: type[Engine],
+    play: Play,
+    start: Start,
+    doctor: Doctor,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = start(targets=TARGETS)
+    play({**serving, "objects": serving["objects"] + services()})
+    wait_for(server, "vllm:num_requests_waiting")
+    with_it, without = [], []
+    before = queries_of(server)
+    for _ in range(RUNS + 1):
+        with_it.append(doctor("diagnose", "llama-0", "-n", "serving", "--ports", "off").seconds)
+        off = doctor("diagnose", "llama-0", "-n", "serving", "--ports", "off", "--prometheus", "off")
+        without.append(off.seconds)
+    queries = (queries_of(server) - before) / (RUNS + 1)
+    # The first round fills caches and does not count.
+    more = statistics.median(with_it[1:]) - statistics.median(without[1:])
+    with capsys.disabled():
+        print(
+            f"\nprometheus: {queries:g} queries, {more:.3f} s more (medians of {RUNS}, at most {ALLOWED_SECONDS}), ",
+            end="",
+        )
+        print(f"{statistics.median(with_it[1:]):.3f} s in all")
+    assert 2 <= queries <= 12
+    assert more <= ALLOWED_SECONDS
+
+
+def test_without_the_right_to_the_proxy_one_line_says_so(
+    serving: Object, cluster: ControlPlane, play: Play, start: Start, doctor: Doctor, tmp_path: Path
+) -> None:
+    start()
+    play({**serving, "objects": serving["objects"] + services()})
+    resources = ["pods", "pods/log", "services", "events", "nodes", "statefulsets"]
+    cluster.allow("no-proxy", [{"apiGroups": ["", "apps"], "resources": resources, "verbs": ["get", "list"]}])
+    kubeconfig = cluster.kubeconfig("no-proxy", cluster.user("no-proxy"))
+
+    found = taken(doctor, tmp_path, kubeconfig=kubeconfig)
+
+    (line,) = said(found, "prometheus")
+    assert line.startswith("Service monitoring/prometheus-k8s:9090: forbidden: ")
+    assert "services/proxy" in line
+    (line,) = said(found, "metrics")
+    assert line.startswith("serving: forbidden: ")
+    assert "pods/proxy" in line
+
+
+def test_a_server_that_is_gone_is_one_line(serving: Object, play: Play, doctor: Doctor, tmp_path: Path) -> None:
+    play({**serving, "objects": serving["objects"] + services()})
+
+    (line,) = said(taken(doctor, tmp_path, "--ports", "off"), "prometheus")
+
+    assert "connection refused" in line
+
+
+def test_a_query_that_is_too_much_costs_its_series(
+    serving: Object, engine: type[Engine], play: Play, start: Start, doctor: Doctor, tmp_path: Path
+) -> None:
+    start(targets=TARGETS, flags=["--query.max-samples=1"])
+    play({**serving, "objects": serving["objects"] + services()})
+    time.sleep(10)  # until it has scraped; it refuses every query that could tell
+
+    lines = said(taken(doctor, tmp_path, "--ports", "off"), "prometheus")
+
+    assert lines
+    assert all("refused (422): execution: query processing would load too many samples" in line for line in lines)
+
+
+def test_by_url_with_a_password(
+    serving: Object, engine: type[Engine], play: Play, start: Start, doctor: Doctor, tmp_path: Path
+) -> None:
+    # The bcrypt hash of "doctor", as Prometheus' own web configuration wants it.
+    (tmp_path / "web.yml").write_text(
+        "basic_auth_users: {doctor: $2b$04$abcdefghijklmnopqrstuu5fKBCVyxtr6nd0Gfa5NzjBXKeiC9b4C}\n"
+    )
+    server = start(targets=TARGETS, flags=[f"--web.config.file={tmp_path / 'web.yml'}"])
+    play(serving)
+    (tmp_path / "right.yml").write_text("basic_auth: {username: doctor, password: doctor}\n")
+    (tmp_path / "wrong.yml").write_text("basic_auth: {username: doctor, password: wrong}\n")
+    options = ("--ports", "off", "--prometheus", server.url, "--prometheus-config")
+    time.sleep(10)  # its first scrape comes up to five seconds after its start
+
+    right = taken(doctor, tmp_path, *options, str(tmp_path / "right.yml"))
+    wrong = taken(doctor, tmp_path, *options, str(tmp_path / "wrong.yml"))
+
+    assert said(right, "prometheus") == []
+    assert {answer["source"] for answer in right["prometheus"]} == {server.url}
+    assert said(wrong, "prometheus") == [f"{server.url}: unauthorized: Unauthorized"]
+
+
+def test_access_names_the_one_that_answers(serving: Object, play: Play, start: Start, doctor: Doctor) -> None:
+    start()
+    play({**serving, "objects": serving["objects"] + services()})
+
+    lines = doctor("access", "-n", "serving").out.splitlines()
+
+    (line,) = (line for line in lines if line.split()[1] == "Prometheus")
+    assert line.startswith("yes")
+    assert "Service monitoring/prometheus-k8s:9090" in line
