@@ -237,6 +237,29 @@ def test_two_scrapes() -> None:
     assert (grown.amount, grown.seconds, grown.lifetime) == (36, 7200, True)
 
 
+def test_an_answer_over_a_window_goes_before_a_later_scrape() -> None:
+    rows = [row("vllm:num_requests_waiting", [[0, 1], [3570, 4]], engine="0")]
+    rows.append(row("vllm:num_preemptions_total", [[0, 10], [3570, 30]], engine="0"))
+    found = metrics(answer(rows), texts=(text(NOW, 8, 36),))
+    span, grown = found.span("waiting"), found.increase("preemptions")
+    assert span is not None
+    assert span.values == [1, 4]
+    assert grown is not None
+    assert (grown.amount, grown.lifetime) == (20, False)
+
+
+def test_a_gauge_of_another_object() -> None:
+    name = "kube_horizontalpodautoscaler_status_current_replicas"
+    labels = {"__name__": name, "namespace": "monitoring", "exported_namespace": "serving"}
+    rows = [({**labels, "horizontalpodautoscaler": "qwen"}, [[0, 1], [3600, 2]])]
+    readings = metrics(answer([*rows, row("up", [[1, 1]]), row("vllm:num_requests_waiting", [[3600, 1]])])).readings
+    span = readings.span(name, "serving", horizontalpodautoscaler="qwen")
+    assert span is not None
+    assert span.values == [1, 2]
+    assert readings.span(name, "monitoring", horizontalpodautoscaler="qwen") is None
+    assert readings.span(name, "serving", horizontalpodautoscaler="other") is None
+
+
 def test_the_exporter_of_the_node_speaks_of_the_pods_on_it() -> None:
     body = "".join(
         f'DCGM_FI_DEV_GPU_UTIL{{gpu="{n}",UUID="GPU-{n}",pod="{name}",namespace="serving",container="server"}} {40 + n}\n'

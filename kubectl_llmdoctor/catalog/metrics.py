@@ -150,7 +150,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("e2e", "vllm:e2e_request_latency_seconds", "histogram", "", "", {}),
         ("queue_time", "vllm:request_queue_time_seconds", "histogram", "0.6.6", "", {}),
         ("finished", "vllm:request_success_total", "counter", "", "", {}),
-        ("http", "http_requests_total", "counter", "", "", {}),
+        ("http", "http_requests_total", "counter", "", "", {"where": (("method", "POST"),)}),
         ("cache_config", "vllm:cache_config_info", "gauge", "0.5.5", "", {}),
     ),
     "sglang": (

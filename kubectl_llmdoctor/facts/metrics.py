@@ -50,6 +50,9 @@ _OF_NO_PROCESS = ("kube-state-metrics", "dcgm")
 #: A last value older than this says nothing of now.
 _STALE_SECONDS = 300
 
+#: A GPU's id is no longer than this.
+_LONGEST_ID = 64
+
 #: So many points of all series are kept.
 _POINTS = 2_000_000
 
@@ -268,11 +271,15 @@ class Readings:
         if pod.status.pod_ip and not pod.spec.host_network:
             yield from self._about.get((name, pod.status.pod_ip), ())
 
-    def span(self, name: str, **labels: str) -> Span | None:
+    def span(self, name: str, namespace: str, **labels: str) -> Span | None:
         """A gauge that is about another object, such as an autoscaler, found by its labels; None when not exported."""
-        found = [s for s in self.by_name.get(name, ()) if all(s.labels.get(k) == v for k, v in labels.items())]
-        unique = {s.labels.get("instance", ""): s for s in found}
-        return _joined(name, [max(unique.values(), key=lambda s: _reach(s.points))], sum) if unique else None
+        found = [
+            series
+            for series in self.by_name.get(name, ())
+            if all(series.labels.get(key) == value for key, value in labels.items())
+            and next((series.labels[key] for key in _NAMESPACE if series.labels.get(key)), namespace) == namespace
+        ]
+        return _joined(name, [max(found, key=_reach)], sum) if found else None
 
     def metrics(self, pod: Pod, engine: Engine | None) -> Metrics | None:
         """What is known of a pod and its engine, made once; None when that is nothing."""
@@ -399,8 +406,9 @@ class Metrics:
                 continue
             key = tuple(sorted((k, v) for k, v in labels.items() if k not in _SCRAPE and k not in _CONTAINER))
             kept = best.get(key)
-            if kept is None or _reach(points) > _reach(kept.points):
-                best[key] = series._replace(points=points)
+            fresh = series._replace(points=points)
+            if kept is None or _reach(fresh) > _reach(kept):
+                best[key] = fresh
         return _first_ranks(best.values())
 
     def _mine(self, metric: Metric, labels: dict[str, str]) -> bool:
@@ -517,7 +525,7 @@ class Metrics:
             if metric.role not in ("gpu_utilization", "gpu_memory_used"):
                 continue
             for series in self._series(metric):
-                name = series.labels.get("UUID") or series.labels.get("gpu", "")
+                name = (series.labels.get("UUID") or series.labels.get("gpu", ""))[:_LONGEST_ID]
                 name += "/" + series.labels["GPU_I_ID"] if series.labels.get("GPU_I_ID") else ""
                 if (span := _joined(metric.name, [series], sum)) is not None:
                     spans[name][metric.role] = span
@@ -540,9 +548,13 @@ class Metrics:
         return self._readings
 
 
-def _reach(points: tuple[Point, ...]) -> tuple[float, float]:
-    """How far it comes towards now, and how far it goes back: the container's present instance before the one before."""
-    return points[-1][0], _length(points)
+def _reach(series: Series) -> tuple[bool, float, float]:
+    """An answer over a window before a scrape; then what comes nearest to now, and what goes back farthest.
+
+    The container's present instance may have other labels than the one before, and comes nearer to now.
+    """
+    last = series.points[-1][0]
+    return series.queried and series.end - last <= _STALE_SECONDS, last, _length(series.points)
 
 
 def _length(points: tuple[Point, ...]) -> float:

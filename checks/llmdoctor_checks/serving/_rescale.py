@@ -49,7 +49,8 @@ def concurrency_of(engine: Engine, metrics: Metrics | None) -> Concurrency | Non
         seen = round(load.recent.running.mean)
         if seen:
             return Concurrency(seen, f"0.8 of the {seen} requests that ran while others waited")
-    limit = engine.value("max_num_seqs")
+    stated = metrics.span("max_running") if metrics is not None else None
+    limit = int(stated.last) if stated is not None else engine.value("max_num_seqs")
     if isinstance(limit, int) and limit > 0:
         why = f"0.8 of the {limit} requests that {engine.title} runs at once, if its KV cache has room for so many"
         return Concurrency(limit, why)
@@ -146,12 +147,17 @@ def _trigger(
     names: tuple[str, ...], target: int, pod: Pod, subject: Subject, metrics: Metrics | None
 ) -> dict[str, Any]:
     """KEDA's trigger: the requests of all replicas together, and how many one of them shall have."""
-    where = f'namespace="{pod.namespace}"'
+    where = f"namespace={_quoted(pod.namespace)}"
     if subject.workload is not None and subject.workload.kind in _NAMED:
-        where += f',pod=~"{subject.workload.name}-.+"'
+        where += f",pod=~{_quoted(subject.workload.name + '-.+')}"
     query = " + ".join(f"sum({name}{{{where}}})" for name in names)
     address = _address(metrics) or "http://PROMETHEUS:9090"
     return {"type": "prometheus", "metadata": {"serverAddress": address, "query": query, "threshold": str(target)}}
+
+
+def _quoted(text: str) -> str:
+    """A string of PromQL: its escapes are those of JSON."""
+    return msgspec.json.encode(text).decode()
 
 
 def _address(metrics: Metrics | None) -> str:

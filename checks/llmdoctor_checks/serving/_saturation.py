@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Engine, Evidence, Metrics, Span
+from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, fixes
 
 #: What lasts so long is no burst and no warm-up.
 SUSTAINED_SECONDS = 600
@@ -100,18 +100,13 @@ class Need(NamedTuple):
 def need_of(metrics: Metrics, load: Load) -> Need | None:
     """The replicas that take what arrives now, at least one more than there are; None where too little is exported.
 
-    What already waits comes on top. The arrivals are what was finished and what the queue grew by.
+    What already waits comes on top.
     """
-    finished = metrics.increase("finished")
-    if finished is None or finished.lifetime or finished.amount < 1:
-        return None
-    arriving, finishing = finished.rate + max(load.waiting.slope, 0.0), finished.rate
-    for peer in metrics.peers:
-        other, queue = peer.increase("finished"), peer.span("waiting")
-        if other is None or other.lifetime or queue is None:
-            return None  # how much arrives there is not known
-        arriving += other.rate + max(queue.slope, 0.0)
-        finishing = max(finishing, other.rate)
+    rates = [_rates(one) for one in (metrics, *metrics.peers)]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates) or known[0][1] <= 0:
+        return None  # how much arrives there is not known
+    arriving, finishing = sum(arrives for arrives, _ in known), max(finishes for _, finishes in known)
     now, in_service = 1 + len(metrics.peers), load.recent.running.mean
     if not in_service:
         return None
@@ -119,15 +114,35 @@ def need_of(metrics: Metrics, load: Load) -> Need | None:
     return Need(replicas, now, arriving, finishing, in_service, in_service / finishing)
 
 
-def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span, Span] | None:
-    """Another replica that has hardly anything to do meanwhile: its name, its queue and what it runs."""
+def _rates(metrics: Metrics) -> tuple[float, float] | None:
+    """The requests in a second that arrive at a replica and that it finishes.
+
+    Where the arrivals are not counted they are what was finished and what the queue grew by.
+    """
+    finished, arrived, queue = metrics.increase("finished"), metrics.increase("arrived"), metrics.span("waiting")
+    if finished is None or finished.lifetime or queue is None:
+        return None
+    counted = arrived.rate if arrived is not None and not arrived.lifetime else 0.0
+    return counted or finished.rate + max(queue.slope, 0.0), finished.rate
+
+
+def spread_fix(pod: Pod) -> Fix:
+    """What to do where one replica has the load and another none."""
+    return fixes.advice(
+        f"Spread the requests over the replicas of {fixes.edited(pod)}: clients that keep one connection (HTTP/2, gRPC, "
+        "keep-alive) stay with one pod behind a Service; balance each request, by queue length"
+    )
+
+
+def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span] | None:
+    """Another replica that has hardly anything to do meanwhile: its name, and what it runs."""
     for peer in metrics.peers:
         waiting, running = peer.span("waiting"), peer.span("running")
         if waiting is None or running is None or running.seconds < SUSTAINED_SECONDS:
             continue
         queue, busy = waiting.tail(SUSTAINED_SECONDS), running.tail(SUSTAINED_SECONDS)
         if max(queue.values) < 1 and max(busy.values) < load.recent.running.mean / 2:
-            return peer.pod.name, queue, busy
+            return peer.pod.name, busy._replace(metric=f"{busy.metric} of {peer.pod.name}")
     return None
 
 

@@ -39,6 +39,9 @@ from llmdoctor_checks.serving._saturation import load_of
 _CLASS = "autoscaling.knative.dev/class"
 _METRIC = "autoscaling.knative.dev/metric"
 
+#: How many replicas an autoscaler has now.
+_REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
+
 #: CPU that changes by less than this from the first to the last third of an hour stands still.
 _FLAT = 0.2
 _FEWEST_POINTS = 6
@@ -72,7 +75,24 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
     `vllm:num_requests_waiting`, `sglang:num_queue_reqs`, `tgi_queue_size`, `llamacpp:requests_deferred`. In Knative use
     its own autoscaler with concurrency.
 
-    Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
+    With KEDA (the names of vLLM; those of the release at hand stand in the report):
+
+        apiVersion: keda.sh/v1alpha1
+        kind: ScaledObject
+        metadata: {name: llama, namespace: serving}
+        spec:
+          scaleTargetRef: {name: llama}
+          minReplicaCount: 1
+          maxReplicaCount: 4
+          triggers:
+            - type: prometheus
+              metadata:
+                serverAddress: http://prometheus-k8s.monitoring.svc:9090
+                query: sum(vllm:num_requests_running{namespace="serving"}) + sum(vllm:num_requests_waiting{namespace="serving"})
+                threshold: "40"
+
+    The running ones belong to it: the waiting ones alone fall to zero as soon as every request runs, and full replicas would
+    be taken away. Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause.
@@ -147,9 +167,8 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
     load = load_of(metrics) if metrics is not None else None
     if metrics is None or load is None or not pod.ready or not load.queues or not load.grows:
         return None
-    replicas = metrics.readings.span(
-        "kube_horizontalpodautoscaler_status_current_replicas", horizontalpodautoscaler=scaler.item.name
-    )
+    made = "" if scaler.item.kind == "HorizontalPodAutoscaler" else "keda-hpa-"
+    replicas = metrics.readings.span(_REPLICAS, pod.namespace, horizontalpodautoscaler=made + scaler.item.name)
     here = dig(scaler.item.raw, "status.currentReplicas")
     if replicas is not None and len(set(replicas.values)) > 1:
         return None

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import recent_load
-from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of
+from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
 
 #: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
@@ -72,7 +72,7 @@ def queue_growing(
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
     elif logs is None and pod.exists:
-        yield Abstain(reason=f"neither metrics nor a log of {pod.name} was read")
+        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
 
 
 def _over_time(
@@ -87,8 +87,8 @@ def _over_time(
         wait = f"; {finished.rate:.2g} a second are finished, so that a new one waits {say_seconds(waiting.last / finished.rate)}"
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
     if spread is not None:
-        wait += f". Meanwhile {spread[0]} runs {max(spread[2].values):.0f} at most, and has no queue"
-        said = (spread[2]._replace(metric=f"{spread[2].metric} of {spread[0]}").evidence(),)
+        wait += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
+        said = (spread[1].evidence(),)
     yield Finding(
         role="cause",
         confidence="likely",
@@ -104,10 +104,7 @@ def _fix(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load, *, spread: bool
 ) -> Fix:
     if spread:
-        return fixes.advice(
-            f"Spread the requests over the replicas of {fixes.edited(pod)}: clients that keep one connection (HTTP/2, gRPC, "
-            "keep-alive) stay with one pod behind a Service; balance each request, by queue length"
-        )
+        return spread_fix(pod)
     limit, flag = (
         limit_of(engine, load),
         {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name),

@@ -7,6 +7,9 @@ from kubectl_llmdoctor.api import Engine, Evidence, Finding, Metrics, Pod, check
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
 
+#: Statuses as the server groups them.
+_STATUSES = ("2xx", "3xx", "4xx", "5xx")
+
 #: Prompts that are accepted and reach beyond this share of the context say that others may not have fitted.
 _LONG, _OFTEN = 0.5, 0.01
 
@@ -62,6 +65,7 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Fin
 def _refused(metrics: Metrics) -> tuple[float, float, str]:
     """How many requests were refused as faulty, of how many, and how the metric says it."""
     by_status, arrived = metrics.by("http", "status"), metrics.increase("arrived")
+    by_status = {status: count for status, count in by_status.items() if status in _STATUSES}
     if by_status:
         text = ", ".join(f"{status} {count:.0f}" for status, count in sorted(by_status.items()))
         return by_status.get("4xx", 0.0), sum(by_status.values()), f"{metrics.name_of('http')} by status: {text}"
