@@ -59,8 +59,14 @@ def offline(path: Path) -> list[tuple[str, str]]:
     return sorted((finding["role"], finding["id"]) for finding in target["findings"])
 
 
-@pytest.mark.parametrize("kind", sorted(servers()))
-@pytest.mark.parametrize("name", sorted(_cases()))
+def _played() -> list[tuple[str, str]]:
+    """All cases with the newest server, the first of each check with the others."""
+    names = sorted(_cases())
+    firsts = {name.partition("/")[0]: name for name in reversed(names)}.values()
+    return [(name, kind) for kind in sorted(servers()) for name in (names if kind == "3.x" else sorted(firsts))]
+
+
+@pytest.mark.parametrize(("name", "kind"), _played())
 def test_a_case_of_a_check(name: str, kind: str, play: Play, start: Start, doctor: Doctor) -> None:
     path = _cases()[name]
     snapshot = read_snapshot(path)
@@ -151,6 +157,11 @@ def serving() -> Object:
         "conditions": conditions,
         "containerStatuses": [ready | image],
     }
+    for item in snapshot["objects"]:
+        if item["kind"] == "StatefulSet":
+            item["status"] |= {"readyReplicas": 1, "availableReplicas": 1}
+        if item["kind"] == "EndpointSlice":
+            item["endpoints"][0]["conditions"] = {"ready": True, "serving": True, "terminating": False}
     kept = [item for item in snapshot["objects"] if item["kind"] != "Event"]
     return {**snapshot, "objects": kept, "logs": []}
 
