@@ -313,6 +313,23 @@ def test_the_operators_object_says_path_and_tls(world: FakeApi, cluster: Cluster
     assert run(cluster).prometheus
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("http://thanos-query.infra.svc:9090", "/api/v1/namespaces/infra/services/thanos-query:9090/proxy"),
+        (
+            "dnssrv+https://q.infra.svc.cluster.local:10902/thanos/",
+            "/api/v1/namespaces/infra/services/https:q:10902/proxy/thanos",
+        ),
+        ("http://q:9090/../../secrets", "/api/v1/namespaces/monitoring/services/q:9090/proxy"),
+        ("q.infra.svc", None),
+    ],
+)
+def test_a_ruler_names_who_it_asks(endpoint: str, expected: str | None) -> None:
+    ruler = obj("ThanosRuler", "main", "monitoring.coreos.com/v1", ns="monitoring", spec={"queryEndpoints": [endpoint]})
+    assert [one.proxy_path for one in find._queried(ruler)] == ([expected] if expected else [])
+
+
 def test_without_the_right_to_list_all_services_the_usual_namespaces_are_looked_through(
     world: FakeApi, cluster: Cluster
 ) -> None:
