@@ -192,6 +192,19 @@ def test_the_queries_of_an_audit_are_bounded(count: int) -> None:
     assert all(question.step >= 30 for question in queries.questions(pods, EVERYTHING))
 
 
+def test_an_audit_of_many_pods_stays_within_its_queries(world: FakeApi, cluster: Cluster) -> None:
+    running = {"name": "vllm", "ready": True, "state": {"running": {}}}
+    world.objects += [pod(f"llama-{i}", status={"containerStatuses": [running]}) for i in range(1, 120)]
+    asked = answer(world, Engine()).asked
+
+    found = gather(cluster, Query(all_namespaces=True, prometheus=AUTO))
+
+    assert len(asked) <= 25
+    names = {name for one in asked for name in re.findall(r"llama-\d+", one["query"])}
+    assert len(names) == 50
+    assert any("explained" in row.reason for row in found.missing)
+
+
 def test_names_follow_the_release() -> None:
     def asked(version: str | None) -> str:
         return " ".join(one.promql for one in queries.questions(refs(1, version=version), {"engine": ("pod",)}))
