@@ -168,13 +168,12 @@ def test_make_targets_in_the_docs_exist() -> None:
 # --- access -----------------------------------------------------------------------------------------------------------
 
 
-def _granted() -> dict[tuple[str, str], set[str]]:
-    """What the ClusterRole of access.md allows: verbs by group and resource."""
+def _granted(*, whole_cluster: bool = False) -> dict[tuple[str, str], set[str]]:
+    """What the ClusterRoles of access.md allow: verbs by group and resource; the second one is bound per namespace."""
     text = (DOCS / "access.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", text)
-    role: dict[str, Any] = yaml.safe_load(block)
+    roles: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", text)]
     granted: dict[tuple[str, str], set[str]] = {}
-    for rule in role["rules"]:
+    for rule in (rule for role in (roles[:1] if whole_cluster else roles) for rule in role["rules"]):
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 granted.setdefault((group, resource), set()).update(rule["verbs"])
@@ -209,6 +208,8 @@ def test_the_role_grants_nothing_dangerous() -> None:
     assert {verb for verbs in granted.values() for verb in verbs} <= {"get", "list"}
     resources = {resource for _, resource in granted}
     assert not resources & {"secrets", "*", "nodes/proxy", "pods/exec", "pods/attach", "pods/portforward"}
+    # whoever may ask every pod may also ask every node agent
+    assert not {resource for _, resource in _granted(whole_cluster=True)} & {"pods/proxy", "services/proxy"}
 
 
 # --- writing a check ---------------------------------------------------------------------------------------------------
