@@ -7,6 +7,7 @@ that ``binaries/go.mod`` pins and kept outside the repository, in a folder named
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -81,3 +82,22 @@ def _build(folder: Path) -> None:
         print(build.stdout, file=sys.stderr)
         raise UnavailableError("go could not build the control plane (its words stand above)")
     (folder / "server").rename(folder / "etcd")  # a Go program is named after its package
+
+
+def openreports() -> Path:
+    """The folder with the CustomResourceDefinitions of OpenReports; fetched once into Go's module cache."""
+    if not shutil.which("go"):
+        raise UnavailableError("Go is not here, which fetches the API of OpenReports")
+    done = subprocess.run(
+        ["go", "mod", "download", "-json", "github.com/openreports/reports-api"],
+        cwd=Path(__file__).with_name("openreports"),
+        env=os.environ | {"GOWORK": "off", "GOFLAGS": "-mod=mod"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UnavailableError(
+            f"the API of OpenReports cannot be had: {done.stderr.strip()[-200:] or done.stdout[-200:]}"
+        )
+    return Path(json.loads(done.stdout)["Dir"]) / "config" / "crd"
