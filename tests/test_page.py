@@ -212,6 +212,9 @@ def test_it_shows_without_a_complaint(load: Any, options: dict[str, Any]) -> Non
     assert sections == ["failing", "at-risk", "changed", "healthy", "capacity", "engines", "unseen", "decided"]
     assert page.run("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the window"
     assert page.run("document.querySelectorAll('.map svg').length") == len(NODES)
+    row = page.run("[...document.querySelectorAll('#capacity tbody tr')][0].innerText.trim().split(/\\s*\\t\\s*/)")
+    chunks = "1 node with 2, 1 node with 3, 1 node with 8"
+    assert row == ["NVIDIA H100 80GB HBM3", "4", "32", "31", "18", "4", "13", chunks, "8: cordoned"]
     assert_clean(page)
 
 
@@ -417,6 +420,10 @@ def test_everything_has_a_name_and_a_place(load: Any) -> None:
     assert page.run("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == page.run(
         "document.querySelectorAll('[id]').length"
     ), "ids are unique"
+    widths = page.run(
+        "[...document.querySelectorAll('table')].map(t => new Set([...t.rows].map(r => r.cells.length)).size)"
+    )
+    assert set(widths) == {1}, "every cell has a heading"
     levels = page.run("[...document.querySelectorAll('h1, h2, h3, h4')].map(h => +h.tagName[1])")
     assert levels.count(1) == 1
     assert all(below <= above + 1 for above, below in pairwise(levels)), "no level is skipped"

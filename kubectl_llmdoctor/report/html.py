@@ -275,11 +275,12 @@ def _gpus(report: Report) -> Html:
             "Product",
             "Nodes",
             "GPUs",
+            "Offered",
             "Used",
-            "Idle but held",
+            "Used but idle",
             "Free",
             "Free in chunks",
-            "Free but not to be had",
+            "Free, not to be had",
         )
         rows = [_capacity(row) for row in cluster.capacity]
         children.append(parts.table("GPUs by product", heads, rows, numbers=range(1, 7)))

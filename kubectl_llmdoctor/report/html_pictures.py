@@ -37,6 +37,9 @@ def memory(budget: Memory) -> Html:
         place = min(max(budget.usable.high / total * 1000, 0), 998)
         bars.append(element("rect", class_="limit", x=f"{place:.1f}", y=0, width=2, height=20))
         usable = f", the engine may use {_gib(budget.usable)}"
+        said.append(
+            element("li", element("span", class_="key limit"), f"limit {_gib(budget.usable)} ({budget.usable.source})")
+        )
     words_of_it = {
         "fits": "fits",
         "does-not-fit": "does not fit",
