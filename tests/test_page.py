@@ -417,6 +417,7 @@ def test_everything_has_a_name_and_a_place(load: Any) -> None:
         assert names, role
         assert all(names), role
     assert any(name.startswith("gpu-a-001: 8 GPUs, 2 in use, 4 held, idle, 2 free") for name in by_role["image"])
+    assert "serving/llama-70b-0 cause found" in by_role["DisclosureTriangle"]
     assert page.run("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == page.run(
         "document.querySelectorAll('[id]').length"
     ), "ids are unique"

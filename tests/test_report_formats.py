@@ -45,6 +45,7 @@ MARKUP = st.text(alphabet=st.sampled_from("`*_[]()<>!#|~@&;:/-+=.1\n\\ ${}aw'\""
         "```\n# out\n```",
         "| a | b |\n| - | - |",
         "<!channel> &lt;b&gt; &#x3c;",
+        "__init__ and *a* and ~~b~~ and a_b_c",
         "- [ ] task\n1. one\n> quote\n# title\n---\n===",
     )
 )
@@ -114,6 +115,23 @@ def test_prose_reads_as_it_was_written(text: str) -> None:
     assert shown == " ".join(text.split()) + "x"
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00Z"),
+        ("1. one", "1\\. one"),
+        ("0.9.1 is old", "0.9.1 is old"),
+        ("- x", "\\- x"),
+        ("max_model_len of __init__", "max_model_len of \\_\\_init\\_\\_"),
+        ("mail a@b", "mail a@\u2060b"),
+        ("see #42", "see #\u206042"),
+        ("a | b <b>", "a \\| b \\<b\\>"),
+    ],
+)
+def test_prose_is_escaped_no_more_than_it_must(text: str, written: str) -> None:
+    assert markdown.prose(text) == written
+
+
 @given(MARKUP)
 def test_quotations_are_word_for_word(text: str) -> None:
     (block,) = PARSER.parse(markdown.fence(text, 500))
@@ -126,7 +144,7 @@ def test_a_command_is_whole_or_not_there() -> None:
     short, long = "kubectl get pods", "kubectl patch x -p '" + "y" * 5000 + "'"
     fixes = (Fix(summary="Do it", commands=(short,)),)
     text = markdown.render(report(pod("a", "cause-found", findings=(cause("x", "X", "x", fixes=fixes),)))).decode()
-    assert f"```sh\n{short}\n```" in text
+    assert f"```\n{short}\n```" in text
     fixes = (Fix(summary="Do it", commands=(long,)),)
     text = markdown.render(report(pod("a", "cause-found", findings=(cause("x", "X", "x", fixes=fixes),)))).decode()
     assert "too long for this place" in text

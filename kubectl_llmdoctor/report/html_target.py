@@ -161,7 +161,7 @@ def _diff(fix: Fix) -> Html | None:
 
 
 def _command(command: str) -> Html:
-    button = element("button", "Copy", type="button", class_="copy", hidden=True)
+    button = element("button", "Copy", type="button", class_="copy", aria_live="polite", hidden=True)
     return element("div", element("pre", element("code", lines(command))), button, class_="command")
 
 

@@ -54,8 +54,7 @@ def _targets(report: Report) -> Iterator[str]:
     verdicts = [t.verdict for t in targets]
     counts = [f"{verdicts.count(v)} {word}" for v, word in words.VERDICTS.items() if v in verdicts]
     if len(targets) > 1:
-        taken = f" (as of {prose(report.taken_at)})" if report.taken_at else ""
-        yield f"**{len(targets)} workloads: {', '.join(counts)}**{taken}"
+        yield f"**{len(targets)} workloads: {', '.join(counts)}**"
     if not targets:
         yield "Nothing to report: no target was found."
     if report.cluster.findings:
@@ -132,9 +131,10 @@ def _target(target: Target, taken_at: str | None) -> Iterator[str]:
             for g in target.placement
         ]
         yield _list(f"{fitting} of {words.nodes(total)} fit", rows)
-    steps = [step for step in target.next_steps if not step.startswith("kubectl ")]
-    yield _list("Next", map(prose, steps[:3]))
-    yield _commands([step for step in target.next_steps if step.startswith("kubectl ")])
+    if target.next_steps:
+        yield "**Next:**"
+    for step in target.next_steps[:5]:
+        yield _commands([step]) if step.startswith("kubectl ") else prose(step)
 
 
 def _finding(target: Target, finding: Finding, label: str) -> Iterator[str]:
@@ -171,7 +171,8 @@ def _commands(commands: Sequence[str]) -> str:
     rows = [c for c in commands if len(c) <= _COMMAND]
     if not rows:
         return "The command is too long for this place: `-o text`." if commands else ""
-    return fence("\n".join(rows), _COMMAND * 2, "sh")
+    # without a language, which Slack would show as the first word of the command
+    return fence("\n".join(rows), _COMMAND * 2)
 
 
 def _brief(finding: Finding) -> str:
@@ -216,6 +217,8 @@ def _below(report: Report) -> Iterator[str]:
         rows.append(f"{prose(which, 80)} ({len(engine.workloads)} workloads): {listed}")
     yield _list("Known vulnerabilities", rows)
     yield _list("Not seen", _not_seen(report))
+    when = f"As of {prose(report.taken_at, 40)}, by" if report.taken_at else "By"
+    yield f"{when} kubectl-llmdoctor {prose(report.tool_version, 40)}"
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
@@ -249,10 +252,10 @@ def prose(text: str, most: int = _PROSE) -> str:
     """One line of at most `most` columns that reads as written: no markup, no mention, no reference, no link."""
     # @team, #42, GH-42, ://, www.: platforms look for these in the text that is shown, where escapes do not help
     text = re.sub(_REFERENCES, rf"\g<0>{_WORD_JOINER}", shorten(text, most), flags=re.IGNORECASE)
-    text = re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|~$]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])|[\\`*\[\]<>|~$]", r"\\\g<0>", text)
     text = re.sub(r"&(?=#?\w+;)", r"\\&", text)
     # what starts a heading, a list, or a rule
-    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", text)
+    return re.sub(r"^(\d*)([.)](?=\s|$)|(?<!\d)[#+=-])", r"\1\\\2", text)
 
 
 def code(text: str) -> str:
@@ -265,14 +268,14 @@ def code(text: str) -> str:
     return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
-def fence(text: str, most: int, language: str = "") -> str:
+def fence(text: str, most: int) -> str:
     """A code block of at most `most` characters, cut at the end; its fence is longer than any inside."""
     rows = [clean(row).rstrip() for row in text.replace("\r\n", "\n").strip("\n").split("\n")]
     body = "\n".join(rows)
     if len(body) > most:
         body = body[:most].rstrip() + " …"
     ticks = _ticks(body, 3)
-    return f"{ticks}{language}\n{body}\n{ticks}"
+    return f"{ticks}\n{body}\n{ticks}"
 
 
 def _ticks(text: str, least: int) -> str:
