@@ -28,8 +28,9 @@ check: $(READY) ## format, lint, types, layers
 e2e: $(READY) ## against a real API server, scheduler and kubectl
 	$(BIN)/python -m tests.e2e.run
 
-bench: $(READY) ## start-up and speed, as ratios
+bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node agent
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.agent
 
 docs: $(READY) ## the generated pages
 	$(BIN)/python docs/generate.py

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor import __version__, story
+from kubectl_llmdoctor import __version__, forked, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of
@@ -27,19 +27,35 @@ _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", 
 _MOST_EVIDENCE = 12
 
 
-def diagnose(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULES) -> doc.Report:
-    """The report on everything that was asked about, or on everything that is there."""
+def diagnose(
+    snapshot: Snapshot,
+    checks: Iterable[Check],
+    rules: Rules = NO_RULES,
+    *,
+    finish: Callable[[doc.Target], doc.Target] | None = None,
+) -> doc.Report:
+    """The report on everything that was asked about, or on everything that is there; `finish` completes a target."""
     known = tuple(checks)
     suppressions = Suppressions(rules, {check.id: check.family for check in known})
     pages, plan, literals = {check.id: check for check in known}, _plan(known), looked_for(known)
-    targets, missing, static = list[doc.Target](), [*snapshot.missing], True
-    for part in apart(snapshot):
-        cluster = Cluster(part)
-        for subject in subjects(cluster):
-            subject.literals = literals
-            static &= subject.static
-            targets.append(examine(subject, pages, plan, suppressions))
+    every, missing = list[Subject](), [*snapshot.missing]
+    for cluster in map(Cluster, apart(snapshot)):
+        every += subjects(cluster)
         missing += cluster.malformed
+    for subject in every:
+        subject.literals = literals
+    static = all(subject.static for subject in every)
+
+    def examined(part: Sequence[Subject]) -> tuple[list[doc.Target], Suppressions]:
+        found = [examine(subject, pages, plan, suppressions) for subject in part]
+        return [finish(target) for target in found] if finish else found, suppressions
+
+    targets = list[doc.Target]()
+    # what a check loads is loaded once, by the first target, before processes part
+    for some in (every[:1], every[1:]) if static else (every,):
+        for found, used in forked.pieces(examined, some, least=_LEAST if static else len(some) + 1):
+            targets += found
+            suppressions.join(used)
     if len(snapshot.asked) < 2:
         targets.sort(key=lambda t: (_VERDICTS.index(t.verdict), _worst(t), t.namespace, t.kind, t.name))
     return doc.Report(
@@ -52,8 +68,11 @@ def diagnose(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULE
     )
 
 
+#: Targets of manifests that a process of their own is worth.
+_LEAST = 40
+
 #: Facts that no manifest has.
-_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Node", "Nodes", "Pending"})
+_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Metrics", "Node", "Nodes", "Pending"})
 
 
 def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
@@ -145,7 +164,7 @@ def _scope(facts: set[str]) -> str:
         return "engine"
     if "Accelerator" in facts:
         return "container"
-    return "pod" if facts & {"Pod", "Logs", "Hardware", "Node", "Pending"} else "subject"
+    return "pod" if facts & {"Pod", "Logs", "Hardware", "Metrics", "Node", "Pending"} else "subject"
 
 
 def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
@@ -154,16 +173,14 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
         arguments: dict[str, Any] = {}
         for need in check.needs:
             fact = known[need.fact]
-            if isinstance(fact, Later):
+            if fact.__class__ is Later:
                 fact = fact.make()
-            if isinstance(fact, Unknown | NotApplicable):
-                if need.optional:
-                    fact = None
-                elif isinstance(fact, Unknown):
-                    outcome.not_checked[check.id, fact.reason] = None
+            if fact.__class__ is Unknown or fact.__class__ is NotApplicable:
+                if not need.optional:
+                    if fact.__class__ is Unknown:
+                        outcome.not_checked[check.id, fact.reason] = None
                     break
-                else:
-                    break
+                fact = None
             arguments[need.name] = fact
         else:
             _call(check, arguments, outcome)

@@ -180,7 +180,9 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
 def _later(module: str) -> Run:
     """A check's function, imported when it is first called."""
 
+    found = cache(lambda: _from_module(module).run)
+
     def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
-        return _from_module(module).run(*facts, **named)
+        return found()(*facts, **named)
 
     return run

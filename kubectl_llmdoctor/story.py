@@ -53,20 +53,16 @@ def _replicas(workload: Workload | None) -> Iterator[str]:
 
 def _endpoints(subject: Subject) -> Iterator[str]:
     cluster, pod = subject.cluster, subject.pods[0] if subject.pods else None
-    labels = {k: str(v) for k, v in pod.obj.metadata.labels.items()} if pod else {}
-    for service in cluster.all(k8s.Service, "Service", subject.namespace):
-        selector = service.spec.selector
-        if not selector or any(labels.get(key) != str(value) for key, value in selector.items()):
-            continue
+    for service in pod.services if pod else ():
         slices = [
             s
             for s in cluster.all(k8s.EndpointSlice, "EndpointSlice", subject.namespace)
-            if s.metadata.labels.get("kubernetes.io/service-name") == service.metadata.name
+            if s.metadata.labels.get("kubernetes.io/service-name") == service.name
         ]
         if slices or cluster.complete("EndpointSlice", subject.namespace):
             ready = sum(e.conditions.ready for s in slices for e in s.endpoints)
             left = count_of(ready, "ready endpoint") if ready else "no ready endpoint"
-            yield f"Service {service.metadata.name} has {left}"
+            yield f"Service {service.name} has {left}"
 
 
 def placement(subject: Subject) -> tuple[doc.Placement, ...]:

@@ -133,6 +133,12 @@ class Suppressions:
         kept = [msgspec.structs.replace(f, explains=tuple(e for e in f.explains if e in shown)) for f in kept]
         return tuple(kept), tuple(hidden)
 
+    def join(self, other: Suppressions) -> None:
+        """Takes over which rules had an effect in another process."""
+        for key, met in other._met.items():
+            self._met[key] = self._met.get(key, False) or met
+        self._in_scope |= other._in_scope
+
     def unused(self) -> tuple[doc.UnusedSuppression, ...]:
         """The rules that changed nothing, and why."""
         return tuple(

@@ -649,6 +649,17 @@ def test_pipes(tmp_path: Path) -> None:
     assert done.stdout == "1\n", done.stderr
 
 
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 3 << 16, (7 << 16) + 5])
+def test_whole_reads_all_or_refuses(size: int) -> None:
+    """Whatever the size of the pieces in which it is asked for."""
+    data = bytes(n % 251 + 1 for n in range(size))
+    assert reading.whole(io.BytesIO(data), size) == data
+    assert reading.whole(io.BytesIO(data), 1 << 30) == data
+    if size:
+        with pytest.raises(reading.UnreadableError, match="larger than"):
+            reading.whole(io.BytesIO(data), size - 1)
+
+
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large files of a folder are skipped, packed or not; a named one ends the program."""
     put(tmp_path, "a.yaml", POD_YAML)
@@ -670,14 +681,14 @@ def test_unreadable_file_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """No permission for one file is an entry, for the named one an error."""
     path = put(tmp_path, "a.yaml", POD_YAML)
     put(tmp_path, "b.yaml", POD_YAML)
-    whole = Path.open
+    whole = open
 
-    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "a.yaml":
+    def refuse(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(file).endswith("a.yaml"):
             raise PermissionError(13, "Permission denied")
-        return whole(self, *args, **kwargs)
+        return whole(file, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     assert reasons(files.load(str(tmp_path))) == ["Permission denied"]
     with pytest.raises(UsageError, match=r"a\.yaml: Permission denied"):
         files.load(path)

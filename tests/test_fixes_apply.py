@@ -37,12 +37,12 @@ def _patched(snapshot: Snapshot, patch: Patch) -> Snapshot | None:
 
 
 def _changed(item: dict[str, Any], patch: Patch) -> dict[str, Any]:
-    changed = copy.deepcopy(item)
     if patch.type == "json":
         for operation in patch.body:
-            pointer.apply(changed, operation)
-        return changed
+            item = pointer.changed(item, operation)
+        return item
     assert patch.type == "merge"
+    changed = copy.deepcopy(item)
     _merge(changed, patch.body)
     return changed
 

@@ -69,11 +69,11 @@ def _checked(fix: Fix, objects: list[Any], expect: dict[str, Any]) -> Subject | 
         assert expect["kind"] in fix.summary, fix.summary
         return None
     assert fix.patch.type == "json"
-    after = copy.deepcopy(objects)
-    target = next(o for o in after if f"{o['apiVersion']} {o['kind']}/{o['metadata']['name']}" == fix.patch.target)
+    target = next(o for o in objects if f"{o['apiVersion']} {o['kind']}/{o['metadata']['name']}" == fix.patch.target)
+    fixed = target
     for operation in fix.patch.body:
-        pointer.apply(target, operation)
-    return subject_of(after, expect["kind"])
+        fixed = pointer.changed(fixed, operation)
+    return subject_of([fixed if o is target else o for o in objects], expect["kind"])
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
@@ -161,6 +161,27 @@ def test_a_patch_is_fitted_to_what_is_there() -> None:
     assert pointer.fitted(tree, [{"op": "replace", "path": "/spec/args/1", "value": "b"}]) is None
     assert pointer.fitted(tree, [{"op": "remove", "path": "/spec/none"}]) is None
     assert pointer.show(tree, "/spec/args/0") == "spec.args[0]"
+
+
+def test_a_changed_object_leaves_the_one_before_as_it_was() -> None:
+    """Only what the path runs through is copied; a later operation may reach into what an earlier one added."""
+    value = {"limits": {"cpu": "1"}}
+    tree: dict[str, Any] = {"spec": {"args": ["a", "b"], "env": [{"name": "x"}]}, "kind": "Pod"}
+    operations: list[dict[str, Any]] = [
+        {"op": "add", "path": "/spec/resources", "value": value},
+        {"op": "replace", "path": "/spec/resources/limits/cpu", "value": "2"},
+        {"op": "remove", "path": "/spec/args/0"},
+    ]
+    after = tree
+    for operation in operations:
+        after = pointer.changed(after, operation)
+
+    assert after["spec"] == {"args": ["b"], "env": [{"name": "x"}], "resources": {"limits": {"cpu": "2"}}}
+    assert tree == {"spec": {"args": ["a", "b"], "env": [{"name": "x"}]}, "kind": "Pod"}
+    assert value == {"limits": {"cpu": "1"}}
+    assert after["spec"]["env"] is tree["spec"]["env"]
+    with pytest.raises(LookupError):
+        pointer.changed(tree, {"op": "replace", "path": "/spec/args/2", "value": "c"})
 
 
 def test_a_kind_is_told_by_its_group() -> None:

@@ -120,9 +120,9 @@ def test_the_first_fix_places_the_pod(name: str) -> None:
 
     assert fix.summary == words
     assert fix.patch is not None
-    changed = copy.deepcopy(pending.subject.workload.raw if pending.subject.workload else {})
+    changed = pending.subject.workload.raw if pending.subject.workload else {}
     for operation in fix.patch.body:
-        pointer.apply(changed, operation)
+        changed = pointer.changed(changed, operation)
     again = dict(pending.pod.item.raw if pending.pod.item else {}, spec=changed["spec"]["template"]["spec"])
     others = [o for o in pending.pod.cluster.snapshot.objects if o["metadata"]["name"] != "me"]
     assert [v.node.name for v in waiting(again, *others).verdicts if v.fits] == ["a"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ def _server(snapshot: Snapshot, asked: list[tuple[str, str, str]]) -> Any:
         asked.append((target, namespace, patch_type))
         kind, _, name = target.rpartition(" ")[2].partition("/")
         found = next(o for o in snapshot.objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
-        changed = copy.deepcopy(found)
+        changed = found
         for operation in body:
-            pointer.apply(changed, operation)
+            changed = pointer.changed(changed, operation)
         return changed, ""
 
     return trial

@@ -59,10 +59,10 @@ def command(
     snapshot = load_manifests(paths, texts=texts)
 
     from kubectl_llmdoctor.diagnosis import diagnose
-    from kubectl_llmdoctor.gather.offline.lines import placed
+    from kubectl_llmdoctor.gather.offline.lines import placing
     from kubectl_llmdoctor.packs import installed
 
-    report = placed(diagnose(snapshot, installed(), known_rules), texts)
+    report = diagnose(snapshot, installed(), known_rules, finish=placing(texts))
     if old is not None:
         report = earlier.without(report, old)
     output.write(report, chosen, color=output.colored(no_color))

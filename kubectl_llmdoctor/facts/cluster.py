@@ -99,6 +99,7 @@ class Cluster:
         origins = snapshot.origins or (None,) * len(snapshot.objects)
         self._items: dict[str, dict[tuple[str, str], Item]] = {}
         self._uids: dict[str, Item] = {}
+        self._sorted: dict[str, dict[str | None, list[Item]]] = {}
         for raw, origin in zip(snapshot.objects, origins, strict=True):
             item = Item(raw, origin)
             if not item.kind:
@@ -119,10 +120,13 @@ class Cluster:
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
         """All objects of a kind in the order of namespace and name."""
-        found = self._items.get(kind, {})
-        for key in sorted(found):
-            if namespace is None or key[0] == namespace:
-                yield found[key]
+        if kind not in self._sorted:
+            spaces: dict[str | None, list[Item]] = {None: []}
+            for _, item in sorted(self._items.get(kind, {}).items()):
+                spaces[None].append(item)
+                spaces.setdefault(item.namespace, []).append(item)
+            self._sorted[kind] = spaces
+        return iter(self._sorted[kind].get(namespace, ()))
 
     def kinds(self) -> list[str]:
         """The kinds that occur, sorted."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
@@ -81,7 +81,7 @@ class Container:
         """The container's name."""
         return self.spec.name
 
-    @property
+    @cached_property
     def path(self) -> str:
         """Where it stands in its object: `spec.containers[vllm]`."""
         template = None if self.pod.exists else self.pod.template
@@ -333,6 +333,17 @@ class Pod:
     def namespace(self) -> str:
         """The pod's namespace."""
         return self.obj.metadata.namespace or "default"
+
+    @cached_property
+    def services(self) -> list[Item]:
+        """The Services whose selector it matches."""
+        labels = {key: str(value) for key, value in self.obj.metadata.labels.items()}
+        found = []
+        for item in self.cluster.items("Service", self.namespace):
+            selector = cast(k8s.Service, item.typed()).spec.selector
+            if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
+                found.append(item)
+        return found
 
     @property
     def spec(self) -> k8s.PodSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 GIB = 1024**3
@@ -17,7 +18,14 @@ def _ratio(value: Any) -> tuple[int, int] | None:
 
     Grammar: k8s.io/apimachinery `resource.Quantity`: decimal number, then a binary or decimal suffix or an exponent.
     """
-    text = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if value.__class__ not in (str, int, float):
+        return None
+    return _ratio_of(value if value.__class__ is str else str(value))
+
+
+@lru_cache(maxsize=1024)
+def _ratio_of(text: str) -> tuple[int, int] | None:
+    text = text.strip()
     if not text or len(text) > 64 or not text.isascii():
         return None
     factor, exponent = 1, 0

@@ -7,10 +7,12 @@ What cannot be read becomes an entry in `missing` and the rest goes on; only whe
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from kubectl_llmdoctor import forked
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.offline import reading, saved
 from kubectl_llmdoctor.gather.offline.documents import documents
@@ -19,8 +21,10 @@ from kubectl_llmdoctor.gather.offline.reading import UnreadableError, shown
 from kubectl_llmdoctor.snapshot import Cut, LogText, Snapshot
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
+#: Manifest files that a process of their own is worth.
+_LEAST = 100
 #: All that is read from one folder.
 MAX_FOLDER = 1 << 30
 
@@ -119,51 +123,87 @@ def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
     if found.snapshots and dump.is_dump(place):
         dump.take_folder(found, place)
     else:
-        _take_folder(found, place)
+        _take_folder(found, str(place))
 
 
-def _take_folder(found: Found, folder: Path) -> None:
+def _take_folder(found: Found, folder: str) -> None:
+    files = _listed(folder)
+    if found.snapshots:
+        for name, data in files:
+            _take_listed(found, name, data)
+        return
+
+    def taken(part: Sequence[tuple[str, bytes | str]]) -> Found:
+        mine = found.fresh()
+        for name, data in part:
+            _take_listed(mine, name, data)
+        return mine
+
+    for part in forked.pieces(taken, list(files), least=_LEAST):
+        found.join(part)
+
+
+def _take_listed(found: Found, name: str, data: bytes | str) -> None:
+    """Takes a file, or notes why it was not read."""
+    if isinstance(data, str):
+        found.miss(name, data)
+    else:
+        _take_file(found, name, data)
+
+
+def _listed(folder: str) -> Iterator[tuple[str, bytes | str]]:
+    """Each manifest file of a folder with its bytes, or with the reason why it was not read."""
     total = candidates = 0
-    for file in _walk(folder, found):
+    for file, reason in _walk(folder):
+        name = reading.named_in_folder(file)
+        if reason:
+            yield name, reason
+            continue
         candidates += 1
-        name = shown(str(file))
         try:
             data = reading.listed(file)
         except UnreadableError as e:
-            found.miss(name, str(e))
+            yield name, str(e)
             continue
         total += len(data)
         if total > MAX_FOLDER:
-            found.miss(name, f"not read, nor what follows: the folder holds more than {MAX_FOLDER >> 20} MiB")
+            yield name, f"not read, nor what follows: the folder holds more than {MAX_FOLDER >> 20} MiB"
             return
-        _take_file(found, name, data)
+        yield name, data
     if not candidates:
-        found.miss(shown(str(folder)), "no *.yaml, *.yml or *.json in this folder")
+        yield shown(folder), "no *.yaml, *.yml or *.json in this folder"
 
 
-def _walk(folder: Path, found: Found) -> Iterator[Path]:
-    """The folder's manifest files in sorted order; linked folders are followed, each real one once."""
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+    """The folder's manifest files in sorted order, and folders that cannot be read with the reason why.
+
+    Linked folders are followed, each real one once.
+    """
     seen: set[tuple[int, int]] = set()
-    pending = [folder]
+    pending = [(folder, True)]
     while pending:
-        place = pending.pop()
-        if not _is_folder(place):
-            yield place
+        place, is_folder = pending.pop()
+        if not is_folder:
+            yield place, ""
             continue
         try:
-            info = place.stat()
+            info = os.stat(place)  # noqa: PTH116
             if (info.st_dev, info.st_ino) in seen:
                 continue
             seen.add((info.st_dev, info.st_ino))
-            entries = sorted(place.iterdir(), reverse=True)
+            with os.scandir(place) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
         except OSError as e:
-            found.miss(shown(str(place)), reading.os_reason(e))
+            yield place, reading.os_reason(e)
             continue
-        visible = (entry for entry in entries if not entry.name.startswith("."))
-        pending += [e for e in visible if e.name.lower().endswith(reading.SUFFIXES) or _is_folder(e)]
+        for entry in entries:
+            if not entry.name.startswith("."):
+                inner = _is_folder(entry)
+                if inner or entry.name.lower().endswith(reading.SUFFIXES):
+                    pending.append((entry.name if place == "." else entry.path, inner))
 
 
-def _is_folder(entry: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a loop of symbolic links

@@ -44,15 +44,18 @@ def show(tree: Any, pointer: str) -> str:
     return text
 
 
-def apply(tree: Any, operation: Json) -> None:
-    """Changes the tree by one operation: add, replace or remove. Raises LookupError where it does not fit."""
-    *path, last = split(operation["path"])
-    parent = tree
-    for key in path:
-        parent = step(parent, key)
-    import copy
+def changed(tree: Any, operation: Json) -> Any:
+    """The tree after one operation: add, replace or remove. Raises LookupError where it does not fit.
 
-    kind, value = operation["op"], copy.deepcopy(operation.get("value"))
+    Only what the path runs through is copied, the rest is shared with the tree before.
+    """
+    *path, last = split(operation["path"])
+    root = parent = _copied(tree)
+    for key in path:
+        child = _copied(step(parent, key))
+        parent[int(key) if isinstance(parent, list) else key] = child
+        parent = child
+    kind, value = operation["op"], operation.get("value")
     if kind != "add":
         step(parent, last)
     if isinstance(parent, list):
@@ -70,23 +73,27 @@ def apply(tree: Any, operation: Json) -> None:
         del parent[last]
     else:
         parent[last] = value
+    return root
+
+
+def _copied(node: Any) -> Any:
+    return node.copy() if isinstance(node, (dict, list)) else node
 
 
 def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
     """The operations so that they apply to this object; None where they cannot.
 
     What a path runs through and is not there is made: the operation then adds the nearest part that is missing. A
-    number that is written as a string becomes one where a number stands.
+    number that is written as a string becomes one where a number stands. A scalar never takes the place of a mapping or
+    a list: where they meet, the object says the same in another form (the `image` of a NIMService).
     """
-    import copy
-
-    state, found = copy.deepcopy(tree), list[Json]()
+    found: list[Json] = []
     for operation in operations:
-        fit = _fit(state, operation)
+        fit = _fit(tree, operation)
         if fit is None:
             return None
         try:
-            apply(state, fit)
+            tree = changed(tree, fit)
         except LookupError:
             return None
         if fit not in found:
@@ -112,6 +119,8 @@ def _fit(tree: Any, operation: Json) -> Json | None:
         except LookupError:
             return None
     value = operation.get("value")
+    if operation["op"] != "remove" and isinstance(here, dict | list) != isinstance(value, dict | list):
+        return None
     if isinstance(here, int) and not isinstance(here, bool) and isinstance(value, str) and value.isdecimal():
         return {**operation, "value": int(value)}
     return operation

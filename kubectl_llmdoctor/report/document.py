@@ -207,6 +207,14 @@ class Target(_Part, frozen=True):
     #: what to look at next when nothing was found for certain: log lines, commands
     next_steps: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as msgpack: a default is left out of reports by its identity, which only msgspec's decoding keeps."""
+        return _target, (msgspec.msgpack.encode(self),)
+
+
+def _target(packed: bytes) -> Target:
+    return msgspec.msgpack.decode(packed, type=Target)
+
 
 class NotRead(_Part, frozen=True):
     """A source that could not be read, and why."""

@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     """Returns pytest's exit code."""
     try:
         programs = binaries.find()
+        prometheus = binaries.prometheus()
         apart = unshare()
     except binaries.UnavailableError as reason:
         if os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
@@ -37,10 +38,9 @@ def main(arguments: list[str]) -> int:
     # Paths that the caller names replace the whole folder, options add to it.
     chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
     command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
-    environment = os.environ | {
-        "LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values()),
-        "LLMDOCTOR_OPENREPORTS": definitions or "",
-    }
+    environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
+    environment |= {"LLMDOCTOR_E2E_PROMETHEUS_" + name: str(path) for name, path in prometheus.items()}
+    environment |= {"LLMDOCTOR_OPENREPORTS": definitions or ""}
     with tempfile.TemporaryDirectory() as folder:
         environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
         return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode

@@ -1,6 +1,5 @@
 """No node offers the resource."""
 
-import difflib
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes, is_accelerator, node_evidence
@@ -57,7 +56,9 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
     working = [f for change in renamed(pending, found.resource, names) if (f := tried(pending, change))]
     yield from working[:2]
     kin = [n for n in offered if vendor(n) == vendor(found.resource)]
-    near = difflib.get_close_matches(found.resource, kin, n=1, cutoff=0) or list(offered)[:1]
+    from difflib import get_close_matches
+
+    near = get_close_matches(found.resource, kin, n=1, cutoff=0) or list(offered)[:1]
     for container in asking(pending, found.resource)[:1]:
         if near and near[0] != found.resource and not working:
             text = f"Ask for {near[0]}, which {', '.join(offered[near[0]][:3])} offers, instead of {found.resource}"

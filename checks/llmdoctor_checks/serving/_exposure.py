@@ -45,9 +45,8 @@ class Way(NamedTuple):
 
 def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
     """How `ports` of a pod can be reached from outside."""
-    services = [item for item in cluster.items("Service", pod.namespace) if selects(item, pod)]
-    named = {item.name for item in services if leads(item, pod, ports)}
-    for item in services:
+    named = {item.name for item in pod.services if leads(item, pod, ports)}
+    for item in pod.services:
         kind = dig(item.raw, "spec.type")
         if item.name not in named:
             continue
@@ -86,13 +85,6 @@ def restricted(pod: Pod, cluster: Cluster) -> bool:
 def matches(wanted: Any, labels: dict[str, str]) -> bool:
     """Whether labels have all that a `matchLabels` wants."""
     return all(labels.get(key) == str(value) for key, value in wanted.items()) if isinstance(wanted, dict) else True
-
-
-def selects(item: Item, pod: Pod) -> bool:
-    """Whether a Service sends to a pod."""
-    selector = dig(item.raw, "spec.selector")
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-    return isinstance(selector, dict) and bool(selector) and matches(selector, labels)
 
 
 def leads(item: Item, pod: Pod, ports: set[int]) -> bool:

@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
 )
-from llmdoctor_checks.serving._exposure import leads, matches, selects
+from llmdoctor_checks.serving._exposure import leads, matches
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = re.compile(r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head")
@@ -47,12 +47,12 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     if engine is None or (not pod.exists and (pod.by_operator or pod.partial)):
         return  # an operator gives its pods labels and ports of their own
     port = engine.value("port")
-    services = [item for item in cluster.items("Service", pod.namespace) if _selector(item)]
-    served = any(selects(item, pod) and leads(item, pod, {port}) for item in services)
-    for item in services:
-        if selects(item, pod):
+    mine = [item for item in pod.services if _selector(item)]
+    served = any(leads(item, pod, {port}) for item in mine)
+    for item in mine if served else cluster.items("Service", pod.namespace):
+        if item in mine:
             yield from _port(pod, port, item, cluster)
-        elif not served and leads(item, pod, {port}):
+        elif _selector(item) and leads(item, pod, {port}):
             yield from _labels(pod, engine, subject, item, cluster)
 
 

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from typing import cast
 
 from kubectl_llmdoctor.api import (
     Abstain,
-    Cluster,
     Container,
     Engine,
     Evidence,
@@ -26,7 +26,7 @@ _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
 @check("port-mismatch", since="0.1")
-def port_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding | Abstain]:
+def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
@@ -72,7 +72,7 @@ def port_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
         )
         return
     yield from _through_sidecar(pod, container, engine, port)
-    yield from _services(pod, container, engine, port, cluster)
+    yield from _services(pod, container, engine, port)
 
 
 def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
@@ -115,12 +115,8 @@ def _port_in(probe: str) -> int | None:
     return port if isinstance(port, int) else None
 
 
-def _services(pod: Pod, container: Container, engine: Engine, port: Setting, cluster: Cluster) -> Iterator[Finding]:
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-    for service in cluster.all(k8s.Service, "Service", pod.namespace):
-        selector = {key: str(value) for key, value in service.spec.selector.items()}
-        if not selector or any(labels.get(key) != value for key, value in selector.items()):
-            continue
+def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+    for service in (cast(k8s.Service, item.typed()) for item in pod.services):
         targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
         numbers = {number for number in targets.values() if number is not None}
         if not numbers or len(numbers) != len(targets) or port.value in numbers:

@@ -11,7 +11,7 @@ becomes `"true"` as it does for Kubernetes, any other key is its text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -199,11 +199,10 @@ def _yaml(chunk: str, first_line: int) -> Iterator[Document]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(chunk)
     try:
         build = _Builder(yaml)
-        for event in iter(loader.get_event, None):
-            if build.take(event):
-                if build.root is not None:
-                    yield build.document(chunk, first_line)
-                build = _Builder(yaml)
+        while build.take(loader.get_event):
+            if build.root is not None:
+                yield build.document(chunk, first_line)
+            build = _Builder(yaml)
     finally:
         loader.dispose()
 
@@ -219,6 +218,12 @@ _BOOLEANS = {
     for word in (name, name.title(), name.upper())
 }
 _PLAIN: dict[str, Any] = {**_BOOLEANS, "": None, "~": None, "null": None, "Null": None, "NULL": None}
+#: Plain keys that are another string, or the merge key.
+_ODD_KEYS: dict[str, Any] = {
+    **{word: "null" for word, value in _PLAIN.items() if value is None},
+    **{word: "true" if value else "false" for word, value in _BOOLEANS.items()},
+    "<<": _MERGE,
+}
 _NUMERIC_START = frozenset("-+.0123456789")
 _INT = r"[-+]?(?:0|[1-9][0-9_]*|0[0-7_]+|0b[01_]+|0x[0-9a-fA-F_]+)\Z"
 _FLOAT = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z"
@@ -257,6 +262,10 @@ class _Frame:
         self.merges: list[dict[str, Any]] = []
 
 
+#: What stands in the place of one outside of all.
+_NO_FRAME = _Frame(None, None, 0)
+
+
 class _Builder:
     """Makes one document's value from its events."""
 
@@ -277,46 +286,47 @@ class _Builder:
         lines = {key: [line + first_line for line in found] for key, found in self.item_lines.items()}
         return Document(value=self.root, line=first_line + self.line, text=text, item_lines=lines)
 
-    def take(self, event: Any) -> bool:
-        """Builds on; true when the document is complete."""
-        cls = event.__class__
-        if cls is self._scalar:
-            self._take_scalar(event)
-        elif cls is self._mapping or cls is self._sequence:
-            self._open(event, {} if cls is self._mapping else [])
-        elif cls in self._ends:
-            self._close(event)
-        elif cls is self._alias:
-            self._take_alias(event)
-        return cls is self._document_end
+    def take(self, get_event: Callable[[], Any]) -> bool:
+        """Builds up to the end of a document; false at the end of the text.
 
-    def _take_scalar(self, event: Any) -> None:
-        text: str = event.value
-        size = 1 + (len(text) >> 6)
-        self._size += size
-        stack = self._stack
-        plain = event.implicit[0] or event.tag in _CORE_TAGS
-        if stack and stack[-1].key is _NO_KEY and stack[-1].node.__class__ is dict:
-            if event.anchor:
-                self._anchors[event.anchor] = text, size
-            stack[-1].key = self._key(text, plain)
-            return
-        value = plain_scalar(text) if plain else text
-        if event.anchor:
-            self._anchors[event.anchor] = value, size
-        if len(stack) <= 2:
-            self._note_line(event)
-        self._add(value, event)
-
-    @staticmethod
-    def _key(text: str, plain: bool) -> Any:
-        if not plain:
-            return text
-        if text == "<<":
-            return _MERGE
-        if text in _BOOLEANS:
-            return "true" if _BOOLEANS[text] else "false"
-        return "null" if _PLAIN.get(text, text) is None else text
+        A text has as many events as words, so that the common ones, scalars in a mapping, are dealt with right here.
+        """
+        scalar, mapping, sequence, ends = self._scalar, self._mapping, self._sequence, self._ends
+        stack, sized = self._stack, 0
+        frame: Any = _NO_FRAME
+        for event in iter(get_event, None):
+            cls = event.__class__
+            if cls is scalar:
+                text: str = event.value
+                sized += 1 + (len(text) >> 6)
+                plain = event.implicit[0] or event.tag in _CORE_TAGS
+                if frame.key is _NO_KEY and frame.node.__class__ is dict:
+                    frame.key = text if not plain or text not in _ODD_KEYS else _ODD_KEYS[text]
+                    value = text
+                else:
+                    value = plain_scalar(text) if plain else text
+                    if frame.key.__class__ is str and len(stack) > 2:
+                        frame.node[frame.key] = value
+                        frame.key = _NO_KEY
+                    else:
+                        if len(stack) <= 2:
+                            self._note_line(event)
+                        self._add(value, event)
+                if event.anchor:
+                    self._anchors[event.anchor] = value, 1 + (len(text) >> 6)
+            else:
+                self._size += sized
+                sized = 0
+                if cls is mapping or cls is sequence:
+                    self._open(event, {} if cls is mapping else [])
+                elif cls in ends:
+                    self._close(event)
+                elif cls is self._alias:
+                    self._take_alias(event)
+                elif cls is self._document_end:
+                    return True
+                frame = stack[-1] if stack else _NO_FRAME
+        return False
 
     def _open(self, event: Any, node: Any) -> None:
         stack = self._stack
@@ -354,7 +364,7 @@ class _Builder:
         if frame and frame.key is _NO_KEY and frame.node.__class__ is dict:
             if isinstance(value, (dict, list)):
                 raise _Broken("a mapping key is no plain value", line)
-            frame.key = self._key(str(value), plain=isinstance(value, bool))
+            frame.key = _ODD_KEYS[str(value)] if isinstance(value, bool) else str(value)
             return
         if len(self._stack) <= 2:
             self._note_line(event)

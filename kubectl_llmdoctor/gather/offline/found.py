@@ -16,7 +16,7 @@ class Found:
     """What the inputs hold so far."""
 
     def __init__(self, *, snapshots: bool) -> None:
-        #: saved snapshots and dumps are welcome, not only manifests
+        #: saved snapshots and dumps are welcome, not only manifests; the objects of manifests are masked as they come
         self.snapshots = snapshots
         #: by file: its text, for those who need the line of a field
         self.texts: dict[str, str] | None = None
@@ -43,12 +43,29 @@ class Found:
             self.miss(ref, NO_OBJECT)
             return False
         try:
-            self.objects.append(tidy(item.value))
+            tree = tidy(item.value)
+            self.objects.append(tree if self.snapshots else _mask_object(tree))
         except UnreadableError as e:
             self.miss(ref, str(e))
             return False
         self.origins.append(Origin(file=file, line=item.line) if origin else None)
         return True
+
+    def fresh(self) -> Found:
+        """An empty one of the same sort, for a part of the manifests."""
+        part = Found(snapshots=self.snapshots)
+        part.texts = None if self.texts is None else {}
+        return part
+
+    def join(self, part: Found) -> None:
+        """Takes over a part of the manifests, which was collected by itself."""
+        self.objects += part.objects
+        self.origins += part.origins
+        self.understood |= part.understood
+        self.patches |= part.patches
+        self._missing.update(part._missing)
+        if self.texts is not None:
+            self.texts.update(part.texts or {})
 
     def snapshot(self, what: str) -> Snapshot:
         """All of it, masked; a `UsageError` if nothing could be read."""
@@ -63,7 +80,7 @@ class Found:
             missing=tuple(self._missing),
             origins=tuple(self.origins) if any(self.origins) else (),
         )
-        return _masked(merge([self.saved, own]) if self.saved else own)
+        return _masked(merge([self.saved, own]) if self.saved else own, objects=self.snapshots)
 
     def _drop_patches(self) -> None:
         patched = {origin.file for origin in self.origins if origin} & self.patches
@@ -83,7 +100,14 @@ class Found:
         return f"{first.ref}: {first.reason}" + (f" (and {others} more that could not be read)" if others else "")
 
 
-def _masked(snapshot: Snapshot) -> Snapshot:
+def _mask_object(tree: Json) -> Json:
+    from kubectl_llmdoctor.redact import mask_object
+
+    masked: Json = mask_object(tree)
+    return masked
+
+
+def _masked(snapshot: Snapshot, *, objects: bool) -> Snapshot:
     from kubectl_llmdoctor.redact import mask_object, mask_text
 
     def masked(part: Any, **texts: str) -> Any:
@@ -97,10 +121,11 @@ def _masked(snapshot: Snapshot) -> Snapshot:
     }
     return msgspec.structs.replace(
         snapshot,
-        objects=tuple(map(mask_object, snapshot.objects)),
+        objects=tuple(map(_mask_object, snapshot.objects)) if objects else snapshot.objects,
         logs=tuple(masked(log, text=log.text) for log in snapshot.logs),
         nodes=nodes,
         metrics=tuple(masked(metrics, text=metrics.text) for metrics in snapshot.metrics),
         prometheus=tuple(map(mask_object, snapshot.prometheus)),
+        answers=tuple(masked(answer, text=answer.text, error=answer.error) for answer in snapshot.answers),
         missing=tuple(masked(entry, reason=entry.reason) for entry in snapshot.missing),
     )

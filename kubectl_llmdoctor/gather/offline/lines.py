@@ -6,11 +6,13 @@ A snapshot keeps where objects start, not every field: only the few documents th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.report.document import Evidence, Finding, Report, Target
+from kubectl_llmdoctor.report.document import Evidence, Finding, Target
 
 #: Larger files keep the lines of objects: a stream of a whole cluster is not read twice.
 _LARGEST = 16 << 20
@@ -21,13 +23,12 @@ _STEP = r"\[([^\]]*)\]|([^.\[\]]+)"
 _NAMES = ("name", "groupName")
 
 
-def placed(report: Report, texts: dict[str, str]) -> Report:
-    """The report with the line of each quoted field."""
-    files = _Files(texts)
-    return msgspec.structs.replace(report, targets=tuple(_target(target, files) for target in report.targets))
+def placing(texts: dict[str, str]) -> Callable[[Target], Target]:
+    """Gives each quoted field of a target its line."""
+    return partial(_placed, _Files(texts))
 
 
-def _target(target: Target, files: _Files) -> Target:
+def _placed(files: _Files, target: Target) -> Target:
     if not target.findings:
         return target
     return msgspec.structs.replace(target, findings=tuple(_finding(finding, files) for finding in target.findings))
@@ -105,14 +106,18 @@ def _lines(text: str) -> _Node | None:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     stack: list[tuple[_Node, bool]] = []
     key: list[tuple[str, int] | None] = []
+    ends = yaml.MappingEndEvent, yaml.SequenceEndEvent
+    starts = yaml.MappingStartEvent, yaml.SequenceStartEvent
+    nodes = yaml.ScalarEvent, yaml.AliasEvent, *starts
     try:
         for event in iter(loader.get_event, None):
-            if isinstance(event, yaml.CollectionEndEvent):
+            cls = event.__class__
+            if cls in ends:
                 node = stack.pop()[0]
                 key.pop()
                 if not stack:
                     return node
-            elif isinstance(event, yaml.NodeEvent):
+            elif cls in nodes:
                 start: Any = event.start_mark
                 line, said = start.line, getattr(event, "value", "")
                 if stack and stack[-1][1] and key[-1] is None:
@@ -124,8 +129,8 @@ def _lines(text: str) -> _Node | None:
                     stack[-1][0].keys[name], key[-1] = node, None
                 elif stack:
                     stack[-1][0].items.append(node)
-                if isinstance(event, yaml.CollectionStartEvent):
-                    stack.append((node, isinstance(event, yaml.MappingStartEvent)))
+                if cls in starts:
+                    stack.append((node, cls is starts[0]))
                     key.append(None)
                 elif not stack:
                     return node

@@ -23,6 +23,7 @@ MAX_LOG = 512 << 20
 
 _GZIP = b"\x1f\x8b"
 _PIECE = 1 << 20
+_FIRST = 1 << 16
 _T = TypeVar("_T")
 
 
@@ -35,6 +36,11 @@ def shown(path: str) -> str:
     from pathlib import Path
 
     return "stdin" if path == "-" else os.fsencode(Path(path).as_posix()).decode("utf-8", "replace")
+
+
+def named_in_folder(path: str) -> str:
+    """The same of a path below a folder, which is in its plain form already."""
+    return os.fsencode(path if os.sep == "/" else path.replace(os.sep, "/")).decode("utf-8", "replace")
 
 
 def os_reason(error: Exception) -> str:
@@ -51,7 +57,7 @@ def named(path: str, stdin: BinaryIO | None, read: Callable[[BinaryIO], _T]) -> 
             return read(_standard_input(stdin))
         if Path(path).is_dir():
             raise UsageError(f"{shown(path)}: a folder, not a file")
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             return read(file)
     except (OSError, ValueError) as e:
         raise UsageError(f"{shown(path)}: {os_reason(e)}") from None
@@ -69,15 +75,15 @@ def _standard_input(stdin: BinaryIO | None) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def listed(file: Path) -> bytes:
+def listed(file: str | Path) -> bytes:
     """A file found in a folder; a pipe there would wait forever."""
     try:
-        info = file.stat()
+        info = os.stat(file)  # noqa: PTH116 # as text, as `os.scandir` found it: a folder has thousands
         if not stat.S_ISREG(info.st_mode):
             raise UnreadableError("not a regular file")
         if info.st_size > MAX_FILE:
             raise UnreadableError(f"larger than {MAX_FILE >> 20} MiB")
-        with file.open("rb") as stream:
+        with open(file, "rb") as stream:  # noqa: PTH123
             return whole(stream, MAX_FILE)
     except OSError as e:
         raise UnreadableError(os_reason(e)) from None
@@ -85,7 +91,7 @@ def listed(file: Path) -> bytes:
 
 def whole(stream: BinaryIO, limit: int) -> bytes:
     """All bytes, unpacked."""
-    data = stream.read(limit + 1)
+    data = _up_to(stream, limit + 1)
     if data[:2] == _GZIP:
         import gzip
         import io
@@ -99,6 +105,19 @@ def whole(stream: BinaryIO, limit: int) -> bytes:
     if len(data) > limit:
         raise UnreadableError(f"larger than {limit >> 20} MiB")
     return data
+
+
+def _up_to(stream: BinaryIO, limit: int) -> bytes:
+    """At most so many bytes, asked for bit by bit: room for the limit itself costs more than to read a manifest."""
+    data = stream.read(min(_FIRST, limit))
+    if len(data) < _FIRST:
+        return data
+    found, ask = [data], _FIRST
+    while data and (limit := limit - len(data)):
+        ask = min(2 * ask, limit)
+        data = stream.read(ask)
+        found.append(data)
+    return b"".join(found)
 
 
 def ends(stream: BinaryIO) -> tuple[bytes, bytes, int]:
