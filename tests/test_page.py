@@ -23,7 +23,7 @@ from kubectl_llmdoctor.report.document import Evidence, Fix, Report
 
 from . import chromium
 from .fleet import AUDIT, NODES, fleet
-from .test_report_formats import MARKUP
+from .test_report_formats import MARKUP, SEVERAL
 from .test_report_text import AT_RISK, HEALTHY, KV_CACHE, UNDETERMINED, cause, other, pod, report, reports
 
 #: Attacks that run, ask for something, or leave their place in some context.
@@ -266,6 +266,15 @@ def test_filters_narrow_together_and_count_their_section(load: Any) -> None:
     assert page.run(VISIBLE) == 1
     counts = page.run("[...document.querySelectorAll('[data-all]')].map(e => e.textContent)")
     assert counts == ["1 of 4", "0 of 1", "0 of 2", "36"]
+
+
+def test_clusters_are_a_filter_where_there_are_several(load: Any) -> None:
+    page = load(SEVERAL)
+    assert page.run("[...document.getElementById('f-context').options].map(o => o.text)")[-1] == "eu (1)"
+    page.run(f"{INPUT}('f-context', '=eu')")
+    assert page.run(VISIBLE) == 1
+    assert page.run("document.querySelector('#cluster h3').textContent") == "eu: cluster"
+    assert_clean(page)
 
 
 def test_an_id_of_the_overview_is_a_filter(load: Any) -> None:

@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from msgspec.structs import replace
 
+from kubectl_llmdoctor.cli.output import render
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report import html, markdown, policyreport
 from kubectl_llmdoctor.report.document import Evidence, Fix, Report
@@ -54,8 +56,8 @@ MARKUP = st.text(alphabet=st.sampled_from("`*_[]()<>!#|~@&;:/-+=.1\n\\ ${}aw'\""
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_output(form: str, name: str) -> None:
-    render, suffix = FORMATS[form]
-    written = render(CASES[name])
+    write, suffix = FORMATS[form]
+    written = write(CASES[name])
     path = GOLDEN / form / f"{name}.{suffix}"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +74,9 @@ def test_every_golden_file_has_a_case(form: str) -> None:
 @settings(deadline=None, max_examples=15)
 @given(document=reports(HOSTILE | MARKUP, HOSTILE | MARKUP))
 def test_any_report_can_be_written_and_twice_the_same(form: str, document: Report) -> None:
-    render, _ = FORMATS[form]
-    written = render(document)
-    assert written == render(document)
+    write, _ = FORMATS[form]
+    written = write(document)
+    assert written == write(document)
     assert written.endswith(b"\n")
     shown = "".join(c for c in written.decode() if c not in "\n" + markdown._WORD_JOINER)
     assert shown.isprintable()
@@ -217,3 +219,42 @@ def test_without_a_time_there_is_no_timestamp() -> None:
     for taken_at in (None, "soon"):
         assert "timestamp" not in policyreport.render(report(PENDING, taken_at=taken_at)).decode()
     assert "timestamp" in policyreport.render(report(PENDING, taken_at=NOW)).decode()
+
+
+# -- several clusters -------------------------------------------------------------------------------------------------
+
+ONE = pod("a", "cause-found", findings=(cause("x", "X", "x"),))
+SEVERAL = report(
+    replace(ONE, context="eu"),
+    replace(ONE, context="arn:aws:eks:us-east-1:1:cluster/Main"),
+    cluster=doc.Cluster(
+        capacity=(replace(AUDIT.cluster.capacity[0], context="eu"),),
+        findings=(replace(other("risk", "driver-old", "The driver is old", "535 is old."), context="eu"),),
+    ),
+)
+
+
+@pytest.mark.parametrize("form", ["markdown", "html", "sarif", "junit", "github"])
+def test_the_cluster_is_named_where_there_are_several(form: str) -> None:
+    written = render(SEVERAL, form).decode()
+    assert written.count("eu: ") >= 2
+    assert "arn:aws:eks:us-east-1:1:cluster/Main: " in written.replace(markdown._WORD_JOINER, "")
+
+
+def test_objects_of_several_clusters_do_not_replace_each_other() -> None:
+    found = [(o["kind"], o["metadata"]["name"]) for o in objects(SEVERAL)]
+    other_name = "llmdoctor-arn-aws-eks-us-east-1-1-cluster-main-2a19a835"
+    assert found == [
+        ("Report", other_name),
+        ("Report", "llmdoctor-eu"),
+        ("ClusterReport", "llmdoctor"),
+        ("ClusterReport", other_name),
+        ("ClusterReport", "llmdoctor-eu"),
+    ]
+    names = [
+        o["metadata"]["name"]
+        for c in ("A" * 300, "é", "\ud800", "--")
+        for o in objects(report(replace(ONE, context=c), not_read=()))
+    ]
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in names)

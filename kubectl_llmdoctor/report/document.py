@@ -86,6 +86,8 @@ class Finding(_Part, frozen=True):
     docs: str = ""
     #: names of the pods it was found on, when not all pods of the target
     pods: tuple[str, ...] = ()
+    #: of a finding about the cluster: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class EngineInfo(_Part, frozen=True, omit_defaults=False):
@@ -188,6 +190,8 @@ class Target(_Part, frozen=True):
     name: str
     verdict: Verdict
     workload: str = ""
+    #: the kubeconfig's context, where there are several
+    context: str = ""
     #: manifest file and 1-based line of the object
     file: str | None = None
     line: int | None = None
@@ -244,8 +248,12 @@ class GpuNode(_Part, frozen=True):
     allocatable: int
     free: int
     holders: tuple[Holder, ...] = ()
-    #: why its free devices cannot be used now: `cordoned`, `not ready`, `0.5 of 8 CPU free`
+    #: why its free devices cannot be used now: `cordoned`, `NotReady`, `0.5 of 8 CPU free`
     stranded: str = ""
+    #: the same by kind of reason, with the devices that it concerns
+    reasons: dict[str, int] = {}
+    #: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class Capacity(_Part, frozen=True):
@@ -265,6 +273,8 @@ class Capacity(_Part, frozen=True):
     idle: int | None = None
     #: most first
     holders: tuple[Holder, ...] = ()
+    #: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class EngineVersion(_Part, frozen=True):

@@ -126,9 +126,11 @@ def _top(report: Report, groups: dict[str, list[Target]]) -> Html:
 
 def _filters(report: Report) -> Html:
     """The form that narrows the workloads; the script shows it, since without the script it could do nothing."""
+    contexts: dict[str, int] = {}
     spaces: dict[str, int] = {}
     ids: dict[str, int] = {}
     for target in report.targets:
+        contexts[target.context] = contexts.get(target.context, 0) + 1
         spaces[target.namespace] = spaces.get(target.namespace, 0) + 1
         for id in dict.fromkeys(f.id for f in target.findings if f.role != "note"):
             ids[id] = ids.get(id, 0) + 1
@@ -137,6 +139,9 @@ def _filters(report: Report) -> Html:
     return element(
         "form",
         _field("Text", element("input", type="search", id="f-text", autocomplete="off", spellcheck="false"), "f-text"),
+        _select("Cluster", "f-context", [(c, f"{c or 'none'} ({n})") for c, n in sorted(contexts.items())])
+        if len(contexts) > 1
+        else None,
         _select("Namespace", "f-ns", [(s, f"{s or 'none'} ({n})") for s, n in sorted(spaces.items())]),
         _select("Severity", "f-severity", severities),
         _select("Finding", "f-id", [(parts.key(id), f"{id} ({n})") for id, n in by_count]),
@@ -177,17 +182,10 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
         yield element("p", "Nothing to report: no target was found.")
     if len(failing) + len(at_risk) > 5:
         yield _by_cause(failing, at_risk)
-    if findings := report.cluster.findings:
-        roles = {f.role for f in findings}
-        cluster = Target(
-            api_version="",
-            kind="",
-            namespace="",
-            name="cluster",
-            verdict="cause-found" if "cause" in roles else "at-risk" if "risk" in roles else "healthy",
-            findings=findings,
-        )
-        yield _section("cluster", "The cluster itself", None, [Writer(report, MOST).target(cluster, 0, fold=False)])
+    if report.cluster.findings:
+        own = Writer(report, MOST)
+        listed = [own.target(target, 0, fold=False, filtered=False) for target in _clusters(report)]
+        yield _section("cluster", "The cluster itself", None, listed)
     writer = Writer(report, MOST)
     for id, title, targets in (("failing", "Failing now", failing), ("at-risk", "At risk", at_risk)):
         if targets:
@@ -209,6 +207,24 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
         yield _unseen(report)
     if any(t.suppressed or t.known for t in report.targets) or report.unused_suppressions:
         yield _decided(report)
+
+
+def _clusters(report: Report) -> Iterator[Target]:
+    """The findings of each cluster in the form of a target, so that one function writes all findings."""
+    by_context: dict[str, list[Finding]] = {}
+    for finding in report.cluster.findings:
+        by_context.setdefault(finding.context, []).append(finding)
+    for context, findings in by_context.items():
+        roles = {f.role for f in findings}
+        yield Target(
+            api_version="",
+            kind="",
+            namespace="",
+            name="cluster",
+            context=context,
+            verdict="cause-found" if "cause" in roles else "at-risk" if "risk" in roles else "healthy",
+            findings=tuple(findings),
+        )
 
 
 def _section(id: str, title: str, count: int | None, children: Iterable[Child]) -> Html:
@@ -294,7 +310,7 @@ def _capacity(row: Capacity) -> Html:
     chunks = ", ".join(f"{words.nodes(count)} with {size}" for size, count in row.chunks.items())
     stranded = "; ".join(f"{count}: {why}" for why, count in row.stranded.items())
     idle = "not known" if row.idle is None else str(row.idle)
-    name = row.product or row.resource
+    name = words.within(row.context, row.product or row.resource)
     counts = (row.nodes, row.total, row.allocatable, row.allocated)
     return parts.row(name, *map(str, counts), idle, str(row.free), chunks, stranded, numbers=range(1, 7))
 
@@ -303,7 +319,7 @@ def _holders(capacity: Sequence[Capacity]) -> Html | None:
     rows = [
         parts.row(
             f"{h.namespace}/{h.workload}",
-            row.product,
+            words.within(row.context, row.product),
             str(h.devices),
             "not known" if h.idle is None else str(h.idle),
             numbers=(2, 3),

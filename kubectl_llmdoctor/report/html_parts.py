@@ -55,6 +55,7 @@ def filterable(target: Target) -> dict[str, str]:
     severity = next((s for s in ("critical", "warning", "info") if any(f.severity == s for f in findings)), "")
     return {
         "data_ns": target.namespace,
+        **({"data_context": target.context} if target.context else {}),
         "data_severity": severity,
         "data_ids": " ".join(dict.fromkeys(key(f.id) for f in findings)),
     }

@@ -85,13 +85,19 @@ def node_map(nodes: Sequence[GpuNode]) -> Iterator[Html]:
     ]
     yield element("h3", "Map of nodes")
     yield element("ul", *key, class_="keys", aria_label="Key")
-    shown = sorted(nodes[:MOST_NODES], key=lambda node: (node.product, node.resource))
-    for product, group in groupby(shown, key=lambda node: node.product or node.resource):
+    shown = sorted(nodes[:MOST_NODES], key=_group)
+    for (context, product), group in groupby(shown, key=_group):
         listed = list(group)
-        yield element("h4", product, " ", element("span", words.nodes(len(listed)), class_="dim"))
+        yield element(
+            "h4", words.within(context, product), " ", element("span", words.nodes(len(listed)), class_="dim")
+        )
         yield element("ul", *map(_node, listed), class_="map")
     if len(nodes) > MOST_NODES:
         yield element("p", f"{len(nodes) - MOST_NODES} more nodes are not drawn: -o json", class_="dim")
+
+
+def _group(node: GpuNode) -> tuple[str, str]:
+    return node.context, node.product or node.resource
 
 
 def _node(node: GpuNode) -> Html:

@@ -30,7 +30,7 @@ class Writer:
         """Whether another target may be written in full."""
         return self._room > 0
 
-    def target(self, target: Target, number: int, *, fold: bool) -> Html:
+    def target(self, target: Target, number: int, *, fold: bool, filtered: bool = True) -> Html:
         """One workload: its name and state, the causes, and all else that is worth saying."""
         roles = ("cause", "symptom", "risk", "note")
         causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
@@ -71,7 +71,7 @@ class Writer:
             class_="target",
             open=True,
             data_fold=fold,
-            **parts.filterable(target),
+            **parts.filterable(target) if filtered else {},
         )
         self._room -= len(written)
         return written

@@ -60,12 +60,12 @@ def _targets(report: Report) -> Iterator[str]:
     if report.cluster.findings:
         # as a target, so that one function writes all findings
         cluster = Target(api_version="", kind="", namespace="", name="cluster", verdict="at-risk")
-        yield "## Cluster\n\n" + "\n\n".join(
-            block
-            for f in report.cluster.findings[:5]
-            for block in _finding(cluster, f, f.role.capitalize())
-            if f.role != "note"
-        )
+        listed = [f for f in report.cluster.findings if f.role != "note"]
+        blocks = [
+            block for f in listed[:3] for block in _finding(cluster, f, words.within(f.context, f.role).capitalize())
+        ]
+        blocks.append(_list("Also of the cluster", (words.within(prose(f.context), _brief(f)) for f in listed[3:])))
+        yield "\n\n".join(filter(None, ("## Cluster" if listed else "", *blocks)))
     used, brief = 0, list[str]()
     for target in targets:
         if target.verdict != "healthy" and not brief:

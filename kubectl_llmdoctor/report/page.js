@@ -10,7 +10,7 @@
   const form = by("filters");
   if (form) {
     const items = all("[data-ns]");
-    const fields = ["f-text", "f-ns", "f-severity", "f-id"].map(by);
+    const fields = ["f-text", "f-ns", "f-severity", "f-id", "f-context"].map(by);
     const order = ["critical", "warning", "info"];
     const texts = new Map();
     const textOf = (item) => {
@@ -19,7 +19,7 @@
     };
 
     const filter = () => {
-      const [text, space, severity, id] = fields.map((field) => field.value);
+      const [text, space, severity, id, context] = fields.map((field) => (field ? field.value : ""));
       const words = text.toLowerCase().split(/\s+/).filter(Boolean);
       const worst = severity ? order.indexOf(severity.slice(1)) : order.length;
       let shown = 0;
@@ -28,6 +28,7 @@
         const rank = order.indexOf(data.severity);
         const fits =
           (!space || "=" + data.ns === space) &&
+          (!context || "=" + (data.context || "") === context) &&
           (!severity || (rank >= 0 && rank <= worst)) &&
           (!id || data.ids.split(" ").includes(id.slice(1))) &&
           words.every((word) => textOf(item).includes(word));

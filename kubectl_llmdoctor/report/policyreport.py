@@ -17,8 +17,10 @@ Notes are left out: a dashboard counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -45,18 +47,28 @@ _Result = dict[str, Any]
 
 def render(report: Report) -> bytes:
     """Indented JSON with a final newline."""
-    spaces: dict[str, list[Target]] = {}
+    spaces: dict[tuple[str, str], list[Target]] = {}
     for target in report.targets:
-        spaces.setdefault(clean(target.namespace), []).append(target)
+        spaces.setdefault((target.context, clean(target.namespace)), []).append(target)
     time = _timestamp(report.taken_at)
-    items = [_object("Report", space, list(_of_namespace(targets)), time) for space, targets in sorted(spaces.items())]
-    whole = [*(_of_finding(None, f) for f in report.cluster.findings if f.role != "note"), *_not_read(report)]
-    items.append(_object("ClusterReport", "", whole or [_passed("The cluster has no finding of its own.")], time))
+    items = [
+        _object("Report", context, space, list(_of_namespace(targets)), time)
+        for (context, space), targets in sorted(spaces.items())
+    ]
+    findings = [f for f in report.cluster.findings if f.role != "note"]
+    contexts = {context for context, _ in spaces} | {f.context for f in findings} or {""}
+    for context in sorted(contexts | ({""} if report.not_read else set())):
+        whole = [_of_finding(None, f) for f in findings if f.context == context]
+        whole += _not_read(report) if not context else ()
+        passed = _passed("The cluster has no finding of its own.")
+        items.append(_object("ClusterReport", context, "", whole or [passed], time))
     tree = {"apiVersion": "v1", "kind": "List", "items": items}
     return msgspec.json.format(msgspec.json.encode(tree), indent=2) + b"\n"
 
 
-def _object(kind: str, namespace: str, results: list[_Result], time: dict[str, int] | None) -> dict[str, Any]:
+def _object(
+    kind: str, context: str, namespace: str, results: list[_Result], time: dict[str, int] | None
+) -> dict[str, Any]:
     """One object, the worst results first, as many as it can hold."""
     results.sort(key=lambda result: _RESULTS.index(result["result"]))
     stamp = {"timestamp": time} if time else {}
@@ -71,7 +83,8 @@ def _object(kind: str, namespace: str, results: list[_Result], time: dict[str, i
         rest = f"{len(results) - len(kept)} more results are counted in the summary and stand in -o json"
         kept.append({"policy": "not-listed", "result": "skip", "scored": False, "message": rest} | stamp)
     # an object without a namespace goes to the one of whoever applies it, where it must not replace another
-    name = "llmdoctor" if namespace or kind == "ClusterReport" else "llmdoctor-without-namespace"
+    parts = ["llmdoctor", "" if namespace or kind == "ClusterReport" else "without-namespace", _slug(context)]
+    name = "-".join(filter(None, parts))
     metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": SOURCE}}
     scope = {"apiVersion": "v1", "kind": "Namespace", "name": namespace}
     return {
@@ -153,6 +166,14 @@ def _resources(target: Target | None) -> dict[str, Any]:
         "name": target.name,
     }
     return {"resources": [{key: clean(value) for key, value in fields.items() if value}]}
+
+
+def _slug(context: str) -> str:
+    """A context as part of an object's name; a short sum tells those apart that differ in other characters only."""
+    slug = re.sub(r"[^a-z0-9]+", "-", context.lower()).strip("-")[:40].strip("-")
+    if slug == context:
+        return slug
+    return "-".join(filter(None, (slug, sha256(context.encode("utf-8", "replace")).hexdigest()[:8])))
 
 
 def _timestamp(taken_at: str | None) -> dict[str, int] | None:

@@ -54,7 +54,8 @@ def _result(target: Target | None, finding: Finding, rules: _Rules) -> dict[str,
     }
     rules.setdefault(finding.id, (rule, len(rules)))
     file, line = places.place(target, finding)
-    result = _base(finding.id, rules, _LEVELS[finding.severity], places.message(target, finding), target, file, line)
+    name, said = places.name(target, finding.context), places.message(target, finding)
+    result = _base(finding.id, rules, _LEVELS[finding.severity], said, name, file, line)
     related = [e for e in finding.evidence if e.file and (e.file, e.line or 1) != (file, line)]
     if related:
         result["relatedLocations"] = [
@@ -68,17 +69,18 @@ def _result(target: Target | None, finding: Finding, rules: _Rules) -> dict[str,
 def _suppressed(target: Target, rules: _Rules) -> Iterator[dict[str, Any]]:
     for item in target.suppressed:
         rules.setdefault(item.id, ({"id": item.id}, len(rules)))
-        text = f"{places.name(target)}: {clean(item.summary)}"
+        name = places.name(target)
+        text = f"{name}: {clean(item.summary)}"
         level = _LEVELS[item.severity or "info"]
-        result = _base(item.id, rules, level, text, target, target.file or "", target.line or 1)
+        result = _base(item.id, rules, level, text, name, target.file or "", target.line or 1)
         kind = "inSource" if item.where.startswith("annotation") else "external"
         result["suppressions"] = [{"kind": kind, "justification": clean(item.reason)}]
         yield result
 
 
-def _base(id: str, rules: _Rules, level: str, text: str, target: Target | None, file: str, line: int) -> dict[str, Any]:
+def _base(id: str, rules: _Rules, level: str, text: str, name: str, file: str, line: int) -> dict[str, Any]:
     location: dict[str, Any] = _location(file, line) if file else {}
-    location["logicalLocations"] = [{"fullyQualifiedName": places.name(target), "kind": "resource"}]
+    location["logicalLocations"] = [{"fullyQualifiedName": name, "kind": "resource"}]
     return {
         "ruleId": id,
         "ruleIndex": rules[id][1],
@@ -86,7 +88,7 @@ def _base(id: str, rules: _Rules, level: str, text: str, target: Target | None, 
         "message": {"text": text},
         "locations": [location],
         # what stays the same when lines move
-        "partialFingerprints": {"targetAndRule/v1": f"{places.name(target)} {id}"},
+        "partialFingerprints": {"targetAndRule/v1": f"{name} {id}"},
     }
 
 

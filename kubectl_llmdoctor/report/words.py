@@ -19,9 +19,15 @@ SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
 
 
 def name(target: Target) -> str:
-    """`serving/llama-0` for a pod, `Deployment serving/llama` for anything else."""
+    """`serving/llama-0` for a pod, `Deployment serving/llama` for anything else; `eu: …` where there are several clusters."""
     path = "/".join(filter(None, (clean(target.namespace), clean(target.name))))
-    return f"{'' if target.kind == 'Pod' else clean(target.kind)} {path}".strip() or "unnamed"
+    kind = "" if target.kind == "Pod" else clean(target.kind)
+    return within(target.context, f"{kind} {path}".strip() or "unnamed")
+
+
+def within(context: str, text: str) -> str:
+    """A text about one of several clusters, which its context names: `eu: gpu-1`."""
+    return f"{clean(context)}: {text}" if context else text
 
 
 def about(target: Target) -> str:
@@ -56,7 +62,7 @@ def capacity(row: Capacity) -> str:
     if row.idle:
         parts.append(f"{row.idle} held but idle")
     parts += [f"{count} stranded: {clean(why)}" for why, count in row.stranded.items()]
-    return f"{clean(row.product)}: {', '.join(parts)}"
+    return within(row.context, f"{clean(row.product)}: {', '.join(parts)}")
 
 
 def kind(evidence: Evidence) -> str:
