@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report import html
+from kubectl_llmdoctor.report.behind import behind
 from kubectl_llmdoctor.report.document import Evidence, Fix, Report
 
 from . import chromium
@@ -149,6 +150,17 @@ def test_a_thousand_workloads_stay_below_two_megabytes() -> None:
         assert len(written) < (2_000_000 if len(document.targets) == 1000 else 4_000_000)
         names = re.findall(r"(?:llama-70b-0|mixtral-7d9f8c-x2k4p|qwen-6f7b9-abcde|qwen-0|phi)-\d{4}<", written.decode())
         assert len(set(names)) == sum(t.verdict != "healthy" for t in document.targets), "none is left out"
+
+
+def test_the_overview_counts_what_is_behind() -> None:
+    found = [(b.finding.id, len(b.failing), len(b.at_risk)) for b in behind(fleet(100, broken=10, at_risk=7).targets)]
+    assert found == [
+        ("gpu-fragmented", 3, 0),
+        ("kv-cache-below-max-len", 3, 0),
+        ("crash-loop", 2, 0),
+        ("oom-weights-load", 2, 0),
+        ("shm-too-small", 0, 7),
+    ]
 
 
 def test_a_healthy_verdict_hides_no_cause() -> None:

@@ -157,6 +157,7 @@ def test_what_does_not_fit_is_one_line_or_counted() -> None:
     text = markdown.render(fleet(1000)).decode()
     assert len(text) <= markdown.MOST
     assert text.startswith("**1000 workloads: 38 cause found, 12 cause not determined, 400 at risk, 550 healthy**")
+    assert "\n- Enough GPUs are free, but on no single node (`gpu-fragmented`): 13 failing\n" in text
     listed, more = text.count("\n- `team-") + text.count("\n- `Deployment team-"), re.search(r"\n- (\d+) more", text)
     assert more
     assert text.count("\n## `") + listed + int(more[1]) == 1000

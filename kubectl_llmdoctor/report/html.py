@@ -17,6 +17,7 @@ from importlib.resources import files
 from kubectl_llmdoctor.report import html_parts as parts
 from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
+from kubectl_llmdoctor.report.behind import behind
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Comparison,
@@ -181,7 +182,7 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
     if not report.targets:
         yield element("p", "Nothing to report: no target was found.")
     if len(failing) + len(at_risk) > 5:
-        yield _by_cause(failing, at_risk)
+        yield _by_cause([*failing, *at_risk])
     if report.cluster.findings:
         own = Writer(report, MOST)
         listed = [own.target(target, 0, fold=False, filtered=False) for target in _clusters(report)]
@@ -233,33 +234,32 @@ def _section(id: str, title: str, count: int | None, children: Iterable[Child]) 
     return element("section", heading, *children, id=id, aria_labelledby=f"{id}-title")
 
 
-def _by_cause(failing: Sequence[Target], at_risk: Sequence[Target]) -> Html:
+#: Findings in the overview before the rest is folded, so that what fails is not far below.
+_MOST_BEHIND = 10
+
+
+def _by_cause(targets: Sequence[Target]) -> Html:
     """What is behind how many workloads; the script makes each id a filter."""
-    found: dict[str, tuple[Finding, list[Target], list[Target]]] = {}
-    for targets, roles, place in ((failing, ("cause",), 1), (at_risk, ("risk",), 2)):
-        for target in targets:
-            wanted = [f for f in target.findings if f.role in roles] or [
-                f for f in target.findings if f.role != "note"
-            ][:1]
-            for finding in {f.id: f for f in reversed(wanted)}.values():
-                entry = found.setdefault(finding.id, (finding, [], []))
-                (entry[1] if place == 1 else entry[2]).append(target)
-    ordered = sorted(found.items(), key=lambda item: (-len(item[1][1]), -len(item[1][2]), item[0]))
     rows = [
         parts.row(
-            element("code", id, class_="id", data_id=parts.key(id)),
-            finding.title,
-            str(len(failed) or ""),
-            str(len(risky) or ""),
-            parts.few(sorted({t.namespace for t in (*failed, *risky)}), 4),
+            element("code", found.finding.id, class_="id", data_id=parts.key(found.finding.id)),
+            found.finding.title,
+            str(len(found.failing) or ""),
+            str(len(found.at_risk) or ""),
+            parts.few(sorted({t.namespace for t in (*found.failing, *found.at_risk)}), 4),
             numbers=(2, 3),
         )
-        for id, (finding, failed, risky) in ordered[:40]
+        for found in behind(targets)
     ]
-    more = f"{len(ordered) - 40} more findings are not listed here." if len(ordered) > 40 else None
     heads = ("Finding", "What is wrong", "Failing", "At risk", "Namespaces")
-    table = parts.table("Workloads by finding, most failing first", heads, rows, numbers=(2, 3))
-    return _section("causes", "What is behind it", None, [table, element("p", more, class_="dim") if more else None])
+    first, rest = rows[:_MOST_BEHIND], rows[_MOST_BEHIND:]
+    title = "Workloads by finding, most failing first"
+    children: list[Child] = [parts.table(title, heads, first, numbers=(2, 3))]
+    if rest:
+        more = parts.table("Workloads by finding, the others", heads, rest, numbers=(2, 3), quiet=True)
+        summary = element("summary", f"{len(rest)} more findings")
+        children.append(element("details", summary, more, open=True, data_fold=True))
+    return _section("causes", "What is behind it", None, children)
 
 
 def _rows(targets: Sequence[Target], *, cut: bool = False) -> Html | None:
@@ -270,11 +270,7 @@ def _rows(targets: Sequence[Target], *, cut: bool = False) -> Html | None:
     for target in targets:
         notes = [f.id for f in target.findings if cut or f.role == "note"]
         first = next((f.title for f in target.findings), "")
-        state = (
-            ("; ".join(filter(None, (target.impact or target.status, first))))
-            if cut
-            else target.impact or target.status
-        )
+        state = "; ".join(filter(None, (target.impact or target.status, first if cut else "")))
         rows.append(
             parts.row(words.name(target), words.about(target), state, ", ".join(notes), data=parts.filterable(target))
         )

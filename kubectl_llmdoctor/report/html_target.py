@@ -132,7 +132,7 @@ def _evidence(target: Target, rows: Sequence[Evidence], *, fold: bool) -> Html |
         )
         for row in rows
     ]
-    count = f"Evidence: {len(rows)} quotation{'s' * (len(rows) > 1)}"
+    count = f"Evidence: {words.number(len(rows), 'quotation')}"
     listed = element("ul", *items, class_="evidence")
     return element("details", element("summary", count), listed, open=True, data_fold=fold)
 
@@ -236,5 +236,5 @@ def _list_of(label: str, rows: Sequence[str], *, fold: bool) -> Html | None:
     if not rows:
         return None
     listed = element("ul", *(element("li", row) for row in rows), class_="plain")
-    checks = f"{len(rows)} check{'s' * (len(rows) > 1)}"
+    checks = words.number(len(rows), "check")
     return parts.line(label, element("details", element("summary", checks), listed, open=True, data_fold=fold))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_llmdoctor.report import words
+from kubectl_llmdoctor.report.behind import Behind, behind
 from kubectl_llmdoctor.report.document import Change, Changed, Comparison, Evidence, Finding, Fix, Report, Target
 from kubectl_llmdoctor.report.text_layout import clean, shorten
 
@@ -18,6 +19,9 @@ from kubectl_llmdoctor.report.text_layout import clean, shorten
 MOST = 12_000
 #: of them kept for what stands below the targets
 _BELOW = 3_000
+
+#: Workloads that are written in full.
+_IN_FULL = 5
 
 _QUOTED, _COMMAND, _PROSE = 700, 1500, 600
 
@@ -49,7 +53,7 @@ def _cut(text: str) -> str:
 
 
 def _targets(report: Report) -> Iterator[str]:
-    """The headline and the targets: in full while there is room, then a line each, then a number."""
+    """The headline and the targets: the first in full, then a line each while there is room, then a number."""
     targets = report.targets
     verdicts = [t.verdict for t in targets]
     counts = [f"{verdicts.count(v)} {word}" for v, word in words.VERDICTS.items() if v in verdicts]
@@ -57,18 +61,14 @@ def _targets(report: Report) -> Iterator[str]:
         yield f"**{len(targets)} workloads: {', '.join(counts)}**"
     if not targets:
         yield "Nothing to report: no target was found."
-    if report.cluster.findings:
-        # as a target, so that one function writes all findings
-        cluster = Target(api_version="", kind="", namespace="", name="cluster", verdict="at-risk")
-        listed = [f for f in report.cluster.findings if f.role != "note"]
-        blocks = [
-            block for f in listed[:3] for block in _finding(cluster, f, words.within(f.context, f.role).capitalize())
-        ]
-        blocks.append(_list("Also of the cluster", (words.within(prose(f.context), _brief(f)) for f in listed[3:])))
-        yield "\n\n".join(filter(None, ("## Cluster" if listed else "", *blocks)))
-    used, brief = 0, list[str]()
-    for target in targets:
-        if target.verdict != "healthy" and not brief:
+    ill = [t for t in targets if t.verdict != "healthy"]
+    if len(ill) > _IN_FULL:
+        yield _list("Behind it", map(_behind, behind(ill)), 10)
+    cluster = _cluster(report)
+    yield cluster
+    used, brief = len(cluster), list[str]()
+    for number, target in enumerate(targets):
+        if target.verdict != "healthy" and not brief and number < _IN_FULL:
             block = "\n\n".join(part for part in _target(target, report.taken_at) if part)
             if used + len(block) <= MOST - _BELOW:
                 used += len(block)
@@ -85,6 +85,26 @@ def _targets(report: Report) -> Iterator[str]:
         shown.append(f"- {len(brief) - len(shown)} more: `-o text`")
     if shown:
         yield heading + "\n".join(shown)
+
+
+def _cluster(report: Report) -> str:
+    """What was found about the cluster itself."""
+    listed = [f for f in report.cluster.findings if f.role != "note"]
+    if not listed:
+        return ""
+    # as a target, so that one function writes all findings
+    cluster = Target(api_version="", kind="", namespace="", name="cluster", verdict="at-risk")
+    blocks = ["## Cluster"]
+    for finding in listed[:2]:
+        blocks += _finding(cluster, finding, words.within(finding.context, finding.role.capitalize()))
+    blocks.append(_list("Also of the cluster", (words.within(prose(f.context), _brief(f)) for f in listed[2:])))
+    return "\n\n".join(filter(None, blocks))
+
+
+def _behind(found: Behind) -> str:
+    counts = ((found.failing, "failing"), (found.at_risk, "at risk"))
+    said = ", ".join(f"{len(targets)} {word}" for targets, word in counts if targets)
+    return f"{prose(found.finding.title, 120)} ({code(found.finding.id)}): {said}"
 
 
 def _line(target: Target) -> str:
@@ -140,7 +160,7 @@ def _target(target: Target, taken_at: str | None) -> Iterator[str]:
 def _finding(target: Target, finding: Finding, label: str) -> Iterator[str]:
     """What is wrong, how sure, the quotations, and what to do."""
     sure = ", ".join((code(finding.id), finding.confidence, finding.severity))
-    yield f"**{label}: {prose(finding.title or finding.id, 200)}** ({sure})"
+    yield f"**{prose(label, 80)}: {prose(finding.title or finding.id, 200)}** ({sure})"
     if finding.summary != finding.title:
         yield prose(finding.summary)
     quoted = finding.evidence[: 3 if finding.role == "cause" else 1]
@@ -214,7 +234,7 @@ def _below(report: Report) -> Iterator[str]:
     for engine in vulnerable:
         which = f"{words.ENGINES.get(engine.name, engine.name)} {engine.version or ''}".strip()
         listed = ", ".join(code(id) for id in engine.vulnerabilities[:5])
-        rows.append(f"{prose(which, 80)} ({len(engine.workloads)} workloads): {listed}")
+        rows.append(f"{prose(which, 80)} ({words.number(len(engine.workloads), 'workload')}): {listed}")
     yield _list("Known vulnerabilities", rows)
     yield _list("Not seen", _not_seen(report))
     when = f"As of {prose(report.taken_at, 40)}, by" if report.taken_at else "By"
@@ -242,7 +262,7 @@ def _not_seen(report: Report) -> Iterator[str]:
     unjudged = dict.fromkeys((n.id, n.reason) for t in report.targets for n in t.not_checked)
     if unjudged:
         why = words.counted(sorted(words.gist(reason) for _, reason in unjudged))
-        yield f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {prose(why, 300)}"
+        yield f"{words.number(len(unjudged), 'check')} not run: {prose(why, 300)}"
 
 
 # -- text that makes no markup ----------------------------------------------------------------------------------------

@@ -43,9 +43,14 @@ def engines(target: Target) -> Sequence[EngineInfo]:
     return target.engines or ((target.engine,) if target.engine else ())
 
 
-def nodes(number: int) -> str:
+def number(count: int, noun: str) -> str:
+    """`1 workload`, `2 workloads`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def nodes(count: int) -> str:
     """`1 node`, `2 nodes`."""
-    return f"{number} node{'s' * (number != 1)}"
+    return number(count, "node")
 
 
 def capacity(row: Capacity) -> str:
