@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 
 from kubectl_llmdoctor.cli.output import render
 from kubectl_llmdoctor.report import document as doc
-from kubectl_llmdoctor.report import html, markdown, policyreport
+from kubectl_llmdoctor.report import html, junit, markdown, policyreport, sarif
 from kubectl_llmdoctor.report.document import Evidence, Fix, Report
 
 from .fleet import AUDIT, fleet
@@ -220,6 +221,26 @@ def test_without_a_time_there_is_no_timestamp() -> None:
     for taken_at in (None, "soon"):
         assert "timestamp" not in policyreport.render(report(PENDING, taken_at=taken_at)).decode()
     assert "timestamp" in policyreport.render(report(PENDING, taken_at=NOW)).decode()
+
+
+# -- what other formats say of an audit -----------------------------------------------------------------------------
+
+
+def test_what_was_not_read_is_a_skipped_test() -> None:
+    root = Xml.fromstring(junit.render(AUDIT))
+    suite = root.findall("testsuite")[-1]
+    assert (suite.get("name"), suite.get("skipped"), suite.get("tests")) == ("not read", "3", "3")
+    assert suite.findall("testcase/skipped")[2].get("message", "").startswith("forbidden: User")
+    assert root.get("failures") == str(sum(f.role != "note" for t in AUDIT.targets for f in t.findings))
+
+
+def test_a_fingerprint_outlives_the_pods() -> None:
+    def fingerprints(name: str) -> list[str]:
+        (run,) = json.loads(sarif.render(report(replace(PENDING, name=name))))["runs"]
+        return [result["partialFingerprints"]["targetAndRule/v1"] for result in run["results"]]
+
+    assert fingerprints("mixtral-1") == fingerprints("mixtral-2")
+    assert fingerprints("mixtral-1")[0] == "Deployment serving/mixtral gpu-fragmented"
 
 
 # -- several clusters -------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from kubectl_llmdoctor.report.document import Finding, Report, Target
 from kubectl_llmdoctor.report.text_layout import clean
 from kubectl_llmdoctor.report.words import within
@@ -24,6 +26,14 @@ def name(target: Target | None, context: str = "") -> str:
         return within(context, "cluster")
     path = "/".join(filter(None, (target.namespace, target.name)))
     return within(target.context, clean(f"{target.kind} {path}".strip()))
+
+
+def lasting(target: Target | None, context: str = "") -> str:
+    """The same with the workload in place of its pods, whose names pass: `Deployment serving/llama`."""
+    if target is None or not target.workload:
+        return name(target, context)
+    kind, _, own = target.workload.partition("/")
+    return name(replace(target, kind=kind, name=own))
 
 
 def place(target: Target | None, finding: Finding) -> tuple[str, int]:

@@ -54,8 +54,8 @@ def _result(target: Target | None, finding: Finding, rules: _Rules) -> dict[str,
     }
     rules.setdefault(finding.id, (rule, len(rules)))
     file, line = places.place(target, finding)
-    name, said = places.name(target, finding.context), places.message(target, finding)
-    result = _base(finding.id, rules, _LEVELS[finding.severity], said, name, file, line)
+    said = places.message(target, finding)
+    result = _base(finding.id, rules, _LEVELS[finding.severity], said, target, file, line, finding.context)
     related = [e for e in finding.evidence if e.file and (e.file, e.line or 1) != (file, line)]
     if related:
         result["relatedLocations"] = [
@@ -69,26 +69,27 @@ def _result(target: Target | None, finding: Finding, rules: _Rules) -> dict[str,
 def _suppressed(target: Target, rules: _Rules) -> Iterator[dict[str, Any]]:
     for item in target.suppressed:
         rules.setdefault(item.id, ({"id": item.id}, len(rules)))
-        name = places.name(target)
-        text = f"{name}: {clean(item.summary)}"
+        text = f"{places.name(target)}: {clean(item.summary)}"
         level = _LEVELS[item.severity or "info"]
-        result = _base(item.id, rules, level, text, name, target.file or "", target.line or 1)
+        result = _base(item.id, rules, level, text, target, target.file or "", target.line or 1)
         kind = "inSource" if item.where.startswith("annotation") else "external"
         result["suppressions"] = [{"kind": kind, "justification": clean(item.reason)}]
         yield result
 
 
-def _base(id: str, rules: _Rules, level: str, text: str, name: str, file: str, line: int) -> dict[str, Any]:
+def _base(
+    id: str, rules: _Rules, level: str, text: str, target: Target | None, file: str, line: int, context: str = ""
+) -> dict[str, Any]:
     location: dict[str, Any] = _location(file, line) if file else {}
-    location["logicalLocations"] = [{"fullyQualifiedName": name, "kind": "resource"}]
+    location["logicalLocations"] = [{"fullyQualifiedName": places.name(target, context), "kind": "resource"}]
     return {
         "ruleId": id,
         "ruleIndex": rules[id][1],
         "level": level,
         "message": {"text": text},
         "locations": [location],
-        # what stays the same when lines move
-        "partialFingerprints": {"targetAndRule/v1": f"{name} {id}"},
+        # what stays the same when lines move and pods are replaced
+        "partialFingerprints": {"targetAndRule/v1": f"{places.lasting(target, context)} {id}"},
     }
 
 
