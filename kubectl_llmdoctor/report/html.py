@@ -29,8 +29,9 @@ from kubectl_llmdoctor.report.html_target import OPEN, Writer
 from kubectl_llmdoctor.report.markup import Child, Html, element, join, raw
 from kubectl_llmdoctor.report.text_layout import clean
 
-#: Characters of the workloads that are written in full; a page of 1,000 workloads stays below 2 MB.
-MOST = 1_400_000
+#: Characters of the map of nodes and of the workloads that are written in full, so that a page of 1,000 workloads stays
+#: below 2 MB.
+MOST = 1_500_000
 
 
 def render(report: Report) -> bytes:
@@ -187,7 +188,8 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
         own = Writer(report, MOST)
         listed = [own.target(target, 0, fold=False, filtered=False) for target in _clusters(report)]
         yield _section("cluster", "The cluster itself", None, listed)
-    writer = Writer(report, MOST)
+    gpus = _gpus(report) if report.cluster.capacity or report.cluster.nodes else Html()
+    writer = Writer(report, MOST - len(gpus))
     for id, title, targets in (("failing", "Failing now", failing), ("at-risk", "At risk", at_risk)):
         if targets:
             whole = [
@@ -200,8 +202,7 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
         yield _comparison(report.comparison)
     if healthy:
         yield _section("healthy", "Healthy", len(healthy), [_rows(healthy)])
-    if report.cluster.capacity or report.cluster.nodes:
-        yield _gpus(report)
+    yield gpus
     if report.cluster.engines:
         yield _engines(report)
     if _has_unseen(report):
