@@ -169,8 +169,17 @@ def test_the_overview_counts_what_is_behind() -> None:
 
 def test_a_healthy_verdict_hides_no_cause() -> None:
     text = html.render(report(pod("a", "healthy", findings=(cause("x", "It is broken", "x"),)))).decode()
-    assert "1 failing" in text
+    assert "<title>llmdoctor: 1 failing</title>" in text
     assert "<strong>It is broken</strong>" in text
+    text = html.render(report(pod("a", "healthy", findings=(other("risk", "x", "It may break", "x"),)))).decode()
+    assert "<title>llmdoctor: 1 at risk</title>" in text
+
+
+def test_many_findings_of_one_cluster_are_folded_and_counted_with_the_rest() -> None:
+    many = tuple(cause("node-lost", "A node is lost", f"gpu-{n} is lost.") for n in range(2000))
+    text = html.render(replace(fleet(1000), cluster=doc.Cluster(findings=many))).decode()
+    assert all(f"gpu-{n} is lost." in text for n in (0, 4, 5, 1999))
+    assert len(text) < 2_000_000
 
 
 # -- in a browser -----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.report import html, junit, markdown, policyreport, sarif
 from kubectl_llmdoctor.report.document import Evidence, Fix, Report
 
 from .fleet import AUDIT, fleet
+from .program import run
 from .test_report_text import HOSTILE, KV_CACHE, NOW, PENDING, cause, other, pod, report, reports
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -280,3 +281,19 @@ def test_objects_of_several_clusters_do_not_replace_each_other() -> None:
     ]
     assert len(set(names)) == 4
     assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in names)
+
+
+# -- by the program ---------------------------------------------------------------------------------------------------
+
+
+def test_the_program_writes_them_all_at_once_and_always_the_same(tmp_path: Path) -> None:
+    suffixes = {"html": "html", "markdown": "md", "policyreport": "json"}
+    for seed in ("0", "77"):
+        (tmp_path / seed).mkdir()
+        outputs = [f"-o{form}={tmp_path / seed / f'report.{suffix}'}" for form, suffix in suffixes.items()]
+        done = run("diagnose", "--from", "docs/demo.yaml", *outputs, PYTHONHASHSEED=seed)
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    for suffix in suffixes.values():
+        first, second = ((tmp_path / seed / f"report.{suffix}").read_bytes() for seed in ("0", "77"))
+        assert first == second
+        assert b"27840" in first, "the numbers of this very case"

@@ -86,7 +86,7 @@ def _groups(report: Report) -> dict[str, list[Target]]:
         if target.verdict in ("cause-found", "undetermined") or "cause" in roles:
             groups["failing"].append(target)
         else:
-            groups["at-risk" if target.verdict == "at-risk" or roles > {"note"} else "healthy"].append(target)
+            groups["at-risk" if target.verdict == "at-risk" or roles - {"note"} else "healthy"].append(target)
     return groups
 
 
@@ -180,16 +180,15 @@ def _select(label: str, id: str, options: Iterable[tuple[str, str]]) -> Html:
 
 def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
     failing, at_risk, healthy = groups.values()
+    gpus = _gpus(report) if report.cluster.capacity or report.cluster.nodes else Html()
+    writer = Writer(report, MOST - len(gpus))
     if not report.targets:
         yield element("p", "Nothing to report: no target was found.")
     if len(failing) + len(at_risk) > 5:
         yield _by_cause([*failing, *at_risk])
     if report.cluster.findings:
-        own = Writer(report, MOST)
-        listed = [own.target(target, 0, fold=False, filtered=False) for target in _clusters(report)]
+        listed = [writer.target(target, 0, fold=False, filtered=False) for target in _clusters(report)]
         yield _section("cluster", "The cluster itself", None, listed)
-    gpus = _gpus(report) if report.cluster.capacity or report.cluster.nodes else Html()
-    writer = Writer(report, MOST - len(gpus))
     for id, title, targets in (("failing", "Failing now", failing), ("at-risk", "At risk", at_risk)):
         if targets:
             whole = [

@@ -13,6 +13,9 @@ from kubectl_llmdoctor.report.markup import Html, element, join, lines, raw
 #: Failing workloads that are unfolded.
 OPEN = 3
 
+#: Findings of one workload that are written without being folded.
+_IN_FULL = 5
+
 _ROLES = {"cause": "Cause", "symptom": "Symptom", "risk": "Risk", "note": "Note"}
 _TONES = {"cause-found": "bad", "undetermined": "bad", "at-risk": "warn", "healthy": "good"}
 _SEVERITIES = {"critical": "bad", "warning": "warn", "info": "info"}
@@ -34,8 +37,10 @@ class Writer:
         """One workload: its name and state, the causes, and all else that is worth saying."""
         roles = ("cause", "symptom", "risk", "note")
         causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
-        in_full = causes or (symptoms if target.verdict == "undetermined" else risks)
-        rest = [f for f in (*symptoms, *risks, *notes) if f not in in_full]
+        first = "cause" if causes else "symptom" if target.verdict == "undetermined" else "risk"
+        foremost = [f for f in target.findings if f.role == first]
+        in_full = foremost[:_IN_FULL]
+        rest = foremost[_IN_FULL:] + [f for f in (*symptoms, *risks, *notes) if f.role != first]
         titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
         explained = dict.fromkeys(id for cause in causes for id in cause.explains)
         verdict = words.VERDICTS[target.verdict]
@@ -60,7 +65,7 @@ class Writer:
             _changes(target, self._taken_at),
             _placement(target),
             _next(target),
-            *(_folded(target, f) for f in rest if f.id not in explained),
+            *(_folded(target, f) for f in rest),
             _settings(target),
             _list_of("Not checked", [f"{item.id}: {item.reason}" for item in target.not_checked], fold=True),
         ]
