@@ -83,40 +83,35 @@ class Writer:
 
 
 def _finding(target: Target, finding: Finding, *, unfold: bool = False) -> Html:
-    sure = f"{finding.confidence}, {finding.severity}"
-    if finding.pods:
-        sure += f", on {parts.few(finding.pods, 3)}"
-    said = [
-        element(
-            "p",
-            element("strong", finding.title or finding.id),
-            " ",
-            element("code", finding.id, class_="id"),
-            " ",
-            element("span", sure, class_="dim"),
-        ),
-        element("p", finding.summary) if finding.summary and finding.summary != finding.title else None,
-        _evidence(target, finding.evidence, fold=not unfold),
-        *_fixes(target, finding),
-        _docs(finding.docs),
-    ]
+    said = [element("p", _heading(finding)), *_said(target, finding, fold=not unfold)]
     return parts.line(_ROLES[finding.role], *said, class_=f"{finding.role} {_SEVERITIES[finding.severity]}")
 
 
 def _folded(target: Target, finding: Finding) -> Html:
     """A finding beside the cause: its title, and the rest when somebody asks."""
-    text = element(
-        "summary", element("strong", finding.title or finding.id), " ", element("code", finding.id, class_="id")
-    )
-    said = [
-        element("p", finding.summary) if finding.summary and finding.summary != finding.title else None,
-        _evidence(target, finding.evidence, fold=False),
-        *_fixes(target, finding),
-        _docs(finding.docs),
-    ]
-    more = any(said) and element("details", text, *said, open=True, data_fold=True)
-    title = element("p", element("strong", finding.title or finding.id), " ", element("code", finding.id, class_="id"))
-    return parts.line(_ROLES[finding.role], more or title, class_=f"{finding.role} {_SEVERITIES[finding.severity]}")
+    said = list(filter(None, _said(target, finding, fold=False)))
+    shown = element("p", _heading(finding))
+    if said:
+        shown = element("details", element("summary", _heading(finding)), *said, open=True, data_fold=True)
+    return parts.line(_ROLES[finding.role], shown, class_=f"{finding.role} {_SEVERITIES[finding.severity]}")
+
+
+def _heading(finding: Finding) -> Html:
+    """The title, the id, how sure and how bad."""
+    sure = f"{finding.confidence}, {finding.severity}"
+    if finding.pods:
+        sure += f", on {parts.few(finding.pods, 3)}"
+    title, id = element("strong", finding.title or finding.id), element("code", finding.id, class_="id")
+    return join((title, " ", id, " ", element("span", sure, class_="dim")))
+
+
+def _said(target: Target, finding: Finding, *, fold: bool) -> Iterator[Html | None]:
+    """What stands below the heading; `fold` is for the quotations."""
+    if finding.summary != finding.title:
+        yield element("p", finding.summary) if finding.summary else None
+    yield _evidence(target, finding.evidence, fold=fold)
+    yield from _fixes(target, finding)
+    yield _docs(finding.docs)
 
 
 def _docs(url: str) -> Html | None:
