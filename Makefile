@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check e2e bench docs dist clean
+.PHONY: demo test check e2e bench docs picture dist clean
 
 $(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node age
 
 docs: $(READY) ## the generated pages
 	$(BIN)/python docs/generate.py
+
+picture: $(READY) ## docs/page.png, the HTML report in a headless Chromium
+	$(BIN)/python docs/page.py
 
 dist: $(READY) ## sdist and wheel
 	$(BIN)/python -m build
