@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check e2e bench docs picture dist clean
+.PHONY: demo test check e2e bench exam docs picture dist clean
 
 $(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ e2e: $(READY) ## against a real API server, scheduler and kubectl
 bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node agent
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.agent
+
+exam: $(READY) ## what e2e runs as a sample, at full size
+	LLMDOCTOR_EXAM=1 $(BIN)/python -m tests.e2e.run tests/e2e/test_audit.py -q
 
 docs: $(READY) ## the generated pages
 	$(BIN)/python docs/generate.py

@@ -45,7 +45,7 @@ def of_models(pot: Collector, namespace: str) -> list[Json]:
                 if pod is None:
                     pot.miss("pods", namespace, "a pod was not understood")
                     continue
-                serves = _serves(pod)
+                serves = serving(pod.spec)
                 tree = slim.pod_tree(pod)
                 if not namespace:
                     everything.append(tree)
@@ -69,8 +69,9 @@ def of_models(pot: Collector, namespace: str) -> list[Json]:
     return chosen
 
 
-def _serves(pod: slim.Pod) -> bool:
-    for container in [*pod.spec.containers, *(pod.spec.init_containers or ())]:
+def serving(spec: slim.PodSpec) -> bool:
+    """Whether a pod asks for a GPU or runs an inference server."""
+    for container in [*spec.containers, *(spec.init_containers or ())]:
         if related.asks_for_gpu(container.resources):
             return True
         if related.looks_like_server(container.image, *(container.command or ()), *(container.args or ())[:4]):

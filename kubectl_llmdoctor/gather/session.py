@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.connection import Connection, Endpoint, resolve
-from kubectl_llmdoctor.gather.transport import Client
+from kubectl_llmdoctor.gather.transport import Client, Pace
 
 
 class Cluster:
@@ -33,8 +33,12 @@ class Cluster:
         self.client.close()
 
 
-def connect(connection: Connection) -> Cluster:
-    """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line."""
+def connect(connection: Connection, *, per_second: int = 0) -> Cluster:
+    """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line.
+
+    `per_second` bounds the requests within any second; 0 does not.
+    """
     if connection.request_timeout <= 0:
         raise UsageError("--request-timeout must be more than 0 seconds")
-    return Cluster(Client(resolve(connection), connection.request_timeout))
+    pace = Pace(per_second) if per_second else None
+    return Cluster(Client(resolve(connection), connection.request_timeout, pace))

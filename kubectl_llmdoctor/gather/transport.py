@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -49,12 +50,14 @@ class Client:
         self,
         endpoint: Endpoint,
         timeout: float,
+        pace: Pace | None = None,
         *,
         expected: str = API_SERVER,
         most_bytes: int = _MAX_BODY_BYTES,
         retries: Mapping[Why, int] = _RETRIES,
     ) -> None:
         self.endpoint = endpoint
+        self._pace = pace
         #: seconds after which one request is cut
         self.timeout = timeout
         #: what should answer there, for the words about an answer that is none of its
@@ -154,6 +157,8 @@ class Client:
         """An answer with a good status, its body still to be read."""
         with self._lock:
             self.requests += 1
+        if self._pace is not None:
+            until += self._pace.wait()
         wire = self._wires.get(max(until - time.monotonic(), 0.001))
         try:
             with talking(self._too_late):
@@ -210,6 +215,24 @@ class Client:
             self._wires.put(answer.wire)
         else:
             answer.drop()
+
+
+class Pace:
+    """At most so many requests within any second, by all threads together."""
+
+    def __init__(self, per_second: int) -> None:
+        self._last: deque[float] = deque(maxlen=per_second)
+        self._lock = threading.Lock()
+
+    def wait(self) -> float:
+        """Waits until one more may be sent; returns how many seconds that took."""
+        with self._lock:
+            now = time.monotonic()
+            full = len(self._last) == self._last.maxlen
+            due = max(now, self._last[0] + 1) if full else now
+            self._last.append(due)
+        time.sleep(due - now)
+        return due - now
 
 
 class _Answer:
