@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check e2e bench exam docs dist clean
+.PHONY: demo test check e2e bench exam docs picture dist clean
 
 $(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
@@ -28,14 +28,18 @@ check: $(READY) ## format, lint, types, layers
 e2e: $(READY) ## against a real API server, scheduler and kubectl
 	$(BIN)/python -m tests.e2e.run
 
-bench: $(READY) ## start-up and speed, as ratios
+bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node agent
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.agent
 
 exam: $(READY) ## what e2e runs as a sample, at full size
 	LLMDOCTOR_EXAM=1 $(BIN)/python -m tests.e2e.run tests/e2e/test_audit.py -q
 
 docs: $(READY) ## the generated pages
 	$(BIN)/python docs/generate.py
+
+picture: $(READY) ## docs/page.png, the HTML report in a headless Chromium
+	$(BIN)/python docs/page.py
 
 dist: $(READY) ## sdist and wheel
 	$(BIN)/python -m build

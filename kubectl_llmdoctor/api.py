@@ -17,12 +17,16 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
-from kubectl_llmdoctor.facts.hardware import Device, Hardware, OutOfMemory, Process, Xid, bus_of, holder_of, is_gone
+from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
+from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
+from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import (
     Holder,
     Mismatch,
@@ -74,10 +78,12 @@ __all__ = [
     "STAGES",
     "Abstain",
     "Accelerator",
+    "BusError",
     "Check",
     "Cluster",
     "Confidence",
     "Container",
+    "ContainerUse",
     "Count",
     "Device",
     "Ending",
@@ -87,15 +93,20 @@ __all__ = [
     "Evidence",
     "Finding",
     "Fix",
+    "GpuCondition",
     "Hardware",
+    "Histogram",
     "Holder",
+    "Increase",
     "Item",
     "Kind",
     "Line",
     "Log",
     "Logs",
+    "Metrics",
     "Mismatch",
     "Node",
+    "NodeHardware",
     "NodeVerdict",
     "Nodes",
     "OutOfMemory",
@@ -110,7 +121,9 @@ __all__ = [
     "Setting",
     "Shm",
     "Sizing",
+    "Span",
     "Subject",
+    "SwitchError",
     "Trouble",
     "Usage",
     "Workload",
@@ -129,11 +142,13 @@ __all__ = [
     "is_gone",
     "is_provisioner",
     "k8s",
+    "letters",
     "log_evidence",
     "log_of",
     "milli",
     "names_of",
     "node_evidence",
+    "node_hardware",
     "object_evidence",
     "parse",
     "parse_time",

@@ -108,6 +108,7 @@ FACTS = frozenset(
         "Logs",
         "Events",
         "Hardware",
+        "Metrics",
         "Node",
         "Nodes",
         "Workload",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ def diagnose(
 _LEAST = 40
 
 #: Facts that no manifest has.
-_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Node", "Nodes", "Pending"})
+_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Metrics", "Node", "Nodes", "Pending"})
 
 
 def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
@@ -141,6 +141,7 @@ def examine(
         status=story.status(subject),
         engine=unique[0] if unique else None,
         engines=tuple(unique),
+        memory=tuple(_memory(subject)),
         verdict=verdict,
         impact=story.impact(subject),
         changes=story.changes(subject) if verdict in ("cause-found", "undetermined") else (),
@@ -164,7 +165,7 @@ def _scope(facts: set[str]) -> str:
         return "engine"
     if "Accelerator" in facts:
         return "container"
-    return "pod" if facts & {"Pod", "Logs", "Hardware", "Node", "Pending"} else "subject"
+    return "pod" if facts & {"Pod", "Logs", "Hardware", "Metrics", "Node", "Pending"} else "subject"
 
 
 def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
@@ -353,6 +354,31 @@ def _engine(engine: Engine) -> doc.EngineInfo:
     return doc.EngineInfo(
         name=engine.name, version=engine.version, container=engine.container.name, config=engine.found.config
     )
+
+
+def _memory(subject: Subject) -> Iterator[doc.Memory]:
+    """The budget of each engine of which it is known; pods of a group that run the same have one."""
+    found: dict[str, doc.Memory] = {}
+    for pod in subject.pods:
+        for engine in subject.engines(pod):
+            sizing = subject.sizing(engine)
+            budget = sizing.budget
+            if budget is None or budget.total is None or engine.container.name in found:
+                continue
+            found[engine.container.name] = doc.Memory(
+                container=engine.container.name,
+                gpu=sizing.accelerator.gpu.name if sizing.accelerator else "",
+                verdict=budget.verdict,
+                total=doc.Bytes(**msgspec.structs.asdict(budget.total)),
+                **{
+                    name: doc.Bytes(**msgspec.structs.asdict(amount))
+                    for name in ("usable", "weights", "working", "cache")
+                    if (amount := getattr(budget, name)) is not None
+                },
+                context=budget.context,
+                tokens=budget.tokens,
+            )
+    yield from found.values()
 
 
 def _merge_targets(targets: list[doc.Target]) -> Iterable[doc.Target]:

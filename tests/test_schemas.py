@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -135,9 +134,9 @@ def kinds() -> dict[tuple[str, str], schemas.Kind]:
 def patched(raw: dict[str, Any], patch: Patch) -> dict[str, Any]:
     """The object after its patch; JSON patches are the only ones that custom resources get."""
     assert patch.type == "json"
-    after = copy.deepcopy(raw)
+    after = raw
     for operation in patch.body:
-        pointer.apply(after, operation)
+        after = pointer.changed(after, operation)
     return after
 
 

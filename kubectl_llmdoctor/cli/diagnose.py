@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connection_options, output_options, progress, rules, rules_options
+from kubectl_llmdoctor.cli.options import (
+    connection_options,
+    output_options,
+    progress,
+    rules,
+    rules_options,
+    sources_options,
+)
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
     from kubectl_llmdoctor.report.document import Report
     from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -34,13 +41,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     is_flag=True,
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
-@click.option("--prometheus", default="auto", metavar="auto|off", help="Metrics; this version does not read them yet.")
-@click.option(
-    "--agent",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    help="The node agent; this version does not ask it yet.",
-)
+@sources_options
 @rules_options
 @output_options(fail_on="critical")
 @click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
@@ -55,8 +56,7 @@ def command(
     save: str | None,
     fix_file: str | None,
     verify_fix: bool,
-    prometheus: str,
-    agent: str,
+    sources: Callable[[Query], Query],
     config: str | None,
     as_of: str | None,
     fail_on: str,
@@ -75,8 +75,6 @@ def command(
     """
     chosen = output.parse_outputs(outputs)
     known = rules(config, as_of)
-    if prometheus not in ("auto", "off"):
-        raise UsageError(f"--prometheus {prometheus}: this version reads no metrics; give auto or off")
     if source is not None or log is not None:
         if verify_fix:
             raise UsageError("--verify-fix asks a cluster and cannot be used with --from or --logs")
@@ -86,9 +84,12 @@ def command(
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
         snapshot = offline(source, log, names, namespace, whole=bool(save))
     else:
-        snapshot = live(connection(), names, selector, all_namespaces, verbosity)
-        unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
-        snapshot = _not_yet(snapshot, unread)
+        from kubectl_llmdoctor.gather.cluster import Query
+
+        if names and (selector or all_namespaces):
+            raise UsageError("names cannot be used together with -l or -A")
+        query = sources(Query(names=names, selector=selector, all_namespaces=all_namespaces))
+        snapshot = live(connection(), query, verbosity)
     if save:
         from kubectl_llmdoctor.gather.files import save as save_snapshot
 
@@ -137,16 +138,6 @@ def _nothing(snapshot: Snapshot) -> None:
         else ""
     )
     raise UsageError(f"the input holds no pod, no workload with a pod template and no log{why}")
-
-
-def _not_yet(snapshot: Snapshot, sources: list[str]) -> Snapshot:
-    """The snapshot, saying that these sources are not read by this version."""
-    import msgspec
-
-    from kubectl_llmdoctor.snapshot import Missing
-
-    unread = tuple(Missing(source=source, reason="not read by this version") for source in sources)
-    return msgspec.structs.replace(snapshot, missing=snapshot.missing + unread)
 
 
 def offline(
@@ -200,16 +191,11 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
     return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
 
 
-def live(
-    connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
-) -> Snapshot:
-    if names and (selector or all_namespaces):
-        raise UsageError("names cannot be used together with -l or -A")
-    from kubectl_llmdoctor.gather.cluster import Query, connect, gather
+def live(connection: Connection, query: Query, verbosity: int) -> Snapshot:
+    from kubectl_llmdoctor.gather.cluster import connect, gather
 
     try:
         cluster = connect(connection)
-        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
         snapshot = gather(cluster, query, progress=progress)
     finally:
         progress("")

@@ -9,7 +9,7 @@ from pathlib import Path
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.report.document import SEVERITIES, Report
 
-FORMATS = ("text", "wide", "json", "yaml", "sarif", "junit", "github")
+FORMATS = ("text", "wide", "json", "yaml", "markdown", "html", "sarif", "junit", "github", "policyreport")
 FAIL_ON = ("critical", "warning", "info", "never")
 
 
@@ -53,7 +53,7 @@ def render(report: Report, name: str, *, color: bool = False, fleet: bool = Fals
 
         wide = name == "wide"
         return (page if fleet else text.render)(report, width=width(), color=color, wide=wide).encode()
-    if name in ("sarif", "junit", "github"):
+    if name in ("markdown", "html", "sarif", "junit", "github", "policyreport"):
         import importlib
 
         written: bytes = importlib.import_module(f"kubectl_llmdoctor.report.{name}").render(report)

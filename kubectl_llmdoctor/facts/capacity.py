@@ -140,14 +140,14 @@ def _workload(pod: k8s.Pod, cluster: Cluster) -> str:
 
 
 def _idle_pods(node: Node) -> dict[tuple[str, str], int] | None:
-    """By pod, the devices that it was given and on which nothing runs; None where no agent says."""
-    data = node.cluster.snapshot.nodes.get(node.name)
-    if data is None or data.agent is None:
-        return None
-    from kubectl_llmdoctor.facts.hardware import agent_of
+    """By pod, the devices that it was given and on which nothing runs; None where nothing says."""
+    from kubectl_llmdoctor.facts.hardware import node_hardware
 
+    hardware = node_hardware(node.cluster, node.name)
+    if hardware is None or not hardware.devices:
+        return None
     found: Counter[tuple[str, str]] = Counter()
-    for device in agent_of(data.agent).gpus:
+    for device in hardware.devices:
         used = device.memory_used_bytes
         if used is not None and used < _IDLE_BYTES and not device.utilization_percent and not device.all_processes:
             found.update({(user.namespace, user.name) for user in device.users})

@@ -15,7 +15,7 @@ import msgspec
 
 from kubectl_llmdoctor import __version__
 from kubectl_llmdoctor.gather.connection import Endpoint
-from kubectl_llmdoctor.gather.failure import RequestError, Why, of_status, one_line
+from kubectl_llmdoctor.gather.failure import API_SERVER, RequestError, Why, of_status, one_line
 from kubectl_llmdoctor.gather.wire import Route, Wire, Wires, talking
 
 #: Requests that run at the same time; a human's requests share a small part of the API server's capacity.
@@ -34,6 +34,10 @@ _BACKOFF = 0.2
 #: How often a request is sent again, by kind of failure. What timed out once is not tried again.
 _RETRIES = {Why.THROTTLED: 6, Why.SERVER: 3, Why.BROKEN: 2}
 
+#: The same for what may be asked once only, or is not worth the wait: a connection that was closed meanwhile.
+ONCE: Mapping[Why, int] = {}
+STALE = {Why.BROKEN: 1}
+
 Query = Mapping[str, str | int]
 Decode = Callable[[bytes], Any]
 T = TypeVar("T")
@@ -42,11 +46,24 @@ T = TypeVar("T")
 class Client:
     """Sends requests; safe to be used by several threads."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float,
+        pace: Pace | None = None,
+        *,
+        expected: str = API_SERVER,
+        most_bytes: int = _MAX_BODY_BYTES,
+        retries: Mapping[Why, int] = _RETRIES,
+    ) -> None:
         self.endpoint = endpoint
         self._pace = pace
         #: seconds after which one request is cut
         self.timeout = timeout
+        #: what should answer there, for the words about an answer that is none of its
+        self.expected = expected
+        self._most_bytes = most_bytes
+        self._retries = retries
         #: requests sent so far, retries included
         self.requests = 0
         self._lock = threading.Lock()
@@ -63,6 +80,13 @@ class Client:
     def get(self, path: str, query: Query | None = None, *, accept: str = JSON, decode: Decode) -> Any:
         """The body of an answer, decoded. Raises RequestError."""
         return self._retried(lambda until: self._whole("GET", path, query, accept, None, until, decode))
+
+    def get_once(self, path: str, *, seconds: float, most_bytes: int) -> tuple[bytes, str]:
+        """The body of an answer and its `Date`, of something that must not keep anybody waiting. Raises RequestError."""
+        until = time.monotonic() + seconds
+        answer = self._open("GET", path, None, JSON, None, until)
+        pieces = self._pieces(answer, until, f"timed out after {seconds:g} s")
+        return _joined(pieces, answer, most_bytes), answer.header("Date") or ""
 
     def post(self, path: str, body: Any, *, decode: Decode) -> Any:
         """The answer to a question that needs a body, such as an access review. Raises RequestError."""
@@ -94,16 +118,9 @@ class Client:
         content_type: str = JSON,
     ) -> Any:
         answer = self._open(method, path, query, accept, body, until, content_type)
-        pieces: list[bytes] = []
-        size = 0
-        for piece in self._pieces(answer, until, self._too_late):
-            pieces.append(piece)
-            size += len(piece)
-            if size > _MAX_BODY_BYTES:
-                answer.drop()
-                raise RequestError(Why.OTHER, f"the answer is larger than {_MAX_BODY_BYTES // 2**20} MiB")
+        body = _joined(self._pieces(answer, until, self._too_late), answer, self._most_bytes)
         try:
-            return decode(b"".join(pieces))
+            return decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             # A proxy that dies in the middle can leave an answer that ends cleanly and is not whole.
             raise RequestError(Why.BROKEN, f"the answer is not whole: {one_line(str(error))}") from None
@@ -121,7 +138,7 @@ class Client:
                 return attempt(min(time.monotonic() + self.timeout, give_up))
             except RequestError as error:
                 pause = _BACKOFF * 2**tried if error.retry_after is None else error.retry_after
-                if tried >= _RETRIES.get(error.why, 0) or time.monotonic() + pause >= give_up:
+                if tried >= self._retries.get(error.why, 0) or time.monotonic() + pause >= give_up:
                     raise
                 tried += 1
                 if self._closed.wait(pause):
@@ -147,7 +164,7 @@ class Client:
             with talking(self._too_late):
                 _limit(wire, until)
                 root = self.endpoint.server if self._route.asks_proxy else self._route.server.path
-                target = root + quote(path) + (f"?{urlencode(query)}" if query else "")
+                target = root + quote(path, safe="/:") + (f"?{urlencode(query)}" if query else "")
                 wire.putrequest(method, target, skip_accept_encoding=True)
                 for name, value in self._headers:
                     wire.putheader(name, value)
@@ -172,7 +189,9 @@ class Client:
                 if len(text) > _CHUNK_BYTES:
                     answer.drop()
                     break
-        return of_status(answer.status, text, answer.header("Retry-After"), answer.header("Location"))
+        return of_status(
+            answer.status, text, answer.header("Retry-After"), answer.header("Location"), expected=self.expected
+        )
 
     def _pieces(self, answer: _Answer, until: float, too_late: str) -> Iterator[bytes]:
         try:
@@ -265,6 +284,19 @@ class _Answer:
         self.wire.close()
 
 
+def _joined(pieces: Iterator[bytes], answer: _Answer, most_bytes: int) -> bytes:
+    """A whole body. Raises RequestError for one that is too large."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            answer.drop()
+            raise RequestError(Why.OTHER, f"the answer is larger than {most_bytes // 2**20} MiB")
+    return b"".join(found)
+
+
 def _limit(wire: Wire, until: float, at_most: float = float("inf")) -> None:
     """The next step on the connection takes no longer than until the deadline."""
     if wire.sock is not None:
@@ -277,7 +309,7 @@ def _headers(endpoint: Endpoint, route: Route) -> list[tuple[str, bytes]]:
         headers.append(("Authorization", endpoint.credentials.authorization))
     if route.asks_proxy and route.proxy_authorization:
         headers.append(("Proxy-Authorization", route.proxy_authorization))
-    return [(name, value.encode()) for name, value in (*headers, *endpoint.impersonation)]
+    return [(name, value.encode()) for name, value in (*headers, *endpoint.impersonation, *endpoint.headers)]
 
 
 def query(**values: str | int) -> Query:

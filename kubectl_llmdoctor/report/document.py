@@ -99,6 +99,33 @@ class EngineInfo(_Part, frozen=True, omit_defaults=False):
     config: dict[str, Any]
 
 
+class Bytes(_Part, frozen=True, omit_defaults=False):
+    """Bytes on one GPU, lowest and highest, and where they come from."""
+
+    low: int
+    high: int
+    source: str
+
+
+class Memory(_Part, frozen=True):
+    """What one GPU of an engine holds, as far as it is known; `fit` says more.
+
+    Of the GPU's `total` the engine may use `usable` for weights, working memory and KV cache. `context` is the longest
+    request that it must hold, `tokens` how many the cache holds, lowest and highest.
+    """
+
+    container: str
+    gpu: str
+    verdict: Literal["fits", "does-not-fit", "too-close", "unknown"]
+    total: Bytes
+    usable: Bytes | None = None
+    weights: Bytes | None = None
+    working: Bytes | None = None
+    cache: Bytes | None = None
+    context: int | None = None
+    tokens: tuple[int, int] | None = None
+
+
 class Change(_Part, frozen=True):
     """Something that changed before it broke: a rollout, a node event, the first fatal line. `at` is RFC 3339."""
 
@@ -173,6 +200,7 @@ class Target(_Part, frozen=True):
     status: str = ""
     engine: EngineInfo | None = None
     engines: tuple[EngineInfo, ...] = ()
+    memory: tuple[Memory, ...] = ()
     impact: str = ""
     changes: tuple[Change, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -2,21 +2,52 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Evidence, Finding, Fix, Pod, check, fixes, pod_evidence, say_cores
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Metrics,
+    Pod,
+    Span,
+    check,
+    fixes,
+    pod_evidence,
+    say_cores,
+    say_seconds,
+)
 from llmdoctor_checks.serving._processes import busy
+from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
+#: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
+#: has no limit that makes it wait: the node's cores are taken by others.
+_PRESSED = 50
+
+#: Fewer periods (of 0.1 s) say nothing.
+_FEWEST_PERIODS = 100
+
+#: A GPU that is less busy than this while requests wait, waits for something itself.
+_IDLE = 0.5
 
 
 @check("cpu-starved", since="0.1", severity="warning")
-def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
     HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
     busy process per GPU besides the engine core and the API server, SGLang one per GPU besides the process that
     tokenizes. With fewer cores than busy processes they wait for each other, and the GPU waits for them: latency grows
     while GPU utilisation falls.
+
+    The kernel counts the periods in which a container had used up its limit (`container_cpu_cfs_throttled_periods_total`).
+    Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for.
+
+    Where the node agent runs, it says whether that happens: in how many of the periods of 100 ms the container used up its
+    quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core.
 
     ## Fix
 
@@ -30,7 +61,24 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """
     container = engine.container
     limit, request = container.limit("cpu"), container.request("cpu")
-    throttled = _throttling(container)
+    throttled = _throttled_over_time(metrics) if metrics else None
+    if metrics and throttled and throttled[0] > _THROTTLED and (idle := _idle_gpu(metrics)) is not None:
+        load = load_of(metrics)
+        share, evidence = throttled
+        waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"Container {container.name} waited for its CPU quota{f' of {say_cores(limit)} cores' if limit else ''} in "
+            f"{share:.0%} of periods, and its busiest GPU is {idle.mean:.0%} busy{waiting}.",
+            evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
+            explains=("queue-growing",),
+            fixes=_fixes(container, engine, limit),
+            pods=(pod.name,),
+        )
+        return
+    throttled = throttled or (_throttling(container, hardware) if hardware else None)
     if throttled and throttled[0] > _THROTTLED:
         share, evidence = throttled
         quota = f" of {say_cores(limit)} cores" if limit else ""
@@ -42,6 +90,21 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
             evidence=(evidence, *_spec(container)),
             fixes=_fixes(container, engine, limit),
             pods=(pod.name,) if pod.exists else (),
+        )
+        return
+    pressed = _pressure(container, hardware) if hardware and limit is None else None
+    if pressed:
+        share, evidence = pressed
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Some task of container {container.name} waited for a CPU in {share:g}% of the last five minutes, and it has "
+            f"no CPU limit: others use the cores of {pod.spec.node_name}"
+            f"{f'; it requests {say_cores(request)}' if request else '; it requests none'}.",
+            evidence=(evidence, *_spec(container)),
+            fixes=_fixes(container, engine, request),
+            pods=(pod.name,),
         )
         return
     if not container.gpus:
@@ -64,20 +127,46 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _throttling(container: Container) -> tuple[float, Evidence] | None:
-    """Share of CPU periods in which the container was throttled, as the node agent saw it."""
-    pod = container.pod
-    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    listed = node.agent.get("containers") if node and node.agent else None
-    for seen in listed if isinstance(listed, list) else []:
-        cpu = seen.get("cpu") if isinstance(seen, dict) else None
-        if not isinstance(cpu, dict) or (seen.get("pod"), seen.get("container")) != (pod.name, container.name):
-            continue
-        periods, throttled = cpu.get("nrPeriods"), cpu.get("nrThrottled")
-        if isinstance(periods, int) and isinstance(throttled, int) and periods >= 100:
-            text = f"nrThrottled: {throttled} of nrPeriods: {periods}"
-            return throttled / periods, Evidence(source="agent", ref=f"{pod.name}/{container.name} cpu", text=text)
-    return None
+def _throttled_over_time(metrics: Metrics) -> tuple[float, Evidence] | None:
+    """The same over the window, as cAdvisor counted it."""
+    periods, throttled = metrics.increase("cpu_periods"), metrics.increase("cpu_throttled")
+    if periods is None or throttled is None or periods.lifetime or periods.amount < _FEWEST_PERIODS:
+        return None
+    name, over = metrics.name_of("cpu_throttled"), say_seconds(periods.seconds)
+    text = f"{name}: +{throttled.amount:.0f} of {periods.amount:.0f} periods in {over}"
+    return min(throttled.amount / periods.amount, 1.0), Evidence(source="metric", ref=metrics.source, text=text)
+
+
+def _idle_gpu(metrics: Metrics) -> Span | None:
+    """The busiest GPU of the pod, where even that one has been idle for long while requests waited."""
+    load = load_of(metrics)
+    spans = [gpu.utilization.tail(SUSTAINED_SECONDS) for gpu in metrics.gpus if gpu.utilization is not None]
+    if load is None or not load.queues or not spans:
+        return None
+    busiest = max(spans, key=lambda span: span.mean)
+    return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None
+
+
+def _throttling(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of CPU periods in which the container was throttled."""
+    use = hardware.use_of(container)
+    if use is None or use.cpu.nr_throttled is None or (use.cpu.nr_periods or 0) < _FEWEST_PERIODS:
+        return None
+    text = f"nrThrottled: {use.cpu.nr_throttled} of nrPeriods: {use.cpu.nr_periods}"
+    if use.cpu.throttled_usec:
+        text += f", {say_seconds(use.cpu.throttled_usec / 1e6)} in all"
+    if use.cpu.pressure300 is not None:
+        text += f"; pressure300: {use.cpu.pressure300:g}"
+    return use.cpu.nr_throttled / (use.cpu.nr_periods or 1), hardware.use_evidence(use, "cpu", text)
+
+
+def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of the last five minutes, percent, in which a task of the container waited for a CPU."""
+    use = hardware.use_of(container)
+    share = use.cpu.pressure300 if use else None
+    if use is None or share is None or share < _PRESSED or use.cpu.quota_cores is not None:
+        return None
+    return share, hardware.use_evidence(use, "cpu", f"pressure300: {share:g}, pressure10: {use.cpu.pressure10}")
 
 
 def _spec(container: Container) -> tuple[Evidence, ...]:
