@@ -15,6 +15,7 @@ from kubectl_llmdoctor.gather import fleet
 from kubectl_llmdoctor.gather.cluster import Cluster
 from kubectl_llmdoctor.gather.transport import Pace
 from kubectl_llmdoctor.snapshot import Snapshot, to_json
+from tests.test_gather_agents import agent_pod, proxy, report, says
 from tests.test_gather_cluster import NS, TOKEN, deployment_world, event, obj, pod
 from tests.test_gather_server import FakeApi, Json, api, cluster, kubeconfig, normal, reset_after, status  # noqa: F401
 
@@ -185,6 +186,15 @@ def test_more_broken_pods_than_can_be_explained_are_said(
     found = fleet.gather(cluster, "")
 
     assert "1 most broken of 2" in next(row.reason for row in found.missing if row.source == "logs")
+
+
+def test_the_agents_of_the_nodes_of_broken_pods_are_asked_when_wanted(api: FakeApi, cluster: Cluster) -> None:
+    fine = pod("fine", spec={"nodeName": "gpu-2"}, status={"containerStatuses": [READY]})
+    api.objects = [pod("broken"), fine, agent_pod("gpu-1"), agent_pod("gpu-2")]
+    api.faults = {proxy(node): [says(report(node))] for node in ("gpu-1", "gpu-2")}
+
+    assert not fleet.gather(cluster, "").nodes
+    assert set(fleet.gather(cluster, "", agent=True).nodes) == {"gpu-1"}
 
 
 def test_a_pace_holds_within_any_second() -> None:

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 )
 @click.option("--compare", metavar="FILE", help="An earlier report as JSON: what is new, fixed, unchanged.")
 @click.option(
+    "--agent",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether to ask the node agents of broken pods' nodes.",
+)
+@click.option(
     "--print-cronjob", "image", metavar="IMAGE", help="Print manifests that run this every night with that image."
 )
 @rules_options
@@ -42,6 +49,7 @@ def command(
     namespace: str | None,
     source: str | None,
     compare: str | None,
+    agent: str,
     image: str | None,
     config: str | None,
     as_of: str | None,
@@ -83,7 +91,7 @@ def command(
     else:
         gc.disable()  # all that is read stays until the end
         parts = []
-        for context, snapshot in _live(connections(), all_namespaces, verbosity):
+        for context, snapshot in _live(connections(), all_namespaces, agent == "auto", verbosity):
             progress("judging")
             parts.append(audit(snapshot, installed(), known, context=context))
             if context:  # of one cluster nothing but its report is needed beside the next
@@ -109,7 +117,9 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _live(connections: list[Connection], all_namespaces: bool, verbosity: int) -> Iterator[tuple[str, Snapshot]]:
+def _live(
+    connections: list[Connection], all_namespaces: bool, agent: bool, verbosity: int
+) -> Iterator[tuple[str, Snapshot]]:
     """What each cluster says, and its context where there are several. One that cannot be read costs its part only."""
     from kubectl_llmdoctor.gather import fleet
     from kubectl_llmdoctor.gather.session import connect
@@ -123,7 +133,7 @@ def _live(connections: list[Connection], all_namespaces: bool, verbosity: int) -
         try:
             cluster = connect(connection, per_second=fleet.PER_SECOND)
             where = "" if all_namespaces else cluster.namespace
-            snapshot = fleet.gather(cluster, where, progress=say, meanwhile=installed)
+            snapshot = fleet.gather(cluster, where, agent=agent, progress=say, meanwhile=installed)
         except LlmdoctorError as error:
             failed.append(error)
             if len(failed) == len(connections):
@@ -149,10 +159,10 @@ def _named(snapshot: Snapshot, context: str) -> Snapshot:
 
     from kubectl_llmdoctor.snapshot import Missing
 
-    unread = [Missing(source=source, reason="not read by this version") for source in ("agent", "prometheus")]
+    unread = Missing(source="prometheus", reason="an audit of this version does not ask it")
     rows = [
         msgspec.structs.replace(row, ref=f"{context}: {row.ref}".rstrip(": ") if context else row.ref)
-        for row in (*snapshot.missing, *unread)
+        for row in (*snapshot.missing, unread)
     ]
     return msgspec.structs.replace(snapshot, missing=tuple(rows))
 

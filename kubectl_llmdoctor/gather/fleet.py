@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kubectl_llmdoctor.gather import kinds, listing, related, slim
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.collector import Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.kinds import Kind, core
@@ -133,17 +134,18 @@ def gather(
     cluster: Cluster,
     namespace: str,
     *,
+    agent: bool = False,
     progress: Callable[[str], None] | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Snapshot:
     """Everything an audit of a namespace (empty: the whole cluster) can use, masked; its targets are the pods that serve.
 
-    What cannot be read stands in `missing`. `meanwhile` is done while the server works. Raises AccessError when the pods
-    cannot be had.
+    `agent`: the agents of the nodes of broken pods are asked. `meanwhile` is done while the server works. What cannot be
+    read stands in `missing`. Raises AccessError when the pods cannot be had.
     """
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
-    fleet = _Fleet(pot, namespace)
+    fleet = _Fleet(pot, namespace, Agents(pot) if agent else None)
     try:
         fleet.read()
         meanwhile()
@@ -164,6 +166,7 @@ def gather(
         objects=tuple(pot.objects()),
         read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
         logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
         missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
     )
 
@@ -171,8 +174,9 @@ def gather(
 class _Fleet:
     """One gathering."""
 
-    def __init__(self, pot: Collector, namespace: str) -> None:
+    def __init__(self, pot: Collector, namespace: str, agents: Agents | None) -> None:
         self._pot = pot
+        self._agents = agents
         self._namespace = namespace
         self._walk = Walk(pot, _LOG_CAP_BYTES)
         #: why not even the pods could be read
@@ -383,6 +387,9 @@ class _Fleet:
         for _, members in chosen:
             for pod in members:
                 self._explained.add(self._key(pod))
+                node = (pod.get("spec") or {}).get("nodeName")
+                if node and self._agents is not None:
+                    self._agents.of(node, expected=related.has_gpu(pod))
                 pot.task("pods", f"{namespace_of(pod)}/{name_of(pod)}", self._named_by(pod))
         for plugin in related.most_broken_first(plugins)[:LOG_PODS]:
             pot.add(plugin)
