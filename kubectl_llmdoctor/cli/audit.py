@@ -12,7 +12,7 @@ import click
 
 from kubectl_llmdoctor.cli import output
 from kubectl_llmdoctor.cli.options import connections_options, output_options, progress, rules, rules_options
-from kubectl_llmdoctor.errors import LlmdoctorError, UsageError
+from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.gather.cluster import Connection
@@ -126,7 +126,7 @@ def _live(
     from kubectl_llmdoctor.packs import installed
     from kubectl_llmdoctor.snapshot import Missing, Snapshot
 
-    several, failed = len(connections) > 1, list[LlmdoctorError]()
+    several, failed = len(connections) > 1, list[AccessError]()
     for connection in connections:
         context = (connection.context or "") if several else ""
         say = _saying(context)
@@ -134,7 +134,7 @@ def _live(
             cluster = connect(connection, per_second=fleet.PER_SECOND)
             where = "" if all_namespaces else cluster.namespace
             snapshot = fleet.gather(cluster, where, agent=agent, progress=say, meanwhile=installed)
-        except LlmdoctorError as error:
+        except AccessError as error:
             failed.append(error)
             if len(failed) == len(connections):
                 raise
