@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connections_options, output_options, progress, rules, rules_options
+from kubectl_llmdoctor.cli.options import (
+    connections_options,
+    output_options,
+    progress,
+    rules,
+    rules_options,
+    sources_options,
+)
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
     from kubectl_llmdoctor.report.document import Report
     from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -30,13 +37,7 @@ if TYPE_CHECKING:
     help="Read this instead of a cluster: a snapshot, or a cluster-info dump folder.",
 )
 @click.option("--compare", metavar="FILE", help="An earlier report as JSON: what is new, fixed, unchanged.")
-@click.option(
-    "--agent",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    show_default=True,
-    help="Whether to ask the node agents of broken pods' nodes.",
-)
+@sources_options(ports=False)
 @click.option(
     "--print-cronjob", "image", metavar="IMAGE", help="Print manifests that run this every night with that image."
 )
@@ -49,7 +50,7 @@ def command(
     namespace: str | None,
     source: str | None,
     compare: str | None,
-    agent: str,
+    sources: Callable[[Query], Query],
     image: str | None,
     config: str | None,
     as_of: str | None,
@@ -90,8 +91,10 @@ def command(
         report = _within(audit(load(source), installed(), known), namespace)
     else:
         gc.disable()  # all that is read stays until the end
-        parts = []
-        for context, snapshot in _live(connections(), all_namespaces, agent == "auto", verbosity):
+        from kubectl_llmdoctor.gather.cluster import Query
+
+        parts, wanted = [], sources(Query())
+        for context, snapshot in _live(connections(), all_namespaces, wanted, verbosity):
             progress("judging")
             parts.append(audit(snapshot, installed(), known, context=context))
             if context:  # of one cluster nothing but its report is needed beside the next
@@ -118,7 +121,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _live(
-    connections: list[Connection], all_namespaces: bool, agent: bool, verbosity: int
+    connections: list[Connection], all_namespaces: bool, wanted: Query, verbosity: int
 ) -> Iterator[tuple[str, Snapshot]]:
     """What each cluster says, and its context where there are several. One that cannot be read costs its part only."""
     from kubectl_llmdoctor.gather import fleet
@@ -133,7 +136,7 @@ def _live(
         try:
             cluster = connect(connection, per_second=fleet.PER_SECOND)
             where = "" if all_namespaces else cluster.namespace
-            snapshot = fleet.gather(cluster, where, agent=agent, progress=say, meanwhile=installed)
+            snapshot = fleet.gather(cluster, where, wanted, progress=say, meanwhile=installed)
         except AccessError as error:
             failed.append(error)
             if len(failed) == len(connections):
@@ -154,16 +157,12 @@ def _saying(context: str) -> Callable[[str], None]:
 
 
 def _named(snapshot: Snapshot, context: str) -> Snapshot:
-    """The snapshot, saying of which cluster something was not read, and which sources this version does not ask."""
+    """The snapshot, saying of which cluster something was not read."""
     import msgspec
 
-    from kubectl_llmdoctor.snapshot import Missing
-
-    unread = Missing(source="prometheus", reason="an audit of this version does not ask it")
-    rows = [
-        msgspec.structs.replace(row, ref=f"{context}: {row.ref}".rstrip(": ") if context else row.ref)
-        for row in (*snapshot.missing, unread)
-    ]
+    if not context:
+        return snapshot
+    rows = [msgspec.structs.replace(row, ref=f"{context}: {row.ref}".rstrip(": ")) for row in snapshot.missing]
     return msgspec.structs.replace(snapshot, missing=tuple(rows))
 
 

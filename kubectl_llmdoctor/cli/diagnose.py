@@ -41,7 +41,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     is_flag=True,
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
-@sources_options
+@sources_options()
 @rules_options
 @output_options(fail_on="critical")
 @click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
-@sources_options
+@sources_options()
 @click.option(
     "-f",
     "--file",
