@@ -302,7 +302,7 @@ def _controller_texts(signature: Signature, subject: Subject) -> Iterator[tuple[
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server."""
-    if pod.log_only or container is None or previous:
+    if pod.log_only or container is None or previous or container.engine_dead:
         return True
     ended = container.status.state.terminated
     if ended is not None and ended.exit_code == 0:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kubectl_llmdoctor.engines.version import parse
-from kubectl_llmdoctor.facts.pod import Container
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import PortAnswer
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.pod import Container
 
 #: Where an engine states its version: the paths, and the key in the answer. Sources: the HTTP servers of the engines.
 _VERSIONS = {

@@ -30,9 +30,6 @@ _DEATHS = (
     "AsyncLLMEngine has failed, terminating server process",  # vLLM, V0
     "Background loop has errored already.",  # vLLM, V0
 )
-#: Servers whose `/health` answers 503 when the engine behind them is dead, and only then. Sources: vLLM's and TensorRT-LLM's
-#: HTTP servers.
-_HEALTH = frozenset({"vllm", "tensorrt-llm"})
 
 
 @check("engine-dead", since="0.1", literals=_DEATHS)
@@ -89,7 +86,7 @@ def _finding(pod: Pod, line: Line) -> Finding:
 def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A server that counts as ready, and whose own port says that its engine is dead."""
     health, smoke = engine.answers.at("/health"), engine.answers.smoke
-    dead = [health] if engine.name in _HEALTH and health and health.status == 503 else []
+    dead = [health] if health and engine.container.engine_dead else []
     dead += [smoke] if smoke and (smoke.status or 0) >= 500 and "EngineDead" in smoke.error else []
     if not dead:
         return
