@@ -47,9 +47,9 @@ def is_accelerator(resource: str) -> bool:
     return re.fullmatch(_GPU_RESOURCES, resource) is not None
 
 
-#: Servers whose `/health` answers 503 when the engine behind them is dead, and only then. Sources: vLLM's and TensorRT-LLM's
-#: HTTP servers.
-_DEAD_BY_HEALTH = frozenset({"vllm", "tensorrt-llm"})
+#: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
+#: something else while it scales. Sources: vLLM entrypoints/serve/instrumentator/health.py, TensorRT-LLM serve/openai_server.py.
+_DEAD = {"vllm": "", "tensorrt-llm": "LLM is unavailable."}
 
 
 class Shm(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,8 +120,9 @@ class Container:
         health = Answers(self).at("/health")
         if health is None or health.status != 503:
             return False
-        engine = engines.read(self.launch)
-        return engine is not None and engine.name in _DEAD_BY_HEALTH
+        engine, said = engines.read(self.launch), health.error.partition(": ")[2] or health.text
+        words = _DEAD.get(engine.name) if engine else None
+        return words is not None and (said.startswith(words) if words else not said)
 
     @property
     def told(self) -> tuple[platforms.Told, ...]:
