@@ -505,6 +505,11 @@ class Pod:
         """Whether anything is wrong; a log without its pod counts as failing."""
         return self.log_only or bool(self.troubles)
 
+    @property
+    def failing_by_status(self) -> bool:
+        """The same without what only its own port says: its containers run and are ready then, so that all has started."""
+        return self.log_only or any(trouble.kind != "dead" for trouble in self.troubles)
+
     def _troubles(self) -> Iterator[Trouble]:
         now, status = self.cluster.now, self.status
         if status.phase == "Failed":
