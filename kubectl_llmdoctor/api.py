@@ -23,6 +23,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.hardware import Device, Hardware, OutOfMemory, Process, Xid, bus_of, holder_of, is_gone
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import (
     Holder,
     Mismatch,
@@ -87,12 +88,15 @@ __all__ = [
     "Finding",
     "Fix",
     "Hardware",
+    "Histogram",
     "Holder",
+    "Increase",
     "Item",
     "Kind",
     "Line",
     "Log",
     "Logs",
+    "Metrics",
     "Mismatch",
     "Node",
     "NodeVerdict",
@@ -109,6 +113,7 @@ __all__ = [
     "Setting",
     "Shm",
     "Sizing",
+    "Span",
     "Subject",
     "Trouble",
     "Workload",

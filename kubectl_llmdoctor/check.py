@@ -106,6 +106,7 @@ FACTS = frozenset(
         "Logs",
         "Events",
         "Hardware",
+        "Metrics",
         "Node",
         "Nodes",
         "Workload",

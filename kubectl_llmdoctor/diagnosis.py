@@ -72,7 +72,7 @@ def diagnose(
 _LEAST = 40
 
 #: Facts that no manifest has.
-_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Node", "Nodes", "Pending"})
+_OF_THE_CLUSTER = frozenset({"Logs", "Events", "Hardware", "Metrics", "Node", "Nodes", "Pending"})
 
 
 def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
@@ -163,7 +163,7 @@ def _scope(facts: set[str]) -> str:
         return "engine"
     if "Accelerator" in facts:
         return "container"
-    return "pod" if facts & {"Pod", "Logs", "Hardware", "Node", "Pending"} else "subject"
+    return "pod" if facts & {"Pod", "Logs", "Hardware", "Metrics", "Node", "Pending"} else "subject"
 
 
 def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:

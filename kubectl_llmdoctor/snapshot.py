@@ -83,6 +83,25 @@ class MetricsText(_Part, frozen=True):
     taken_at: str = ""
 
 
+class PortAnswer(_Part, frozen=True):
+    """What an engine's port said to one question: `status` and `text`, or, without a status, the `error`.
+
+    `path` is what was asked (`/health`, `/v1/models`), `seconds` how long the answer took, through the API server.
+    """
+
+    path: str
+    port: int
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    method: str = "GET"
+    taken_at: str = ""
+    seconds: float = 0.0
+    status: int | None = None
+    text: str = ""
+    error: str = ""
+
+
 class Missing(_Part, frozen=True):
     """A source that could not be read, and why."""
 
@@ -116,6 +135,8 @@ class Snapshot(_Part, frozen=True):
     nodes: dict[str, NodeData] = {}
     metrics: tuple[MetricsText, ...] = ()
     prometheus: tuple[Json, ...] = ()
+    #: what the engines said of themselves: health, version, the models that they serve
+    answers: tuple[PortAnswer, ...] = ()
     missing: tuple[Missing, ...] = ()
     #: by position in `objects`, for objects that came from files: where each stands
     origins: tuple[Origin | None, ...] = ()
@@ -154,6 +175,7 @@ def merge(parts: Iterable[Snapshot]) -> Snapshot:
         nodes={k: v for p in whole for k, v in p.nodes.items()},
         metrics=tuple(all_of("metrics")),
         prometheus=tuple(all_of("prometheus")),
+        answers=tuple(all_of("answers")),
         missing=tuple(all_of("missing")),
         origins=tuple(origins) if any(origins) else (),
     )

@@ -19,6 +19,7 @@ COMMANDS = {
     "fit": "Compute what fits into a GPU: weights, KV cache, the longest request.",
     "snapshot": "Save what a diagnosis would read to one file.",
     "explain": "Show the page of a check, or list all checks.",
+    "alerts": "Print alerts for Prometheus that lead to a diagnosis.",
     "access": "Show what you may read, and what is lost without the rest.",
 }
 

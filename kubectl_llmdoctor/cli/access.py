@@ -21,9 +21,11 @@ def command(connection: Callable[[], Connection], namespace: str | None, form: s
 
     Exits with 0 also when something is missing: a diagnosis then says what it could not see.
     """
+    from kubectl_llmdoctor.gather.access import prometheus
     from kubectl_llmdoctor.gather.cluster import access, connect
 
-    rows = access(connect(connection()), namespace)
+    cluster = connect(connection())
+    rows = [*access(cluster, namespace), prometheus(cluster, namespace)]
     if form == "json":
         import dataclasses
 

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli import output
-from kubectl_llmdoctor.cli.options import connection_options, output_options, progress, rules, rules_options
+from kubectl_llmdoctor.cli.options import (
+    connection_options,
+    metrics_options,
+    output_options,
+    progress,
+    rules,
+    rules_options,
+)
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
     from kubectl_llmdoctor.report.document import Report
     from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -34,7 +41,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     is_flag=True,
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
-@click.option("--prometheus", default="auto", metavar="auto|off", help="Metrics; this version does not read them yet.")
+@metrics_options
 @click.option(
     "--agent",
     type=click.Choice(["auto", "off"]),
@@ -55,7 +62,7 @@ def command(
     save: str | None,
     fix_file: str | None,
     verify_fix: bool,
-    prometheus: str,
+    metrics: Callable[[Query], Query],
     agent: str,
     config: str | None,
     as_of: str | None,
@@ -75,8 +82,6 @@ def command(
     """
     chosen = output.parse_outputs(outputs)
     known = rules(config, as_of)
-    if prometheus not in ("auto", "off"):
-        raise UsageError(f"--prometheus {prometheus}: this version reads no metrics; give auto or off")
     if source is not None or log is not None:
         if verify_fix:
             raise UsageError("--verify-fix asks a cluster and cannot be used with --from or --logs")
@@ -86,9 +91,13 @@ def command(
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
         snapshot = offline(source, log, names, namespace, whole=bool(save))
     else:
-        snapshot = live(connection(), names, selector, all_namespaces, verbosity)
-        unread = [name for name, wanted in (("prometheus", prometheus), ("agent", agent)) if wanted != "off"]
-        snapshot = _not_yet(snapshot, unread)
+        from kubectl_llmdoctor.gather.cluster import Query
+
+        if names and (selector or all_namespaces):
+            raise UsageError("names cannot be used together with -l or -A")
+        query = metrics(Query(names=names, selector=selector, all_namespaces=all_namespaces))
+        snapshot = live(connection(), query, verbosity)
+        snapshot = _not_yet(snapshot, ["agent"] if agent != "off" else [])
     if save:
         from kubectl_llmdoctor.gather.files import save as save_snapshot
 
@@ -200,16 +209,11 @@ def _choose(snapshot: Snapshot, names: tuple[str, ...], namespace: str | None) -
     return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
 
 
-def live(
-    connection: Connection, names: tuple[str, ...], selector: str, all_namespaces: bool, verbosity: int
-) -> Snapshot:
-    if names and (selector or all_namespaces):
-        raise UsageError("names cannot be used together with -l or -A")
-    from kubectl_llmdoctor.gather.cluster import Query, connect, gather
+def live(connection: Connection, query: Query, verbosity: int) -> Snapshot:
+    from kubectl_llmdoctor.gather.cluster import connect, gather
 
     try:
         cluster = connect(connection)
-        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
         snapshot = gather(cluster, query, progress=progress)
     finally:
         progress("")

@@ -186,7 +186,9 @@ def _snapshot(
 
     if source is not None:
         return offline(source, None, (subject,), namespace)
-    return live(connection(), (subject,), "", False, 0)
+    from kubectl_llmdoctor.gather.cluster import Query
+
+    return live(connection(), Query(names=(subject,)), 0)
 
 
 def _sizings(snapshot: Snapshot) -> list[Sizing]:

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
     from kubectl_llmdoctor.suppression import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,6 +58,70 @@ def connection_options(function: F) -> F:
         return function(connection=connection, namespace=flags["namespace"], **given)
 
     for option in reversed(_CONNECTION):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+_METRICS = (
+    click.option(
+        "--prometheus",
+        default="auto",
+        show_default=True,
+        envvar="LLMDOCTOR_PROMETHEUS",
+        metavar="auto|off|URL",
+        help="Prometheus: look for one in the cluster, ask none, or ask this one.",
+    ),
+    click.option(
+        "--prometheus-config",
+        envvar="LLMDOCTOR_PROMETHEUS_CONFIG",
+        metavar="FILE",
+        help="Credentials, TLS and headers for --prometheus URL, as promtool's --http.config.file has them.",
+    ),
+    click.option(
+        "--ports",
+        type=click.Choice(["auto", "off"]),
+        default="auto",
+        show_default=True,
+        help="Ask the engines' own ports through the API server: health, models, and metrics that Prometheus lacks.",
+    ),
+    click.option(
+        "--sample", metavar="DURATION", help="Read the metrics of the ports twice, so far apart: 10s. Default: once."
+    ),
+    click.option("--smoke", is_flag=True, help="Let each engine generate one token. Nothing else makes one generate."),
+)
+
+#: The longest time between two samples.
+_LONGEST_SAMPLE = 300.0
+
+
+def metrics_options(function: F) -> F:
+    """Which Prometheus and which ports are asked, passed on as `metrics`: the query's fields for them."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapper(**given: Any) -> Any:
+        names = ("prometheus", "prometheus_config", "ports", "sample", "smoke")
+        where, config, ports, sample, smoke = (given.pop(name) for name in names)
+
+        def metrics(query: Query) -> Query:
+            import dataclasses
+
+            from kubectl_llmdoctor.gather.wanted import WantedPorts, WantedPrometheus
+
+            if ports == "off" and (sample or smoke):
+                raise UsageError("--sample and --smoke ask the engines' ports and cannot be used with --ports off")
+            apart = _seconds(sample, "--sample") if sample else 0.0
+            if apart > _LONGEST_SAMPLE:
+                raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
+            return dataclasses.replace(
+                query,
+                prometheus=WantedPrometheus(where=where, config=config),
+                ports=WantedPorts(metrics=ports == "auto", sample=apart, smoke=smoke),
+            )
+
+        return function(metrics=metrics, **given)
+
+    for option in reversed(_METRICS):
         wrapper = option(wrapper)
     return wrapper  # type: ignore[return-value]
 
@@ -122,7 +186,7 @@ def rules(config: str | Path | None, as_of: str | None) -> Rules:
     return Rules(rules=load(Path(config)), as_of=as_of, folder=Path.cwd().as_posix())
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str = "--request-timeout") -> float:
     """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; 0 means the default."""
     import re
 
@@ -130,7 +194,7 @@ def _seconds(text: str) -> float:
         return float(text) or 10.0
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
     if not parts or "".join(n + u for n, u in parts) != text:
-        raise UsageError(f"--request-timeout {text}: not a duration such as 10s or 1m")
+        raise UsageError(f"{option} {text}: not a duration such as 10s or 1m")
     factor = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     return sum(float(n) * factor[u] for n, u in parts) or 10.0
 

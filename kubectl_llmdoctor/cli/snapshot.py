@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_llmdoctor.cli.options import connection_options, progress
+from kubectl_llmdoctor.cli.options import connection_options, metrics_options, progress
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
 
 
 @click.command("snapshot", short_help="Save what a diagnosis would read.")
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
+@metrics_options
 @click.option(
     "-f",
     "--file",
@@ -32,6 +33,7 @@ def command(
     selector: str,
     connection: Callable[[], Connection],
     namespace: str | None,  # noqa: ARG001 # part of the connection
+    metrics: Callable[[Query], Query],
     path: str | None,
 ) -> int:
     """Gather what `diagnose` would read and write it to one file, with secrets masked.
@@ -43,7 +45,7 @@ def command(
     from kubectl_llmdoctor.snapshot import to_json
 
     try:
-        query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
+        query = metrics(Query(names=names, selector=selector, all_namespaces=all_namespaces))
         snapshot = gather(connect(connection()), query, progress=progress)
     finally:
         progress("")

@@ -23,6 +23,7 @@ from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
     from kubectl_llmdoctor.facts.hardware import Hardware
+    from kubectl_llmdoctor.facts.metrics import Metrics
     from kubectl_llmdoctor.facts.sizing import Sizing
 
 
@@ -92,6 +93,7 @@ class Subject:
         self._hardware: dict[str, Hardware | NotApplicable] = {}
         self._accelerators: dict[tuple[str, str], Any] = {}
         self._sizings: dict[int, Any] = {}
+        self._metrics: dict[tuple[str, str], Metrics | NotApplicable] = {}
 
     @property
     def namespace(self) -> str:
@@ -252,6 +254,7 @@ class Subject:
                 "Subject": self,
                 "Cluster": self.cluster,
                 "Pending": self._pending(pod),
+                "Metrics": Later(partial(self.metrics, pod)),
             }
             per_pod.append(facts)
             engines = {engine.container.name: engine for engine in self.engines(pod)}
@@ -260,7 +263,9 @@ class Subject:
                 own = facts | {"Container": container, "Accelerator": Later(partial(self.accelerator, container))}
                 per_container.append(own | {"Engine": engine or NOT_APPLICABLE})
                 if engine:
-                    per_engine.append(own | {"Engine": engine, "Sizing": Later(partial(self.sizing, engine))})
+                    dear = {"Sizing": Later(partial(self.sizing, engine))}
+                    dear["Metrics"] = Later(partial(self.metrics, pod, engine))
+                    per_engine.append(own | {"Engine": engine, **dear})
         whole: dict[str, Any] = {
             "Events": self.events,
             "Nodes": self.nodes if len(self.nodes) else Unknown("nodes were not read"),
@@ -288,6 +293,18 @@ class Subject:
             self._sizings[id(engine)] = Sizing(engine, self)
         found: Sizing = self._sizings[id(engine)]
         return found
+
+    def metrics(self, pod: Pod, engine: Engine | None = None) -> Metrics | NotApplicable:
+        """The metrics of a pod and its engine (the first one, unless another is named), read once."""
+        if not (self.cluster.snapshot.metrics or self.cluster.snapshot.prometheus):
+            return NOT_APPLICABLE
+        from kubectl_llmdoctor.facts.metrics import metrics_of_pod
+
+        chosen = engine or next(iter(self.engines(pod)), None)
+        key = pod.name, chosen.container.name if chosen else ""
+        if key not in self._metrics:
+            self._metrics[key] = metrics_of_pod(pod, chosen) or NOT_APPLICABLE
+        return self._metrics[key]
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""

@@ -70,7 +70,10 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("leaderworkersets", "get", "engines over several nodes", "leaderworkerset.x-k8s.io")
     yield rule("inferenceservices", "get", "what KServe thinks of its model", "serving.kserve.io")
     yield rule("rayclusters", "get", "what KubeRay thinks of its cluster", "ray.io")
+    yield rule("services/proxy", "get", "Prometheus, reached through the API server: load and latency over time")
+    yield rule("pods/proxy", "get", "the engines' own ports: metrics, health, the models that they serve")
     yield rule("nodes", "get list", "GPUs, pressure, taints: why a pod is Pending", namespaced=False)
+    yield rule("services (all namespaces)", "list", "finding Prometheus", namespaced=False)
     yield rule("pods (all namespaces)", "list", "who holds the GPUs of a node", namespaced=False)
     yield rule("namespaces", "get list", "affinity to the pods of certain namespaces", namespaced=False)
     yield rule("persistentvolumes", "get list", "volumes bound to another zone or node", namespaced=False)
@@ -124,6 +127,26 @@ def ask(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
         allowed = None if None in verdicts else all(verdicts)
         found.append(replace(row, allowed=allowed, reason=reasons.get(position, "")))
     return found
+
+
+def prometheus(cluster: Cluster, namespace: str | None) -> AccessRow:
+    """Whether there is a Prometheus that answers this user; `allowed` is None where the cluster could not be looked through."""
+    from kubectl_llmdoctor.gather.prometheus.reading import reachable
+
+    answers: bool | None
+    try:
+        answers, where = reachable(cluster.client, namespace or cluster.namespace)
+    except RequestError as error:
+        answers, where = None, error.reason
+    return AccessRow(
+        resource="Prometheus",
+        group="",
+        verbs=(),
+        namespaced=False,
+        needed_for=f"how the pods did in the last hour ({where})",
+        allowed=answers,
+        reason="" if answers else where,
+    )
 
 
 def _review(cluster: Cluster, row: AccessRow, verb: str, namespace: str) -> Json:

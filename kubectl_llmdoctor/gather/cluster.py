@@ -12,10 +12,12 @@ from kubectl_llmdoctor.gather import events, kinds, selection, targets
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.connection import Connection
 from kubectl_llmdoctor.gather.kinds import Kind
+from kubectl_llmdoctor.gather.live import Live
 from kubectl_llmdoctor.gather.related import brokenness, name_of, namespace_of
 from kubectl_llmdoctor.gather.session import Cluster, connect
 from kubectl_llmdoctor.gather.transport import PARALLEL
 from kubectl_llmdoctor.gather.walk import LOG_PODS, Walk
+from kubectl_llmdoctor.gather.wanted import NO_PORTS, NO_PROMETHEUS, WantedPorts, WantedPrometheus
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 
@@ -37,6 +39,9 @@ class Query:
     all_namespaces: bool = False
     #: a longer log keeps its head and its tail
     log_cap_bytes: int = 64 * 2**20
+    #: which Prometheus is asked, and what the engines' own ports
+    prometheus: WantedPrometheus = NO_PROMETHEUS
+    ports: WantedPorts = NO_PORTS
 
 
 def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
@@ -59,25 +64,34 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes)
+    live = Live(pot, query, cluster.namespace)
     try:
+        live.begin()
         if named:
             asked = _by_name(pot, walk, cluster.namespace, named)
         else:
             namespace = "" if query.all_namespaces else cluster.namespace
             asked = _by_looks(pot, walk, namespace, query.selector)
         pot.task("events", "", lambda: events.keep(pot, walk.events, walk.pods))
+        live.read(walk.pods)
+        workers.drain()
+        live.again()
         workers.drain()
     except BaseException:
         cluster.client.close()
         raise
     finally:
         workers.stop()
+        live.close()
     return Snapshot(
         taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         target=asked[0],
         targets=tuple(asked[1:]),
         objects=tuple(pot.objects()),
         read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
+        metrics=tuple(sorted(pot.metrics, key=lambda text: (text.namespace, text.pod, text.container, text.taken_at))),
+        prometheus=tuple(sorted(pot.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
+        answers=tuple(sorted(pot.answers, key=lambda one: (one.namespace, one.pod, one.port, one.method, one.path))),
         logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
         missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
     )
@@ -108,7 +122,7 @@ def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind,
     pot.say(f"reading {', '.join(name if kind is kinds.POD else f'{kind.kind} {name}' for kind, name in named)}")
     for position, (kind, name) in enumerate(named):
         pot.task(kind.resource, f"{namespace}/{name}", start(position, kind, name))
-    pot.workers.drain()
+    pot.workers.settle()
     if not found:
         if failed:
             raise failed[min(failed)]
@@ -149,7 +163,7 @@ def _by_looks(pot: Collector, walk: Walk, namespace: str, selector: str) -> list
         walk.explain(pods, namespace, log_pods=max(broken, LOG_PODS))
 
     pot.task("pods", namespace, choose)
-    pot.workers.drain()
+    pot.workers.settle()
     if not pods:
         raise AccessError(f"cannot read the pods: {_first_reason(pot)}")
     return [_pod_ref(pod) for pod in pods]

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import JSON, Client, query
 from kubectl_llmdoctor.gather.workers import Workers
-from kubectl_llmdoctor.snapshot import Json, LogText, Missing, ReadList
+from kubectl_llmdoctor.snapshot import Json, LogText, MetricsText, Missing, PortAnswer, ReadList
 
 #: Objects on one page of a list, as kubectl has it.
 PAGE = 500
@@ -42,6 +42,9 @@ class Collector:
         self.client = client
         self.workers = workers
         self.logs: list[LogText] = []
+        self.metrics: list[MetricsText] = []
+        self.prometheus: list[Json] = []
+        self.answers: list[PortAnswer] = []
         self.missing: set[Missing] = set()
         self.read: set[ReadList] = set()
         self._progress = progress
@@ -100,6 +103,21 @@ class Collector:
         with self._lock:
             self.logs.append(log)
 
+    def keep_metrics(self, text: MetricsText) -> None:
+        """Keeps what a metrics port printed."""
+        with self._lock:
+            self.metrics.append(text)
+
+    def keep_answer(self, answer: PortAnswer) -> None:
+        """Keeps what an engine said of itself."""
+        with self._lock:
+            self.answers.append(answer)
+
+    def keep_series(self, answer: Json) -> None:
+        """Keeps Prometheus' answer to one query."""
+        with self._lock:
+            self.prometheus.append(answer)
+
     def say(self, text: str) -> None:
         """Tells the user what is going on."""
         if self._progress is not None:
@@ -123,8 +141,11 @@ class Collector:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def task(self, source: str, ref: str, work: Callable[[], None]) -> None:
-        """Does some work on another thread; its failure is noted, never raised, unless it ends the program."""
+    def task(self, source: str, ref: str, work: Callable[[], None], *, leads: bool = True) -> None:
+        """Does some work on another thread; its failure is noted, never raised, unless it ends the program.
+
+        `leads`: whether it may lead to other tasks or objects.
+        """
 
         def guarded() -> None:
             try:
@@ -136,7 +157,7 @@ class Collector:
             except Exception as error:  # noqa: BLE001  (an answer of a shape that no one foresaw costs its source only)
                 self.miss(source, ref, f"not understood: {type(error).__name__}: {error}")
 
-        self.workers.submit(guarded)
+        self.workers.submit(guarded, leads=leads)
 
     def get(
         self,

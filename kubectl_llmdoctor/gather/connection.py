@@ -48,6 +48,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str = ""
     #: header names and values; a name may repeat
     impersonation: tuple[tuple[str, str], ...] = ()
+    #: further headers, such as the tenant that a Prometheus of many tenants wants to know
+    headers: tuple[tuple[str, str], ...] = ()
     #: how an error message calls the cluster and the user
     context: str = ""
     user: str = ""

@@ -41,6 +41,12 @@ class RequestError(Exception):
         self.reason = reason
         #: seconds that the server asks to wait for
         self.retry_after = retry_after
+        #: the status of an answer that is not the API server's own: of what stands behind its proxy
+        self.status: int | None = None
+
+
+#: What is asked, unless something else is.
+API_SERVER = "an API server"
 
 
 def one_line(text: str) -> str:
@@ -49,17 +55,30 @@ def one_line(text: str) -> str:
     return line if len(line) <= 300 else line[:299] + "…"
 
 
-def of_status(status: int, body: bytes, retry_after: str | None, location: str | None) -> RequestError:
-    """An answer whose status is no success, with the server's own words."""
-    message, is_status, names_object = _message(body)
+def of_status(
+    status: int, body: bytes, retry_after: str | None, location: str | None, *, expected: str = API_SERVER
+) -> RequestError:
+    """An answer whose status is no success, with the server's own words; `expected` is what should have answered."""
+    message, is_status, names_object = _message(body, expected)
+    to = (location or "").partition("?")[0]  # what follows may be somebody's sign-in
+    error = _of_status(status, message, names_object and is_status, retry_after, to, expected)
+    error.status = None if is_status else status
+    return error
+
+
+def _of_status(
+    status: int, message: str, names_object: bool, retry_after: str | None, location: str, expected: str
+) -> RequestError:
     said = f": {message}" if message else ""
     match status:
         case 401:
             return RequestError(Why.UNAUTHORIZED, f"unauthorized: {message or 'the credentials are not accepted'}")
         case 403:
             return RequestError(Why.FORBIDDEN, f"forbidden: {message or 'the server says no more'}")
-        case 404 if is_status and names_object:
+        case 404 if names_object:
             return RequestError(Why.NOT_FOUND, f"not found: {message}")
+        case 404 if expected != API_SERVER:
+            return RequestError(Why.NOT_FOUND, f"not found (404){said}")
         case 404:  # the server would name the object if it knew the kind
             return RequestError(Why.NO_SUCH_KIND, "not found: the server does not know this kind of object")
         case 429:
@@ -67,11 +86,11 @@ def of_status(status: int, body: bytes, retry_after: str | None, location: str |
         case _ if status >= 500 and status != 501:
             return RequestError(Why.SERVER, f"server error {status}{said}", retry_after=_seconds(retry_after))
         case _ if status < 400:
-            return RequestError(Why.OTHER, f"the server sends elsewhere ({status}, {location}): is it an API server?")
+            return RequestError(Why.OTHER, f"the server sends elsewhere ({status}, {location}): is it {expected}?")
     return RequestError(Why.OTHER, f"refused ({status}){said}")
 
 
-def _message(body: bytes) -> tuple[str, bool, bool]:
+def _message(body: bytes, expected: str) -> tuple[str, bool, bool]:
     """The message of a metav1.Status, whether it is one, and whether it names an object; other text is shortened."""
     try:
         tree = msgspec.json.decode(body)
@@ -81,10 +100,17 @@ def _message(body: bytes) -> tuple[str, bool, bool]:
         details, message = tree.get("details"), tree.get("message")
         names_object = isinstance(details, dict) and bool(details.get("name"))
         return one_line(message if isinstance(message, str) else ""), True, names_object
+    if isinstance(tree, dict) and tree.get("status") == "error":  # Prometheus
+        return one_line(f"{tree.get('errorType', 'error')}: {tree.get('error', '')}"), False, False
     text = body.decode(errors="replace")
     if "<html" in text.lower():
-        return "a web page instead of an answer; is it an API server?", False, False
+        return web_page(expected), False, False
     return one_line(text), False, False
+
+
+def web_page(expected: str) -> str:
+    """What stands in the place of an answer that is HTML: mostly somebody asks to sign in."""
+    return f"a web page instead of an answer; is it {expected}?"
 
 
 def _seconds(retry_after: str | None) -> float | None:

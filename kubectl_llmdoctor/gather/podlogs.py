@@ -79,7 +79,7 @@ class PodLogs:
                 )
             )
 
-        self._pot.task("logs", ref, work)
+        self._pot.task("logs", ref, work, leads=False)
 
     def _read_log(self, namespace: str, pod: str, container: str, *, previous: bool) -> logs.LogRead:
         """The log; once more from its beginning where the connection breaks, the longer of the two is kept."""

@@ -14,7 +14,7 @@ import msgspec
 
 from kubectl_llmdoctor import __version__
 from kubectl_llmdoctor.gather.connection import Endpoint
-from kubectl_llmdoctor.gather.failure import RequestError, Why, of_status, one_line
+from kubectl_llmdoctor.gather.failure import API_SERVER, RequestError, Why, of_status, one_line
 from kubectl_llmdoctor.gather.wire import Route, Wire, Wires, talking
 
 #: Requests that run at the same time; a human's requests share a small part of the API server's capacity.
@@ -33,6 +33,10 @@ _BACKOFF = 0.2
 #: How often a request is sent again, by kind of failure. What timed out once is not tried again.
 _RETRIES = {Why.THROTTLED: 6, Why.SERVER: 3, Why.BROKEN: 2}
 
+#: The same for what may be asked once only, or is not worth the wait: a connection that was closed meanwhile.
+ONCE: Mapping[Why, int] = {}
+STALE = {Why.BROKEN: 1}
+
 Query = Mapping[str, str | int]
 Decode = Callable[[bytes], Any]
 T = TypeVar("T")
@@ -41,10 +45,22 @@ T = TypeVar("T")
 class Client:
     """Sends requests; safe to be used by several threads."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float,
+        *,
+        expected: str = API_SERVER,
+        most_bytes: int = _MAX_BODY_BYTES,
+        retries: Mapping[Why, int] = _RETRIES,
+    ) -> None:
         self.endpoint = endpoint
         #: seconds after which one request is cut
         self.timeout = timeout
+        #: what should answer there, for the words about an answer that is none of its
+        self.expected = expected
+        self._most_bytes = most_bytes
+        self._retries = retries
         #: requests sent so far, retries included
         self.requests = 0
         self._lock = threading.Lock()
@@ -97,9 +113,9 @@ class Client:
         for piece in self._pieces(answer, until, self._too_late):
             pieces.append(piece)
             size += len(piece)
-            if size > _MAX_BODY_BYTES:
+            if size > self._most_bytes:
                 answer.drop()
-                raise RequestError(Why.OTHER, f"the answer is larger than {_MAX_BODY_BYTES // 2**20} MiB")
+                raise RequestError(Why.OTHER, f"the answer is larger than {self._most_bytes // 2**20} MiB")
         try:
             return decode(b"".join(pieces))
         except (msgspec.DecodeError, RecursionError) as error:
@@ -119,7 +135,7 @@ class Client:
                 return attempt(min(time.monotonic() + self.timeout, give_up))
             except RequestError as error:
                 pause = _BACKOFF * 2**tried if error.retry_after is None else error.retry_after
-                if tried >= _RETRIES.get(error.why, 0) or time.monotonic() + pause >= give_up:
+                if tried >= self._retries.get(error.why, 0) or time.monotonic() + pause >= give_up:
                     raise
                 tried += 1
                 if self._closed.wait(pause):
@@ -143,7 +159,7 @@ class Client:
             with talking(self._too_late):
                 _limit(wire, until)
                 root = self.endpoint.server if self._route.asks_proxy else self._route.server.path
-                target = root + quote(path) + (f"?{urlencode(query)}" if query else "")
+                target = root + quote(path, safe="/:") + (f"?{urlencode(query)}" if query else "")
                 wire.putrequest(method, target, skip_accept_encoding=True)
                 for name, value in self._headers:
                     wire.putheader(name, value)
@@ -168,7 +184,9 @@ class Client:
                 if len(text) > _CHUNK_BYTES:
                     answer.drop()
                     break
-        return of_status(answer.status, text, answer.header("Retry-After"), answer.header("Location"))
+        return of_status(
+            answer.status, text, answer.header("Retry-After"), answer.header("Location"), expected=self.expected
+        )
 
     def _pieces(self, answer: _Answer, until: float, too_late: str) -> Iterator[bytes]:
         try:
@@ -255,7 +273,7 @@ def _headers(endpoint: Endpoint, route: Route) -> list[tuple[str, bytes]]:
         headers.append(("Authorization", endpoint.credentials.authorization))
     if route.asks_proxy and route.proxy_authorization:
         headers.append(("Proxy-Authorization", route.proxy_authorization))
-    return [(name, value.encode()) for name, value in (*headers, *endpoint.impersonation)]
+    return [(name, value.encode()) for name, value in (*headers, *endpoint.impersonation, *endpoint.headers)]
 
 
 def query(**values: str | int) -> Query:

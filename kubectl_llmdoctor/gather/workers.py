@@ -15,20 +15,22 @@ class Workers:
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Condition()
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[tuple[Callable[[], None], bool]] = deque()
         self._threads = 0
         self._idle = 0
         self._open = 0
+        self._leading = 0
         self._stopped = False
         self._fatal: BaseException | None = None
 
-    def submit(self, task: Callable[[], None]) -> None:
-        """Queues a task; a task may submit others."""
+    def submit(self, task: Callable[[], None], *, leads: bool = True) -> None:
+        """Queues a task; a task may submit others, unless it says that it `leads` to none."""
         with self._lock:
             if self._stopped:
                 return
-            self._tasks.append(task)
+            self._tasks.append((task, leads))
             self._open += 1
+            self._leading += leads
             if self._idle < len(self._tasks) and self._threads < self._size:
                 self._threads += 1
                 threading.Thread(target=self._run, daemon=True).start()
@@ -42,11 +44,20 @@ class Workers:
             if self._fatal is not None:
                 raise self._fatal
 
+    def settle(self) -> None:
+        """Like `drain`, but does not wait for tasks that lead to no others, such as long logs."""
+        with self._lock:
+            while self._leading and self._fatal is None:
+                self._lock.wait()
+            if self._fatal is not None:
+                raise self._fatal
+
     def stop(self) -> None:
         """Forgets the tasks that have not begun and lets the threads end."""
         with self._lock:
             self._stopped = True
             self._open -= len(self._tasks)
+            self._leading -= sum(leads for _, leads in self._tasks)
             self._tasks.clear()
             self._lock.notify_all()
 
@@ -59,7 +70,7 @@ class Workers:
                 self._idle -= 1
                 if self._stopped:
                     return
-                task = self._tasks.popleft()
+                task, leads = self._tasks.popleft()
             fatal: BaseException | None = None
             try:
                 task()
@@ -67,5 +78,6 @@ class Workers:
                 fatal = error
             with self._lock:
                 self._open -= 1
+                self._leading -= leads
                 self._fatal = self._fatal or fatal
                 self._lock.notify_all()

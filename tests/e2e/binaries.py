@@ -1,4 +1,4 @@
-"""Finds the programs of a control plane, or builds them once.
+"""Finds the programs of a control plane and of Prometheus, or builds them once.
 
 ``KUBEBUILDER_ASSETS`` names a folder that holds them, as envtest has it. What is not there is built from the Go modules
 that ``binaries/go.mod`` pins and kept outside the repository, in a folder named after the contents of ``go.mod`` and
@@ -12,10 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-llmdoctor"
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager")
 MODULE = Path(__file__).with_name("binaries")
+
+PROMETHEUS = ("prometheus", "promtool")
+PROMETHEUS_MODULE = MODULE / "prometheus"
 
 
 class UnavailableError(Exception):
@@ -36,24 +42,67 @@ def find() -> dict[str, Path]:
     return found
 
 
+def prometheus() -> dict[str, Path]:
+    """Folders of a Prometheus with its promtool, by what they are called: `3.x` always, `debian` where there is one.
+
+    The first is built from the Go modules that ``binaries/prometheus/go.mod`` pins, which takes about five minutes on
+    two cores, once; the second is what is installed, or the distribution's package, unpacked and not installed.
+    """
+    found = {"3.x": _kept(PROMETHEUS_MODULE, _build_prometheus)}
+    installed = shutil.which("prometheus")
+    if installed and shutil.which("promtool"):
+        found["debian"] = Path(installed).parent
+    elif package := _debian():
+        found["debian"] = package
+    return found
+
+
 def _built() -> Path:
-    key = hashlib.sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-llmdoctor"
-    folder = cache / key
+    return _kept(MODULE, _build)
+
+
+def _kept(module: Path, build: Callable[[Path], None]) -> Path:
+    """The folder that `build` fills once for each contents of the module."""
+    key = hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:16]
+    folder = CACHE / key
     if folder.is_dir():
         return folder
     if not shutil.which("go"):
-        raise UnavailableError(f"neither Go nor the programs of a control plane are here ({', '.join(PROGRAMS)})")
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("w") as lock:
+        raise UnavailableError(f"neither Go nor the programs of {module.name} are here")
+    return _once(folder, build)
+
+
+def _once(folder: Path, build: Callable[[Path], None]) -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits for the first one's build instead of repeating it
         if not folder.is_dir():
             # The rename is what makes the folder exist, so an interrupted build leaves nothing that looks finished.
-            unfinished = cache / f"{key}.unfinished"
+            unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            _build(unfinished)
+            build(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+def _debian() -> Path | None:
+    """Debian's own package; None where there is no such thing."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        return None
+
+    def unpack(folder: Path) -> None:
+        folder.mkdir()
+        loaded = subprocess.run(["apt-get", "download", "prometheus"], cwd=folder, capture_output=True, check=False)
+        packages = list(folder.glob("prometheus_*.deb"))
+        if loaded.returncode or not packages:
+            raise UnavailableError("no package of Prometheus")
+        subprocess.run(["dpkg-deb", "-x", packages[0].name, "."], cwd=folder, check=True)
+        packages[0].unlink()
+
+    try:
+        return _once(CACHE / "prometheus-debian", unpack) / "usr" / "bin"
+    except UnavailableError:
+        return None
 
 
 def _build(folder: Path) -> None:
@@ -68,9 +117,19 @@ def _build(folder: Path) -> None:
     flags = ["-s", "-w"]
     for name, value in stamp.items():
         flags += ["-X", f"k8s.io/component-base/version.{name}={value}"]
+    _go_build(MODULE, folder, " ".join(flags), "the control plane")
+    (folder / "server").rename(folder / "etcd")  # a Go program is named after its package
+
+
+def _build_prometheus(folder: Path) -> None:
+    print("e2e: building Prometheus and promtool, once (about five minutes)", file=sys.stderr, flush=True)
+    _go_build(PROMETHEUS_MODULE, folder, "-s -w", "Prometheus")
+
+
+def _go_build(module: Path, folder: Path, flags: str, what: str) -> None:
     build = subprocess.run(
-        ["go", "build", "-trimpath", "-ldflags", " ".join(flags), "-o", f"{folder}/", "tool"],
-        cwd=MODULE,
+        ["go", "build", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", "tool"],
+        cwd=module,
         env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,5 +138,4 @@ def _build(folder: Path) -> None:
     )
     if build.returncode:
         print(build.stdout, file=sys.stderr)
-        raise UnavailableError("go could not build the control plane (its words stand above)")
-    (folder / "server").rename(folder / "etcd")  # a Go program is named after its package
+        raise UnavailableError(f"go could not build {what} (its words stand above)")

@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     """Returns pytest's exit code."""
     try:
         programs = binaries.find()
+        prometheus = binaries.prometheus()
         apart = unshare()
     except binaries.UnavailableError as reason:
         if os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
     chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
     command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
+    environment |= {"LLMDOCTOR_E2E_PROMETHEUS_" + name: str(path) for name, path in prometheus.items()}
     with tempfile.TemporaryDirectory() as folder:
         environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
         return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode

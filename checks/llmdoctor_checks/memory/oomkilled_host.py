@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Hardware,
     Logs,
+    Metrics,
     OutOfMemory,
     Phase,
     Pod,
@@ -37,6 +38,12 @@ from llmdoctor_checks.memory._killed import CONSEQUENCES
 _PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
 _WORKER_BYTES = 3 * GIB // 2
 
+#: A container that is this full, and fills up within this time, is on its way to its limit.
+_NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
+
+#: For so long memory has to grow: loading a model ends sooner.
+_GROWING_SECONDS = 1800
+
 #: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
 _PINNED = {
     "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
@@ -45,7 +52,9 @@ _PINNED = {
 
 
 @check("oomkilled-host", since="0.1")
-def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None) -> Iterator[Finding]:
+def oomkilled_host(
+    pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
+) -> Iterator[Finding]:
     """The container hit its own limit of host memory.
 
     The kernel killed a process because the container's memory cgroup was full: host memory (RAM), not GPU memory.
@@ -56,6 +65,9 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject, hardware: Hard
     loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
     per worker. While serving it grows with multimodal caches, KV offload and long queues. Memory-backed volumes such
     as /dev/shm count against the same limit: see `oomkilled-shm`.
+
+    A container that has served for a while and whose own memory (`container_memory_rss`, without the page cache) grows all
+    the time will get there: the report says when, if it goes on like that.
 
     ## Fix
 
@@ -71,6 +83,8 @@ def oomkilled_host(pod: Pod, logs: Logs | None, subject: Subject, hardware: Hard
     if not pod.failing and not (pod.exists and pod.ready):
         for server in subject.engines(pod):
             yield from _risk(pod, server, subject.sizing(server))
+    if metrics is not None and pod.ready:
+        yield from _trend(pod, metrics)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
@@ -118,6 +132,41 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         evidence=tuple(evidence),
         fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _trend(pod: Pod, metrics: Metrics) -> Iterator[Finding]:
+    """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
+    container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
+    limit = container.limit("memory") if container else None
+    if container is None or limit is None or rss is None or whole is None or metrics.started is None:
+        return
+    recent = rss.tail(2 * _GROWING_SECONDS)
+    loaded = recent.points[0][0] - metrics.started
+    thirds = [recent.third(n) for n in range(3)]
+    steady = thirds[0] < thirds[1] < thirds[2]
+    if recent.seconds < _GROWING_SECONDS or loaded < _GROWING_SECONDS or not steady or recent.slope <= 0:
+        return
+    left = (limit - rss.last) / recent.slope
+    if rss.last < _NEARLY_FULL * limit or whole.last < rss.last or not 0 < left < _SOON_SECONDS:
+        return
+    if thirds[2] - thirds[0] < 0.02 * limit:
+        return  # it breathes
+    larger = _double(limit)
+    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {larger}, and find what grows"
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
+        f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
+        f"{say_seconds(left)}.",
+        evidence=(
+            recent.evidence(say_bytes),
+            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+        ),
+        fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),),
+        pods=(pod.name,),
     )
 
 

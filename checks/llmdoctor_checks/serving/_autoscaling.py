@@ -11,21 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
+from kubectl_llmdoctor.catalog.metrics import metric
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
 _DEFAULT_PERCENT = 80
-
-#: The length of an engine's queue; None where a release has no such metric.
-_QUEUE = {
-    "vllm": "vllm:num_requests_waiting",
-    "huggingfaceserver": "vllm:num_requests_waiting",
-    "sglang": "sglang:num_queue_reqs",
-    "tgi": "tgi_queue_size",
-    "triton": "nv_inference_pending_request_count",
-    "llama.cpp": "llamacpp:requests_deferred",
-    "lmdeploy": "lmdeploy:num_requests_waiting",
-    "nim": "num_requests_waiting",
-}
 
 #: Metrics of vLLM that releases renamed or dropped: name, hidden from, gone from, what took its place.
 _DROPPED = (
@@ -149,15 +138,16 @@ def _number(value: Any, default: int) -> int:
 
 def queue_metric(engine: Engine) -> str | None:
     """The metric that says how many requests wait; None where this release has none, or it is not known."""
-    if engine.name == "tensorrt-llm":
-        return "trtllm_num_requests_waiting" if engine.at_least("1.3") else None
-    return _QUEUE.get(engine.name)
+    if engine.name == "triton":  # what a backend queues itself has other names
+        return "nv_inference_pending_request_count"
+    found = metric(engine.name, "waiting", engine.version)
+    return found.name if found else None
 
 
 def cache_metric(engine: Engine) -> str | None:
     """The metric of vLLM that says how full its cache is, by the name of this release."""
-    known = engine.at_least("0.9.2") if engine.name == "vllm" else None
-    return None if known is None else "vllm:kv_cache_usage_perc" if known else "vllm:gpu_cache_usage_perc"
+    found = metric("vllm", "kv_usage", engine.version) if engine.name == "vllm" else None
+    return found.name if found else None
 
 
 def metrics_off(engine: Engine) -> bool:

@@ -2,21 +2,45 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Evidence, Finding, Fix, Pod, check, fixes, pod_evidence, say_cores
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Metrics,
+    Pod,
+    Span,
+    check,
+    fixes,
+    pod_evidence,
+    say_cores,
+    say_seconds,
+)
 from llmdoctor_checks.serving._processes import busy
+from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
 
+#: Fewer periods (of 0.1 s) say nothing.
+_FEWEST_PERIODS = 100
+
+#: A GPU that is less busy than this while requests wait, waits for something itself.
+_IDLE = 0.5
+
 
 @check("cpu-starved", since="0.1", severity="warning")
-def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
     HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
     busy process per GPU besides the engine core and the API server, SGLang one per GPU besides the process that
     tokenizes. With fewer cores than busy processes they wait for each other, and the GPU waits for them: latency grows
     while GPU utilisation falls.
+
+    The kernel counts the periods in which a container had used up its limit (`container_cpu_cfs_throttled_periods_total`).
+    Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for.
 
     ## Fix
 
@@ -30,7 +54,24 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """
     container = engine.container
     limit, request = container.limit("cpu"), container.request("cpu")
-    throttled = _throttling(container)
+    throttled = _throttled_over_time(metrics) if metrics else None
+    if metrics and throttled and throttled[0] > _THROTTLED and (idle := _idle_gpu(metrics)) is not None:
+        load = load_of(metrics)
+        share, evidence = throttled
+        waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"Container {container.name} waited for its CPU quota{f' of {say_cores(limit)} cores' if limit else ''} in "
+            f"{share:.0%} of periods, and its busiest GPU is {idle.mean:.0%} busy{waiting}.",
+            evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
+            explains=("queue-growing",),
+            fixes=_fixes(container, engine, limit),
+            pods=(pod.name,),
+        )
+        return
+    throttled = throttled or _throttling(container)
     if throttled and throttled[0] > _THROTTLED:
         share, evidence = throttled
         quota = f" of {say_cores(limit)} cores" if limit else ""
@@ -64,6 +105,26 @@ def cpu_starved(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
+def _throttled_over_time(metrics: Metrics) -> tuple[float, Evidence] | None:
+    """The same over the window, as cAdvisor counted it."""
+    periods, throttled = metrics.increase("cpu_periods"), metrics.increase("cpu_throttled")
+    if periods is None or throttled is None or periods.lifetime or periods.amount < _FEWEST_PERIODS:
+        return None
+    name, over = metrics.name_of("cpu_throttled"), say_seconds(periods.seconds)
+    text = f"{name}: +{throttled.amount:.0f} of {periods.amount:.0f} periods in {over}"
+    return min(throttled.amount / periods.amount, 1.0), Evidence(source="metric", ref=metrics.source, text=text)
+
+
+def _idle_gpu(metrics: Metrics) -> Span | None:
+    """The busiest GPU of the pod, where even that one has been idle for long while requests waited."""
+    load = load_of(metrics)
+    spans = [gpu.utilization.tail(SUSTAINED_SECONDS) for gpu in metrics.gpus if gpu.utilization is not None]
+    if load is None or not load.queues or not spans:
+        return None
+    busiest = max(spans, key=lambda span: span.mean)
+    return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None
+
+
 def _throttling(container: Container) -> tuple[float, Evidence] | None:
     """Share of CPU periods in which the container was throttled, as the node agent saw it."""
     pod = container.pod
@@ -74,7 +135,7 @@ def _throttling(container: Container) -> tuple[float, Evidence] | None:
         if not isinstance(cpu, dict) or (seen.get("pod"), seen.get("container")) != (pod.name, container.name):
             continue
         periods, throttled = cpu.get("nrPeriods"), cpu.get("nrThrottled")
-        if isinstance(periods, int) and isinstance(throttled, int) and periods >= 100:
+        if isinstance(periods, int) and isinstance(throttled, int) and periods >= _FEWEST_PERIODS:
             text = f"nrThrottled: {throttled} of nrPeriods: {periods}"
             return throttled / periods, Evidence(source="agent", ref=f"{pod.name}/{container.name} cpu", text=text)
     return None

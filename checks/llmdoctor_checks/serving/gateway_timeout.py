@@ -14,9 +14,11 @@ from kubectl_llmdoctor.api import (
     Engine,
     Finding,
     Fix,
+    Histogram,
     Item,
     Line,
     Log,
+    Metrics,
     Pod,
     Subject,
     check,
@@ -40,6 +42,10 @@ _COMMON_TOKENS = 16384
 #: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server.
 _GAVE_UP = "upstream timed out (110:"
 
+#: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
+#: and the engine saw no client go, none is.
+_ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
+
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
 
@@ -62,7 +68,7 @@ class Timeout(NamedTuple):
 
 
 @check("gateway-timeout", since="0.2", severity="warning")
-def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
     """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
 
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
@@ -71,7 +77,9 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
     reads (ingress-nginx's `proxy-read-timeout`) spares streams, and cuts off requests without `stream: true`, which send
     nothing until they are complete, and those that wait in the queue.
 
-    Whether generations of that length happen depends on the clients; `max_tokens` caps them.
+    Whether generations of that length happen depends on the clients; `max_tokens` caps them. The engine's metrics tell how
+    long requests really take (`vllm:e2e_request_latency_seconds` and the like), from their arrival at the engine to their
+    last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said.
 
     ## Fix
 
@@ -109,7 +117,15 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
     if engine is None or not _generates(engine):
         return
     tokens, what = _longest(engine)
+    taken = metrics.histogram("e2e") if metrics is not None else None
     for timeout in _timeouts(pod, engine, subject, cluster):
+        if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
+            if taken.above(timeout.seconds) >= _CUT_SHARE:
+                yield _measured(pod, timeout, taken, tokens)
+                return
+            gone = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
+            if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not gone:
+                continue
         fits = int(timeout.seconds * _FASTEST_TOKENS_PER_SECOND)
         if tokens is None or tokens <= fits:
             continue
@@ -128,6 +144,28 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Fi
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
+    """Requests that take longer than the timeout, as the engine measured them."""
+    where, share = f"{timeout.item.raw.get('kind')}/{timeout.item.name}", taken.above(timeout.seconds)
+    ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
+    slow = taken.quantile(0.99)
+    seconds = max(slow * 2, (tokens or 0) / _FASTEST_TOKENS_PER_SECOND)
+    said = (
+        f"{share:.1%} took longer than {say_seconds(timeout.seconds)}, one in a hundred {say_seconds(slow)} or longer"
+    )
+    streams = "" if timeout.whole else " (those that stream are spared)"
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="certain" if timeout.whole else "possible",
+        summary=f"{where} {ends} {say_seconds(timeout.seconds)}; of {taken.observed:.0f} requests that the engine finished "
+        f"{share:.1%} took longer{streams}.",
+        evidence=(object_evidence(timeout.item, timeout.path, timeout.text), taken.evidence(said)),
+        fixes=(_fix(timeout, int(seconds * _FASTEST_TOKENS_PER_SECOND)),),
+        pods=(pod.name,),
+    )
 
 
 def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:

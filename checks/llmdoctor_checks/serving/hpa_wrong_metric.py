@@ -1,6 +1,7 @@
 """An autoscaler that looks at what does not follow the load."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -9,13 +10,16 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Metrics,
     Pod,
+    Span,
     Subject,
     check,
     dig,
     fixes,
     pod_evidence,
     say_cores,
+    say_seconds,
     workload_evidence,
 )
 from llmdoctor_checks.serving._autoscaling import (
@@ -28,13 +32,29 @@ from llmdoctor_checks.serving._autoscaling import (
     scalers,
 )
 from llmdoctor_checks.serving._processes import busy
+from llmdoctor_checks.serving._rescale import concurrency_of, rescaled
+from llmdoctor_checks.serving._saturation import evidence as load_evidence
+from llmdoctor_checks.serving._saturation import load_of
 
 _CLASS = "autoscaling.knative.dev/class"
 _METRIC = "autoscaling.knative.dev/metric"
 
+#: How many replicas an autoscaler has now.
+_REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
+
+#: CPU that changes by less than this from the first to the last third of an hour stands still.
+_FLAT = 0.2
+_FEWEST_POINTS = 6
+
+#: What says of a container what an autoscaler looks at.
+_BY_ROLE: dict[str, Literal["cpu_seconds", "memory_working_set"]] = {
+    "cpu": "cpu_seconds",
+    "memory": "memory_working_set",
+}
+
 
 @check("hpa-wrong-metric", since="0.2", severity="warning")
-def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
     """An autoscaler follows CPU or memory, or a metric that the engine does not emit.
 
     CPU does not follow the load of an engine on GPUs. Its scheduler and workers loop at full speed as long as there is one
@@ -55,6 +75,28 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[F
     `vllm:num_requests_waiting`, `sglang:num_queue_reqs`, `tgi_queue_size`, `llamacpp:requests_deferred`. In Knative use
     its own autoscaler with concurrency.
 
+    With KEDA (the names of vLLM; those of the release at hand stand in the report):
+
+        apiVersion: keda.sh/v1alpha1
+        kind: ScaledObject
+        metadata: {name: llama, namespace: serving}
+        spec:
+          scaleTargetRef: {name: llama}
+          minReplicaCount: 1
+          maxReplicaCount: 4
+          triggers:
+            - type: prometheus
+              metadata:
+                serverAddress: http://prometheus-k8s.monitoring.svc:9090
+                query: sum(vllm:num_requests_running{namespace="serving"}) + sum(vllm:num_requests_waiting{namespace="serving"})
+                threshold: "40"
+
+    The running ones belong to it: the waiting ones alone fall to zero as soon as every request runs, and full replicas would
+    be taken away. Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
+    had in service while others waited. Without them it is four fifths of what the engine may run at once.
+
+    Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause.
+
     ## References
 
     - https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/
@@ -67,21 +109,22 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[F
     for scaler in scalers(subject, cluster):
         if scaler.maximum <= scaler.minimum:
             continue
-        if failed := _failed(pod, engine, scaler):
+        rescale = rescaled(engine, scaler, subject, cluster, metrics) or _told(engine, scaler)
+        if failed := _failed(pod, engine, scaler, rescale):
             yield failed
             return
         if scaler.looks and all(look.source == "resource" for look in scaler.looks):
-            yield _resource(pod, engine, scaler)
+            yield _blind(pod, engine, scaler, metrics, rescale) or _resource(pod, engine, scaler, rescale)
             return
         named = [look for look in scaler.looks if look.source == "metric"]
         for look in named:
             if len(named) == len(scaler.looks) and (found := _silent(pod, engine, scaler, look)):
                 yield found
                 return
-    yield from _operator(pod, engine, subject)
+    yield from _operator(pod, engine, subject, metrics)
 
 
-def _failed(pod: Pod, engine: Engine, scaler: Scaler) -> Finding | None:
+def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | None:
     """What the controller says: it gets no value, although there is a pod to ask."""
     if pod.exists and not pod.ready:
         return None
@@ -102,15 +145,15 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler) -> Finding | None:
                     scaler.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
                 ),
-                fixes=(_lookup(pod, engine, scaler),),
+                fixes=(_lookup(pod, engine, scaler, rescale),),
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
 
 
-def _lookup(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:
+def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
-        return _fix(engine, scaler)
+        return rescale
     return fixes.advice(
         f"See which metrics the adapter publishes, and name one of them; {engine.label} has {_right(engine)}",
         "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
@@ -119,7 +162,58 @@ def _lookup(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:
     )
 
 
-def _resource(pod: Pod, engine: Engine, scaler: Scaler) -> Finding:
+def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, rescale: Fix) -> Finding | None:
+    """The queue grew, what the autoscaler looks at stood still, and it added nothing although it could."""
+    load = load_of(metrics) if metrics is not None else None
+    if metrics is None or load is None or not pod.ready or not load.queues or not load.grows:
+        return None
+    made = "" if scaler.item.kind == "HorizontalPodAutoscaler" else "keda-hpa-"
+    replicas = metrics.readings.span(_REPLICAS, pod.namespace, horizontalpodautoscaler=made + scaler.item.name)
+    here = dig(scaler.item.raw, "status.currentReplicas")
+    if replicas is not None and len(set(replicas.values)) > 1:
+        return None
+    now = int(replicas.last) if replicas is not None else here
+    if not isinstance(now, int) or now >= scaler.maximum:
+        return None  # it can do no more, or it is not known
+    stood = _stood_still(scaler, metrics)
+    if stood is None:
+        return None
+    looked, still = stood
+    names = " and ".join(dict.fromkeys(look.name for look in scaler.looks))
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: in {say_seconds(load.waiting.seconds)} the requests that "
+        f"wait grew from {load.waiting.third(0):.0f} to {load.waiting.third(2):.0f} (means of the first and the last third), "
+        f"while {still}, and it stayed at {now} of {scaler.maximum} replicas.",
+        evidence=(
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *load_evidence(load)[:1],
+            looked.evidence(),
+            *((replicas.evidence(),) if replicas is not None else ()),
+        ),
+        explains=("queue-growing", "kv-cache-saturated"),
+        fixes=(rescale,),
+        pods=(pod.name,),
+    )
+
+
+def _stood_still(scaler: Scaler, metrics: Metrics) -> tuple[Span, str] | None:
+    """What it looks at, where all of that stood still over the window, and in words; CPU first."""
+    found = None
+    for name in sorted({look.name for look in scaler.looks}, reverse=True):
+        span = {"cpu": metrics.rates, "memory": metrics.span}[name](_BY_ROLE[name]) if name in _BY_ROLE else None
+        if span is None or len(span.points) < _FEWEST_POINTS:
+            return None
+        first, last = span.third(0), span.third(2)
+        if abs(last - first) > _FLAT * max(first, last):
+            return None
+        found = span, (f"CPU stood still ({first:.2g} and {last:.2g} cores)" if name == "cpu" else "memory stood still")
+    return found
+
+
+def _resource(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding:
     """CPU or memory of an engine on GPUs."""
     names = " and ".join(dict.fromkeys(look.name for look in scaler.looks))
     cpu = next((look for look in scaler.looks if look.name == "cpu"), None)
@@ -135,7 +229,7 @@ def _resource(pod: Pod, engine: Engine, scaler: Scaler) -> Finding:
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             *_cpu_evidence(engine.container),
         ),
-        fixes=(_fix(engine, scaler),),
+        fixes=(rescale,),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -220,24 +314,14 @@ def _right(engine: Engine) -> str:
     return queue + (f", or {cache}" if cache else "")
 
 
-def _fix(engine: Engine, scaler: Scaler) -> Fix:
-    queue = queue_metric(engine)
-    if queue is None or metrics_off(engine) or scaler.item.kind != "HorizontalPodAutoscaler":
-        flag = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}.get(engine.name)
-        first = f", which {engine.title} emits with {flag}" if flag and metrics_off(engine) else ""
-        return fixes.advice(f"Scale on {_right(engine)}{first}, in {scaler.ref}")
-    value = {"metric": {"name": queue}, "target": {"type": "AverageValue", "averageValue": "5"}}
-    metrics = {"op": "add", "path": "/spec/metrics", "value": [{"type": "Pods", "pods": value}]}
-    summary = f"Scale on {queue}, which an adapter must publish (prometheus-adapter); 5 a replica is a start"
-    if scaler.item.api_version == "autoscaling/v1":
-        old = dig(scaler.item.raw, "spec.targetCPUUtilizationPercentage")
-        removed = [] if old is None else [{"op": "remove", "path": "/spec/targetCPUUtilizationPercentage"}]
-        version = {"op": "replace", "path": "/apiVersion", "value": "autoscaling/v2"}
-        return fixes.patch_object(scaler.item, summary, [version, *removed, metrics])
-    return fixes.patch_object(scaler.item, summary, [metrics])
+def _told(engine: Engine, scaler: Scaler) -> Fix:
+    """The same in words, where this release emits nothing to scale on."""
+    flag = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}.get(engine.name)
+    first = f", which {engine.title} emits with {flag}" if flag and metrics_off(engine) else ""
+    return fixes.advice(f"Scale on {_right(engine)}{first}, in {scaler.ref}")
 
 
-def _operator(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding]:
+def _operator(pod: Pod, engine: Engine, subject: Subject, metrics: Metrics | None) -> Iterator[Finding]:
     """Knative's class for CPU and memory, and KServe's metric."""
     workload = subject.workload
     if workload is None:
@@ -269,12 +353,12 @@ def _operator(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding]:
         confidence="likely",
         summary=f"{workload.ref} scales {engine.label} on GPUs by {metric}, which does not follow the load.",
         evidence=(workload_evidence(workload, path, text),),
-        fixes=(_own_fix(engine, subject, path),),
+        fixes=(_own_fix(engine, subject, path, metrics),),
         pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _own_fix(engine: Engine, subject: Subject, path: str) -> Fix:
+def _own_fix(engine: Engine, subject: Subject, path: str, metrics: Metrics | None) -> Fix:
     workload = subject.workload
     if workload is None or not path.endswith(f"[{_CLASS}]"):
         where = workload.ref if workload else ""
@@ -286,6 +370,11 @@ def _own_fix(engine: Engine, subject: Subject, path: str) -> Fix:
         {"op": "add", "path": f"{at}/autoscaling.knative.dev~1class", "value": "kpa.autoscaling.knative.dev"},
         {"op": "add", "path": f"{at}/autoscaling.knative.dev~1metric", "value": "concurrency"},
     ]
-    if "autoscaling.knative.dev/target" in annotations:  # a percentage there, a number of requests here
-        operations.append({"op": "remove", "path": f"{at}/autoscaling.knative.dev~1target"})
-    return fixes.patch_object(workload.item, "Use Knative's own autoscaler with concurrency", operations)
+    many, target = concurrency_of(engine, metrics), f"{at}/autoscaling.knative.dev~1target"
+    summary = "Use Knative's own autoscaler with concurrency"
+    if many is not None:
+        operations.append({"op": "add", "path": target, "value": str(many.target)})
+        summary += f", at {many.target} for each replica: {many.why}"
+    elif "autoscaling.knative.dev/target" in annotations:  # a percentage there, a number of requests here
+        operations.append({"op": "remove", "path": target})
+    return fixes.patch_object(workload.item, summary, operations)

@@ -2,20 +2,64 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Metrics,
+    Pod,
+    Span,
+    check,
+    count_of,
+    fixes,
+    log_evidence,
+    say_seconds,
+)
 from llmdoctor_checks.serving._load import recent_load
+from llmdoctor_checks.serving._saturation import (
+    SUSTAINED_SECONDS,
+    Load,
+    evidence,
+    idle_peer,
+    load_of,
+    need_of,
+    spread_fix,
+)
 
 #: From this share on the cache counts as full: a block that is left over fits no request.
 _FULL = 0.97
 
+#: The same over time: between two statements a finished request leaves room that the next one takes.
+_FULL_OVER_TIME = 0.95
+
+#: Preemptions in this share of the looks, and so many in ten minutes, are no accident.
+_OFTEN, _FEWEST_TIMES = 0.5, 10
+
+#: So many prompt tokens say how well the prefix cache does.
+_ENOUGH_TOKENS = 100_000
+
 
 @check("kv-cache-saturated", since="0.2", severity="warning")
-def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def kv_cache_saturated(
+    pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
+) -> Iterator[Finding | Abstain]:
     """The KV cache is full, and requests wait for room in it.
 
     Every token of every running request has its place in the KV cache. When it is full, new requests wait although the GPU
     could compute more of them at once, and running ones are preempted: their cache is thrown away and computed again later.
-    Both make answers slow, and preemption makes the server slower the busier it is.
+    Both make answers slow, and preemption makes the server slower the busier it is. Preemptions that go on while requests wait
+    prove it, however full the cache is between them.
+
+    It is judged by the engine's metrics over ten minutes and more (`vllm:kv_cache_usage_perc`, `sglang:token_usage`, …), or
+    by what it prints of itself. A cache that is full while nobody waits is well used. A batch that was handed in at once
+    fills the cache until it is done, and its queue shrinks.
+
+    Prompts that begin alike share their cache. Where hardly any token is found there although prompts have a common beginning,
+    it is often that the beginning holds a date or a user's name, or that a router sends the same conversation to another
+    replica each time.
 
     ## Fix
 
@@ -27,8 +71,71 @@ def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
     - https://docs.vllm.ai/en/latest/configuration/optimization/#preemption
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
+    if not pod.ready:
+        return
+    load = load_of(metrics) if metrics is not None else None
+    if metrics is not None and load is not None and load.cache is not None:
+        yield from _over_time(pod, engine, metrics, load, load.cache)
+    elif logs is not None:
+        yield from _by_log(pod, engine, logs)
+    elif pod.exists:
+        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
+
+
+def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:
+    full, times = load.full(_FULL_OVER_TIME), _preempted(metrics)
+    if not (full or times) or not load.queues or load.drains:
+        return
+    cache = whole.tail(SUSTAINED_SECONDS)
+    filled = f"{cache.mean:.0%} full for {say_seconds(cache.seconds)} or longer"
+    if not full:
+        filled = (
+            f"{cache.mean:.0%} full on average of {say_seconds(cache.seconds)}, and {max(cache.values):.0%} at most"
+        )
+    lost, shown = "", tuple[Evidence, ...]()
+    if times:
+        lost = f", and running ones were preempted for lack of room, {count_of(times, 'time')} in {say_seconds(cache.seconds)}"
+        text = f"{metrics.name_of('preemptions')}: +{times} in {say_seconds(cache.seconds)}"
+        shown = (Evidence(source="metric", ref=whole.source, text=text),)
+    hits, queries = metrics.increase("prefix_hits"), metrics.increase("prefix_queries")
+    if hits is not None and queries is not None and queries.amount >= _ENOUGH_TOKENS and not queries.lifetime:
+        share = f"{hits.amount / queries.amount:.0%} of {queries.amount:.0f} prompt tokens were found in it"
+        shown += (Evidence(source="metric", ref=whole.source, text=f"{metrics.name_of('prefix_hits')}: {share}"),)
+        lost += f". Of its prompt tokens {hits.amount / queries.amount:.0%} were in the prefix cache"
+    spread, need = idle_peer(metrics, load), need_of(metrics, load)
+    if spread is not None:
+        lost += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
+        shown += (spread[1].evidence(),)
+    more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The KV cache of {engine.container.name} has been {filled}; "
+        f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
+        evidence=(*evidence(load), *shown),
+        explains=("queue-growing",),
+        fixes=(spread_fix(pod) if spread else _fix(pod, more),),
+        pods=(pod.name,),
+    )
+
+
+def _preempted(metrics: Metrics) -> int:
+    """How often running requests lost their room all through the end of the window; 0 where that was now and then.
+
+    An engine preempts when a running request needs a block and there is none. In a small cache what it frees that way is
+    a good part of the whole, so that the cache is seldom full when somebody looks.
+    """
+    rates = metrics.rates("preemptions")
+    recent = rates.tail(SUSTAINED_SECONDS) if rates else None
+    if recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or recent.share(lambda rate: rate > 0) < _OFTEN:
+        return 0
+    times = round(recent.mean * recent.seconds)
+    return times if times >= _FEWEST_TIMES else 0
+
+
+def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said = recent_load(engine.container, logs)
-    if not said or not pod.ready or not all(load.cache >= _FULL and load.waiting for load in said):
+    if not said or not all(load.cache >= _FULL and load.waiting for load in said):
         return
     last = said[-1]
     yield Finding(
@@ -38,11 +145,13 @@ def kv_cache_saturated(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
         f"{last.waiting} waiting, and was so in its last {len(said)} statements.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
         explains=("queue-growing",),
-        fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}, or give the cache more memory (kubectl llmdoctor fit says how much)"
-            ),
-        ),
+        fixes=(_fix(pod, ""),),
         order=last.line.order,
         pods=(pod.name,),
+    )
+
+
+def _fix(pod: Pod, more: str) -> Fix:
+    return fixes.advice(
+        f"Add replicas of {fixes.edited(pod)}, or give the cache more memory (kubectl llmdoctor fit says how much){more}"
     )

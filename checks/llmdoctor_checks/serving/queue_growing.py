@@ -2,15 +2,42 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Cluster,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Metrics,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    log_evidence,
+    parse_time,
+    say_seconds,
+)
+from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import recent_load
+from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
 
-#: So many requests wait at the end, at least, and no fewer than run: fewer are a burst.
+#: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
+
+#: The queue grows where its last third of statements counts more than its first by this factor.
+_GROWS = 1.5
+
+#: Kinds with a plain number of replicas.
+_PLAIN = ("Deployment", "StatefulSet")
 
 
 @check("queue-growing", since="0.2", severity="warning")
-def queue_growing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def queue_growing(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
+) -> Iterator[Finding | Abstain]:
     """More requests come in than the engine can serve, and the queue grows.
 
     An engine runs as many requests at once as its cache and its limits allow; the others wait. A short queue is how batching
@@ -18,10 +45,16 @@ def queue_growing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     the one before, until clients give up or the engine refuses (Ollama beyond `OLLAMA_MAX_QUEUE`, Text Generation Inference
     beyond `MAX_CONCURRENT_REQUESTS`, SGLang beyond `--max-queued-requests`).
 
+    It is judged by the engine's metrics over ten minutes and more, or by what it prints of itself; a burst, a pod that has
+    just started and a batch that is being worked off are none. How many replicas it takes follows from Little's law: the
+    requests that arrive in a second, times the seconds that each is in service, divided by how many one replica has in
+    service at once. A second replica does not help where the load is not spread: then one has a queue and the other none.
+
     ## Fix
 
     Add replicas, and scale on the number of waiting requests (`hpa-wrong-metric` says how). Limit what one client may send. Where
-    the KV cache is full, see `kv-cache-saturated` first.
+    the KV cache is full, see `kv-cache-saturated` first. Where it is not, and as many requests run as the engine may run at
+    once, raise that limit (`--max-num-seqs`).
 
     ## References
 
@@ -29,13 +62,109 @@ def queue_growing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     - https://docs.sglang.ai/references/production_metrics.html
     - https://docs.ollama.com/faq
     """
+    if not pod.ready:
+        return
+    load = load_of(metrics) if metrics is not None else None
+    if metrics is not None and load is not None:
+        yield from _over_time(pod, engine, subject, cluster, metrics, load)
+    elif logs is not None and (found := list(_by_log(pod, engine, logs))):
+        yield from found
+    elif metrics is not None:
+        yield from _at_once(pod, engine, metrics)
+    elif logs is None and pod.exists:
+        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
+
+
+def _over_time(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
+) -> Iterator[Finding]:
+    waiting, running = load.waiting, load.running
+    if not load.queues or not load.grows or waiting.last < max(_LEAST, running.last / 4):
+        return
+    finished = metrics.increase("finished")
+    wait = ""
+    if finished is not None and not finished.lifetime and finished.rate:
+        wait = f"; {finished.rate:.2g} a second are finished, so that a new one waits {say_seconds(waiting.last / finished.rate)}"
+    spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
+    if spread is not None:
+        wait += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
+        said = (spread[1].evidence(),)
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
+        f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
+        evidence=(*evidence(load), *said),
+        fixes=(_fix(pod, engine, subject, cluster, metrics, load, spread=spread is not None),),
+        pods=(pod.name,),
+    )
+
+
+def _fix(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load, *, spread: bool
+) -> Fix:
+    if spread:
+        return spread_fix(pod)
+    limit, flag = (
+        limit_of(engine, load),
+        {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name),
+    )
+    if limit is not None and flag is not None and engine.explicit("max_num_seqs"):
+        share = max(load.recent.cache.values) if load.recent.cache else 0
+        summary = (
+            f"Let {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
+        )
+        return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
+    need, workload = need_of(metrics, load), subject.workload
+    takes = _start_of(pod, engine)
+    soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
+    if need is None:
+        return fixes.advice(
+            f"Add replicas of {fixes.edited(pod)}; then scale on waiting requests (hpa-wrong-metric){soon}"
+        )
+    summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
+    if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
+        return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
+    operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
+    value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
+    return fixes.patch_object(workload.item, summary, [value])
+
+
+def _start_of(pod: Pod, engine: Engine) -> float | None:
+    """How long the pod took from the start of its engine to being ready; None where a restart or a failed probe hides it."""
+    ready, running = pod.condition("Ready"), engine.container.status.state.running
+    since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
+    seconds = (since - started).total_seconds() if since and started else 0
+    return seconds if engine.container.restarts == 0 and 60 <= seconds <= 7200 else None
+
+
+def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """One look at the metrics port: it may be a burst."""
+    waiting, running = metrics.span("waiting"), metrics.span("running")
+    if waiting is None or running is None or min(waiting.values) < max(_LEAST, running.last):
+        return
+    yield Finding(
+        role="note",
+        severity="info",
+        confidence="possible",
+        summary=f"At this moment {waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run; one "
+        "look does not say whether that lasts.",
+        evidence=(waiting.evidence(), running.evidence()),
+        fixes=(
+            fixes.advice("Look again after some minutes", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said = recent_load(engine.container, logs)
-    if not said or not pod.ready or min(load.waiting for load in said) == 0:
+    if not said or min(load.waiting for load in said) == 0:
         return
     third = len(said) // 3
     early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
     last = said[-1]
-    if late < 1.5 * early or last.waiting < max(_LEAST, last.running):
+    if late < _GROWS * early or last.waiting < max(_LEAST, last.running):
         return
     yield Finding(
         role="cause",

@@ -126,5 +126,6 @@ def _masked(snapshot: Snapshot, *, objects: bool) -> Snapshot:
         nodes=nodes,
         metrics=tuple(masked(metrics, text=metrics.text) for metrics in snapshot.metrics),
         prometheus=tuple(map(mask_object, snapshot.prometheus)),
+        answers=tuple(masked(answer, text=answer.text, error=answer.error) for answer in snapshot.answers),
         missing=tuple(masked(entry, reason=entry.reason) for entry in snapshot.missing),
     )

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.snapshot import (
     Missing,
     NodeData,
     Origin,
+    PortAnswer,
     ReadList,
     Snapshot,
     TargetRef,
@@ -79,6 +80,7 @@ class _Parts:
             "nodes": dict(self._nodes()),
             "metrics": self._each("metrics", MetricsText),
             "prometheus": self._each("prometheus", Json),
+            "answers": self._each("answers", PortAnswer),
             "origins": tuple(origin for _, origin in kept) if any(origin for _, origin in kept) else (),
         }
         return Snapshot(**parts, missing=(*self._each("missing", Missing), *self._missing))

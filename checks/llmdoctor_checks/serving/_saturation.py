@@ -1,0 +1,161 @@
+"""How the load of an engine stands over time, by its metrics, and how many replicas it takes.
+
+The number of replicas follows from Little's law, L = λ W: what arrives in a second times how long one request is in
+service is how many are in service at once; divided by how many one replica has in service it is the number of replicas.
+One replica that is full serves as many requests in a second as it finishes, so W is what it has in service by what it
+finishes in a second.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, fixes
+
+#: What lasts so long is no burst and no warm-up.
+SUSTAINED_SECONDS = 600
+
+#: The share of points in which something must hold to be called lasting.
+_MOSTLY = 0.9
+
+#: A queue whose last third is shorter than its first by this factor is being worked off.
+_DRAINS = 0.75
+
+#: The queue grows where its last third is longer than its first by this factor.
+_GROWS = 1.5
+
+#: Fewer points say nothing of how something went.
+_FEWEST_POINTS = 5
+
+
+class Load(NamedTuple):
+    """The queue, the requests in service, and the KV cache (0 to 1) as far as it is exported, of the same window."""
+
+    waiting: Span
+    running: Span
+    cache: Span | None
+
+    @property
+    def recent(self) -> Load:
+        """The end of it, as long as what is called lasting."""
+        cut = (span.tail(SUSTAINED_SECONDS) if span else None for span in self)
+        return Load(*cut)  # type: ignore[arg-type]
+
+    @property
+    def queues(self) -> bool:
+        """Whether somebody has waited all through the end of the window."""
+        return self.recent.waiting.share(lambda n: n >= 1) >= _MOSTLY and self.waiting.last >= 1
+
+    @property
+    def drains(self) -> bool:
+        """Whether the queue is being worked off: a batch that was handed in at once, whenever that was."""
+        spans = (self.waiting.tail(n * SUSTAINED_SECONDS) for n in (1, 2, 3, 6))
+        return any(span.third(2) < _DRAINS * span.third(0) for span in spans)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the queue is longer at the end of the window than at its beginning, and still growing."""
+        whole, recent = self.waiting, self.recent.waiting
+        return whole.third(2) >= _GROWS * whole.third(0) and whole.slope > 0 and recent.third(2) >= recent.third(0)
+
+    def full(self, share: float) -> bool:
+        """Whether the cache has been so full all through the end of the window."""
+        return self.cache is not None and self.recent.cache.share(lambda n: n >= share) >= _MOSTLY  # type: ignore[union-attr]
+
+
+def load_of(metrics: Metrics) -> Load | None:
+    """The load over a window that is long enough to judge; None where it is not, or not exported."""
+    waiting, running = metrics.span("waiting"), metrics.span("running")
+    if waiting is None or running is None or waiting.seconds < SUSTAINED_SECONDS:
+        return None
+    if len(waiting.tail(SUSTAINED_SECONDS).points) < _FEWEST_POINTS:
+        return None
+    cache = metrics.cache
+    return Load(waiting, running, cache if cache and cache.seconds >= SUSTAINED_SECONDS else None)
+
+
+class Need(NamedTuple):
+    """How many replicas the load takes, with what it was computed from."""
+
+    replicas: int
+    now: int
+    #: requests in a second that arrive at all replicas together, and that a full one finishes
+    arriving: float
+    finishing: float
+    #: what a full replica has in service, and for how long each
+    in_service: float
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The computation in words."""
+        many = self.arriving * self.seconds
+        return (
+            f"{self.arriving:.2g} requests a second arrive and each is in service for {self.seconds:.0f} s, which makes "
+            f"{many:.0f} at once; a replica has {self.in_service:.0f}"
+        )
+
+
+def need_of(metrics: Metrics, load: Load) -> Need | None:
+    """The replicas that take what arrives now, at least one more than there are; None where too little is exported.
+
+    What already waits comes on top.
+    """
+    rates = [_rates(one) for one in (metrics, *metrics.peers)]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates) or known[0][1] <= 0:
+        return None  # how much arrives there is not known
+    arriving, finishing = sum(arrives for arrives, _ in known), max(finishes for _, finishes in known)
+    now, in_service = 1 + len(metrics.peers), load.recent.running.mean
+    if not in_service:
+        return None
+    replicas = max(math.ceil(arriving / finishing), now + 1)
+    return Need(replicas, now, arriving, finishing, in_service, in_service / finishing)
+
+
+def _rates(metrics: Metrics) -> tuple[float, float] | None:
+    """The requests in a second that arrive at a replica and that it finishes.
+
+    Where the arrivals are not counted they are what was finished and what the queue grew by.
+    """
+    finished, arrived, queue = metrics.increase("finished"), metrics.increase("arrived"), metrics.span("waiting")
+    if finished is None or finished.lifetime or queue is None:
+        return None
+    counted = arrived.rate if arrived is not None and not arrived.lifetime else 0.0
+    return counted or finished.rate + max(queue.slope, 0.0), finished.rate
+
+
+def spread_fix(pod: Pod) -> Fix:
+    """What to do where one replica has the load and another none."""
+    return fixes.advice(
+        f"Spread the requests over the replicas of {fixes.edited(pod)}: clients that keep one connection (HTTP/2, gRPC, "
+        "keep-alive) stay with one pod behind a Service; balance each request, by queue length"
+    )
+
+
+def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span] | None:
+    """Another replica that has hardly anything to do meanwhile: its name, and what it runs."""
+    for peer in metrics.peers:
+        waiting, running = peer.span("waiting"), peer.span("running")
+        if waiting is None or running is None or running.seconds < SUSTAINED_SECONDS:
+            continue
+        queue, busy = waiting.tail(SUSTAINED_SECONDS), running.tail(SUSTAINED_SECONDS)
+        if max(queue.values) < 1 and max(busy.values) < load.recent.running.mean / 2:
+            return peer.pod.name, busy._replace(metric=f"{busy.metric} of {peer.pod.name}")
+    return None
+
+
+def limit_of(engine: Engine, load: Load) -> int | None:
+    """The limit of requests at once that the engine stands at, where its cache has room for more; None elsewhere."""
+    limit = engine.value("max_num_seqs")
+    if not isinstance(limit, int) or limit < 1 or load.cache is None:
+        return None
+    stands = load.recent.running.share(lambda n: n >= 0.95 * limit) >= _MOSTLY
+    return limit if stands and max(load.recent.cache.values) < 0.7 else None  # type: ignore[union-attr]
+
+
+def evidence(load: Load) -> tuple[Evidence, ...]:
+    """The quotations."""
+    cache = (load.cache.evidence(lambda n: f"{n:.0%}"),) if load.cache else ()
+    return (load.waiting.evidence(), load.running.evidence(), *cache)

@@ -1,0 +1,77 @@
+"""Requests that the server refuses, many of them probably because they are too long."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Metrics, Pod, check, fixes, say_seconds
+
+#: So many refused requests, and this share of all, are worth a note.
+_LEAST, _SHARE = 20, 0.05
+
+#: Statuses as the server groups them.
+_STATUSES = ("2xx", "3xx", "4xx", "5xx")
+
+#: Prompts that are accepted and reach beyond this share of the context say that others may not have fitted.
+_LONG, _OFTEN = 0.5, 0.01
+
+
+@check("request-too-long", since="0.1", severity="warning")
+def request_too_long(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """Requests are longer than the server's context.
+
+    Prompt and answer together must fit into the context length that the server was started with. Longer requests are refused
+    with status 400; the server itself is well and serves others. Chat histories that grow, documents pasted whole and a large
+    `max_tokens` are the usual reasons. llama-server divides its context among its slots.
+
+    The server's log says so for each request. Its metrics only count what was refused (vLLM by status, Text Generation
+    Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
+
+    ## Fix
+
+    Raise the context as far as the model and the KV cache allow, or shorten what clients send.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/engine_args/
+    - https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+    """
+    length, limit = metrics.histogram("prompt_length"), engine.value("max_model_len")
+    if length is None or not isinstance(limit, int) or limit < 1 or not pod.ready:
+        return
+    refused, all_of, text = _refused(metrics)
+    near = length.above(_LONG * limit)
+    if refused < max(_LEAST, _SHARE * all_of) or near < _OFTEN:
+        return
+    yield Finding(
+        role="note",
+        severity="info",
+        confidence="possible",
+        summary=f"{engine.container.name} refused {refused:.0f} of {all_of:.0f} requests ({refused / all_of:.0%}) in "
+        f"{say_seconds(length.seconds)} as faulty; {near:.1%} of the prompts that it took are longer than half of its context of "
+        f"{limit}, so that many were probably too long.",
+        evidence=(
+            Evidence(source="metric", ref=length.source, text=text),
+            length.evidence(f"{near:.1%} more than {_LONG * limit:.0f} tokens"),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Look into the log of {pod.name} for what was refused, and raise the context as far as model and KV cache allow",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {engine.container.name}",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _refused(metrics: Metrics) -> tuple[float, float, str]:
+    """How many requests were refused as faulty, of how many, and how the metric says it."""
+    by_status, arrived = metrics.by("http", "status"), metrics.increase("arrived")
+    by_status = {status: count for status, count in by_status.items() if status in _STATUSES}
+    if by_status:
+        text = ", ".join(f"{status} {count:.0f}" for status, count in sorted(by_status.items()))
+        return by_status.get("4xx", 0.0), sum(by_status.values()), f"{metrics.name_of('http')} by status: {text}"
+    refused = metrics.by("errors", "err").get("validation", 0.0)
+    return (
+        refused,
+        arrived.amount if arrived else 0.0,
+        f"{metrics.name_of('errors')} with err=validation: +{refused:.0f}",
+    )

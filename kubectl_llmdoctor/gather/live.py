@@ -1,0 +1,64 @@
+"""How the pods do right now: Prometheus where there is one, the engines' own ports where it says nothing of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubectl_llmdoctor.gather.collector import Collector
+from kubectl_llmdoctor.snapshot import Json
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Query
+    from kubectl_llmdoctor.gather.prometheus.reading import Prometheus
+    from kubectl_llmdoctor.gather.scrape import Ports
+
+
+class Live:
+    """One gathering's metrics. Nothing is imported that is not wanted."""
+
+    def __init__(self, pot: Collector, query: Query, namespace: str) -> None:
+        self._pot = pot
+        self._prometheus: Prometheus | None = None
+        self._ports: Ports | None = None
+        if query.prometheus.where != "off":
+            from kubectl_llmdoctor.gather.prometheus.reading import Prometheus
+
+            self._prometheus = Prometheus(pot, query.prometheus, [namespace])
+        if query.ports.metrics:
+            from kubectl_llmdoctor.gather.scrape import Ports
+
+            self._ports = Ports(pot, query.ports)
+
+    def begin(self) -> None:
+        """Looks for Prometheus while the pods are read."""
+        if self._prometheus is not None:
+            self._prometheus.look()
+
+    def read(self, pods: list[Json]) -> None:
+        """Asks about these pods, once all of them are known."""
+        if self._prometheus is None and self._ports is None:
+            return
+        from kubectl_llmdoctor.gather import serving
+
+        cluster = serving.cluster_of(self._pot.objects())
+        engines = serving.served(cluster, pods)
+        ports = self._ports
+        if ports is not None:
+            ports.ask(engines)
+        if self._prometheus is not None:
+            self._prometheus.ask(
+                serving.refs(cluster, pods), lambda lacking: ports.scrape(engines, lacking) if ports else None
+            )
+        elif ports is not None:
+            ports.scrape(engines, {(one.namespace, one.pod) for one in engines})
+
+    def again(self) -> None:
+        """Takes the second sample, where one is wanted."""
+        if self._ports is not None:
+            self._ports.again()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for source in (self._prometheus, self._ports):
+            if source is not None:
+                source.close()

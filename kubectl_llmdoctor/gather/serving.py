@@ -1,0 +1,120 @@
+"""The engines of the pods that are explained, as gathering needs them: where they listen and what may be asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.engine import Engine, engines_of
+from kubectl_llmdoctor.facts.logs import Logs
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
+from kubectl_llmdoctor.snapshot import Json, Snapshot
+
+
+class Paths(NamedTuple):
+    """What an engine answers without being asked to generate anything; the first metrics path that exists counts."""
+
+    health: str
+    metrics: tuple[str, ...]
+    #: what it says of itself: version, the models that it serves
+    about: tuple[str, ...]
+
+
+#: By engine. Left out on purpose: `/health` of SGLang and TGI, which generates a token, and `/metrics` of TensorRT-LLM,
+#: which takes the statistics away from whoever reads them otherwise.
+_PATHS = {
+    "vllm": Paths("/health", ("/metrics",), ("/version", "/v1/models")),
+    "sglang": Paths("/v1/models", ("/metrics",), ("/server_info", "/get_server_info")),
+    "tgi": Paths("/info", ("/metrics",), ()),
+    "tensorrt-llm": Paths("/health", ("/prometheus/metrics",), ("/version", "/v1/models")),
+    "triton": Paths("/v2/health/ready", ("/metrics",), ()),
+    "nim": Paths("/v1/health/ready", ("/v1/metrics", "/metrics"), ("/v1/version", "/v1/models")),
+    "llama.cpp": Paths("/health", ("/metrics",), ("/v1/models",)),
+    "lmdeploy": Paths("/v1/models", ("/metrics",), ()),
+    "huggingfaceserver": Paths("/v2/health/ready", ("/metrics",), ("/v1/models",)),
+    "ollama": Paths("/api/version", (), ("/api/ps", "/api/tags")),
+}
+
+
+class Served(NamedTuple):
+    """An engine that a pod runs and that should answer: its container is ready."""
+
+    namespace: str
+    pod: str
+    container: str
+    engine: str
+    port: int
+    metrics_port: int
+    scheme: str
+    paths: Paths
+
+
+def cluster_of(objects: Iterable[Json]) -> Cluster:
+    """The facts of what has been read so far."""
+    return Cluster(Snapshot(objects=tuple(objects)))
+
+
+def refs(cluster: Cluster, pods: list[Json]) -> list[PodRef]:
+    """The pods as Prometheus is asked about them, then their replicas: how those do says what is wrong with these."""
+    explained = _pods(cluster, pods)
+    owners = {id(_top(cluster, pod)) for pod in explained} - {id(None)}
+    names = {(pod.namespace, pod.name) for pod in explained}
+    others = [
+        Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        for item in cluster.items("Pod")
+        if (item.namespace, item.name) not in names
+    ]
+    replicas = [pod for pod in others if id(_top(cluster, pod)) in owners]
+    room = max(PODS - len(explained), 0)
+    return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in (*explained, *replicas[:room])]
+
+
+def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
+    """The engines of these pods that should answer on a port that is known."""
+    return [row for pod in _pods(cluster, pods) for engine in engines_of(pod, Logs([])) for row in _served(pod, engine)]
+
+
+def _pods(cluster: Cluster, pods: list[Json]) -> list[Pod]:
+    names = sorted({(str(pod["metadata"].get("namespace") or ""), str(pod["metadata"].get("name"))) for pod in pods})
+    items = [item for namespace, name in names if (item := cluster.item("Pod", namespace, name))]
+    return [Pod(cast(k8s.Pod, item.typed()), cluster, item=item) for item in items]
+
+
+def _top(cluster: Cluster, pod: Pod) -> Item | None:
+    """What owns the pod in the end."""
+    chain = list(cluster.chain(pod.item)) if pod.item else []
+    return chain[-1] if chain else None
+
+
+def _ref(cluster: Cluster, pod: Pod, engines: list[Engine]) -> PodRef:
+    chain = cluster.chain(pod.item) if pod.item else ()
+    return PodRef(
+        namespace=pod.namespace,
+        name=pod.name,
+        address="" if pod.spec.host_network else pod.status.pod_ip,
+        engines=tuple(sorted({(engine.name, engine.version) for engine in engines}, key=str)),
+        workloads=tuple((item.kind.partition(".")[0], item.name) for item in chain),
+    )
+
+
+def _served(pod: Pod, engine: Engine) -> Iterable[Served]:
+    container, paths = engine.container, _PATHS.get(engine.name)
+    port = engine.value("port") or next((p.container_port for p in container.spec.ports), None)
+    if paths is None or not isinstance(port, int) or not container.running or not container.status.ready or pod.leaving:
+        return
+    probe = container.spec.readiness_probe
+    secure = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTPS"
+    metrics_port = engine.value("metrics_port", port) if engine.name == "triton" else port
+    yield Served(
+        namespace=pod.namespace,
+        pod=pod.name,
+        container=container.name,
+        engine=engine.name,
+        port=port,
+        metrics_port=metrics_port if isinstance(metrics_port, int) else port,
+        scheme="https" if secure else "http",
+        paths=paths,
+    )
