@@ -48,12 +48,13 @@ def connection_options(function: F) -> F:
         names = ("namespace", "context", "cluster", "user", "kubeconfig", "as_user", "as_groups", "token", "server")
         flags = {name: given.pop(name) for name in names}
         insecure = given.pop("insecure_skip_tls_verify")
-        timeout = _seconds(given.pop("request_timeout"))
+        request_timeout = seconds(given.pop("request_timeout"))
 
-        def connection() -> Connection:
+        def connection(timeout: float = 0.0) -> Connection:
             from kubectl_llmdoctor.gather.cluster import Connection
 
-            return Connection(**flags, insecure_skip_tls_verify=insecure, request_timeout=timeout)
+            limits: Any = {"request_timeout": request_timeout, "timeout": timeout}
+            return Connection(**flags, insecure_skip_tls_verify=insecure, **limits)
 
         return function(connection=connection, namespace=flags["namespace"], **given)
 
@@ -110,7 +111,7 @@ def metrics_options(function: F) -> F:
 
             if ports == "off" and (sample or smoke):
                 raise UsageError("--sample and --smoke ask the engines' ports and cannot be used with --ports off")
-            apart = _seconds(sample, "--sample") if sample else 0.0
+            apart = seconds(sample, "--sample") if sample else 0.0
             if apart > _LONGEST_SAMPLE:
                 raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
             return dataclasses.replace(
@@ -186,17 +187,17 @@ def rules(config: str | Path | None, as_of: str | None) -> Rules:
     return Rules(rules=load(Path(config)), as_of=as_of, folder=Path.cwd().as_posix())
 
 
-def _seconds(text: str, option: str = "--request-timeout") -> float:
-    """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; 0 means the default."""
+def seconds(text: str, option: str = "--request-timeout", *, zero: float = 10.0) -> float:
+    """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; `zero` is what 0 means."""
     import re
 
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text) or 10.0
+        return float(text) or zero
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
     if not parts or "".join(n + u for n, u in parts) != text:
         raise UsageError(f"{option} {text}: not a duration such as 10s or 1m")
     factor = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    return sum(float(n) * factor[u] for n, u in parts) or 10.0
+    return sum(float(n) * factor[u] for n, u in parts) or zero
 
 
 def progress(text: str) -> None:

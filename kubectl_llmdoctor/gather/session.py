@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.connection import Connection, Endpoint, resolve
 from kubectl_llmdoctor.gather.transport import Client
@@ -37,4 +40,5 @@ def connect(connection: Connection) -> Cluster:
     """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line."""
     if connection.request_timeout <= 0:
         raise UsageError("--request-timeout must be more than 0 seconds")
-    return Cluster(Client(resolve(connection), connection.request_timeout))
+    deadline = time.monotonic() + connection.timeout if connection.timeout else math.inf
+    return Cluster(Client(resolve(connection), connection.request_timeout, deadline=deadline))
