@@ -34,8 +34,10 @@ bench: $(READY) ## start-up and speed, as ratios
 docs: $(READY) ## the generated pages
 	$(BIN)/python docs/generate.py
 
-dist: $(READY) ## sdist and wheel
+dist: $(READY) ## sdist, wheel, and the archive for krew with its manifest
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python deploy/krew/archive.py dist
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
