@@ -6,13 +6,18 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +30,8 @@ from tests.test_gather_cluster import NS, deployment_world, obj, pod
 from tests.test_gather_server import FakeApi, api, kubeconfig, silence  # noqa: F401
 
 Json = dict[str, Any]
-CASES = Path(__file__).parent.parent / "checks" / "cases"
+ROOT = Path(__file__).resolve().parent.parent
+CASES = ROOT / "checks" / "cases"
 CRASHED = CASES / "oomkilled-host" / "fires_loading.yaml"
 
 
@@ -350,6 +356,83 @@ def test_an_interrupt_ends_watch_without_a_word(api: FakeApi, kubeconfig: Path) 
 
     assert (program.returncode, err.strip()) == (130, b"")
     assert json.loads(out)["targets"][0]["name"] == "llama-2-a"
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code of the page, that of the quoted part without its quotation marks."""
+    plain = re.sub(r"(?m)^> ?(?:   )?", "", PAGE)
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", plain)
+
+
+@pytest.fixture
+def shell(api: FakeApi, kubeconfig: Path, tmp_path: Path) -> dict[str, str]:
+    """A healthy cluster, a kubectl that finds the plugin, and a folder with an alert."""
+    kubectl = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if kubectl is None:
+        pytest.skip("no kubectl")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "kubectl").symlink_to(kubectl)
+    plugin = programs / "kubectl-llmdoctor"
+    plugin.write_text(f"#!{sys.executable}\nfrom kubectl_llmdoctor.cli import main\nmain()\n")
+    plugin.chmod(0o755)
+    api.objects = healed(deployment_world())
+    (tmp_path / "alert.json").write_bytes(payload(alert(namespace="serving", deployment="llama")))
+    return os.environ | {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "checks")]),
+        "KUBECONFIG": str(kubeconfig),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
+
+
+def done(script: str, environment: dict[str, str], folder: Path) -> str:
+    """The standard output of a script that must end well."""
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, b""), run.stderr
+    return run.stdout.decode()
+
+
+def test_the_commands_of_the_page_run(shell: dict[str, str], tmp_path: Path) -> None:
+    scripts = blocks("sh")
+    assert len(scripts) == 6
+
+    for script in scripts:
+        assert "serving/llama" in done(script, shell, tmp_path) or "snapshot" in script
+    assert (tmp_path / "incident.json.gz").stat().st_size > 100
+
+
+def test_the_workflow_of_argo_runs(shell: dict[str, str], tmp_path: Path) -> None:
+    workflow = yaml.safe_load(blocks("yaml")[0])
+    templates = {template["name"]: template for template in workflow["spec"]["templates"]}
+    steps = [one["template"] for group in templates["explain"]["steps"] for one in group]
+
+    assert (workflow["kind"], workflow["spec"]["entrypoint"]) == ("WorkflowTemplate", "explain")
+    assert steps == ["diagnose", "until-healthy"]
+    for name in steps:
+        arguments = [text.replace("/tmp/", f"{tmp_path}/") for text in templates[name]["container"]["args"]]
+        assert "serving/llama" in done(shlex.join(["kubectl-llmdoctor", *arguments]), shell, tmp_path)
+    (left,) = templates["diagnose"]["outputs"]["artifacts"]
+    assert json.loads((tmp_path / Path(left["path"]).name).read_text())["schema"] == "llmdoctor.report/v1"
+
+
+def test_the_workflow_of_github_runs(shell: dict[str, str], tmp_path: Path) -> None:
+    workflow = yaml.safe_load(blocks("yaml")[1])
+    scripts = {step["name"]: step["run"] for step in workflow["jobs"]["rollout"]["steps"] if "run" in step}
+
+    assert "llmdoctor" in done(
+        scripts["Wait until it serves"] + " && ls report.json && echo llmdoctor", shell, tmp_path
+    )
+    assert "serving/llama" in done(scripts["Keep the report"], shell, tmp_path)
+    assert "serving/llama" in (tmp_path / "summary").read_text()
+    assert set(scripts) == {"Install", "Apply", "Wait until it serves", "Keep the report"}
 
 
 @pytest.mark.parametrize(
