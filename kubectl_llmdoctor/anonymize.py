@@ -13,6 +13,7 @@ renamed, the traceback through `vllm/engine` is not.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -291,7 +292,9 @@ class _Names:
             self._joined[f"{service}.{namespace}"] = f"{new_service}.{new_namespace}"
         for name, new in self._new.items():
             # An object cannot be called `qwen2.5`, so it is called `qwen2-5`, and paths have the former.
-            self._joined.setdefault(re.sub(r"(?<=\d)-(?=\d)", ".", name), new)
+            parts = re.split(r"(?<=\d)-(?=\d)", name, maxsplit=4)
+            for dots in itertools.product("-.", repeat=len(parts) - 1):
+                self._joined.setdefault("".join(itertools.chain(*zip(parts, (*dots, ""), strict=True))), new)
         words: dict[str, str] = {}
         for name, category in self._found.items():
             stem = name if category in ("label", "host") else _GENERATED.sub("", name)
