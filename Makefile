@@ -31,8 +31,9 @@ e2e: $(READY) ## against a real API server, scheduler and kubectl
 bench: $(READY) ## start-up and speed, as ratios
 	$(BIN)/python -m tests.bench
 
-docs: $(READY) ## the generated pages
+docs: $(READY) ## the generated pages, and the site in build/site; a link that leads nowhere is an error
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 dist: $(READY) ## sdist, wheel, and the archive for krew with its manifest
 	rm -rf dist
