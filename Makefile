@@ -28,12 +28,13 @@ check: $(READY) ## format, lint, types, layers
 e2e: $(READY) ## against a real API server, scheduler and kubectl
 	$(BIN)/python -m tests.e2e.run
 
-bench: $(READY) ## start-up and speed, as ratios
+bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node agent
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.agent
 
 docs: $(READY) ## the generated pages, and the site in build/site; a link that leads nowhere is an error
 	$(BIN)/python docs/generate.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(READY) ## sdist, wheel, and the archive for krew with its manifest
 	rm -rf dist

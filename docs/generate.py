@@ -1,4 +1,5 @@
-"""Writes the generated pages: one per check with an index, the help of every command, and the README's picture.
+"""Writes the generated files: a page per check with an index, the help of every command, the README's picture, the
+schema of the node agent's report and the files that run it.
 
 `python docs/generate.py` rewrites them; with `--check` it changes nothing, names what is out of date and exits with 1.
 """
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import yaml
+from llmdoctor_agent.report import Report
 
 from kubectl_llmdoctor.check import Check
 from kubectl_llmdoctor.cli import COMMANDS, cli
@@ -23,7 +26,11 @@ from kubectl_llmdoctor.report.text import render
 from kubectl_llmdoctor.signature import Signature, parse
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+import deploy  # noqa: E402
+
 ROOT = DOCS.parent
+DEPLOY = ROOT / "agent" / "deploy"
 MARK = "<!-- Written by docs/generate.py; edit the check instead. -->"
 COLUMNS = 80
 
@@ -52,7 +59,14 @@ def expected() -> dict[Path, str]:
     files[DOCS / "checks" / "README.md"] = index(checks)
     files[DOCS / "help.md"] = commands()
     files[DOCS / "picture.svg"] = picture()
-    return files
+    files[DOCS / "agent.schema.json"] = agent_schema()
+    return files | deploy.files(DEPLOY)
+
+
+def agent_schema() -> str:
+    """The JSON schema of the node agent's report, from its types."""
+    schema = msgspec.json.schema(Report)
+    return msgspec.json.format(msgspec.json.encode(schema, order="sorted"), indent=2).decode() + "\n"
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -172,6 +186,9 @@ def helps() -> Iterator[tuple[str, str]]:
         if command is not None:
             context = click.Context(command, parent=top, info_name=name, terminal_width=COLUMNS)
             yield f"kubectl llmdoctor {name}", command.get_help(context)
+            for part, below in command.commands.items() if isinstance(command, click.Group) else ():
+                inner = click.Context(below, parent=context, info_name=part, terminal_width=COLUMNS)
+                yield f"kubectl llmdoctor {name} {part}", below.get_help(inner)
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
@@ -199,9 +216,10 @@ def picture() -> str:
 
 
 def stale() -> list[Path]:
-    """Pages of checks that are no more."""
+    """Pages of checks that are no more, files of deployments that nobody writes."""
     known = expected()
-    return [path for path in sorted((DOCS / "checks").glob("*.md")) if path not in known]
+    there = [*(DOCS / "checks").glob("*.md"), *(p for p in DEPLOY.rglob("*") if p.is_file())]
+    return [path for path in sorted(there) if path not in known]
 
 
 def outdated() -> list[Path]:
@@ -220,8 +238,8 @@ def main(arguments: list[str]) -> int:
     if arguments:
         sys.stderr.write("usage: python docs/generate.py [--check]\n")
         return 2
-    (DOCS / "checks").mkdir(exist_ok=True)
     for path, text in expected().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     for path in stale():
         path.unlink()

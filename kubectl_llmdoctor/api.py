@@ -17,11 +17,14 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events
-from kubectl_llmdoctor.facts.hardware import Device, Hardware, OutOfMemory, Process, Xid, bus_of, holder_of, is_gone
+from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
+from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
+from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import (
@@ -74,10 +77,12 @@ __all__ = [
     "STAGES",
     "Abstain",
     "Accelerator",
+    "BusError",
     "Check",
     "Cluster",
     "Confidence",
     "Container",
+    "ContainerUse",
     "Count",
     "Device",
     "Ending",
@@ -87,6 +92,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Fix",
+    "GpuCondition",
     "Hardware",
     "Histogram",
     "Holder",
@@ -99,6 +105,7 @@ __all__ = [
     "Metrics",
     "Mismatch",
     "Node",
+    "NodeHardware",
     "NodeVerdict",
     "Nodes",
     "OutOfMemory",
@@ -115,6 +122,7 @@ __all__ = [
     "Sizing",
     "Span",
     "Subject",
+    "SwitchError",
     "Trouble",
     "Workload",
     "Xid",
@@ -132,11 +140,13 @@ __all__ = [
     "is_gone",
     "is_provisioner",
     "k8s",
+    "letters",
     "log_evidence",
     "log_of",
     "milli",
     "names_of",
     "node_evidence",
+    "node_hardware",
     "object_evidence",
     "parse",
     "parse_time",

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.cluster import Item
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
 
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
 
 Owner = Literal["model", "platform"]
+
+#: What a fix may ask for that Pod Security refuses: each level refuses what the wider one does, and more.
+Privilege = Literal["", "capability", "privileged", "host", "root"]
+_REFUSING: dict[str, tuple[Privilege, ...]] = {
+    "baseline": ("capability", "privileged", "host"),
+    "restricted": ("capability", "privileged", "host", "root"),
+}
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
+    """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
+    item = cluster.item("Namespace", "", namespace)
+    labels = dig(item.raw, "metadata.labels") if item else None
+    level = str(labels.get(_ENFORCE)) if isinstance(labels, dict) else ""
+    allowed, refused = [], []
+    for fix, asks in offered:
+        if asks and asks in _REFUSING.get(level, ()):
+            summary = f"{fix.summary} (Pod Security {level} of namespace {namespace} refuses it: a wider level first)"
+            refused.append(msgspec.structs.replace(fix, summary=summary, owner="platform"))
+        else:
+            allowed.append(fix)
+    return (*allowed, *refused)
 
 
 def edited(pod: Pod) -> str:
@@ -52,18 +76,32 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload else None
     if workload is None or moved is None:
-        where = workload.ref if workload else f"Pod/{pod.name}, which must be deleted and made anew"
-        return Fix(summary=f"{summary} (in {where})", owner=owner)
-    if workload.by_helm:
-        summary += " (Helm manages it: change the release's values too, or the next upgrade undoes this)"
-    return Fix(
-        summary=summary,
-        owner=owner,
-        commands=(_command(workload, moved),),
-        patch=Patch(
-            target=f"{workload.api_version} {workload.ref}", type="json", body=moved, diff=diff(workload.raw, moved)
-        ),
-    )
+        return Fix(summary=f"{summary} ({_where(pod, workload, operations)})", owner=owner)
+    name = f"{workload.resource}/{workload.name}"
+    return _of_object(workload.item, workload.ref, name, summary, moved, owner)
+
+
+def _of_object(item: Item, ref: str, name: str, summary: str, body: list[dict[str, Any]], owner: Owner) -> Fix:
+    """The patch of an object as value and as command; what to change besides where something writes the object again."""
+    commands = [_patch_command(name, item.namespace, body)]
+    if kept := keeper(item.raw):
+        values = kept.values(body)
+        summary += f" ({kept.sentence(values)})"
+        commands += filter(None, [kept.command(values)])
+    made = Patch(target=f"{item.api_version} {ref}", type="json", body=body, diff=diff(item.raw, body))
+    return Fix(summary=summary, owner=owner, commands=tuple(commands), patch=made)
+
+
+def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
+    """What a person is told who has to change by hand what no patch can."""
+    if workload is None:
+        return f"in Pod/{pod.name}, which must be deleted and made anew"
+    template = pod.template
+    if template and template.raw is workload.raw and not template.immutable:
+        inside = [_inside(pod, template, operation["path"]) for operation in operations]
+        if any(path is not None and template.at(path) is None for path in inside):
+            return f"{workload.ref} has no field for it"
+    return f"in {workload.ref}"
 
 
 def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -112,12 +150,7 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     if body is None:
         return Fix(summary=f"{summary} (in {kind}/{item.name})", owner=owner)
     resource = f"{kind.lower()}.{group}" if "." in group else kind.lower()
-    return Fix(
-        summary=summary,
-        owner=owner,
-        commands=(_patch_command(f"{resource}/{item.name}", item.namespace, body),),
-        patch=Patch(target=f"{item.api_version} {kind}/{item.name}", type="json", body=body, diff=diff(item.raw, body)),
-    )
+    return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -129,10 +162,17 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     for operation in operations:
         inside = _inside(pod, template, operation["path"])
         path = template.at(inside) if inside is not None else None
-        if path is None:
+        if inside is None or path is None:
+            return None
+        if template.literal_env and "/env" in inside and _refers(operation.get("value")):
             return None
         moved.append({**operation, "path": path})
     return pointer.fitted(workload.raw, moved)
+
+
+def _refers(value: Any) -> bool:
+    """Whether a variable, or one of a list, takes its value from another object."""
+    return any(isinstance(v, dict) and "valueFrom" in v for v in (value if isinstance(value, list) else [value]))
 
 
 def _inside(pod: Pod, template: Template, path: str) -> str | None:
@@ -179,10 +219,6 @@ def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
     return None if at is None else pointer.join(["volumes", str(at), *tokens[2:]])
 
 
-def _command(workload: Workload, body: list[dict[str, Any]]) -> str:
-    return _patch_command(f"{workload.resource}/{workload.name}", workload.namespace, body)
-
-
 def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str:
     document = msgspec.json.encode(body).decode()
     where = f"-n {shlex.quote(namespace)} " if namespace else ""
@@ -208,7 +244,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
-        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {edited(container.pod)}")
+        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {_home(container.pod, flag, value)}")
     index = _index(current.path)
     if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
         if words[index].startswith("-") and "=" not in words[index]:
@@ -221,7 +257,15 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         else:
             operation = {"op": "replace", "path": f"{at}/args/{index}", "value": value}
         return patch(container.pod, summary, [operation])
-    return advice(f"{summary}: {flag} {value} instead of {current.text}, in {edited(container.pod)}")
+    return advice(f"{summary}: {flag} {value} instead of {current.text}, in {_home(container.pod, flag, value)}")
+
+
+def _home(pod: Pod, flag: str, value: str) -> str:
+    """Where a person changes an argument that no patch can: the object, or the value of its chart."""
+    workload = workload_of(pod)
+    kept = keeper(workload.raw) if workload else None
+    found = kept.flag(flag, value) if kept else None
+    return f"{edited(pod)} ({found.path} of its chart)" if found else edited(pod)
 
 
 def _script(container: Container) -> bool:

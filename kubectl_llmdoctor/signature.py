@@ -29,15 +29,20 @@ from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_of
+from kubectl_llmdoctor.fixes import Privilege, permitted
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`."""
+    """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`.
+
+    `asks` is what Pod Security may refuse: such a fix is not offered first where the namespace's level does.
+    """
 
     summary: str
     owner: Literal["model", "platform"] = "model"
     commands: tuple[str, ...] = ()
+    asks: Privilege = ""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -383,13 +388,20 @@ def _finding(
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
         explains=signature.explains if pattern.explains is None else pattern.explains,
-        fixes=tuple(
-            Fix(
-                summary=fill(fix.summary, values),
-                owner=fix.owner,
-                commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
-            )
-            for fix in (pattern.fixes or signature.fixes)
+        fixes=permitted(
+            subject.cluster,
+            subject.namespace,
+            (
+                (
+                    Fix(
+                        summary=fill(fix.summary, values),
+                        owner=fix.owner,
+                        commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
+                    ),
+                    fix.asks,
+                )
+                for fix in (pattern.fixes or signature.fixes)
+            ),
         ),
         order=order,
         pods=(name,) if pod else (),

@@ -804,10 +804,11 @@ def test_a_forbidden_list_of_all_pods_ends_the_program(world: FakeApi, cluster: 
 
 def test_access_asks_for_every_rule(api: FakeApi, cluster: Cluster) -> None:
     rows = access(cluster, None)
-    assert [row.resource for row in rows] == [row.resource for row in RULES]
-    assert {row.resource for row in rows if row.allowed is False} == {"nodes"}
+    assert [row.resource for row in rows] == [*(row.resource for row in RULES), "node agents"]
+    assert {row.resource for row in rows if row.allowed is False} == {"nodes", "node agents"}
     assert [row.reason for row in rows if row.resource == "nodes"] == ["no"]
-    assert len(api.requests) == sum(len(row.verbs) for row in RULES)
+    # agents are looked for in their own namespace, then in all
+    assert len(api.requests) == sum(len(row.verbs) for row in RULES) + 2
 
 
 def test_access_without_an_answer_ends_the_program(api: FakeApi, cluster: Cluster) -> None:

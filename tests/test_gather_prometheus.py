@@ -192,6 +192,19 @@ def test_the_queries_of_an_audit_are_bounded(count: int) -> None:
     assert all(question.step >= 30 for question in queries.questions(pods, EVERYTHING))
 
 
+def test_an_audit_of_many_pods_stays_within_its_queries(world: FakeApi, cluster: Cluster) -> None:
+    running = {"name": "vllm", "ready": True, "state": {"running": {}}}
+    world.objects += [pod(f"llama-{i}", status={"containerStatuses": [running]}) for i in range(1, 120)]
+    asked = answer(world, Engine()).asked
+
+    found = gather(cluster, Query(all_namespaces=True, prometheus=AUTO))
+
+    assert len(asked) <= 25
+    names = {name for one in asked for name in re.findall(r"llama-\d+", one["query"])}
+    assert len(names) == 50
+    assert any("explained" in row.reason for row in found.missing)
+
+
 def test_names_follow_the_release() -> None:
     def asked(version: str | None) -> str:
         return " ".join(one.promql for one in queries.questions(refs(1, version=version), {"engine": ("pod",)}))
@@ -311,6 +324,23 @@ def test_the_operators_object_says_path_and_tls(world: FakeApi, cluster: Cluster
     answer(world, Engine(), "/api/v1/namespaces/monitoring/services/https:prometheus-k8s:9090/proxy/prom")
 
     assert run(cluster).prometheus
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("http://thanos-query.infra.svc:9090", "/api/v1/namespaces/infra/services/thanos-query:9090/proxy"),
+        (
+            "dnssrv+https://q.infra.svc.cluster.local:10902/thanos/",
+            "/api/v1/namespaces/infra/services/https:q:10902/proxy/thanos",
+        ),
+        ("http://q:9090/../../secrets", "/api/v1/namespaces/monitoring/services/q:9090/proxy"),
+        ("q.infra.svc", None),
+    ],
+)
+def test_a_ruler_names_who_it_asks(endpoint: str, expected: str | None) -> None:
+    ruler = obj("ThanosRuler", "main", "monitoring.coreos.com/v1", ns="monitoring", spec={"queryEndpoints": [endpoint]})
+    assert [one.proxy_path for one in find._queried(ruler)] == ([expected] if expected else [])
 
 
 def test_without_the_right_to_list_all_services_the_usual_namespaces_are_looked_through(

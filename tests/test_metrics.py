@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubectl_llmdoctor.catalog.metrics import names
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.metrics import Histogram, Metrics
 from kubectl_llmdoctor.facts.subject import NotApplicable
 from kubectl_llmdoctor.packs import installed
@@ -18,6 +21,8 @@ from kubectl_llmdoctor.snapshot import MetricsText, Snapshot
 from kubectl_llmdoctor.target import subjects
 
 NOW, HOUR_AGO, STARTED = "2026-06-02T10:00:00Z", "2026-06-02T09:00:00Z", "2026-06-02T08:00:00Z"
+
+SERVING = tuple(check for check in installed() if any(need.fact == "Metrics" for need in check.needs))
 
 Rows = list[tuple[dict[str, str], list[Any]]]
 
@@ -291,6 +296,47 @@ def test_broken_answers_say_nothing_and_harm_nothing(broken: dict[str, Any]) -> 
     assert not [f for t in report.targets for f in t.findings if f.role == "cause"]
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["labels", "values", "x"]), inner),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_running",
+        "vllm:kv_cache_usage_perc",
+        "vllm:num_preemptions_total",
+        "vllm:request_success_total",
+        "vllm:request_prompt_tokens_bucket",
+        "vllm:e2e_request_latency_seconds_bucket",
+        "container_cpu_cfs_periods_total",
+        "container_memory_rss",
+        "DCGM_FI_DEV_GPU_UTIL",
+        "DCGM_FI_DEV_FB_USED",
+    ]
+)
+VALUE = st.none() | st.floats() | st.integers(-(10**30), 10**30)
+WILD = st.builds(
+    lambda name, labels, values: {
+        "labels": {"__name__": name, "pod": "qwen-0", "container": "server"} | labels,
+        "values": values,
+    },
+    NAMES,
+    st.dictionaries(st.sampled_from(["le", "engine", "UUID", "tp_rank", "finished_reason"]), st.text(max_size=5)),
+    st.lists(st.tuples(st.integers(-(10**12), 10**12), VALUE).map(list), max_size=30),
+)
+
+
+@given(st.lists(WILD | JSON, max_size=12), JSON, JSON)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_answer_breaks_a_check(series: list[Any], start: Any, end: Any) -> None:
+    answers = ({"series": series, "start": start, "end": end, "source": start}, {**answer([]), "series": series})
+    snapshot = Snapshot(taken_at=NOW, objects=(pod(),), prometheus=answers)
+    report = diagnose(snapshot, SERVING)
+    assert not [n.reason for t in report.targets for n in t.not_checked if "broken check" in n.reason]
+
+
 def test_many_series_are_read_in_time() -> None:
     rows = [
         row("vllm:num_requests_waiting", [[t, 1] for t in range(0, 3600, 30)], engine=str(n), pod=f"qwen-{n % 200}")
@@ -299,3 +345,25 @@ def test_many_series_are_read_in_time() -> None:
     started = time.perf_counter()
     assert metrics(answer(rows)).span("waiting") is not None
     assert time.perf_counter() - started < 5
+
+
+def test_a_real_vllm_under_load() -> None:
+    """vLLM 0.32.0 (its CPU build) with a cache of 48 blocks and 72 clients: every name is there, and the numbers fit."""
+    real = (Path(__file__).parent / "metrics" / "vllm-0.32.0-saturated.txt").read_text()
+    written = {sample.name for sample in samples(real)}
+    assert all({m.name, f"{m.name}_bucket"} & written for m in names("vllm", "0.32.0"))
+    scrape = MetricsText(namespace="serving", pod="qwen-0", container="server", taken_at=NOW, text=real)
+    found = metrics(texts=(scrape,), objects=(pod(image="vllm/vllm-openai:v0.32.0"),))
+    waiting, running, lost = found.span("waiting"), found.span("running"), found.increase("preemptions")
+    assert waiting is not None
+    assert running is not None
+    assert lost is not None
+    assert (waiting.last, running.last, lost.amount) == (70, 2, 1195)
+    assert found.by("finished", "finished_reason")["length"] == found.by("http", "status")["2xx"] == 1320
+    whole, queue, first = (found.histogram(role) for role in ("e2e", "queue_time", "ttft"))
+    assert whole is not None
+    assert queue is not None
+    assert first is not None
+    assert (whole.observed, queue.observed) == (1320, 1320)
+    assert queue.quantile(0.5) < first.quantile(0.5) < whole.quantile(0.5)
+    assert whole.mean == pytest.approx(24.6, abs=0.1)

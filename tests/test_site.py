@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def built(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(root / "mkdocs.yml")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(root / "mkdocs.yml")]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(
         [*command, "--site-dir", str(out)], env=environment, capture_output=True, text=True, check=False
@@ -26,7 +26,7 @@ def built(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     done = built(ROOT, out)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -40,7 +40,9 @@ def test_every_page_is_in_it(site: Path) -> None:
 def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
     for page in (site / "index.html", site / "usage" / "index.html", site / "checks" / "index.html"):
         text = page.read_text(encoding="utf-8")
-        assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://(?!github\.com/OWNER)[^\s\">]+", text) == []
+        assert (
+            re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://(?!github\.com/OWNER)[^\s\">]+", text) == []
+        )
 
 
 def test_a_page_that_leaves_the_folder_leads_to_the_forge(site: Path) -> None:

@@ -20,7 +20,7 @@ class Error(_Part):
 
     source: str
     reason: str
-    #: the UUID or PCI address of the GPU, where it is about one
+    #: the UUID or PCI address of the GPU, where it is about one, or `index 3` where nothing else is known of it
     gpu: str = ""
     #: the fields of the report that are missing for it, as paths such as `ecc` or `nvlinks`
     fields: tuple[str, ...] = ()
@@ -37,6 +37,8 @@ class Ecc(_Part):
     remapped_correctable: int | None = None
     remapped_uncorrectable: int | None = None
     retired_pages: int | None = None
+    #: on GPUs that retire pages instead of remapping rows: whether that waits for a reset
+    retirement_pending: bool | None = None
 
 
 class Pcie(_Part):
@@ -65,6 +67,8 @@ class Fabric(_Part):
     state: str | None = None
     status: str | None = None
     health: str | None = None
+    #: what is wrong with it, from NVML's health mask: `degraded-bandwidth`, `route-unhealthy`, `no-partition`, …
+    problems: tuple[str, ...] | None = None
 
 
 class Process(_Part):
@@ -83,6 +87,8 @@ class Xid(_Part):
 
     number: int
     time: str
+    #: the GPU instance of the MIG device that it is about, where it is about one
+    gpu_instance: int | None = None
 
 
 class User(_Part):
@@ -98,6 +104,7 @@ class MigDevice(_Part):
 
     uuid: str
     profile: str | None = None
+    gpu_instance: int | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     processes: tuple[Process, ...] = ()
@@ -111,14 +118,17 @@ class Gpu(_Part):
     uuid: str | None = None
     name: str | None = None
     pci_bus_id: str | None = None
-    #: why nothing is known of it: `lost`, `timeout`, `reset-required`, `no-permission`
+    #: the number of its device file: 3 for /dev/nvidia3
+    minor: int | None = None
+    #: why nothing, or with `reset-required` not all, is known of it: `lost`, `timeout`, `reset-required`,
+    #: `no-permission`, `unknown-error`, or another of NVML's errors
     lost: str | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     memory_reserved_bytes: int | None = None
     utilization_percent: int | None = None
     temperature_c: int | None = None
-    #: degrees at which the hardware slows down; or how many are left until then, on GPUs that only say that
+    #: degrees at which the hardware slows down; or how many are left to the nearest threshold at which clocks go down
     slowdown_temperature_c: int | None = None
     temperature_margin_c: int | None = None
     power_watts: float | None = None
@@ -211,3 +221,8 @@ class Report(_Part):
     containers: tuple[Container, ...] | None = None
     #: lines of the kernel's log about GPUs, PCIe and memory, oldest first
     kernel_log: str | None = None
+
+
+def to_json(report: Report) -> bytes:
+    """The report as one compact JSON document, `schema` first."""
+    return msgspec.json.encode({"schema": SCHEMA, **msgspec.to_builtins(report)})

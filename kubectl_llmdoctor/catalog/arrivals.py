@@ -1,7 +1,13 @@
 """Since when an engine knows an architecture.
 
-Sources: vLLM's release notes, and `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0. The
-release named here is the first one that may know the architecture: an older one does not, a newer one is not judged.
+The release named here is the first one that may know it: an older one does not, a newer one is not judged. `X.post1` says
+that release X was looked into and did not know it.
+
+Sources: vLLM's release notes, and `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0.
+SGLang: the classes of `srt/models` in its packages 0.4.0 to 0.5.3; from 0.4.9 on it falls back to Transformers, and the
+releases of Transformers that those packages ask for have no such model either. TGI: `models/__init__.py` at its tags
+3.1.0 to 3.2.2; it falls back to Transformers too, which had none of these models when the older tags were made (Qwen2.5-VL
+came with 4.49 of 2025-02-17, Gemma 3 with 4.50 of 2025-03-21, Llama 4 and Qwen3 with 4.51 of 2025-04-05).
 """
 
 from __future__ import annotations
@@ -23,7 +29,32 @@ _VLLM: Mapping[str, str] = {
     "DeepseekV32ForCausalLM": "0.11.0",
 }
 
+_SGLANG: Mapping[str, str] = {
+    "DeepseekV3ForCausalLM": "0.4.0.post1",
+    "Qwen2_5_VLForConditionalGeneration": "0.4.3.post1",
+    "Gemma3ForCausalLM": "0.4.4.post1",
+    "Gemma3ForConditionalGeneration": "0.4.4.post1",
+    "Llama4ForConditionalGeneration": "0.4.5",
+    "Qwen3ForCausalLM": "0.4.5.post1",
+    "Qwen3MoeForCausalLM": "0.4.5.post1",
+    "Glm4MoeForCausalLM": "0.4.9.post1",
+    "GptOssForCausalLM": "0.4.10.post1",
+    "Qwen3NextForCausalLM": "0.5.1.post1",
+    "DeepseekV32ForCausalLM": "0.5.2.post1",
+}
+
+_TGI: Mapping[str, str] = {
+    "Qwen2_5_VLForConditionalGeneration": "3.1.1",
+    "Gemma3ForCausalLM": "3.2.0",
+    "Gemma3ForConditionalGeneration": "3.2.0",
+    "Llama4ForConditionalGeneration": "3.2.2",
+    "Qwen3ForCausalLM": "3.2.2",
+    "Qwen3MoeForCausalLM": "3.2.2",
+}
+
+_ENGINES = {"vllm": _VLLM, "sglang": _SGLANG, "tgi": _TGI}
+
 
 def first_release(engine: str, architecture: str) -> str | None:
     """The first release that may know an architecture; None where the table does not say."""
-    return _VLLM.get(architecture) if engine == "vllm" else None
+    return _ENGINES.get(engine, {}).get(architecture)

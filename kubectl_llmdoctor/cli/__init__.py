@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": "Show the page of a check, or list all checks.",
     "alerts": "Print alerts for Prometheus that lead to a diagnosis.",
     "access": "Show what you may read, and what is lost without the rest.",
+    "agent": "Print the objects that run the node agent.",
 }
 
 

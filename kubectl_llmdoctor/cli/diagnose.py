@@ -11,12 +11,12 @@ import click
 from kubectl_llmdoctor.cli import output
 from kubectl_llmdoctor.cli.options import (
     connection_options,
-    metrics_options,
     output_options,
     progress,
     rules,
     rules_options,
     seconds,
+    sources_options,
 )
 from kubectl_llmdoctor.errors import AccessError, UsageError
 
@@ -49,13 +49,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     is_flag=True,
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
-@metrics_options
-@click.option(
-    "--agent",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    help="The node agent; this version does not ask it yet.",
-)
+@sources_options
 @click.option("--timeout", metavar="DURATION", help="How long all of it may take: 30s, 10m. What was read is judged.")
 @click.option("--watch", is_flag=True, help="Look again until the pods are ready and nothing reaches --fail-on.")
 @click.option(
@@ -76,8 +70,7 @@ def command(
     save: str | None,
     fix_file: str | None,
     verify_fix: bool,
-    metrics: Callable[[Query], Query],
-    agent: str,
+    sources: Callable[[Query], Query],
     timeout: str | None,
     watch: bool,
     interval: str,
@@ -138,8 +131,7 @@ def command(
             query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
             if alerted is not None:
                 query = Query(objects=alerted.objects, nodes=alerted.nodes)
-            snapshot = live(connection(timeout=left), metrics(query), verbosity)
-            snapshot = _and_missing(snapshot, _not_yet(["agent"] if agent != "off" else []))
+            snapshot = live(connection(timeout=left), sources(query), verbosity)
         if alerted is not None:
             snapshot = _and_missing(snapshot, alerted.passed_over)
         if save:
@@ -203,13 +195,6 @@ def _nothing(snapshot: Snapshot) -> None:
         else ""
     )
     raise UsageError(f"the input holds no pod, no workload with a pod template and no log{why}")
-
-
-def _not_yet(sources: list[str]) -> tuple[Missing, ...]:
-    """That these sources are not read by this version."""
-    from kubectl_llmdoctor.snapshot import Missing
-
-    return tuple(Missing(source=source, reason="not read by this version") for source in sources)
 
 
 def _and_missing(snapshot: Snapshot, missing: tuple[Missing, ...]) -> Snapshot:

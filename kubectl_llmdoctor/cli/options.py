@@ -63,7 +63,7 @@ def connection_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-_METRICS = (
+_SOURCES = (
     click.option(
         "--prometheus",
         default="auto",
@@ -89,22 +89,29 @@ _METRICS = (
         "--sample", metavar="DURATION", help="Read the metrics of the ports twice, so far apart: 10s. Default: once."
     ),
     click.option("--smoke", is_flag=True, help="Let each engine generate one token. Nothing else makes one generate."),
+    click.option(
+        "--agent",
+        type=click.Choice(["auto", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether to ask the node agents of the pods' nodes.",
+    ),
 )
 
 #: The longest time between two samples.
 _LONGEST_SAMPLE = 300.0
 
 
-def metrics_options(function: F) -> F:
-    """Which Prometheus and which ports are asked, passed on as `metrics`: the query's fields for them."""
+def sources_options(function: F) -> F:
+    """What is asked beside the API: Prometheus, ports, agents. Passed on as `sources`: puts it into a query."""
     import functools
 
     @functools.wraps(function)
     def wrapper(**given: Any) -> Any:
-        names = ("prometheus", "prometheus_config", "ports", "sample", "smoke")
-        where, config, ports, sample, smoke = (given.pop(name) for name in names)
+        names = ("prometheus", "prometheus_config", "ports", "sample", "smoke", "agent")
+        where, config, ports, sample, smoke, agent = (given.pop(name) for name in names)
 
-        def metrics(query: Query) -> Query:
+        def sources(query: Query) -> Query:
             import dataclasses
 
             from kubectl_llmdoctor.gather.wanted import WantedPorts, WantedPrometheus
@@ -116,13 +123,14 @@ def metrics_options(function: F) -> F:
                 raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
             return dataclasses.replace(
                 query,
+                agent=agent == "auto",
                 prometheus=WantedPrometheus(where=where, config=config),
                 ports=WantedPorts(metrics=ports == "auto", sample=apart, smoke=smoke),
             )
 
-        return function(metrics=metrics, **given)
+        return function(sources=sources, **given)
 
-    for option in reversed(_METRICS):
+    for option in reversed(_SOURCES):
         wrapper = option(wrapper)
     return wrapper  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_llmdoctor.cli.options import connection_options, metrics_options, progress
+from kubectl_llmdoctor.cli.options import connection_options, progress, sources_options
 from kubectl_llmdoctor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
-@metrics_options
+@sources_options
 @click.option("--from", "source", metavar="PATH", help="Take this instead of a cluster: what `diagnose --from` takes.")
 @click.option(
     "--anonymize", is_flag=True, help="Replace names, hosts and addresses, consistently; docs say what is kept."
@@ -38,7 +38,7 @@ def command(
     selector: str,
     connection: Callable[[], Connection],
     namespace: str | None,
-    metrics: Callable[[Query], Query],
+    sources: Callable[[Query], Query],
     source: str | None,
     anonymize: bool,
     path: str | None,
@@ -61,7 +61,7 @@ def command(
         from kubectl_llmdoctor.gather.cluster import Query, connect, gather
 
         try:
-            query = metrics(Query(names=names, selector=selector, all_namespaces=all_namespaces))
+            query = sources(Query(names=names, selector=selector, all_namespaces=all_namespaces))
             snapshot = gather(connect(connection()), query, progress=progress)
         finally:
             progress("")

@@ -11,6 +11,7 @@ import msgspec
 from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.catalog.gpus import Gpu
 from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.hardware import node_hardware
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.nodes import Node, mismatches, tolerated
 from kubectl_llmdoctor.facts.pod import Container
@@ -178,18 +179,19 @@ def _integer(text: Any) -> int | None:
 
 def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
     """The GPU of a node as its agent reports it, where all of its devices are alike."""
-    data = subject.cluster.snapshot.nodes.get(name)
-    devices = data.agent.get("gpus") if data and isinstance(data.agent, dict) else None
+    hardware = node_hardware(subject.cluster, name)
     found: dict[str, Gpu] = {}
-    for device in devices if isinstance(devices, list) else ():
-        product, size = (device.get("name"), device.get("memoryTotalBytes")) if isinstance(device, dict) else (None, 0)
-        if not isinstance(product, str) or device.get("migEnabled") is True:
+    for device in hardware.devices if hardware and hardware.agent else ():
+        if device.lost and not device.name:
+            continue
+        if not device.name or device.mig_enabled:
             return None
-        reported = size // MIB if isinstance(size, int) and size > 0 else None
-        gpu = _product(product, reported) or (_unlisted(product, reported, None) if reported else None)
+        size = device.memory_total_bytes or 0
+        reported = size // MIB if size > 0 else None
+        gpu = _product(device.name, reported) or (_unlisted(device.name, reported, None) if reported else None)
         if gpu is None:
             return None
-        found[product] = gpu
+        found[device.name] = gpu
     if len(found) > 1:
         return Unknown(f"node {name} has several kinds of GPU: {', '.join(sorted(found))}")
     for product, gpu in found.items():

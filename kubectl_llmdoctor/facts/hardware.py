@@ -1,390 +1,193 @@
-"""What only the node knows, seen from one pod: the agent's report on its GPUs, and the kernel's log.
+"""What only the node knows, seen from one pod: its GPUs, their errors, the kernel's log, and what its containers take.
 
-Both come from elsewhere and may hold anything: what has not the expected form counts as not known.
+GPUs come from the node agent's report, or from DCGM's metrics where no agent runs; errors from the kernel's log, the
+agent, metrics and the conditions that other programs set on the node.
 """
 
 from __future__ import annotations
 
-import re
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
-
-import msgspec
 
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.agent import ContainerUse, Device, MigDevice, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.dcgm import gpus_by_metrics
 from kubectl_llmdoctor.facts.endings import Ending, endings
-from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition, gpu_conditions
+from kubectl_llmdoctor.facts.kernel_log import KernelLog, OutOfMemory, Xid
+from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.units import parse_time, units
 from kubectl_llmdoctor.report.document import Confidence, Evidence
 from kubectl_llmdoctor.snapshot import NodeData
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 #: How far the node's clock and the kubelet's may lie apart; how long an error of a GPU takes to end its process, and the
 #: processes that wait for that one; how long before a pod an error still counts that makes the GPU unusable.
 _SLACK, _CRASH, _HANG, _BEFORE = timedelta(seconds=30), timedelta(minutes=3), timedelta(minutes=35), timedelta(hours=1)
 
+#: What the driver itself takes of a GPU on which nothing runs is less.
+_IDLE_BYTES = 2**30
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Common settings: names as the report has them."""
+#: The metrics that say a field of a report.
+_QUOTED = {
+    "ecc": ("dbe", "pending", "failed", "retired"),
+    "pcie": ("width", "max_width", "gen", "max_gen", "replays", "utilization"),
+    "nvlinks": ("crc", "replay", "recovery"),
+    "throttleReasons": ("reasons", "temperature", "utilization"),
+    "xids": ("xid",),
+}
 
-
-class Ecc(_Part, frozen=True):
-    """Counters of errors in a GPU's memory that could not be corrected, and the state of its row remapping."""
-
-    volatile_uncorrected: int | None = None
-    aggregate_uncorrected: int | None = None
-    remap_pending: bool | None = None
-    remap_failed: bool | None = None
-
-
-class Pcie(_Part, frozen=True):
-    """The link to the host as it is and as it could be."""
-
-    gen: int | None = None
-    max_gen: int | None = None
-    width: int | None = None
-    max_width: int | None = None
-    replays: int | None = None
+#: A report that is older than this says its age.
+_FRESH = timedelta(minutes=5)
 
 
-class NvLink(_Part, frozen=True):
-    """One NVLink of a GPU."""
+class NodeHardware:
+    """What is known of the GPUs of one node."""
 
-    link: int | None = None
-    active: bool | None = None
-
-
-class Process(_Part, frozen=True):
-    """A process that holds memory of a GPU, and the pod that it belongs to, where it belongs to one."""
-
-    pid: int | None = None
-    name: str = ""
-    #: empty: of no pod; None: not known
-    pod_uid: str | None = None
-    container: str = ""
-    used_bytes: int | None = None
-
-
-class SeenXid(_Part, frozen=True):
-    """An Xid that the agent saw happen."""
-
-    number: int | None = None
-    time: str = ""
-
-
-class User(_Part, frozen=True):
-    """A container that the kubelet gave a GPU to."""
-
-    namespace: str = ""
-    name: str = ""
-    container: str = ""
-
-
-class MigDevice(_Part, frozen=True):
-    """A slice of a GPU."""
-
-    uuid: str = ""
-    processes: tuple[Process, ...] = ()
-    pods: tuple[User, ...] = ()
-
-
-class Fabric(_Part, frozen=True):
-    """How far the fabric manager has come with a GPU behind NVSwitches."""
-
-    state: str = ""
-
-
-class Device(_Part, frozen=True):
-    """A GPU as the agent reports it."""
-
-    index: int | None = None
-    uuid: str = ""
-    name: str = ""
-    pci_bus_id: str = ""
-    memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None
-    utilization_percent: float | None = None
-    temperature_c: float | None = None
-    throttle_reasons: tuple[str, ...] = ()
-    ecc: Ecc = Ecc()
-    pcie: Pcie = Pcie()
-    nvlinks: tuple[NvLink, ...] = ()
-    fabric: Fabric = Fabric()
-    fabric_state: str = ""
-    mig_enabled: bool | None = None
-    mig_devices: tuple[MigDevice, ...] = ()
-    processes: tuple[Process, ...] = ()
-    xids: tuple[SeenXid, ...] = ()
-    pods: tuple[User, ...] = ()
+    def __init__(self, cluster: Cluster, name: str, data: NodeData) -> None:
+        self.name = name
+        self.agent = None if data.agent is None else agent_of(data.agent)
+        told = data.kernel_log or (self.agent.kernel_log if self.agent else "")
+        self.kernel = KernelLog(told, name, cluster.now)
+        item = cluster.item("Node", "", name)
+        node = item.typed() if item else None
+        self.obj = node if isinstance(node, k8s.Node) else None
+        self.conditions = tuple(gpu_conditions(self.obj)) if self.obj else ()
+        #: its GPUs: by the agent, else by metrics
+        self.devices = self.agent.gpus if self.agent and self.agent.gpus else gpus_by_metrics(cluster, name)
+        #: seconds since the agent took its readings, where that is long ago
+        self.age: int | None = None
+        taken = parse_time(self.agent.taken_at) if self.agent else None
+        if taken and cluster.now and cluster.now - taken > _FRESH:
+            self.age = int((cluster.now - taken).total_seconds())
 
     @property
-    def title(self) -> str:
-        """`GPU 3 (NVIDIA L40S)`."""
-        which = self.pci_bus_id or self.uuid if self.index is None else str(self.index)
-        return f"GPU {which}".rstrip() + (f" ({self.name})" if self.name else "")
+    def known(self) -> bool:
+        """Whether anything is known."""
+        return self.agent is not None or bool(self.kernel.lines or self.conditions or self.devices)
 
-    @property
-    def bus(self) -> str:
-        """Its PCI address as `bus_of` has it."""
-        return bus_of(self.pci_bus_id)
+    @cached_property
+    def offered(self) -> int | None:
+        """How many GPUs it has by its own account."""
+        return units(self.obj.status.capacity.get("nvidia.com/gpu")) if self.obj else None
 
-    @property
-    def joining(self) -> str:
-        """How far its registration with the fabric is, in letters only: `inprogress`, `completed`."""
-        return re.sub("[^a-z]", "", (self.fabric.state or self.fabric_state).lower())
+    def device_at(self, bus: str, uuid: str = "") -> Device | None:
+        """The GPU at a PCI address, or of a UUID."""
+        return next(
+            (d for d in self.devices if (bus and d.bus == bus) or (uuid and d.uuid == uuid)),
+            None,
+        )
 
-    @property
-    def users(self) -> tuple[User, ...]:
-        """The containers that it, or a slice of it, was given to."""
-        return (*self.pods, *(user for part in self.mig_devices for user in part.pods))
+    @cached_property
+    def whole(self) -> int | None:
+        """How many GPUs the driver sees that are not partitioned; None where that is not known."""
+        known = [device for device in self.devices if device.source == "agent"]
+        return sum(1 for device in known if not device.mig_enabled) if known else None
 
-    @property
-    def all_processes(self) -> tuple[Process, ...]:
-        """The processes on it and on its slices."""
-        return (*self.processes, *(process for part in self.mig_devices for process in part.processes))
+    @cached_property
+    def unfit(self) -> tuple[tuple[Device, str, Evidence], ...]:
+        """The GPUs that cannot be used as they are, what is wrong with each in words, and what says so."""
+        found = []
+        for device in self.devices:
+            gone = "does not answer the driver" if device.silent else ""
+            gone = "has fallen off the bus" if letters(device.lost) == "lost" else gone
+            if gone:
+                found.append((device, gone, self.evidence(device, "lost", f"lost: {device.lost}")))
+            elif device.ecc.remap_failed:
+                proof = self.evidence(device, "ecc", "remapFailed: true")
+                found.append((device, "has memory that can no longer be repaired", proof))
+            elif device.asks_for:
+                field = "lost" if device.lost else "recoveryAction"
+                proof = self.evidence(device, field, f"{field}: {device.lost or device.recovery_action}")
+                found.append((device, f"needs {device.asks_for}", proof))
+        return tuple(found)
 
+    def evidence(self, device: Device, field: str, text: str) -> Evidence:
+        """A value of the report on a GPU; of metrics the line that says it."""
+        which = device.uuid if device.index is None else device.index
+        if device.source == "metric":
+            said = "; ".join(device.quotes[name] for name in _QUOTED.get(field, ()) if name in device.quotes)
+            return Evidence(source="metric", ref=f"Node/{self.name} dcgm gpu {which}", text=said or text)
+        ref = f"Node/{self.name} agent gpus[{which}].{field}"
+        return Evidence(source="agent", ref=ref, text=text, age_seconds=self.age)
 
-class Agent(_Part, frozen=True):
-    """The node agent's report, as far as it is about GPUs."""
+    def said(self, text: str) -> Evidence:
+        """An error that the agent reports."""
+        return Evidence(source="agent", ref=f"Node/{self.name} agent errors", text=text, age_seconds=self.age)
 
-    driver_version: str = ""
-    cuda_version: str = ""
-    errors: tuple[str, ...] = ()
-    gpus: tuple[Device, ...] = ()
-
-
-def agent_of(raw: object) -> Agent:
-    """The typed view of a report."""
-    return _view(Agent, raw)
-
-
-def _view(kind: type[T], raw: object) -> T:
-    """A struct from a JSON tree, in which every field that has another form than expected is left out."""
-    known: dict[str, Any] = {}
-    for field in msgspec.structs.fields(kind):
-        value = raw.get(field.encode_name) if isinstance(raw, Mapping) else None
-        if value is not None and (found := _value(field.type, value)) is not None:
-            known[field.name] = found
-    return kind(**known)
-
-
-def _value(kind: Any, value: object) -> Any:
-    inner = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
-    if inner is not None:
-        found = (_value(inner, item) for item in (value if isinstance(value, list) else ()))
-        return tuple(item for item in found if item is not None)
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _view(kind, value) if isinstance(value, Mapping) else None
-    if kind is str and isinstance(value, Mapping):  # an error as an object
-        return ", ".join(f"{key}: {item}" for key, item in value.items())
-    try:
-        return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, OverflowError):
-        return None
-
-
-_BUS = re.compile(r"(?P<domain>[0-9a-fA-F]{4,8}):(?P<bus>[0-9a-fA-F]{2}):(?P<device>[0-9a-fA-F]{2})")
-
-
-def bus_of(text: str) -> str:
-    """A PCI address in one form: NVML says `00000000:3B:00.0`, the kernel `0000:3b:00`."""
-    found = _BUS.search(text)
-    return f"{int(found['domain'], 16):04x}:{found['bus']}:{found['device']}".lower() if found else ""
-
-
-# -- kernel log -------------------------------------------------------------------------------------------------------
-
-
-class KernelLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the kernel's log; `time` where it says it."""
-
-    number: int
-    text: str
-    time: datetime | None = None
-
-
-class Xid(msgspec.Struct, frozen=True, kw_only=True):
-    """An Xid, by the kernel's log or the agent."""
-
-    number: int
-    bus: str = ""
-    pid: int | None = None
-    process: str = ""
-    #: what the driver says of it; empty from the agent
-    text: str = ""
-    time: datetime | None = None
-    #: the GPU, where the agent saw it
-    device: Device | None = None
-    evidence: Evidence
-
-
-class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that the kernel killed for lack of host memory."""
-
-    process: str
-    #: sizes in bytes
-    total_vm: int
-    anon: int
-    shmem: int
-    #: whether the node was short of memory, and not a cgroup
-    whole_node: bool | None = None
-    pod_uid: str = ""
-    #: the limit that was hit is the pod's, not a container's
-    of_pod: bool = False
-    container_id: str = ""
-    time: datetime | None = None
-    line: KernelLine
-
-
-_XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
-_PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
-_NAME = re.compile(r"name='?(?P<name>[^,']{1,64})")
-_SXID = re.compile(r"SXid \([^)]{1,40}\): \d{4,6}, (?P<grade>Fatal|Non-fatal)")
-_LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
-_CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
-_KILLED = re.compile(
-    r"[Kk]ill(?:ed)? process (?P<pid>\d+)(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d+)kB, anon-rss:(?P<anon>\d+)kB"
-    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d+)kB)?"
-)
-_POD = re.compile(r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})")
-_CONTAINER = re.compile(r"[0-9a-f]{64}")
-
-_ISO = re.compile(r"^\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
-_CTIME = re.compile(r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
-_SYSLOG = re.compile(r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) ")
-
-
-class KernelLog:
-    """The kernel's log of a node, in the order of its lines."""
-
-    def __init__(self, text: str, node: str, now: datetime | None) -> None:
-        self.node = node
-        self.lines = [
-            KernelLine(number=n, text=line.strip(), time=_time(line, now))
-            for n, line in enumerate(text.splitlines(), 1)
-            if line.strip()
-        ]
-
-    def evidence(self, line: KernelLine) -> Evidence:
-        """A line with its place."""
-        return Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
+    def told(self, condition: GpuCondition) -> Evidence:
+        """A condition of the node."""
+        return Evidence(source="node", ref=f"Node/{self.name} status.conditions[{condition.type}]", text=condition.text)
 
     @cached_property
     def xids(self) -> tuple[Xid, ...]:
-        """The Xids."""
-        found = []
-        for line in self.lines:
-            if match := _XID.search(line.text):
-                rest = match["rest"]
-                pid, name = _PID.search(rest), _NAME.search(rest)
-                said = re.sub(r"^(?:, (?:pid|name)=[^,]*)*,? ?", "", rest)
-                found.append(
-                    Xid(
-                        number=int(match["number"]),
-                        bus=bus_of(match["bus"]),
-                        pid=int(pid["pid"]) if pid else None,
-                        process=name["name"].strip() if name and "unknown" not in name["name"] else "",
-                        text=said.strip(),
-                        time=line.time,
-                        evidence=self.evidence(line),
+        """All Xids in the order of time; those of a source only where none before it has them."""
+        found = [*self.kernel.xids]
+        for device in self.devices:
+            for seen in device.xids:
+                # the number of some Xid, whenever it was: a program's own fault may be of any program
+                meaning = xid_meaning(seen.number or 0)
+                ancient = device.source == "metric" and not seen.time and meaning and meaning.kind == "application"
+                if seen.number is not None and not ancient:
+                    text = f"number: {seen.number}" + (f", time: {seen.time}" if seen.time else "")
+                    found.append(
+                        Xid(
+                            number=seen.number,
+                            bus=device.bus,
+                            uuid=device.uuid,
+                            gpu_instance=seen.gpu_instance,
+                            time=parse_time(seen.time),
+                            device=device,
+                            evidence=self.evidence(device, "xids", text),
+                        )
                     )
-                )
-        return tuple(found)
-
-    @cached_property
-    def fatal_switch_errors(self) -> tuple[KernelLine, ...]:
-        """SXids, the errors of NVSwitches, that say that they are fatal: programs on that fabric are ended."""
-        return tuple(line for line in self.lines if (found := _SXID.search(line.text)) and found["grade"] == "Fatal")
-
-    @cached_property
-    def lost(self) -> tuple[KernelLine, ...]:
-        """Lines that say, without an Xid, that a GPU fell off the bus."""
-        return tuple(line for line in self.lines if _LOST.search(line.text) and "Xid" not in line.text)
-
-    @cached_property
-    def kills(self) -> tuple[OutOfMemory, ...]:
-        """Processes that were killed for lack of memory; the line before says in which cgroup and why."""
-        found: list[OutOfMemory] = []
-        why: re.Match[str] | None = None
-        for line in self.lines:
-            why = _CONSTRAINT.search(line.text) or why
-            killed = _KILLED.search(line.text)
-            if not killed:
-                continue
-            rest = why["rest"] if why else line.text
-            uid, ids = _POD.search(rest), _CONTAINER.findall(_after(rest, "task_memcg=") or rest)
-            memcg = "cgroup" in line.text or (why is not None and why["constraint"] == "CONSTRAINT_MEMCG")
-            found.append(
-                OutOfMemory(
-                    process=killed["name"] or "?",
-                    total_vm=int(killed["vm"]) * 1024,
-                    anon=int(killed["anon"]) * 1024,
-                    shmem=int(killed["shmem"] or 0) * 1024,
-                    whole_node=not memcg,
-                    pod_uid=uid["uid"].replace("_", "-") if uid else "",
-                    of_pod=memcg and "oom_memcg=" in rest and not _CONTAINER.search(_after(rest, "oom_memcg=")),
-                    container_id=ids[-1] if ids else "",
-                    time=line.time,
-                    line=line,
-                )
-            )
-            why = None
-        return tuple(found)
+        for condition in self.conditions:
+            for number in condition.numbers:
+                proof, at = self.told(condition), condition.since
+                found.append(Xid(number=number, bus=condition.bus, uuid=condition.uuid, time=at, evidence=proof))
+        first: list[Xid] = []
+        for xid in found:
+            known = (x for x in first if x.number == xid.number and x.evidence.source != xid.evidence.source)
+            if not any(not xid.bus or not x.bus or x.bus == xid.bus for x in known):
+                first.append(xid)
+        if all(xid.time for xid in first):
+            first.sort(key=lambda xid: xid.time or datetime.max.replace(tzinfo=UTC))
+        return tuple(first)
 
 
-def _after(text: str, key: str) -> str:
-    """The value of a key in the kernel's list `key=value,key=value`."""
-    return text.partition(key)[2].partition(",")[0]
+_READ: WeakKeyDictionary[Cluster, dict[str, NodeHardware]] = WeakKeyDictionary()
 
 
-def _time(line: str, now: datetime | None) -> datetime | None:
-    """When a line was written: journald's, dmesg's and syslog's forms; seconds since the boot say nothing here."""
-    if found := _ISO.match(line):
-        return parse_time(found[1].replace(" ", "T").replace(",", "."))
-    try:
-        if found := _CTIME.match(line):
-            return datetime.strptime(found[1], "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
-        if (found := _SYSLOG.match(line)) and now:  # without a year: the last one that is not in the future
-            moment = datetime.strptime(f"{now.year} {found[1]}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC)
-            return moment if moment <= now + timedelta(days=1) else moment.replace(year=now.year - 1)
-    except ValueError:
-        pass
-    return None
-
-
-# -- one pod ----------------------------------------------------------------------------------------------------------
-
-_READ: WeakKeyDictionary[Cluster, dict[str, tuple[Agent | None, KernelLog]]] = WeakKeyDictionary()
-
-
-def _read(cluster: Cluster, name: str, data: NodeData) -> tuple[Agent | None, KernelLog]:
-    """A node's report and log, read once per snapshot."""
+def _of(cluster: Cluster, name: str) -> NodeHardware:
     known = _READ.setdefault(cluster, {})
     if name not in known:
-        agent = None if data.agent is None else agent_of(data.agent)
-        known[name] = agent, KernelLog(data.kernel_log, name, cluster.now)
+        known[name] = NodeHardware(cluster, name, cluster.snapshot.nodes.get(name) or NodeData())
     return known[name]
+
+
+def node_hardware(cluster: Cluster, name: str) -> NodeHardware | None:
+    """What is known of a node's GPUs, read once per snapshot; None where nothing is."""
+    found = _of(cluster, name)
+    return found if found.known else None
 
 
 class Hardware:
     """What the node says of one pod's GPUs."""
 
-    def __init__(self, pod: Pod, data: NodeData) -> None:
+    def __init__(self, pod: Pod, all_of_node: NodeHardware) -> None:
         self.pod = pod
-        self.node = pod.spec.node_name
-        self.agent, self.kernel = _read(pod.cluster, self.node, data)
+        self.of_node = all_of_node
+        self.node = all_of_node.name
+        self.agent, self.kernel = all_of_node.agent, all_of_node.kernel
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """The GPUs that the agent sees on the node."""
-        return self.agent.gpus if self.agent else ()
+        """The GPUs of the node."""
+        return self.of_node.devices
 
     @cached_property
     def mapped(self) -> bool:
@@ -396,6 +199,17 @@ class Hardware:
         """The pod's GPUs: those that it was given or has a process on, or all where it asks for all that there are."""
         found = tuple(device for device in self.devices if self._has(device))
         return found or (self.devices if not self.mapped and len(self.devices) <= self.pod.gpus else ())
+
+    @cached_property
+    def left(self) -> tuple[Device, ...]:
+        """The GPUs that may be the pod's where nothing says which are: those that nobody else is known to have or use.
+
+        An instance that ended holds no memory, so that a GPU on which there is some is another's.
+        """
+        if self.mine or not self.asks or self.runs:
+            return ()
+        free = (d for d in self.devices if not d.users and not any(p.pod_uid for p in d.all_processes))
+        return tuple(device for device in free if (device.memory_used_bytes or 0) < _IDLE_BYTES)
 
     @cached_property
     def runs(self) -> bool:
@@ -412,50 +226,84 @@ class Hardware:
         """Whether the pod asks for all GPUs of its node."""
         return 0 < (self.offered or len(self.devices)) <= self.pod.gpus
 
-    @cached_property
+    @property
     def offered(self) -> int | None:
         """How many GPUs the node has by its own account."""
-        item = self.pod.cluster.item("Node", "", self.node)
-        node = item.typed() if item else None
-        return units(node.status.capacity.get("nvidia.com/gpu")) if isinstance(node, k8s.Node) else None
+        return self.of_node.offered
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """The GPUs that the pod was given by its own status, and their health as the device plugin sees it, by UUID."""
+        found: dict[str, str] = {}
+        for status in self._statuses():
+            listed = status.get("allocatedResourcesStatus")
+            for resource in listed if isinstance(listed, list) else ():
+                devices = resource.get("resources") if isinstance(resource, dict) else None
+                for device in devices if isinstance(devices, list) else ():
+                    id_ = device.get("resourceID") if isinstance(device, dict) else None
+                    if isinstance(id_, str) and id_.startswith("GPU-"):
+                        found[id_.partition("::")[0]] = str(device.get("health", ""))
+        return found
+
+    def _has_slice(self, part: MigDevice) -> bool:
+        pod, uid = self.pod, self.pod.obj.metadata.uid
+        named = any((user.namespace or "default", user.name) == (pod.namespace, pod.name) for user in part.pods)
+        return named or (bool(uid) and any(process.pod_uid == uid for process in part.processes))
 
     def _has(self, device: Device) -> bool:
         pod, uid = self.pod, self.pod.obj.metadata.uid
+        if device.uuid and device.uuid in self.given:
+            return True
         if any((user.namespace or "default", user.name) == (pod.namespace, pod.name) for user in device.users):
             return True
         return bool(uid) and any(process.pod_uid == uid for process in device.all_processes)
 
-    def device_at(self, bus: str) -> Device | None:
-        """The GPU at a PCI address."""
-        return next((device for device in self.devices if bus and device.bus == bus), None)
+    def device_of(self, xid: Xid) -> Device | None:
+        """The GPU that an Xid is about."""
+        return xid.device or self.of_node.device_at(xid.bus, xid.uuid)
 
     def evidence(self, device: Device, field: str, text: str) -> Evidence:
-        """A value of the agent's report on a GPU."""
-        which = device.uuid if device.index is None else device.index
-        return Evidence(source="agent", ref=f"Node/{self.node} agent gpus[{which}].{field}", text=text)
+        """A value of the report on a GPU."""
+        return self.of_node.evidence(device, field, text)
+
+    def use_of(self, container: Container) -> ContainerUse | None:
+        """What a container takes of the node; of several instances the one that its status names."""
+        pod, uid = self.pod, self.pod.obj.metadata.uid
+        found = [
+            use
+            for use in (self.agent.containers if self.agent else ())
+            if (use.pod, use.container) == (pod.name, container.name)
+            and use.namespace in ("", pod.namespace)
+            and (not use.pod_uid or not uid or use.pod_uid == uid)
+        ]
+        id_ = next((str(s.get("containerID", "")) for s in self._statuses() if s.get("name") == container.name), "")
+        return next((use for use in found if use.container_id and use.container_id in id_), next(iter(found), None))
+
+    def use_evidence(self, use: ContainerUse, field: str, text: str) -> Evidence:
+        """A value of the report on a container."""
+        ref = f"Node/{self.node} agent containers[{use.pod}/{use.container}].{field}"
+        return Evidence(source="agent", ref=ref, text=text, age_seconds=self.of_node.age)
 
     @cached_property
-    def xids(self) -> tuple[Xid, ...]:
-        """All Xids of the node in the order of time; the agent's only where the kernel's log does not have them."""
-        found = [*self.kernel.xids]
-        known = {(xid.bus, xid.number) for xid in found}
-        for device in self.devices:
-            for seen in device.xids:
-                if seen.number is not None and (device.bus, seen.number) not in known:
-                    text = f"number: {seen.number}" + (f", time: {seen.time}" if seen.time else "")
-                    proof = self.evidence(device, "xids", text)
-                    found.append(
-                        Xid(
-                            number=seen.number,
-                            bus=device.bus,
-                            time=parse_time(seen.time),
-                            device=device,
-                            evidence=proof,
-                        )
-                    )
-        if all(xid.time for xid in found):
-            found.sort(key=lambda xid: xid.time or datetime.max.replace(tzinfo=UTC))
+    def conditions(self) -> tuple[tuple[GpuCondition, Confidence], ...]:
+        """Conditions of the node about GPUs that are, or may be, the pod's, since the pod came to the node."""
+        found: list[tuple[GpuCondition, Confidence]] = []
+        for condition in self.of_node.conditions:
+            device = self.of_node.device_at(condition.bus, condition.uuid)
+            if not self.during(condition.since):
+                continue
+            if (condition.uuid and condition.uuid in self.given) or (device and device in self.mine):
+                found.append((condition, "certain"))
+            elif device is None and self.asks and not (condition.uuid and len(self.given) >= self.pod.gpus > 0):
+                sure = "certain" if self.whole_node else self.near(condition.since)
+                if sure:
+                    found.append((condition, sure))
         return tuple(found)
+
+    @property
+    def xids(self) -> tuple[Xid, ...]:
+        """All Xids of the node in the order of time."""
+        return self.of_node.xids
 
     def during(self, moment: datetime | None) -> bool:
         """Whether something happened since the pod came to the node; unknown times count."""
@@ -468,6 +316,8 @@ class Hardware:
         found: list[tuple[Xid, Confidence]] = []
         for xid in self.xids:
             sure, meaning = self.owns(xid), xid_meaning(xid.number)
+            if sure and xid.evidence.source == "metric" and xid.time is None:
+                sure = "likely" if sure == "certain" and meaning and meaning.disables else "possible"
             if sure and self.during(xid.time):
                 found.append((xid, sure))
             elif sure and xid.time and meaning and meaning.disables and self.during(xid.time + _BEFORE):
@@ -479,7 +329,12 @@ class Hardware:
         owner = next((p.pod_uid for d in self.devices for p in d.all_processes if p.pid == xid.pid and p.pod_uid), "")
         if xid.pid and owner:
             return "certain" if owner == self.pod.obj.metadata.uid else None
-        device = xid.device or self.device_at(xid.bus)
+        if xid.uuid and len(self.given) >= self.pod.gpus > 0:
+            return "certain" if xid.uuid in self.given else None
+        device = self.device_of(xid)
+        slices = [part for part in device.mig_devices if part.gpu_instance == xid.gpu_instance] if device else []
+        if xid.gpu_instance is not None and slices and any(part.pods or part.processes for part in slices):
+            return "certain" if any(self._has_slice(part) for part in slices) else None
         if device and (device in self.mine or self.mapped):
             return "certain" if device in self.mine else None
         addressed = all(mine.bus for mine in self.mine)
@@ -563,6 +418,8 @@ def holder_of(hardware: Hardware, process: Process) -> str:
 
 
 def hardware_of(pod: Pod) -> Hardware | None:
-    """What the node of a pod says; None where nothing of it was read."""
-    data = pod.cluster.snapshot.nodes.get(pod.spec.node_name) if pod.exists and pod.spec.node_name else None
-    return Hardware(pod, data) if data and (data.agent is not None or data.kernel_log) else None
+    """What is known of a pod's GPUs; None where nothing is."""
+    if not pod.exists or not pod.spec.node_name:
+        return None
+    found = Hardware(pod, _of(pod.cluster, pod.spec.node_name))
+    return found if found.of_node.known or found.given else None

@@ -128,6 +128,7 @@ class HttpGet(_Base, frozen=True):
     port: str | int = ""
     scheme: str = "HTTP"
     host: str = ""
+    http_headers: tuple[dict[str, Any], ...] = ()
 
 
 class TcpSocket(_Base, frozen=True):

@@ -531,6 +531,12 @@ class Metrics:
                     spans[name][metric.role] = span
         return tuple(Gpu(n, s.get("gpu_utilization"), s.get("gpu_memory_used")) for n, s in sorted(spans.items()))
 
+    def queried(self, *, of_engine: bool) -> str:
+        """The Prometheus that has metrics of the engine, or of the pod from elsewhere; empty where none has."""
+        metrics = [m for m in self._known() if (m.engine not in PLATFORM) is of_engine]
+        found = (s for m in metrics for name in _written(m) for s in self._readings.of(self.pod, name) if s.queried)
+        return next((series.source for series in found), "")
+
     @property
     def source(self) -> str:
         """Who says what is known of it, for a quotation."""

@@ -564,8 +564,8 @@ class Node:
 
         The number is None where a label says only that there is one. Sources: capacity counts unhealthy devices too
         (kubelet device manager); GPU Feature Discovery's `nvidia.com/gpu.count` and `gpu.replicas`; GKE's accelerator
-        count; Karpenter's instance labels. Where devices are partitioned, renamed or served through DRA the labels say
-        nothing about this resource.
+        count; Karpenter's instance labels; NVML, by the node agent. Where devices are partitioned, renamed or served
+        through DRA the labels say nothing about this resource.
         """
         labels = self.labels
         counted: list[tuple[int, str]] = []
@@ -586,12 +586,23 @@ class Node:
             count = _integer(labels.get(key))
             if count and labels.get(whose, "").startswith("nvidia"):
                 counted.append((count, f"label {key}={count}"))
+        if seen := self._seen():
+            counted.append((seen * replicas, f"agent: the driver sees {seen} GPU{'s' if seen > 1 else ''}"))
         if counted:
             return max(counted, key=lambda pair: pair[0])
         for key, value in _GPU_SIGNS.items():
             if labels.get(key) == value:
                 return None, f"label {key}={value}"
         return None
+
+    def _seen(self) -> int | None:
+        """How many GPUs the driver sees, none of them partitioned; of a copy of a node nobody has seen any."""
+        if self.like or self.name not in self.cluster.snapshot.nodes:
+            return None
+        from kubectl_llmdoctor.facts.hardware import node_hardware  # only where the node was asked
+
+        hardware = node_hardware(self.cluster, self.name)
+        return hardware.whole if hardware and hardware.whole == len(hardware.devices) else None
 
     @property
     def _elsewhere(self) -> bool:

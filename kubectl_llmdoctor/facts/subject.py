@@ -220,8 +220,6 @@ class Subject:
 
     def hardware(self, pod: Pod) -> Hardware | NotApplicable:
         """What only the node knows, seen from a pod; where nobody asked the node the report says so once."""
-        if not self.cluster.snapshot.nodes:
-            return NOT_APPLICABLE
         from kubectl_llmdoctor.facts.hardware import hardware_of
 
         if pod.name not in self._hardware:

@@ -161,12 +161,6 @@ class Workload:
 
         return self.runtime_wanted is not None and kserve.supports(runtime.raw, self.runtime_wanted)
 
-    @property
-    def by_helm(self) -> bool:
-        """Whether Helm made it, so that a patch lives until the next upgrade only."""
-        labels = dig(self.raw, "metadata.labels")
-        return isinstance(labels, dict) and labels.get("app.kubernetes.io/managed-by") == "Helm"
-
 
 def top_of(item: Item, cluster: Cluster) -> Workload | None:
     """The topmost owner of an object: what a person edits. None for an object that nothing owns."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from kubectl_llmdoctor.gather import agents
 from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL
@@ -23,6 +24,8 @@ class AccessRow:
     verbs: tuple[str, ...]
     namespaced: bool
     needed_for: str
+    #: the namespace that is meant, where it is not the one that was asked about
+    namespace: str = ""
     allowed: bool | None = None
     reason: str = ""
 
@@ -83,7 +86,16 @@ def _rules() -> Iterator[AccessRow]:
         yield rule(resource, "list", what, "storage.k8s.io", namespaced=False)
     for resource, what in _DEVICES:
         yield rule(resource, "list", what, "resource.k8s.io", namespaced=False)
-    yield rule("runtimeclasses", "get", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
+    for resource, verb in (("pods", "list"), ("pods/proxy", "get")):
+        yield AccessRow(
+            resource=f"{resource} (namespace {agents.NAMESPACE})",
+            group="",
+            verbs=(verb,),
+            namespaced=True,
+            namespace=agents.NAMESPACE,
+            needed_for="the node agents: GPU health, who holds a GPU, the kernel's log",
+        )
+    yield rule("runtimeclasses", "list", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
     yield rule("priorityclasses", "get", "preemption", "scheduling.k8s.io", namespaced=False)
 
 
@@ -126,7 +138,23 @@ def ask(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
         verdicts = [answers[position, verb] for verb in row.verbs]
         allowed = None if None in verdicts else all(verdicts)
         found.append(replace(row, allowed=allowed, reason=reasons.get(position, "")))
-    return found
+    return [*found, _agents(cluster)]
+
+
+def _agents(cluster: Cluster) -> AccessRow:
+    """Whether there are node agents, and whether one of them answers."""
+    row = AccessRow(resource="node agents", group="", verbs=(), namespaced=False, needed_for="")
+    try:
+        pods = agents.find(cluster.client)
+        running = [pod for pod in pods if not pod.trouble]
+        where = ", ".join(sorted({pod.namespace for pod in pods}))
+        said = f"{len(running)} of {len(pods)} run in the namespace {where}"
+        if running:
+            agents.read(cluster.client, running[0])
+            said += f", and the one of {running[0].node} answers"
+        return replace(row, allowed=bool(running), needed_for=said)
+    except agents.ReportError as error:
+        return replace(row, allowed=False, needed_for=str(error), reason=str(error))
 
 
 def prometheus(cluster: Cluster, namespace: str | None) -> AccessRow:
@@ -155,7 +183,7 @@ def _review(cluster: Cluster, row: AccessRow, verb: str, namespace: str) -> Json
     if subresource:
         attributes["subresource"] = subresource
     if row.namespaced:
-        attributes["namespace"] = namespace
+        attributes["namespace"] = row.namespace or namespace
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.gather import kinds, related, slim
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.kinds import core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
@@ -24,8 +25,9 @@ _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 class Capacity:
     """Reads all nodes, or the pods of one."""
 
-    def __init__(self, pot: Collector, logs: PodLogs) -> None:
+    def __init__(self, pot: Collector, logs: PodLogs, agents: Agents | None) -> None:
         self._pot = pot
+        self._agents = agents
         self._logs = logs
 
     def of(self, pod: Json) -> None:
@@ -33,7 +35,7 @@ class Capacity:
         pot = self._pot
         if pot.once("nodes"):
             pot.say("reading all nodes and the pods on them")
-            pot.task("nodes", "", self._all_nodes)
+            pot.task("nodes", "", lambda: self._all_nodes(ask_agents=related.has_gpu(pod)))
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
@@ -50,11 +52,15 @@ class Capacity:
             for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
                 pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims, limit=_MANY)
 
-    def _all_nodes(self) -> None:
+    def _all_nodes(self, *, ask_agents: bool) -> None:
+        nodes: list[slim.Node] = []
         for page in self._pot.pages(core("Node"), "", slim.decode_node_page):
             for node in page.items or ():
                 self._pot.add(slim.node_tree(node), is_slim=True)
+            nodes += page.items or ()
         self._pot.mark("Node")
+        if self._agents is not None and ask_agents:
+            self._agents.of_candidates(nodes)
 
     def _all_pods(self) -> None:
         (path,) = kinds.POD.paths("")

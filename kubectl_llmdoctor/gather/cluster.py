@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather import events, kinds, selection, targets
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.connection import Connection
 from kubectl_llmdoctor.gather.kinds import Kind
@@ -40,6 +41,8 @@ class Query:
     nodes: tuple[str, ...] = ()
     selector: str = ""
     all_namespaces: bool = False
+    #: whether the agents of nodes are asked
+    agent: bool = False
     #: a longer log keeps its head and its tail
     log_cap_bytes: int = 64 * 2**20
     #: which Prometheus is asked, and what the engines' own ports
@@ -70,7 +73,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     ]
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
-    walk = Walk(pot, query.log_cap_bytes)
+    walk = Walk(pot, query.log_cap_bytes, Agents(pot) if query.agent else None)
     live = Live(pot, query, cluster.namespace)
     try:
         live.begin()
@@ -100,6 +103,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         prometheus=tuple(sorted(pot.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
         answers=tuple(sorted(pot.answers, key=lambda one: (one.namespace, one.pod, one.port, one.method, one.path))),
         logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
         missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
     )
 

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import JSON, Client, query
 from kubectl_llmdoctor.gather.workers import Workers
-from kubectl_llmdoctor.snapshot import Json, LogText, MetricsText, Missing, PortAnswer, ReadList
+from kubectl_llmdoctor.snapshot import Json, LogText, MetricsText, Missing, NodeData, PortAnswer, ReadList
 
 #: Objects on one page of a list, as kubectl has it.
 PAGE = 500
@@ -42,6 +42,7 @@ class Collector:
         self.client = client
         self.workers = workers
         self.logs: list[LogText] = []
+        self.nodes: dict[str, NodeData] = {}
         self.metrics: list[MetricsText] = []
         self.prometheus: list[Json] = []
         self.answers: list[PortAnswer] = []
@@ -102,6 +103,11 @@ class Collector:
         """Keeps a log."""
         with self._lock:
             self.logs.append(log)
+
+    def keep_node(self, name: str, data: NodeData) -> None:
+        """Keeps what only a node knows."""
+        with self._lock:
+            self.nodes[name] = data
 
     def keep_metrics(self, text: MetricsText) -> None:
         """Keeps what a metrics port printed."""

@@ -200,10 +200,20 @@ def most_broken_first(pods: Iterable[Json]) -> list[Json]:
     return sorted(pods, key=urgency)
 
 
+def is_gpu(resource: str) -> bool:
+    """Whether a resource is a GPU or another accelerator."""
+    return bool(_GPU_RESOURCE.match(resource))
+
+
 def asks_for_gpu(resources: Json | None) -> bool:
     """Whether requests or limits name a GPU or another accelerator."""
     tables = [(resources or {}).get(key) or {} for key in ("requests", "limits")]
-    return any(_GPU_RESOURCE.match(name) for table in tables for name in table)
+    return any(is_gpu(name) for table in tables for name in table)
+
+
+def has_gpu(pod: Json) -> bool:
+    """Whether a pod asks for a GPU, as a resource or by a claim that may be for one."""
+    return any(asks_for_gpu(c.get("resources")) for c in containers(pod)) or bool(_spec(pod).get("resourceClaims"))
 
 
 def asks_for_devices(resources: Json | None) -> bool:

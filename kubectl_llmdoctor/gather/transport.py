@@ -84,6 +84,13 @@ class Client:
         """The body of an answer, decoded. Raises RequestError."""
         return self._retried(lambda until: self._whole("GET", path, query, accept, None, until, decode))
 
+    def get_once(self, path: str, *, seconds: float, most_bytes: int) -> tuple[bytes, str]:
+        """The body of an answer and its `Date`, of something that must not keep anybody waiting. Raises RequestError."""
+        until = time.monotonic() + seconds
+        answer = self._open("GET", path, None, JSON, None, until)
+        pieces = self._pieces(answer, until, f"timed out after {seconds:g} s")
+        return _joined(pieces, answer, most_bytes), answer.header("Date") or ""
+
     def post(self, path: str, body: Any, *, decode: Decode) -> Any:
         """The answer to a question that needs a body, such as an access review. Raises RequestError."""
         data = msgspec.json.encode(body)
@@ -114,16 +121,9 @@ class Client:
         content_type: str = JSON,
     ) -> Any:
         answer = self._open(method, path, query, accept, body, until, content_type)
-        pieces: list[bytes] = []
-        size = 0
-        for piece in self._pieces(answer, until, self._too_late):
-            pieces.append(piece)
-            size += len(piece)
-            if size > self._most_bytes:
-                answer.drop()
-                raise RequestError(Why.OTHER, f"the answer is larger than {self._most_bytes // 2**20} MiB")
+        body = _joined(self._pieces(answer, until, self._too_late), answer, self._most_bytes)
         try:
-            return decode(b"".join(pieces))
+            return decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             # A proxy that dies in the middle can leave an answer that ends cleanly and is not whole.
             raise RequestError(Why.BROKEN, f"the answer is not whole: {one_line(str(error))}") from None
@@ -278,6 +278,19 @@ class _Answer:
         """Closes the connection."""
         self._response.close()
         self.wire.close()
+
+
+def _joined(pieces: Iterator[bytes], answer: _Answer, most_bytes: int) -> bytes:
+    """A whole body. Raises RequestError for one that is too large."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            answer.drop()
+            raise RequestError(Why.OTHER, f"the answer is larger than {most_bytes // 2**20} MiB")
+    return b"".join(found)
 
 
 def _limit(wire: Wire, until: float, at_most: float = float("inf")) -> None:

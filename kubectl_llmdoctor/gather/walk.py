@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 
 from kubectl_llmdoctor.gather import discovery, kinds, related, slim
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.capacity import Capacity
 from kubectl_llmdoctor.gather.collector import PAGE, Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why
@@ -61,10 +62,11 @@ _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 class Walk:
     """One gathering."""
 
-    def __init__(self, pot: Collector, log_cap_bytes: int) -> None:
+    def __init__(self, pot: Collector, log_cap_bytes: int, agents: Agents | None = None) -> None:
         self._pot = pot
         self._logs = PodLogs(pot, log_cap_bytes)
-        self._capacity = Capacity(pot, self._logs)
+        self._agents = agents
+        self._capacity = Capacity(pot, self._logs, agents)
         self._groups: set[tuple[str, ...]] = set()
         self._owners = 0
         self._lock = threading.Lock()
@@ -136,7 +138,7 @@ class Walk:
         self._group(pod)
         spec = pod.get("spec") or {}
         if spec.get("nodeName"):
-            self._node(spec["nodeName"])
+            self._node(spec["nodeName"], pod)
             fields = f"spec.nodeName={spec['nodeName']}"
             if pot.once("pods of node", spec["nodeName"]):
                 broken = related.brokenness(pod)[0] > 1
@@ -160,7 +162,10 @@ class Walk:
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
         self.namespace(namespace)
 
-    def _node(self, name: str) -> None:
+    def _node(self, name: str, pod: Json) -> None:
+        """The node of a pod, and what its agent says."""
+        if self._agents is not None:
+            self._agents.of(name, expected=related.has_gpu(pod))
         self._pot.get(core("Node"), "", name)
         # The events of objects without a namespace are in this one.
         involved = f"involvedObject.kind=Node,involvedObject.name={name}"
@@ -190,7 +195,7 @@ class Walk:
             self._logs.of(pod)
             node = (pod.get("spec") or {}).get("nodeName")
             if node:
-                self._node(node)
+                self._node(node, pod)
 
     # --- owners and workloads -----------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from .template import Finder, Template, dig, name_of, named, rows, table, with_s
 
 _WORKERS = ("worker", "prefill", "decode")
 
-#: Resources as v1alpha1 calls them, and as Kubernetes does.
-_RESOURCES = {"cpu": "cpu", "memory": "memory", "gpu": "nvidia.com/gpu", "ephemeral-storage": "ephemeral-storage"}
+#: Resources as v1alpha1 calls them, and as Kubernetes does. All others stand in `custom`.
+_RESOURCES = {"cpu": "cpu", "memory": "memory", "gpu": "nvidia.com/gpu"}
 
 _PROBES: dict[str, Json] = {
     "startupProbe": {"httpGet": {"path": "/live", "port": "system"}, "periodSeconds": 10, "failureThreshold": 720},
@@ -73,7 +73,7 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
         for key, resource in _RESOURCES.items():
             inside = f"/containers/0/resources/{kind}/{_escaped(resource)}"
             places.append((inside, f"{base}/resources/{kind}/{key}"))
-        places.append((f"/containers/0/resources/{kind}", ""))
+        places.append((f"/containers/0/resources/{kind}", f"{base}/resources/{kind}/custom"))
     places.append(("/containers/0/resources", ""))
     container["resources"] = resources
     containers = [container, *(c for c in rows(extra.get("containers")) if c.get("name") != "main")]

@@ -84,7 +84,8 @@ def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
     """The operations so that they apply to this object; None where they cannot.
 
     What a path runs through and is not there is made: the operation then adds the nearest part that is missing. A
-    number that is written as a string becomes one where a number stands.
+    number that is written as a string becomes one where a number stands. A scalar never takes the place of a mapping or
+    a list: where they meet, the object says the same in another form (the `image` of a NIMService).
     """
     found: list[Json] = []
     for operation in operations:
@@ -118,6 +119,8 @@ def _fit(tree: Any, operation: Json) -> Json | None:
         except LookupError:
             return None
     value = operation.get("value")
+    if operation["op"] != "remove" and isinstance(here, dict | list) != isinstance(value, dict | list):
+        return None
     if isinstance(here, int) and not isinstance(here, bool) and isinstance(value, str) and value.isdecimal():
         return {**operation, "value": int(value)}
     return operation

@@ -116,7 +116,7 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
         places.append((f"{inside}/{gpu.replace('/', '~1')}", f"{at}/resources/gpu"))
     labels = {"app": name_of(raw), **table(dig(raw, "metadata", "labels"))}
     spec = {"metadata": {"labels": labels}, "spec": pod}
-    return [Template(raw=raw, pod=spec, places=tuple(places), completed=True)]
+    return [Template(raw=raw, pod=spec, places=tuple(places), completed=True, literal_env=True)]
 
 
 #: KubeAI's engines: the command, the image that stands for the one of its configuration, the first arguments.

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import msgspec
 
-from .pointer import Json
+from .pointer import Json, show
 from .template import Finder, Template, expand, rows, table
 
 Reader = Callable[[Json, Finder], list[Template]]
@@ -36,10 +36,31 @@ class Row(msgspec.Struct, frozen=True):
     partial: bool = False
     #: the name of the part; `{}` is the name of the element that `*` stands for
     part: str = "{}"
+    #: the fields of a pod spec that the kind has, where it has not all
+    only: tuple[str, ...] = ()
+    #: the fields of a container that it has not
+    lacks: tuple[str, ...] = ()
 
 
 _LWS = "leaderworkerset.sigs.k8s.io/worker-index"
 _LWS_SIZE = "spec.leaderWorkerTemplate.size"
+
+# knative/serving config/core/300-resources/service.yaml: the grace period follows from `timeoutSeconds`.
+_KNATIVE = (
+    "affinity automountServiceAccountToken containerConcurrency containers dnsConfig dnsPolicy enableServiceLinks"
+    " hostAliases hostIPC hostNetwork hostPID idleTimeoutSeconds imagePullSecrets initContainers nodeSelector"
+    " priorityClassName responseStartTimeoutSeconds runtimeClassName schedulerName securityContext serviceAccountName"
+    " shareProcessNamespace timeoutSeconds tolerations topologySpreadConstraints volumes"
+)
+_KNATIVE_LACKS = ("lifecycle", "restartPolicy", "resizePolicy", "stdin", "tty", "volumeDevices")
+
+_MODEL_SERVICE_LACKS = (
+    "imagePullPolicy lifecycle livenessProbe ports readinessProbe resizePolicy restartPolicy securityContext startupProbe"
+    " stdin tty volumeDevices volumeMounts workingDir"
+)
+
+# kserve/kserve config/crd/full/serving.kserve.io_servingruntimes.yaml
+_RUNTIME = "affinity containers hostIPC imagePullSecrets nodeSelector resourceClaims schedulerName tolerations volumes"
 
 ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("apps", "Deployment"): (Row("spec.template"),),
@@ -57,8 +78,10 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     # argoproj/argo-rollouts pkg/apis/rollouts/v1alpha1/types.go
     ("argoproj.io", "Rollout"): (Row("spec.template"),),
     # knative/serving pkg/apis/serving/v1
-    ("serving.knative.dev", "Service"): (Row("spec.template"),),
-    ("serving.knative.dev", "Configuration"): (Row("spec.template"),),
+    ("serving.knative.dev", "Service"): (Row("spec.template", only=tuple(_KNATIVE.split()), lacks=_KNATIVE_LACKS),),
+    ("serving.knative.dev", "Configuration"): (
+        Row("spec.template", only=tuple(_KNATIVE.split()), lacks=_KNATIVE_LACKS),
+    ),
     ("serving.knative.dev", "Revision"): (Row("spec", bare=True, immutable=True),),
     # kubernetes-sigs/lws api/leaderworkerset/v1: without a leader template the worker's is used for all
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): (
@@ -110,14 +133,26 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("kubeflow.org", "MPIJob"): (Row("spec.mpiReplicaSpecs.*.template", nodes="?", immutable=True),),
     # volcano-sh/apis pkg/apis/batch/v1alpha1
     ("batch.volcano.sh", "Job"): (Row("spec.tasks.*.template", nodes="?", immutable=True),),
-    # llm-d/llm-d-model-service: completed by a ConfigMap of presets
+    # llm-d/llm-d-model-service api/v1alpha1/modelservice_types.go: completed by a ConfigMap of presets
     ("llm-d.ai", "ModelService"): (
-        Row("spec.decode", (("llm-d.ai/role", "decode"),), bare=True, partial=True, part="decode"),
-        Row("spec.prefill", (("llm-d.ai/role", "prefill"),), bare=True, partial=True, part="prefill"),
+        *(
+            Row(
+                f"spec.{role}",
+                (("llm-d.ai/role", role),),
+                bare=True,
+                partial=True,
+                part=role,
+                only=("containers", "initContainers"),
+                lacks=tuple(_MODEL_SERVICE_LACKS.split()),
+            )
+            for role in ("decode", "prefill")
+        ),
     ),
     # kserve/kserve pkg/apis/serving/v1alpha1/servingruntime_types.go: what InferenceServices are made from
-    ("serving.kserve.io", "ServingRuntime"): (Row("spec", bare=True, context=True),),
-    ("serving.kserve.io", "ClusterServingRuntime"): (Row("spec", bare=True, context=True),),
+    ("serving.kserve.io", "ServingRuntime"): (Row("spec", bare=True, context=True, only=tuple(_RUNTIME.split())),),
+    ("serving.kserve.io", "ClusterServingRuntime"): (
+        Row("spec", bare=True, context=True, only=tuple(_RUNTIME.split())),
+    ),
 }
 
 #: Kinds whose operator builds the pod from fields: the module here, and its function.
@@ -169,6 +204,7 @@ def _of_row(raw: Json, row: Row) -> list[Template]:
         pod = {"metadata": {}, "spec": tree} if row.bare else tree
         if row.bare and row.path == "spec.podSpec":  # a PodClique has its labels on itself
             pod = {"metadata": table(raw.get("metadata")), "spec": tree}
+        at = pointer if row.bare else f"{pointer}/spec"
         name = ""
         if stars:
             key, element = stars[-1]
@@ -177,7 +213,8 @@ def _of_row(raw: Json, row: Row) -> list[Template]:
             Template(
                 raw=raw,
                 pod=pod,
-                places=(("", pointer if row.bare else f"{pointer}/spec"),),
+                places=_places(row, at, pod.get("spec")),
+                base=show(raw, at),
                 part=row.part.format(name),
                 labels={key: value.format(name) for key, value in row.labels},
                 nodes=_nodes(raw, row.nodes),
@@ -187,6 +224,18 @@ def _of_row(raw: Json, row: Row) -> list[Template]:
             )
         )
     return found
+
+
+def _places(row: Row, at: str, spec: object) -> tuple[tuple[str, str], ...]:
+    if not row.only:
+        return (("", at),)
+    lacking = [
+        (f"/{kind}/{index}/{field}", "")
+        for kind in ("containers", "initContainers")
+        for index in range(len(rows(table(spec).get(kind))))
+        for field in row.lacks
+    ]
+    return (("", ""), *((f"/{field}", f"{at}/{field}") for field in row.only), *lacking)
 
 
 def _nodes(raw: Json, path: str) -> int | None:

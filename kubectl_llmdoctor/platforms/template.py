@@ -70,6 +70,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     context: bool = False
     #: whether the API server refuses to change it
     immutable: bool = False
+    #: whether a variable of it has a value only, and cannot refer to a Secret
+    literal_env: bool = False
     told: tuple[Told, ...] = ()
     stated: tuple[Stated, ...] = ()
 

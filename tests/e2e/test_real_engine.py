@@ -58,6 +58,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,24 @@
 """What the checks of a pod's GPUs have in common."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
-from kubectl_llmdoctor.api import Confidence, Evidence, Fix, Hardware, Pod, Xid, fixes
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Evidence,
+    Fix,
+    GpuCondition,
+    Hardware,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Xid,
+    endings,
+    fixes,
+    log_evidence,
+    log_of,
+)
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 
 #: What follows when a GPU fails under a running server.
@@ -44,14 +60,61 @@ def quoted(found: Sequence[Hit]) -> tuple[Evidence, ...]:
 
 def where(hardware: Hardware, xid: Xid) -> str:
     """`GPU 3 (NVIDIA L40S) of gpu-1`."""
-    device = xid.device or hardware.device_at(xid.bus)
+    device = hardware.device_of(xid)
     return f"{device.title if device else f'the GPU at {xid.bus}' if xid.bus else 'a GPU'} of {hardware.node}"
 
 
 def hitting(hardware: Hardware, xid: Xid, sure: Confidence) -> str:
     """The middle of a sentence: which GPU, and what ties it to the pod."""
-    tie = {"certain": ", which this pod uses", "likely": " at the time of its end", "possible": ""}[sure]
-    return where(hardware, xid) + tie
+    if hardware.device_of(xid) in hardware.mine or sure == "certain":
+        tie = ", which this pod uses"
+    else:
+        tie = " at the time of its end" if sure == "likely" else ""
+    unknown = xid.evidence.source == "metric" and xid.time is None
+    return where(hardware, xid) + tie + (" (when is not known)" if unknown else "")
+
+
+def once(*evidence: Evidence) -> tuple[Evidence, ...]:
+    """Each piece of evidence once, in its first place."""
+    return tuple(dict.fromkeys(evidence))
+
+
+#: How far apart a line of a log and an error of the GPU are that it speaks of.
+_TOGETHER_SECONDS = 90
+#: What a program prints when its GPU fails; the second kind only where the log has times.
+_OF_GPUS = ("CUDA error", "CUDA_ERROR", "cudaError", "Cuda failure", "NCCL error", "NCCL WARN", "GPU is lost")
+_OF_ENDS = ("EngineDeadError", "Traceback (most recent call last)", "terminate called", "Watchdog caught", " ERROR ")
+
+
+def said_then(pod: Pod, logs: Logs | None, xid: Xid) -> tuple[Evidence, ...]:
+    """What the pod's log says at the time of an Xid: the first line of an error since, or of one of its GPU at all."""
+    if logs is None:
+        return ()
+    for log in [log for ending in endings(pod) if (log := log_of(ending, logs))] or list(logs):
+        words = _OF_GPUS + _OF_ENDS if log.source.timestamps else _OF_GPUS
+        lines = [line for word in words if (line := _first(log, word, xid.time))]
+        if lines:
+            return (log_evidence(min(lines, key=lambda line: line.number)),)
+    return ()
+
+
+def _first(log: Log, word: str, moment: datetime | None) -> Line | None:
+    """The first line with a word that a log without times has, or that was written shortly after a moment."""
+    for line in log.find(word):
+        if line.time is None or (moment and -2 <= (line.time - moment).total_seconds() <= _TOGETHER_SECONDS):
+            return line
+    return None
+
+
+def conditions(hardware: Hardware, id: str) -> list[tuple[GpuCondition, Confidence]]:  # the field's term
+    """What other programs say of the pod's GPUs in conditions of the node, of one kind of fault; the surest first."""
+    found = [(condition, sure) for condition, sure in hardware.conditions if condition.id == id]
+    return sorted(found, key=lambda pair: ("certain", "likely", "possible").index(pair[1]))
+
+
+def by_others(hardware: Hardware, id: str) -> tuple[Evidence, ...]:  # the field's term
+    """The same as evidence."""
+    return tuple(hardware.of_node.told(condition) for condition, _ in conditions(hardware, id))[:3]
 
 
 def order_of(xid: Xid) -> float | None:

@@ -2,17 +2,32 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Evidence, Finding, Hardware, Pod, check, count_of, endings
+from kubectl_llmdoctor.api import Device, Evidence, Finding, Fix, Hardware, Logs, Pod, check, count_of, endings
 from kubectl_llmdoctor.catalog.xids import xid_meaning
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, hitting, order_of, out_of_service, quoted
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    by_others,
+    conditions,
+    elsewhere,
+    hits,
+    hitting,
+    once,
+    order_of,
+    out_of_service,
+    quoted,
+    said_then,
+)
 
 #: Errors that end a process: double bits and their details, a remapping that failed, contained, uncontained, escaped.
 _ERRORS = frozenset({48, 64, 94, 95, 140, 171, 172})
 _RECORDED = 63
 
+#: Retired pages of a GPU before Ampere, of the 64 for which there is room, at which DCGM's diagnosis gives it up.
+_MOST_RETIRED = 63
+
 
 @check("ecc-uncorrectable", since="0.1")
-def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The GPU's memory has an error that cannot be corrected.
 
     A cell of the GPU's memory gave a wrong value in more than one bit (Xid 48, 94, 95). The process that used it ends with CUDA error
@@ -33,7 +48,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     found = hits(hardware, lambda number, _: number in _ERRORS)
     telling = [hit for hit in found if hardware.explains(hit[0])]
     counted = [(device, said) for device in hardware.mine if (said := list(_counters(hardware, device)))]
-    evidence = tuple(e for _, said in counted for e in said)
+    evidence = once(*(e for _, said in counted for e in said))
     fix = out_of_service(hardware, f"Drain {hardware.node} and reset the GPU; replace it where remapping has failed")
     if telling:
         xid, sure = telling[0]
@@ -44,7 +59,12 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             confidence=sure,
             summary=f"Uncorrectable memory error (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
             f"{hitting(hardware, xid, sure)}{_state(hardware)}.",
-            evidence=(*quoted([*telling, *beside]), *evidence),
+            evidence=(
+                *quoted([*telling, *beside]),
+                *said_then(pod, logs, xid),
+                *evidence,
+                *by_others(hardware, "ecc-uncorrectable"),
+            ),
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
             fixes=(fix, elsewhere(pod)),
             order=order_of(xid),
@@ -52,6 +72,8 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         )
         return
     if not counted:
+        yield from _nearby(pod, hardware, fix)
+        yield from _by_others(pod, hardware, fix)
         return
     device = counted[0][0]
     ended = any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted)
@@ -60,9 +82,48 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         severity=None if ended else "warning",
         confidence="likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
-        f"{'' if ended else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
-        evidence=(*evidence, *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS)))),
+        f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
+        evidence=(
+            *evidence,
+            *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS))),
+            *by_others(hardware, "ecc-uncorrectable"),
+        ),
         explains=CONSEQUENCES if ended else (),
+        fixes=(fix, elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
+    """Errors of a GPU that may be the pod's: nothing says which it has, and nobody else has this one."""
+    bad = [device for device in hardware.left if _open(device)]
+    if not bad or not any(True for _ in endings(pod)):
+        return
+    alone = len(hardware.left) <= pod.gpus
+    yield Finding(
+        role="cause",
+        confidence="likely" if alone else "possible",
+        summary=f"{bad[0].title} of {hardware.node} has {_words(bad[0])}; nothing says which GPUs this pod was given, and "
+        f"{count_of(len(hardware.left), 'GPU')} of the {len(hardware.devices)} there {'is' if len(hardware.left) == 1 else 'are'} "
+        "nobody else's.",
+        evidence=once(*(e for device in bad for e in _counters(hardware, device))),
+        explains=(*(("cuda-oom-weights", "cuda-oom-runtime") if alone else ()), *CONSEQUENCES),
+        fixes=(fix, elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
+    """Another program's word alone, since the pod came to the node: such conditions stay for long after a repair."""
+    said = conditions(hardware, "ecc-uncorrectable")
+    if not said or not pod.failing:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely" if said[0][1] == "certain" else "possible",
+        summary=f"The node {hardware.node} is marked for an error in the memory of a GPU ({said[0][0].type}).",
+        evidence=by_others(hardware, "ecc-uncorrectable"),
+        explains=CONSEQUENCES,
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
@@ -77,6 +138,16 @@ def _counters(hardware: Hardware, device: Device) -> Iterator[Evidence]:
         yield hardware.evidence(device, "ecc", "remapPending: true")
     if ecc.remap_failed:
         yield hardware.evidence(device, "ecc", "remapFailed: true")
+    if ecc.retirement_pending:
+        yield hardware.evidence(device, "ecc", "retirementPending: true")
+    if (ecc.retired_pages or 0) >= _MOST_RETIRED:
+        yield hardware.evidence(device, "ecc", f"retiredPages: {ecc.retired_pages}")
+
+
+def _open(device: Device) -> bool:
+    """Whether cells that gave wrong values are still in use."""
+    ecc = device.ecc
+    return bool(ecc.volatile_uncorrected or ecc.remap_pending or ecc.remap_failed or ecc.retirement_pending)
 
 
 def _words(device: Device) -> str:
@@ -87,6 +158,10 @@ def _words(device: Device) -> str:
         said.append("a row remapping that failed")
     elif device.ecc.remap_pending:
         said.append("a row remapping that waits for a reset")
+    elif device.ecc.retirement_pending:
+        said.append("a page whose retirement waits for a reset")
+    if (device.ecc.retired_pages or 0) >= _MOST_RETIRED:
+        said.append(f"{device.ecc.retired_pages} retired pages, and room for 64")
     return " and ".join(said)
 
 

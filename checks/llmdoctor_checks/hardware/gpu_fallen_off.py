@@ -3,21 +3,49 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Confidence, Evidence, Finding, Hardware, Pod, Xid, bus_of, check, count_of
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, Hit, elsewhere, hits, order_of, out_of_service, quoted, where
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Device,
+    Evidence,
+    Finding,
+    Hardware,
+    Logs,
+    Pod,
+    Xid,
+    bus_of,
+    check,
+    count_of,
+    letters,
+)
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    Hit,
+    by_others,
+    conditions,
+    elsewhere,
+    hits,
+    order_of,
+    out_of_service,
+    quoted,
+    said_then,
+    where,
+)
 
 #: How the agent, in NVML's words, says that a GPU no longer answers.
 _LOST = re.compile(r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost")
 
 
 @check("gpu-fallen-off", since="0.1")
-def gpu_fallen_off(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def gpu_fallen_off(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """A GPU of the node has dropped out.
 
     The driver can no longer talk to the GPU (Xid 79, NVML error 15): the device fell off the PCIe bus by a fault of
     hardware, power, cooling or firmware. Processes on it hang or end with CUDA errors, nvidia-smi fails, and NVIDIA's
     device plugin may refuse every pod on the node although the other GPUs work. A server may stay Ready for a while, and
     answers nothing.
+
+    A GPU that does not answer in time, and of which the driver does not say that it is lost, may only be busy: that is
+    said of a pod that fails, and is a risk for one that runs.
 
     ## Fix
 
@@ -33,13 +61,55 @@ def gpu_fallen_off(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         found = [hit for hit in found if hit[1] == "certain"]
     if found:
         xid, sure = found[0]
-        yield _finding(pod, hardware, where(hardware, xid), quoted([*found, *_verdict(hardware)]), sure, xid)
+        evidence = (*quoted([*found, *_verdict(hardware)]), *_answers(hardware, xid), *said_then(pod, logs, xid))
+        yield _finding(
+            pod, hardware, where(hardware, xid), (*evidence, *by_others(hardware, "gpu-fallen-off")), sure, xid
+        )
     elif refused and (old := [xid for xid in hardware.xids if xid.number == 79]):
         # the device plugin refuses whole nodes for one GPU, whoever was on it when it went
         yield _finding(pod, hardware, where(hardware, old[-1]), (old[-1].evidence,), "likely", None)
+    elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
+        text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
+        yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
     elif gone := _gone(pod, hardware, refused=refused):
         text, evidence, sure = gone
         yield _finding(pod, hardware, text, evidence, sure, None)
+    else:
+        yield from _silent(pod, hardware)
+
+
+def _silence(hardware: Hardware, devices: list[Device]) -> Iterator[Evidence]:
+    """What the agent says of GPUs that do not answer."""
+    errors = hardware.agent.errors if hardware.agent else ()
+    for device in devices[:3]:
+        yield hardware.evidence(device, "lost", f"lost: {device.lost}")
+        about = [error for error in errors if device.is_named(error.gpu)]
+        yield from (hardware.of_node.said(error.text) for error in about[:1])
+
+
+def _answers(hardware: Hardware, xid: Xid) -> Iterator[Evidence]:
+    """Whether the GPU of an Xid answers now."""
+    device = hardware.device_of(xid)
+    if device and device.lost:
+        yield from _silence(hardware, [device])
+
+
+def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """GPUs of the pod that did not answer in time: lost, or only busy."""
+    silent = [device for device in hardware.mine if device.silent]
+    if not silent:
+        return
+    yield Finding(
+        role="cause" if pod.failing else "risk",
+        severity=None if pod.failing else "warning",
+        confidence="likely" if pod.failing else "possible",
+        summary=f"{' and '.join(device.title for device in silent[:3])} of {hardware.node}, which this pod uses, "
+        "did not answer the driver in time.",
+        evidence=tuple(_silence(hardware, silent)),
+        explains=("nvml-lost", *CONSEQUENCES) if pod.failing else (),
+        fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
+        pods=(pod.name,),
+    )
 
 
 def _verdict(hardware: Hardware) -> list[Hit]:
@@ -53,15 +123,21 @@ def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Ev
         return None
     complete = hardware.mapped and len(hardware.mine) >= pod.gpus > 0
     for line in hardware.kernel.lost:
-        device = hardware.device_at(bus_of(line.text))
+        device = hardware.of_node.device_at(bus_of(line.text))
         if hardware.during(line.time) and not (complete and (device is None or device not in hardware.mine)):
             sure: Confidence = "certain" if device in hardware.mine or hardware.whole_node else "likely"
             return f"a GPU of {hardware.node}", (hardware.kernel.evidence(line),), sure
+    said = conditions(hardware, "gpu-fallen-off")
+    if said and not (complete and said[0][1] != "certain"):
+        return f"a GPU of {hardware.node}", by_others(hardware, "gpu-fallen-off"), said[0][1]
     if complete or hardware.agent is None:
         return None
-    lost = [text for text in hardware.agent.errors if _LOST.search(text)]
+    dead = [d for d in hardware.devices if (letters(d.lost) == "lost" or d.silent) and not d.users]
+    evidence = list(_silence(hardware, dead))
+    if not evidence:
+        lost = [error.text for error in hardware.agent.errors if _LOST.search(error.text)]
+        evidence = [hardware.of_node.said(text) for text in lost[:2]]
     seen, offered = len(hardware.devices), hardware.offered
-    evidence = [Evidence(source="agent", ref=f"Node/{hardware.node} agent errors", text=text) for text in lost[:2]]
     if seen and offered and seen < offered:
         text = f"{count_of(seen, 'GPU')} seen by the driver, capacity nvidia.com/gpu: {offered}"
         evidence.append(Evidence(source="agent", ref=f"Node/{hardware.node} agent gpus", text=text))

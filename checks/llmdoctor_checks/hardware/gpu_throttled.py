@@ -1,10 +1,9 @@
 """A GPU that runs slower than it could."""
 
-import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check
-from llmdoctor_checks.hardware._gpu import busy, looked_at
+from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, letters, parse_time, say_seconds
+from llmdoctor_checks.hardware._gpu import busy, by_others, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
 #: are no faults.
@@ -42,11 +41,17 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         # it slows a server down, and seldom keeps it from becoming ready
         confidence="certain" if now and pod.ready else "possible" if now else "likely",
         summary=f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run at reduced clocks: "
-        + "; ".join(f"{device.title}{_heat(device)}, {why[0][1]}" for device, why in slow[:3])
+        + "; ".join(
+            f"{device.title}{_heat(device)}{_clock(device)}, {why[0][1]}{_since(pod, device, why)}"
+            for device, why in slow[:3]
+        )
         + ".",
-        evidence=tuple(
-            hardware.evidence(device, "throttleReasons", f"{', '.join(device.throttle_reasons)}{_numbers(device)}")
-            for device, _ in slow
+        evidence=(
+            *(
+                hardware.evidence(device, "throttleReasons", f"{', '.join(device.throttle_reasons)}{_numbers(device)}")
+                for device, _ in slow
+            ),
+            *by_others(hardware, "gpu-throttled"),
         ),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
@@ -63,8 +68,22 @@ def _works(device: Device) -> bool:
 def _why(device: Device) -> Iterator[tuple[str, str]]:
     for key, meaning in _FAULTS:
         for reason in device.throttle_reasons:
-            if key in re.sub(r"[^a-z]", "", reason.lower()):
+            if key in letters(reason):
                 yield reason, meaning
+
+
+def _since(pod: Pod, device: Device, why: list[tuple[str, str]]) -> str:
+    """`, for 12 min`: for how long the agent has seen it at every reading."""
+    began = [moment for reason, _ in why if (moment := parse_time(device.throttled_since.get(reason)))]
+    now = pod.cluster.now
+    return f", for {say_seconds((now - min(began)).total_seconds())}" if began and now and min(began) < now else ""
+
+
+def _clock(device: Device) -> str:
+    """` at 345 of 1980 MHz`."""
+    if not device.sm_clock_mhz or not device.max_sm_clock_mhz:
+        return ""
+    return f" at {device.sm_clock_mhz:g} of {device.max_sm_clock_mhz:g} MHz"
 
 
 def _heat(device: Device) -> str:
@@ -72,7 +91,13 @@ def _heat(device: Device) -> str:
 
 
 def _numbers(device: Device) -> str:
-    text = "" if device.temperature_c is None else f"; temperatureC: {device.temperature_c:g}"
-    return text + (
-        "" if device.utilization_percent is None else f"; utilizationPercent: {device.utilization_percent:g}"
-    )
+    known = {
+        "temperatureC": device.temperature_c,
+        "slowdownTemperatureC": device.slowdown_temperature_c,
+        "temperatureMarginC": device.temperature_margin_c,
+        "powerWatts": device.power_watts,
+        "powerLimitWatts": device.power_limit_watts,
+        "smClockMhz": device.sm_clock_mhz,
+        "utilizationPercent": device.utilization_percent,
+    }
+    return "".join(f"; {key}: {value:g}" for key, value in known.items() if value is not None)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Hardware, Pod, check, fixes
+from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted, said_then
 
 
 @check("illegal-memory-access", since="0.1")
-def illegal_memory_access(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
     The GPU stopped a kernel (CUDA error 700; Xid 13 or 31 in the kernel's log). It is a fault of the program nearly always: of the engine,
@@ -48,7 +48,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         confidence=sure,
         summary=f"The GPU stopped a kernel (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
         f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
-        evidence=(*quoted(found), *(old.evidence for old in before[-2:])),
+        evidence=(*quoted(found), *said_then(pod, logs, xid), *(old.evidence for old in before[-2:])),
         explains=CONSEQUENCES,
         fixes=(suspect, program) if again else (program,),
         order=order_of(xid),

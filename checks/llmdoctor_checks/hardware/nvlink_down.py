@@ -5,7 +5,20 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, endings
 from kubectl_llmdoctor.catalog.gpus import by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, order_of, out_of_service, quoted
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    by_others,
+    conditions,
+    elsewhere,
+    hits,
+    looked_at,
+    order_of,
+    out_of_service,
+    quoted,
+)
+
+#: Errors of a link in a minute above which DCGM's health check fails it: a hundred in a second.
+_MOST_ERRORS = 6000
 
 
 @check("nvlink-down", since="0.2")
@@ -31,6 +44,9 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     yield from _by_switch(pod, hardware)
     down = [(device, numbers) for device in hardware.mine if (numbers := _down(device))]
     if not joined or not down:
+        yield from _degraded(pod, hardware)
+        yield from _noisy(pod, hardware)
+        yield from _by_others(pod, hardware, joined=joined)
         return
     errors = [hit for hit in hits(hardware, _of_nvlink) if hardware.explains(hit[0])]
     ran = any(True for _ in endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
@@ -50,6 +66,7 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 for device, numbers in down
             ),
             *quoted(errors),
+            *by_others(hardware, "nvlink-down"),
         ),
         explains=("xid-error", *CONSEQUENCES) if together else (),
         fixes=(
@@ -61,24 +78,108 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     )
 
 
-def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
-    """A switch that reports that a link of it failed, while the pod, which has several GPUs, went down."""
-    lines = [x for x in hardware.kernel.fatal_switch_errors if "Link" in x.text and hardware.during(x.time)]
-    near = [x for x in lines if hardware.near(x.time)]
-    if not near or pod.gpus < 2:
+def _degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """GPUs that NVML calls unhealthy as members of the fabric."""
+    bad = [device for device in hardware.mine if device.fabric.health in ("unhealthy", "limited-capacity")]
+    if not bad or len(hardware.mine) < 2:
+        return
+    problems = ", ".join(dict.fromkeys(name for device in bad for name in device.fabric.problems))
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{len(bad)} of the {len(hardware.mine)} GPUs of this pod on {hardware.node} are {bad[0].fabric.health} in the NVLink "
+        f"fabric{f': {problems}' if problems else ''}.",
+        evidence=tuple(
+            hardware.evidence(
+                d, "fabric", f"health: {d.fabric.health}, problems: {', '.join(d.fabric.problems) or 'none'}"
+            )
+            for d in bad[:4]
+        ),
+        fixes=(
+            looked_at(
+                hardware,
+                f"Look at the fabric manager's log and the NVLinks of {hardware.node}; reset its GPUs together",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """Links that are up and repeat much."""
+    noisy = [
+        (device, link)
+        for device in hardware.mine
+        for link in device.nvlinks
+        if (link.errors_per_minute or 0) >= _MOST_ERRORS
+    ]
+    if not noisy or len(hardware.mine) < 2:
+        return
+    worst, link = max(noisy, key=lambda pair: pair[1].errors_per_minute or 0)
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"NVLinks of the {len(hardware.mine)} GPUs of this pod repeat much of what they carry: {worst.title} on "
+        f"{hardware.node} has {link.errors_per_minute:g} errors a minute{'' if link.link is None else f' on link {link.link}'}.",
+        evidence=tuple(
+            hardware.evidence(d, "nvlinks", f"link: {n.link}, errorsPerMinute: {n.errors_per_minute:g}")
+            for d, n in noisy[:4]
+        ),
+        fixes=(
+            looked_at(hardware, f"Look at the NVLinks of {hardware.node}; reset its GPUs together in a maintenance"),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Finding]:
+    """Another program's word alone, on a board that has NVLink."""
+    said = conditions(hardware, "nvlink-down")
+    if not said or not joined or pod.gpus < 2 or not pod.failing:
         return
     yield Finding(
         role="cause",
-        confidence="certain" if hardware.whole_node else "likely",
-        summary=f"A switch between the GPUs of {hardware.node} reported a fatal error of a link; the {pod.gpus} GPUs of this pod "
+        confidence="likely" if said[0][1] == "certain" else "possible",
+        summary=f"The node {hardware.node} is marked for an NVLink that failed ({said[0][0].type}); the {pod.gpus} GPUs of this pod "
         "exchange everything over such links.",
-        evidence=(*(hardware.kernel.evidence(x) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
+        evidence=by_others(hardware, "nvlink-down"),
+        explains=CONSEQUENCES,
+        fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A switch that reports a fatal error, while the pod, which has several GPUs, went down.
+
+    Of a number that NVIDIA's guide lists, the class counts; of another one the driver's word, where it is about a link.
+    """
+    near = [
+        error
+        for error in hardware.kernel.switch_errors
+        if (error.kind in ("fatal", "switch") or (error.kind is None and error.fatal and "Link" in error.text))
+        and (error.fatal or error.kind == "switch")
+        and hardware.during(error.line.time)
+        and hardware.near(error.line.time)
+    ]
+    if not near or pod.gpus < 2:
+        return
+    first = near[0]
+    what = "failed" if first.kind == "switch" else "reported a fatal error"
+    yield Finding(
+        role="cause",
+        confidence="certain" if hardware.whole_node else "likely",
+        summary=f"A switch between the GPUs of {hardware.node} {what} (SXid {first.number}: {first.text}); "
+        f"the {pod.gpus} GPUs of this pod exchange everything over its links.",
+        evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(
             out_of_service(hardware, f"Reset the GPUs and switches of {hardware.node} together, or reboot it"),
             elsewhere(pod),
         ),
-        order=near[0].time.timestamp() if near[0].time else None,
+        order=first.line.time.timestamp() if first.line.time else None,
         pods=(pod.name,),
     )
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check
-from llmdoctor_checks.hardware._gpu import busy, looked_at
+from kubectl_llmdoctor.api import BusError, Device, Evidence, Finding, Hardware, Pod, check, count_of
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, busy, by_others, elsewhere, looked_at, out_of_service
+
+#: Replays in a minute above which DCGM's health check warns, as NVIDIA's driver team recommends.
+_MOST_REPLAYS = 8
+#: Corrected errors in the log that are no accident any more: a link that is well has none in hours.
+_MANY_CORRECTED = 20
 
 
 @check("pcie-degraded", since="0.2", severity="warning")
@@ -15,6 +20,10 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     take as much longer. A GPU without work lowers the speed (the generation) of its link to save power: only under load
     does that say anything. The width stays.
 
+    Before a link falls back, or is lost, packets are sent again: replays, which the driver counts, and errors of the bus
+    that the kernel logs (AER). Corrected ones are harmless by themselves and tell of bad signals when they are many; a
+    fatal one takes the GPU from the bus, mostly with Xid 79.
+
     ## Fix
 
     Reseat the card or its riser, update the firmware of the board, try another slot.
@@ -24,20 +33,86 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
     """
     slow = [(device, why) for device in hardware.mine if (why := _why(device))]
-    if not slow:
+    if fatal := _fatal(hardware):
+        yield _broken(pod, hardware, fatal)
+    elif slow:
+        now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
+        yield Finding(
+            role="cause" if now else "risk",
+            severity="warning",
+            confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
+            summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
+            + ": what passes between host and GPU takes as much longer.",
+            evidence=(
+                *(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow),
+                *_corrected(hardware),
+                *by_others(hardware, "pcie-degraded"),
+            ),
+            explains=("slow-load",),
+            fixes=(
+                looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
+            ),
+            pods=(pod.name,),
+        )
+    else:
+        yield from _noisy(pod, hardware)
+
+
+def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """A link of full width that has to send much again."""
+    again = [d for d in hardware.mine if (d.pcie.replays_per_minute or 0) > _MOST_REPLAYS]
+    corrected = _corrected(hardware)
+    if not again and not corrected:
         return
-    now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
+    said = [f"{d.title} has {d.pcie.replays_per_minute:g} replays a minute" for d in again[:3]]
+    said += [f"the kernel's log has {count_of(len(corrected), 'corrected error')}"] if corrected else []
     yield Finding(
-        role="cause" if now else "risk",
-        severity="warning",
-        confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
-        summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
-        + ": what passes between host and GPU takes as much longer.",
-        evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow),
-        explains=("slow-load",),
-        fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),),
+        role="risk" if again else "note",
+        severity="warning" if again else "info",
+        confidence="likely",
+        summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
+        evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
+        fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),
         pods=(pod.name,),
     )
+
+
+def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
+    """Errors of the bus that ended what ran on the GPU."""
+    count = len({error.line.time for error in errors})  # the port and the device behind it tell of the same
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(count, 'fatal error')}.",
+        evidence=tuple(hardware.kernel.evidence(error.line) for error in errors[:3]),
+        explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
+        fixes=(
+            out_of_service(hardware, f"Take {hardware.node} out of service and reseat the card or its riser"),
+            elsewhere(pod),
+        ),
+        order=errors[0].line.time.timestamp() if errors[0].line.time else None,
+        pods=(pod.name,),
+    )
+
+
+def _fatal(hardware: Hardware) -> list[BusError]:
+    """Fatal errors of links of the pod's GPUs that fell into the life of an instance that ended."""
+    if not hardware.pod.failing:
+        return []
+    return [e for e in _mine(hardware) if e.severity == "fatal" and e.line.time and hardware.near(e.line.time)]
+
+
+def _corrected(hardware: Hardware) -> list[Evidence]:
+    """Corrected errors of the pod's GPUs, where they are many."""
+    found = [error for error in _mine(hardware) if error.severity == "corrected"]
+    return [hardware.kernel.evidence(error.line) for error in found] if len(found) >= _MANY_CORRECTED else []
+
+
+def _mine(hardware: Hardware) -> Iterator[BusError]:
+    """Errors of the bus that are about GPUs of the pod, since it came to the node."""
+    buses = {device.bus for device in hardware.mine if device.bus}
+    return (e for e in hardware.kernel.bus_errors if e.bus in buses and hardware.during(e.line.time))
 
 
 def _why(device: Device) -> str:
@@ -58,5 +133,6 @@ def _numbers(device: Device) -> str:
         "width": link.width,
         "maxWidth": link.max_width,
     }
-    known |= {"replays": link.replays, "utilizationPercent": device.utilization_percent}
+    known |= {"replays": link.replays, "replaysPerMinute": link.replays_per_minute}
+    known |= {"utilizationPercent": device.utilization_percent}
     return ", ".join(f"{key}: {value:g}" for key, value in known.items() if value is not None)

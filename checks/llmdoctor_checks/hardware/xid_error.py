@@ -2,16 +2,29 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Hardware, Pod, Xid, check
+from kubectl_llmdoctor.api import Evidence, Finding, Hardware, Logs, Pod, Xid, check
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, elsewhere, hits, hitting, order_of, out_of_service, quoted
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    by_others,
+    elsewhere,
+    hits,
+    hitting,
+    once,
+    order_of,
+    out_of_service,
+    quoted,
+    said_then,
+)
 
 #: Kinds that have checks of their own, or say that nothing failed.
 _OTHERS = ("application", "memory", "fallen off", "info")
 
+_SYMPTOMS = ("engine-dead", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+
 
 @check("xid-error", since="0.2")
-def xid_error(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The driver reported an error of a GPU that the pod uses.
 
     NVIDIA's driver writes an Xid with a number into the kernel's log when something goes wrong on a GPU: its firmware
@@ -20,7 +33,7 @@ def xid_error(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     Xids of a program's own fault, of the GPU's memory, and of a GPU that is gone have ids of their own:
     `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. Xid 43 and 45 only follow another error or the end of
-    a process.
+    a process. A GPU for which the driver asks for a reset or a reboot, with no Xid to be seen any more, is told of here too.
 
     ## Fix
 
@@ -34,19 +47,27 @@ def xid_error(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """
     found = [hit for hit in hits(hardware, _wanted) if not _harmless(hit[0]) and not _link_is_down(hardware, hit[0])]
     telling = [hit for hit in found if hardware.explains(hit[0])]
+    if not found:
+        yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
         meaning = xid_meaning(xid.number)
+        minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
         same = [hit for hit in found if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling else "risk" if meaning and meaning.disables else "note",
             severity=None if telling else "warning" if meaning and meaning.disables else "info",
-            confidence=sure,
+            confidence="possible" if minor else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}.",
-            evidence=quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
-            explains=("illegal-memory-access", *CONSEQUENCES),
+            evidence=once(
+                *quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
+                *said_then(pod, logs, xid),
+                *_demands(hardware),
+                *by_others(hardware, "xid-error"),
+            ),
+            explains=_SYMPTOMS if minor else ("illegal-memory-access", *CONSEQUENCES),
             fixes=(
                 out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}"),
                 elsewhere(pod),
@@ -54,6 +75,38 @@ def xid_error(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             order=order_of(xid),
             pods=(pod.name,),
         )
+
+
+def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """What the driver recommends where no Xid says why."""
+    wanted = [device for device in hardware.mine if device.asks_for]
+    if not wanted or any(xid.number not in AFTEREFFECTS for xid, _ in hardware.hits):
+        return
+    if any(d.ecc.remap_pending or d.ecc.remap_failed or d.ecc.volatile_uncorrected for d in wanted):
+        return  # the memory is why
+    unusable = any(device.lost for device in wanted)
+    yield Finding(
+        role="cause" if pod.failing else "risk",
+        severity=None if pod.failing else "warning",
+        confidence="certain" if unusable and pod.failing else "likely",
+        summary=f"The driver asks for {wanted[0].asks_for}: {', '.join(d.title for d in wanted[:3])} of {hardware.node}, "
+        "which this pod uses.",
+        evidence=tuple(_demands(hardware)),
+        explains=("illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
+        fixes=(
+            out_of_service(hardware, f"Drain {hardware.node}, and do what the driver asks for: {wanted[0].asks_for}"),
+            elsewhere(pod),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _demands(hardware: Hardware) -> Iterator[Evidence]:
+    """The driver's recommendations for the pod's GPUs."""
+    for device in hardware.mine:
+        if device.asks_for:
+            field = "lost" if device.lost else "recoveryAction"
+            yield hardware.evidence(device, field, f"{field}: {device.lost or device.recovery_action}")
 
 
 def _wanted(number: int, meaning: XidMeaning | None) -> bool:
@@ -67,7 +120,7 @@ def _harmless(xid: Xid) -> bool:
 
 def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
     """An error of a link that the agent sees inactive: `nvlink-down` says more."""
-    meaning, device = xid_meaning(xid.number), xid.device or hardware.device_at(xid.bus)
+    meaning, device = xid_meaning(xid.number), hardware.device_of(xid)
     return bool(
         meaning and meaning.mnemonic.startswith("NVLINK") and device and any(n.active is False for n in device.nvlinks)
     )

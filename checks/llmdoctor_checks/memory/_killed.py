@@ -12,3 +12,7 @@ CONSEQUENCES = (
     "nccl-timeout",
     "slow-load",
 )
+
+#: A limit of host memory below which the runtime cannot even set up a container with GPUs; its process and NVIDIA's hook
+#: take some tens of MiB.
+HOOK_BYTES = 64 * 2**20

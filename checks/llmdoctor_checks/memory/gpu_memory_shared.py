@@ -61,8 +61,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> 
     for device in hardware.mine if uid else ():
         if device.mig_enabled:
             continue  # slices have memory of their own
-        known = any(p.pod_uid for d in hardware.devices for p in d.processes) or not hardware.runs
-        others = [p for p in device.processes if p.pod_uid != uid and (known or p.pod_uid is not None)]
+        known = any(p.pod_uid for d in hardware.devices for p in d.all_processes) or not hardware.runs
+        others = [p for p in device.all_processes if p.pod_uid != uid and (known or p.pod_uid is not None)]
         held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
         if held < _LEAST or not total or held < _MUCH * total:
             continue

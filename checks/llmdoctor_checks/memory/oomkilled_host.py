@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES
+from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 _PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -102,11 +102,29 @@ def oomkilled_host(
             evidence=(
                 *_evidence(ending, limit, phase),
                 *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
+                *(_counted(ending.container, hardware) if hardware else ()),
             ),
             explains=CONSEQUENCES,
             fixes=tuple(_fixes(ending, limit)),
             pods=(pod.name,),
         )
+
+
+def _counted(container: Container, hardware: Hardware) -> Iterator[Evidence]:
+    """Kills that the cgroup counts: those of the pod since it began, which outlive the instance."""
+    use = hardware.use_of(container)
+    if use is None:
+        return
+    kills = {"podOomKills": use.memory.pod_oom_kills, "oomKills": use.memory.oom_kills}
+    said = [f"{name}: {number}" for name, number in kills.items() if number]
+    sizes = {
+        "currentBytes": use.memory.current_bytes,
+        "peakBytes": use.memory.peak_bytes,
+        "maxBytes": use.memory.max_bytes,
+    }
+    if said:
+        said += [f"{name}: {size}" for name, size in sizes.items() if size]
+        yield hardware.use_evidence(use, "memory", ", ".join(said))
 
 
 def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
@@ -117,6 +135,8 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     needed = sum(size for size, _, _ in uses)
     if limit is None or needed <= limit or engine.name not in _PYTHON:
         return
+    if container.gpus and limit < HOOK_BYTES and "memory" in container.spec.resources.limits:
+        return  # hook-oomkilled: a slip in the unit
     evidence = [evidence for _, _, evidence in uses if evidence]
     own = container.spec.resources.limits.get("memory")
     where = container if own is not None else pod

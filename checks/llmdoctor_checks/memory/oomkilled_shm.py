@@ -1,15 +1,17 @@
 """Memory-backed volumes that count against the memory limit."""
 
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
     MIB,
     Container,
+    Ending,
     Evidence,
     Finding,
     Fix,
+    Hardware,
+    OutOfMemory,
     Pod,
     check,
     endings,
@@ -20,12 +22,9 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
 
-#: `Memory cgroup out of memory: Killed process 1234 (python3) …, anon-rss:812kB, file-rss:0kB, shmem-rss:31457280kB, …`
-_KILLED = re.compile(r"Killed process \d+ \((?P<name>[^)]*)\).*?anon-rss:(?P<anon>\d+)kB.*?shmem-rss:(?P<shmem>\d+)kB")
-
 
 @check("oomkilled-shm", since="0.1")
-def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
+def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
     """A memory-backed volume filled the container's memory limit.
 
     Files in an emptyDir with `medium: Memory` (usually /dev/shm) are charged to the container that wrote them, stay
@@ -54,18 +53,19 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
         if not ending.oom_killed or limit is None:
             continue
         volumes = list(_memory_volumes(container))
-        used = _used(container)
-        killed = _kernel_line(pod, volumes)
+        used = _used(container, hardware) if hardware else None
+        killed = _by_kernel(ending, hardware) if hardware and volumes else None
         evidence = [pod_evidence(pod, ending.path, ending.text)]
         evidence += [pod_evidence(pod, f"volumes[{name}].emptyDir", text) for name, text, _ in volumes]
-        if killed:
-            text, shmem, anon = killed
-            summary = f"{say_bytes(shmem)} of the limit of {say_bytes(limit)} were shared memory, {say_bytes(anon)} were the process."
-            node = pod.spec.node_name
-            evidence.append(Evidence(source="kernel-log", ref=f"Node/{node}", text=text))
+        if hardware and killed:
+            summary = (
+                f"{say_bytes(killed.shmem)} of the limit of {say_bytes(limit)} were shared memory, "
+                f"{say_bytes(killed.anon)} were the process."
+            )
+            evidence.append(hardware.kernel.evidence(killed.line))
         elif used and used[0] * 2 >= limit:
-            summary = f"{say_bytes(used[0])} lie in /dev/shm of {container.name}, of a limit of {say_bytes(limit)}."
-            evidence.append(used[1])
+            summary = f"{say_bytes(used[0])} {used[1]}, of a limit of {say_bytes(limit)}."
+            evidence.append(used[2])
         else:
             whole = [size for _, _, size in volumes if size is None or size * 2 >= limit]
             if not whole:
@@ -101,7 +101,7 @@ def oomkilled_shm(pod: Pod) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="certain",
+            confidence="certain" if killed or (used and used[1].startswith("lie")) else "likely",
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
@@ -166,36 +166,23 @@ def _stored(container: Container, limit: int) -> tuple[str, Evidence] | None:
     return None
 
 
-def _kernel_line(pod: Pod, volumes: list[tuple[str, str, int | None]]) -> tuple[str, int, int] | None:
-    """The kernel's line about a process of this pod whose shared memory outweighs its own: text, shared, own bytes."""
-    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    uid = pod.obj.metadata.uid
-    if node is None or not volumes or not uid:
+def _by_kernel(ending: Ending, hardware: Hardware) -> OutOfMemory | None:
+    """The kernel's line about a process of the instance whose shared memory outweighs its own."""
+    return next((kill for kill in hardware.kills(ending, whole_node=False) if kill.shmem > kill.anon), None)
+
+
+def _used(container: Container, hardware: Hardware) -> tuple[int, str, Evidence] | None:
+    """How much lies in /dev/shm, which outlives the instance, or is shared memory of the instance that runs: bytes, words, proof."""
+    use = hardware.use_of(container)
+    if use is None:
         return None
-    ours = False
-    for line in node.kernel_log.splitlines():
-        if "oom_memcg=" in line or "task_memcg=" in line:
-            ours = uid in line or uid.replace("-", "_") in line
-        found = _KILLED.search(line)
-        if found and ours and int(found["shmem"]) > int(found["anon"]):
-            return line.strip(), int(found["shmem"]) * 1024, int(found["anon"]) * 1024
-    return None
-
-
-def _used(container: Container) -> tuple[int, Evidence] | None:
-    """What the node agent saw in /dev/shm."""
-    pod = container.pod
-    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    listed = node.agent.get("containers") if node and node.agent else None
-    for seen in listed if isinstance(listed, list) else []:
-        if not isinstance(seen, dict):
-            continue
-        if (seen.get("pod"), seen.get("container")) == (pod.name, container.name):
-            shm = seen.get("shm")
-            used = shm.get("usedBytes") if isinstance(shm, dict) else None
-            if isinstance(used, int):
-                text = f"shm.usedBytes: {used}"
-                return used, Evidence(source="agent", ref=f"{pod.name}/{container.name}", text=text)
+    used, shared = use.shm.used_bytes, use.memory.shmem_bytes
+    if used is not None:
+        words = f"lie in /dev/shm of {container.name}"
+        return used, words, hardware.use_evidence(use, "shm", f"shm.usedBytes: {used}")
+    if shared is not None:
+        words = f"of the memory of {container.name}, as it runs now, are shared"
+        return shared, words, hardware.use_evidence(use, "memory", f"memory.shmemBytes: {shared}")
     return None
 
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Hardware, Pod, check, fixes
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, fixes, letters
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES, by_others
 
 #: NVML's states of a GPU's registration with the fabric that are not the end of it.
 _UNFINISHED = frozenset({"notstarted", "inprogress"})
@@ -37,21 +37,25 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         return
     waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED]
     said = [line for line in hardware.kernel.lines if _DEAD.search(line.text)]
-    errors = [text for text in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(text)]
+    errors = [error.text for error in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(error.text)]
+    refused = [d for d in hardware.mine or hardware.devices if d.joining == "completed" and _refused(d)]
     # a service that failed once may have been started since: the GPUs know
-    if not waiting and any(d.joining for d in hardware.devices):
+    if not waiting and not refused and any(d.joining for d in hardware.devices):
         return
     evidence = [
         *(hardware.evidence(d, "fabric", f"state: {d.fabric.state or d.fabric_state}") for d in waiting[:2]),
-        *(Evidence(source="agent", ref=f"Node/{hardware.node} agent errors", text=text) for text in errors[:2]),
+        *(hardware.evidence(d, "fabric", f"state: {d.fabric.state}, status: {d.fabric.status}") for d in refused[:2]),
+        *(hardware.of_node.said(text) for text in errors[:2]),
         *(hardware.kernel.evidence(line) for line in said[-2:]),
+        *by_others(hardware, "fabric-manager-down"),
     ]
     if not evidence:
         return
-    count = f": {len(waiting)} of {len(hardware.devices)} GPUs are not registered with it" if waiting else ""
+    count = f": {len(refused)} of {len(hardware.devices)} GPUs could not be registered with it" if refused else ""
+    count = count or f": {len(waiting)} of {len(hardware.devices)} GPUs are not registered with it" if waiting else ""
     yield Finding(
         role="cause",
-        confidence="certain" if waiting else "likely",
+        confidence="certain" if waiting or refused else "likely",
         summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",
         evidence=tuple(evidence),
         explains=("import-broken", *CONSEQUENCES),
@@ -69,3 +73,9 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         ),
         pods=(pod.name,),
     )
+
+
+def _refused(device: Device) -> bool:
+    """Whether the registration ended in an error: the status means something only where it has come to its end."""
+    status = letters(device.fabric.status)
+    return bool(status) and status not in ("success", "nvmlsuccess", "ok", "0")

@@ -6,9 +6,11 @@ from kubectl_llmdoctor.api import (
     GIB,
     MIB,
     Container,
+    Ending,
     Engine,
     Evidence,
     Finding,
+    Hardware,
     Pod,
     Shm,
     check,
@@ -28,9 +30,12 @@ _OLD_RING_BYTES = 100 * MIB
 _CHUNK_BYTES = 16 * MIB
 _WORKER_BYTES = 240 * MIB
 
+#: From this share of its size on /dev/shm counts as full.
+_FULL = 0.95
+
 
 @check("shm-too-small", since="0.1", severity="critical")
-def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
 
     The processes of a multi-GPU server exchange data through /dev/shm, which is 64 MiB in a container unless
@@ -56,14 +61,21 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
     container, workers = engine.container, engine.workers_at_least
     shm = container.shm
     killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS"]
+    full = _filled(container, hardware) if hardware else None
     small = shm.source == "default" or (shm.source == "memory-volume" and (shm.size_bytes or 2**60) < 512 * MIB)
-    if killed and small:
+    if full and not (killed and small):
+        yield _full(pod, engine, full, killed)
+    elif killed and small:
         size = say_bytes(shm.size_bytes or 0)
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="certain" if full else "likely",
             summary=f"{engine.label} died by SIGBUS (exit code 135), and /dev/shm holds only {size}.",
-            evidence=(pod_evidence(pod, killed[0].path, killed[0].text), *_spec(container, engine)),
+            evidence=(
+                pod_evidence(pod, killed[0].path, killed[0].text),
+                *([full[2]] if full else []),
+                *_spec(container, engine),
+            ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,),
@@ -74,13 +86,50 @@ def shm_too_small(pod: Pod, engine: Engine) -> Iterator[Finding]:
             severity="warning",
             confidence="likely",
             summary=_risk(engine, workers),
-            evidence=_spec(container, engine),
+            evidence=(*(_apart(hardware) if hardware else ()), *_spec(container, engine)),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,) if pod.exists else (),
         )
 
     elif not killed and not pod.completed:
         yield from _image_cache(pod, engine)
+
+
+def _apart(hardware: Hardware) -> Iterator[Evidence]:
+    """Pairs of the pod's GPUs that cannot reach each other: NCCL then exchanges through /dev/shm."""
+    mine = {str(device.index) for device in hardware.mine}
+    for device in hardware.mine:
+        for other, why in sorted(device.no_p2p.items()):
+            if other in mine:
+                yield hardware.evidence(device, "noP2P", f"GPU {other}: {why}")
+                return
+
+
+def _filled(container: Container, hardware: Hardware) -> tuple[int, int, Evidence] | None:
+    """Size and use of /dev/shm in bytes where it is full, by the node agent."""
+    use = hardware.use_of(container)
+    size, used = (use.shm.size_bytes, use.shm.used_bytes) if use else (None, None)
+    if use is None or not size or used is None or used < _FULL * size:
+        return None
+    return size, used, hardware.use_evidence(use, "shm", f"shm.usedBytes: {used} of shm.sizeBytes: {size}")
+
+
+def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: list[Ending]) -> Finding:
+    """What is full may be no fault of a server that runs: it has what it wants there; the next page kills it."""
+    size, used, evidence = full
+    died = [pod_evidence(pod, killed[0].path, killed[0].text)] if killed else []
+    wanted = f"{max(8, -(-2 * size // GIB))}Gi"
+    return Finding(
+        role="cause" if killed else "risk",
+        severity="critical" if killed else "warning",
+        confidence="certain" if killed else "likely",
+        summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used"
+        f"{', and it died by SIGBUS (exit code 135)' if killed else '; the next page that is written there ends a process by SIGBUS'}.",
+        evidence=(*died, evidence, *_spec(engine.container, engine)),
+        explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed") if killed else (),
+        fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
+        pods=(pod.name,),
+    )
 
 
 def _tiny(shm: Shm) -> bool:

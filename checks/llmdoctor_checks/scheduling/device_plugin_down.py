@@ -7,14 +7,18 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Hardware,
     Node,
     Pending,
     Pod,
     Subject,
     check,
+    count_of,
+    endings,
     fixes,
     log_evidence,
     node_evidence,
+    node_hardware,
     pod_evidence,
 )
 from llmdoctor_checks.scheduling._admission import is_device_plugin, plugin_evidence, plugin_lines, plugins_on, refusal
@@ -24,7 +28,12 @@ from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 
 @check("device-plugin-down", since="0.1")
 def device_plugin_down(
-    pod: Pod, pending: Pending | None, node: Node | None, subject: Subject, cluster: Cluster
+    pod: Pod,
+    pending: Pending | None,
+    node: Node | None,
+    hardware: Hardware | None,
+    subject: Subject,
+    cluster: Cluster,
 ) -> Iterator[Finding]:
     """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
 
@@ -33,10 +42,13 @@ def device_plugin_down(
     after a critical Xid, and all of them after an error that it cannot assign, and never puts them back before it is
     restarted. A plugin that started before the driver was ready finds no device and waits for ever.
 
+    `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
+    driver's own count stands beside them, and which GPU is lost or waits for a reset.
+
     ## Fix
 
     Look at the plugin's pod and log on that node, mend what it names (driver, runtime, a taint that it does not
-    tolerate) and restart it. After an Xid look at the GPU first.
+    tolerate) and restart it. After an Xid look at the GPU first: restarting the plugin offers a broken GPU again.
 
     ## References
 
@@ -68,6 +80,9 @@ def device_plugin_down(
         )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
+        yield from _given_up(pod, node, cluster)
+    elif hardware:
+        yield from _unhealthy(pod, hardware, cluster)
 
 
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:
@@ -80,16 +95,34 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
             evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
         evidence += list(plugin_evidence(cluster, verdict.node.name))
+    broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
+    evidence += [proof for _, proof in broken[:4]]
     if parts:
-        summary = f"{nodes_said(found)} would fit but do not advertise their GPUs: {', '.join(parts)} {found.resource}."
+        summary = f"{nodes_said(found)} would fit but do not advertise their GPUs: {', '.join(parts)} {found.resource}"
+        summary += "".join(f"; {said}" for said, _ in broken[:3]) + "."
     else:
         summary = (
             f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "
             f"they advertise no {found.resource}."
         )
     name = min((v.node.name for v in found.verdicts), default="")
-    yield finding(
-        pending, found, summary, evidence, _restart(cluster, name), ("gpu-insufficient", "gpu-resource-absent")
+    ways = [*([_look(name)] if broken else []), *_restart(cluster, name)]
+    yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _unfit(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Evidence]]:
+    """The GPUs of a node that cannot be used as they are: in words, and what says so."""
+    hardware = node_hardware(cluster, node) if resource.startswith("nvidia.com/") else None
+    for device, what, proof in hardware.unfit if hardware else ():
+        yield f"{device.title} of {node} {what}", proof
+
+
+def _look(node: str) -> Fix:
+    return fixes.advice(
+        f"Look at the GPU that is not fit on {node}: reset it or reboot the node, and replace it when it fails again",
+        f"kubectl cordon {node}",
+        f"kubectl debug node/{node} -it --image=busybox -- chroot /host nvidia-smi -q",
+        owner="platform",
     )
 
 
@@ -103,9 +136,8 @@ def _listed(node: Node | None, resource: str) -> Iterator[Evidence]:
 def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin that found no device on a node that has some."""
     line = next((x for x in plugin_lines(cluster, pod.obj) if "No devices found. Waiting" in x.text), None)
-    data = cluster.snapshot.nodes.get(node.name)
-    gpus = data.agent.get("gpus") if data and data.agent else None
-    seen = len(gpus) if isinstance(gpus, list) else 0
+    hardware = node_hardware(cluster, node.name)
+    seen = len(hardware.devices) if hardware else 0
     should = node.should_offer("nvidia.com/gpu")
     if line is None or not (seen or should) or node.allocatable("nvidia.com/gpu"):
         return
@@ -117,6 +149,57 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
         order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is a device plugin that calls devices of its node unhealthy: they stay so until it is restarted."""
+    for resource in node.accelerators:
+        capacity, listed = node.capacity(resource), node.allocatable(resource)
+        if capacity is None or listed is None or listed >= capacity or not resource.startswith("nvidia.com/"):
+            continue
+        said = [x for x in plugin_lines(cluster, pod.obj) if "nhealthy" in x.text or "XidCriticalError" in x.text]
+        lines = sorted({line.number: line for line in said}.values(), key=lambda line: line.number)
+        broken = list(_unfit(cluster, node.name, resource))
+        yield Finding(
+            role="cause",
+            severity="warning" if listed else "critical",
+            confidence="certain" if lines else "likely",
+            summary=f"{node.name} offers {listed} of {capacity} {resource}: its device plugin calls "
+            f"{count_of(capacity - listed, 'device')} unhealthy" + "".join(f"; {said}" for said, _ in broken[:3]) + ".",
+            evidence=(
+                *_listed(node, resource),
+                *(log_evidence(line) for line in lines[:3]),
+                *(proof for _, proof in broken[:3]),
+            ),
+            fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
+            order=lines[0].order if lines else None,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Finding]:
+    """Devices of the pod that the plugin calls unhealthy: it keeps them, and nobody restarts it for that."""
+    bad = [uuid for uuid, health in hardware.given.items() if health == "Unhealthy"]
+    if not bad:
+        return
+    ended = any(True for _ in endings(pod))
+    yield Finding(
+        role="cause" if ended else "risk",
+        severity="warning",
+        confidence="possible" if ended else "likely",
+        summary=f"The device plugin of {hardware.node} calls {count_of(len(bad), 'GPU')} of this pod unhealthy: {', '.join(bad[:4])}.",
+        evidence=(
+            *(
+                pod_evidence(pod, "status.containerStatuses[*].allocatedResourcesStatus", f"{uuid}: Unhealthy")
+                for uuid in bad[:4]
+            ),
+            *plugin_evidence(cluster, hardware.node),
+        ),
+        explains=("crash-loop", "not-ready", "engine-dead"),
+        fixes=(_look(hardware.node), *_restart(cluster, hardware.node)),
         pods=(pod.name,),
     )
 

@@ -75,7 +75,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     if not any(True for _ in endings(pod)):
         return
     for device in hardware.mine:
-        left = [p for p in device.processes if (p.used_bytes or 0) >= GIB and _outlived(hardware, p)]
+        left = [p for p in device.all_processes if (p.used_bytes or 0) >= GIB and _outlived(hardware, p)]
         if not left:
             continue
         pids = " ".join(str(p.pid) for p in left if p.pid)

@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Node, Pending, Pod, check, fixes, node_evidence, pod_evidence
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Node,
+    Pending,
+    Pod,
+    check,
+    fixes,
+    node_evidence,
+    node_hardware,
+    pod_evidence,
+)
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
@@ -64,9 +75,8 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
 
 def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
     """A node that still lists whole GPUs after all of them were partitioned: the pod is placed and gets no device."""
-    data = pod.cluster.snapshot.nodes.get(node.name)
-    gpus = data.agent.get("gpus") if data and data.agent else None
-    cut = [g.get("migEnabled") for g in gpus if isinstance(g, dict)] if isinstance(gpus, list) else []
+    hardware = node_hardware(pod.cluster, node.name)
+    cut = [device.mig_enabled for device in hardware.devices] if hardware else []
     waits = any(c.waiting and not c.terminated for c in pod.containers)
     if not pod.accelerators.get("nvidia.com/gpu") or not waits or not cut or not all(cut):
         return

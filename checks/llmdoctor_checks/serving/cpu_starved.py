@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Hardware,
     Metrics,
     Pod,
     Span,
@@ -22,6 +23,9 @@ from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
+#: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
+#: has no limit that makes it wait: the node's cores are taken by others.
+_PRESSED = 50
 
 #: Fewer periods (of 0.1 s) say nothing.
 _FEWEST_PERIODS = 100
@@ -31,7 +35,7 @@ _IDLE = 0.5
 
 
 @check("cpu-starved", since="0.1", severity="warning")
-def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None) -> Iterator[Finding]:
+def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
     HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
@@ -41,6 +45,9 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None) -> Iterator[F
 
     The kernel counts the periods in which a container had used up its limit (`container_cpu_cfs_throttled_periods_total`).
     Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for.
+
+    Where the node agent runs, it says whether that happens: in how many of the periods of 100 ms the container used up its
+    quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core.
 
     ## Fix
 
@@ -71,7 +78,7 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None) -> Iterator[F
             pods=(pod.name,),
         )
         return
-    throttled = throttled or _throttling(container)
+    throttled = throttled or (_throttling(container, hardware) if hardware else None)
     if throttled and throttled[0] > _THROTTLED:
         share, evidence = throttled
         quota = f" of {say_cores(limit)} cores" if limit else ""
@@ -83,6 +90,21 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None) -> Iterator[F
             evidence=(evidence, *_spec(container)),
             fixes=_fixes(container, engine, limit),
             pods=(pod.name,) if pod.exists else (),
+        )
+        return
+    pressed = _pressure(container, hardware) if hardware and limit is None else None
+    if pressed:
+        share, evidence = pressed
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Some task of container {container.name} waited for a CPU in {share:g}% of the last five minutes, and it has "
+            f"no CPU limit: others use the cores of {pod.spec.node_name}"
+            f"{f'; it requests {say_cores(request)}' if request else '; it requests none'}.",
+            evidence=(evidence, *_spec(container)),
+            fixes=_fixes(container, engine, request),
+            pods=(pod.name,),
         )
         return
     if not container.gpus:
@@ -125,20 +147,26 @@ def _idle_gpu(metrics: Metrics) -> Span | None:
     return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None
 
 
-def _throttling(container: Container) -> tuple[float, Evidence] | None:
-    """Share of CPU periods in which the container was throttled, as the node agent saw it."""
-    pod = container.pod
-    node = pod.cluster.snapshot.nodes.get(pod.spec.node_name)
-    listed = node.agent.get("containers") if node and node.agent else None
-    for seen in listed if isinstance(listed, list) else []:
-        cpu = seen.get("cpu") if isinstance(seen, dict) else None
-        if not isinstance(cpu, dict) or (seen.get("pod"), seen.get("container")) != (pod.name, container.name):
-            continue
-        periods, throttled = cpu.get("nrPeriods"), cpu.get("nrThrottled")
-        if isinstance(periods, int) and isinstance(throttled, int) and periods >= _FEWEST_PERIODS:
-            text = f"nrThrottled: {throttled} of nrPeriods: {periods}"
-            return throttled / periods, Evidence(source="agent", ref=f"{pod.name}/{container.name} cpu", text=text)
-    return None
+def _throttling(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of CPU periods in which the container was throttled."""
+    use = hardware.use_of(container)
+    if use is None or use.cpu.nr_throttled is None or (use.cpu.nr_periods or 0) < _FEWEST_PERIODS:
+        return None
+    text = f"nrThrottled: {use.cpu.nr_throttled} of nrPeriods: {use.cpu.nr_periods}"
+    if use.cpu.throttled_usec:
+        text += f", {say_seconds(use.cpu.throttled_usec / 1e6)} in all"
+    if use.cpu.pressure300 is not None:
+        text += f"; pressure300: {use.cpu.pressure300:g}"
+    return use.cpu.nr_throttled / (use.cpu.nr_periods or 1), hardware.use_evidence(use, "cpu", text)
+
+
+def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:
+    """Share of the last five minutes, percent, in which a task of the container waited for a CPU."""
+    use = hardware.use_of(container)
+    share = use.cpu.pressure300 if use else None
+    if use is None or share is None or share < _PRESSED or use.cpu.quota_cores is not None:
+        return None
+    return share, hardware.use_evidence(use, "cpu", f"pressure300: {share:g}, pressure10: {use.cpu.pressure10}")
 
 
 def _spec(container: Container) -> tuple[Evidence, ...]:

@@ -109,7 +109,8 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
     more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
     yield Finding(
         role="cause",
-        confidence="likely",
+        # a full cache with a queue that stays as it is may be what somebody wants: a worker for batches
+        confidence="likely" if times or load.grows else "possible",
         summary=f"The KV cache of {engine.container.name} has been {filled}; "
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),

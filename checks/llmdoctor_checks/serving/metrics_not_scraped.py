@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Metrics,
     Pod,
     Subject,
     check,
@@ -24,6 +25,7 @@ from llmdoctor_checks.serving._policies import labels_of, rows, selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
 _FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
+_SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
 
 
@@ -44,7 +46,7 @@ class Asked(NamedTuple):
 
 
 @check("metrics-not-scraped", since="0.2", severity="info")
-def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
     """The engine's metrics reach no Prometheus.
 
     A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
@@ -53,7 +55,8 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster) -> Iterato
     autoscaler on them does nothing.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
-    in a cluster where the Prometheus operator is installed.
+    in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has
+    the engine's metrics gets them, however; one that knows the container and not the engine is not told to ask it.
 
     ## Fix
 
@@ -67,7 +70,26 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster) -> Iterato
     engine = next(iter(subject.engines(pod)), None)
     if engine is None or engine.name == "ollama":
         return
+    if metrics is not None and metrics.queried(of_engine=True):
+        return
     asked = list(_asked(pod, engine, cluster))
+    if not asked and metrics is not None and _settled(pod, metrics) and (source := metrics.queried(of_engine=False)):
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="likely",
+            summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
+            evidence=(
+                Evidence(source="metric", ref=source, text=f"{metrics.name_of('memory_working_set')} of {pod.name}"),
+            ),
+            fixes=(
+                _switch_on(pod, engine)
+                if metrics_off(engine)
+                else fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),
+            ),
+            pods=(pod.name,),
+        )
+        return
     if any(_works(engine, one) for one in asked):
         return
     for one in asked:
@@ -180,11 +202,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked) -> Finding:
         what = f"{one.who} asks {engine.label} for metrics, which it does not emit" + (
             f" without {flag}" if flag else ""
         )
-        fix = (
-            fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
-            if flag
-            else fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
-        )
+        fix = _switch_on(pod, engine)
     elif one.port is None:
         what = f"{one.who} looks for metrics at {one.text}, which {pod.name} does not have"
         fix = _port_fix(pod, engine, one)
@@ -232,3 +250,18 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
 
 def _port_name(container: Container, port: Any) -> str:
     return next((p.name for p in container.spec.ports if p.container_port == port), "")
+
+
+def _settled(pod: Pod, metrics: Metrics) -> bool:
+    """Whether the engine has run for so long that every Prometheus had the time to find it."""
+    now = pod.cluster.now
+    return (
+        pod.ready and now is not None and metrics.started is not None and now.timestamp() - metrics.started > _SETTLED
+    )
+
+
+def _switch_on(pod: Pod, engine: Engine) -> Fix:
+    flag = _FLAGS.get(engine.name)
+    if flag is None:
+        return fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
+    return fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")

@@ -23,7 +23,8 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     A model that is newer than the image, or of a kind the engine never had, is refused while its configuration is read.
     When an import error stands above the line, the architecture is known and the image is broken (see import-broken).
 
-    In a manifest it is a risk where the model's architecture is known and came to vLLM only after the version that runs.
+    In a manifest it is a risk where the model's architecture is known and came to the engine (vLLM, SGLang,
+    TGI) only after the version that runs.
 
     ## Fix
 
@@ -50,12 +51,12 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
         role="risk",
         severity="critical",
         confidence="likely",
-        summary=f"{model.value} is a {architecture}, which vLLM knows from {first} on at the earliest; "
+        summary=f"{model.value} is a {architecture}, which {engine.title} knows from {first} on at the earliest; "
         f"{container.name} runs {engine.label} and refuses it at its start.",
         evidence=(
             setting_evidence(container, model),
             pod_evidence(container, "command" if installed else "image", stated if installed else container.spec.image),
         ),
-        fixes=(fixes.advice(f"Run the vLLM release that the model's page names, in {fixes.edited(pod)}"),),
+        fixes=(fixes.advice(f"Run the {engine.title} release that the model's page names, in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )

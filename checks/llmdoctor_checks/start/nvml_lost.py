@@ -30,7 +30,7 @@ def nvml_lost(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
     - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html
     - https://github.com/NVIDIA/nvidia-container-toolkit/issues/48
     """
-    if len(hardware.mine) < max(pod.gpus, 1):
+    if len(hardware.mine) < max(pod.gpus, 1) or any(device.lost for device in hardware.mine):
         return
     reload = next(
         (x for x in hardware.kernel.lines if any(t in x.text for t in _RELOADS) and hardware.during(x.time)), None

@@ -2,7 +2,21 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Fix, Pod, Subject, check, event_evidence, fixes, k8s, pod_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Events,
+    Finding,
+    Fix,
+    Pod,
+    Setting,
+    Subject,
+    check,
+    event_evidence,
+    fixes,
+    k8s,
+    pod_evidence,
+    setting_evidence,
+)
 from llmdoctor_checks.start._probes import failures
 
 #: Where an engine tells that it is up.
@@ -17,6 +31,10 @@ _HEALTH = {
     "lmdeploy": "/health",
     "ollama": "/",
 }
+
+#: Paths that tell of other servers' health (Triton and KServe's protocol, NIM, Ray Serve, Kubernetes' own programs) and
+#: that no release of vLLM serves.
+_FOREIGN = ("/v2/health/", "/v1/health/", "/-/healthz", "/healthz")
 
 #: Answers of a server that is up to a question that it will never answer otherwise.
 _ANSWERS = {
@@ -35,6 +53,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
     ever, and a readiness probe keeps it out of its Service.
 
+    In a manifest this is said of vLLM: of paths below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of the health
+    paths of other servers.
+
     ## Fix
 
     Ask for the engine's own path: `/health` of vLLM, SGLang, Text Generation Inference and llama.cpp, `/v2/health/ready` of
@@ -44,6 +65,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
 
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
+    if not pod.exists:
+        for server in subject.engines(pod):
+            yield from _risk(pod, server)
     for container in pod.containers:
         if not pod.failing or container.role == "init" or (container.running and container.status.ready):
             continue
@@ -69,6 +93,42 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
                 pods=(pod.name,),
             )
             return
+
+
+def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A probe of a manifest that vLLM will refuse."""
+    container, key = engine.container, engine.explicit("api_key")
+    if engine.name != "vllm" or not engine.found.argv_known or engine.explicit("middleware"):
+        return
+    for kind in ("startup", "liveness", "readiness"):
+        probe = _probe(container.spec, kind)
+        get = probe.http_get if probe else None
+        if get is None or get.http_headers or get.host or container.port_number(get.port) != engine.value("port"):
+            continue
+        guarded = key if get.path.startswith("/v1/") and key and key.value else None
+        if not guarded and not get.path.startswith(_FOREIGN):
+            continue
+        yield _warned(pod, engine, kind, get.path, guarded)
+        return
+
+
+def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:
+    container = engine.container
+    answer = _ANSWERS["401"] if key else _ANSWERS["404"]
+    follows = "stays out of its Service" if kind == "readiness" else "is restarted for ever"
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The {kind} probe asks {container.name} for {path}, and {engine.label} answers {answer} "
+        f"({401 if key else 404}): the pod {follows}.",
+        evidence=(
+            pod_evidence(container, f"{kind}Probe.httpGet.path", path),
+            *((setting_evidence(container, key),) if key else ()),
+        ),
+        explains=("probe-too-short",),
+        fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH[engine.name])),
+    )
 
 
 def _probe(container: k8s.Container, kind: str) -> k8s.Probe | None:

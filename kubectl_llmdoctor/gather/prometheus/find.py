@@ -242,7 +242,7 @@ def _with_operators(pot: Collector, found: dict[str, Candidate], services: list[
     prefixes: dict[tuple[str, str], tuple[str, str]] = {}
     for obj in _objects(pot, core("Prometheus", "monitoring.coreos.com")):
         spec = obj.get("spec") or {}
-        path = str(spec.get("routePrefix") or "").rstrip("/")
+        path = _path(spec.get("routePrefix"))
         scheme = "https" if (spec.get("web") or {}).get("tlsConfig") else "http"
         prefixes[namespace_of(obj), name_of(obj)] = path, scheme
         if not any(c.namespace == namespace_of(obj) for c in found.values()):
@@ -274,7 +274,13 @@ def _queried(ruler: Json) -> Iterator[Candidate]:
         name, _, rest = (parts.hostname or "").partition(".")
         namespace = rest.partition(".")[0] or namespace_of(ruler)
         if name and parts.scheme in ("http", "https") and parts.port:
-            yield Candidate(0, namespace, name, str(parts.port), parts.scheme, parts.path.rstrip("/"))
+            yield Candidate(0, namespace, name, str(parts.port), parts.scheme, _path(parts.path))
+
+
+def _path(text: Any) -> str:
+    """A path that an object names; empty for one that leads elsewhere."""
+    path = str(text or "").rstrip("/")
+    return path if re.fullmatch(r"(?:/[\w-][\w.-]*)+", path) else ""
 
 
 def _objects(pot: Collector, kind: Kind) -> list[Json]:

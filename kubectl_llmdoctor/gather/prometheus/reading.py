@@ -26,7 +26,7 @@ from kubectl_llmdoctor.snapshot import Json
 _SOURCE = "prometheus"
 
 #: Seconds that one query may take, and after which no further one is begun.
-_TIMEOUT, _PATIENCE = 4.0, 6.0
+_TIMEOUT, _PATIENCE = 3.0, 4.0
 
 #: Servers that are asked, when the first ones do not know the pods.
 _CANDIDATES = 3

@@ -1,0 +1,230 @@
+"""The GPUs of a node as dcgm-exporter's metrics tell of them, in the form of the node agent's report.
+
+Fields of DCGM are described in its field identifiers (`dcgm_fields.h`) and in dcgm-exporter's `etc/*.csv`; the labels in
+its README. What a field is blank for (`0x7ffffffffffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
+`DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded anew. Only where an earlier
+sample of the same GPU has another number is it known to be newer than that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from kubectl_llmdoctor.facts.agent import Device, Ecc, NvLink, Pcie, SeenXid, User
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.exposition import Sample, samples
+from kubectl_llmdoctor.facts.units import MIB, parse_time
+from kubectl_llmdoctor.snapshot import MetricsText
+
+_PREFIX = "DCGM_FI_"
+#: Values from here on mean that DCGM has none (`DCGM_INT64_BLANK` and above).
+_BLANK = 0x7FFFFFFFFFFFFFF0
+
+#: Bits of the clocks' event reasons, by NVML's names.
+_REASONS = {
+    0x1: "gpu_idle",
+    0x2: "applications_clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+}
+
+#: The fields that are read, by what they are in a report; of two names of one thing the newer stands first.
+_FIELDS = {
+    "utilization": ("DCGM_FI_DEV_GPU_UTIL",),
+    "temperature": ("DCGM_FI_DEV_GPU_TEMP",),
+    "used": ("DCGM_FI_DEV_FB_USED",),
+    "free": ("DCGM_FI_DEV_FB_FREE",),
+    "reserved": ("DCGM_FI_DEV_FB_RESERVED",),
+    "power": ("DCGM_FI_DEV_POWER_USAGE",),
+    "clock": ("DCGM_FI_DEV_SM_CLOCK",),
+    "reasons": ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS"),
+    "dbe": ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",),
+    "pending": ("DCGM_FI_DEV_ROW_REMAP_PENDING",),
+    "failed": ("DCGM_FI_DEV_ROW_REMAP_FAILURE",),
+    "retired": ("DCGM_FI_DEV_RETIRED_DBE",),
+    "replays": ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER",),
+    "width": ("DCGM_FI_DEV_PCIE_LINK_WIDTH",),
+    "max_width": ("DCGM_FI_DEV_PCIE_MAX_LINK_WIDTH",),
+    "gen": ("DCGM_FI_DEV_PCIE_LINK_GEN",),
+    "max_gen": ("DCGM_FI_DEV_PCIE_MAX_LINK_GEN",),
+    "xid": ("DCGM_FI_DEV_XID_ERRORS",),
+    # totals over all links of a GPU, or of one link: `…_CRC_FLIT_ERROR_COUNT_L3`
+    "crc": ("DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",),
+    "replay": ("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",),
+    "recovery": ("DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",),
+}
+_NAMES = frozenset(name for names in _FIELDS.values() for name in names)
+_COUNTERS = ("replays", "crc", "replay", "recovery")
+#: Readings that lie no farther apart say when something happened.
+_CLOSE_SECONDS = 120
+_NVLINK = ("crc", "replay", "recovery")
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU at one time: its labels, who has it, its values, and the lines that say them."""
+
+    labels: dict[str, str]
+    users: tuple[User, ...]
+    values: dict[str, float]
+    quotes: dict[str, str]
+    taken_at: str
+
+
+_READ: WeakKeyDictionary[Cluster, dict[str, tuple[Device, ...]]] = WeakKeyDictionary()
+
+
+def gpus_by_metrics(cluster: Cluster, node: str) -> tuple[Device, ...]:
+    """The GPUs of a node by the metrics of the snapshot; empty where no dcgm-exporter of that node was read."""
+    found = _READ.get(cluster)
+    if found is None:
+        found = _READ[cluster] = _read(cluster)
+    return found.get(node, ())
+
+
+def _read(cluster: Cluster) -> dict[str, tuple[Device, ...]]:
+    """The GPUs of all nodes."""
+    readings: dict[str, dict[str, list[Reading]]] = {}
+    for text in cluster.snapshot.metrics:
+        if _PREFIX in text.text:
+            for node, uuid, reading in _readings(text, cluster):
+                readings.setdefault(node, {}).setdefault(uuid, []).append(reading)
+    return {
+        node: tuple(
+            sorted(
+                (_device(sorted(each, key=lambda reading: reading.taken_at)) for each in gpus.values()),
+                key=lambda device: (device.index is None, device.index or 0, device.uuid),
+            )
+        )
+        for node, gpus in readings.items()
+    }
+
+
+def _readings(text: MetricsText, cluster: Cluster) -> Iterator[tuple[str, str, Reading]]:
+    """Node, UUID and reading of each GPU of one exposition; slices of a GPU are told of under the GPU."""
+    exporter = cluster.item("Pod", text.namespace or "default", text.pod) if text.pod else None
+    spec = exporter.raw.get("spec") if exporter else None
+    whose = text.node or (spec.get("nodeName") if isinstance(spec, dict) else "") or ""
+    by_gpu: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples(text.text, _NAMES):
+        host = sample.labels.get("hostname") or sample.labels.get("Hostname", "")
+        uuid = sample.labels.get("UUID", "")
+        if uuid.startswith("GPU-"):
+            by_gpu.setdefault((str(whose) or host, uuid), []).append(sample)
+    for (node, uuid), read in by_gpu.items():
+        values: dict[str, float] = {}
+        quotes: dict[str, str] = {}
+        for field, names in _FIELDS.items():
+            known = [x for name in names for x in read if x.name == name and 0 <= x.value < _BLANK]
+            if known:
+                top = max((x for x in known if x.name == known[0].name), key=lambda x: x.value)
+                values[field] = top.value
+                quotes[field] = f'{top.name}{{gpu="{top.labels.get("gpu", "")}", UUID="{uuid}"}} {top.value:g}'
+        labels = {key: value for sample in read for key, value in sample.labels.items() if value}
+        users = tuple(dict.fromkeys(user for sample in read for user in _users(sample.labels)))
+        yield node, uuid, Reading(labels=labels, users=users, values=values, quotes=quotes, taken_at=text.taken_at)
+
+
+def _device(read: list[Reading]) -> Device:
+    """One GPU by its readings, oldest first."""
+    last = read[-1]
+    labels, values = last.labels, last.values
+    used, free = values.get("used"), values.get("free")
+    total = None if used is None or free is None else int((used + free + values.get("reserved", 0)) * MIB)
+    reasons = int(values.get("reasons", 0))
+    errors = [values[field] for field in _NVLINK if field in values]
+    pace = _paces(read)
+    links = [pace[field] for field in _NVLINK if pace.get(field) is not None]
+    index = labels.get("gpu", "")
+    return Device(
+        source="metric",
+        quotes=last.quotes,
+        index=int(index) if index.isdecimal() and len(index) < 4 else None,
+        uuid=labels["UUID"],
+        name=labels.get("modelName", ""),
+        pci_bus_id=labels.get("pci_bus_id", ""),
+        memory_used_bytes=None if used is None else int(used * MIB),
+        memory_total_bytes=total,
+        utilization_percent=values.get("utilization"),
+        temperature_c=values.get("temperature"),
+        power_watts=values.get("power"),
+        sm_clock_mhz=values.get("clock"),
+        throttle_reasons=tuple(name for bit, name in _REASONS.items() if reasons & bit),
+        ecc=Ecc(
+            volatile_uncorrected=_whole(values, "dbe"),
+            remap_pending=_flag(values, "pending"),
+            remap_failed=_flag(values, "failed"),
+            retired_pages=_whole(values, "retired"),
+        ),
+        pcie=Pcie(
+            gen=_whole(values, "gen"),
+            max_gen=_whole(values, "max_gen"),
+            width=_whole(values, "width"),
+            max_width=_whole(values, "max_width"),
+            replays=_whole(values, "replays"),
+            replays_per_minute=pace.get("replays"),
+        ),
+        nvlinks=(NvLink(errors=int(sum(errors)), errors_per_minute=sum(links) if links else None),) if errors else (),
+        xids=tuple(_xids(read)),
+        mig_enabled=bool(labels.get("GPU_I_ID")) or None,
+        pods=last.users,
+    )
+
+
+def _xids(read: list[Reading]) -> Iterator[SeenXid]:
+    """The last Xid; its time is that of the first reading that has it, where one shortly before it has another number."""
+    numbers = [(_whole(reading.values, "xid"), reading.taken_at) for reading in read]
+    number = numbers[-1][0]
+    if not number:
+        return
+    others = [i for i, (found, _) in enumerate(numbers) if found != number]
+    before, after = (numbers[others[-1]][1], numbers[others[-1] + 1][1]) if others else ("", "")
+    began, seen = parse_time(before), parse_time(after)
+    known = began is not None and seen is not None and (seen - began).total_seconds() <= _CLOSE_SECONDS
+    yield SeenXid(number=number, time=after if known else "")
+
+
+def _users(labels: dict[str, str]) -> Iterator[User]:
+    """The container that has the GPU: Prometheus renames the exporter's labels where they collide with its own."""
+    for pod, namespace, container in (
+        ("exported_pod", "exported_namespace", "exported_container"),
+        ("pod", "namespace", "container"),
+        ("pod_name", "pod_namespace", "container_name"),
+    ):
+        if labels.get(pod):
+            yield User(namespace=labels.get(namespace, ""), name=labels[pod], container=labels.get(container, ""))
+            return
+
+
+def _paces(read: list[Reading]) -> dict[str, float]:
+    """By how much counters grew in a minute between the first and the last reading; a reset counts from zero."""
+    first, last = parse_time(read[0].taken_at), parse_time(read[-1].taken_at)
+    minutes = (last - first).total_seconds() / 60 if first and last else 0
+    if minutes <= 0:
+        return {}
+    grown = {field: list(_values(read, field)) for field in _COUNTERS}
+    return {
+        field: sum(b - a if b >= a else b for a, b in itertools.pairwise(found)) / minutes
+        for field, found in grown.items()
+        if len(found) > 1
+    }
+
+
+def _values(read: Iterable[Reading], field: str) -> Iterator[float]:
+    return (reading.values[field] for reading in read if field in reading.values)
+
+
+def _whole(values: dict[str, float], field: str) -> int | None:
+    return int(values[field]) if field in values else None
+
+
+def _flag(values: dict[str, float], field: str) -> bool | None:
+    return values[field] > 0 if field in values else None

@@ -1,0 +1,270 @@
+"""The kernel's log of a node: Xids and SXids of NVIDIA's driver, errors of the PCIe bus, processes killed for want of memory.
+
+Sources of the forms: NVIDIA's Xid and fabric manager guides; Linux `drivers/pci/pcie/aer.c` and `mm/oom_kill.c`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from kubectl_llmdoctor.catalog.sxids import SxidClass, sxid_class
+from kubectl_llmdoctor.facts.agent import Device, bus_of
+from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.report.document import Evidence
+
+
+class KernelLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the kernel's log; `time` where it says it."""
+
+    number: int
+    text: str
+    time: datetime | None = None
+
+
+class Xid(msgspec.Struct, frozen=True, kw_only=True):
+    """An Xid, by the kernel's log, the agent, metrics or a condition of the node."""
+
+    number: int
+    bus: str = ""
+    uuid: str = ""
+    #: the GPU instance of the slice that it is about, where it is about one
+    gpu_instance: int | None = None
+    pid: int | None = None
+    process: str = ""
+    #: what the driver says of it; empty from all but the kernel's log
+    text: str = ""
+    #: None: not known
+    time: datetime | None = None
+    #: the GPU, where the agent saw it
+    device: Device | None = None
+    evidence: Evidence
+
+
+class SwitchError(msgspec.Struct, frozen=True, kw_only=True):
+    """An SXid: an error of an NVSwitch."""
+
+    number: int
+    #: whether the driver calls it fatal
+    fatal: bool
+    #: None where NVIDIA's guide does not list the number
+    kind: SxidClass | None
+    text: str
+    line: KernelLine
+
+
+class BusError(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of the PCIe bus (AER), by the device that it is about."""
+
+    bus: str
+    severity: Literal["corrected", "non-fatal", "fatal"]
+    #: `Physical Layer`, `Data Link Layer`, `Transaction Layer`; empty where the line does not say
+    layer: str
+    line: KernelLine
+
+
+class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that the kernel killed for lack of host memory."""
+
+    process: str
+    #: sizes in bytes
+    total_vm: int
+    anon: int
+    shmem: int
+    #: whether the node was short of memory, and not a cgroup
+    whole_node: bool | None = None
+    pod_uid: str = ""
+    #: the limit that was hit is the pod's, not a container's
+    of_pod: bool = False
+    container_id: str = ""
+    time: datetime | None = None
+    line: KernelLine
+
+
+_XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
+_INSTANCE = re.compile(r"GPU-I:(?P<number>[0-9a-fA-F]{1,4})")
+_PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
+#: What recent drivers add to an Xid 45.
+_CAUSED = re.compile(r"caused by previous Xid (?P<number>\d{1,5})")
+_NAME = re.compile(r"name='?(?P<name>[^,']{1,64})")
+_SXID = re.compile(
+    r"SXid \([^)]{1,40}\): (?P<number>\d{4,6}), (?P<grade>Fatal|Non-fatal|Severity (?P<severity>\d+))(?:, )?(?P<rest>.*)"
+)
+#: Which GPU is at which address; the driver prints it once before the first Xid of each.
+_NAMED = re.compile(r"NVRM: GPU at PCI:(?P<bus>[0-9a-fA-F:]{7,16}): (?P<uuid>GPU-[0-9a-f-]{8,36})")
+_AER = re.compile(
+    r"(?P<bus>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): (?:AER: )?"
+    r"(?:PCIe Bus Error: severity=(?P<severity>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?)(?:, type=(?P<layer>[\w ]{1,40}))?"
+    r"|(?:Multiple )?(?P<told>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?) error (?:message )?received(?: from|:) "
+    r"(?P<about>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d))"
+)
+_MISMATCH = re.compile(r"NVRM: API mismatch")
+_LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
+_CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
+_KILLED = re.compile(
+    r"[Kk]ill(?:ed)? process (?P<pid>\d+)(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d+)kB, anon-rss:(?P<anon>\d+)kB"
+    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d+)kB)?"
+)
+_POD = re.compile(r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})")
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
+
+_ISO = re.compile(
+    r"^(?:\S+: (?:kern|user): +\w+: )?\s*\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+)
+_CTIME = re.compile(r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
+_SYSLOG = re.compile(r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) ")
+
+
+class KernelLog:
+    """The kernel's log of a node, in the order of its lines."""
+
+    def __init__(self, text: str, node: str, now: datetime | None) -> None:
+        self.node = node
+        self.lines = [
+            KernelLine(number=n, text=line.strip(), time=_time(line, now))
+            for n, line in enumerate(text.splitlines(), 1)
+            if line.strip()
+        ]
+
+    def evidence(self, line: KernelLine) -> Evidence:
+        """A line with its place."""
+        return Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
+
+    @cached_property
+    def uuids(self) -> dict[str, str]:
+        """The UUIDs of GPUs by their addresses, as far as the driver printed them."""
+        named = (_NAMED.search(line.text) for line in self.lines if "NVRM: GPU at PCI:" in line.text)
+        return {bus_of(found["bus"]): found["uuid"] for found in named if found}
+
+    @cached_property
+    def xids(self) -> tuple[Xid, ...]:
+        """The Xids."""
+        found: list[Xid] = []
+        for line in self.lines:
+            if match := _XID.search(line.text):
+                bus, rest = bus_of(match["bus"]), match["rest"]
+                pid, name, part = _PID.search(rest), _NAME.search(rest), _INSTANCE.search(match["bus"])
+                said = re.sub(r"^(?:, (?:pid|name)=[^,]*)*,? ?", "", rest)
+                numbers = [int(match["number"])]
+                # the line of the first one may be lost, as in a log that wraps around
+                if (before := _CAUSED.search(rest)) and not any(x.bus == bus and x.number != numbers[0] for x in found):
+                    numbers.insert(0, int(before["number"]))
+                found += (
+                    Xid(
+                        number=number,
+                        bus=bus,
+                        uuid=self.uuids.get(bus, ""),
+                        gpu_instance=int(part["number"], 16) if part else None,
+                        pid=int(pid["pid"]) if pid else None,
+                        process=name["name"].strip() if name and "unknown" not in name["name"] else "",
+                        text=said.strip(),
+                        time=line.time,
+                        evidence=self.evidence(line),
+                    )
+                    for number in dict.fromkeys(numbers)
+                )
+        return tuple(found)
+
+    @cached_property
+    def switch_errors(self) -> tuple[SwitchError, ...]:
+        """The SXids."""
+        return tuple(
+            SwitchError(
+                number=int(found["number"]),
+                fatal=found["grade"] == "Fatal" or found["severity"] == "1",
+                kind=sxid_class(int(found["number"])),
+                text=found["rest"].strip(),
+                line=line,
+            )
+            for line in self.lines
+            if "SXid" in line.text and (found := _SXID.search(line.text))
+        )
+
+    @cached_property
+    def bus_errors(self) -> tuple[BusError, ...]:
+        """Errors of the PCIe bus: what a device says of itself, and what a port says of a device behind it.
+
+        Which device is behind a port that only speaks of itself is not known here.
+        """
+        found = []
+        for line in self.lines:
+            match = _AER.search(line.text) if "orrect" in line.text else None
+            if match:
+                severity = (match["severity"] or match["told"]).lower()
+                found.append(
+                    BusError(
+                        bus=bus_of(match["about"] or match["bus"]),
+                        severity="corrected"
+                        if not severity.startswith("un")
+                        else "non-fatal"
+                        if "non-fatal" in severity
+                        else "fatal",
+                        layer=(match["layer"] or "").strip(),
+                        line=line,
+                    )
+                )
+        return tuple(found)
+
+    @cached_property
+    def mismatches(self) -> tuple[KernelLine, ...]:
+        """Lines in which the kernel module refuses a library of another version."""
+        return tuple(line for line in self.lines if _MISMATCH.search(line.text))
+
+    @cached_property
+    def lost(self) -> tuple[KernelLine, ...]:
+        """Lines that say, without an Xid, that a GPU fell off the bus."""
+        return tuple(line for line in self.lines if _LOST.search(line.text) and "Xid" not in line.text)
+
+    @cached_property
+    def kills(self) -> tuple[OutOfMemory, ...]:
+        """Processes that were killed for lack of memory; the line before says in which cgroup and why."""
+        found: list[OutOfMemory] = []
+        why: re.Match[str] | None = None
+        for line in self.lines:
+            why = _CONSTRAINT.search(line.text) or why
+            killed = _KILLED.search(line.text)
+            if not killed:
+                continue
+            rest = why["rest"] if why else line.text
+            uid, ids = _POD.search(rest), _CONTAINER.findall(_after(rest, "task_memcg=") or rest)
+            memcg = "cgroup" in line.text or (why is not None and why["constraint"] == "CONSTRAINT_MEMCG")
+            found.append(
+                OutOfMemory(
+                    process=killed["name"] or "?",
+                    total_vm=int(killed["vm"]) * 1024,
+                    anon=int(killed["anon"]) * 1024,
+                    shmem=int(killed["shmem"] or 0) * 1024,
+                    whole_node=not memcg,
+                    pod_uid=uid["uid"].replace("_", "-") if uid else "",
+                    of_pod=memcg and "oom_memcg=" in rest and not _CONTAINER.search(_after(rest, "oom_memcg=")),
+                    container_id=ids[-1] if ids else "",
+                    time=line.time,
+                    line=line,
+                )
+            )
+            why = None
+        return tuple(found)
+
+
+def _after(text: str, key: str) -> str:
+    """The value of a key in the kernel's list `key=value,key=value`."""
+    return text.partition(key)[2].partition(",")[0]
+
+
+def _time(line: str, now: datetime | None) -> datetime | None:
+    """When a line was written: journald's, dmesg's and syslog's forms; seconds since the boot say nothing here."""
+    if found := _ISO.match(line):
+        return parse_time(found[1].replace(" ", "T").replace(",", "."))
+    try:
+        if found := _CTIME.match(line):
+            return datetime.strptime(found[1], "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+        if (found := _SYSLOG.match(line)) and now:  # without a year: the last one that is not in the future
+            moment = datetime.strptime(f"{now.year} {found[1]}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC)
+            return moment if moment <= now + timedelta(days=1) else moment.replace(year=now.year - 1)
+    except ValueError:
+        pass
+    return None

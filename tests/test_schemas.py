@@ -1,0 +1,200 @@
+"""Patches of custom resources have the fields and types that the definitions of their kinds have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.gather.files import load as read
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.report.document import Fix, Patch
+from tests import schemas
+from tests.test_platforms import CASES as PLATFORMS
+from tests.test_platforms import load, subject_of
+
+CASES = sorted((Path(__file__).parents[1] / "checks" / "cases").glob("*/*.yaml"))
+#: What the API server serves itself; OpenShift's own API server serves the last.
+BUILT_IN = [
+    "v1",
+    "apps/v1",
+    "batch/v1",
+    "autoscaling/v1",
+    "autoscaling/v2",
+    "networking.k8s.io/v1",
+    "apps.openshift.io/v1",
+]
+
+_GET = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 10, "failureThreshold": 60}
+_PREFERENCE = {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}
+_OF_POD: dict[str, Any] = {
+    "/nodeSelector": {"a": "b"},
+    "/enableServiceLinks": False,
+    "/runtimeClassName": "nvidia",
+    "/terminationGracePeriodSeconds": 600,
+    "/tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}],
+    "/hostIPC": False,
+    "/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": _PREFERENCE}
+    ],
+    "/topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway"}],
+    "/securityContext/fsGroup": 1000,
+    "/priorityClassName": "high",
+    "/schedulerName": "kai",
+    "/serviceAccountName": "reader",
+    "/automountServiceAccountToken": False,
+    "/imagePullSecrets/-": {"name": "registry"},
+    "/volumes/-": {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
+}
+_OF_CONTAINER: dict[str, Any] = {
+    "/lifecycle": {"preStop": {"exec": {"command": ["sleep", "10"]}}},
+    "/securityContext/privileged": False,
+    "/securityContext/allowPrivilegeEscalation": False,
+    "/securityContext/runAsNonRoot": True,
+    "/securityContext/capabilities/drop": ["ALL"],
+    "/securityContext/seccompProfile": {"type": "RuntimeDefault"},
+    "/volumeMounts/-": {"name": "models", "mountPath": "/models", "readOnly": True},
+    "/ports/-": {"name": "http", "containerPort": 8000},
+    "/env/-": {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+    "/command": ["vllm", "serve"],
+    "/args": ["--port=8000"],
+}
+
+
+def _every_fix(pod: Pod, container: Container, engine: Engine | None) -> Iterator[Fix]:
+    """Each thing that a fix may do to a container and its pod."""
+    if engine:
+        yield fixes.set_flag(engine, "max_model_len", "--max-model-len", "4321", "Cap the context")
+    for kind, resource, value in (
+        ("limits", "nvidia.com/gpu", "16"),
+        ("limits", "memory", "64Gi"),
+        ("limits", "ephemeral-storage", "64Gi"),
+        ("requests", "cpu", "8"),
+    ):
+        yield fixes.set_resource(container, kind, resource, value, "Ask for it")
+    yield fixes.mount_shm(container, "3Gi", "Mount memory")
+    yield fixes.set_env(container, "NCCL_DEBUG", "INFO", "Say more")
+    yield fixes.set_image(container, "vllm/vllm-openai:v0.10.0", "Take another")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        yield fixes.set_probe(container, probe, _GET, "Probe it")
+        for field, number in (("timeoutSeconds", 5), ("initialDelaySeconds", 60), ("failureThreshold", 9)):
+            operation = {"op": "add", "path": f"{container.pointer}/{probe}/{field}", "value": number}
+            yield fixes.patch(pod, "Wait longer", [operation])
+    for path, value in _OF_POD.items():
+        yield fixes.set_spec(pod, path, value, "Set it")
+    for path, value in _OF_CONTAINER.items():
+        yield fixes.patch(pod, "Set it", [{"op": "add", "path": container.pointer + path, "value": value}])
+
+
+Found = tuple[dict[str, Any], Patch]
+
+
+def of_platform(path: Path) -> list[Found]:
+    """Every patch that a fix may make of a platform's object, each with the object."""
+    objects, expect = load(path)
+    found = []
+    subject = subject_of(objects, expect["kind"])
+    for pod in subject.pods:
+        engines = {engine.container.name: engine for engine in subject.engines(pod)}
+        for container in pod.containers:
+            for fix in _every_fix(pod, container, engines.get(container.name)):
+                found += _with_object(objects, fix)
+    return found
+
+
+def of_case(path: Path) -> list[Found]:
+    """The patches of a case for custom resources, each with its object."""
+    snapshot = read(str(path))
+    report = diagnose(snapshot, installed())
+    every = [fix for target in report.targets for finding in target.findings for fix in finding.fixes]
+    return [pair for fix in every for pair in _with_object(list(snapshot.objects), fix)]
+
+
+def _with_object(objects: list[Any], fix: Fix) -> list[Found]:
+    if fix.patch is None or fix.patch.target.split(" ")[0] in BUILT_IN:
+        return []
+    named = {f"{o['apiVersion']} {o['kind']}/{o['metadata']['name']}": o for o in objects}
+    return [(named[fix.patch.target], fix.patch)]
+
+
+@cache
+def kinds() -> dict[tuple[str, str], schemas.Kind]:
+    """The schemas, read once."""
+    return schemas.load()
+
+
+def patched(raw: dict[str, Any], patch: Patch) -> dict[str, Any]:
+    """The object after its patch; JSON patches are the only ones that custom resources get."""
+    assert patch.type == "json"
+    after = raw
+    for operation in patch.body:
+        after = pointer.changed(after, operation)
+    return after
+
+
+def _check(found: list[Found]) -> None:
+    for raw, patch in found:
+        schema = kinds()[raw["apiVersion"], raw["kind"]].schema
+        assert list(schemas.problems(schema, patched(raw, patch))) == [], patch
+
+
+@pytest.mark.parametrize("path", PLATFORMS, ids=lambda p: p.stem)
+def test_every_fix_of_a_platform_fits_its_schema(path: Path) -> None:
+    _check(of_platform(path))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_patch_of_a_case_fits_its_schema(path: Path) -> None:
+    _check(of_case(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("/spec/template/spec/terminationGracePeriodSeconds", 600, "no such field"),
+        ("/spec/template/spec/containers/0/lifecycle", {}, "no such field"),
+        ("/spec/template/spec/timeoutSeconds", "600", "is no integer"),
+        ("/spec/template/spec/nodeSelector", {"a": 1}, "is no string"),
+        ("/spec/template/spec/containers/0/args", "--a", "is no array"),
+    ],
+)
+def test_a_schema_refuses_what_its_kind_refuses(path: str, value: object, said: str) -> None:
+    raw = next(o for o in load(next(p for p in PLATFORMS if p.stem == "knative_service"))[0] if "spec" in o)
+    patch = Patch(target="", type="json", body=[{"op": "add", "path": path, "value": value}], diff=())
+    (problem,) = schemas.problems(kinds()["serving.knative.dev/v1", "Service"].schema, patched(raw, patch))
+    assert said in problem
+
+
+def _advice(golden: str, fix: str) -> str:
+    objects, expect = load(next(p for p in PLATFORMS if p.stem == golden))
+    subject = subject_of(objects, expect["kind"])
+    container = subject.pods[0].containers[0]
+    made = {
+        "image": lambda: fixes.set_image(container, "nvcr.io/nim/meta/llama:1.13.0", "Take another"),
+        "grace": lambda: fixes.set_spec(subject.pods[0], "/terminationGracePeriodSeconds", 600, "Wait"),
+        "secret": lambda: fixes.patch(
+            subject.pods[0],
+            "Take it from a Secret",
+            [{"op": "add", "path": f"{container.pointer}/env/-", "value": _OF_CONTAINER["/env/-"]}],
+        ),
+        "shm": lambda: fixes.mount_shm(container, "8Gi", "Mount memory"),
+    }[fix]()
+    assert made.patch is None
+    assert made.commands == ()
+    return made.summary
+
+
+def test_what_a_kind_has_no_field_for_is_advice() -> None:
+    assert _advice("knative_service", "grace") == "Wait (Service/llama has no field for it)"
+    assert _advice("serving_runtime", "grace").endswith("has no field for it)")
+    assert _advice("model_service", "shm").endswith("has no field for it)")
+    assert "NIMService/llama" in _advice("nim_service", "image")
+    assert "VLLMRuntime/llama" in _advice("vllm_runtime", "secret")
