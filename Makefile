@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check e2e bench docs dist clean
+.PHONY: demo test check e2e bench exam docs dist clean
 
 $(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ e2e: $(READY) ## against a real API server, scheduler and kubectl
 bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node agent
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.agent
+
+exam: $(READY) ## every measure at full size, with the table of docs/measures.md; SETS=FOLDER has the recorded sets
+	$(BIN)/python -m tests.exam --write $(if $(SETS),--sets $(SETS))
 
 docs: $(READY) ## the generated pages, and the site in build/site; a link that leads nowhere is an error
 	$(BIN)/python docs/generate.py

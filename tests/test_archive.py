@@ -1,9 +1,11 @@
 """The archive of `make dist`: it runs from an empty folder, without this Python, and says what the sources say."""
+# ruff: noqa: F811
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -18,6 +20,8 @@ import yaml
 
 from kubectl_llmdoctor import __version__
 from tests.program import run
+from tests.test_gather_cluster import deployment_world
+from tests.test_gather_server import FakeApi, api  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "checks" / "cases"
@@ -82,10 +86,21 @@ def test_every_command_and_every_check_is_in_it(program: Path, tmp_path: Path) -
     for command in ("lint", "fit", "snapshot", "alerts", "access", "diagnose"):
         done = alone(program, command, "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")
-    # Reading Prometheus brings the largest libraries, and they are imported late.
-    refused = alone(program, "diagnose", "x", "--server", "http://127.0.0.1:1", "--prometheus", "auto", cwd=tmp_path)
-    assert refused.returncode == 3
-    assert b"cannot reach" in refused.stderr
+
+
+def test_it_asks_a_cluster_and_prometheus(program: Path, tmp_path: Path, api: FakeApi) -> None:
+    """Prometheus brings the largest libraries, and they are imported late."""
+    api.objects = deployment_world()
+    found = alone(
+        program, "diagnose", "llama-2-a", "-n", "serving", "-o", "json", "--server", api.url,
+        "--prometheus", "http://127.0.0.1:1", cwd=tmp_path,
+    )  # fmt: skip
+    report = json.loads(found.stdout)
+
+    assert (found.returncode, found.stderr) == (1, b"")
+    assert report["targets"][0]["name"] == "llama-2-a"
+    (said,) = [row["reason"] for row in report["notRead"] if row["source"] == "prometheus"]
+    assert "refused" in said
 
 
 def test_it_completes(program: Path, tmp_path: Path) -> None:
