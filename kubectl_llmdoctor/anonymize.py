@@ -41,6 +41,14 @@ _PROGRAMS = (
     "ray-worker", "wait-gcs-ready", "storage-initializer", "istio-proxy", "queue-proxy", "vault-agent", "model-loader",
 )  # fmt: skip
 
+#: Parts that an object plays, and that checks and readers tell by its name.
+_ROLES = frozenset(
+    [
+        "router", "gateway", "proxy", "prefill", "decode", "leader", "worker", "head", "exporter", "dcgm", "operator",
+        "webhook", "epp",
+    ]
+)  # fmt: skip
+
 #: Components that every cluster of a kind has.
 _COMPONENT = re.compile(
     r"(?:nvidia-|gpu-operator|gpu-feature-discovery|node-feature-discovery|nfd-|dcgm-exporter|kube-|coredns|amd-gpu|amdgpu|"
@@ -323,8 +331,8 @@ class _Names:
             new = self._become(base) + rest
         else:
             ordinal = re.search(r"(?:-\d{1,3})?\Z", name) if category == "pod" else None
-            suffix = ".example" if category == "host" else ordinal[0] if ordinal else ""
-            new = self._fresh(category, suffix)
+            roles = "" if category == "host" else "".join(f"-{word}" for word in name.split("-") if word in _ROLES)
+            new = self._fresh(category, ".example" if category == "host" else roles + (ordinal[0] if ordinal else ""))
         self._new[name] = new
         return new
 
@@ -373,9 +381,8 @@ class _Names:
             parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{alternatives}))(?![a-z])")
         if ordinary:
             alternatives = "|".join(map(re.escape, sorted(ordinary, key=lambda name: (-len(name), name))))
-            parts.append(
-                rf"(?P<lead>(?i:\b(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:]| ?\"| '| ))(?P<common>{alternatives})(?![A-Za-z0-9-])"
-            )
+            lead = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
+            parts.append(rf"(?P<lead>{lead})(?P<common>{alternatives})(?![A-Za-z0-9-])")
         pattern = re.compile("|".join(parts))
 
         def new(match: re.Match[str]) -> str:
