@@ -103,6 +103,14 @@ def test_it_asks_a_cluster_and_prometheus(program: Path, tmp_path: Path, api: Fa
     assert "refused" in said
 
 
+def test_it_anonymizes_by_what_its_compiled_code_knows(program: Path, tmp_path: Path) -> None:
+    arguments = ["snapshot", "--from", str(CASES / "oomkilled-host" / "fires_loading.yaml"), "--anonymize", "-f", "-"]
+    packed, sources = alone(program, *arguments, cwd=tmp_path), run(*arguments)
+
+    assert packed.stderr == b""
+    assert packed.stdout == sources.stdout
+
+
 def test_it_completes(program: Path, tmp_path: Path) -> None:
     done = alone(program, "__complete", "explain", "shm-too", cwd=tmp_path)
 
