@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check e2e bench exam docs dist clean
+.PHONY: demo test check e2e bench exam docs picture dist clean
 
 $(READY): pyproject.toml agent/pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ exam: $(READY) ## every measure at full size, with the table of docs/measures.md
 docs: $(READY) ## the generated pages, and the site in build/site; a link that leads nowhere is an error
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+picture: $(READY) ## docs/page.png, the HTML report in a headless Chromium
+	$(BIN)/python docs/page.py
 
 dist: $(READY) ## sdist, wheel, and the archive for krew with its manifest
 	rm -rf dist

@@ -71,6 +71,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     lines: bool = False
     #: pieces of log lines that it looks for, as far as they are known beforehand
     literals: tuple[str, ...] = ()
+    #: what it says of a node with accelerators by itself, whatever runs there: called with `Node` and `Cluster` by audits
+    on_node: Run | None = None
 
     def __call__(self, *facts: Any, **named: Any) -> list[Finding | Abstain]:
         """Run it on facts; this is also its unit test."""
@@ -123,10 +125,12 @@ def check(
     since: str,
     severity: Severity = "critical",
     literals: Iterable[str] = (),
+    on_node: Run | None = None,
 ) -> Callable[[Run], Check]:
     """Declare a check: the annotated parameters are its needs, the docstring is its page.
 
-    `literals` are the pieces of log lines that it looks for: of a very long log only such lines are kept.
+    `literals` are the pieces of log lines that it looks for: of a very long log only such lines are kept. `on_node` says
+    the same of a node with accelerators, called with `Node` and `Cluster`, where an audit looks at nodes without a pod.
     """
 
     def declare(run: Run) -> Check:
@@ -149,6 +153,7 @@ def check(
             run=run,
             where=where,
             literals=tuple(literals),
+            on_node=on_node,
         )
 
     return declare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ def diagnose(
     """The report on everything that was asked about, or on everything that is there; `finish` completes a target."""
     known = tuple(checks)
     suppressions = Suppressions(rules, {check.id: check.family for check in known})
-    pages, plan, literals = {check.id: check for check in known}, _plan(known), looked_for(known)
+    pages, plan, literals = {check.id: check for check in known}, plan_of(known), looked_for(known)
     every, missing = list[Subject](), [*snapshot.missing]
     for cluster in map(Cluster, apart(snapshot)):
         every += subjects(cluster)
@@ -116,13 +116,14 @@ def examine(
     """One target's diagnosis."""
     outcome = _Outcome()
     for check, scope in plan:
-        if not (check.lines and subject.silent):
+        if not (check.lines and (subject.silent or subject.quiet)):
             _run(check, scope, subject, outcome)
     outcome.findings = _by_end(outcome.findings, subject)
     every = tuple(p.name for p in subject.pods if p.exists)
-    merged = [_document(pages[check.id], finding, every) for check, finding in _merge(outcome.findings)]
-    graded = suppressions.graded([finding for finding, _ in merged], subject)
-    ranked = rank([(finding, order) for finding, (_, order) in zip(graded, merged, strict=True)])
+    merged = _merge(outcome.findings)
+    graded = suppressions.graded([document(pages[check.id], found, every) for check, found in merged], subject)
+    orders = [-1.0 if finding.order is None else finding.order for _, finding in merged]
+    ranked = rank(list(zip(graded, orders, strict=True)))
     findings, suppressed = suppressions.split(ranked, subject)
     verdict = _verdict(findings, subject)
     engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
@@ -140,6 +141,7 @@ def examine(
         status=story.status(subject),
         engine=unique[0] if unique else None,
         engines=tuple(unique),
+        memory=tuple(_memory(subject)),
         verdict=verdict,
         impact=story.impact(subject),
         changes=story.changes(subject) if verdict in ("cause-found", "undetermined") else (),
@@ -151,7 +153,7 @@ def examine(
     )
 
 
-def _plan(checks: tuple[Check, ...]) -> tuple[Step, ...]:
+def plan_of(checks: tuple[Check, ...]) -> tuple[Step, ...]:
     """Each check and the signature beside it, in order, with what it is called once for."""
     return tuple((part, _scope({need.fact for need in part.needs})) for check in checks for part in check.parts)
 
@@ -246,25 +248,23 @@ def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str
     )
 
 
-def _document(check: Check, finding: Finding, every: tuple[str, ...]) -> tuple[doc.Finding, float]:
+def document(check: Check, finding: Finding, every: tuple[str, ...] = ()) -> doc.Finding:
+    """A finding in the form of the report, on a target with `every` pod."""
     severity = finding.severity or (check.severity if finding.role in ("cause", "symptom") else "warning")
     if finding.role == "note":
         severity = finding.severity or "info"
-    return (
-        doc.Finding(
-            id=check.id,
-            role=finding.role,
-            severity=severity,
-            confidence=finding.confidence,
-            title=check.title,
-            summary=finding.summary,
-            evidence=finding.evidence,
-            explains=finding.explains,
-            fixes=finding.fixes,
-            docs=check.docs,
-            pods=() if set(every) <= set(finding.pods) else finding.pods,
-        ),
-        -1.0 if finding.order is None else finding.order,
+    return doc.Finding(
+        id=check.id,
+        role=finding.role,
+        severity=severity,
+        confidence=finding.confidence,
+        title=check.title,
+        summary=finding.summary,
+        evidence=finding.evidence,
+        explains=finding.explains,
+        fixes=finding.fixes,
+        docs=check.docs,
+        pods=() if set(every) <= set(finding.pods) else finding.pods,
     )
 
 
@@ -354,6 +354,31 @@ def _engine(engine: Engine) -> doc.EngineInfo:
     return doc.EngineInfo(
         name=engine.name, version=engine.version, container=engine.container.name, config=engine.found.config
     )
+
+
+def _memory(subject: Subject) -> Iterator[doc.Memory]:
+    """The budget of each engine of which it is known; pods of a group that run the same have one."""
+    found: dict[str, doc.Memory] = {}
+    for pod in subject.pods:
+        for engine in subject.engines(pod):
+            sizing = subject.sizing(engine)
+            budget = sizing.budget
+            if budget is None or budget.total is None or engine.container.name in found:
+                continue
+            found[engine.container.name] = doc.Memory(
+                container=engine.container.name,
+                gpu=sizing.accelerator.gpu.name if sizing.accelerator else "",
+                verdict=budget.verdict,
+                total=doc.Bytes(**msgspec.structs.asdict(budget.total)),
+                **{
+                    name: doc.Bytes(**msgspec.structs.asdict(amount))
+                    for name in ("usable", "weights", "working", "cache")
+                    if (amount := getattr(budget, name)) is not None
+                },
+                context=budget.context,
+                tokens=budget.tokens,
+            )
+    yield from found.values()
 
 
 def _merge_targets(targets: list[doc.Target]) -> Iterable[doc.Target]:

@@ -154,6 +154,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: Severity = "critical"
     needs: tuple[tuple[str, str, bool], ...] = ()
     module: str = ""
+    on_node: bool = False
 
 
 def build_index(package: str) -> bytes:
@@ -178,6 +179,7 @@ def build_index(package: str) -> bytes:
                     severity=found.severity,
                     needs=tuple((n.name, n.fact, n.optional) for n in found.needs),
                     module=f"{package}.{found.family}.{stem}",
+                    on_node=found.on_node is not None,
                 )
             )
     entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
@@ -200,6 +202,7 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
                 needs=tuple(Need(name=name, fact=fact, optional=optional) for name, fact, optional in entry.needs),
                 run=_later(entry.module),
                 where=where,
+                on_node=_later_on_node(entry.module) if entry.on_node else None,
             )
 
 
@@ -210,5 +213,15 @@ def _later(module: str) -> Run:
 
     def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
         return found()(*facts, **named)
+
+    return run
+
+
+def _later_on_node(module: str) -> Run:
+    """The same for what it says of a node."""
+
+    def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
+        on_node = _from_module(module).on_node
+        return on_node(*facts, **named) if on_node else ()
 
     return run

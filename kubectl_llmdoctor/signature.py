@@ -141,7 +141,8 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
             yield from itertools.islice(_said(signature, subject, None), 1)
             return
         for pod in subject.pods:
-            found = next(_hits(signature, subject, pod), None)
+            spoken = subject.logs(pod) or pod.failing or signature.affects == "requests" or subject.refused
+            found = next(_hits(signature, subject, pod), None) if spoken else None
             if found:
                 yield found
             elif signature.sources == ("log",) and not subject.logs(pod):

@@ -99,19 +99,53 @@ def _unlike(positions: list[int], keys: list[Identity]) -> bool:
     return len({keys[i] for i in positions}) == len(positions)
 
 
+def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:
+    """Every pod of these that serves, or was asked about, and every workload without pods whose pods would serve.
+
+    What is left of pods that failed is left out where all replicas of their workload are ready, and what finished well.
+    """
+    asked = {(ref.namespace, ref.name) for ref in cluster.snapshot.asked if ref.kind == "Pod"}
+    every = list(cluster.items("Pod"))
+    chosen = []
+    for item in every if not asked else (i for i in every if (i.namespace, i.name) in asked):
+        phase = dig(item.raw, "status.phase")
+        if phase == "Succeeded" or (phase == "Failed" and _whole(top_of(item, cluster))):
+            continue
+        if asked or serves(Pod(cast(k8s.Pod, item.typed()), cluster, item=item)):
+            chosen.append(item)
+    # Whoever lives and dies with one of them is a part of it, whatever it runs: the head of a Ray cluster.
+    groups = {key for item in chosen if (key := _group_key(item))}
+    if groups:
+        chosen = list({id(i): i for i in (*chosen, *(i for i in every if _group_key(i) in groups))}.values())
+    return _of_items(chosen, every, cluster, serves)
+
+
+def _whole(workload: Workload | None) -> bool:
+    """Whether all its replicas are ready, so that nobody misses a pod that failed."""
+    return workload is not None and bool(workload.replicas) and (workload.ready or 0) >= (workload.replicas or 0)
+
+
 def _everything(cluster: Cluster) -> list[Subject]:
     items = list(cluster.items("Pod"))
+    found = _of_items(items, items, cluster)
+    if not found and cluster.snapshot.logs:
+        found = _lone_logs(cluster)
+    return found
+
+
+def _of_items(
+    items: list[Item], every: list[Item], cluster: Cluster, serves: Callable[[Pod], bool] | None = None
+) -> list[Subject]:
+    """The replicas that these pods are, and the workloads that none of `every` pod belongs to."""
     grouped: dict[object, list[Item]] = {}
     for item in items:
         grouped.setdefault(_group_key(item) or id(item), []).append(item)
     found = [_of_pods(members, cluster) for members in grouped.values()]
-    owners = {id(owner) for item in items for owner in cluster.chain(item)}
+    owners = {id(owner) for item in every for owner in cluster.chain(item)}
     tops = [item for kind in cluster.kinds() for item in cluster.items(kind) if _leads_to_pods(item, cluster)]
-    found += [_without_pods(item, cluster) for item in tops if id(item) not in owners]
-    found = [s for s in found if s.pods or s.item]
-    if not found and cluster.snapshot.logs:
-        found = _lone_logs(cluster)
-    return found
+    podless = [_without_pods(item, cluster) for item in tops if id(item) not in owners]
+    found += [s for s in podless if serves is None or not s.pods or any(map(serves, s.pods))]
+    return [s for s in found if s.pods or s.item]
 
 
 def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
@@ -142,8 +176,7 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
 
 def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:
     """The pods of a workload less those that have failed, where all its replicas are ready: nobody misses them."""
-    whole = workload.replicas and (workload.ready or 0) >= workload.replicas
-    kept = [i for i in pods if dig(i.raw, "status.phase") != "Failed"] if whole else pods
+    kept = [i for i in pods if dig(i.raw, "status.phase") != "Failed"] if _whole(workload) else pods
     return kept or pods
 
 

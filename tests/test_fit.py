@@ -143,6 +143,21 @@ def test_what_the_engine_printed_wins_over_what_is_computed() -> None:
     assert found["memory"]["longest"] == [33264, 33264]
 
 
+def test_a_diagnosis_has_the_same_budget() -> None:
+    case = str(CASES / "kv-cache-below-max-len" / "fires_computed.yaml")
+    done = run("diagnose", "--from", case, "-o", "json")
+    (budget,) = json.loads(done.stdout)["targets"][0]["memory"]
+    found = _fit("deployment/llama", "--from", case)
+
+    assert (budget["container"], budget["gpu"], budget["verdict"]) == ("vllm", "H100 SXM", "does-not-fit")
+    for name in ("total", "usable", "weights", "working", "cache"):
+        assert budget[name] == found["memory"][name]
+    assert budget["tokens"] == found["memory"]["tokens"]
+    # without the GPU there is no scale for a picture
+    unknown = run("diagnose", "--from", str(CASES / "kv-cache-below-max-len" / "fires_estimated.yaml"), "-o", "json")
+    assert "memory" not in json.loads(unknown.stdout)["targets"][0]
+
+
 def test_the_same_input_gives_the_same_bytes() -> None:
     answers = {run("fit", LLAMA, "--gpu", "H100", PYTHONHASHSEED=seed).stdout for seed in ("0", "1", "77")}
 

@@ -44,6 +44,12 @@ def test_the_wheel_has_every_check_and_no_case(wheel: zipfile.ZipFile) -> None:
     assert not any("cases" in name for name in wheel.namelist())
 
 
+def test_the_wheel_has_what_the_html_page_carries(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "kubectl_llmdoctor" / "report"
+    for name in ("page.css", "page.js"):
+        assert wheel.read(f"kubectl_llmdoctor/report/{name}") == (folder / name).read_bytes()
+
+
 def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
     index = wheel.read(f"{BUILT_IN}/{INDEX}")
     indexed = {(c.id, c.lines): c for c in _from_index(index, ROOT)}

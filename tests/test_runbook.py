@@ -402,7 +402,7 @@ def done(script: str, environment: dict[str, str], folder: Path) -> str:
 
 def test_the_commands_of_the_page_run(shell: dict[str, str], tmp_path: Path) -> None:
     scripts = blocks("sh")
-    assert len(scripts) == 6
+    assert len(scripts) == 7
 
     for script in scripts:
         assert "serving/llama" in done(script, shell, tmp_path) or "snapshot" in script

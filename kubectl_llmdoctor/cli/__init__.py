@@ -15,6 +15,7 @@ from kubectl_llmdoctor.errors import LlmdoctorError
 #: Commands in the order of the help text, each with its line there; the module is cli.<name>.
 COMMANDS = {
     "diagnose": "Explain why LLM-serving pods are Pending, crashing, out of memory or slow.",
+    "audit": "Judge every LLM workload and GPU node of a namespace or cluster.",
     "lint": "Check manifests before they are applied.",
     "fit": "Compute what fits into a GPU: weights, KV cache, the longest request.",
     "snapshot": "Save what a diagnosis would read to one file.",

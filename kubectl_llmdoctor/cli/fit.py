@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.sizing import Sizing
     from kubectl_llmdoctor.gather.cluster import Connection
     from kubectl_llmdoctor.memory import Amount, Budget, Serving
-    from kubectl_llmdoctor.report.fit import Bytes, Fit
+    from kubectl_llmdoctor.report.document import Bytes
+    from kubectl_llmdoctor.report.fit import Fit
     from kubectl_llmdoctor.snapshot import Snapshot
 
 #: GPUs that are offered when a larger one would help: what one can rent or buy for a server.
@@ -361,7 +362,7 @@ def _larger(gpu: Gpu) -> Sequence[Gpu]:
 
 
 def _bytes(amount: Amount | None) -> Bytes | None:
-    from kubectl_llmdoctor.report.fit import Bytes
+    from kubectl_llmdoctor.report.document import Bytes
 
     return Bytes(low=amount.low, high=amount.high, source=amount.source) if amount else None
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_CONTEXT = click.option("--context", help="Context of the kubeconfig.")
+_CONTEXTS = click.option("--context", "contexts", multiple=True, help="Context of the kubeconfig; may be repeated.")
 _CONNECTION = (
     click.option("-n", "--namespace", help="Namespace; default: that of the context."),
-    click.option("--context", help="Context of the kubeconfig."),
+    _CONTEXT,
     click.option("--cluster", help="Cluster of the kubeconfig."),
     click.option("--user", help="User of the kubeconfig."),
     click.option("--kubeconfig", help="Path of the kubeconfig.", metavar="FILE"),
@@ -45,18 +47,7 @@ def connection_options(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(**given: Any) -> Any:
-        names = ("namespace", "context", "cluster", "user", "kubeconfig", "as_user", "as_groups", "token", "server")
-        flags = {name: given.pop(name) for name in names}
-        insecure = given.pop("insecure_skip_tls_verify")
-        request_timeout = seconds(given.pop("request_timeout"))
-
-        def connection(timeout: float = 0.0) -> Connection:
-            from kubectl_llmdoctor.gather.cluster import Connection
-
-            limits: Any = {"request_timeout": request_timeout, "timeout": timeout}
-            return Connection(**flags, insecure_skip_tls_verify=insecure, **limits)
-
-        return function(connection=connection, namespace=flags["namespace"], **given)
+        return function(connection=_connecting(given), namespace=given.pop("namespace"), **given)
 
     for option in reversed(_CONNECTION):
         wrapper = option(wrapper)
@@ -133,6 +124,51 @@ def sources_options(function: F) -> F:
     for option in reversed(_SOURCES):
         wrapper = option(wrapper)
     return wrapper  # type: ignore[return-value]
+
+
+def connections_options(function: F) -> F:
+    """The same for several clusters: `--context` may be repeated, or all of them meant; passed on as `connections`."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapper(contexts: tuple[str, ...], all_contexts: bool, **given: Any) -> Any:
+        if contexts and all_contexts:
+            raise UsageError("--context and --all-contexts exclude each other")
+        first = _connecting(given)
+
+        def connections() -> list[Connection]:
+            from dataclasses import replace
+
+            connection, names = first(), contexts
+            if all_contexts:
+                from kubectl_llmdoctor.gather.kubeconfig import load
+
+                names = tuple(sorted(load(connection.kubeconfig).contexts))
+                if not names:
+                    raise UsageError("--all-contexts: the kubeconfig has no context")
+            return [replace(connection, context=name) for name in dict.fromkeys(names)] or [connection]
+
+        return function(connections=connections, namespace=given.pop("namespace"), **given)
+
+    wrapper = click.option("--all-contexts", is_flag=True, help="Every context of the kubeconfig.")(wrapper)
+    for option in reversed(_CONNECTION):
+        wrapper = (_CONTEXTS if option is _CONTEXT else option)(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+def _connecting(given: dict[str, Any]) -> Callable[..., Connection]:
+    """The connection that the flags mean; takes them out, but for the namespace, which commands need, too."""
+    names = ("context", "cluster", "user", "kubeconfig", "as_user", "as_groups", "token", "server")
+    flags = {name: given.pop(name) for name in names if name in given}
+    flags |= {"namespace": given["namespace"], "insecure_skip_tls_verify": given.pop("insecure_skip_tls_verify")}
+    request_timeout = seconds(given.pop("request_timeout"))
+
+    def connection(timeout: float = 0.0) -> Connection:
+        from kubectl_llmdoctor.gather.cluster import Connection
+
+        return Connection(**flags, request_timeout=request_timeout, timeout=timeout)
+
+    return connection
 
 
 def output_options(*, fail_on: str) -> Callable[[F], F]:

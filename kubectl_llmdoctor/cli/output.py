@@ -9,7 +9,7 @@ from pathlib import Path
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.report.document import SEVERITIES, Report
 
-FORMATS = ("text", "wide", "json", "yaml", "sarif", "junit", "github")
+FORMATS = ("text", "wide", "json", "yaml", "markdown", "html", "sarif", "junit", "github", "policyreport")
 FAIL_ON = ("critical", "warning", "info", "never")
 
 
@@ -26,10 +26,10 @@ def parse_outputs(given: tuple[str, ...]) -> list[tuple[str, str]]:
     return outputs
 
 
-def write(report: Report, outputs: list[tuple[str, str]], *, color: bool) -> None:
-    """Write the report once per output. Raises UsageError when a file cannot be written."""
+def write(report: Report, outputs: list[tuple[str, str]], *, color: bool, fleet: bool = False) -> None:
+    """Write the report once per output, text as the page of an audit for a `fleet`. Raises UsageError when a file cannot be written."""
     for name, path in outputs:
-        data = render(report, name, color=color and not path)
+        data = render(report, name, color=color and not path, fleet=fleet)
         if path:
             save(data, path, f"-o {name}")
         else:
@@ -45,13 +45,15 @@ def save(data: bytes, path: str, option: str) -> None:
         raise UsageError(f"{option}={path}: {error.strerror}") from error
 
 
-def render(report: Report, name: str, *, color: bool = False) -> bytes:
+def render(report: Report, name: str, *, color: bool = False, fleet: bool = False) -> bytes:
     """The report in one format."""
     if name in ("text", "wide"):
         from kubectl_llmdoctor.report import text
+        from kubectl_llmdoctor.report.fleet import render as page
 
-        return text.render(report, width=width(), color=color, wide=name == "wide").encode()
-    if name in ("sarif", "junit", "github"):
+        wide = name == "wide"
+        return (page if fleet else text.render)(report, width=width(), color=color, wide=wide).encode()
+    if name in ("markdown", "html", "sarif", "junit", "github", "policyreport"):
         import importlib
 
         written: bytes = importlib.import_module(f"kubectl_llmdoctor.report.{name}").render(report)
@@ -79,5 +81,5 @@ def exit_code(report: Report, fail_on: str) -> int:
     if fail_on == "never":
         return 0
     most = SEVERITIES.index(fail_on)
-    findings = [f for t in report.targets for f in t.findings]
+    findings = [*report.cluster.findings, *(f for t in report.targets for f in t.findings)]
     return int(any(SEVERITIES.index(f.severity) <= most for f in findings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
 
 T = TypeVar("T", bound=k8s.Object)
+M = TypeVar("M")
 
 #: API groups of the kinds that are decoded: `Service` exists in core and in Knative, and only one is meant.
 _GROUPS = {
@@ -100,6 +101,8 @@ class Cluster:
         self._items: dict[str, dict[tuple[str, str], Item]] = {}
         self._uids: dict[str, Item] = {}
         self._sorted: dict[str, dict[str | None, list[Item]]] = {}
+        self._chains: dict[int, tuple[Item, ...]] = {}
+        self._made: dict[str, Any] = {}
         for raw, origin in zip(snapshot.objects, origins, strict=True):
             item = Item(raw, origin)
             if not item.kind:
@@ -127,6 +130,13 @@ class Cluster:
                 spaces.setdefault(item.namespace, []).append(item)
             self._sorted[kind] = spaces
         return iter(self._sorted[kind].get(namespace, ()))
+
+    def once(self, name: str, make: Callable[[], M]) -> M:
+        """What all targets of the snapshot share, made for the first that asks: an index, the nodes."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: M = self._made[name]
+        return found
 
     def kinds(self) -> list[str]:
         """The kinds that occur, sorted."""
@@ -186,6 +196,12 @@ class Cluster:
 
     def chain(self, item: Item) -> list[Item]:
         """The owners of an object up to the top, nearest first; stops at a loop."""
+        known = self._chains.get(id(item))
+        if known is None:
+            known = self._chains[id(item)] = tuple(self._owners(item))
+        return list(known)
+
+    def _owners(self, item: Item) -> list[Item]:
         chain: list[Item] = []
         seen = {id(item)}
         step = self.owner(item)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.units import parse_time
 
 
@@ -44,6 +45,30 @@ class Events:
     def of(self, *reasons: str, kind: str | None = None) -> list[Event]:
         """Those with one of these reasons, optionally about one kind of object."""
         return [e for e in self._events if e.reason in reasons and (kind is None or e.kind == kind)]
+
+
+class EventIndex:
+    """The events of a snapshot by the objects that they are about."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._named: dict[tuple[str, str], list[tuple[int, Event]]] = {}
+        self._uids: dict[str, list[tuple[int, Event]]] = {}
+        for row in enumerate(events):
+            event = row[1]
+            self._named.setdefault((event.kind, event.name), []).append(row)
+            if event.uid:
+                self._uids.setdefault(event.uid, []).append(row)
+
+    def about(self, names: Iterable[tuple[str, str]], uids: Iterable[str] = ()) -> list[Event]:
+        """The events about objects of these kinds and names, whatever their namespace, or of these uids."""
+        found = dict(row for name in names for row in self._named.get(name, ()))
+        found.update(row for uid in uids for row in self._uids.get(uid, ()))
+        return [found[number] for number in sorted(found)]
+
+
+def events_of(cluster: Cluster) -> EventIndex:
+    """All events of the snapshot, in the order of their namespaces and names."""
+    return cluster.once("events", lambda: EventIndex(map(normalise, cluster.all(k8s.Event, "Event"))))
 
 
 def normalise(event: k8s.Event) -> Event:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.pod import is_accelerator
-from kubectl_llmdoctor.facts.units import milli, units
+from kubectl_llmdoctor.facts.units import milli, parse_time, units
 
 #: Amounts by resource name in the scheduler's units: thousandths for cpu, whole units for all else.
 Amounts = dict[str, int]
@@ -45,6 +45,9 @@ _GPU_SIGNS = {
     "kubernetes.azure.com/accelerator": "nvidia",
     "k8s.amazonaws.com/accelerator": "nvidia",
 }
+
+#: A GPU node that is older and offers no GPU is no longer on its way: drivers that are compiled there take ten minutes.
+_JOINING_SECONDS = 1230
 
 #: Resources that `spec.resources` of a pod replaces; never accelerators.
 _POD_LEVEL = ("cpu", "memory")
@@ -493,6 +496,12 @@ class Node:
         """Whether it is set aside for the control plane by role."""
         return any(key in self.labels for key in _CONTROL_PLANE) or any(t.key in _CONTROL_PLANE for t in self.taints)
 
+    @property
+    def joining(self) -> bool:
+        """Whether it joined the cluster only just: drivers and device plugins take some minutes to come up."""
+        made, now = parse_time(self.obj.metadata.creation_timestamp), self.cluster.now
+        return made is not None and now is not None and (now - made).total_seconds() < _JOINING_SECONDS
+
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""
         return next((c for c in self.obj.status.conditions if c.type == kind), None)
@@ -615,6 +624,13 @@ class Node:
             or labels.get("nvidia.com/gpu.deploy.operands") == "false"
             or labels.get("nvidia.com/gpu.workload.config", "container") != "container"
         )
+
+
+def nodes_of(cluster: Cluster) -> Nodes:
+    """All nodes of the snapshot, made once."""
+    return cluster.once(
+        "nodes", lambda: Nodes([Node(n, cluster) for n in cluster.all(k8s.Node, "Node")], complete=cluster.nodes_known)
+    )
 
 
 class Nodes:

@@ -13,6 +13,7 @@ import msgspec
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.events import events_of
 from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
 
 if TYPE_CHECKING:
@@ -459,13 +460,10 @@ class Pod:
     @cached_property
     def warned(self) -> bool:
         """Whether the kubelet warned about the pod as a whole: sandbox, volumes, images."""
-        for item in self.cluster.items("Event", self.namespace):
-            event = item.typed()
-            if isinstance(event, k8s.Event) and event.type == "Warning" and event.reason.startswith("Failed"):
-                about = event.involved_object if event.involved_object.kind else event.regarding
-                mine = about.kind == "Pod" and about.name == self.name and event.reason != "FailedScheduling"
-                if mine and not _BLIPS.search(event.message or event.note):
-                    return True
+        for event in events_of(self.cluster).about([("Pod", self.name)]):
+            mine = (event.namespace or self.namespace) == self.namespace and event.reason != "FailedScheduling"
+            if mine and event.warning and event.reason.startswith("Failed") and not _BLIPS.search(event.message):
+                return True
         return False
 
     @cached_property

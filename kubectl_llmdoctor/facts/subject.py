@@ -13,9 +13,9 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
-from kubectl_llmdoctor.facts.events import Event, Events, normalise
+from kubectl_llmdoctor.facts.events import Event, Events, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
-from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
@@ -88,6 +88,8 @@ class Subject:
         self.workload = workload
         #: pieces of log lines that checks will look for
         self.literals: tuple[str, ...] = ()
+        #: whether logs of pods that are well were not even asked for
+        self.only_failing_logs = False
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
         self._hardware: dict[str, Hardware | NotApplicable] = {}
@@ -116,6 +118,21 @@ class Subject:
         if not self.static or self.cluster.snapshot.logs or len(self.events):
             return False
         return not any(workload.raw.get("status") for workload in self.platform)
+
+    @cached_property
+    def quiet(self) -> bool:
+        """Whether nothing speaks of pods that are well, and nobody asked for their logs: no event, status or operator."""
+        if not self.only_failing_logs or not self.exists or self.refused or len(self.events):
+            return False
+        if any(workload.said for workload in self.platform):
+            return False
+        return not any(
+            pod.failing
+            or pod.status.message
+            or self.logs(pod)
+            or any(c.waiting or c.terminated for c in pod.containers)
+            for pod in self.pods
+        )
 
     def logs(self, pod: Pod) -> Logs:
         """The logs of one pod."""
@@ -202,8 +219,7 @@ class Subject:
                     if any(owner.uid in uids for owner in self.cluster.chain(item)):
                         names.add((kind, item.name))
         chosen = []
-        for typed in self.cluster.all(k8s.Event, "Event"):
-            event = normalise(typed)
+        for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
             mine = (event.kind, event.name) in names and near
             if (mine or (event.uid and event.uid in uids)) and not any(_overtaken(event, pod) for pod in self.pods):
@@ -229,8 +245,7 @@ class Subject:
     @cached_property
     def nodes(self) -> Nodes:
         """All nodes of the snapshot."""
-        nodes = [Node(n, self.cluster) for n in self.cluster.all(k8s.Node, "Node")]
-        return Nodes(nodes, complete=self.cluster.nodes_known)
+        return nodes_of(self.cluster)
 
     @cached_property
     def scopes(self) -> dict[str, list[dict[str, Any]]]:
@@ -306,7 +321,7 @@ class Subject:
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""
-        if not pod.exists or pod.unscheduled:
+        if not pod.exists or pod.unscheduled or (self.only_failing_logs and not pod.failing):
             return NOT_APPLICABLE
         if not any(c.running or c.terminated for c in pod.containers):
             return NOT_APPLICABLE

@@ -45,7 +45,7 @@ def of_models(pot: Collector, namespace: str) -> list[Json]:
                 if pod is None:
                     pot.miss("pods", namespace, "a pod was not understood")
                     continue
-                serves = _serves(pod)
+                serves = serving(pod.spec)
                 tree = slim.pod_tree(pod)
                 if not namespace:
                     everything.append(tree)
@@ -82,7 +82,7 @@ def on_node(pot: Collector, node: str) -> list[Json]:
     for page in pot.pages(kinds.POD, "", slim.decode_pod_page, fields=f"spec.nodeName={name}"):
         for raw in page.items or ():
             pod = slim.decode_pod(raw)
-            if pod is not None and _serves(pod):
+            if pod is not None and serving(pod.spec):
                 chosen.append(typed(msgspec.json.decode(raw), kinds.POD))
     if not chosen:
         pot.miss("pods", f"node {name}", "no pod on it asks for a GPU or runs an inference server")
@@ -113,8 +113,9 @@ def _node_at(pot: Collector, place: str) -> str:
     return ""
 
 
-def _serves(pod: slim.Pod) -> bool:
-    for container in [*pod.spec.containers, *(pod.spec.init_containers or ())]:
+def serving(spec: slim.PodSpec) -> bool:
+    """Whether a pod asks for a GPU or runs an inference server."""
+    for container in [*spec.containers, *(spec.init_containers or ())]:
         if related.asks_for_gpu(container.resources):
             return True
         if related.looks_like_server(container.image, *(container.command or ()), *(container.args or ())[:4]):

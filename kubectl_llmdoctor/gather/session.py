@@ -7,7 +7,7 @@ import time
 
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.connection import Connection, Endpoint, resolve
-from kubectl_llmdoctor.gather.transport import Client
+from kubectl_llmdoctor.gather.transport import Client, Pace
 
 
 class Cluster:
@@ -36,9 +36,13 @@ class Cluster:
         self.client.close()
 
 
-def connect(connection: Connection) -> Cluster:
-    """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line."""
+def connect(connection: Connection, *, per_second: int = 0) -> Cluster:
+    """Everything that a first request needs; sends none. Raises UsageError and AccessError with one line.
+
+    `per_second` bounds the requests within any second; 0 does not.
+    """
     if connection.request_timeout <= 0:
         raise UsageError("--request-timeout must be more than 0 seconds")
+    pace = Pace(per_second) if per_second else None
     deadline = time.monotonic() + connection.timeout if connection.timeout else math.inf
-    return Cluster(Client(resolve(connection), connection.request_timeout, deadline=deadline))
+    return Cluster(Client(resolve(connection), connection.request_timeout, pace, deadline=deadline))

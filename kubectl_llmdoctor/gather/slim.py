@@ -131,10 +131,11 @@ class Waiting(_Base):
 
 
 class Terminated(_Base):
-    """How a container ended."""
+    """How and when a container ended."""
 
     exit_code: int = 0
     reason: str | None = None
+    finished_at: str | None = None
 
 
 class State(_Base):
@@ -152,6 +153,7 @@ class ContainerStatus(_Base):
     ready: bool = False
     restart_count: int = 0
     state: State | None = None
+    last_state: State | None = None
     allocated_resources: Json | None = None
     resources: Json | None = None
 
@@ -203,6 +205,58 @@ class Node(_Base):
     status: NodeStatus | None = None
 
 
+class About(_Base):
+    """The object of an event."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Event(_Base):
+    """What an event is about."""
+
+    metadata: Metadata
+    involved_object: About = field(default_factory=About)
+    type: str = ""
+    reason: str = ""
+
+
+class Template(_Base):
+    """The pods of a workload."""
+
+    spec: PodSpec = field(default_factory=PodSpec)
+
+
+class OwnerSpec(_Base):
+    """How many pods a workload has."""
+
+    replicas: int | None = None
+    template: Template = field(default_factory=Template)
+
+
+class OwnerStatus(_Base):
+    """How many it has."""
+
+    replicas: int = 0
+
+
+class Owner(_Base):
+    """A built-in workload: enough to tell whether its pods serve models."""
+
+    #: the annotations of a ReplicaSet number its revision
+    metadata: NodeMetadata
+    spec: OwnerSpec = field(default_factory=OwnerSpec)
+    status: OwnerStatus = field(default_factory=OwnerStatus)
+
+
+class Head(_Base):
+    """Any object: only who it is."""
+
+    metadata: Metadata
+
+
 class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
     """Where the next page begins; empty on the last one."""
 
@@ -237,6 +291,11 @@ _decode_pod = msgspec.json.Decoder(Pod).decode
 decode_pod_page = msgspec.json.Decoder(PodPage).decode
 decode_node_page = msgspec.json.Decoder(NodePage).decode
 decode_page = msgspec.json.Decoder(Page).decode
+decode_whole_pod = msgspec.json.Decoder(Pod).decode
+decode_node = msgspec.json.Decoder(Node).decode
+decode_event = msgspec.json.Decoder(Event).decode
+decode_head = msgspec.json.Decoder(Head).decode
+decode_owner = msgspec.json.Decoder(Owner).decode
 
 
 def decode_pod(raw: msgspec.Raw) -> Pod | None:

@@ -7,6 +7,7 @@ import http.client
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -52,6 +53,7 @@ class Client:
         self,
         endpoint: Endpoint,
         timeout: float,
+        pace: Pace | None = None,
         *,
         expected: str = API_SERVER,
         most_bytes: int = _MAX_BODY_BYTES,
@@ -59,6 +61,7 @@ class Client:
         deadline: float = math.inf,
     ) -> None:
         self.endpoint = endpoint
+        self._pace = pace
         #: seconds after which one request is cut
         self.timeout = timeout
         #: the monotonic time after which none is sent or read on
@@ -171,6 +174,8 @@ class Client:
             raise RequestError(Why.TIMEOUT, _OVER)
         with self._lock:
             self.requests += 1
+        if self._pace is not None:
+            until += self._pace.wait()
         wire = self._wires.get(max(until - time.monotonic(), 0.001))
         try:
             with talking(self._too_late):
@@ -229,6 +234,24 @@ class Client:
             self._wires.put(answer.wire)
         else:
             answer.drop()
+
+
+class Pace:
+    """At most so many requests within any second, by all threads together."""
+
+    def __init__(self, per_second: int) -> None:
+        self._last: deque[float] = deque(maxlen=per_second)
+        self._lock = threading.Lock()
+
+    def wait(self) -> float:
+        """Waits until one more may be sent; returns how many seconds that took."""
+        with self._lock:
+            now = time.monotonic()
+            full = len(self._last) == self._last.maxlen
+            due = max(now, self._last[0] + 1) if full else now
+            self._last.append(due)
+        time.sleep(due - now)
+        return due - now
 
 
 class _Answer:

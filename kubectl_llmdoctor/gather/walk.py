@@ -128,11 +128,7 @@ class Walk:
         pot.add(pod)
         with self._lock:
             self.pods.append(pod)
-        # What takes longest is asked for first.
-        if with_logs:
-            self._logs.of(pod)
-        if related.is_unscheduled(pod):
-            self._capacity.of(pod)
+        self.named_by(pod, with_logs=with_logs)
         self._owners_of(pod)
         self._label_owners(pod)
         self._group(pod)
@@ -145,6 +141,22 @@ class Walk:
                 pot.task("pods", fields, lambda: self._capacity.pods(fields, healthy_plugins=broken))
         for name in related.claims(pod):
             pot.get(core("PersistentVolumeClaim"), namespace, name, self._claim)
+        pot.get(core("PriorityClass", "scheduling.k8s.io"), "", spec.get("priorityClassName") or "")
+        if spec.get("runtimeClassName") or any(
+            related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)
+        ):
+            # All of them: the fault may be that the pod names none.
+            pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
+        self.namespace(namespace)
+
+    def named_by(self, pod: Json, *, with_logs: bool = True) -> None:
+        """What a pod itself leads to, and no list of a whole cluster holds: logs, configuration, devices, its place."""
+        pot, namespace = self._pot, namespace_of(pod)
+        # What takes longest is asked for first.
+        if with_logs:
+            self._logs.of(pod)
+        if related.is_unscheduled(pod):
+            self._capacity.of(pod)
         for name in related.config_maps(pod):
             pot.get(core("ConfigMap"), namespace, name)
         for name in related.secrets(pod):
@@ -154,13 +166,6 @@ class Walk:
             pot.get(core("ResourceClaim", "resource.k8s.io"), namespace, name)
         for name in templates:
             pot.get(core("ResourceClaimTemplate", "resource.k8s.io"), namespace, name)
-        pot.get(core("PriorityClass", "scheduling.k8s.io"), "", spec.get("priorityClassName") or "")
-        if spec.get("runtimeClassName") or any(
-            related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)
-        ):
-            # All of them: the fault may be that the pod names none.
-            pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
-        self.namespace(namespace)
 
     def _node(self, name: str, pod: Json) -> None:
         """The node of a pod, and what its agent says."""

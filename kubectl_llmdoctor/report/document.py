@@ -86,6 +86,8 @@ class Finding(_Part, frozen=True):
     docs: str = ""
     #: names of the pods it was found on, when not all pods of the target
     pods: tuple[str, ...] = ()
+    #: of a finding about the cluster: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class EngineInfo(_Part, frozen=True, omit_defaults=False):
@@ -95,6 +97,33 @@ class EngineInfo(_Part, frozen=True, omit_defaults=False):
     version: str | None
     container: str
     config: dict[str, Any]
+
+
+class Bytes(_Part, frozen=True, omit_defaults=False):
+    """Bytes on one GPU, lowest and highest, and where they come from."""
+
+    low: int
+    high: int
+    source: str
+
+
+class Memory(_Part, frozen=True):
+    """What one GPU of an engine holds, as far as it is known; `fit` says more.
+
+    Of the GPU's `total` the engine may use `usable` for weights, working memory and KV cache. `context` is the longest
+    request that it must hold, `tokens` how many the cache holds, lowest and highest.
+    """
+
+    container: str
+    gpu: str
+    verdict: Literal["fits", "does-not-fit", "too-close", "unknown"]
+    total: Bytes
+    usable: Bytes | None = None
+    weights: Bytes | None = None
+    working: Bytes | None = None
+    cache: Bytes | None = None
+    context: int | None = None
+    tokens: tuple[int, int] | None = None
 
 
 class Change(_Part, frozen=True):
@@ -161,6 +190,8 @@ class Target(_Part, frozen=True):
     name: str
     verdict: Verdict
     workload: str = ""
+    #: the kubeconfig's context, where there are several
+    context: str = ""
     #: manifest file and 1-based line of the object
     file: str | None = None
     line: int | None = None
@@ -169,6 +200,7 @@ class Target(_Part, frozen=True):
     status: str = ""
     engine: EngineInfo | None = None
     engines: tuple[EngineInfo, ...] = ()
+    memory: tuple[Memory, ...] = ()
     impact: str = ""
     changes: tuple[Change, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -216,8 +248,12 @@ class GpuNode(_Part, frozen=True):
     allocatable: int
     free: int
     holders: tuple[Holder, ...] = ()
-    #: why its free devices cannot be used now: `cordoned`, `not ready`, `0.5 of 8 CPU free`
+    #: why its free devices cannot be used now: `cordoned`, `NotReady`, `0.5 of 8 CPU free`
     stranded: str = ""
+    #: the same by kind of reason, with the devices that it concerns
+    reasons: dict[str, int] = {}
+    #: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class Capacity(_Part, frozen=True):
@@ -237,6 +273,8 @@ class Capacity(_Part, frozen=True):
     idle: int | None = None
     #: most first
     holders: tuple[Holder, ...] = ()
+    #: the kubeconfig's context, where there are several
+    context: str = ""
 
 
 class EngineVersion(_Part, frozen=True):

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor.report.document import Bytes
 from kubectl_llmdoctor.report.text_layout import MARGIN, Page
 
 SCHEMA = "llmdoctor.fit/v1"
@@ -26,14 +27,6 @@ _WORDS: dict[Verdict, tuple[str, str]] = {
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """camelCase names, defaults left out."""
-
-
-class Bytes(_Part, frozen=True, omit_defaults=False):
-    """Bytes on one GPU, lowest and highest, and where they come from."""
-
-    low: int
-    high: int
-    source: str
 
 
 class ModelInfo(_Part, frozen=True):

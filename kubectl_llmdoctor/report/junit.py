@@ -1,6 +1,6 @@
 """The report as JUnit XML: a test suite per target, a failure per finding, a skipped test per suppressed one.
 
-Notes do not fail: they stand in the output of the suite's passing test.
+Sources that could not be read are skipped tests, too. Notes do not fail: they stand in the output of the suite's passing test.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ def render(report: Report) -> bytes:
         _suite(root, target, target.findings)
     if report.cluster.findings:
         _suite(root, None, report.cluster.findings)
+    if report.not_read:
+        _not_read(root, report)
     for key in ("tests", "failures", "skipped"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     Xml.indent(root)
@@ -51,6 +53,17 @@ def _suite(root: Xml.Element, target: Target | None, findings: tuple[Finding, ..
     notes = [places.message(target, f) for f in findings if f.role == "note"]
     if notes:
         Xml.SubElement(suite, "system-out").text = _text("\n\n".join(notes))
+
+
+def _not_read(root: Xml.Element, report: Report) -> None:
+    """What could not be read, as tests that were skipped: what nobody saw must not look as if it had passed."""
+    count = str(len(report.not_read))
+    counts = {"tests": count, "failures": "0", "errors": "0", "skipped": count}
+    suite = Xml.SubElement(root, "testsuite", {"name": "not read"} | counts)
+    for item in report.not_read:
+        named = _text(" ".join(filter(None, (item.source, item.ref))))
+        case = Xml.SubElement(suite, "testcase", {"classname": "not read", "name": named})
+        Xml.SubElement(case, "skipped", {"message": _text(item.reason)})
 
 
 def _text(text: str) -> str:

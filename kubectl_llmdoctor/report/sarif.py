@@ -54,7 +54,8 @@ def _result(target: Target | None, finding: Finding, rules: _Rules) -> dict[str,
     }
     rules.setdefault(finding.id, (rule, len(rules)))
     file, line = places.place(target, finding)
-    result = _base(finding.id, rules, _LEVELS[finding.severity], places.message(target, finding), target, file, line)
+    said = places.message(target, finding)
+    result = _base(finding.id, rules, _LEVELS[finding.severity], said, target, file, line, finding.context)
     related = [e for e in finding.evidence if e.file and (e.file, e.line or 1) != (file, line)]
     if related:
         result["relatedLocations"] = [
@@ -76,17 +77,19 @@ def _suppressed(target: Target, rules: _Rules) -> Iterator[dict[str, Any]]:
         yield result
 
 
-def _base(id: str, rules: _Rules, level: str, text: str, target: Target | None, file: str, line: int) -> dict[str, Any]:
+def _base(
+    id: str, rules: _Rules, level: str, text: str, target: Target | None, file: str, line: int, context: str = ""
+) -> dict[str, Any]:
     location: dict[str, Any] = _location(file, line) if file else {}
-    location["logicalLocations"] = [{"fullyQualifiedName": places.name(target), "kind": "resource"}]
+    location["logicalLocations"] = [{"fullyQualifiedName": places.name(target, context), "kind": "resource"}]
     return {
         "ruleId": id,
         "ruleIndex": rules[id][1],
         "level": level,
         "message": {"text": text},
         "locations": [location],
-        # what stays the same when lines move
-        "partialFingerprints": {"targetAndRule/v1": f"{places.name(target)} {id}"},
+        # what stays the same when lines move and pods are replaced
+        "partialFingerprints": {"targetAndRule/v1": f"{places.lasting(target, context)} {id}"},
     }
 
 

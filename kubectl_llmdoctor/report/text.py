@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import (
-    Capacity,
     Change,
-    EngineInfo,
     Evidence,
     Finding,
     Fix,
@@ -22,19 +21,10 @@ from kubectl_llmdoctor.report.document import (
     Suppressed,
     Target,
     Verdict,
-    Verification,
 )
 from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, shorten, wrap
 
-_VERDICTS: dict[Verdict, tuple[str, str]] = {
-    "cause-found": ("cause found", "red"),
-    "undetermined": ("cause not determined", "red"),
-    "at-risk": ("at risk", "yellow"),
-    "healthy": ("healthy", "green"),
-}
-_ENGINES = {"nim": "NIM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "tgi": "TGI", "vllm": "vLLM"}
-_OWNERS = {"model": "by the model's owner", "platform": "by the platform team"}
-_SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
+_TONES: dict[Verdict, str] = {"cause-found": "red", "undetermined": "red", "at-risk": "yellow", "healthy": "green"}
 #: sources that many clusters lack: the one line of a healthy pod does not mention them
 _OPTIONAL = ("agent", "metrics", "prometheus")
 
@@ -42,7 +32,7 @@ _OPTIONAL = ("agent", "metrics", "prometheus")
 def render(report: Report, *, width: int = 80, color: bool = False, wide: bool = False) -> str:
     """The report as text that ends in a line break; below 40 columns it is written for 40."""
     page = Page(width, color=color, wide=wide)
-    name_columns = min(max((columns(_name(t)) for t in report.targets if _is_fine(t)), default=0), page.width // 2)
+    name_columns = min(max((columns(words.name(t)) for t in report.targets if _is_fine(t)), default=0), page.width // 2)
     listing = False
     for target in _told_apart(report.targets):
         # healthy targets stand together as one list
@@ -61,7 +51,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     if len(report.targets) > 1:
         page.gap()
         verdicts = [t.verdict for t in report.targets]
-        counts = [f"{verdicts.count(v)} {word}" for v, (word, _) in _VERDICTS.items() if v in verdicts]
+        counts = [f"{verdicts.count(v)} {word}" for v, word in words.VERDICTS.items() if v in verdicts]
         page.flow((f"{len(verdicts)} targets: {', '.join(counts)}", "bold"))
     return page.text()
 
@@ -70,8 +60,8 @@ def _told_apart(targets: Sequence[Target]) -> list[Target]:
     """The targets; those that share a name, as objects of several environments do, with their files."""
     count: dict[str, int] = {}
     for target in targets:
-        count[_name(target)] = count.get(_name(target), 0) + 1
-    return [replace(t, status=t.file) if count[_name(t)] > 1 and t.file and not t.status else t for t in targets]
+        count[words.name(target)] = count.get(words.name(target), 0) + 1
+    return [replace(t, status=t.file) if count[words.name(t)] > 1 and t.file and not t.status else t for t in targets]
 
 
 # -- a target ---------------------------------------------------------------------------------------------------------
@@ -84,11 +74,11 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
         return
     roles = ("cause", "symptom", "risk", "note")
     causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
-    word, tone = _VERDICTS[target.verdict]
+    word, tone = words.VERDICTS[target.verdict], _TONES[target.verdict]
     word = f"{len(causes)} causes found" if len(causes) > 1 else word
-    page.flow((_name(target), "bold"), (word, tone), (_about(target), ""), (target.status, ""))
+    page.flow((words.name(target), "bold"), (word, tone), (words.about(target), ""), (target.status, ""))
 
-    titles = {f.id: _inside(f.title) for f in reversed(target.findings) if f.title}
+    titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
     explained: set[str] = set()
     for cause in causes:
         page.gap()
@@ -144,7 +134,7 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
         _finding(page, target, note, "NOTE", "bold")
         _fixes(page, target, note)
     page.gap()
-    for engine in _engines(target):
+    for engine in words.engines(target):
         config = ", ".join(f"{key}={value}" for key, value in engine.config.items())
         page.prose("ENGINE", f"container {engine.container}: {config or 'nothing set'}")
     _hidden(page, target.suppressed)
@@ -164,10 +154,10 @@ def _is_fine(target: Target) -> bool:
 
 def _one_line(page: Page, target: Target, name_columns: int) -> None:
     """A target that is fine: its name and verdict, and of the rest what fits on the line, the state first."""
-    name, (word, tone) = _name(target), _VERDICTS[target.verdict]
+    name, word, tone = words.name(target), words.VERDICTS[target.verdict], _TONES[target.verdict]
     padding = " " * (name_columns - columns(name)) + GAP
     room = page.width - columns(name + padding + word)
-    texts = {"state": target.impact or target.status, "about": _about(target), "more": _more(target)}
+    texts = {"state": target.impact or target.status, "about": words.about(target), "more": _more(target)}
     for key, text in texts.items():
         texts[key] = shorten(text, room - len(GAP)) if text and room > 12 else ""
         room -= columns(GAP + texts[key])
@@ -185,45 +175,7 @@ def _cluster(page: Page, report: Report) -> None:
         _target(page, cluster, report.taken_at)
     if report.cluster.capacity:
         page.gap()
-    page.list("CAPACITY", map(_capacity, report.cluster.capacity))
-
-
-def _capacity(row: Capacity) -> str:
-    """`H100: 2 nodes, 16 GPUs, 13 used, 3 free (1 node with 1, 1 node with 2), 1 stranded: cordoned`."""
-    chunks = ", ".join(f"{_nodes(count)} with {size}" for size, count in row.chunks.items())
-    parts = [
-        _nodes(row.nodes),
-        f"{row.total} GPUs",
-        f"{row.allocated} used",
-        f"{row.free} free" + f" ({chunks})" * bool(chunks),
-    ]
-    if row.total != row.allocatable:
-        parts.insert(2, f"{row.allocatable} offered")
-    if row.idle:
-        parts.append(f"{row.idle} held but idle")
-    parts += [f"{count} stranded: {clean(why)}" for why, count in row.stranded.items()]
-    return f"{clean(row.product)}: {', '.join(parts)}"
-
-
-def _nodes(number: int) -> str:
-    return f"{number} node{'s' * (number != 1)}"
-
-
-def _name(target: Target) -> str:
-    path = "/".join(filter(None, (clean(target.namespace), clean(target.name))))
-    return f"{'' if target.kind == 'Pod' else clean(target.kind)} {path}".strip() or "unnamed"
-
-
-def _about(target: Target) -> str:
-    """The engines, the workload and the size of the group, as far as they say something new."""
-    engines = " + ".join(f"{_ENGINES.get(e.name, e.name)} {e.version or ''}".strip() for e in _engines(target))
-    workload = "" if target.workload == f"{target.kind}/{target.name}" else target.workload
-    pods = f"{len(target.pods)} pods" if len(target.pods) > 1 else ""
-    return ", ".join(filter(None, (engines, workload, pods)))
-
-
-def _engines(target: Target) -> Sequence[EngineInfo]:
-    return target.engines or ((target.engine,) if target.engine else ())
+    page.list("CAPACITY", map(words.capacity, report.cluster.capacity))
 
 
 def _more(target: Target) -> str:
@@ -295,7 +247,7 @@ def _evidence(page: Page, target: Target, rows: Sequence[Evidence]) -> None:
         fits = columns(place) <= place_columns and all(columns(line) <= room for line in lines)
         return fits and len(lines) <= min(2, len(wrap(text, page.inner - 2, 3)))
 
-    placed = [(_kind(row), _place(row, target), row.text) for row in rows]
+    placed = [(words.kind(row), words.place(row, target), row.text) for row in rows]
     short = [columns(place) for _, place, _ in placed if columns(place) <= page.inner // 2]
     beside = [is_beside(place, text, max(short, default=0)) for _, place, text in placed]
     widest = max(
@@ -311,39 +263,6 @@ def _evidence(page: Page, target: Target, rows: Sequence[Evidence]) -> None:
             page.block("", (f"  {line}" for line in wrap(text, page.inner - 2, page.limit(3))))
 
 
-def _kind(evidence: Evidence) -> str:
-    if evidence.source in ("pod", "workload"):
-        root = evidence.ref.rpartition(" ")[2].partition(".")[0]
-        return {"status": "status", "metadata": "meta"}.get(root, "spec")
-    return {"manifest": "file", "kernel-log": "kernel"}.get(evidence.source, evidence.source)
-
-
-def _place(evidence: Evidence, target: Target) -> str:
-    """Where the quotation stands, without what the header or the kind says already."""
-    ref = clean(evidence.ref).strip()
-    own = (f"{target.namespace}/{target.name}", f"{target.kind}/{target.name}")
-    ref = "" if ref in own else ref
-    for name in (*own, target.name):
-        if ref.startswith(f"{name} "):
-            ref = ref[len(name) + 1 :]
-            break
-    if target.namespace:
-        ref = ref.removeprefix(f"{target.namespace}/")
-    if evidence.source == "log":
-        ref = ref.replace("initContainers[", "init [").replace("containers[", "[").replace("[", "").replace("]", "")
-    for said in ("Node/", "spec.template.spec.", "spec.", "status."):
-        ref = " ".join(word.removeprefix(said) for word in ref.split())
-    line, age, count = evidence.line, evidence.age_seconds, evidence.count or 0
-    parts = [
-        clean(evidence.file or "") + (f":{line}" if line and evidence.file else ""),
-        ref,
-        f"line {line}" if line and not evidence.file else "",
-        f"{_span(age)} ago" if age is not None else "",
-        f"{count}×" if count > 1 else "",
-    ]
-    return ", ".join(filter(None, parts))
-
-
 # -- fixes ------------------------------------------------------------------------------------------------------------
 
 
@@ -352,9 +271,9 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
     shown = page.first(finding.fixes, 1 if finding.role == "risk" else 4)
     label = "  fix" if finding.role in ("risk", "note") else "FIX"
     for number, fix in enumerate(shown):
-        text = _inside(fix.summary)
+        text = words.inside(fix.summary)
         if number == 0 or fix.owner != finding.fixes[0].owner:
-            text += f" ({_OWNERS[fix.owner]})"
+            text += f" ({words.OWNERS[fix.owner]})"
         if number:
             text = f"or: {text}" if page.wide else shorten(f"or: {text}", page.inner)
         else:
@@ -362,10 +281,10 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
         page.prose(label, text, page.limit(4), "green")
         label = ""
         if fix.verified:
-            page.prose("", _verified(fix.verified), page.limit(3))
+            page.prose("", words.verified(fix.verified), page.limit(3))
         if page.wide or (number == 0 and finding.role != "risk"):
             _diff(page, fix)
-            _commands(page, fix.commands or _patch_commands(fix, target))
+            _commands(page, words.commands(fix, target))
     if finding.role != "risk":
         page.more(len(finding.fixes) - len(shown))
 
@@ -384,13 +303,6 @@ def _diff(page: Page, fix: Fix) -> None:
     page.more(len(rows) - len(shown))
 
 
-def _verified(verified: Verification) -> str:
-    if not verified.accepted:
-        return f"The API server refuses it (dry run): {verified.said}"
-    gone = {True: "the finding is gone then", False: "the finding stays", None: "only a restarted pod shows the rest"}
-    return f"The API server accepts it (dry run), and {gone[verified.gone]}."
-
-
 def _commands(page: Page, commands: Sequence[str]) -> None:
     """Commands as they are pasted: never wrapped, and those of several lines without an indent (here-documents)."""
     indent = MARGIN if all(columns(clean(command)) <= page.inner for command in commands) else 2
@@ -401,24 +313,6 @@ def _commands(page: Page, commands: Sequence[str]) -> None:
                 page.line(("" if len(rows) > 1 else " " * indent, ""), (row, "bold"))
             elif len(rows) > 1:
                 page.lines.append("")
-
-
-def _patch_commands(fix: Fix, target: Target) -> tuple[str, ...]:
-    """The command that applies a fix which is a patch alone."""
-    if not fix.patch or fix.patch.target.startswith("v1 Pod/"):  # most of a pod that exists cannot be changed
-        return ()
-    import json
-    from shlex import quote
-
-    kind, _, name = fix.patch.target.rpartition(" ")[2].partition("/")
-    namespace = f"-n {quote(target.namespace)} " if target.namespace else ""
-    body = quote(json.dumps(fix.patch.body, ensure_ascii=False, default=str))
-    return (f"kubectl {namespace}patch {quote(f'{kind.lower()}/{name}')} --type={fix.patch.type} -p {body}",)
-
-
-def _inside(sentence: str) -> str:
-    """A sentence as it reads inside another: `The pod …` -> `the pod …`, but `NCCL …` as it is."""
-    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
 
 
 # -- nodes, changes, what was not seen --------------------------------------------------------------------------------
@@ -456,39 +350,13 @@ def _names(names: Sequence[str], room: int) -> str:
 def _changes(page: Page, changes: Sequence[Change], taken_at: str | None) -> None:
     """A timeline in the order given; the last few stand nearest to what broke."""
     shown = changes if page.wide else changes[-5:]
-    times = [_when(change.at, taken_at) for change in shown]
+    times = [words.when(change.at, taken_at) for change in shown]
     widest = max(map(columns, times), default=0)
     label = "CHANGED"
     for change, time in zip(shown, times, strict=True):
         page.row(label, time, widest, ": ".join(filter(None, (change.what, change.text))), page.limit(2))
         label = ""
     page.more(len(changes) - len(shown), "earlier")
-
-
-def _when(at: str | None, taken_at: str | None) -> str:
-    """`21 min ago` if both times are known, else the time itself."""
-    if not at:
-        return "time unknown"
-    from datetime import UTC, datetime
-
-    def parse(text: str) -> datetime:
-        time = datetime.fromisoformat(text)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-    try:
-        if taken_at:
-            return f"{_span(int((parse(taken_at) - parse(at)).total_seconds()))} ago"
-        return f"{parse(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-    except (ValueError, OverflowError):
-        return shorten(at, 20)
-
-
-def _span(seconds: int) -> str:
-    """A duration in the largest unit of which there are at least two."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"
 
 
 def _not_seen(page: Page, report: Report) -> None:
@@ -499,17 +367,17 @@ def _not_seen(page: Page, report: Report) -> None:
     if page.wide or len(report.targets) != 1 or fine:
         page.gap()
     unjudged = dict.fromkeys((n.id, n.reason) for t in report.targets for n in t.not_checked)
-    unread = [(_SOURCES.get(item.source, item.source), item.ref, item.reason) for item in report.not_read]
+    unread = [(words.SOURCES.get(item.source, item.source), item.ref, item.reason) for item in report.not_read]
     if page.wide:
         page.list("NOT SEEN", (f"{source} {ref}".strip() + f": {reason}" for source, ref, reason in unread))
         page.list("NOT RUN", (f"{check}: {reason}" for check, reason in unjudged))
         return
     by_reason: dict[str, list[str]] = {}
     for source, _, reason in unread:
-        by_reason.setdefault(_gist(reason), []).append(source)
-    lines = wrap("; ".join(f"{_counted(sources)}: {why}" for why, sources in by_reason.items()), page.inner, 2)
+        by_reason.setdefault(words.gist(reason), []).append(source)
+    lines = wrap("; ".join(f"{words.counted(sources)}: {why}" for why, sources in by_reason.items()), page.inner, 2)
     if unjudged:
-        why = _counted(sorted(_gist(reason) for _, reason in unjudged))
+        why = words.counted(sorted(words.gist(reason) for _, reason in unjudged))
         lines += wrap(f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {why}", page.inner, 2)
     if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
@@ -523,7 +391,7 @@ def _decided(page: Page, report: Report) -> None:
         page.gap()
     if known:
         some = "findings are" if len(known) > 1 else "finding is"
-        page.prose("KNOWN", f"{len(known)} {some} in the baseline already: {_counted(known)}", page.limit(2))
+        page.prose("KNOWN", f"{len(known)} {some} in the baseline already: {words.counted(known)}", page.limit(2))
     unused = report.unused_suppressions
     shown = page.first(unused, 5)
     page.list("UNUSED", (f"{item.id}, {item.where}: {item.reason}" for item in shown), "yellow")
@@ -531,20 +399,3 @@ def _decided(page: Page, report: Report) -> None:
     if report.not_checked:
         count = len(report.not_checked)
         page.prose("NOT RUN", f"needs the cluster: {count} checks of what only logs, events, status and nodes say")
-
-
-def _counted(words: Sequence[str]) -> str:
-    """Each word once, the commonest first, with how often it occurs: `logs (3), events`."""
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{word} ({count})" if count > 1 else word for word, count in ordered)
-
-
-def _gist(reason: str) -> str:
-    """A reason up to its details: `forbidden: User "x" cannot list …` -> `forbidden`."""
-    reason = reason.strip()
-    for mark in ("\n", ": ", " (", "; "):
-        reason = reason.partition(mark)[0]
-    return shorten(reason, 48) or "no reason given"

@@ -102,8 +102,13 @@ def shorten(text: str, width: int) -> str:
 def _cut(text: str, width: int) -> str:
     """The start of the text and an ellipsis, `width` columns at most."""
     text = text[:width]
-    while text and columns(text) + 1 > width:
-        text = text[:-1]
+    if columns(text) + 1 <= width:
+        return text + "…"
+    used = 0
+    for number, letter in enumerate(text):
+        used += columns(letter)
+        if used + 1 > width:
+            return text[:number] + "…"
     return text + "…"
 
 

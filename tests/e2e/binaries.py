@@ -7,6 +7,7 @@ that ``binaries/go.mod`` pins and kept outside the repository, in a folder named
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -139,3 +140,22 @@ def _go_build(module: Path, folder: Path, flags: str, what: str) -> None:
     if build.returncode:
         print(build.stdout, file=sys.stderr)
         raise UnavailableError(f"go could not build {what} (its words stand above)")
+
+
+def openreports() -> Path:
+    """The folder with the CustomResourceDefinitions of OpenReports; fetched once into Go's module cache."""
+    if not shutil.which("go"):
+        raise UnavailableError("Go is not here, which fetches the API of OpenReports")
+    done = subprocess.run(
+        ["go", "mod", "download", "-json", "github.com/openreports/reports-api"],
+        cwd=Path(__file__).with_name("openreports"),
+        env=os.environ | {"GOWORK": "off", "GOFLAGS": "-mod=mod"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UnavailableError(
+            f"the API of OpenReports cannot be had: {done.stderr.strip()[-200:] or done.stdout[-200:]}"
+        )
+    return Path(json.loads(done.stdout)["Dir"]) / "config" / "crd"

@@ -32,14 +32,27 @@ def main(arguments: list[str]) -> int:
             return 1
         print(f"e2e skipped: {reason}", file=sys.stderr)
         return 0
+    definitions = _openreports()
+    if definitions is None and os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
+        return 1
     # Paths that the caller names replace the whole folder, options add to it.
     chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
     command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
     environment |= {"LLMDOCTOR_E2E_PROMETHEUS_" + name: str(path) for name, path in prometheus.items()}
+    environment |= {"LLMDOCTOR_OPENREPORTS": definitions or ""}
     with tempfile.TemporaryDirectory() as folder:
         environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
         return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode
+
+
+def _openreports() -> str | None:
+    """Where the definitions of OpenReports are; None with a line that says why not, and only their tests are skipped."""
+    try:
+        return str(binaries.openreports())
+    except binaries.UnavailableError as reason:
+        print(f"e2e without policy reports: {reason}", file=sys.stderr)
+        return None
 
 
 def unshare() -> list[str]:

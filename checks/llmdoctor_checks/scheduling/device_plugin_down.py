@@ -26,7 +26,32 @@ from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 
 
-@check("device-plugin-down", since="0.1")
+def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
+    short = [
+        (resource, listed, *should)
+        for resource, listed in node.accelerators.items()
+        if (should := node.should_offer(resource)) and should[0] and listed < should[0]
+    ]
+    if not node.accelerators and (should := node.should_offer("nvidia.com/gpu")):
+        short = [("nvidia.com/gpu", 0, *should)]
+    # A node that does not report offers nothing, whatever its plugin does; and one may be here in part only.
+    if not short or node.ready is False or node.joining or not node.obj.status.allocatable:
+        return
+    resource, listed, count, why = short[0]
+    yield Finding(
+        role="cause",
+        severity="warning" if listed else "critical",
+        confidence="likely",
+        summary=f"{node.name} offers {listed} of {count or 'its'} {resource}.",
+        evidence=(
+            node_evidence(node, f"status.allocatable {resource}: {listed}; {why}"),
+            *plugin_evidence(cluster, node.name),
+        ),
+        fixes=tuple(_restart(cluster, node.name)),
+    )
+
+
+@check("device-plugin-down", since="0.1", on_node=_on_node)
 def device_plugin_down(
     pod: Pod,
     pending: Pending | None,

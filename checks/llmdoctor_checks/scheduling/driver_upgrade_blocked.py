@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Holder, Node, Pending, check, fixes, node_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Fix,
+    Holder,
+    Node,
+    Pending,
+    Usage,
+    check,
+    fixes,
+    node_evidence,
+    usage_of,
+)
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
 
@@ -16,7 +28,25 @@ _FAILED = "upgrade-failed"
 _MOST_PODS = 3
 
 
-@check("driver-upgrade-blocked", since="0.1")
+def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
+    state, pods = _state(node), _gpu_pods(usage_of(cluster), node)
+    failed = state == _FAILED
+    if not node.cordoned or not (failed or (state in _WAITING and pods)):
+        return
+    refs = ", ".join(sorted(h.ref for h in pods)[:_MOST_PODS])
+    why = "has failed, and it is still cordoned" if failed else f"waits ({state}) for the pods on its GPUs: {refs}"
+    yield Finding(
+        role="cause" if failed else "risk",
+        severity="warning",
+        confidence="certain",
+        summary=f"The driver upgrade of {node.name} {why}.",
+        evidence=(node_evidence(node, f"{_LABEL}={state}"),),
+        explains=("node-not-ready",),
+        fixes=tuple(_fixes(node, pods)),
+    )
+
+
+@check("driver-upgrade-blocked", since="0.1", on_node=_on_node)
 def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
     """The nodes that could run the pod are cordoned for a driver upgrade that does not go on.
 
@@ -38,7 +68,7 @@ def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
     found = cause(pending, "node-not-ready")
     held = [v.node for v in found.verdicts if v.node.cordoned and _state(v.node)] if found else []
     failed = [n for n in held if _state(n) == _FAILED]
-    waiting = {n.name: _gpu_pods(pending, n) for n in held if _state(n) in _WAITING}
+    waiting = {n.name: _gpu_pods(pending.usage, n) for n in held if _state(n) in _WAITING}
     blocked = [n for n in held if n in failed or waiting.get(n.name)]
     if found is None or not blocked:
         return
@@ -60,9 +90,9 @@ def _state(node: Node) -> str:
     return str(node.obj.metadata.labels.get(_LABEL, ""))
 
 
-def _gpu_pods(pending: Pending, node: Node) -> list[Holder]:
+def _gpu_pods(usage: Usage, node: Node) -> list[Holder]:
     """The pods that keep the driver in use."""
-    return [h for h in pending.usage.holders(node.name) if any(r.startswith("nvidia.com/") for r in h.requests)]
+    return [h for h in usage.holders(node.name) if any(r.startswith("nvidia.com/") for r in h.requests)]
 
 
 def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Evidence,
     Finding,
     Fix,
@@ -19,7 +20,30 @@ from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
 
-@check("node-not-ready", since="0.1")
+def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
+    devices = " and ".join(f"{count} {name}" for name, count in node.accelerators.items() if count)
+    if not node.troubles or not devices or node.joining:
+        return
+    down = node.ready is False
+    # A node may be cordoned, drained or taken away on purpose; that it does not report, or runs short, is never meant.
+    ill = down or any(trouble.endswith(("Pressure", "Unavailable")) for trouble in node.troubles)
+    yield Finding(
+        role="cause" if down else "risk" if ill else "note",
+        severity="critical" if down else "warning" if ill else "info",
+        confidence="certain",
+        summary=f"{node.name}, with {devices}, takes no new pods: {', '.join(node.troubles)}.",
+        evidence=tuple(_conditions(cluster, node)) or (node_evidence(node, ", ".join(node.troubles)),),
+        fixes=(
+            fixes.advice(
+                f"Find out why {node.name} does not report", f"kubectl describe node {node.name}", owner="platform"
+            ),
+        )
+        if down
+        else (),
+    )
+
+
+@check("node-not-ready", since="0.1", on_node=_on_node)
 def node_not_ready(pending: Pending) -> Iterator[Finding]:
     """The nodes that could run the pod are cordoned, not ready or under pressure.
 
@@ -45,13 +69,16 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
         summary = f"{nodes_said(found)} would fit but {'is' if one else 'are'} {', '.join(kinds)}."
     else:
         summary = f"{nodes_said(found)} are cordoned or not fit for new pods, by the scheduler's count."
-    evidence = [*node_lines(pending, found), *(e for v in found.verdicts[:3] for e in _conditions(pending, v.node))]
+    evidence = [
+        *node_lines(pending, found),
+        *(e for v in found.verdicts[:3] for e in _conditions(pending.pod.cluster, v.node)),
+    ]
     yield finding(pending, found, summary, evidence, _fixes(pending, found))
 
 
-def _conditions(pending: Pending, node: Node) -> Iterator[Evidence]:
+def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
     """What the control plane says of the node, and since when."""
-    now = pending.pod.cluster.now
+    now = cluster.now
     for condition in node.obj.status.conditions:
         bad = condition.status != "True" if condition.type == "Ready" else condition.status == "True"
         if bad and condition.type in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):

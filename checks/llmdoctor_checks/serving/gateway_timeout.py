@@ -170,19 +170,24 @@ def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) 
 
 def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     """Lines of other pods' logs (gateways) that say that this server did not answer in time."""
-    if not pod.exists:
+    said = cluster.once("gateway-timeout", lambda: _gave_up(cluster))
+    if not pod.exists or not said:
         return []
     mine = {one.name for one in subject.pods}
     names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
+    return [line for who, line, plain in said if named and who not in mine and named.search(plain)]
+
+
+def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
+    """Whose log says that some server did not answer in time: the pod, the line, and its text without dots."""
     return [
-        line
+        (text.pod, line, re.sub(r"[._]", "-", line.text[:20_000]))
         for text in cluster.snapshot.logs
-        if named and text.pod and text.pod not in mine
+        if text.pod
         for line in Log(text).find(_GAVE_UP)
-        if named.search(re.sub(r"[._]", "-", line.text[:20_000]))
     ]
 
 

@@ -79,7 +79,7 @@ def kv_cache_saturated(
     elif logs is not None:
         yield from _by_log(pod, engine, logs)
     elif pod.exists:
-        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
+        yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
 
 def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:

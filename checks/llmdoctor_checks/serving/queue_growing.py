@@ -72,7 +72,7 @@ def queue_growing(
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
     elif logs is None and pod.exists:
-        yield Abstain(reason=f"no log and no metrics of the load of {pod.name} over ten minutes were read")
+        yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
 
 def _over_time(

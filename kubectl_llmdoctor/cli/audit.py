@@ -1,0 +1,148 @@
+"""`audit`: every workload that serves models, every node with GPUs, and the capacity between them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_llmdoctor.cli import output
+from kubectl_llmdoctor.cli.options import connections_options, output_options, progress, rules, rules_options
+from kubectl_llmdoctor.errors import LlmdoctorError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Connection
+    from kubectl_llmdoctor.report.document import Report
+    from kubectl_llmdoctor.snapshot import Snapshot
+
+
+@click.command("audit", short_help="Judge every LLM workload and GPU node.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
+@connections_options
+@click.option(
+    "--from",
+    "source",
+    metavar="PATH",
+    help="Read this instead of a cluster: a snapshot, or a cluster-info dump folder.",
+)
+@click.option("--compare", metavar="FILE", help="An earlier report as JSON: what is new, fixed, unchanged.")
+@click.option(
+    "--print-cronjob", "image", metavar="IMAGE", help="Print manifests that run this every night with that image."
+)
+@rules_options
+@output_options(fail_on="critical")
+@click.option("-v", "verbosity", type=int, default=0, metavar="N", help="Log level, to standard error.")
+def command(
+    all_namespaces: bool,
+    connections: Callable[[], list[Connection]],
+    namespace: str | None,
+    source: str | None,
+    compare: str | None,
+    image: str | None,
+    config: str | None,
+    as_of: str | None,
+    fail_on: str,
+    no_color: bool,
+    outputs: tuple[str, ...],
+    verbosity: int,
+) -> int:
+    """Judge every LLM workload and GPU node of a namespace, or with -A of the cluster, as one report.
+
+    What is down now stands first, then what will break next, then GPU capacity, engine versions, and what could not be
+    seen. Each workload has one finding per cause, however many replicas show it.
+
+    \b
+    kubectl llmdoctor audit -A
+    kubectl llmdoctor audit -n serving -o wide
+    kubectl llmdoctor audit -A --context eu --context us
+    kubectl llmdoctor audit -A -o json=today.json --compare yesterday.json
+    """
+    chosen = output.parse_outputs(outputs)
+    if image is not None:
+        from kubectl_llmdoctor.cli.cronjob import manifests
+
+        click.echo(manifests(image, namespace or "llmdoctor"), nl=False)
+        return 0
+    if namespace and all_namespaces:
+        raise UsageError("-n and -A exclude each other")
+    known = rules(config, as_of)
+
+    from kubectl_llmdoctor.audit import audit, join
+    from kubectl_llmdoctor.gather import baseline
+    from kubectl_llmdoctor.packs import installed
+
+    old = baseline.earlier(compare) if compare else None
+    if source is not None:
+        from kubectl_llmdoctor.gather.files import load
+
+        report = _within(audit(load(source), installed(), known), namespace)
+    else:
+        parts = []
+        for context, snapshot in _live(connections(), all_namespaces, verbosity):
+            progress("judging")
+            parts.append(audit(snapshot, installed(), known, context=context))
+        report = join(parts)
+        progress("")
+    if old:
+        import msgspec
+
+        report = msgspec.structs.replace(report, comparison=baseline.compare(report, old))
+    output.write(report, chosen, color=output.colored(no_color), fleet=True)
+    return output.exit_code(report, fail_on)
+
+
+def _live(connections: list[Connection], all_namespaces: bool, verbosity: int) -> Iterator[tuple[str, Snapshot]]:
+    """What each cluster says, and its context where there are several. One that cannot be read costs its part only."""
+    from kubectl_llmdoctor.gather import fleet
+    from kubectl_llmdoctor.gather.session import connect
+    from kubectl_llmdoctor.packs import installed
+    from kubectl_llmdoctor.snapshot import Missing, Snapshot
+
+    several, failed = len(connections) > 1, list[LlmdoctorError]()
+    for connection in connections:
+        context = (connection.context or "") if several else ""
+        say = _saying(context)
+        try:
+            cluster = connect(connection, per_second=fleet.PER_SECOND)
+            where = "" if all_namespaces else cluster.namespace
+            snapshot = fleet.gather(cluster, where, progress=say, meanwhile=installed)
+        except LlmdoctorError as error:
+            failed.append(error)
+            if len(failed) == len(connections):
+                raise
+            lost = Missing(source="cluster", ref=context, reason=str(error))
+            yield context, Snapshot(missing=(lost,))
+            continue
+        finally:
+            progress("")
+        if verbosity:
+            print(f"{f'{context}: ' * several}{cluster.requests} requests", file=sys.stderr)
+        yield context, _named(snapshot, context)
+
+
+def _saying(context: str) -> Callable[[str], None]:
+    return lambda text: progress(f"{context}: {text}" if context else text)
+
+
+def _named(snapshot: Snapshot, context: str) -> Snapshot:
+    """The snapshot, saying of which cluster something was not read, and which sources this version does not ask."""
+    import msgspec
+
+    from kubectl_llmdoctor.snapshot import Missing
+
+    unread = [Missing(source=source, reason="not read by this version") for source in ("agent", "prometheus")]
+    rows = [
+        msgspec.structs.replace(row, ref=f"{context}: {row.ref}".rstrip(": ") if context else row.ref)
+        for row in (*snapshot.missing, *unread)
+    ]
+    return msgspec.structs.replace(snapshot, missing=tuple(rows))
+
+
+def _within(report: Report, namespace: str | None) -> Report:
+    import msgspec
+
+    if namespace is None:
+        return report
+    return msgspec.structs.replace(report, targets=tuple(t for t in report.targets if t.namespace == namespace))

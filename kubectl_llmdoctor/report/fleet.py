@@ -1,0 +1,229 @@
+"""The page of an audit for a terminal: what is down, what will break next, the GPUs between, the versions.
+
+A workload is one line and its cause another; the whole of each is what `wide` shows below the page, and the other formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from kubectl_llmdoctor.report import text
+from kubectl_llmdoctor.report.document import (
+    Capacity,
+    Changed,
+    EngineVersion,
+    Finding,
+    GpuNode,
+    Holder,
+    NotRead,
+    Report,
+    Target,
+)
+from kubectl_llmdoctor.report.text_layout import GAP, Page, clean, columns, shorten
+
+#: Rows of one section; `wide` shows all.
+_MOST = 20
+_MOST_HOLDERS = 5
+_MOST_NAMES = 4
+
+_DOWN = ("cause-found", "undetermined")
+
+
+def render(report: Report, *, width: int = 80, color: bool = False, wide: bool = False) -> str:
+    """The page as text that ends in a line break."""
+    page = Page(width, color=color, wide=wide)
+    down = [target for target in report.targets if target.verdict in _DOWN]
+    risky = [target for target in report.targets if target.verdict == "at-risk"]
+    _summary(page, report, down, risky)
+    _nodes(page, report.cluster.findings)
+    _targets(page, "DOWN NOW", "red", down, ("cause", "symptom"))
+    _targets(page, "NEXT", "yellow", risky, ("risk",))
+    _capacity(page, report)
+    _versions(page, report.cluster.engines)
+    _comparison(page, report)
+    _not_seen(page, report.not_read)
+    if wide:
+        page.gap()
+        return page.text() + "\n" + text.render(report, width=width, color=color, wide=True)
+    return page.text()
+
+
+def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence[Target]) -> None:
+    fine = len(report.targets) - len(down) - len(risky)
+    workloads = f"{len(report.targets)} LLM workload{'s' * (len(report.targets) != 1)}"
+    gpus = sum(row.total for row in report.cluster.capacity)
+    free = sum(row.free for row in report.cluster.capacity)
+    lost = sum(count for row in report.cluster.capacity for count in row.stranded.values())
+    page.flow(
+        (workloads, "bold"),
+        (f"{len(down)} down", "red" if down else ""),
+        (f"{len(risky)} at risk", "yellow" if risky else ""),
+        (f"{fine} fine", "green" if fine else ""),
+        (f"{gpus} GPUs, {free} free" + (f" ({lost} of them not to be had)" if lost else "") if gpus else "", ""),
+    )
+
+
+def _targets(page: Page, label: str, tone: str, targets: Sequence[Target], roles: Iterable[str]) -> None:
+    """Each target with its findings of the first of these roles that it has any of."""
+    if targets:
+        page.gap()
+    for target in page.first(targets, _MOST):
+        about = [f"{len(target.pods)} pods" if len(target.pods) > 1 else "", target.status, target.impact]
+        page.beside(label, tone, (shorten(", ".join(filter(None, (_name(target), *about))), page.inner), "bold"))
+        label = ""
+        findings = next(filter(None, ([f for f in target.findings if f.role == role] for role in roles)), [])
+        for finding in page.first(findings, 1):
+            _finding(page, finding)
+        others = ", ".join(finding.id for finding in findings[1:4])
+        if others and not page.wide:
+            page.beside("", "", (shorten(f"  also: {others}", page.inner), "dim"))
+    _cut(page, len(targets))
+
+
+def _name(target: Target) -> str:
+    """`eu: serving/llama (Deployment)`."""
+    kind, _, name = (target.workload or f"{target.kind}/{target.name}").partition("/")
+    path = "/".join(filter(None, (target.namespace, name)))
+    return f"{target.context}: {path} ({kind})" if target.context else f"{path} ({kind})"
+
+
+def _finding(page: Page, finding: Finding) -> None:
+    sure = f"{finding.id}, {finding.confidence}" if finding.role != "symptom" else f"{finding.id}, no cause found"
+    page.prose("", f"  {finding.summary or finding.title} ({sure})", page.limit(3))
+    for fix in finding.fixes[:1]:
+        page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")
+
+
+def _nodes(page: Page, findings: Sequence[Finding]) -> None:
+    shown = [finding for finding in findings if page.wide or finding.role != "note"]
+    if shown:
+        page.gap()
+    label = "NODES"
+    for finding in shown:
+        where = f"{finding.context}: " if finding.context else ""
+        page.prose(
+            label,
+            f"{where}{finding.summary} ({finding.id})",
+            page.limit(3),
+            "red" if finding.role == "cause" else "yellow",
+        )
+        label = ""
+        for fix in finding.fixes[:1]:
+            page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")
+
+
+def _capacity(page: Page, report: Report) -> None:
+    """A table of products; below each what is stranded, and who holds most."""
+    rows = report.cluster.capacity
+    if not rows:
+        return
+    page.gap()
+    heads = ("product", "nodes", "GPUs", "used", "free", "free on a node")
+    table = [heads, *(tuple(map(clean, _cells(row))) for row in rows)]
+    widths = [max(columns(line[n]) for line in table) for n in range(len(heads) - 1)]
+    label = "CAPACITY"
+    for number, line in enumerate(table):
+        cells = [_padded(cell, size, left=n == 0) for n, (cell, size) in enumerate(zip(line, widths, strict=False))]
+        page.beside(label, "bold", (GAP.join((*cells, line[-1])), "dim" if number == 0 else ""))
+        label = ""
+        if number:
+            for remark in _remarks(rows[number - 1], page.wide):
+                page.prose("", f"  {remark}", page.limit(2), style="dim")
+    stranded = [node for node in report.cluster.nodes if node.stranded]
+    if stranded:
+        page.list("STRANDED", (_stranded(node) for node in page.first(stranded, _MOST_NAMES)))
+        _cut(page, len(stranded), _MOST_NAMES)
+
+
+def _cells(row: Capacity) -> Iterator[str]:
+    yield f"{row.context}: {row.product}" if row.context else row.product
+    yield str(row.nodes)
+    yield str(row.total)
+    yield str(row.allocated)
+    yield str(row.free)
+    yield ", ".join(f"{count}x{size}" for size, count in reversed(row.chunks.items()))
+
+
+def _remarks(row: Capacity, wide: bool) -> Iterator[str]:
+    if row.product != row.resource and not row.resource.endswith("/gpu"):
+        yield f"offered as {row.resource}"
+    if row.allocatable < row.total:
+        yield f"{row.total - row.allocatable} not offered by their nodes"
+    if row.stranded:
+        yield "free but not to be had: " + ", ".join(f"{count} ({why})" for why, count in row.stranded.items())
+    if row.idle:
+        yield f"{row.idle} held, and nothing runs on them"
+    holders = row.holders if wide else row.holders[:_MOST_HOLDERS]
+    if holders:
+        rest = len(row.holders) - len(holders)
+        yield "held by " + ", ".join(map(_holder, holders)) + (f" and {rest} more" if rest else "")
+
+
+def _holder(holder: Holder) -> str:
+    idle = f", {holder.idle} idle" if holder.idle else ""
+    return f"{holder.namespace}/{holder.workload.rpartition('/')[2]} ({holder.devices}{idle})"
+
+
+def _stranded(node: GpuNode) -> str:
+    where = f"{node.context}: " if node.context else ""
+    count = sum(node.reasons.values()) or node.free
+    return f"{where}{node.name}: {count} of {node.free} free {node.product}: {node.stranded}"
+
+
+def _padded(cell: str, size: int, *, left: bool) -> str:
+    padding = " " * (size - columns(cell))
+    return cell + padding if left else padding + cell
+
+
+def _versions(page: Page, rows: Sequence[EngineVersion]) -> None:
+    if rows:
+        page.gap()
+    page.list("ENGINES", (_version(row, page.wide) for row in rows))
+
+
+def _version(row: EngineVersion, wide: bool) -> str:
+    count = f"{len(row.workloads)} workload{'s' * (len(row.workloads) != 1)}"
+    ids = row.vulnerabilities
+    known = f", {len(ids)} advisor{'ies' if len(ids) != 1 else 'y'}" if ids else ""
+    return f"{row.name} {row.version or '(version unknown)'}: {count}{known}" + (
+        f" ({', '.join(ids)})" if wide and ids else ""
+    )
+
+
+def _comparison(page: Page, report: Report) -> None:
+    found = report.comparison
+    if found is None:
+        return
+    page.gap()
+    since = f" since {found.taken_at}" if found.taken_at else ""
+    counts = f"{len(found.new)} new, {len(found.fixed)} fixed, {found.unchanged} unchanged{since}"
+    page.prose("COMPARED", counts)
+    for word, style, rows in (("new", "red", found.new), ("fixed", "green", found.fixed)):
+        for row in page.first(rows, _MOST):
+            page.beside("", "", (shorten(f"  {word}: {_changed(row)}", page.inner), style))
+        _cut(page, len(rows))
+
+
+def _changed(row: Changed) -> str:
+    return f"{row.target}: {row.id} ({row.role})"
+
+
+def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        by_reason.setdefault(row.reason, []).append(f"{row.source} {row.ref}".strip())
+    if rows:
+        page.gap()
+
+    def lines() -> Iterator[str]:
+        for reason, sources in by_reason.items():
+            shown = sources if page.wide else sources[:_MOST_NAMES]
+            more = f" and {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
+            yield f"{', '.join(shown)}{more}: {reason}"
+
+    page.list("NOT SEEN", lines())
+
+
+def _cut(page: Page, count: int, most: int = _MOST) -> None:
+    if not page.wide and count > most:
+        page.beside("", "", (f"  and {count - most} more: -o wide, or -o json", "dim"))

@@ -1,0 +1,210 @@
+"""What an audit reads of a cluster: each kind once, of every list what it uses, logs of the broken ones only."""
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from kubectl_llmdoctor.errors import AccessError
+from kubectl_llmdoctor.gather import fleet
+from kubectl_llmdoctor.gather.cluster import Cluster
+from kubectl_llmdoctor.gather.transport import Pace
+from kubectl_llmdoctor.snapshot import Snapshot, to_json
+from tests.test_gather_cluster import NS, TOKEN, deployment_world, event, obj, pod
+from tests.test_gather_server import FakeApi, Json, api, cluster, kubeconfig, normal, reset_after, status  # noqa: F401
+
+READY = {"name": "vllm", "ready": True, "state": {"running": {}}}
+
+
+def _template(image: str = "vllm/vllm-openai:v0.9.1") -> Json:
+    return {"template": {"spec": {"containers": [{"name": "vllm", "image": image}]}}}
+
+
+def _web(name: str, ns: str = "web") -> Json:
+    """A pod that serves no models."""
+    spec = {
+        "nodeName": "cpu-1",
+        "containers": [{"name": "web", "image": "nginx", "env": [{"name": "A", "value": "b"}]}],
+    }
+    return obj(
+        "Pod", name, ns=ns, spec=spec, status={"phase": "Running", "containerStatuses": [READY | {"name": "web"}]}
+    )
+
+
+def _world() -> list[Json]:
+    world = deployment_world()
+    for item in world:
+        if item["kind"] in ("Deployment", "ReplicaSet"):
+            item["spec"] = {**item["spec"], **_template()}
+    return [
+        *world,
+        _web("nginx-0"),
+        obj("Deployment", "nginx", "apps/v1", ns="web", spec=_template("nginx")),
+        obj("Service", "nginx", ns="web", spec={"selector": {"app": "nginx"}}),
+        obj("Node", "cpu-1", ns="", status={"capacity": {"cpu": "8"}}),
+        event("of-web", "Pod", "nginx-0", ns="web"),
+        event("of-cpu-node", "Node", "cpu-1", ns="default"),
+    ]
+
+
+def _names(snapshot: Snapshot, kind: str) -> set[str]:
+    return {item["metadata"]["name"] for item in snapshot.objects if item["kind"] == kind}
+
+
+def test_each_list_is_asked_for_once_and_plainly(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+
+    fleet.gather(cluster, "")
+
+    lists = [(path, query) for _, path, query, _ in api.requests if path.rpartition("/")[2] in _PLURALS]
+    assert max(Counter(path for path, _ in lists).values()) == 1
+    assert all(query == {"resourceVersion": "0"} for _, query in lists)
+    assert not [path for path, _ in lists if "/namespaces/" in path]
+    assert len(fleet.LISTED) + 1 <= 60
+
+
+_PLURALS = {kind.plural for kind in fleet.LISTED}
+
+
+def test_of_every_list_stays_what_is_about_models(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+
+    found = fleet.gather(cluster, "")
+
+    assert {ref.name for ref in found.asked} == {"llama-2-a", "llama-2-b", "llama-1-a"}
+    assert _names(found, "Deployment") == {"llama"}
+    assert _names(found, "Service") == {"llama"}
+    assert _names(found, "InferenceService") == {"chat"}
+    assert _names(found, "Node") == {"gpu-1", "cpu-1"}
+    # the other pods are here as far as they take place on a node
+    (web,) = [item for item in found.objects if item["metadata"]["name"] == "nginx-0"]
+    assert "env" not in web["spec"]["containers"][0]
+    assert _names(found, "Event") == {"mine", "of-node", "of-claim"}
+    assert {(row.kind, row.namespace) for row in found.read} >= {("Pod", ""), ("Node", ""), ("Service", "serving")}
+    assert ("Service", "web") not in {(row.kind, row.namespace) for row in found.read}
+    assert TOKEN.encode() not in to_json(found)
+
+
+def test_logs_are_read_of_one_replica_for_each_way_to_be_broken(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+    api.logs = {("serving", name, "vllm", True): b"died" for name in ("llama-2-a", "llama-2-b", "llama-1-a")}
+
+    found = fleet.gather(cluster, "")
+
+    (log,) = found.logs
+    assert log.pod in ("llama-2-a", "llama-2-b")
+    assert len(api.asked(f"{NS}/configmaps/vllm-config")) <= 1
+
+
+def test_a_member_of_a_group_is_read_with_it_whatever_it_runs(api: FakeApi, cluster: Cluster) -> None:
+    head, worker, alone = _web("head", "serving"), pod("worker"), _web("alone", "serving")
+    for item, name in ((head, "chat"), (worker, "chat"), (alone, "batch")):
+        item["metadata"]["labels"] = {"ray.io/cluster": name}
+    api.objects = [head, worker, alone]
+
+    found = fleet.gather(cluster, "")
+
+    assert {ref.name for ref in found.asked} == {"head", "worker"}
+    assert ["env" in o["spec"]["containers"][0] for o in found.objects if o["metadata"]["name"] == "head"] == [True]
+
+
+def test_a_namespace_is_read_with_the_nodes_and_what_takes_place_on_them(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = [*_world(), pod("elsewhere") | {"metadata": {"name": "elsewhere", "namespace": "other"}}]
+
+    found = fleet.gather(cluster, "serving")
+
+    assert {ref.namespace for ref in found.asked} == {"serving"}
+    (other,) = [item for item in found.objects if item["metadata"]["name"] == "elsewhere"]
+    assert other["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert "env" not in other["spec"]["containers"][0]
+    assert api.asked(f"{NS}/services")
+    assert not api.asked("/api/v1/services")
+
+
+def test_who_may_read_one_namespace_gets_that(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+    for path in ("/api/v1/pods", "/api/v1/nodes"):
+        api.faults[path] = [status(403, "not for you")]
+
+    found = fleet.gather(cluster, "serving")
+
+    assert len(found.asked) == 3
+    assert {row.source for row in found.missing if "not for you" in row.reason} == {"pods", "nodes"}
+    assert ("Pod", "") not in {(row.kind, row.namespace) for row in found.read}
+
+
+def test_without_the_pods_there_is_no_audit(api: FakeApi, cluster: Cluster) -> None:
+    api.faults["/api/v1/pods"] = [status(403, "not for you")]
+
+    with pytest.raises(AccessError, match="pods of the cluster"):
+        fleet.gather(cluster, "")
+
+
+def test_a_list_that_fails_costs_itself_only(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+    api.faults["/apis/apps/v1/replicasets"] = [status(403, "no")]
+
+    found = fleet.gather(cluster, "")
+
+    assert [row.source for row in found.missing if row.reason == "forbidden: no"] == ["replicasets.apps"]
+    assert len(found.asked) == 3
+
+
+def test_a_list_that_breaks_off_is_asked_for_again(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+    api.faults["/api/v1/pods"] = [reset_after(b'{"kind":"PodList","items":[{"metadata":{"na'), normal]
+
+    found = fleet.gather(cluster, "")
+
+    assert len(found.asked) == 3
+    assert not found.missing or all(row.source != "pods" for row in found.missing)
+
+
+def test_the_server_says_when_to_come_again(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = _world()
+    api.faults["/api/v1/nodes"] = [status(429, "slowly", Retry_After="1"), normal]
+    began = time.monotonic()
+
+    found = fleet.gather(cluster, "")
+
+    assert time.monotonic() - began >= 1
+    assert _names(found, "Node") == {"gpu-1", "cpu-1"}
+
+
+def test_more_broken_pods_than_can_be_explained_are_said(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "MAX_EXPLAINED", 1)
+    api.objects = [pod("a"), pod("b", status={"phase": "Failed"})]
+
+    found = fleet.gather(cluster, "")
+
+    assert "1 most broken of 2" in next(row.reason for row in found.missing if row.source == "logs")
+
+
+def test_a_pace_holds_within_any_second() -> None:
+    pace, sent = Pace(20), list[float]()
+    for _ in range(50):
+        pace.wait()
+        sent.append(time.monotonic())
+
+    assert all(later - sooner >= 0.99 for sooner, later in zip(sent, sent[20:], strict=False))
+    assert sent[-1] - sent[0] < 4
+
+
+def test_hostile_objects_do_not_end_a_gathering(api: FakeApi, cluster: Cluster) -> None:
+    odd: list[Any] = [{"metadata": {"name": "x", "namespace": "serving", "labels": [1]}, "spec": 7, "status": "no"}]
+    api.objects = _world()
+    api.faults["/api/v1/events"] = [
+        lambda handler: handler.send(200, json.dumps({"kind": "EventList", "items": odd}).encode())
+    ]
+
+    found = fleet.gather(cluster, "")
+
+    assert len(found.asked) == 3
+    assert any(row.source == "events" and "not understood" in row.reason for row in found.missing)
