@@ -104,7 +104,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _KINDS = (
     r"namespaces?|pods?|nodes?|secrets?|configmaps?|persistentvolumeclaims?|pvcs?|services?|svc|deployments?|replicasets?|"
     r"statefulsets?|daemonsets?|jobs?|serviceaccounts?|leaderworkersets?|inferenceservices?|rayclusters?|rayservices?|"
-    r"resourceclaims?|localqueues?|podgroups?"
+    r"resourceclaims?|localqueues?|podgroups?|metadata\.name|spec\.nodeName"
 )
 
 
@@ -147,6 +147,8 @@ class _Names:
         self._services: dict[tuple[str, str], None] = {}
         self._namespace = ""
         self._joined: dict[str, str] = {}
+        #: public models that occur
+        self._ids_here: list[str] = []
         self._counts: Counter[str] = Counter()
         self._new: dict[str, str] = {}
         self._substitute: Callable[[str], str] = str
@@ -158,6 +160,8 @@ class _Names:
         for name in tree.get("nodes") or ():
             self._name(name, "node")
         self._walk(tree, "", "")
+        said = msgspec.json.encode(tree).decode().lower()
+        self._ids_here = [name for name in self._ids if "/" in name and name in said]
         self._decide()
 
     def _walk(self, value: Any, key: str, parent: str) -> None:
@@ -345,21 +349,16 @@ class _Names:
 
     def _renumbered(self) -> Iterator[tuple[str, str]]:
         """Addresses of the same network keep a network in common."""
-        networks: dict[str, int] = {}
-        hosts: Counter[int] = Counter()
+        taken = {address.rpartition(".")[0] for address in self._addresses}
+        free = (f"10.{high}.{low}" for high in range(200, 256) for low in range(256) if f"10.{high}.{low}" not in taken)
+        networks: dict[str, str] = {}
+        hosts: Counter[str] = Counter()
         for address in self._addresses:
-            version6 = ":" in address
-            network = networks.setdefault(address.rpartition(":" if version6 else ".")[0], len(networks))
-            while True:
-                hosts[network] += 1
-                new = (
-                    f"fd00:{network:x}::{hosts[network]:x}"
-                    if version6
-                    else f"10.{200 + network // 250 % 50}.{network % 250}.{hosts[network] % 256}"
-                )
-                if new not in self._addresses or hosts[network] > 255:
-                    break
-            yield address, new
+            network, dot, _ = address.rpartition(".")
+            if dot and network not in networks:
+                networks[network] = next(free, "10.255.255")
+            hosts[network] += 1
+            yield address, f"{networks[network]}.{hosts[network]}" if dot else f"fd00::a{hosts[network]:x}"
 
     def _substitution(self, words: dict[str, str], addresses: dict[str, str]) -> Callable[[str], str]:
         """What replaces all of it in a text, in one pass, so that nothing is replaced twice."""
@@ -401,7 +400,7 @@ class _Names:
     def _kept(self) -> Iterator[str]:
         """What is passed over as a whole: public models and domains."""
         yield from (host for host in common.table().hosts if "." in host)
-        yield from (name for name in self._ids if "/" in name)
+        yield from self._ids_here
 
     # --- the second pass ----------------------------------------------------------------------------------------------
 
