@@ -52,7 +52,9 @@ def main() -> int:
     keep = (*looked_for(installed()), *texts())
     alike = {"anonymised": [0, 0], "as support bundles": [0, 0]}
     with tempfile.TemporaryDirectory() as scratch:
-        for path in sorted(arguments.folder.rglob("*.yaml"))[:: arguments.every]:
+        for path in sorted([*arguments.folder.rglob("*.yaml"), *arguments.folder.rglob("*.yaml.gz")])[
+            :: arguments.every
+        ]:
             snapshot = load(str(path))
             expected = causes(snapshot)
             others = {"anonymised": anonymized(snapshot, keep)}
