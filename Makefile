@@ -32,17 +32,20 @@ bench: $(READY) ## start-up and speed, as ratios; memory and CPU of the node age
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.agent
 
-exam: $(READY) ## what e2e runs as a sample, at full size
-	LLMDOCTOR_EXAM=1 $(BIN)/python -m tests.e2e.run tests/e2e/test_audit.py -q
+exam: $(READY) ## every measure at full size, with the table of docs/measures.md; SETS=FOLDER has the recorded sets
+	$(BIN)/python -m tests.exam --write $(if $(SETS),--sets $(SETS))
 
-docs: $(READY) ## the generated pages
+docs: $(READY) ## the generated pages, and the site in build/site; a link that leads nowhere is an error
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 picture: $(READY) ## docs/page.png, the HTML report in a headless Chromium
 	$(BIN)/python docs/page.py
 
-dist: $(READY) ## sdist and wheel
+dist: $(READY) ## sdist, wheel, and the archive for krew with its manifest
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python deploy/krew/archive.py dist
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

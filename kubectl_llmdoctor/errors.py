@@ -17,3 +17,5 @@ class AccessError(LlmdoctorError):
     """Could not look: the cluster is unreachable, forbids it, or has no such object."""
 
     exit_code = 3
+    #: whether asking again later may help
+    passing = False

@@ -68,6 +68,32 @@ def installed() -> tuple[Check, ...]:
     return tuple(checks[key] for key in sorted(checks))
 
 
+def texts() -> Iterator[str]:
+    """Every text that the program and the packs hold, but their documentation: names of programs, images, options.
+
+    Read from compiled code, which is all that a frozen program has.
+    """
+    import pkgutil
+
+    for package in ("kubectl_llmdoctor", *packages().values()):
+        root = importlib.import_module(package)
+        for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+            spec = module.module_finder.find_spec(module.name, None)
+            code = spec.loader.get_code(module.name) if spec and spec.loader else None  # type: ignore[attr-defined]
+            yield from _constants(code)
+
+
+def _constants(code: Any) -> Iterator[str]:
+    for position, constant in enumerate(getattr(code, "co_consts", ())):
+        if isinstance(constant, str):
+            if position or "\n" not in constant:
+                yield constant
+        elif isinstance(constant, tuple | frozenset):
+            yield from (item for item in constant if isinstance(item, str))
+        else:
+            yield from _constants(constant)
+
+
 def load(package: str) -> Iterator[Check]:
     """The checks of one package: each module's `Check`, then each YAML signature.
 

@@ -202,6 +202,17 @@ def test_the_role_grants_every_kind_that_is_gathered() -> None:
     assert [k.resource for k in KINDS if k.kind != "Secret" and (k.group, k.plural) not in granted] == []
 
 
+def test_every_rule_has_its_reason_and_its_loss() -> None:
+    """One row each; custom resources, which lead to pods, share one."""
+    text = (DOCS / "access.md").read_text(encoding="utf-8").partition("## Each rule")[2]
+    rows = [line.split(" | ") for line in re.findall(r"(?m)^\| (?!rule|---)(.*) \|$", text)]
+    named = {word for row in rows for word in re.findall(r"[a-z]+(?:/[a-z]+)?", row[0])}
+
+    assert all(len(row) == 3 for row in rows)
+    plain = {resource for group, resource in _granted() if "." not in group or group.endswith(".k8s.io")}
+    assert plain - named == set()
+
+
 def test_the_role_grants_nothing_dangerous() -> None:
     granted = _granted()
 

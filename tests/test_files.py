@@ -500,7 +500,7 @@ def test_flow_style_yaml_is_no_json() -> None:
         ("engine.log", "INFO 11-20 09:58:01 [api.py:1] a: b: c\n", "not a manifest; a log is read with --logs"),
         ("lines.json", '{"level": "info", "msg": "x"}\n' * 30, "not a manifest; a log is read with --logs"),
         ("b.yaml", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe", "not a manifest"),
-        ("x.tar", b"\0" * 257 + b"ustar\x0000" + b"\0" * 300, "a tar archive, unpack it first"),
+        ("x.tar", b"\0" * 257 + b"ustar\x0000" + b"\0" * 300, "tar archive"),
         (
             "describe.txt",
             "Name:             p\nNamespace:        serving\nPriority: 0\n",

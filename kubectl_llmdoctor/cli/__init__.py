@@ -26,6 +26,9 @@ COMMANDS = {
 }
 
 
+#: What a completion script calls; no person does.
+_COMPLETE = "__complete"
+
 #: New objects between two searches for garbage: thousands of pods are read and stay, and a run is soon over.
 _GARBAGE = 200_000
 
@@ -37,9 +40,10 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name != _COMPLETE:
             return None
-        command: click.Command = importlib.import_module(f"kubectl_llmdoctor.cli.{cmd_name}").command
+        module = cmd_name.lstrip("_")
+        command: click.Command = importlib.import_module(f"kubectl_llmdoctor.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -106,7 +106,9 @@ def sources_options(*, ports: bool = True) -> Callable[[F], F]:
         @functools.wraps(function)
         def wrapper(**given: Any) -> Any:
             where, config, agent = (given.pop(name) for name in ("prometheus", "prometheus_config", "agent"))
-            of_ports: list[Any] = [given.pop(name) for name in ("ports", "sample", "smoke")] if ports else ["off", "", False]
+            of_ports: list[Any] = (
+                [given.pop(name) for name in ("ports", "sample", "smoke")] if ports else ["off", "", False]
+            )
             asked, sample, smoke = of_ports
 
             def sources(query: Query) -> Query:
@@ -116,7 +118,7 @@ def sources_options(*, ports: bool = True) -> Callable[[F], F]:
 
                 if asked == "off" and (sample or smoke):
                     raise UsageError("--sample and --smoke ask the engines' ports and cannot be used with --ports off")
-                apart = _seconds(sample, "--sample") if sample else 0.0
+                apart = seconds(sample, "--sample") if sample else 0.0
                 if apart > _LONGEST_SAMPLE:
                     raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
                 return dataclasses.replace(
@@ -165,17 +167,17 @@ def connections_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def _connecting(given: dict[str, Any]) -> Callable[[], Connection]:
+def _connecting(given: dict[str, Any]) -> Callable[..., Connection]:
     """The connection that the flags mean; takes them out, but for the namespace, which commands need, too."""
     names = ("context", "cluster", "user", "kubeconfig", "as_user", "as_groups", "token", "server")
     flags = {name: given.pop(name) for name in names if name in given}
     flags |= {"namespace": given["namespace"], "insecure_skip_tls_verify": given.pop("insecure_skip_tls_verify")}
-    timeout = _seconds(given.pop("request_timeout"))
+    request_timeout = seconds(given.pop("request_timeout"))
 
-    def connection() -> Connection:
+    def connection(timeout: float = 0.0) -> Connection:
         from kubectl_llmdoctor.gather.cluster import Connection
 
-        return Connection(**flags, request_timeout=timeout)
+        return Connection(**flags, request_timeout=request_timeout, timeout=timeout)
 
     return connection
 
@@ -240,17 +242,17 @@ def rules(config: str | Path | None, as_of: str | None) -> Rules:
     return Rules(rules=load(Path(config)), as_of=as_of, folder=Path.cwd().as_posix())
 
 
-def _seconds(text: str, option: str = "--request-timeout") -> float:
-    """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; 0 means the default."""
+def seconds(text: str, option: str = "--request-timeout", *, zero: float = 10.0) -> float:
+    """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; `zero` is what 0 means."""
     import re
 
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text) or 10.0
+        return float(text) or zero
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
     if not parts or "".join(n + u for n, u in parts) != text:
         raise UsageError(f"{option} {text}: not a duration such as 10s or 1m")
     factor = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    return sum(float(n) * factor[u] for n, u in parts) or 10.0
+    return sum(float(n) * factor[u] for n, u in parts) or zero
 
 
 def progress(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_llmdoctor.cli.options import connection_options, progress, sources_options
+from kubectl_llmdoctor.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.gather.cluster import Connection, Query
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
 @sources_options()
+@click.option("--from", "source", metavar="PATH", help="Take this instead of a cluster: what `diagnose --from` takes.")
+@click.option(
+    "--anonymize", is_flag=True, help="Replace names, hosts and addresses, consistently; docs say what is kept."
+)
 @click.option(
     "-f",
     "--file",
@@ -32,27 +37,44 @@ def command(
     all_namespaces: bool,
     selector: str,
     connection: Callable[[], Connection],
-    namespace: str | None,  # noqa: ARG001 # part of the connection
+    namespace: str | None,
     sources: Callable[[Query], Query],
+    source: str | None,
+    anonymize: bool,
     path: str | None,
 ) -> int:
     """Gather what `diagnose` would read and write it to one file, with secrets masked.
 
-    The file is the attachment of a ticket: diagnose --from FILE gives the same report anywhere.
+    The file is the attachment of a ticket: diagnose --from FILE gives the same report anywhere. With --anonymize it may
+    go to strangers, once you have looked through it.
     """
-    from kubectl_llmdoctor.gather.cluster import Query, connect, gather
     from kubectl_llmdoctor.gather.files import save
     from kubectl_llmdoctor.snapshot import to_json
 
-    try:
-        query = sources(Query(names=names, selector=selector, all_namespaces=all_namespaces))
-        snapshot = gather(connect(connection()), query, progress=progress)
-    finally:
-        progress("")
+    if source is not None:
+        if selector or all_namespaces:
+            raise UsageError("-l and -A ask a cluster and cannot be used with --from")
+        from kubectl_llmdoctor.cli.diagnose import offline
+
+        snapshot = offline(source, None, names, namespace)
+    else:
+        from kubectl_llmdoctor.gather.cluster import Query, connect, gather
+
+        try:
+            query = sources(Query(names=names, selector=selector, all_namespaces=all_namespaces))
+            snapshot = gather(connect(connection()), query, progress=progress)
+        finally:
+            progress("")
+    if anonymize:
+        from kubectl_llmdoctor.anonymize import anonymized
+        from kubectl_llmdoctor.diagnosis import looked_for
+        from kubectl_llmdoctor.packs import installed, texts
+
+        snapshot = anonymized(snapshot, [*looked_for(installed()), *texts()])
     if path == "-":
         sys.stdout.buffer.write(to_json(snapshot))
         return 0
-    name = names[0].replace("/", "-") if names else "pods"
+    name = "anonymized" if anonymize else names[0].replace("/", "-") if names else "pods"
     path = path or f"{name}.llmdoctor.json.gz"
     save(snapshot, path)
     missing = f"; {len(snapshot.missing)} sources could not be read" if snapshot.missing else ""

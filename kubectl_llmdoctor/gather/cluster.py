@@ -36,6 +36,9 @@ class Query:
     """What is to be explained: names (`llama-0`, `deployment/llama`), a label selector, or all that serves models."""
 
     names: tuple[str, ...] = ()
+    #: objects of any namespace, and nodes (names or addresses) of whose pods those that serve models are meant
+    objects: tuple[TargetRef, ...] = ()
+    nodes: tuple[str, ...] = ()
     selector: str = ""
     all_namespaces: bool = False
     #: whether the agents of nodes are asked
@@ -63,15 +66,19 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         raise UsageError("a name and -A exclude each other: names are looked up in one namespace (-n)")
     if query.names and query.selector:
         raise UsageError("a name and -l exclude each other")
-    named = [targets.parse(cluster.client, name) for name in query.names]
+    named = [(cluster.namespace, *targets.parse(cluster.client, name)) for name in query.names]
+    named += [
+        (one.namespace or cluster.namespace, *targets.parse(cluster.client, f"{one.kind.lower()}/{one.name}"))
+        for one in query.objects
+    ]
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes, Agents(pot) if query.agent else None)
     live = Live(pot, query.prometheus, query.ports, cluster.namespace)
     try:
         live.begin()
-        if named:
-            asked = _by_name(pot, walk, cluster.namespace, named)
+        if named or query.nodes:
+            asked = _by_name(pot, walk, named, query.nodes)
         else:
             namespace = "" if query.all_namespaces else cluster.namespace
             asked = _by_looks(pot, walk, namespace, query.selector)
@@ -101,17 +108,19 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     )
 
 
-def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind, str]]) -> list[TargetRef]:
+def _by_name(pot: Collector, walk: Walk, named: list[tuple[str, Kind, str]], nodes: tuple[str, ...]) -> list[TargetRef]:
     """Reads what was named and all around it. One that cannot be had among several is noted, not raised."""
     failed: dict[int, AccessError] = {}
     found: dict[int, Json] = {}
 
-    def start(position: int, kind: Kind, name: str) -> Callable[[], None]:
+    on_nodes: dict[str, list[Json]] = {}
+
+    def start(position: int, namespace: str, kind: Kind, name: str) -> Callable[[], None]:
         def work() -> None:
             try:
                 obj = targets.read(pot, kind, namespace, name)
             except targets.UnavailableError as error:
-                if len(named) == 1:
+                if len(named) + len(nodes) == 1:
                     raise
                 failed[position] = error
                 return
@@ -123,16 +132,27 @@ def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind,
 
         return work
 
-    pot.say(f"reading {', '.join(name if kind is kinds.POD else f'{kind.kind} {name}' for kind, name in named)}")
-    for position, (kind, name) in enumerate(named):
-        pot.task(kind.resource, f"{namespace}/{name}", start(position, kind, name))
+    def on_node(node: str) -> Callable[[], None]:
+        def work() -> None:
+            on_nodes[node] = selection.on_node(pot, node)
+            walk.explain(on_nodes[node], f"node {node}")
+
+        return work
+
+    what = [name if kind is kinds.POD else f"{kind.kind} {name}" for _, kind, name in named]
+    pot.say(f"reading {', '.join([*what, *(f'the pods on {node}' for node in nodes)])}")
+    for position, (namespace, kind, name) in enumerate(named):
+        pot.task(kind.resource, f"{namespace}/{name}", start(position, namespace, kind, name))
+    for node in nodes:
+        pot.task("pods", f"node {node}", on_node(node))
     pot.workers.settle()
-    if not found:
+    of_nodes = [_pod_ref(pod) for node in nodes for pod in on_nodes.get(node, ())]
+    if not found and not of_nodes:
         if failed:
             raise failed[min(failed)]
         raise AccessError(f"cannot read what was asked for: {_first_reason(pot)}")
     asked: list[TargetRef] = []
-    for position, (kind, name) in enumerate(named):
+    for position, (namespace, kind, name) in enumerate(named):
         if position in failed:
             pot.miss(kind.resource, f"{namespace}/{name}", str(failed[position]))
         elif position in found:
@@ -148,8 +168,10 @@ def _by_name(pot: Collector, walk: Walk, namespace: str, named: list[tuple[Kind,
                         api_version=str(obj.get("apiVersion") or kind.api_version),
                     )
                 )
+    asked += of_nodes
     if not asked:
-        raise AccessError(f"no pod belongs to {named[0][0].kind} {named[0][1]!r} in namespace {namespace!r}")
+        namespace, kind, name = named[0]
+        raise AccessError(f"no pod belongs to {kind.kind} {name!r} in namespace {namespace!r}")
     return list(dict.fromkeys(asked))
 
 

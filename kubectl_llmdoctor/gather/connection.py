@@ -19,7 +19,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """kubectl's connection flags as given; None and empty mean not given. `request_timeout` is in seconds."""
+    """kubectl's connection flags as given; None and empty mean not given. `request_timeout` and `timeout` are in seconds."""
 
     kubeconfig: str | None = None
     context: str | None = None
@@ -32,6 +32,8 @@ class Connection:
     as_groups: tuple[str, ...] = ()
     insecure_skip_tls_verify: bool = False
     request_timeout: float = 10.0
+    #: for everything that is read; 0 means no bound
+    timeout: float = 0.0
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

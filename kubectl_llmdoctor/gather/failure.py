@@ -169,8 +169,18 @@ def _words(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__
 
 
+#: What may be over when the server is asked again.
+_PASSING = (Why.UNREACHABLE, Why.BROKEN, Why.TIMEOUT, Why.THROTTLED, Why.SERVER)
+
+
 def unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessError:
     """Why the very first thing could not be read, and what to do about it, in one line."""
+    found = _unreachable(endpoint, error, what)
+    found.passing = error.why in _PASSING
+    return found
+
+
+def _unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessError:
     of_context = f" (context {endpoint.context})" if endpoint.context else ""
     server = f"{endpoint.server}{of_context}"
     match error.why:

@@ -1,4 +1,4 @@
-"""Files instead of a cluster -> Snapshot: saved snapshots, manifests, folders, `kubectl cluster-info dump`, logs.
+"""Files instead of a cluster -> Snapshot: saved snapshots, manifests, folders, dumps, support bundles, logs.
 
 What cannot be read becomes an entry in `missing` and the rest goes on; only when nothing at all could be read it is a
 `UsageError`. Everything returned is masked.
@@ -21,7 +21,7 @@ from kubectl_llmdoctor.gather.offline.reading import UnreadableError, shown
 from kubectl_llmdoctor.snapshot import Cut, LogText, Snapshot
 
 if TYPE_CHECKING:
-    pass
+    from pathlib import Path
 
 #: Manifest files that a process of their own is worth.
 _LEAST = 100
@@ -33,7 +33,7 @@ _TABLE = r"\s*(?:NAMESPACE +)?NAME +(?:READY|STATUS|TYPE|DATA|DESIRED|AGE|COMPLE
 
 
 def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
-    """A snapshot, manifests, a folder of either, or a `kubectl cluster-info dump` as folder or text; `-` is stdin."""
+    """A snapshot, manifests, a folder of either, a `kubectl cluster-info dump`, or a support bundle; `-` is stdin."""
     found = Found(snapshots=True)
     _take_path(found, path, stdin)
     return found.snapshot(shown(path))
@@ -122,8 +122,23 @@ def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
 
     if found.snapshots and dump.is_dump(place):
         dump.take_folder(found, place)
-    else:
+    elif not (found.snapshots and _take_bundle(found, shown(path), place)):
         _take_folder(found, str(place))
+
+
+def _take_bundle(found: Found, name: str, source: Path | bytes) -> bool:
+    """Takes a support bundle, as a folder or a tar archive; whether it is one, or a broken one."""
+    from kubectl_llmdoctor.gather.offline import bundle
+
+    try:
+        files = bundle.of_archive(source) if isinstance(source, bytes) else bundle.of_folder(source)
+    except UnreadableError as error:
+        found.miss(name, str(error))
+        return True
+    if files is None:
+        return False
+    bundle.take(found, name, files)
+    return True
 
 
 def _take_folder(found: Found, folder: str) -> None:
@@ -211,6 +226,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _take_file(found: Found, name: str, data: bytes) -> None:
+    if found.snapshots and data[257:262] == b"ustar" and _take_bundle(found, name, data):
+        return
     text = reading.decode(data)
     if reason := _foreign(data, text):
         found.miss(name, reason)
@@ -243,7 +260,7 @@ def _take_file(found: Found, name: str, data: bytes) -> None:
 def _foreign(data: bytes, text: str) -> str:
     """The reason not to read on, for what parses by accident or not at all."""
     if data[257:262] == b"ustar":
-        return "a tar archive, unpack it first"
+        return "a tar archive and no support bundle of troubleshoot.sh: unpack it first"
     if not text.strip():
         return "empty"
     if "Name:" in text[:64] and re.match(_DESCRIBE, text):

@@ -268,6 +268,11 @@ CHILDREN = {
 }
 
 
+def leads(kind: Kind) -> bool:
+    """Whether its objects have pods: what `diagnose TYPE/NAME` is asked about."""
+    return kind.key in REPLICATORS or kind.key in _POD_LABELS
+
+
 def pod_selector(obj: Json, kind: Kind) -> str:
     """The label selector of a workload's pods; empty when it is not known."""
     name = str(obj.get("metadata", {}).get("name") or "")

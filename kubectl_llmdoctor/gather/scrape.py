@@ -53,10 +53,9 @@ class Ports:
         self._pot = pot
         self._wanted = wanted
         endpoint = pot.client.endpoint
-        self._client = Client(
-            endpoint, min(_TIMEOUT, pot.client.timeout), expected=_EXPECTED, most_bytes=_MOST_BYTES, retries=STALE
-        )
-        self._slow = Client(endpoint, _SMOKE_SECONDS, expected=_EXPECTED, most_bytes=_MOST_BYTES, retries=ONCE)
+        limits: Any = {"expected": _EXPECTED, "most_bytes": _MOST_BYTES, "deadline": pot.client.deadline}
+        self._client = Client(endpoint, min(_TIMEOUT, pot.client.timeout), retries=STALE, **limits)
+        self._slow = Client(endpoint, _SMOKE_SECONDS, retries=ONCE, **limits)
         self._scraped: list[tuple[Served, str]] = []
 
     def ask(self, engines: list[Served]) -> None:
@@ -75,7 +74,7 @@ class Ports:
 
     def again(self, sleep: Callable[[float], Any] = time.sleep) -> None:
         """The second sample, some seconds after the first; call it when the first is there."""
-        left = self._wanted.sample if self._scraped else 0.0
+        left = min(self._wanted.sample, self._client.deadline - time.monotonic()) if self._scraped else 0.0
         while left > 0:
             self._pot.say(f"second sample of the metrics in {left:.0f} s")
             sleep(min(left, 1.0))

@@ -6,8 +6,8 @@ import msgspec
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import kinds, related, slim
-from kubectl_llmdoctor.gather.collector import Collector, typed
-from kubectl_llmdoctor.gather.failure import RequestError, unreachable
+from kubectl_llmdoctor.gather.collector import METADATA, Collector, typed
+from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.snapshot import Json
 
 #: Pods that are explained at once, the most broken first.
@@ -67,6 +67,50 @@ def of_models(pot: Collector, namespace: str) -> list[Json]:
         pot.mark("Pod")
         pot.once("all pods")
     return chosen
+
+
+def on_node(pot: Collector, node: str) -> list[Json]:
+    """The pods of a node, by its name or address, that ask for a GPU or run an inference server. Raises RequestError.
+
+    That there is no such node, or no such pod on it, is noted.
+    """
+    name = _node_at(pot, node)
+    if not name:
+        pot.miss("nodes", node, "there is no node of this name or address")
+        return []
+    chosen = []
+    for page in pot.pages(kinds.POD, "", slim.decode_pod_page, fields=f"spec.nodeName={name}"):
+        for raw in page.items or ():
+            pod = slim.decode_pod(raw)
+            if pod is not None and serving(pod.spec):
+                chosen.append(typed(msgspec.json.decode(raw), kinds.POD))
+    if not chosen:
+        pot.miss("pods", f"node {name}", "no pod on it asks for a GPU or runs an inference server")
+    ordered = related.most_broken_first(chosen)
+    if len(ordered) > MAX_PODS:
+        pot.miss("pods", f"node {name}", f"only the {MAX_PODS} most broken of {len(ordered)} pods are explained")
+    return ordered[:MAX_PODS]
+
+
+def _node_at(pot: Collector, place: str) -> str:
+    """The name of the node with this name or address; empty when there is none."""
+    import ipaddress
+
+    kind = kinds.core("Node")
+    try:
+        ipaddress.ip_address(place)
+    except ValueError:
+        try:
+            return related.name_of(pot.fetch(kind, "", place, accept=METADATA))
+        except RequestError as error:
+            if error.why != Why.NOT_FOUND:
+                raise
+    for page in pot.pages(kind, "", slim.decode_node_page):
+        for node in page.items or ():
+            addresses = (node.status.addresses if node.status else None) or ()
+            if any(str(one.get("address")).lower() == place for one in addresses):
+                return str(node.metadata.name)
+    return ""
 
 
 def serving(spec: slim.PodSpec) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.connection import Connection, Endpoint, resolve
 from kubectl_llmdoctor.gather.transport import Client, Pace
@@ -41,4 +44,5 @@ def connect(connection: Connection, *, per_second: int = 0) -> Cluster:
     if connection.request_timeout <= 0:
         raise UsageError("--request-timeout must be more than 0 seconds")
     pace = Pace(per_second) if per_second else None
-    return Cluster(Client(resolve(connection), connection.request_timeout, pace))
+    deadline = time.monotonic() + connection.timeout if connection.timeout else math.inf
+    return Cluster(Client(resolve(connection), connection.request_timeout, pace, deadline=deadline))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import threading
 import time
 from collections import deque
@@ -38,6 +39,8 @@ _RETRIES = {Why.THROTTLED: 6, Why.SERVER: 3, Why.BROKEN: 2}
 ONCE: Mapping[Why, int] = {}
 STALE = {Why.BROKEN: 1}
 
+_OVER = "not read: the time of --timeout was over"
+
 Query = Mapping[str, str | int]
 Decode = Callable[[bytes], Any]
 T = TypeVar("T")
@@ -55,11 +58,14 @@ class Client:
         expected: str = API_SERVER,
         most_bytes: int = _MAX_BODY_BYTES,
         retries: Mapping[Why, int] = _RETRIES,
+        deadline: float = math.inf,
     ) -> None:
         self.endpoint = endpoint
         self._pace = pace
         #: seconds after which one request is cut
         self.timeout = timeout
+        #: the monotonic time after which none is sent or read on
+        self.deadline = deadline
         #: what should answer there, for the words about an answer that is none of its
         self.expected = expected
         self._most_bytes = most_bytes
@@ -95,7 +101,7 @@ class Client:
 
     def patch(self, path: str, query: Query, body: bytes, content_type: str, *, decode: Decode) -> Any:
         """The answer to a patch; sent once, for the server may have done what it was asked. Raises RequestError."""
-        until = time.monotonic() + self.timeout
+        until = self._until(self.timeout)
         return self._whole("PATCH", path, query, JSON, body, until, decode, content_type)
 
     def stream(self, path: str, query: Query | None, *, seconds: float) -> Iterator[bytes]:
@@ -104,7 +110,7 @@ class Client:
         Retries only before the first piece.
         """
         answer = self._retried(lambda until: self._open("GET", path, query, f"{JSON}, */*", None, until))
-        yield from self._pieces(answer, time.monotonic() + seconds, f"not read to its end in {seconds:g} s")
+        yield from self._pieces(answer, self._until(seconds), f"not read to its end in {seconds:g} s")
 
     def _whole(
         self,
@@ -125,24 +131,33 @@ class Client:
             # A proxy that dies in the middle can leave an answer that ends cleanly and is not whole.
             raise RequestError(Why.BROKEN, f"the answer is not whole: {one_line(str(error))}") from None
 
+    def _until(self, seconds: float) -> float:
+        return min(time.monotonic() + seconds, self.deadline)
+
     @property
     def _too_late(self) -> str:
         return f"timed out after {self.timeout:g} s"
 
+    def _in_time(self, error: RequestError) -> RequestError:
+        """The same failure, or that the time for everything is over."""
+        over = error.why == Why.TIMEOUT and time.monotonic() >= self.deadline
+        return RequestError(Why.TIMEOUT, _OVER) if over else error
+
     def _retried(self, attempt: Callable[[float], T]) -> T:
         """Calls `attempt(deadline)` until it answers; gives up after about twice the timeout."""
-        give_up = time.monotonic() + 2 * self.timeout
+        give_up = self._until(2 * self.timeout)
         tried = 0
         while True:
             try:
                 return attempt(min(time.monotonic() + self.timeout, give_up))
-            except RequestError as error:
+            except RequestError as raised:
+                error = self._in_time(raised)
                 pause = _BACKOFF * 2**tried if error.retry_after is None else error.retry_after
                 if tried >= self._retries.get(error.why, 0) or time.monotonic() + pause >= give_up:
-                    raise
+                    raise error from None
                 tried += 1
                 if self._closed.wait(pause):
-                    raise
+                    raise error from None
 
     def _open(
         self,
@@ -155,6 +170,8 @@ class Client:
         content_type: str = JSON,
     ) -> _Answer:
         """An answer with a good status, its body still to be read."""
+        if time.monotonic() >= self.deadline:
+            raise RequestError(Why.TIMEOUT, _OVER)
         with self._lock:
             self.requests += 1
         if self._pace is not None:
@@ -207,9 +224,11 @@ class Client:
                     break
                 if piece:
                     yield piece
-        except BaseException:
+        except BaseException as error:
             # What is left of this answer must not be taken for the next one's.
             answer.drop()
+            if isinstance(error, RequestError):
+                raise self._in_time(error) from None
             raise
         if answer.reusable:
             self._wires.put(answer.wire)

@@ -1,4 +1,7 @@
-"""Start-up against `kubectl version --client`: medians of alternating runs of the program from the built wheel."""
+"""Start-up against `kubectl version --client`: medians of alternating runs of the program from the built wheel.
+
+With the archive of `make dist` as its argument, of the program in that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +35,13 @@ def install(folder: Path) -> list[str]:
     return [str(target / "bin" / "kubectl-llmdoctor")]
 
 
+def unpack(archive: str, folder: Path) -> list[str]:
+    """The archive, unpacked; the command that runs what is in it."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return [str(folder / "kubectl-llmdoctor")]
+
+
 def once(command: list[str], env: dict[str, str]) -> float:
     """Seconds of one run."""
     start = time.perf_counter()
@@ -38,7 +49,7 @@ def once(command: list[str], env: dict[str, str]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> int:
+def main(archive: str | None = None) -> int:
     """Print one line per budget; 1 when one is broken."""
     kubectl = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if kubectl is None:
@@ -46,7 +57,7 @@ def main() -> int:
         return 1
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        program = install(Path(folder))
+        program = unpack(archive, Path(folder)) if archive else install(Path(folder))
         env = os.environ | {"PYTHONPATH": str(Path(folder) / "installed")}
         for name, arguments, most in BUDGETS:
             theirs, ours = [], []
@@ -63,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

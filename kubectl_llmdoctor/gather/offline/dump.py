@@ -158,7 +158,7 @@ class _Dump:
         start = len(found.objects)
         kept = [found.keep(item, name, origin=False) for item in items(document, lines=False)]
         trees = found.objects[start:]
-        self._newest = max(self._newest, *map(_newest_time, trees), "")
+        self._newest = max(self._newest, *map(newest_time, trees), "")
         metadata = document.value.get("metadata")
         cut = isinstance(metadata, dict) and bool(metadata.get("continue"))
         return document.value["kind"][:-4], all(kept) and not cut, {_namespace(tree) for tree in trees}
@@ -191,14 +191,14 @@ def _namespace(tree: Json) -> str:
     return str(metadata.get("namespace", "")) if isinstance(metadata, dict) else ""
 
 
-def _newest_time(value: Any, key: str = "") -> str:
+def newest_time(value: Any, key: str = "") -> str:
     """The newest time at which something happened, without its `Z`; in this one format text order is time order."""
     if isinstance(value, str):
         happened = key.endswith(("Time", "Timestamp", "At")) and key != "deletionTimestamp"
         return value[:-1] if happened and re.match(_UTC, value) and is_time(value) else ""
     if isinstance(value, dict):
         told = ((k, v) for k, v in value.items() if k not in ("annotations", "labels", "spec"))
-        return max((_newest_time(v, k) for k, v in told), default="")
+        return max((newest_time(v, k) for k, v in told), default="")
     if isinstance(value, list):
-        return max((_newest_time(v, key) for v in value), default="")
+        return max((newest_time(v, key) for v in value), default="")
     return ""

@@ -144,7 +144,7 @@ class Prometheus:
             raise UsageError(f"--prometheus {endpoint.server}: {error}") from None
 
     def _source(self, name: str, endpoint: Endpoint) -> Source:
-        source = _source(name, endpoint, self._pot.client.timeout)
+        source = _source(name, endpoint, self._pot.client)
         self._clients.append(source.client)
         return source
 
@@ -173,7 +173,7 @@ def reachable(client: Client, namespace: str) -> tuple[bool, str]:
     more = options.headers(WantedPrometheus()) if found.candidates else ()
     said = "none found" + (f"; Services of all namespaces: {found.unread}" if found.unread else "")
     for one in found.candidates[:_CANDIDATES]:
-        source = _source(f"Service {one.ref}", _proxied(client.endpoint, one, more), client.timeout)
+        source = _source(f"Service {one.ref}", _proxied(client.endpoint, one, more), client)
         try:
             source.instant("vector(1)")
         except RequestError as error:
@@ -189,6 +189,10 @@ def _proxied(endpoint: Endpoint, one: Candidate, more: tuple[tuple[str, str], ..
     return msgspec.structs.replace(endpoint, server=endpoint.server + one.proxy_path, headers=more)
 
 
-def _source(name: str, endpoint: Endpoint, timeout: float) -> Source:
-    limit = min(_TIMEOUT, timeout)
-    return Source(name, Client(endpoint, limit, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE))
+def _source(name: str, endpoint: Endpoint, client: Client) -> Source:
+    """`client`: the one whose limits of time hold here as well."""
+    limit = min(_TIMEOUT, client.timeout)
+    made = Client(
+        endpoint, limit, expected=ask.EXPECTED, most_bytes=ask.MOST_BYTES, retries=STALE, deadline=client.deadline
+    )
+    return Source(name, made)

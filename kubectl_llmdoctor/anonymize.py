@@ -1,0 +1,492 @@
+"""Replaces the names in a snapshot, consistently, so that it can be shown to strangers and diagnosed all the same.
+
+Replaced: names of namespaces, pods, nodes, workloads, services, claims, ConfigMaps, Secrets and accounts; values of labels;
+hosts, addresses of mail, IP addresses; models and image registries that are not public. The words that such names are made
+of are replaced wherever they stand: in paths, variables and logs.
+
+Kept: public models (those of the catalogue, and others of their publishers), images of public registries, API groups and
+label keys of public projects, the names of well-known namespaces and components, UIDs of objects and GPUs, container,
+volume and port names made of the trade's own words, and such words in running text: a Deployment that is called `vllm` is
+renamed, the traceback through `vllm/engine` is not.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from kubectl_llmdoctor.catalog import common
+from kubectl_llmdoctor.snapshot import Json, Snapshot
+
+#: Under these the first label is the customer's.
+_TENANT_HOSTS = ("amazonaws.com", "azurecr.io", "pkg.dev", "run.app", "internal", "local")
+
+#: Registries in which nobody but their owners publishes.
+_PUBLIC_REGISTRIES = ("registry.k8s.io/", "nvcr.io/nvidia/", "nvcr.io/nim/", "mcr.microsoft.com/", "docker.io/library/")
+
+#: Engines, whose names say nothing of who runs them; a Service of such a name is a fault that must stay one.
+_ENGINES = frozenset(["vllm", "sglang", "ollama", "triton", "tgi", "lmdeploy", "ray", "nim", "tei", "dynamo", "trtllm"])
+
+#: Programs and images that a Deployment may well be called after.
+_PROGRAMS = (
+    "llama-server", "llama-cpp", "vllm-openai", "vllm-serve", "text-generation-inference", "text-generation-launcher",
+    "text-embeddings-inference", "text-embeddings-router", "trtllm-serve", "trtllm-build", "lmdeploy-server", "ray-head",
+    "ray-worker", "wait-gcs-ready", "storage-initializer", "istio-proxy", "queue-proxy", "vault-agent", "model-loader",
+)  # fmt: skip
+
+#: Parts that an object plays, and that checks and readers tell by its name.
+_ROLES = frozenset(
+    [
+        "router", "gateway", "proxy", "prefill", "decode", "leader", "worker", "head", "exporter", "dcgm", "operator",
+        "webhook", "epp",
+    ]
+)  # fmt: skip
+
+#: Components that every cluster of a kind has.
+_COMPONENT = re.compile(
+    r"(?:nvidia-|gpu-operator|gpu-feature-discovery|node-feature-discovery|nfd-|dcgm-exporter|kube-|coredns|amd-gpu|amdgpu|"
+    r"intel-gpu|habana|aws-node|cilium|calico|csi-|ebs-csi|istio|knative|kserve-controller|kuberay-operator|kueue|"
+    r"lws-controller|network-operator|ingress-nginx|traefik|system:)"
+)
+
+#: Keys whose value is a name of that category.
+_NAME_KEYS = {
+    "namespace": "ns", "nodeName": "node", "nominatedNodeName": "node", "serviceAccountName": "account",
+    "serviceAccount": "account", "claimName": "claim", "secretName": "secret", "volumeName": "volume", "hostname": "host",
+    "subdomain": "service", "serviceName": "service", "generateName": "pod", "pod": "pod", "node": "node",
+    "host": "host", "clusterName": "cluster", "schedulerName": "scheduler",
+    "storageClassName": "class", "priorityClassName": "class",
+}  # fmt: skip
+
+#: Where a `name` is that of an object, with the category; None: the kind beside it says.
+_REFERENCES: dict[str, str | None] = {
+    "metadata": None, "involvedObject": None, "regarding": None, "related": None, "ownerReferences": None,
+    "targetRef": None, "scaleTargetRef": None, "target": None, "targets": None, "secretRef": "secret",
+    "secretKeyRef": "secret", "secret": "secret", "configMapRef": "config", "configMapKeyRef": "config",
+    "configMap": "config", "imagePullSecrets": "secret", "service": "service",
+    "backendRefs": "service", "parentRefs": None, "claimRef": "claim", "subjects": "account",
+}  # fmt: skip
+
+_CATEGORIES = {
+    "Namespace": "ns", "Node": "node", "Pod": "pod", "Service": "service", "PersistentVolumeClaim": "claim",
+    "PersistentVolume": "volume", "ConfigMap": "config", "Secret": "secret", "ServiceAccount": "account", "Event": "event",
+}  # fmt: skip
+
+_LABELS = ("labels", "matchLabels", "nodeSelector", "selector", "podLabels")
+#: Constants of the API, and what is measured rather than named.
+_VERBATIM = frozenset(
+    [
+        "apiVersion", "kind", "reason", "phase", "type", "schema", "takenAt", "uid", "resourceVersion",
+        "containerID", "imageID", "restartPolicy", "operator", "effect", "protocol", "status",
+        "imagePullPolicy", "source", "terminationMessagePolicy", "dnsPolicy", "verb", "fieldPath",
+    ]
+)  # fmt: skip
+#: What is text even where it is one word that is also a name.
+_TEXTS = frozenset(["args", "command", "image", "value", "text", "message", "note", "container", "containerName"])
+_MODEL_OPTIONS = re.compile(
+    r"--?(?:model|model-path|model-id|model-name|served-model-name|tokenizer|tokenizer-path|lora-modules|hf-repo|alias)\Z"
+)
+_MODEL_VARIABLES = re.compile(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
+
+_GENERATED = re.compile(r"(?:-(?:\d{1,10}|[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}))+\Z")
+_HOST_IN_TEXT = re.compile(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
+_MAIL = re.compile(r"[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])")
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_KINDS = (
+    r"namespaces?|pods?|nodes?|secrets?|configmaps?|persistentvolumeclaims?|pvcs?|services?|svc|deployments?|replicasets?|"
+    r"statefulsets?|daemonsets?|jobs?|serviceaccounts?|leaderworkersets?|inferenceservices?|rayclusters?|rayservices?|"
+    r"resourceclaims?|localqueues?|podgroups?|metadata\.name|spec\.nodeName"
+)
+
+
+def anonymized(snapshot: Snapshot, keep: Iterable[str] = ()) -> Snapshot:
+    """The snapshot with its names replaced; the same snapshot always gives the same one.
+
+    `keep`: texts that checks look for; their words are not taken for anybody's, whatever a pod is called.
+    """
+    tree: Json = msgspec.to_builtins(snapshot)
+    names = _Names(keep)
+    names.collect(tree)
+    return msgspec.convert(names.replaced(tree), Snapshot)
+
+
+@cache
+def _public_models() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The models of the catalogue, their publishers, and the words in both, in lower case."""
+    from kubectl_llmdoctor.catalog import models
+
+    ids = frozenset(name.lower() for row in models.table() for name in row.ids)
+    words = frozenset(word for name in ids for word in _WORD.findall(name))
+    return ids, frozenset(name.partition("/")[0] for name in ids if "/" in name), words
+
+
+class _Names:
+    """Two passes: what there is to be replaced, and its replacement."""
+
+    def __init__(self, keep: Iterable[str]) -> None:
+        self._ids, self._publishers, model_words = _public_models()
+        self._said = (*keep, *_PROGRAMS)
+        known = {word.lower() for text in self._said for word in _WORD.findall(text)}
+        public = {word for host in common.table().hosts for word in _WORD.findall(host)}
+        public |= {word for name in common.table().names for word in _WORD.findall(name)}
+        self._common = common.table().words | known | model_words | public
+        #: name to category, in the order in which they are met
+        self._found: dict[str, str] = {}
+        self._addresses: dict[str, None] = {}
+        self._mails: dict[str, None] = {}
+        #: Services by namespace and name, and how others write them: `serving-llama` an ingress controller, `llama.serving` DNS
+        self._services: dict[tuple[str, str], None] = {}
+        self._namespace = ""
+        self._joined: dict[str, str] = {}
+        #: public models that occur
+        self._ids_here: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._new: dict[str, str] = {}
+        self._substitute: Callable[[str], str] = str
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def collect(self, tree: Json) -> None:
+        """Finds all names, and decides what each becomes."""
+        for name in tree.get("nodes") or ():
+            self._name(name, "node")
+        self._walk(tree, "", "")
+        said = msgspec.json.encode(tree).decode().lower()
+        self._ids_here = [name for name in self._ids if "/" in name and name in said]
+        self._decide()
+
+    def _walk(self, value: Any, key: str, parent: str) -> None:
+        if isinstance(value, dict):
+            self._object(value, key, parent)
+            for inner, item in value.items():
+                if parent not in ("labels", "annotations") and isinstance(inner, str) and "/" in inner:
+                    self._host(inner.partition("/")[0])
+                self._walk(item, inner, key)
+        elif isinstance(value, list | tuple):
+            self._arguments(value)
+            for item in value:
+                self._walk(item, key, parent)
+        elif isinstance(value, str):
+            self._string(value, key)
+
+    def _object(self, value: Json, key: str, parent: str) -> None:
+        name = value.get("name")
+        if isinstance(value.get("metadata"), dict) and isinstance(value["metadata"].get("name"), str):
+            meta = value["metadata"]
+            self._name(meta["name"], _CATEGORIES.get(str(value.get("kind")), "workload"))
+            self._namespace = str(meta.get("namespace") or "")
+            if value.get("kind") == "Service":
+                self._services[self._namespace, meta["name"]] = None
+        elif isinstance(name, str) and key in _REFERENCES:
+            self._name(name, _REFERENCES[key] or _CATEGORIES.get(str(value.get("kind")), "workload"))
+            if key == "service":
+                self._services[self._namespace, name] = None
+        elif isinstance(name, str) and key in ("containers", "initContainers", "volumes") and not self._plain(name):
+            self._name(name, key.removesuffix("s").removeprefix("init").lower())
+        if isinstance(name, str) and isinstance(value.get("value"), str) and _MODEL_VARIABLES.match(name):
+            self._model(value["value"])
+        # Of a series of Prometheus only what names a pod, a node or a model is a name.
+        for label, text in value.items() if key in _LABELS and parent != "series" else ():
+            if isinstance(text, str) and not self._is_public_key(label) and not self._plain(text):
+                self._name(text, "label")
+
+    def _arguments(self, values: Sequence[Any]) -> None:
+        texts = [value for value in values if isinstance(value, str)]
+        for option, value in zip(texts, [*texts[1:], ""], strict=False):
+            name, equals, text = option.partition("=")
+            if _MODEL_OPTIONS.match(name):
+                self._model(text if equals else value)
+
+    def _model(self, text: str) -> None:
+        """A model that is not public: its publisher and name, or the folders of its path."""
+        publisher = text.partition("/")[0].lower()
+        if not text or text.startswith("-") or text.lower() in self._ids or publisher in self._publishers:
+            return
+        for part in text.split("/"):
+            if part and not self._plain(part) and not part.startswith("$"):
+                self._name(part, "model")
+
+    def _string(self, value: str, key: str) -> None:
+        if _is_constant(key, value):
+            return
+        if key in _NAME_KEYS:
+            self._named(value.rstrip("-") if key == "generateName" else value, _NAME_KEYS[key])
+        if key == "image":
+            self._image(value)
+        if key == "address" and not _ip(value):
+            self._name(value, "node")
+        for found in _HOST_IN_TEXT.finditer(value):
+            self._host(found[1])
+        for found in _MAIL.finditer(value):
+            if not _is_public_host(found[1]):
+                self._mails[found[0]] = None
+                self._host(found[1])
+        for found in _IPV4.finditer(value):
+            if _is_address(value, found, certain=key.lower().endswith(("ip", "ips", "address", "addresses", "cidr"))):
+                self._addresses[found[0]] = None
+        for found in _IPV6.finditer(value) if ":" in value else ():
+            if (address := _ip(found[0])) and not address.is_loopback and not address.is_unspecified:
+                self._addresses[found[0]] = None
+
+    def _named(self, value: str, category: str) -> None:
+        if category == "host" and "." in value:
+            self._host(value)
+        elif category not in ("class", "scheduler") or not self._plain(value):
+            self._name(value, category)
+
+    def _image(self, image: str) -> None:
+        if image.startswith(_PUBLIC_REGISTRIES):
+            return
+        first, slash, rest = image.partition("/")
+        if slash and ("." in first or ":" in first):
+            self._host(first.partition(":")[0])
+            path = rest
+        else:
+            path = image
+        for part in path.partition("@")[0].rpartition(":")[0].split("/")[:-1] or ():
+            if part.lower() not in self._publishers and not self._plain(part):
+                self._name(part, "registry")
+
+    def _host(self, host: str) -> None:
+        inside = re.match(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.|\Z)", host)
+        if inside:
+            self._name(inside[1], "service")
+            self._name(inside[2], "ns")
+            self._services[inside[2], inside[1]] = None
+        elif "." in host and not _ip(host) and not _is_public_host(host):
+            self._name(host, "host")
+
+    def _name(self, name: str, category: str) -> None:
+        if (
+            len(name) > 1
+            and name not in common.table().names
+            and name not in _ENGINES
+            and not _ip(name)
+            and (category == "node" or not _COMPONENT.match(name))
+        ):
+            if self._found.get(name, "label") == "label":
+                self._found[name] = category
+            if category == "node" and "." in name:
+                self._found.setdefault(name.partition(".")[0], category)
+
+    def _plain(self, text: str) -> bool:
+        """Whether a text is made of common words, numbers and generated parts alone."""
+        return not any(self._words(text))
+
+    def _words(self, text: str) -> Iterator[str]:
+        """The words of a name that are nobody's but its owner's."""
+        for word in _WORD.findall(text):
+            stem = word.lower().rstrip("0123456789")
+            if len(stem) >= 3 and stem.isalpha() and stem not in self._common and word.lower() not in self._common:
+                yield word
+
+    def _is_composed(self, name: str) -> bool:
+        """Whether common words are joined to what no engine calls its own."""
+        return "-" in name and not any(name in text for text in self._said)
+
+    # --- what each becomes --------------------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        for name in self._found:
+            self._become(name)
+        for namespace, service in self._services:
+            new_namespace, new_service = self._new.get(namespace, namespace), self._new.get(service, service)
+            self._joined[f"{namespace}-{service}"] = f"{new_namespace}-{new_service}"
+            self._joined[f"{service}.{namespace}"] = f"{new_service}.{new_namespace}"
+        for name, new in self._new.items():
+            # An object cannot be called `qwen2.5`, so it is called `qwen2-5`, and paths have the former.
+            parts = re.split(r"(?<=\d)-(?=\d)", name, maxsplit=4)
+            for dots in itertools.product("-.", repeat=len(parts) - 1):
+                self._joined.setdefault("".join(itertools.chain(*zip(parts, (*dots, ""), strict=True))), new)
+        words: dict[str, str] = {}
+        for name, category in self._found.items():
+            stem = name if category in ("label", "host") else _GENERATED.sub("", name)
+            for word in filter(_is_long, self._words(stem)):
+                words.setdefault(word.lower(), "")
+        for mail in self._mails:
+            words.update((word.lower(), "") for word in filter(_is_long, self._words(mail.partition("@")[0])))
+        for word in words:
+            words[word] = self._fresh("word", "")
+        for name, new in [(mail, self._fresh("user", "@example.com")) for mail in self._mails]:
+            self._new[name] = new
+        addresses = dict(self._renumbered())
+        self._substitute = self._substitution(words, addresses)
+
+    def _become(self, name: str) -> str:
+        if name in self._new:
+            return self._new[name]
+        # What was generated from another name stays visibly so: a pod of its ReplicaSet, a member of its StatefulSet.
+        base = rest = ""
+        for cut in (match.start() for match in reversed(list(re.finditer("-", name)))):
+            if name[:cut] in self._found and _GENERATED.match(name[cut:]):
+                base, rest = name[:cut], name[cut:]
+                break
+        category = self._found[name]
+        if base:
+            new = self._become(base) + rest
+        else:
+            ordinal = re.search(r"(?:-\d{1,3})?\Z", name) if category == "pod" else None
+            roles = "" if category == "host" else "".join(f"-{word}" for word in name.split("-") if word in _ROLES)
+            new = self._fresh(category, ".example" if category == "host" else roles + (ordinal[0] if ordinal else ""))
+        self._new[name] = new
+        return new
+
+    def _fresh(self, category: str, suffix: str) -> str:
+        while True:
+            self._counts[category] += 1
+            new = f"{category}{'' if category == 'word' else '-'}{_letters(self._counts[category])}{suffix}"
+            if new not in self._found:
+                return new
+
+    def _renumbered(self) -> Iterator[tuple[str, str]]:
+        """Addresses of the same network keep a network in common."""
+        taken = {address.rpartition(".")[0] for address in self._addresses}
+        free = (f"10.{high}.{low}" for high in range(200, 256) for low in range(256) if f"10.{high}.{low}" not in taken)
+        networks: dict[str, str] = {}
+        hosts: Counter[str] = Counter()
+        for address in self._addresses:
+            network, dot, _ = address.rpartition(".")
+            if dot and network not in networks:
+                networks[network] = next(free, "10.255.255")
+            hosts[network] += 1
+            yield address, f"{networks[network]}.{hosts[network]}" if dot else f"fd00::a{hosts[network]:x}"
+
+    def _substitution(self, words: dict[str, str], addresses: dict[str, str]) -> Callable[[str], str]:
+        """What replaces all of it in a text, in one pass, so that nothing is replaced twice."""
+        # A name that is one common word, or one that engines print, may be a word of a sentence: elsewhere than in its own
+        # fields only what says what it is makes it a name.
+        telling = {
+            name for name in self._new if not self._plain(name) or re.search(r"\d", name) or self._is_composed(name)
+        }
+        ordinary = [name for name in self._new if name not in telling]
+        joined = {text: new for text, new in self._joined.items() if text not in self._new}
+        texts = {**{name: self._new[name] for name in telling}, **joined, **addresses}
+        kept = "|".join(map(re.escape, sorted(self._kept(), key=lambda text: (-len(text), text))))
+        parts = [rf"(?<![A-Za-z0-9-])(?P<kept>(?i:{kept}))(?![A-Za-z0-9-])"]
+        if texts:
+            alternatives = "|".join(map(re.escape, sorted(texts, key=lambda name: (-len(name), name))))
+            parts.append(rf"(?<![A-Za-z0-9-])(?P<name>{alternatives})(?![A-Za-z0-9])")
+        if words:
+            alternatives = "|".join(map(re.escape, sorted(words, key=lambda name: (-len(name), name))))
+            parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{alternatives}))(?![a-z])")
+        if ordinary:
+            alternatives = "|".join(map(re.escape, sorted(ordinary, key=lambda name: (-len(name), name))))
+            lead = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
+            parts.append(rf"(?P<lead>{lead})(?P<common>{alternatives})(?![A-Za-z0-9-])")
+        pattern = re.compile("|".join(parts))
+
+        def new(match: re.Match[str]) -> str:
+            found = match.groupdict()
+            if found["kept"] is not None:
+                return match[0]
+            if found.get("name"):
+                return texts[found["name"]]
+            if found.get("word"):
+                word = words[found["word"].lower()]
+                return word.upper() if found["word"].isupper() else word
+            return f"{found['lead']}{self._new[found['common']]}"
+
+        return lambda text: pattern.sub(new, text)
+
+    def _kept(self) -> Iterator[str]:
+        """What is passed over as a whole: public models and domains."""
+        yield from (host for host in common.table().hosts if "." in host)
+        yield from self._ids_here
+
+    # --- the second pass ----------------------------------------------------------------------------------------------
+
+    def replaced(self, value: Any, key: str = "", parent: str = "") -> Any:
+        """A tree with everything replaced, keys too."""
+        if isinstance(value, dict):
+            return {
+                self._key(inner, key): self._annotation(inner, item)
+                if key == "annotations" and isinstance(item, str)
+                else self.replaced(item, inner, key)
+                for inner, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.replaced(item, key, parent) for item in value]
+        if not isinstance(value, str) or _is_constant(key, value):
+            return value
+        if parent in _LABELS or (parent in _REFERENCES if key == "name" else key not in _TEXTS):
+            if key == "generateName" and value.rstrip("-") in self._new:
+                return self._new[value.rstrip("-")] + "-"
+            if value in self._new:
+                return self._new[value]
+        if value.lower() in self._ids or (key == "image" and value.startswith(_PUBLIC_REGISTRIES)):
+            return value
+        return self._substitute(value)
+
+    def _key(self, key: Any, parent: str) -> Any:
+        if not isinstance(key, str):
+            return key
+        if parent == "nodes" and key in self._new:
+            return self._new[key]
+        # `kind` is a field, whatever somebody calls a pod.
+        field = parent not in (*_LABELS, "annotations", "data") and re.fullmatch(r"[a-z][A-Za-z0-9]*", key)
+        return key if field else self._substitute(key)
+
+    def _annotation(self, key: str, text: str) -> str:
+        """An annotation of a public project, a number, common words; what anybody else's says, nobody here knows."""
+        short = len(text) <= 40 and self._plain(text)
+        return self._substitute(text) if short or self._is_public_key(key) else "anonymized"
+
+    @staticmethod
+    def _is_public_key(key: str) -> bool:
+        domain, slash, _ = key.partition("/")
+        return bool(slash) and _is_public_host(domain)
+
+
+def _is_constant(key: str, value: str) -> bool:
+    """Whether a value is one of the API's own; a `reason` may also be a sentence."""
+    return key in _VERBATIM and " " not in value
+
+
+def _is_long(word: str) -> bool:
+    """Whether a word is somebody's wherever it stands; shorter ones are everywhere (`torch.ops`)."""
+    return len(word) >= 4
+
+
+def _letters(number: int) -> str:
+    """1 is `a`, 27 is `aa`: no digits, which would look like an ordinal."""
+    text = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text
+
+
+def _is_public_host(host: str) -> bool:
+    host = host.lower().rstrip(".")
+    if host in common.table().hosts:
+        return True
+    if host.endswith(_TENANT_HOSTS) and not host.endswith(".cluster.local"):
+        return False
+    return any(host.endswith(f".{public}") for public in common.table().hosts)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_address(text: str, found: re.Match[str], *, certain: bool) -> bool:
+    """Whether four numbers with dots are an address: a version of cuDNN has four too."""
+    address = _ip(found[0])
+    if address is None or address.is_loopback or address.is_unspecified or address.is_link_local:
+        return False
+    if found[0].endswith((".0.0", ".0.0.0")) and text[found.end() : found.end() + 1] == "/":
+        return False  # a block as large as everybody's
+    before, after = text[max(found.start() - 3, 0) : found.start()], text[found.end() : found.end() + 1]
+    return certain or address.is_private or before.endswith(("://", "@", "[")) or after == ":"
