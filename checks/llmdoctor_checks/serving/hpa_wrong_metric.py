@@ -165,7 +165,9 @@ def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
 def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, rescale: Fix) -> Finding | None:
     """The queue grew, what the autoscaler looks at stood still, and it added nothing although it could."""
     load = load_of(metrics) if metrics is not None else None
-    if metrics is None or load is None or not pod.ready or not load.queues or not load.grows:
+    if metrics is None or load is None or not load.queues or not load.grows:
+        return None
+    if not pod.ready or engine.container.engine_dead:
         return None
     made = "" if scaler.item.kind == "HorizontalPodAutoscaler" else "keda-hpa-"
     replicas = metrics.readings.span(_REPLICAS, pod.namespace, horizontalpodautoscaler=made + scaler.item.name)

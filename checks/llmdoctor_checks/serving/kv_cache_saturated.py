@@ -71,7 +71,7 @@ def kv_cache_saturated(
     - https://docs.vllm.ai/en/latest/configuration/optimization/#preemption
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
-    if not pod.ready:
+    if not pod.ready or engine.container.engine_dead:
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:

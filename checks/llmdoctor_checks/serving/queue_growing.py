@@ -62,7 +62,7 @@ def queue_growing(
     - https://docs.sglang.ai/references/production_metrics.html
     - https://docs.ollama.com/faq
     """
-    if not pod.ready:
+    if not pod.ready or engine.container.engine_dead:
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
