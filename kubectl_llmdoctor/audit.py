@@ -56,10 +56,11 @@ def audit(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULES, 
     known = tuple(checks)
     suppressions = Suppressions(rules, {check.id: check.family for check in known})
     judged, clusters, missing = list[_Judged](), list[doc.Cluster](), [*snapshot.missing]
+    broken: dict[str, str] = {}
     for cluster in map(Cluster, apart(snapshot)):
         found = _targets(cluster, known, suppressions)
         judged += found
-        clusters.append(_cluster(cluster, known, found, context))
+        clusters.append(_cluster(cluster, known, found, context, broken))
         missing += cluster.malformed
     judged.sort(key=_place)
     return doc.Report(
@@ -68,6 +69,7 @@ def audit(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULES, 
         targets=tuple(msgspec.structs.replace(one.target, context=context) for one in judged),
         cluster=_joined(clusters),
         not_read=tuple(doc.NotRead(source=m.source, ref=m.ref, reason=m.reason) for m in missing),
+        not_checked=tuple(doc.NotChecked(id=id, reason=reason) for id, reason in broken.items()),
         unused_suppressions=suppressions.unused(),
     )
 
@@ -82,6 +84,7 @@ def join(reports: Sequence[doc.Report]) -> doc.Report:
         targets=tuple(targets),
         cluster=_joined([report.cluster for report in reports]),
         not_read=tuple(row for report in reports for row in report.not_read),
+        not_checked=_unlike(row for report in reports for row in report.not_checked),
         unused_suppressions=tuple(dict.fromkeys(row for report in reports for row in report.unused_suppressions)),
     )
 
@@ -294,25 +297,32 @@ def _place(one: _Judged) -> tuple[bool, float, int, str, str, str]:
 # -- what is no workload ----------------------------------------------------------------------------------------------
 
 
-def _cluster(cluster: Cluster, checks: tuple[Check, ...], judged: Sequence[_Judged], context: str) -> doc.Cluster:
+def _cluster(
+    cluster: Cluster, checks: tuple[Check, ...], judged: Sequence[_Judged], context: str, broken: dict[str, str]
+) -> doc.Cluster:
+    """What holds for the cluster; `broken` takes the ids of checks that failed on a node, and why."""
     stock = inventory(cluster)
     replace: Callable[..., doc.Capacity] = msgspec.structs.replace
     return doc.Cluster(
         capacity=tuple(replace(row, context=context) for row in stock.capacity),
-        findings=tuple(msgspec.structs.replace(f, context=context) for f in _of_nodes(cluster, checks)),
+        findings=tuple(msgspec.structs.replace(f, context=context) for f in _of_nodes(cluster, checks, broken)),
         nodes=tuple(msgspec.structs.replace(row, context=context) for row in stock.nodes),
         engines=_versions(judged),
     )
 
 
-def _of_nodes(cluster: Cluster, checks: tuple[Check, ...]) -> Iterator[doc.Finding]:
+def _of_nodes(cluster: Cluster, checks: tuple[Check, ...], broken: dict[str, str]) -> Iterator[doc.Finding]:
     """What is wrong with nodes by themselves: each node is asked about once, and one finding of an id names them all."""
     found: dict[tuple[str, str], list[tuple[Check, Finding, str]]] = {}
     for node in nodes_of(cluster):
         of_node: list[tuple[Check, Finding, str]] = []
         for check in checks:
-            if check.on_node is not None:
+            if check.on_node is None:
+                continue
+            try:
                 of_node += [(check, f, node.name) for f in check.on_node(node, cluster) if isinstance(f, Finding)]
+            except Exception as error:  # noqa: BLE001 # one broken check must not cost the others
+                broken.setdefault(check.id, f"broken check: {type(error).__name__}: {error}")
         explained = {id for _, finding, _ in of_node for id in finding.explains}
         for row in of_node:
             if row[0].id not in explained:

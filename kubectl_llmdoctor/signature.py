@@ -216,14 +216,14 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
                     yield found
                     break
-    if pod.failing or signature.affects == "requests" or subject.refused:
+    if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
 
 
 def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:
     """What statuses and events say, by the order of patterns: the first is the most telling."""
     texts: list[tuple[str, Container | None, Evidence]] = []
-    own = pod is not None and (pod.failing or signature.affects == "requests")
+    own = pod is not None and (pod.failing_by_status or signature.affects == "requests")
     if "status" in signature.sources:
         texts += (
             [(t, c, Evidence(source="pod", ref=w, text=t)) for w, t, c in _status_texts(pod)] if pod and own else []
@@ -303,7 +303,7 @@ def _controller_texts(signature: Signature, subject: Subject) -> Iterator[tuple[
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server."""
-    if pod.log_only or container is None or previous:
+    if pod.log_only or container is None or previous or container.engine_dead:
         return True
     ended = container.status.state.terminated
     if ended is not None and ended.exit_code == 0:

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from kubectl_llmdoctor.audit import audit, join
+from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.capacity import inventory
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
@@ -370,6 +372,18 @@ def test_a_node_that_is_only_just_here_or_is_taken_away_is_no_fault(quiet: Json)
     quiet = quiet | {"metadata": quiet["metadata"] | young}
 
     assert {f.role for f in judged(quiet).cluster.findings} <= {"note"}
+
+
+def test_a_check_that_fails_on_a_node_does_not_cost_the_others() -> None:
+    def fails(node: Node, cluster: Cluster) -> list[Finding]:
+        raise ValueError("no")
+
+    checks = [msgspec.structs.replace(c, on_node=fails) if c.id == "node-not-ready" else c for c in installed()]
+
+    report = audit(snapshot(node("a"), node("b", 6, labels={"nvidia.com/gpu.count": "8"})), checks)
+
+    assert [(row.id, row.reason) for row in report.not_checked] == [("node-not-ready", "broken check: ValueError: no")]
+    assert [f.id for f in report.cluster.findings] == ["device-plugin-down"]
 
 
 def test_engines_are_counted_by_version_with_what_is_known_against_them() -> None:

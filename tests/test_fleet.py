@@ -12,9 +12,10 @@ import pytest
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import fleet
-from kubectl_llmdoctor.gather.cluster import Cluster
+from kubectl_llmdoctor.gather.cluster import Cluster, Query
 from kubectl_llmdoctor.gather.transport import Pace
 from kubectl_llmdoctor.snapshot import Snapshot, to_json
+from tests.test_gather_agents import agent_pod, proxy, report, says
 from tests.test_gather_cluster import NS, TOKEN, deployment_world, event, obj, pod
 from tests.test_gather_server import FakeApi, Json, api, cluster, kubeconfig, normal, reset_after, status  # noqa: F401
 
@@ -59,7 +60,7 @@ def _names(snapshot: Snapshot, kind: str) -> set[str]:
 def test_each_list_is_asked_for_once_and_plainly(api: FakeApi, cluster: Cluster) -> None:
     api.objects = _world()
 
-    fleet.gather(cluster, "")
+    fleet.gather(cluster, "", Query())
 
     lists = [(path, query) for _, path, query, _ in api.requests if path.rpartition("/")[2] in _PLURALS]
     assert max(Counter(path for path, _ in lists).values()) == 1
@@ -74,7 +75,7 @@ _PLURALS = {kind.plural for kind in fleet.LISTED}
 def test_of_every_list_stays_what_is_about_models(api: FakeApi, cluster: Cluster) -> None:
     api.objects = _world()
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert {ref.name for ref in found.asked} == {"llama-2-a", "llama-2-b", "llama-1-a"}
     assert _names(found, "Deployment") == {"llama"}
@@ -94,7 +95,7 @@ def test_logs_are_read_of_one_replica_for_each_way_to_be_broken(api: FakeApi, cl
     api.objects = _world()
     api.logs = {("serving", name, "vllm", True): b"died" for name in ("llama-2-a", "llama-2-b", "llama-1-a")}
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     (log,) = found.logs
     assert log.pod in ("llama-2-a", "llama-2-b")
@@ -107,7 +108,7 @@ def test_a_member_of_a_group_is_read_with_it_whatever_it_runs(api: FakeApi, clus
         item["metadata"]["labels"] = {"ray.io/cluster": name}
     api.objects = [head, worker, alone]
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert {ref.name for ref in found.asked} == {"head", "worker"}
     assert ["env" in o["spec"]["containers"][0] for o in found.objects if o["metadata"]["name"] == "head"] == [True]
@@ -116,7 +117,7 @@ def test_a_member_of_a_group_is_read_with_it_whatever_it_runs(api: FakeApi, clus
 def test_a_namespace_is_read_with_the_nodes_and_what_takes_place_on_them(api: FakeApi, cluster: Cluster) -> None:
     api.objects = [*_world(), pod("elsewhere") | {"metadata": {"name": "elsewhere", "namespace": "other"}}]
 
-    found = fleet.gather(cluster, "serving")
+    found = fleet.gather(cluster, "serving", Query())
 
     assert {ref.namespace for ref in found.asked} == {"serving"}
     (other,) = [item for item in found.objects if item["metadata"]["name"] == "elsewhere"]
@@ -131,7 +132,7 @@ def test_who_may_read_one_namespace_gets_that(api: FakeApi, cluster: Cluster) ->
     for path in ("/api/v1/pods", "/api/v1/nodes"):
         api.faults[path] = [status(403, "not for you")]
 
-    found = fleet.gather(cluster, "serving")
+    found = fleet.gather(cluster, "serving", Query())
 
     assert len(found.asked) == 3
     assert {row.source for row in found.missing if "not for you" in row.reason} == {"pods", "nodes"}
@@ -142,14 +143,14 @@ def test_without_the_pods_there_is_no_audit(api: FakeApi, cluster: Cluster) -> N
     api.faults["/api/v1/pods"] = [status(403, "not for you")]
 
     with pytest.raises(AccessError, match="pods of the cluster"):
-        fleet.gather(cluster, "")
+        fleet.gather(cluster, "", Query())
 
 
 def test_a_list_that_fails_costs_itself_only(api: FakeApi, cluster: Cluster) -> None:
     api.objects = _world()
     api.faults["/apis/apps/v1/replicasets"] = [status(403, "no")]
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert [row.source for row in found.missing if row.reason == "forbidden: no"] == ["replicasets.apps"]
     assert len(found.asked) == 3
@@ -159,7 +160,7 @@ def test_a_list_that_breaks_off_is_asked_for_again(api: FakeApi, cluster: Cluste
     api.objects = _world()
     api.faults["/api/v1/pods"] = [reset_after(b'{"kind":"PodList","items":[{"metadata":{"na'), normal]
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert len(found.asked) == 3
     assert not found.missing or all(row.source != "pods" for row in found.missing)
@@ -170,7 +171,7 @@ def test_the_server_says_when_to_come_again(api: FakeApi, cluster: Cluster) -> N
     api.faults["/api/v1/nodes"] = [status(429, "slowly", Retry_After="1"), normal]
     began = time.monotonic()
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert time.monotonic() - began >= 1
     assert _names(found, "Node") == {"gpu-1", "cpu-1"}
@@ -182,9 +183,18 @@ def test_more_broken_pods_than_can_be_explained_are_said(
     monkeypatch.setattr(fleet, "MAX_EXPLAINED", 1)
     api.objects = [pod("a"), pod("b", status={"phase": "Failed"})]
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert "1 most broken of 2" in next(row.reason for row in found.missing if row.source == "logs")
+
+
+def test_the_agents_of_the_nodes_of_broken_pods_are_asked_when_wanted(api: FakeApi, cluster: Cluster) -> None:
+    fine = pod("fine", spec={"nodeName": "gpu-2"}, status={"containerStatuses": [READY]})
+    api.objects = [pod("broken"), fine, agent_pod("gpu-1"), agent_pod("gpu-2")]
+    api.faults = {proxy(node): [says(report(node))] for node in ("gpu-1", "gpu-2")}
+
+    assert not fleet.gather(cluster, "", Query()).nodes
+    assert set(fleet.gather(cluster, "", Query(agent=True)).nodes) == {"gpu-1"}
 
 
 def test_a_pace_holds_within_any_second() -> None:
@@ -204,7 +214,7 @@ def test_hostile_objects_do_not_end_a_gathering(api: FakeApi, cluster: Cluster) 
         lambda handler: handler.send(200, json.dumps({"kind": "EventList", "items": odd}).encode())
     ]
 
-    found = fleet.gather(cluster, "")
+    found = fleet.gather(cluster, "", Query())
 
     assert len(found.asked) == 3
     assert any(row.source == "events" and "not understood" in row.reason for row in found.missing)

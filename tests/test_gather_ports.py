@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather import scrape
 from kubectl_llmdoctor.gather.cluster import Cluster, Query, gather
 from kubectl_llmdoctor.gather.files import load, save
 from kubectl_llmdoctor.gather.wanted import WantedPorts, WantedPrometheus
+from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import Snapshot
 from tests.test_gather_cluster import pod
 from tests.test_gather_prometheus import Engine, answer, service
@@ -145,6 +147,9 @@ def test_an_engine_that_is_dead_says_so_with_its_status(world: FakeApi, cluster:
     found = run(cluster)
 
     assert {one.path: one.status for one in found.answers} == {"/health": 503, "/version": 200, "/v1/models": 401}
+    (target,) = diagnose(found, installed()).targets
+    assert [(f.id, f.role) for f in target.findings if f.role in ("cause", "symptom")] == [("engine-dead", "symptom")]
+    assert target.verdict == "undetermined"
 
 
 def test_no_right_to_the_proxy_is_one_line(world: FakeApi, cluster: Cluster) -> None:

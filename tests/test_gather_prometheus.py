@@ -21,7 +21,7 @@ import yaml
 
 from kubectl_llmdoctor.catalog import metrics
 from kubectl_llmdoctor.errors import UsageError
-from kubectl_llmdoctor.gather import access
+from kubectl_llmdoctor.gather import access, fleet
 from kubectl_llmdoctor.gather.cluster import Cluster, Query, gather
 from kubectl_llmdoctor.gather.prometheus import ask, find, options, queries, reading
 from kubectl_llmdoctor.gather.prometheus.queries import PodRef
@@ -597,3 +597,37 @@ def test_a_file_that_is_wrong_is_said_before_anything_is_read(world: FakeApi, cl
 def test_what_is_no_address_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="not auto, off or a URL"):
         WantedPrometheus(where="prometheus:9090")
+
+
+# --- an audit ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_asks_about_one_ready_pod_of_each_workload(world: FakeApi, cluster: Cluster) -> None:
+    engine, owner = answer(world, Engine()), obj("StatefulSet", "llama", "apps/v1")
+    running = {"name": "vllm", "ready": True, "state": {"running": {}}}
+    waiting = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    world.objects += [
+        pod("twin-a", owner, status={"containerStatuses": [running]}),
+        pod("twin-b", owner, status={"containerStatuses": [running]}),
+        pod("broken", status={"containerStatuses": [waiting]}),
+    ]
+
+    found = fleet.gather(cluster, "", Query(prometheus=AUTO))
+
+    assert [row for row in found.missing if row.source == "prometheus"] == []
+    assert {entry["source"] for entry in found.prometheus} == {NAME}
+    (probe, *_) = [asked["query"] for asked in engine.asked]
+    # replicas stand behind the one that was chosen, as in a diagnosis
+    assert "llama-0" in probe
+    assert "twin-a" in probe
+    assert "broken" not in probe
+    assert len(engine.asked) <= 25
+
+
+def test_an_audit_without_prometheus_says_so(world: FakeApi, cluster: Cluster) -> None:
+    world.objects = [item for item in world.objects if item["kind"] != "Service"]
+
+    found = fleet.gather(cluster, "", Query(prometheus=AUTO))
+
+    assert [row.reason for row in found.missing if row.source == "prometheus"] == ["none found"]
+    assert [row for row in fleet.gather(cluster, "", Query()).missing if row.source == "prometheus"] == []

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubectl_llmdoctor.audit import audit
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.packs import installed
-from kubectl_llmdoctor.report import data, text
+from kubectl_llmdoctor.report import data, fleet, text
 from kubectl_llmdoctor.report.document import Report
-from kubectl_llmdoctor.snapshot import LogText, NodeData, Snapshot, TargetRef
+from kubectl_llmdoctor.snapshot import LogText, NodeData, ReadList, Snapshot, TargetRef
 from tests.program import run
 
 _SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=20)
@@ -131,6 +132,21 @@ def test_any_objects_and_any_log_give_a_report(
     nodes = {"x": NodeData(agent={"containers": [log, {}], "gpus": 3}, kernel_log=log)}
 
     _judge(Snapshot(objects=tuple(objects), logs=logs, nodes=nodes, taken_at=taken_at, target=target))
+
+
+@_SLOW
+@given(st.lists(_OBJECTS, max_size=6), _K8S, st.sampled_from([None, "2026-01-01T00:00:00Z"]))
+def test_any_objects_give_an_audit(objects: list[dict[str, Any]], status: Any, taken_at: str | None) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": status}
+    read = (ReadList(kind="Pod"), ReadList(kind="Node"))
+
+    report = audit(Snapshot(objects=(*objects, node), read=read, taken_at=taken_at), installed())
+
+    unjudged = [*report.not_checked, *(n for target in report.targets for n in target.not_checked)]
+    assert [n for n in unjudged if "broken check" in n.reason] == []
+    for wide in (False, True):
+        assert not any(ord(c) < 32 and c != "\n" for c in fleet.render(report, wide=wide))
+    json.loads(data.to_json(report))
 
 
 @_SLOW

@@ -409,7 +409,8 @@ class _Board:
         if self._worker.names_processes:
             for pid, entry in found.items():
                 try:
-                    entry["name"] = pynvml.nvmlSystemGetProcessName(pid)
+                    # a process may have written all its arguments into its first one
+                    entry["name"] = pynvml.nvmlSystemGetProcessName(pid).partition(" ")[0]
                 except (pynvml.NVMLError, ValueError):
                     continue  # it has ended, or belongs to somebody else
         return [found[pid] for pid in sorted(found)] if known or found else None

@@ -75,7 +75,12 @@ class Server(http.server.HTTPServer):
                     self.shutdown_request(request)
                     return
             self._open[request] = time.monotonic()
-        threading.Thread(target=self._answer, args=(request, client_address), daemon=True).start()
+        try:
+            threading.Thread(target=self._answer, args=(request, client_address), daemon=True).start()
+        except RuntimeError:  # the node has no thread left; the next one may find one
+            with self._changed:
+                del self._open[request]
+            raise  # which closes the connection
 
     def service_actions(self) -> None:
         """Ends what takes too long: a client that sends or reads a byte now and then never times out by itself."""

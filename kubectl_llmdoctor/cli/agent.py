@@ -26,7 +26,7 @@ def command() -> None:
 @click.option(
     "--with", "extra", multiple=True, metavar="PART,...", help=f"Also read: {', '.join(OPTIONAL)}; may be repeated."
 )
-@click.option("--namespace", default=NAMESPACE, show_default=True, help="A namespace for the agent alone.")
+@click.option("-n", "--namespace", default=NAMESPACE, show_default=True, help="A namespace for the agent alone.")
 @click.option("--image", default=IMAGE, show_default=True, help="Image of the agent, best with its digest.")
 @click.option(
     "--allow-from",

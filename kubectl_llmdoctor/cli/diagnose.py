@@ -49,7 +49,7 @@ _OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folde
     is_flag=True,
     help="Send each patch as a server-side dry run: admission webhooks run, nothing is changed. Needs the right to patch.",
 )
-@sources_options
+@sources_options()
 @click.option("--timeout", metavar="DURATION", help="How long all of it may take: 30s, 10m. What was read is judged.")
 @click.option("--watch", is_flag=True, help="Look again until the pods are ready and nothing reaches --fail-on.")
 @click.option(

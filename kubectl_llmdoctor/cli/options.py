@@ -70,6 +70,15 @@ _SOURCES = (
         help="Credentials, TLS and headers for --prometheus URL, as promtool's --http.config.file has them.",
     ),
     click.option(
+        "--agent",
+        type=click.Choice(["auto", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether to ask the node agents of the pods' nodes.",
+    ),
+)
+_PORTS = (
+    click.option(
         "--ports",
         type=click.Choice(["auto", "off"]),
         default="auto",
@@ -80,50 +89,52 @@ _SOURCES = (
         "--sample", metavar="DURATION", help="Read the metrics of the ports twice, so far apart: 10s. Default: once."
     ),
     click.option("--smoke", is_flag=True, help="Let each engine generate one token. Nothing else makes one generate."),
-    click.option(
-        "--agent",
-        type=click.Choice(["auto", "off"]),
-        default="auto",
-        show_default=True,
-        help="Whether to ask the node agents of the pods' nodes.",
-    ),
 )
 
 #: The longest time between two samples.
 _LONGEST_SAMPLE = 300.0
 
 
-def sources_options(function: F) -> F:
-    """What is asked beside the API: Prometheus, ports, agents. Passed on as `sources`: puts it into a query."""
+def sources_options(*, ports: bool = True) -> Callable[[F], F]:
+    """What is asked beside the API: Prometheus, agents, and with `ports` the engines' own ones.
+
+    Passed on as `sources`, which puts it into a query.
+    """
     import functools
 
-    @functools.wraps(function)
-    def wrapper(**given: Any) -> Any:
-        names = ("prometheus", "prometheus_config", "ports", "sample", "smoke", "agent")
-        where, config, ports, sample, smoke, agent = (given.pop(name) for name in names)
-
-        def sources(query: Query) -> Query:
-            import dataclasses
-
-            from kubectl_llmdoctor.gather.wanted import WantedPorts, WantedPrometheus
-
-            if ports == "off" and (sample or smoke):
-                raise UsageError("--sample and --smoke ask the engines' ports and cannot be used with --ports off")
-            apart = seconds(sample, "--sample") if sample else 0.0
-            if apart > _LONGEST_SAMPLE:
-                raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
-            return dataclasses.replace(
-                query,
-                agent=agent == "auto",
-                prometheus=WantedPrometheus(where=where, config=config),
-                ports=WantedPorts(metrics=ports == "auto", sample=apart, smoke=smoke),
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(**given: Any) -> Any:
+            where, config, agent = (given.pop(name) for name in ("prometheus", "prometheus_config", "agent"))
+            of_ports: list[Any] = (
+                [given.pop(name) for name in ("ports", "sample", "smoke")] if ports else ["off", "", False]
             )
+            asked, sample, smoke = of_ports
 
-        return function(sources=sources, **given)
+            def sources(query: Query) -> Query:
+                import dataclasses
 
-    for option in reversed(_SOURCES):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+                from kubectl_llmdoctor.gather.wanted import WantedPorts, WantedPrometheus
+
+                if asked == "off" and (sample or smoke):
+                    raise UsageError("--sample and --smoke ask the engines' ports and cannot be used with --ports off")
+                apart = seconds(sample, "--sample") if sample else 0.0
+                if apart > _LONGEST_SAMPLE:
+                    raise UsageError(f"--sample {sample}: at most {_LONGEST_SAMPLE:g}s")
+                return dataclasses.replace(
+                    query,
+                    agent=agent == "auto",
+                    prometheus=WantedPrometheus(where=where, config=config),
+                    ports=WantedPorts(metrics=asked == "auto", sample=apart, smoke=smoke),
+                )
+
+            return function(sources=sources, **given)
+
+        for option in reversed((*_SOURCES, *(_PORTS if ports else ()))):
+            wrapper = option(wrapper)
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
 
 
 def connections_options(function: F) -> F:

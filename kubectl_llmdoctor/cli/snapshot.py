@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
-@sources_options
+@sources_options()
 @click.option("--from", "source", metavar="PATH", help="Take this instead of a cluster: what `diagnose --from` takes.")
 @click.option(
     "--anonymize", is_flag=True, help="Replace names, hosts and addresses, consistently; docs say what is kept."

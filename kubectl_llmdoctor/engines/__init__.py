@@ -10,7 +10,7 @@ from .config import Engine, Problem, ProblemKind, Setting, Source
 from .launch import EnvVar, Launch
 
 __all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source"]
-__all__ += ["enrich", "from_log", "of_image", "read"]
+__all__ += ["enrich", "from_log", "of_image", "read", "with_version"]
 
 
 def read(launch: Launch) -> Engine | None:
@@ -39,3 +39,10 @@ def enrich(engine: Engine | None, text: str) -> Engine | None:
     from .logs import enrich as add
 
     return add(engine, text)
+
+
+def with_version(engine: Engine, version: str, text: str) -> Engine:
+    """The same engine once its version is known, and by what (`text`): its options are judged again."""
+    from .logs import with_version as known
+
+    return known(engine, version, text)

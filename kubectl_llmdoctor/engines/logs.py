@@ -108,17 +108,19 @@ def enrich(engine: Engine | None, text: str) -> Engine | None:
         return engine
     found = _read(engine.name, head)
     if engine.version is None and found.version is not None:
-        rejudge = getattr(module(engine.name), "rejudge", None)
-        if rejudge is not None:
-            engine = rejudge(engine, found.version, found.version_text)
-        else:
-            engine = replace(engine, version=found.version, version_text=found.version_text)
+        engine = with_version(engine, found.version, found.version_text)
     fresh = {name: setting for name, setting in found.settings.items() if name not in engine.settings}
     settings = {**engine.settings, **fresh}
     in_force = {name: setting for name, setting in found.in_force.items() if name not in settings}
     kept = {name: setting for name, setting in engine.defaults.items() if name not in settings}
     unresolved = tuple(name for name in engine.unresolved if name not in settings and name not in in_force)
     return replace(engine, settings=settings, defaults={**kept, **in_force}, unresolved=unresolved)
+
+
+def with_version(engine: Engine, version: str, text: str) -> Engine:
+    """An engine whose version has become known, and where from: its options are judged again."""
+    rejudge: Callable[[Engine, str, str], Engine] | None = getattr(module(engine.name), "rejudge", None)
+    return rejudge(engine, version, text) if rejudge else replace(engine, version=version, version_text=text)
 
 
 def _default_rows(name: str) -> list[tuple[str, Any, str, str]]:

@@ -1,7 +1,7 @@
 """The GPUs of a node as dcgm-exporter's metrics tell of them, in the form of the node agent's report.
 
 Fields of DCGM are described in its field identifiers (`dcgm_fields.h`) and in dcgm-exporter's `etc/*.csv`; the labels in
-its README. What a field is blank for (`0x7ffffffffffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
+its README. What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
 `DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded anew. Only where an earlier
 sample of the same GPU has another number is it known to be newer than that.
 """
@@ -21,8 +21,9 @@ from kubectl_llmdoctor.facts.units import MIB, parse_time
 from kubectl_llmdoctor.snapshot import MetricsText
 
 _PREFIX = "DCGM_FI_"
-#: Values from here on mean that DCGM has none (`DCGM_INT64_BLANK` and above).
-_BLANK = 0x7FFFFFFFFFFFFFF0
+#: Values that mean that DCGM has none: from `DCGM_INT64_BLANK` on, and the four of `DCGM_INT32_BLANK` (not found, not
+#: supported, not permitted).
+_BLANK, _BLANK_32 = 0x7FFFFFFFFFFFFFF0, range(0x7FFFFFF0, 0x7FFFFFF4)
 
 #: Bits of the clocks' event reasons, by NVML's names.
 _REASONS = {
@@ -123,7 +124,7 @@ def _readings(text: MetricsText, cluster: Cluster) -> Iterator[tuple[str, str, R
         values: dict[str, float] = {}
         quotes: dict[str, str] = {}
         for field, names in _FIELDS.items():
-            known = [x for name in names for x in read if x.name == name and 0 <= x.value < _BLANK]
+            known = [x for name in names for x in read if x.name == name and _is_known(x.value)]
             if known:
                 top = max((x for x in known if x.name == known[0].name), key=lambda x: x.value)
                 values[field] = top.value
@@ -131,6 +132,11 @@ def _readings(text: MetricsText, cluster: Cluster) -> Iterator[tuple[str, str, R
         labels = {key: value for sample in read for key, value in sample.labels.items() if value}
         users = tuple(dict.fromkeys(user for sample in read for user in _users(sample.labels)))
         yield node, uuid, Reading(labels=labels, users=users, values=values, quotes=quotes, taken_at=text.taken_at)
+
+
+def _is_known(value: float) -> bool:
+    """Whether a value is one: NaN is none either."""
+    return 0 <= value < _BLANK and value not in _BLANK_32
 
 
 def _device(read: list[Reading]) -> Device:

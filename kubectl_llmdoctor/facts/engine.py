@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Container, Pod
 
@@ -70,6 +71,11 @@ class Engine:
     def problems(self) -> tuple[Problem, ...]:
         """What the engine's own argument parser would refuse, or ignore."""
         return self.found.problems
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What its port said when it was asked."""
+        return Answers(self.container)
 
     @cached_property
     def workers(self) -> int | None:
@@ -139,5 +145,13 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
         if text:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None
         if engine:
-            found.append(Engine(container, engine))
+            found.append(Engine(container, _by_answer(container, engine)))
+    return found
+
+
+def _by_answer(container: Container, found: engines.Engine) -> engines.Engine:
+    """The engine with the version that its port states, where nothing else states one."""
+    if found.version is None and container.pod.cluster.snapshot.answers:
+        version, place = Answers(container).version(found.name)
+        return engines.with_version(found, version, place) if version else found
     return found

@@ -217,6 +217,13 @@ class Hardware:
         return any(container.running for container in self.pod.containers)
 
     @cached_property
+    def seen_since_end(self) -> bool:
+        """Whether the agent looked after the last instance had ended, as far as it is known when it looked."""
+        looked = parse_time(self.agent.taken_at) if self.agent else None
+        ended = [ending.finished for ending in endings(self.pod) if ending.finished]
+        return looked is None or not ended or looked > max(ended) + _SLACK
+
+    @cached_property
     def asks(self) -> bool:
         """Whether the pod asks for GPUs at all."""
         return self.pod.gpus > 0 or bool(self.pod.spec.resource_claims)

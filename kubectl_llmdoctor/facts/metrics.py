@@ -427,10 +427,13 @@ class Metrics:
         return None
 
     def span(self, role: Role, *, largest: bool = False) -> Span | None:
-        """A gauge over time: the sum of its series at each time, or the largest of them; None when not exported, or stale."""
+        """A gauge over time: the sum of its series at each time, or the largest of them; None when not exported, or stale.
+
+        A sum is of the times at which all series that there are now have a value: one that comes later is no growth.
+        """
         if (role, largest) not in self._spans:
             found = self._first(role)
-            made = _joined(found[0].name, found[1], max if largest else sum) if found else None
+            made = _joined(found[0].name, found[1], max if largest else sum, whole=not largest) if found else None
             self._spans[role, largest] = made
         return self._spans[role, largest]
 
@@ -576,14 +579,21 @@ def _pairs(points: tuple[Point, ...]) -> Iterator[tuple[Point, Point]]:
     return ((a, b) for a, b in pairwise(points) if b[0] > a[0])
 
 
-def _joined(name: str, many: list[Series], join: Callable[[list[float]], float]) -> Span | None:
-    """Series of one metric as one; of answers and scrapes what reaches farther. None where the last value is old."""
+def _joined(name: str, many: list[Series], join: Callable[[list[float]], float], *, whole: bool = False) -> Span | None:
+    """Series of one metric as one; of answers and scrapes what reaches farther. None where the last value is old.
+
+    `whole`: without the times at which a series that has a last value has none, as far as there are others.
+    """
     kinds = [[s for s in many if s.queried is queried] for queried in (True, False)]
     chosen = max(kinds, key=lambda some: max((_length(s.points) for s in some), default=-1.0))
     at: dict[float, list[float]] = defaultdict(list)
     for series in chosen:
         for moment, value in series.points:
             at[moment].append(value)
+    if whole:
+        end = max(at, default=0.0)
+        now = [{t for t, _ in s.points} for s in chosen if end - s.points[-1][0] <= _STALE_SECONDS]
+        at = {moment: at[moment] for moment in set.intersection(*now)} or at
     points = tuple((moment, join(at[moment])) for moment in sorted(at))
     if not points or max(s.end for s in many) - points[-1][0] > _STALE_SECONDS:
         return None

@@ -48,6 +48,11 @@ def is_accelerator(resource: str) -> bool:
     return re.fullmatch(_GPU_RESOURCES, resource) is not None
 
 
+#: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
+#: something else while it scales. Sources: vLLM entrypoints/serve/instrumentator/health.py, TensorRT-LLM serve/openai_server.py.
+_DEAD = {"vllm": "", "tensorrt-llm": "LLM is unavailable."}
+
+
 class Shm(msgspec.Struct, frozen=True, kw_only=True):
     """What stands at /dev/shm in a container."""
 
@@ -58,9 +63,10 @@ class Shm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a pod by its status alone."""
+    """One thing that is wrong with a pod by its status, or by what its own port answers."""
 
-    kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating"]
+    #: `dead`: it counts as ready, and its own port says that the engine behind it is dead
+    kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating", "dead"]
     text: str
     container: Container | None = None
     since: datetime | None = None
@@ -103,6 +109,21 @@ class Container:
         if template is None or inside == path or not inside[:-1].isdecimal():
             return path
         return template.shown(f"{self.pointer}/args/{inside[:-1]}")
+
+    @cached_property
+    def engine_dead(self) -> bool:
+        """Whether it counts as ready, and its own port says that the engine behind the server is dead."""
+        if not (self.running and self.status.ready and self.pod.exists and self.pod.cluster.snapshot.answers):
+            return False
+        from kubectl_llmdoctor import engines
+        from kubectl_llmdoctor.facts.answers import Answers
+
+        health = Answers(self).at("/health")
+        if health is None or health.status != 503:
+            return False
+        engine, said = engines.read(self.launch), health.error.partition(": ")[2] or health.text
+        words = _DEAD.get(engine.name) if engine else None
+        return words is not None and (said.startswith(words) if words else not said)
 
     @property
     def told(self) -> tuple[platforms.Told, ...]:
@@ -474,13 +495,18 @@ class Pod:
 
     @cached_property
     def troubles(self) -> tuple[Trouble, ...]:
-        """What is wrong by status alone, the gravest first."""
+        """What is wrong by its status, or by what its own port answers, the gravest first."""
         return tuple(self._troubles()) if self.exists else ()
 
     @property
     def failing(self) -> bool:
-        """Whether anything is wrong by status alone; a log without its pod counts as failing."""
+        """Whether anything is wrong; a log without its pod counts as failing."""
         return self.log_only or bool(self.troubles)
+
+    @property
+    def failing_by_status(self) -> bool:
+        """The same without what only its own port says: its containers run and are ready then, so that all has started."""
+        return self.log_only or any(trouble.kind != "dead" for trouble in self.troubles)
 
     def _troubles(self) -> Iterator[Trouble]:
         now, status = self.cluster.now, self.status
@@ -496,6 +522,8 @@ class Pod:
         for container in self.containers:
             if not (self.leaving and self._ended_by_deletion(container)):
                 yield from self._container_troubles(container, now)
+            if container.engine_dead:
+                yield Trouble(kind="dead", container=container, text="Running, its engine is dead")
         starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
         if starting and status.phase in ("", "Pending", "Running") and not any(c.running for c in self.containers):
             # after its node was restarted a pod is still Running while its containers are made anew

@@ -74,7 +74,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes, Agents(pot) if query.agent else None)
-    live = Live(pot, query, cluster.namespace)
+    live = Live(pot, query.prometheus, query.ports, cluster.namespace)
     try:
         live.begin()
         if named or query.nodes:
@@ -83,7 +83,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
             namespace = "" if query.all_namespaces else cluster.namespace
             asked = _by_looks(pot, walk, namespace, query.selector)
         pot.task("events", "", lambda: events.keep(pot, walk.events, walk.pods))
-        live.read(walk.pods)
+        live.read(walk.pods, pot.objects())
         workers.drain()
         live.again()
         workers.drain()

@@ -10,14 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from kubectl_llmdoctor.gather import kinds, listing, related, slim
+from kubectl_llmdoctor.gather.agents import Agents
 from kubectl_llmdoctor.gather.collector import Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.kinds import Kind, core
+from kubectl_llmdoctor.gather.live import Live
 from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.selection import serving
 from kubectl_llmdoctor.gather.session import Cluster
@@ -26,6 +28,9 @@ from kubectl_llmdoctor.gather.walk import LOG_PODS, Walk
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.platforms import labels
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.gather.cluster import Query
 
 T = TypeVar("T")
 
@@ -132,21 +137,27 @@ _State = tuple[Any, ...]
 def gather(
     cluster: Cluster,
     namespace: str,
+    wanted: Query,
     *,
     progress: Callable[[str], None] | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Snapshot:
     """Everything an audit of a namespace (empty: the whole cluster) can use, masked; its targets are the pods that serve.
 
-    What cannot be read stands in `missing`. `meanwhile` is done while the server works. Raises AccessError when the pods
-    cannot be had.
+    Of what is wanted the sources count: the agents of the nodes of broken pods are asked, and Prometheus about one ready pod
+    of each workload and revision. `meanwhile` is done while the server works. What cannot be read stands in `missing`.
+    Raises AccessError when the pods cannot be had.
     """
     workers = Workers(PARALLEL)
     pot = Collector(cluster.client, workers, progress)
-    fleet = _Fleet(pot, namespace)
+    fleet = _Fleet(pot, namespace, Agents(pot) if wanted.agent else None)
+    live = Live(pot, wanted.prometheus, wanted.ports, namespace)
     try:
+        live.begin()
         fleet.read()
         meanwhile()
+        workers.drain()
+        live.read(fleet.ready(), pot.whole())
         workers.drain()
         if fleet.failure is not None:
             what = f"the pods of namespace {namespace}" if namespace else "the pods of the cluster"
@@ -156,6 +167,7 @@ def gather(
         raise
     finally:
         workers.stop()
+        live.close()
     asked = [TargetRef(kind="Pod", namespace=ns, name=name, api_version="v1") for ns, name in sorted(fleet.serving)]
     return Snapshot(
         taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -164,6 +176,8 @@ def gather(
         objects=tuple(pot.objects()),
         read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
         logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
+        prometheus=tuple(sorted(pot.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
         missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
     )
 
@@ -171,8 +185,9 @@ def gather(
 class _Fleet:
     """One gathering."""
 
-    def __init__(self, pot: Collector, namespace: str) -> None:
+    def __init__(self, pot: Collector, namespace: str, agents: Agents | None) -> None:
         self._pot = pot
+        self._agents = agents
         self._namespace = namespace
         self._walk = Walk(pot, _LOG_CAP_BYTES)
         #: why not even the pods could be read
@@ -383,6 +398,9 @@ class _Fleet:
         for _, members in chosen:
             for pod in members:
                 self._explained.add(self._key(pod))
+                node = (pod.get("spec") or {}).get("nodeName")
+                if node and self._agents is not None:
+                    self._agents.of(node, expected=related.has_gpu(pod))
                 pot.task("pods", f"{namespace_of(pod)}/{name_of(pod)}", self._named_by(pod))
         for plugin in related.most_broken_first(plugins)[:LOG_PODS]:
             pot.add(plugin)
@@ -394,6 +412,14 @@ class _Fleet:
 
     def _named_by(self, pod: Json) -> Callable[[], None]:
         return lambda: self._walk.named_by(pod)
+
+    def ready(self) -> list[Json]:
+        """One pod of each workload and revision that is up: how they do is told by metrics alone."""
+        found: dict[_State, Json] = {}
+        for pod in related.most_broken_first(self._pods):
+            if related.brokenness(pod)[0] <= 1:  # it may have restarted
+                found.setdefault(_origin(pod), pod)
+        return list(found.values())
 
     # --- what stays ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kubectl_llmdoctor.report import text
+from kubectl_llmdoctor.report import text, words
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Changed,
@@ -84,7 +84,7 @@ def _name(target: Target) -> str:
     """`eu: serving/llama (Deployment)`."""
     kind, _, name = (target.workload or f"{target.kind}/{target.name}").partition("/")
     path = "/".join(filter(None, (target.namespace, name)))
-    return f"{target.context}: {path} ({kind})" if target.context else f"{path} ({kind})"
+    return words.within(target.context, f"{path} ({kind})")
 
 
 def _finding(page: Page, finding: Finding) -> None:
@@ -100,10 +100,10 @@ def _nodes(page: Page, findings: Sequence[Finding]) -> None:
         page.gap()
     label = "NODES"
     for finding in shown:
-        where = f"{finding.context}: " if finding.context else ""
+        said = words.within(finding.context, f"{finding.summary} ({finding.id})")
         page.prose(
             label,
-            f"{where}{finding.summary} ({finding.id})",
+            said,
             page.limit(3),
             "red" if finding.role == "cause" else "yellow",
         )
@@ -136,7 +136,7 @@ def _capacity(page: Page, report: Report) -> None:
 
 
 def _cells(row: Capacity) -> Iterator[str]:
-    yield f"{row.context}: {row.product}" if row.context else row.product
+    yield words.within(row.context, row.product)
     yield str(row.nodes)
     yield str(row.total)
     yield str(row.allocated)
@@ -165,9 +165,8 @@ def _holder(holder: Holder) -> str:
 
 
 def _stranded(node: GpuNode) -> str:
-    where = f"{node.context}: " if node.context else ""
     count = sum(node.reasons.values()) or node.free
-    return f"{where}{node.name}: {count} of {node.free} free {node.product}: {node.stranded}"
+    return words.within(node.context, f"{node.name}: {count} of {node.free} free {node.product}: {node.stranded}")
 
 
 def _padded(cell: str, size: int, *, left: bool) -> str:

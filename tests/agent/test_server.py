@@ -164,6 +164,28 @@ def test_readings_that_never_end_are_told_by_healthz(start: Start, node: Node, m
     until(lambda: get(server, "/healthz")[0] == 200)
 
 
+def test_a_node_without_threads_costs_the_connections_of_that_time_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = start()
+    until(lambda: server.loop.last is not None)
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread", NoThread)
+        for _ in range(CONNECTIONS + 1):
+            with contextlib.suppress(http.client.HTTPException, OSError):
+                get(server, "/healthz")
+    began = time.monotonic()
+
+    assert get(server, "/healthz")[0] == 200
+    assert time.monotonic() - began < 1
+    assert "can't start new thread" in capsys.readouterr().err
+
+
 def test_nothing_else_is_served(start: Start) -> None:
     server = start()
 

@@ -137,6 +137,8 @@ def test_a_cluster_that_does_not_answer_costs_its_part_only(
     assert not _wrong(result.report, small)
     assert {target["context"] for target in result.report["targets"]} == {"admin"}
     assert [row["ref"] for row in result.not_read if row["source"] == "cluster"] == ["gone"]
+    misspelt = doctor("audit", "-A", "--context", "admin", "--context", "admim", kubeconfig=both)
+    assert (misspelt.code, len(misspelt.err.splitlines())) == (2, 1)
     alone = doctor("audit", "-A", "--context", "gone", kubeconfig=both)
     assert alone.code == 3
     assert len(alone.err.splitlines()) == 1

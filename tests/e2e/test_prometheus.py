@@ -82,6 +82,18 @@ def test_a_case_of_a_check(name: str, kind: str, play: Play, start: Start, docto
     assert sorted(result.findings) == offline(path)
 
 
+def test_an_audit_sees_the_load(play: Play, start: Start, doctor: Doctor) -> None:
+    name = next(name for name in sorted(_cases()) if name.startswith("queue-growing/fires"))
+    snapshot = read_snapshot(_cases()[name])
+    start("3.x", openmetrics(snapshot))
+    play({**snapshot, "objects": snapshot["objects"] + services()})
+
+    result = doctor("audit", "-A", "-o", "json", "--agent", "off")
+
+    assert [row for row in result.not_read if row["source"] == "prometheus"] == []
+    assert "queue-growing" in {finding["id"] for target in result.report["targets"] for finding in target["findings"]}
+
+
 # --- a pod that serves ------------------------------------------------------------------------------------------------
 
 

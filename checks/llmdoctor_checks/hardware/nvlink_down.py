@@ -27,7 +27,8 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     GPUs that are joined by NVLink exchange everything over it. When links fail (Xid 74, on newer GPUs 144 to 150) a running
     collective aborts or hangs; after a restart NCCL does with fewer links, or goes over PCIe, many times slower. A card
-    that can do without a bridge and has no link that is up is taken to have none.
+    that can do without a bridge and has no link that is up is taken to have none, and one that has some links up may have
+    fewer bridges than there is room for: without an error of a link that is a risk.
 
     ## Fix
 
@@ -38,23 +39,30 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide/
     """
-    joined = any(link.active for device in hardware.devices for link in device.nvlinks) or any(
-        (gpu := by_product(device.name)) and gpu.nvlink for device in hardware.mine
-    )
+    errors = [hit for hit in hits(hardware, _of_nvlink) if hardware.explains(hit[0])]
+    failed = {device.bus for xid, _ in errors if (device := hardware.device_of(xid))}
+    by_design = any((gpu := by_product(device.name)) and gpu.nvlink for device in hardware.mine)
+    joined = by_design or any(link.active for device in hardware.mine for link in device.nvlinks)
     yield from _by_switch(pod, hardware)
-    down = [(device, numbers) for device in hardware.mine if (numbers := _down(device))]
-    if not joined or not down:
+    down = [
+        (device, numbers)
+        for device in hardware.mine
+        # a card beside bridged ones need not have a bridge
+        if (numbers := _down(device)) and (by_design or device.bus in failed or any(n.active for n in device.nvlinks))
+    ]
+    if not down:
         yield from _degraded(pod, hardware)
         yield from _noisy(pod, hardware)
         yield from _by_others(pod, hardware, joined=joined)
         return
-    errors = [hit for hit in hits(hardware, _of_nvlink) if hardware.explains(hit[0])]
     ran = any(True for _ in endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
     together = len(hardware.mine) > 1
+    # of a bridge that was never there the links are down as well
+    certainly = by_design or bool(errors)
     yield Finding(
-        role="cause" if together and ran else "note",
+        role="note" if not (together and ran) else "cause" if certainly else "risk",
         severity="warning" if pod.ready and together else None,
-        confidence="certain" if errors else "likely",
+        confidence="certain" if errors else "likely" if certainly else "possible",
         summary="; ".join(
             f"{len(numbers)} of {len(device.nvlinks)} NVLinks of {device.title} on {hardware.node} are down"
             for device, numbers in down[:4]

@@ -18,7 +18,8 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     Card and slot agree on the width and the speed of their link, and fall back when lanes or their signals are bad: a
     riser, dust, a card that sits askew. Loading a model, offloading and, without NVLink, all that the ranks exchange
     take as much longer. A GPU without work lowers the speed (the generation) of its link to save power: only under load
-    does that say anything. The width stays.
+    does that say anything. The width stays. Where all GPUs of a node have the same narrow link, its board is
+    made so, and that is only noted.
 
     Before a link falls back, or is lost, packets are sent again: replays, which the driver counts, and errors of the bus
     that the kernel logs (AER). Corrected ones are harmless by themselves and tell of bad signals when they are many; a
@@ -35,6 +36,16 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     slow = [(device, why) for device in hardware.mine if (why := _why(device))]
     if fatal := _fatal(hardware):
         yield _broken(pod, hardware, fatal)
+    elif slow and _wired_so(hardware):
+        why = slow[0][1]
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="possible",
+            summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired.",
+            evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow[:2]),
+            pods=(pod.name,),
+        )
     elif slow:
         now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
         yield Finding(
@@ -120,9 +131,22 @@ def _why(device: Device) -> str:
     link, said = device.pcie, []
     if link.width and link.max_width and link.width < link.max_width:
         said.append(f"PCIe x{link.width} of x{link.max_width}")
-    if link.gen and link.max_gen and link.gen < link.max_gen and busy(device.utilization_percent):
+    if _slow(device):
         said.append(f"PCIe {link.gen}.0 of {link.max_gen}.0 under load")
     return " and ".join(said)
+
+
+def _slow(device: Device) -> bool:
+    """Whether its link is slower than it could be although it works."""
+    link = device.pcie
+    return bool(link.gen and link.max_gen and link.gen < link.max_gen and busy(device.utilization_percent))
+
+
+def _wired_so(hardware: Hardware) -> bool:
+    """Whether all of several GPUs of one kind have the same narrow link, none is slow and none sends again: no accident does that."""
+    alike = {(device.name, device.pcie.width, device.pcie.max_width) for device in hardware.devices}
+    quiet = not any(_slow(device) or device.pcie.replays_per_minute for device in hardware.devices)
+    return len(hardware.devices) > 1 and len(alike) == 1 and quiet
 
 
 def _numbers(device: Device) -> str:

@@ -118,7 +118,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
 def _outlived(hardware: Hardware, process: Process) -> bool:
     """Whether a process is left of a pod that is gone, or of an instance of this pod, of which none runs."""
-    own = process.pod_uid == hardware.pod.obj.metadata.uid != "" and not hardware.runs
+    own = process.pod_uid == hardware.pod.obj.metadata.uid != "" and not hardware.runs and hardware.seen_since_end
     return own or is_gone(hardware, process)
 
 

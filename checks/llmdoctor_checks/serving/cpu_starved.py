@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Span,
     check,
     fixes,
+    parse_time,
     pod_evidence,
     say_cores,
     say_seconds,
@@ -26,6 +27,10 @@ _THROTTLED = 0.25
 #: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
 #: has no limit that makes it wait: the node's cores are taken by others.
 _PRESSED = 50
+
+#: A container that hardly waits for a CPU now, in percent of the last five minutes, and started within the hour, was
+#: throttled while it loaded: what it counts since its start says nothing of how it serves.
+_CALM, _YOUNG_SECONDS = 10, 3600
 
 #: Fewer periods (of 0.1 s) say nothing.
 _FEWEST_PERIODS = 100
@@ -152,12 +157,21 @@ def _throttling(container: Container, hardware: Hardware) -> tuple[float, Eviden
     use = hardware.use_of(container)
     if use is None or use.cpu.nr_throttled is None or (use.cpu.nr_periods or 0) < _FEWEST_PERIODS:
         return None
+    if use.cpu.pressure300 is not None and use.cpu.pressure300 < _CALM and _young(container):
+        return None
     text = f"nrThrottled: {use.cpu.nr_throttled} of nrPeriods: {use.cpu.nr_periods}"
     if use.cpu.throttled_usec:
         text += f", {say_seconds(use.cpu.throttled_usec / 1e6)} in all"
     if use.cpu.pressure300 is not None:
         text += f"; pressure300: {use.cpu.pressure300:g}"
     return use.cpu.nr_throttled / (use.cpu.nr_periods or 1), hardware.use_evidence(use, "cpu", text)
+
+
+def _young(container: Container) -> bool:
+    """Whether it started within the hour."""
+    running, now = container.status.state.running, container.pod.cluster.now
+    since = parse_time(running.started_at) if running else None
+    return since is not None and now is not None and (now - since).total_seconds() < _YOUNG_SECONDS
 
 
 def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:

@@ -80,7 +80,7 @@ def gpu_count_mismatch(
         yield from _idle(engine, workers, gpus)
         return
     product = " x ".join(str(s.value) for s in explicit)
-    failing = any(t.container is container for t in pod.troubles)
+    failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
     if failing and any("KV cache" in log.text for log in (logs.of(container.name) if logs else ())):

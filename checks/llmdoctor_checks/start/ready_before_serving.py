@@ -2,7 +2,21 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, Workload, check, fixes, k8s, pod_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Logs,
+    Pod,
+    Workload,
+    check,
+    fixes,
+    k8s,
+    log_evidence,
+    phase_of,
+    pod_evidence,
+)
 from llmdoctor_checks.start._services import service_of
 
 #: Engines that open it only then.
@@ -14,9 +28,17 @@ _ALIVE = {
     "nim": ("/v1/health/live", "/v1/health/ready"),
 }
 
+#: Paths that answer with an error until the model is loaded, and the statuses. Sources: llama-server's README, Triton's and
+#: NIM's HTTP endpoints.
+_NOT_YET = {
+    "llama.cpp": ("/health", (503,)),
+    "triton": ("/v2/health/ready", (400, 503)),
+    "nim": ("/v1/health/ready", (503,)),
+}
+
 
 @check("ready-before-serving", since="0.2", severity="warning")
-def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) -> Iterator[Finding]:
+def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None, logs: Logs | None) -> Iterator[Finding]:
     """The pod turns Ready before the model answers.
 
     A pod without a readiness probe is Ready as soon as its containers run. Loading a model takes minutes, in which the
@@ -27,7 +49,7 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) ->
     Text Generation Inference open their port last: for them a tcpSocket probe is right.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
-    deceived one is a risk.
+    deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now.
 
     ## Fix
 
@@ -41,6 +63,9 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) ->
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
     container = engine.container
+    if pod.ready and (found := _observed(pod, engine, logs)):
+        yield found
+        return
     if (
         pod.log_only
         or pod.completed
@@ -65,7 +90,7 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) ->
         return
     if _honest(engine, probe):
         return
-    action = "tcpSocket" if probe.tcp_socket else f"httpGet {probe.http_get.path if probe.http_get else ''}"
+    action = _action(probe)
     right = _ALIVE[engine.name][1] if engine.name in _ALIVE else "/health"
     yield _finding(
         pod,
@@ -75,6 +100,41 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None) ->
         pod_evidence(container, "readinessProbe", action),
         _probe(engine, right),
     )
+
+
+def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """A pod that counts as ready, and whose own port does not answer yet, or says that the model is not loaded."""
+    container, probe = engine.container, engine.container.spec.readiness_probe
+    path, statuses = _NOT_YET.get(engine.name, ("/health", ()))
+    answer = engine.answers.at(path)
+    log = next((log for log in logs.of(container.name) if not log.previous), None) if logs else None
+    phase, port = phase_of(log), engine.value("port")
+    if answer is None or not isinstance(port, int) or answer.port != port:
+        return None
+    if answer.status in statuses:
+        says = f"answers GET {path} with {answer.status}"
+    elif probe is None and phase and phase.name != "serving" and "connection refused" in answer.error:
+        says = f"is {phase.name} and does not listen on port {port} yet"
+    else:
+        return None
+    action = _action(probe) if probe else "none"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="certain",
+        summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} {says}: requests fail until the model is loaded.",
+        evidence=(
+            engine.answers.evidence(answer),
+            *((log_evidence(phase.line),) if phase else ()),
+            pod_evidence(container, "readinessProbe", action),
+        ),
+        fixes=(_probe(engine, path),),
+        pods=(pod.name,),
+    )
+
+
+def _action(probe: k8s.Probe) -> str:
+    return f"httpGet {probe.http_get.path}" if probe.http_get else "tcpSocket" if probe.tcp_socket else "exec or grpc"
 
 
 def _honest(engine: Engine, probe: k8s.Probe) -> bool:

@@ -50,7 +50,7 @@ def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
         value = str(asked.get(key, ""))
         if value not in values or names.intersection(containers):
             continue
-        needed = pod.failing and key in _NEEDED
+        needed = pod.failing_by_status and key in _NEEDED
         kind = "labels" if key in pod.obj.metadata.labels else "annotations"
         yield _finding(
             pod,
@@ -64,7 +64,7 @@ def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
 def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
-    if not pod.failing or "serving.kserve.io/inferenceservice" not in pod.obj.metadata.labels:
+    if not pod.failing_by_status or "serving.kserve.io/inferenceservice" not in pod.obj.metadata.labels:
         return
     for engine in subject.engines(pod):
         model = engine.explicit("model")

@@ -2,7 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Line, Logs, Pod, check, log_evidence, said
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    log_evidence,
+    said,
+)
 
 #: A server that is told to stop ends its engine, and then says the same of it.
 _STOPPING = ("[shutdown]", "Shutting down", "SIGTERM", "KeyboardInterrupt")
@@ -20,11 +33,14 @@ _DEATHS = (
 
 
 @check("engine-dead", since="0.1", literals=_DEATHS)
-def engine_dead(pod: Pod, logs: Logs) -> Iterator[Finding]:
+def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding | Abstain]:
     """The engine's process died while the server ran.
 
     The server in front of it answers all requests with an error from then on, and ends or is restarted. It is always a
     consequence: the process that died has printed why, in the first traceback, or was killed.
+
+    A server that stays up although its engine is dead says so on its own port: `/health` of vLLM and TensorRT-LLM answers 503.
+    Without a liveness probe on that path the pod stays Ready, and nothing restarts it.
 
     ## Fix
 
@@ -35,26 +51,69 @@ def engine_dead(pod: Pod, logs: Logs) -> Iterator[Finding]:
 
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
-    if not pod.failing:
-        return
+    if pod.ready:
+        for engine in subject.engines(pod):
+            yield from _by_port(pod, engine, logs)
+    elif pod.failing and logs is not None:
+        for line in _deaths(logs):
+            yield _finding(pod, line)
+            return
+    elif pod.failing and any(c.running or c.terminated for c in pod.containers):
+        yield Abstain(reason=f"no log of {pod.name} was read")
+
+
+def _deaths(logs: Logs) -> Iterator[Line]:
+    """What the log says of an engine that died, the surest words first."""
     for text in _DEATHS:
         for line in logs.find(text):
-            if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger.")):
-                continue  # the source line of a traceback
-            if _stopping(line):
-                continue
-            yield Finding(
-                role="symptom",
-                severity="critical"
-                if pod.log_only
-                else "warning",  # a pod that fails has a critical symptom of its own
-                confidence="certain",
-                summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
-                evidence=(log_evidence(line),),
-                order=float(line.number),
-                pods=(pod.name,),
-            )
-            return
+            source = said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger."))  # of a traceback
+            if not source and not _stopping(line):
+                yield line
+
+
+def _finding(pod: Pod, line: Line) -> Finding:
+    return Finding(
+        role="symptom",
+        severity="critical" if pod.log_only else "warning",  # a pod that fails has a critical symptom of its own
+        confidence="certain",
+        summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
+        evidence=(log_evidence(line),),
+        order=float(line.number),
+        pods=(pod.name,),
+    )
+
+
+def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """A server that counts as ready, and whose own port says that its engine is dead."""
+    health, smoke = engine.answers.at("/health"), engine.answers.smoke
+    dead = [health] if health and engine.container.engine_dead else []
+    dead += [smoke] if smoke and (smoke.status or 0) >= 500 and "EngineDead" in smoke.error else []
+    if not dead:
+        return
+    name = engine.container.name
+    said_so = (line for line in (_deaths(logs) if logs else ()) if line.log.container == name and not line.log.previous)
+    line = next(said_so, None)
+    yield Finding(
+        role="symptom",
+        severity="critical",
+        confidence="certain",
+        summary=f"{pod.name} counts as ready, and {engine.title} in {engine.container.name} answers {dead[0].method} {dead[0].path} "
+        f"with {dead[0].status}: its engine is dead, and every request fails.",
+        evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
+        fixes=(_restart(pod, engine),),
+        pods=(pod.name,),
+    )
+
+
+def _restart(pod: Pod, engine: Engine) -> Fix:
+    """What ends the state, and what would end it the next time."""
+    probe = (
+        ""
+        if engine.container.spec.liveness_probe
+        else "; a liveness probe on /health, behind a startup probe, would do that"
+    )
+    command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
+    return fixes.advice(f"Have {pod.name} made anew once its log is saved{probe}", command)
 
 
 def _stopping(line: Line) -> bool:

@@ -1,0 +1,155 @@
+"""Clients that ask for a model name which the server does not serve."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    check,
+    fixes,
+    k8s,
+    pod_evidence,
+    top_of,
+)
+
+#: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
+_STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
+
+#: Variables that name a server, and those that name a model, after a prefix that both share: `OPENAI_BASE_URL` and
+#: `OPENAI_MODEL`, `LLM_ENDPOINT` and `LLM_MODEL_NAME`.
+_SERVER = re.compile(r"(?:^|_)(?:API_BASE_URL|API_BASE|BASE_URL|API_URL|ENDPOINT|HOST|URL)$")
+_MODEL = re.compile(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
+
+#: A model's name: anything else, such as a list of settings, is left alone.
+_NAME = re.compile(r"\w[\w.:/@+-]{0,199}", re.ASCII)
+
+
+class Asked(NamedTuple):
+    """A client of the server, and the variable by which it names a model."""
+
+    container: Container
+    server: str
+    variable: str
+    model: str
+
+
+@check("served-model-name-mismatch", since="0.1", severity="warning")
+def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
+    """Clients ask for a model name that the server does not serve.
+
+    The server answers to the name it was started with: the repository or the path as it was given, unless `--served-model-name` says
+    otherwise. A model served from a folder is called by the folder's path. Requests with any other name fail with status 404,
+    while the server is healthy and ready.
+
+    The server's log shows such requests. Where its port was asked which models it serves, the variables of other pods that
+    name both this server and a model (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list. SGLang,
+    Text Generation Inference and llama-server take any name.
+
+    ## Fix
+
+    Set `--served-model-name` to the name (or names) that clients use; look at `/v1/models` to see what is served now.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
+    """
+    models = engine.answers.models if pod.ready and engine.name in _STRICT else None
+    if models is None:
+        return
+    names, answer = models
+    wrong = [asked for asked in _clients(pod, cluster) if not _serves(names, asked.model)]
+    if not wrong:
+        return
+    first = wrong[0]
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{first.container.pod.name} asks {engine.container.name} for the model {first.model}, and it serves {listed}: "
+        "such requests fail with 404.",
+        evidence=(
+            engine.answers.evidence(answer, listed),
+            *(e for asked in wrong[:3] for e in _quoted(asked)),
+        ),
+        fixes=tuple(_fixes(engine, first, names)),
+        pods=(pod.name,),
+    )
+
+
+def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:
+    """Containers of other pods that name this server's Service, and a model beside it, in their environment."""
+    names = {service.name for service in pod.services if _alone(pod, service, cluster)}
+    for item in cluster.items("Pod") if names else ():
+        if item is pod.item:
+            continue
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        if other.completed or other.leaving:
+            continue
+        for container in other.containers:
+            values = {name: variable.value for name, variable in container.env.items() if variable.value}
+            for server, url in values.items():
+                prefix = _before(_SERVER, server)
+                if prefix is None or not _leads(url, names, pod.namespace, other.namespace):
+                    continue
+                for name, value in values.items():
+                    if _before(_MODEL, name) == prefix and _NAME.fullmatch(value):
+                        yield Asked(container, server, name, value)
+
+
+def _alone(pod: Pod, service: Item, cluster: Cluster) -> bool:
+    """Whether a Service leads to replicas of this pod only: another model may stand behind it, too."""
+    top = top_of(pod.item, cluster) if pod.item else None
+    for item in cluster.items("Pod", pod.namespace):
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        if item is not pod.item and any(one is service for one in other.services):
+            beside = top_of(item, cluster)
+            if top is None or beside is None or beside.item is not top.item:
+                return False
+    return True
+
+
+def _before(pattern: re.Pattern[str], name: str) -> str | None:
+    """What stands before the part of a variable's name that says what it is; None where it is another sort of variable."""
+    found = pattern.search(name)
+    return name[: found.start()] if found else None
+
+
+def _leads(url: str, names: set[str], namespace: str, here: str) -> bool:
+    """Whether an address, written in the namespace `here`, is that of a Service of these names."""
+    host = re.split(r"[:/?#]", url.partition("://")[2] or url, maxsplit=1)[0]
+    name, _, rest = host.partition(".")
+    return name in names and (rest.split(".")[0] or here) == namespace
+
+
+def _serves(names: tuple[str, ...], asked: str) -> bool:
+    """Whether a server answers to a name, as it stands or without the provider that LiteLLM is told before it."""
+    return any({name, name.removesuffix(":latest")} & {asked, asked.partition("/")[2]} for name in names)
+
+
+def _quoted(asked: Asked) -> Iterator[Evidence]:
+    for name in (asked.server, asked.variable):
+        variable = asked.container.env[name]
+        yield pod_evidence(asked.container, f"env[{name}]", f"{asked.container.pod.name}: {name}={variable.value}")
+
+
+def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix]:
+    client, server = asked.container, fixes.edited(engine.pod)
+    if engine.name == "ollama":
+        command = f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {engine.container.name} -- ollama pull {asked.model}"
+        yield fixes.advice(f"Load {asked.model} into the server", command)
+    elif engine.name == "vllm":
+        flag = f"--served-model-name {' '.join(names)} {asked.model}"
+        yield fixes.advice(f"Let the server answer to that name as well: {flag} in {server}")
+    else:
+        yield fixes.advice(f"Let the server answer to {asked.model}, in {server}")
+    if len(names) == 1:
+        yield fixes.set_env(client, asked.variable, names[0], f"Let {client.pod.name} ask for {names[0]}")

@@ -1,0 +1,82 @@
+"""What an engine says of itself on its own port: how it is, its version, the models that it serves."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kubectl_llmdoctor.engines.version import parse
+from kubectl_llmdoctor.report.document import Evidence
+from kubectl_llmdoctor.snapshot import PortAnswer
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.pod import Container
+
+#: Where an engine states its version: the paths, and the key in the answer. Sources: the HTTP servers of the engines.
+_VERSIONS = {
+    "vllm": (("/version",), "version"),
+    "tensorrt-llm": (("/version",), "version"),
+    "sglang": (("/server_info", "/get_server_info"), "version"),
+    "tgi": (("/info",), "version"),
+    "nim": (("/v1/version",), "release"),
+    "ollama": (("/api/version",), "version"),
+}
+
+#: Where the models stand: in `data` with an `id` (OpenAI's form), or in `models` with a `name` (Ollama's).
+_MODELS = ("/v1/models", "/api/tags")
+
+#: No name of a model is longer.
+_LONGEST_NAME = 256
+
+
+class Answers:
+    """What the port of a container said: of each path the last answer."""
+
+    def __init__(self, container: Container) -> None:
+        pod = container.pod
+        mine = (pod.namespace, pod.name, container.name)
+        self._where = f"{pod.namespace}/{pod.name}"
+        said = pod.cluster.snapshot.answers if pod.exists else ()
+        found = [one for one in said if (one.namespace or "default", one.pod, one.container) == mine]
+        self._by_path = {one.path: one for one in found if one.method == "GET"}
+        #: the answer to a request for one token, where somebody wanted that
+        self.smoke = next((one for one in reversed(found) if one.method == "POST"), None)
+
+    def at(self, *paths: str) -> PortAnswer | None:
+        """The answer of the first of these paths that was asked; None where none was."""
+        return next((self._by_path[path] for path in paths if path in self._by_path), None)
+
+    def version(self, engine: str) -> tuple[str, str]:
+        """The version that the engine states, and where; both empty where it states none that can be compared."""
+        paths, key = _VERSIONS.get(engine, ((), ""))
+        answer = self.at(*paths)
+        stated = _tree(answer).get(key) if answer else None
+        return (stated, f"GET {answer.path}") if answer and isinstance(stated, str) and parse(stated) else ("", "")
+
+    @cached_property
+    def models(self) -> tuple[tuple[str, ...], PortAnswer] | None:
+        """The names of the models that it serves, and the answer that lists them; None where it lists none in a known form."""
+        answer = self.at(*_MODELS)
+        tree = _tree(answer) if answer else {}
+        rows = tree.get("data", tree.get("models"))
+        listed = [r.get("id") or r.get("name") for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
+        names = dict.fromkeys(name for name in listed if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME)
+        return (tuple(names), answer) if answer and names else None
+
+    def evidence(self, answer: PortAnswer, text: str = "") -> Evidence:
+        """An answer as a quotation; `text` in the place of the whole one."""
+        said = answer.error or f"{answer.status} {text or answer.text}".strip()
+        return Evidence(
+            source="metric", ref=f"{self._where} {answer.method} :{answer.port}{answer.path}", text=said[:300]
+        )
+
+
+def _tree(answer: PortAnswer) -> dict[str, Any]:
+    """The object that a port answered with; empty for anything else."""
+    try:
+        tree = msgspec.json.decode(answer.text) if answer.status == 200 else None
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
