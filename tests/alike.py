@@ -39,7 +39,7 @@ def as_bundle(snapshot: Snapshot, folder: Path) -> Snapshot:
 
 def fits_a_bundle(snapshot: Snapshot) -> bool:
     """Whether all of it has a place in a bundle."""
-    elsewhere = snapshot.nodes or snapshot.prometheus or snapshot.metrics
+    elsewhere = snapshot.nodes or snapshot.prometheus or snapshot.metrics or snapshot.answers
     return not elsewhere and all(log.pod for log in snapshot.logs)
 
 
