@@ -24,6 +24,7 @@ IMAGES = {
     "nim": "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0",
     "ollama": "ollama/ollama:0.11.10",
     "sglang": "lmsysorg/sglang:v0.5.9",
+    "tei": "ghcr.io/huggingface/text-embeddings-inference:1.8.3",
     "tgi": "ghcr.io/huggingface/text-generation-inference:3.2.3",
     "triton": "nvcr.io/nvidia/tritonserver:24.12-trtllm-python-py3",
     "trtllm": "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",

@@ -146,9 +146,12 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             'msg="Listening on ',  # Ollama: it loads a model when somebody asks for it
             "Started HTTPService at",  # Triton
             "Connected",
+            "Ready",
         ),
     ),
 )
+#: Words that mean it only where this program says them.
+_WHOSE = {"Connected": "text_generation", "Ready": "text_embeddings_router::"}
 
 
 PHASES = tuple(name for name, _ in _PHASES)
@@ -181,7 +184,7 @@ def phase_at(line: Line) -> str:
 
 
 def _tells(literal: str, line: Line) -> bool:
-    return literal != "Connected" or "text_generation" in line.text
+    return literal not in _WHOSE or _WHOSE[literal] in line.text
 
 
 _READY = "Application startup complete."

@@ -45,7 +45,8 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
     It is a risk where the engine uses the value: its arguments, its image, its token for the Hub. Elsewhere it is noted, and
     so is a Secret in a manifest, which is often filled in apart from it.
-    `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant.
+    `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
+    a model's config.pbtxt, nobody filled it in.
 
     ## Fix
 

@@ -26,6 +26,7 @@ _DEATHS = (
     "died unexpectedly, shutting down client",  # vLLM 0.10+, API server
     "EngineCore encountered an issue. See stack trace (above) for the root cause.",  # vLLM 0.8.5+, API server
     "EngineCore hit an exception: Traceback",  # vLLM 0.7 and 0.8, V1
+    "Scheduler hit an exception: Traceback",  # SGLang 0.4+
     "MQLLMEngine is already dead, terminating server process",  # vLLM, V0
     "AsyncLLMEngine has failed, terminating server process",  # vLLM, V0
     "Background loop has errored already.",  # vLLM, V0
