@@ -10,6 +10,7 @@ import sys
 import click
 
 from kubectl_llmdoctor import __version__
+from kubectl_llmdoctor.cli.leaving import leave
 from kubectl_llmdoctor.errors import LlmdoctorError
 
 #: Commands in the order of the help text, each with its line there; the module is cli.<name>.
@@ -84,7 +85,10 @@ def main(argv: list[str] | None = None) -> None:
             raise
         text = f"internal error: {type(error).__name__}: {error}; please report it (LLMDOCTOR_DEBUG=1 shows where)"
         code = _fail(text, 3)
-    sys.exit(code if isinstance(code, int) else 0)
+    status = code if isinstance(code, int) else 0
+    if argv is None:
+        leave(status)
+    sys.exit(status)
 
 
 def _program() -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from kubectl_llmdoctor.cli import output
+from kubectl_llmdoctor.cli.leaving import leave
 from kubectl_llmdoctor.cli.options import (
     connections_options,
     output_options,
@@ -109,15 +109,8 @@ def command(
     output.write(report, chosen, color=output.colored(no_color), fleet=True)
     code = output.exit_code(report, fail_on)
     if source is None:
-        _leave(code)
+        leave(code)
     return code
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends the process without taking a whole cluster apart object by object, which is half a second for a large one."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _live(
