@@ -35,7 +35,7 @@ def playable(snapshot: Object) -> bool:
     very thing that is missing: no stand-in is right for both. A list of custom resources that was read and empty needs a
     definition, which the stand-in has only for objects.
     """
-    said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "missing"))
+    said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "answers", "missing"))
     objects = snapshot.get("objects", [])
     claims = {item["metadata"]["name"] for item in objects if item["kind"] == "ResourceClaim"}
     named = {

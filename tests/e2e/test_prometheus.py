@@ -300,6 +300,21 @@ def test_smoke_generates_one_token_and_keeps_no_text(
     assert engine.asked.count("POST /v1/completions") == 1
 
 
+def test_an_engine_that_is_dead_behind_a_ready_pod(
+    serving: Object, engine: type[Engine], play: Play, doctor: Doctor
+) -> None:
+    play(serving)
+    well = doctor("diagnose", "llama-0", "-n", "serving", "--prometheus", "off", "-o", "json")
+    engine.served["/health"] = (503, "")
+
+    dead = doctor("diagnose", "llama-0", "-n", "serving", "--prometheus", "off", "-o", "json")
+
+    assert "engine-dead" not in {id for _, id in well.findings}
+    # nothing says why it died
+    assert ("symptom", "engine-dead") in dead.findings
+    assert (well.code, dead.code) == (0, 1)
+
+
 # --- what it costs, and who may not -----------------------------------------------------------------------------------
 
 RUNS = 5
