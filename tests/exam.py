@@ -120,7 +120,7 @@ def measures(sets: Path) -> list[Measure]:
         Measure(
             name="a log of 200 MB", demanded="≤ 10 × ripgrep", command=module("tests.bench.length"), figure=r"length: .*"
         ),
-        Measure(name="node agent", demanded="its bounds", command=module("tests.bench.agent"), figure=r".*\d.*"),
+        Measure(name="node agent", demanded="its bounds", command=module("tests.bench.agent"), figure=r".* MiB RSS.*"),
     ]  # fmt: skip
 
 
