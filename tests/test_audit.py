@@ -19,8 +19,10 @@ from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report.fleet import render as page
 from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, ReadList, Snapshot, TargetRef
 from kubectl_llmdoctor.testing import find_cases, load_case
+from tests import fleet
 from tests.program import run
 
 Json = dict[str, Any]
@@ -498,7 +500,7 @@ def test_without_a_model_there_is_nothing_to_judge_and_that_is_said(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [("-n", "x", "-A"), ("--context", "a", "--all-contexts"), ("-o", "nonsense"), ("--print-cronjob", "a b")],
+    [("--context", "a", "--all-contexts"), ("-o", "nonsense"), ("--print-cronjob", "a b")],
 )
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
     done = run("audit", *arguments)
@@ -515,3 +517,13 @@ def test_text_of_a_stranger_cannot_write_to_the_terminal(tmp_path: Path) -> None
 
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+def test_the_wide_page_says_nothing_twice() -> None:
+    report = fleet.fleet(4, broken=1, at_risk=1, nodes=2)
+
+    wide = page(report, wide=True)
+
+    assert "cause" in wide.partition("CAPACITY")[2]
+    for heading in ("CAPACITY", "NOT SEEN"):
+        assert wide.count(f"\n{heading}") == 1

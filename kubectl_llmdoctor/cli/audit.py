@@ -19,7 +19,7 @@ from kubectl_llmdoctor.cli.options import (
     rules_options,
     sources_options,
 )
-from kubectl_llmdoctor.errors import AccessError, UsageError
+from kubectl_llmdoctor.errors import AccessError
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.gather.cluster import Connection, Query
@@ -76,8 +76,6 @@ def command(
 
         click.echo(manifests(image, namespace or "llmdoctor"), nl=False)
         return 0
-    if namespace and all_namespaces:
-        raise UsageError("-n and -A exclude each other")
     known = rules(config, as_of)
 
     from kubectl_llmdoctor.audit import audit, join

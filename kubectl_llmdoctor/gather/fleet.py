@@ -24,7 +24,7 @@ from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace
 from kubectl_llmdoctor.gather.selection import serving
 from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL, query
-from kubectl_llmdoctor.gather.walk import LOG_PODS, Walk
+from kubectl_llmdoctor.gather.walk import LOG_PODS, NAMESPACE_LISTS, NAMESPACE_LISTS_IF_THERE, Walk
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.platforms import labels
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
@@ -59,21 +59,9 @@ _REPLICA_SET = core("ReplicaSet", "apps")
 
 #: Kept in the namespaces where models are served; a whole list tells what does not exist there.
 _AROUND = (
-    core("Service"),
-    core("EndpointSlice", "discovery.k8s.io"),
+    *NAMESPACE_LISTS,
     core("PersistentVolumeClaim"),
-    core("HorizontalPodAutoscaler", "autoscaling"),
-    core("PodDisruptionBudget", "policy"),
-    core("NetworkPolicy", "networking.k8s.io"),
-    core("Ingress", "networking.k8s.io"),
-    core("ResourceQuota"),
-    core("LimitRange"),
-    core("ScaledObject", "keda.sh"),
-    core("HTTPRoute", "gateway.networking.k8s.io"),
-    core("VirtualService", "networking.istio.io"),
-    core("ServiceMonitor", "monitoring.coreos.com"),
-    core("PodMonitor", "monitoring.coreos.com"),
-    core("CiliumNetworkPolicy", "cilium.io"),
+    *NAMESPACE_LISTS_IF_THERE,
     core("Workload", "kueue.x-k8s.io"),
     core("LocalQueue", "kueue.x-k8s.io"),
 )

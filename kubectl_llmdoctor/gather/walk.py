@@ -34,7 +34,8 @@ _WHOLE_NEIGHBOURS = 30
 #: Owners that are followed; the chain of one pod is rarely longer than four.
 _MAX_OWNERS = 200
 
-_NAMESPACE_LISTS = (
+#: What holds for all pods of a namespace.
+NAMESPACE_LISTS = (
     core("Service"),
     core("EndpointSlice", "discovery.k8s.io"),
     core("HorizontalPodAutoscaler", "autoscaling"),
@@ -46,7 +47,7 @@ _NAMESPACE_LISTS = (
 )
 
 #: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
-_NAMESPACE_LISTS_IF_THERE = (
+NAMESPACE_LISTS_IF_THERE = (
     core("ScaledObject", "keda.sh"),
     core("HTTPRoute", "gateway.networking.k8s.io"),
     core("VirtualService", "networking.istio.io"),
@@ -87,9 +88,9 @@ class Walk:
             self.events[namespace] = pot.page(core("Event"), namespace)
 
         pot.task("events", namespace, events)
-        for kind in _NAMESPACE_LISTS:
+        for kind in NAMESPACE_LISTS:
             pot.get_list(kind, namespace)
-        for kind in _NAMESPACE_LISTS_IF_THERE:
+        for kind in NAMESPACE_LISTS_IF_THERE:
             pot.get_list(kind, namespace, if_there=True)
         pot.get(core("Namespace"), "", namespace)
         pot.task("pods", namespace, lambda: self._neighbours(namespace))

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from kubectl_llmdoctor.report import text, words
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Changed,
+    Cluster,
     EngineVersion,
     Finding,
     GpuNode,
@@ -44,7 +47,9 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     _not_seen(page, report.not_read)
     if wide:
         page.gap()
-        return page.text() + "\n" + text.render(report, width=width, color=color, wide=True)
+        # what stands above is not said again
+        rest = msgspec.structs.replace(report, cluster=Cluster(findings=report.cluster.findings), not_read=())
+        return page.text() + "\n" + text.render(rest, width=width, color=color, wide=True)
     return page.text()
 
 

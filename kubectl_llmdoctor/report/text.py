@@ -173,9 +173,6 @@ def _cluster(page: Page, report: Report) -> None:
         page.gap()
         cluster = Target(api_version="", kind="", namespace="", name="cluster", verdict=verdict, findings=findings)
         _target(page, cluster, report.taken_at)
-    if report.cluster.capacity:
-        page.gap()
-    page.list("CAPACITY", map(words.capacity, report.cluster.capacity))
 
 
 def _more(target: Target) -> str:
