@@ -128,7 +128,7 @@ def _lines(signature: Signature) -> str:
 
 
 def _where(check: Check) -> str:
-    files = [Path(part.where if part.lines else part.where.rpartition(":")[0]) for part in check.parts]
+    files = [Path(part.where) for part in check.parts]
     links = [f"[{path.name}](../../{path.resolve().relative_to(ROOT).as_posix()})" for path in files]
     cases = f"[checks/cases/{check.id}](../../checks/cases/{check.id})"
     return f"---\n\nDeclared in {' and '.join(links)}; examples that fire, and near misses: {cases}."

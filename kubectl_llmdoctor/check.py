@@ -151,7 +151,7 @@ def check(
             severity=severity,
             needs=tuple(_needs(run, id, where)),
             run=run,
-            where=where,
+            where=code.co_filename,
             literals=tuple(literals),
             on_node=on_node,
         )

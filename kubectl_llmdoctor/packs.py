@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import os
 import sys
@@ -18,7 +20,7 @@ from kubectl_llmdoctor.signature import Signature, as_check, parse
 
 GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"
-#: The file in a package that build_index made; only built wheels have it.
+#: What build_index made of a package: in a built wheel, and beside the bytecode of a source tree.
 INDEX = "_index.json"
 
 
@@ -103,21 +105,56 @@ def load(package: str) -> Iterator[Check]:
     try:
         index = (root / INDEX).read_bytes()
     except OSError:
-        yield from _from_sources(package, root)
-    else:
-        yield from _from_index(index, root)
+        index = _kept_index(package, root)
+    yield from _from_index(index, root)
+
+
+def _kept_index(package: str, root: Path) -> bytes:
+    """The index of a package that was not built, kept beside the bytecode until a source of it or of ours changes."""
+    kept = root / "__pycache__" / INDEX
+    sources = _fingerprint(root, Path(__file__).parent)
+    try:
+        found, _, index = kept.read_bytes().partition(b"\n")
+    except OSError:
+        found = index = b""
+    if found == sources:
+        return index
+    index = build_index(package)
+    if not sys.dont_write_bytecode:
+        draft = kept.with_name(f"{INDEX}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # read-only, as site-packages may be
+            kept.parent.mkdir(exist_ok=True)
+            draft.write_bytes(sources + b"\n" + index)
+            draft.replace(kept)
+    return index
+
+
+def _fingerprint(*roots: Path) -> bytes:
+    """Name, size and time of change of each source below some folders."""
+    digest = hashlib.sha256()
+    for root in roots:
+        for folder, inner, names in os.walk(root):
+            inner[:] = sorted(name for name in inner if name not in ("__pycache__", "cases"))
+            for name in sorted(names):
+                info = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 # half the time of a Path
+                digest.update(f"{folder}/{name} {info.st_size} {info.st_mtime_ns}\n".encode())
+    return digest.hexdigest().encode()
 
 
 def _from_sources(package: str, root: Path) -> Iterator[Check]:
-    signatures: list[Path] = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
-        for path in sorted(folder.iterdir()):
-            if path.suffix == ".py" and not path.name.startswith("_"):
-                yield _from_module(f"{package}.{folder.name}.{path.stem}")
-            elif path.suffix == ".yaml" and not path.name.startswith("_"):
-                signatures.append(path)
-    for path in signatures:
+    yield from _modules(package, root)
+    for path in _files(root, ".yaml"):
         yield as_check(_parsed(path), family=path.parent.name, where=str(path))
+
+
+def _modules(package: str, root: Path) -> Iterator[Check]:
+    for path in _files(root, ".py"):
+        yield _from_module(f"{package}.{path.parent.name}.{path.stem}")
+
+
+def _files(root: Path, suffix: str) -> list[Path]:
+    """What declares a check: one file each, in the folder of its family."""
+    return sorted(root.glob(f"[!_.]*/[!_.]*{suffix}"))
 
 
 def _from_module(name: str) -> Check:
@@ -153,6 +190,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: str = ""
     severity: Severity = "critical"
     needs: tuple[tuple[str, str, bool], ...] = ()
+    literals: tuple[str, ...] = ()
     module: str = ""
     on_node: bool = False
 
@@ -161,27 +199,25 @@ def build_index(package: str) -> bytes:
     """The index of a package: with it, nothing is parsed at start-up and a module is imported when its check runs."""
     root = Path(next(iter(importlib.import_module(package).__path__)))
     entries = [
-        _Entry(family=path.parent.name, file=path.name, signature=_parsed(path))
-        for path in sorted(root.glob("*/*.yaml"))
-        if not path.name.startswith("_")
+        _Entry(family=path.parent.name, file=path.name, signature=_parsed(path)) for path in _files(root, ".yaml")
     ]
-    for found in _from_sources(package, root):
-        if not found.lines:
-            stem = found.id.replace("-", "_")
-            entries.append(
-                _Entry(
-                    family=found.family,
-                    file=f"{stem}.py",
-                    id=found.id,
-                    title=found.title,
-                    doc=found.doc,
-                    since=found.since,
-                    severity=found.severity,
-                    needs=tuple((n.name, n.fact, n.optional) for n in found.needs),
-                    module=f"{package}.{found.family}.{stem}",
-                    on_node=found.on_node is not None,
-                )
+    for found in _modules(package, root):
+        stem = found.id.replace("-", "_")
+        entries.append(
+            _Entry(
+                family=found.family,
+                file=f"{stem}.py",
+                id=found.id,
+                title=found.title,
+                doc=found.doc,
+                since=found.since,
+                severity=found.severity,
+                needs=tuple((n.name, n.fact, n.optional) for n in found.needs),
+                literals=found.literals,
+                module=f"{package}.{found.family}.{stem}",
+                on_node=found.on_node is not None,
             )
+        )
     entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
     return msgspec.json.encode(entries)
 
@@ -202,6 +238,7 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
                 needs=tuple(Need(name=name, fact=fact, optional=optional) for name, fact, optional in entry.needs),
                 run=_later(entry.module),
                 where=where,
+                literals=entry.literals,
                 on_node=_later_on_node(entry.module) if entry.on_node else None,
             )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kubectl_llmdoctor import packs
 from kubectl_llmdoctor.check import Check
-from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _from_index, build_index, load
+from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _from_index, _from_sources, build_index, load
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
 ROOT = Path(__file__).parent.parent
@@ -53,28 +54,23 @@ def test_the_wheel_has_what_the_html_page_carries(wheel: zipfile.ZipFile) -> Non
 def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
     index = wheel.read(f"{BUILT_IN}/{INDEX}")
     indexed = {(c.id, c.lines): c for c in _from_index(index, ROOT)}
-    sources = {(c.id, c.lines): c for c in load(BUILT_IN)}
+    sources = {(c.id, c.lines): c for c in _from_sources(BUILT_IN, ROOT / "checks" / BUILT_IN)}
 
     assert index == build_index(BUILT_IN)
     assert indexed.keys() == sources.keys()
     for key, check in sources.items():
-        mine = indexed[key]
-        assert (mine.title, mine.doc, mine.family, mine.since, mine.severity, mine.needs) == (
-            check.title,
-            check.doc,
-            check.family,
-            check.since,
-            check.severity,
-            check.needs,
-        )
+        same = {name: getattr(check, name) for name in ("run", "where", "on_node")}
+        assert msgspec.structs.replace(indexed[key], **same) == check
+        assert (indexed[key].on_node is None) == (check.on_node is None)
 
 
 def test_checks_from_the_index_find_what_checks_from_the_sources_find() -> None:
     from_index = _combined(_from_index(build_index(BUILT_IN), ROOT))
+    from_sources = _combined(_from_sources(BUILT_IN, ROOT / "checks" / BUILT_IN))
     for path in sorted((ROOT / "checks" / "cases").glob("*/fires_*.yaml")):
         case = load_case(path)
 
-        assert diagnose_case(case, from_index) == diagnose_case(case), path
+        assert diagnose_case(case, from_index) == diagnose_case(case, from_sources), path
 
 
 def _combined(found: Iterator[Check]) -> list[Check]:
@@ -84,3 +80,52 @@ def _combined(found: Iterator[Check]) -> list[Check]:
         other = checks.get(check.id)
         checks[check.id] = msgspec.structs.replace(other, signature=check) if other else check
     return [checks[key] for key in sorted(checks)]
+
+
+_SIGNATURE = """id: fan-stuck
+since: "1.0"
+summary: A fan is stuck
+patterns:
+  - literal: fan does not turn
+    match: fan does not turn
+matches: [the fan does not turn]
+ignores: [a fan turns]
+doc: A fan is stuck.
+"""
+
+
+@pytest.fixture
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of one signature that nobody built."""
+    home = tmp_path / "acme_checks"
+    (home / "memory").mkdir(parents=True)
+    (home / "__init__.py").write_text("")
+    (home / "memory" / "fan_stuck.yaml").write_text(_SIGNATURE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    yield home
+    sys.modules.pop("acme_checks", None)
+
+
+def test_the_index_of_a_source_tree_is_kept_until_a_source_changes(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [c.title for c in load("acme_checks")] == ["A fan is stuck"]
+    with monkeypatch.context() as patched:
+        patched.setattr(packs, "build_index", lambda package: pytest.fail(f"{package} is read again"))
+        assert [c.title for c in load("acme_checks")] == ["A fan is stuck"]
+
+    (pack / "memory" / "fan_stuck.yaml").write_text(_SIGNATURE.replace("A fan is stuck", "The fan of a GPU is stuck"))
+
+    assert [c.title for c in load("acme_checks")] == ["The fan of a GPU is stuck"]
+
+
+def test_where_no_bytecode_may_be_written_no_index_is(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    assert [c.id for c in load("acme_checks")] == ["fan-stuck"]
+    assert not (pack / "__pycache__" / INDEX).exists()
+
+
+def test_a_folder_that_takes_no_index_costs_nothing_else(pack: Path) -> None:
+    (pack / "__pycache__").write_text("no folder")
+
+    assert [c.id for c in load("acme_checks")] == ["fan-stuck"]
