@@ -294,21 +294,22 @@ _LISTS = {
         (status(403, "user cannot list"), "forbidden: user cannot list"),
         (status(500, "boom"), "server error 500: boom"),
         (status(429, "slow"), "too many requests (429): slow"),
-        (silence, "timed out after 0.6 s"),
-        (drip, "timed out after 0.6 s"),
+        (silence, "timed out after 2 s"),
+        (drip, "timed out after 2 s"),
         (reset_after(b'{"items": ['), "connection broken: "),
         (raw(200, b'{"items": [{"metadata"'), "the answer is not whole: "),
         (raw(200, b'{"items": 7}'), "the answer is not whole: "),
         (raw(404, b"404 page not found"), "not found: the server does not know this kind of object"),
     ],
 )
+@pytest.mark.impatient
 def test_a_failing_list_is_missing_and_the_rest_is_there(
     world: FakeApi, cluster: Cluster, source: str, fault: Any, reason: str
 ) -> None:
     world.faults[_LISTS[source]] = [fault]
     began = time.monotonic()
     found = run(cluster, "llama-2-a")
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 6
     (row,) = found.missing
     assert (row.source, row.ref) == (source, "serving")
     assert row.reason.startswith(reason)
@@ -374,10 +375,11 @@ def test_a_log_that_breaks_off_is_read_again(world: FakeApi, cluster: Cluster, f
     assert found.missing == ()
 
 
+@pytest.mark.impatient
 def test_a_log_that_never_comes_is_cut(world: FakeApi, cluster: Cluster) -> None:
     world.faults[f"{NS}/pods/llama-2-a/log"] = [silence]
     (row,) = run(cluster, "llama-2-a").missing
-    assert row.reason == "timed out after 0.6 s"
+    assert row.reason == "timed out after 2 s"
 
 
 def test_an_answer_of_an_unforeseen_shape_costs_its_source_only(world: FakeApi, cluster: Cluster) -> None:
@@ -474,11 +476,12 @@ def test_a_forbidden_target_ends_the_program(world: FakeApi, cluster: Cluster) -
 
 
 @pytest.mark.parametrize("fault", [silence, status(503), raw(200, b"{"), reset_after(b"")])
+@pytest.mark.impatient
 def test_a_target_that_cannot_be_had_ends_the_program_soon(world: FakeApi, cluster: Cluster, fault: Any) -> None:
     world.faults[f"{NS}/pods/llama-2-a"] = [fault]
     began = time.monotonic()
     refused(cluster, "llama-2-a")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 6
 
 
 def test_of_several_names_one_may_be_gone(world: FakeApi, cluster: Cluster) -> None:

@@ -121,16 +121,17 @@ def test_what_is_not_ready_is_not_asked(state: Json, api: FakeApi, cluster: Clus
     assert said(found) == []
 
 
+@pytest.mark.impatient
 def test_a_port_that_does_not_answer_is_an_answer(world: FakeApi, cluster: Cluster) -> None:
     for path in ("health", "version", "v1/models", "metrics"):
         world.faults[f"{ROOT}/{path}"] = [silence]
     found: list[Snapshot] = []
 
-    assert seconds_of(lambda: found.append(run(cluster))) < 3
+    assert seconds_of(lambda: found.append(run(cluster))) < 6
     (one,) = found[0].answers
-    assert (one.path, one.status, one.error) == ("/health", None, "timed out after 0.6 s")
-    assert one.seconds >= 0.5
-    assert said(found[0]) == [("metrics", "serving/llama-0:8000", "timed out after 0.6 s")]
+    assert (one.path, one.status, one.error) == ("/health", None, "timed out after 2 s")
+    assert one.seconds >= 1.9
+    assert said(found[0]) == [("metrics", "serving/llama-0:8000", "timed out after 2 s")]
 
 
 def test_a_refused_connection_is_the_api_servers_word_and_no_status(world: FakeApi, cluster: Cluster) -> None:
@@ -190,7 +191,7 @@ def test_two_samples(world: FakeApi, cluster: Cluster) -> None:
 
     assert (first.text, second.text) == ("a 1\n", "a 2\n")
     assert first.taken_at < second.taken_at
-    assert 1 <= seconds < 3
+    assert 1 <= seconds < 6
 
 
 def test_what_prometheus_knows_is_not_read_from_the_port(world: FakeApi, cluster: Cluster) -> None:

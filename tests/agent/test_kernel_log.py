@@ -275,7 +275,7 @@ def test_a_log_that_never_ends_costs_the_deadline() -> None:
     started = time.monotonic()
     text, error = log.read()
 
-    assert 0.2 <= time.monotonic() - started < 1
+    assert 0.2 <= time.monotonic() - started < 5
     assert text == ""
     assert error is not None
     assert error.reason == "more than 0.2 s can read; the next reading goes on"

@@ -134,7 +134,7 @@ def test_who_waits_for_a_fresh_one_keeps_nobody_else_waiting(start: Start, node:
         until(lambda: len(server._open) == CONNECTIONS // 2)
         began = time.monotonic()
         assert get(server, "/healthz")[0] == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
     finally:
         for connection in many:
             connection.close()
@@ -182,7 +182,7 @@ def test_a_node_without_threads_costs_the_connections_of_that_time_only(
     began = time.monotonic()
 
     assert get(server, "/healthz")[0] == 200
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert "can't start new thread" in capsys.readouterr().err
 
 
