@@ -42,9 +42,8 @@ class Abstain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact that a check asks for."""
+    """One fact that a check asks for, in the place of its parameter."""
 
-    name: str
     fact: str
     optional: bool
 
@@ -74,9 +73,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     #: what it says of a node with accelerators by itself, whatever runs there: called with `Node` and `Cluster` by audits
     on_node: Run | None = None
 
-    def __call__(self, *facts: Any, **named: Any) -> list[Finding | Abstain]:
+    def __call__(self, *facts: Any) -> list[Finding | Abstain]:
         """Run it on facts; this is also its unit test."""
-        return list(self.run(*facts, **named))
+        return list(self.run(*facts))
 
     @property
     def docs(self) -> str:
@@ -174,4 +173,4 @@ def _needs(run: Run, id: str, where: str) -> Iterable[Need]:
         fact = getattr(kinds[0], "__name__", "") if len(kinds) == 1 else ""
         if fact not in FACTS:
             raise DeclarationError(f"{where}: check {id}: parameter {name} asks for {hint}, which is no fact")
-        yield Need(name=name, fact=fact, optional=len(options) > len(kinds))
+        yield Need(fact=fact, optional=len(options) > len(kinds))

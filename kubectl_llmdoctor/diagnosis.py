@@ -171,7 +171,7 @@ def _scope(facts: set[str]) -> str:
 def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
     """Call a check once for each part of the target that it asks for."""
     for known in subject.scopes[scope]:
-        arguments: dict[str, Any] = {}
+        facts: list[Any] = []
         for need in check.needs:
             fact = known[need.fact]
             if fact.__class__ is Later:
@@ -182,14 +182,14 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
                         outcome.not_checked[check.id, fact.reason] = None
                     break
                 fact = None
-            arguments[need.name] = fact
+            facts.append(fact)
         else:
-            _call(check, arguments, outcome)
+            _call(check, facts, outcome)
 
 
-def _call(check: Check, arguments: dict[str, Any], outcome: _Outcome) -> None:
+def _call(check: Check, facts: list[Any], outcome: _Outcome) -> None:
     try:
-        for found in check.run(**arguments):
+        for found in check.run(*facts):
             if isinstance(found, Abstain):
                 outcome.not_checked[check.id, found.reason] = None
             else:

@@ -189,7 +189,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     doc: str = ""
     since: str = ""
     severity: Severity = "critical"
-    needs: tuple[tuple[str, str, bool], ...] = ()
+    needs: tuple[Need, ...] = ()
     literals: tuple[str, ...] = ()
     module: str = ""
     on_node: bool = False
@@ -212,7 +212,7 @@ def build_index(package: str) -> bytes:
                 doc=found.doc,
                 since=found.since,
                 severity=found.severity,
-                needs=tuple((n.name, n.fact, n.optional) for n in found.needs),
+                needs=found.needs,
                 literals=found.literals,
                 module=f"{package}.{found.family}.{stem}",
                 on_node=found.on_node is not None,
@@ -235,7 +235,7 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
                 family=entry.family,
                 since=entry.since,
                 severity=entry.severity,
-                needs=tuple(Need(name=name, fact=fact, optional=optional) for name, fact, optional in entry.needs),
+                needs=entry.needs,
                 run=_later(entry.module),
                 where=where,
                 literals=entry.literals,
@@ -248,8 +248,8 @@ def _later(module: str) -> Run:
 
     found = cache(lambda: _from_module(module).run)
 
-    def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
-        return found()(*facts, **named)
+    def run(*facts: Any) -> Iterable[Finding | Abstain]:
+        return found()(*facts)
 
     return run
 
@@ -257,8 +257,8 @@ def _later(module: str) -> Run:
 def _later_on_node(module: str) -> Run:
     """The same for what it says of a node."""
 
-    def run(*facts: Any, **named: Any) -> Iterable[Finding | Abstain]:
+    def run(*facts: Any) -> Iterable[Finding | Abstain]:
         on_node = _from_module(module).on_node
-        return on_node(*facts, **named) if on_node else ()
+        return on_node(*facts) if on_node else ()
 
     return run

@@ -158,7 +158,7 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         family=family,
         since=signature.since,
         severity=signature.severity,
-        needs=(Need(name="subject", fact="Subject", optional=False),),
+        needs=(Need(fact="Subject", optional=False),),
         run=run,
         where=where,
         lines=True,

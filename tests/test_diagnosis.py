@@ -75,7 +75,7 @@ def _check(id: str, run: Any) -> Check:
         family="x",
         since="0.1",
         severity="critical",
-        needs=(Need(name="pod", fact="Pod", optional=False),),
+        needs=(Need(fact="Pod", optional=False),),
         run=run,
         where="here",
     )

@@ -5,6 +5,7 @@ A snapshot keeps where objects start, not every field: only the few documents th
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from functools import partial
@@ -46,29 +47,29 @@ def _evidence(row: Evidence, files: _Files) -> Evidence:
 
 
 class _Files:
-    """The documents that were read again, as trees of nodes with their lines."""
+    """The documents that were read again, as PyYAML's nodes, which know their lines."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
         self._rows: dict[str, list[str]] = {}
-        self._trees: dict[tuple[str, int], tuple[_Node | None, int]] = {}
+        self._trees: dict[tuple[str, int], tuple[Any, int]] = {}
 
     def line(self, file: str, line: int, ref: str) -> int:
         """The line of a field of the object that starts at `line`, or of the nearest part above it that is there."""
         node, before = self._tree(file, line)
         tokens: list[tuple[str, str]] = re.findall(_STEP, ref)
         while tokens and node is not None:
-            node, used = _inside(node, tokens)
+            node, at, used = _inside(node, tokens)
             if node is not None:
-                line, tokens = node.line + 1 + before, tokens[used:]
+                line, tokens = at + 1 + before, tokens[used:]
         return line
 
-    def _tree(self, file: str, line: int) -> tuple[_Node | None, int]:
+    def _tree(self, file: str, line: int) -> tuple[Any, int]:
         if (file, line) not in self._trees:
             self._trees[file, line] = self._read(file, line)
         return self._trees[file, line]
 
-    def _read(self, file: str, line: int) -> tuple[_Node | None, int]:
+    def _read(self, file: str, line: int) -> tuple[Any, int]:
         text = self._texts.get(file, "")
         if not text or len(text) > _LARGEST:
             return None, 0
@@ -78,84 +79,51 @@ class _Files:
         item = re.match(r"( *)- ", rows[line - 1])
         outside = rf" {{0,{len(item[1])}}}[^\s#]" if item else r"---(?:\s|\Z)"
         end = next((n for n in range(line, len(rows)) if re.match(outside, rows[n])), len(rows))
-        tree = _lines("\n".join(rows[line - 1 : end]))
-        inner = tree.items[0] if item and tree and tree.items else tree
+        tree = _composed("\n".join(rows[line - 1 : end]))
+        inner = _items(tree)[0] if item and tree and _items(tree) else tree
         return inner, line - 1
 
 
-class _Node:
-    """A value with its line, and what is inside by key or by position; a scalar has its text."""
-
-    __slots__ = ("items", "keys", "line", "text")
-
-    def __init__(self, line: int, text: str = "") -> None:
-        self.line = line
-        self.text = text
-        self.keys: dict[str, _Node] = {}
-        self.items: list[_Node] = []
-
-    def said(self, key: str) -> str:
-        """The text under a key."""
-        return self.keys[key].text if key in self.keys else ""
-
-
-def _lines(text: str) -> _Node | None:
-    """A document as nodes, from the parser's events; a key stands for the line of its value."""
+def _composed(text: str) -> Any:
+    """A document as PyYAML's nodes; None where there is none."""
     import yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-    stack: list[tuple[_Node, bool]] = []
-    key: list[tuple[str, int] | None] = []
-    ends = yaml.MappingEndEvent, yaml.SequenceEndEvent
-    starts = yaml.MappingStartEvent, yaml.SequenceStartEvent
-    nodes = yaml.ScalarEvent, yaml.AliasEvent, *starts
     try:
-        for event in iter(loader.get_event, None):
-            cls = event.__class__
-            if cls in ends:
-                node = stack.pop()[0]
-                key.pop()
-                if not stack:
-                    return node
-            elif cls in nodes:
-                start: Any = event.start_mark
-                line, said = start.line, getattr(event, "value", "")
-                if stack and stack[-1][1] and key[-1] is None:
-                    key[-1] = said, line
-                    continue
-                node = _Node(line, said)
-                if stack and stack[-1][1]:
-                    name, node.line = key[-1] or ("", line)
-                    stack[-1][0].keys[name], key[-1] = node, None
-                elif stack:
-                    stack[-1][0].items.append(node)
-                if cls in starts:
-                    stack.append((node, cls is starts[0]))
-                    key.append(None)
-                elif not stack:
-                    return node
+        return yaml.compose(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except yaml.YAMLError:
-        pass
-    finally:
-        loader.dispose()
-    return None
+        return None
 
 
-def _inside(node: _Node, tokens: list[tuple[str, str]]) -> tuple[_Node | None, int]:
-    """The value that the first tokens lead to, and how many tokens those were."""
-    bracket = tokens[0][0]
-    if bracket and not node.items:
-        return node.keys.get(bracket), 1
-    if bracket.isdecimal():
-        return (node.items[int(bracket)] if int(bracket) < len(node.items) else None), 1
-    if bracket:
-        return next((n for n in node.items if any(n.said(key) == bracket for key in _NAMES)), None), 1
+def _items(node: Any) -> list[Any]:
+    return node.value if node.id == "sequence" else []
+
+
+def _under(node: Any, key: str) -> Any:
+    """The key and the value of a mapping's entry; None where there is none."""
+    pairs = node.value if node.id == "mapping" else ()
+    return next((pair for pair in pairs if pair[0].value == key), None)
+
+
+def _is_called(node: Any, name: str) -> bool:
+    pairs = (_under(node, key) for key in _NAMES)
+    return any(pair is not None and pair[1].value == name for pair in pairs)
+
+
+def _inside(node: Any, tokens: list[tuple[str, str]]) -> tuple[Any, int, int]:
+    """The value that the first tokens lead to, its line, and how many tokens those were; no value where none is there.
+
+    What stands under a key has the key's line.
+    """
+    bracket, items = tokens[0][0], _items(node)
+    if bracket and items:
+        if bracket.isdecimal():
+            found = items[int(bracket)] if int(bracket) < len(items) else None
+        else:
+            found = next((item for item in items if _is_called(item, bracket)), None)
+        return found, found.start_mark.line if found else 0, 1
     # a key may hold dots: nvidia.com/gpu
-    names = [name for _, name in tokens]
-    for used in range(1, len(tokens) + 1):
-        if not names[used - 1]:
-            break
-        found = node.keys.get(".".join(names[:used]))
-        if found:
-            return found, used
-    return None, 1
+    names = [bracket] if bracket else list(itertools.takewhile(bool, (name for _, name in tokens)))
+    for used in range(1, len(names) + 1):
+        if pair := _under(node, ".".join(names[:used])):
+            return pair[1], pair[0].start_mark.line, used
+    return None, 0, 1
