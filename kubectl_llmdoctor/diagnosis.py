@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import __version__, forked, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of, survived, went_on
+from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of, refused, survived, went_on
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
@@ -343,7 +343,7 @@ def _serves(log: Log) -> bool:
     phase = phase_of(log)
     if phase is None or phase.name != "serving" or crash_of(log) is not None:
         return False
-    return all(survived(one.last) or went_on(one.last) for one in tracebacks(log))
+    return all(survived(one.last) or went_on(one.last) or refused(one.last) for one in tracebacks(log))
 
 
 def _broke_off(log: Log) -> bool:
