@@ -118,3 +118,20 @@ def test_what_an_earlier_start_died_of_is_over_once_the_last_one_serves() -> Non
 
     assert [f.id for f in served.findings if f.role == "cause"] == []
     assert died.verdict == "cause-found"
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [("400 Bad Request", "healthy"), ("500 Internal Server Error", "undetermined")]
+)
+def test_an_error_that_the_server_answers_with_400_is_the_clients(status: str, verdict: str) -> None:
+    start = "INFO:     Application startup complete.\n"
+    error = (
+        "Traceback (most recent call last):\n"
+        '  File "/usr/local/lib/python3.12/dist-packages/vllm/entrypoints/openai/serving_engine.py", line 350, in _preprocess\n'
+        "    raise ValueError(prompt)\nValueError: please provide at least one prompt\n"
+        f'INFO:     10.0.0.7:51002 - "POST /v1/completions HTTP/1.1" {status}\n'
+    )
+    target = diagnose(Snapshot(logs=(LogText(text=start + error),)), installed()).targets[0]
+
+    assert [f.id for f in target.findings if f.role == "cause"] == []
+    assert target.verdict == verdict

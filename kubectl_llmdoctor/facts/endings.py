@@ -217,6 +217,10 @@ _WORKS = (
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 
+#: How uvicorn logs that the client asked for something that cannot be, and the lines after an error where it does so.
+_REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
+_ANSWERS = 3
+
 #: What a process leaves behind that ends in native code.
 _CRASHES = (
     "ggml_abort",
@@ -279,6 +283,11 @@ def went_on(line: Line) -> bool:
         if last - first >= _GOES_ON:
             return True
     return False
+
+
+def refused(line: Line) -> bool:
+    """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
+    return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
 
 
 def _at_work(log: Log) -> list[list[int]]:

@@ -1,10 +1,12 @@
 """Parallel sizes that do not fit the GPUs of the pod."""
 
+import math
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Abstain,
     Accelerator,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -30,6 +32,11 @@ _GROUPED = (
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
 )
+#: Devices of several cores, each of which is a worker's; how many depends on the generation, and on Trainium 2 on a setting.
+#: Source: AWS Neuron, logical NeuronCore configuration.
+_OF_CORES = frozenset({"aws.amazon.com/neuron", "aws.amazon.com/neurondevice"})
+#: Generations of TPUs of which one chip is one worker's; that of a TPU7x holds two. Source: Google Cloud, TPU7x.
+_WHOLE_CHIPS = ("tpu-v4", "tpu-v5", "tpu-v6")
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
@@ -46,6 +53,9 @@ def gpu_count_mismatch(
     with more, the rest stands idle while it stays reserved.
 
     Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.
+
+    A device of AWS Neuron holds several cores, so that its number says nothing. A slice of TPUs may span several pods; it
+    is judged where the node selector shows that it does not, and that each chip takes one worker.
 
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
     may all be the same GPU.
@@ -67,6 +77,9 @@ def gpu_count_mismatch(
         yield Abstain(reason="the parallel sizes are not known")
         return
     if _grouped(pod, engine, subject):
+        return
+    if not _one_each(pod, container):
+        yield Abstain(reason="how many workers an accelerator of this kind takes is not known")
         return
     gpus, visible = container.gpus, container.env.get("CUDA_VISIBLE_DEVICES")
     if visible and visible.value and visible.value.lower() != "all":
@@ -167,6 +180,21 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):
         return True
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
+
+
+def _one_each(pod: Pod, container: Container) -> bool:
+    """Whether each accelerator that a container asks for takes one worker, and a replica has those alone."""
+    if _OF_CORES & container.accelerators.keys():
+        return False
+    chips = container.accelerators.get("google.com/tpu")
+    if not chips:
+        return True
+    # a slice of TPUs may span several hosts, each with a pod of its own
+    kind, topology = (
+        str(pod.spec.node_selector.get(f"cloud.google.com/gke-tpu-{x}", "")) for x in ("accelerator", "topology")
+    )
+    sides = topology.split("x")
+    return kind.startswith(_WHOLE_CHIPS) and all(x.isdecimal() for x in sides) and math.prod(map(int, sides)) == chips
 
 
 def _spread(pod: Pod, subject: Subject) -> bool:
