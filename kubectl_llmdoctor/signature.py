@@ -20,6 +20,7 @@ from kubectl_llmdoctor.facts.endings import (
     overcome,
     phase_at,
     signs_of,
+    superseded,
     survived,
     told_to_stop,
     went_on,
@@ -183,6 +184,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     continue
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
+                earlier: Finding | None = None
                 for count, line in enumerate(log.find(pattern.literal)):
                     if pattern.near and count >= _MOST_NEAR:
                         break  # each looks at the lines around it
@@ -214,8 +216,14 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible")
                     if not server and not found.explains and not past and not pod.log_only and pod.failing:
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
+                    if superseded(line):  # the start after it does not show yet how it goes
+                        earlier = msgspec.structs.replace(found, confidence="possible")
+                        continue
                     yield found
                     break
+                else:
+                    if earlier:
+                        yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
 

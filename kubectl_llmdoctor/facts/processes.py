@@ -37,6 +37,12 @@ _LINKS = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
+#: The end of a traceback, or a line that a logger marked as an error.
+_TELLING = re.compile(
+    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
+    r'|\berror="[^"]'
+    r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
+)
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -63,6 +69,14 @@ def said(text: str) -> Said:
         if (inner := _RANK.match(text)) is not None:
             process, text = process or f"rank {inner['rank']}", text[inner.end() :]
     return Said(process, text)
+
+
+def looks_like_error(text: str) -> bool:
+    """Whether a line says that something went wrong, and is no frame of a traceback that a logger wrote."""
+    if not _TELLING.search(text[:500]):
+        return False
+    own = said(text).text
+    return own == text or not own.startswith("  ")
 
 
 class Traceback(msgspec.Struct, frozen=True, kw_only=True):
