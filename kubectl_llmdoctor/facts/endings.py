@@ -182,7 +182,7 @@ def phase_at(line: Line) -> str:
                 if found.number >= line.number:
                     break
                 if found.number > last and _tells(literal, found):
-                    last, name = found.number, phase
+                    last, name = found.number, "" if line.log.torn(found.number, line.number) else phase
     return name
 
 

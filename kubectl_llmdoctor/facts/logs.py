@@ -170,6 +170,11 @@ class Log:
             self._marks[literal] = list(itertools.islice(self.find(literal), _MOST_MARKS))
         return self._marks[literal]
 
+    def torn(self, first: int, last: int) -> bool:
+        """Whether something was left out between two lines, so that neither says anything of the other."""
+        cut = self.source.cut
+        return cut is not None and min(first, last) <= cut.after_line < max(first, last)
+
     @property
     def place(self) -> str:
         """`vllm`, `vllm (previous)`; for a log that came alone: `log`."""
