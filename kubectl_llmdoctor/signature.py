@@ -434,9 +434,13 @@ def _finding(
         **captured,
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
+
+    def say(template: str) -> str:
+        return fill(template if values["node"] else template.replace("node {node}", "its node"), values)
+
     return Finding(
         role="cause",
-        summary=fill(_summary(signature, pattern, values), values),
+        summary=say(_summary(signature, pattern, values)),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
         explains=signature.explains if pattern.explains is None else pattern.explains,
@@ -446,7 +450,7 @@ def _finding(
             (
                 (
                     Fix(
-                        summary=fill(fix.summary, values),
+                        summary=say(fix.summary),
                         owner=fix.owner,
                         commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
                     ),
