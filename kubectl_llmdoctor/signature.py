@@ -20,17 +20,19 @@ from kubectl_llmdoctor.facts.endings import (
     overcome,
     phase_at,
     signs_of,
+    superseded,
     survived,
     told_to_stop,
     went_on,
 )
 from kubectl_llmdoctor.facts.events import Event
-from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Container, Pod
-from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.processes import raised_at, said
 from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_of
 from kubectl_llmdoctor.fixes import Privilege, permitted
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
+from kubectl_llmdoctor.snapshot import LogText
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,8 +52,9 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `literal` is a piece of text that every matching line contains; `match` a regular expression searched in that line
     (its named groups fill `summary` and the fixes). `near` is a literal that must stand within `within` lines around
-    it, in a line that `near_match` matches; that line is quoted too, and its named groups are taken as well. A summary of
-    which a name was not captured gives way to the signature's.
+    it, in a line that `near_match` matches; that line is quoted too, and its named groups are taken as well. Instead,
+    `raised_in` is a regular expression for the file whose code raised the exception that the line ends. A summary of which
+    a name was not captured gives way to the signature's.
     """
 
     literal: str
@@ -59,6 +62,9 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     near: str = ""
     near_match: str = ""
     within: int = 40
+    #: the innermost frame of the traceback is in a file that this matches, and its statement is a `raise` or `assert`: the
+    #: code refuses something. What fails otherwise there may as well be a fault of the code.
+    raised_in: str = ""
     #: only in these phases of a start (`endings.phase_at`)
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
@@ -103,6 +109,8 @@ _WARNED = re.compile(
 )
 #: A line of a program that a traceback quotes, whose message is not filled in.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )")
+#: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
+_SIDE_BY_SIDE = 16
 #: Hits of a pattern around which a second line is looked for.
 _MOST_NEAR = 500
 
@@ -183,12 +191,13 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     continue
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
+                earlier: Finding | None = None
                 for count, line in enumerate(log.find(pattern.literal)):
-                    if pattern.near and count >= _MOST_NEAR:
+                    if (pattern.near or pattern.raised_in) and count >= _MOST_NEAR:
                         break  # each looks at the lines around it
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
-                    captured = capture(pattern, line.text)
+                    captured = _captured(pattern, line)
                     if captured is None or not _fits(pattern, subject, pod, container):
                         continue
                     if (survived if server else not_serving_yet)(line) or told_to_stop(line):
@@ -199,7 +208,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
                     near = _near(pattern, line)
-                    if pattern.near and near is None:
+                    if (pattern.near or pattern.raised_in) and near is None:
                         continue
                     if near and pattern.near_match and (more := _regex(pattern.near_match).search(near.text)):
                         captured |= _names(more)
@@ -214,8 +223,14 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible")
                     if not server and not found.explains and not past and not pod.log_only and pod.failing:
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
+                    if superseded(line):  # the start after it does not show yet how it goes
+                        earlier = msgspec.structs.replace(found, confidence="possible")
+                        continue
                     yield found
                     break
+                else:
+                    if earlier:
+                        yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
 
@@ -223,6 +238,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
 def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:
     """What statuses and events say, by the order of patterns: the first is the most telling."""
     texts: list[tuple[str, Container | None, Evidence]] = []
+    ends: dict[int, Line] = {}
     own = pod is not None and (pod.failing_by_status or signature.affects == "requests")
     if "status" in signature.sources:
         texts += (
@@ -236,7 +252,9 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
     ):  # the end of the log as the kubelet keeps it, where the log itself is gone
         for where, text, container in _status_texts(pod):
             if container and "terminated" in where and not subject.logs(pod).of(container.name):
-                texts += [(x, container, Evidence(source="pod", ref=where, text=x)) for x in text.splitlines()]
+                for line in Log(LogText(text=text.partition(": ")[2])).lines():  # without the reason
+                    ends[len(texts)] = line
+                    texts.append((line.text, container, Evidence(source="pod", ref=where, text=line.text)))
     if "log" in signature.sources and pod is None:
         texts += _controller_texts(signature, subject)
     if "event" in signature.sources and (own or pod is None):
@@ -249,12 +267,21 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
             ):
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:
-        for text, container, evidence in texts:
-            captured = None if pattern.phases else capture(pattern, text)
-            if captured is not None and (pod is None or _fits(pattern, subject, pod, container)):
-                quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
-                yield _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
-                break
+        for number, (text, container, evidence) in enumerate(texts):
+            end = ends.get(number)
+            captured = None if pattern.phases else _captured(pattern, end) if end else capture(pattern, text)
+            if captured is None or not (pod is None or _fits(pattern, subject, pod, container)):
+                continue
+            if pattern.raised_in or pattern.near:
+                around = _near(pattern, end) if end else None
+                if around is None and (pattern.raised_in or pattern.near not in text):
+                    continue
+            quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
+            found = _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
+            if end and found.confidence == "certain":  # what stood before it in the log is not known
+                found = msgspec.structs.replace(found, confidence="likely")
+            yield found
+            break
 
 
 def _since_started(pod: Pod, event: Event, subject: Subject) -> bool:
@@ -330,13 +357,37 @@ def _overcome(signature: Signature, pattern: Pattern) -> tuple[str, ...]:
     return signature.overcome if pattern.overcome is None else pattern.overcome
 
 
+def _captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
+    """What the pattern captures of a line, or of what its process said."""
+    found = capture(pattern, line.text)
+    return capture(pattern, said(line.text).text) if found is None else found
+
+
 def _near(pattern: Pattern, line: Line) -> Line | None:
-    """The line that must stand around this one."""
+    """The line that must stand around this one, or the frame that it was raised in."""
+    if pattern.raised_in:
+        frame = raised_at(line)
+        return frame.line if frame and frame.refuses and _regex(pattern.raised_in).search(frame.line.text) else None
     if not pattern.near:
         return None
-    around = line.log.lines(line.number - pattern.within, line.number + pattern.within)
-    found = (other for other in around if pattern.near in other.text)
-    return next((x for x in found if _regex(pattern.near_match).search(x.text[:20_000])), None)
+    for other in line.log.marks(pattern.near):
+        away = abs(other.number - line.number)
+        if away > pattern.within * _SIDE_BY_SIDE or line.log.torn(line.number, other.number):
+            continue
+        if (away <= pattern.within or _close(line, other, pattern.within)) and _regex(pattern.near_match).search(
+            other.text[:20_000]
+        ):
+            return other
+    return None
+
+
+def _close(line: Line, other: Line, within: int) -> bool:
+    """Whether two lines of one process stand so near each other among the lines of that process."""
+    who = said(line.text).process
+    if not who or said(other.text).process != who:
+        return False
+    first, last = sorted((line.number, other.number))
+    return sum(said(one.text).process == who for one in line.log.lines(first + 1, last)) <= within
 
 
 def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
@@ -383,9 +434,13 @@ def _finding(
         **captured,
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
+
+    def say(template: str) -> str:
+        return fill(template if values["node"] else template.replace("node {node}", "its node"), values)
+
     return Finding(
         role="cause",
-        summary=fill(_summary(signature, pattern, values), values),
+        summary=say(_summary(signature, pattern, values)),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
         explains=signature.explains if pattern.explains is None else pattern.explains,
@@ -395,7 +450,7 @@ def _finding(
             (
                 (
                     Fix(
-                        summary=fill(fix.summary, values),
+                        summary=say(fix.summary),
                         owner=fix.owner,
                         commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
                     ),
@@ -432,4 +487,5 @@ def parse(tree: Any, *, stem: str) -> Signature:
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
+        re.compile(pattern.raised_in)
     return signature

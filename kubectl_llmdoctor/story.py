@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -12,7 +11,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.processes import START, first_errors, said
+from kubectl_llmdoctor.facts.processes import START, first_errors, looks_like_error
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
@@ -230,14 +229,6 @@ def _failures(subject: Subject) -> Iterator[doc.Change]:
             yield doc.Change(at=rfc3339(moment), what="failure", text=text)
 
 
-#: The end of a traceback, or a line that a logger marked as an error; said only when no cause was found.
-_TELLING = re.compile(
-    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
-    r'|\berror="[^"]'
-    r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
-)
-
-
 def next_steps(subject: Subject) -> tuple[str, ...]:
     """What to look at next when nothing was found for certain: the most telling lines, and commands."""
     steps: list[str] = []
@@ -253,6 +244,8 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
             steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
+            unread = [c for c in pod.containers if c.running and not c.status.ready and not logs.of(c.name)]
+            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in unread]
     if not subject.exists and subject.workload:
         kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")
@@ -283,16 +276,10 @@ def _telling(lines: Iterator[Line]) -> list[Line]:
     for line in lines:
         if line.text.strip() and START not in line.text:
             end = line
-            if _TELLING.search(line.text[:500]) and not _of_traceback(line.text):
+            if looks_like_error(line.text):
                 first, last = first or line, line
     chosen = [line for line in (first, last, end) if line]
     return list({line.number: line for line in chosen}.values())
-
-
-def _of_traceback(text: str) -> bool:
-    """Whether a logger wrote a frame, or the source of one, so that its mark says nothing of this line."""
-    own = said(text).text
-    return own != text and own.startswith("  ")
 
 
 def _quote(line: Line) -> str:

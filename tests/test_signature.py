@@ -95,7 +95,6 @@ _DEAD = _pod(ready=False, restarts=3)
         ("it was fed again\n", False),
         ("(EngineCore_0 pid=7) INFO 06-02 08:00:41 [x.py:1] Model loading took 15.2 GiB\n", False),
         ("INFO 06-02 08:01:10 [x.py:1] Capturing CUDA graph shapes: 0%\n", False),
-        ("vLLM API server version 0.11.0\nvLLM API server version 0.11.0\nit was fed again\n", True),
     ],
 )
 def test_what_a_start_went_beyond_is_a_last_resort_for_what_ended_and_nothing_for_what_runs(
@@ -133,7 +132,6 @@ def test_what_a_server_went_on_to_serve_after_is_a_last_resort() -> None:
         "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: {} tokens/s\n"
     )
     decode = "[2026-06-02 08:00:00 TP0] Decode batch. #running-req: 2, gen throughput (token/s): 55.1\n"
-    again = "vLLM API server version 1\n" * 2 + stats.format("5.0") * 2
     tree = _tree(explains=["crash-loop"])
 
     def confidence(text: str) -> str:
@@ -142,9 +140,58 @@ def test_what_a_server_went_on_to_serve_after_is_a_last_resort() -> None:
 
     for after in (stats.format("55.0") * 2, decode * 2):
         assert confidence("eaten: x\n" + after) == "possible"
-    for after in (stats.format("55.0"), stats.format("0.0") * 4, again):
+    for after in (stats.format("55.0"), stats.format("0.0") * 4):
         assert confidence("eaten: x\n" + after) == "certain"
     assert confidence(stats.format("55.0") * 4 + "eaten: x\n") == "certain"
+
+
+_START = "INFO 06-02 08:00:00 [api_server.py:1805] vLLM API server version 0.11.0\n"
+
+
+def test_of_several_starts_in_one_log_the_last_one_that_shows_how_it_went_counts() -> None:
+    """A script that starts its server again, a supervisor, a log store: one log, one start after the other."""
+    stats = (
+        "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: 5.0 tokens/s\n"
+    )
+    tree = _tree(overcome=["fed again"])
+
+    def found(*starts: str, pod: dict[str, Any] = _DEAD) -> list[tuple[str, int | None]]:
+        log = _log("".join(_START + start for start in starts), previous=pod is _DEAD)
+        return [(f.summary.split()[-1], f.evidence[0].line) for f in _found(tree, pod, log)]
+
+    assert found("eaten: x\n", "eaten: y\n") == [("y.", 4)]
+    assert found("eaten: x\n", "RuntimeError: another one\n") == []
+    assert found("eaten: x\n", "INFO:     Application startup complete.\n") == []
+    assert found("eaten: x\n", stats) == []
+    assert found("INFO:     Application startup complete.\n", "eaten: y\n") == [("y.", 4)]
+
+
+def test_an_earlier_start_is_a_last_resort_where_the_last_one_does_not_show_how_it_goes() -> None:
+    starting = _pod(ready=False, restarts=3)
+    starting["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "2026-01-08T00:00:00Z"}}
+    text = f"{_START}RuntimeError: eaten: x\n{_START}Starting to load model\n"
+
+    for pod, previous in ((_DEAD, True), (starting, False)):
+        (finding,) = _found(_tree(), pod, _log(text, previous=previous))
+        assert (finding.confidence, finding.evidence[0].line) == ("possible", 2)
+
+
+def test_what_a_module_says_before_the_banner_of_its_start_belongs_to_it() -> None:
+    warning = "WARNING 06-02 08:00:00 [_custom_ops.py:20] eaten: {}\n"
+    text = f"{warning.format('x')}{_START}RuntimeError: one\n{warning.format('y')}{_START}RuntimeError: two\n"
+    (finding,) = _found(_tree(), _DEAD, _log(text, previous=True))
+
+    assert finding.evidence[0].line == 4
+
+
+def test_servers_side_by_side_are_no_starts_one_after_the_other() -> None:
+    def banner(pid: int) -> str:
+        return f"(APIServer pid={pid}) {_START}"
+
+    text = f"{banner(7)}(APIServer pid=7) eaten: x\n{banner(8)}(APIServer pid={{}}) INFO:     Application startup complete.\n"
+
+    assert _found(_tree(), _DEAD, _log(text.format(7) + text.format(8).splitlines()[-1], previous=True))
+    assert _found(_tree(), _DEAD, _log(text.format(8), previous=True)) == []
 
 
 def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:

@@ -18,6 +18,7 @@ from .config import Engine, Problem
 from .dialect import Table
 from .llamacpp_flags import FLAGS, SAMPLES
 from .options import Row, Style, read_options
+from .version import split_image
 
 _STYLE = Style(greedy=True, equals=False)
 
@@ -86,7 +87,6 @@ _PYTHON: tuple[Row, ...] = (
 )
 
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("host", "127.0.0.1", "", ""),
     ("port", 8080, "", ""),
     ("max_num_batched_tokens", 2048, "", ""),
     ("ubatch_size", 512, "", ""),
@@ -108,7 +108,7 @@ def read(start: Start) -> Engine:
     """The configuration of one llama.cpp server."""
     if start.form == "python":
         reading = read_options(start, _PYTHON)
-        rows = [("host", "localhost", "", ""), ("port", 8000, "", ""), ("max_model_len", 2048, "", "")]
+        rows = [("port", 8000, "", ""), ("max_model_len", 2048, "", ""), *_host(start, "", "abetlen/llama-cpp-python")]
         return build(start, reading.settings, reading.problems, rows, reading.known, reading.unresolved)
     reading = read_options(start, _ROWS, table(), _STYLE)
     problems = list(reading.problems)
@@ -132,4 +132,12 @@ def read(start: Start) -> Engine:
             if other in settings:
                 settings["model"] = replace(settings.pop(other), name="model")
                 break
-    return build(start, settings, problems, DEFAULTS, reading.known, reading.unresolved)
+    rows = [*DEFAULTS, *_host(start, "server", "ggml-org/llama.cpp", "ggerganov/llama.cpp")]
+    return build(start, settings, problems, rows, reading.known, reading.unresolved)
+
+
+def _host(start: Start, tag: str, *images: str) -> list[tuple[str, Any, str, str]]:
+    """The address without a flag: the makers' images set 0.0.0.0 in a variable, and so may any other image."""
+    name, own, _ = split_image(start.launch.image)
+    known = name.endswith(images) and own.startswith(tag)
+    return [("host", "0.0.0.0", "", "")] if known else []  # noqa: S104 - what the image sets

@@ -40,6 +40,10 @@ class Answers:
         self._where = f"{pod.namespace}/{pod.name}"
         said = pod.cluster.snapshot.answers if pod.exists else ()
         found = [one for one in said if (one.namespace or "default", one.pod, one.container) == mine]
+        #: whether its metrics were read from its own port
+        self.measured = pod.exists and any(
+            (one.namespace or "default", one.pod, one.container) == mine for one in pod.cluster.snapshot.metrics
+        )
         self._by_path = {one.path: one for one in found if one.method == "GET"}
         #: the answer to a request for one token, where somebody wanted that
         self.smoke = next((one for one in reversed(found) if one.method == "POST"), None)
@@ -47,6 +51,11 @@ class Answers:
     def at(self, *paths: str) -> PortAnswer | None:
         """The answer of the first of these paths that was asked; None where none was."""
         return next((self._by_path[path] for path in paths if path in self._by_path), None)
+
+    def reached(self, port: int) -> PortAnswer | None:
+        """An answer with a status that came from this port: whoever asked can reach it."""
+        every = (*self._by_path.values(), *((self.smoke,) if self.smoke else ()))
+        return next((one for one in every if one.port == port and one.status is not None), None)
 
     def version(self, engine: str) -> tuple[str, str]:
         """The version that the engine states, and where; both empty where it states none that can be compared."""

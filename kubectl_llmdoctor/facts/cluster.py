@@ -211,6 +211,10 @@ class Cluster:
             step = self.owner(step)
         return chain
 
+    def unread(self, source: str) -> bool:
+        """Whether the list of a whole resource (`nodes`, `pods`) was asked for and not given."""
+        return any(entry.source == source and not entry.ref for entry in self.snapshot.missing)
+
     @cached_property
     def nodes_known(self) -> bool:
         """Whether every node of the cluster is in the snapshot."""

@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.pod import Container, Pod
-from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
 from kubectl_llmdoctor.facts.units import parse_time
 
 _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
@@ -160,11 +160,14 @@ _RANK = re.compile(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
 
 
 def phase_of(log: Log | None) -> Phase | None:
-    """The last phase of a start that a log shows; None when it shows none."""
+    """The last phase of the last start that a log shows; None when it shows none."""
     best: Phase | None = None
+    begin = next(reversed(_restarts(log)), 1) if log else 1
     for name, literals in _PHASES if log else ():
         for literal in literals:
             for line in log.find(literal) if log else ():
+                if line.number < begin:
+                    continue
                 if _tells(literal, line) and (best is None or line.number >= best.line.number or name == "serving"):
                     best = Phase(name=name, line=line)
     return best
@@ -172,14 +175,14 @@ def phase_of(log: Log | None) -> Phase | None:
 
 def phase_at(line: Line) -> str:
     """The phase that a start was in when a line was printed; empty when the lines before it do not tell."""
-    last, name = 0, ""
+    last, name = max((x for x in _restarts(line.log)[1:] if x <= line.number), default=0), ""
     for phase, literals in _PHASES:
         for literal in literals:
             for found in line.log.find(literal):
                 if found.number >= line.number:
                     break
                 if found.number > last and _tells(literal, found):
-                    last, name = found.number, phase
+                    last, name = found.number, "" if line.log.torn(found.number, line.number) else phase
     return name
 
 
@@ -253,6 +256,18 @@ _BANNERS = (
     "Triton Server Version",
     "TensorRT-LLM version: ",
 )
+#: What a server prints once when it starts, and in no other process of that start.
+_RESTARTS = (
+    *(banner for banner, _ in _STARTS),
+    "text_generation_launcher: Args",
+    "Triton Server Version",
+    'msg="server config"',  # Ollama
+)
+#: Lines before a banner that may be of its start: what modules say while they are imported.
+_PROLOGUE = 60
+_AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
+#: What no start prints before its banner.
+_UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
 #: All that phase_of, survived, told_to_stop, crash_of and assertion_of look for. What went_on looks for is in every other
 #: line.
 LITERALS = (
@@ -260,18 +275,78 @@ LITERALS = (
     _ASSERTION,
     *_STOPS,
     *_BANNERS,
+    *_RESTARTS,
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
 )
 
 
-def survived(line: Line) -> bool:
-    """Whether the server became ready after a line, in the same start or its last one; only some engines' logs tell."""
-    if any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS):
+def last_start(log: Log) -> Log:
+    """A log of several starts from the last one on that shows how it went: it served, or something went wrong.
+
+    A script that starts its server again and again, a supervisor, or a log store writes them one after the other. What
+    an earlier start failed of says nothing of the last one.
+    """
+    begins, end = _restarts(log), len(log)
+    for begin in reversed(begins[1:]):
+        if any(_shows_how_it_went(line) for line in log.lines(begin, end)):
+            return log.since(begin)
+        end = begin - 1
+    return log
+
+
+def superseded(line: Line) -> bool:
+    """Whether the server was started once more after a line, in the same log."""
+    return any(begin > line.number for begin in _restarts(line.log))
+
+
+def _restarts(log: Log) -> list[int]:
+    """Where the starts of a log begin, the first included."""
+    if "restarts" not in log.memo:
+        log.memo["restarts"] = [list(_begins(log))]
+    return log.memo["restarts"][0]
+
+
+def _begins(log: Log) -> Iterator[int]:
+    banners = sorted((line for text in _RESTARTS for line in log.marks(text)), key=lambda line: line.number)
+    for before, banner in zip([None, *banners], banners, strict=False):
+        if before is None or not _side_by_side(before, banner):
+            yield _prologue(banner)
+
+
+def _side_by_side(before: Line, banner: Line) -> bool:
+    """Whether two servers run in one container at a time: the earlier one goes on when the other has begun."""
+    who, other = said(before.text).process, said(banner.text).process
+    if not who or not other or who == other:
+        return False
+    pid = who.partition("(pid ")[2].partition(" ")[0].rstrip(")")
+    lines = banner.log.find(f"pid={pid}")
+    return any(line.number > banner.number and said(line.text).process == who for line in lines)
+
+
+def _prologue(banner: Line) -> int:
+    """The first of the lines right before a banner that its process wrote while it imported its modules."""
+    who, first = said(banner.text).process, banner.number
+    for number in range(banner.number - 1, max(banner.log.first, banner.number - _PROLOGUE) - 1, -1):
+        line = banner.log.line(number)
+        at_ease = _AT_EASE.search(line.text[:120]) and said(line.text).process in ("", who)
+        if not at_ease or any(text in line.text for text in _UNDER_WAY):
+            break
+        first = number
+    return first
+
+
+def _shows_how_it_went(line: Line) -> bool:
+    if START in line.text or looks_like_error(line.text) or any(text in line.text for text in _CRASHES):
         return True
-    last = next(reversed(_later_banners(line.log)), 0)
-    return line.number < last and any(x.number > last for _, ready in _STARTS for x in line.log.marks(ready))
+    ready = any(text in line.text and _tells(text, line) for text in _PHASES[-1][1])
+    return ready or any(text in line.text and pattern.search(line.text) for text, pattern in _WORKS)
+
+
+def survived(line: Line) -> bool:
+    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
+    return any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
 
 
 def went_on(line: Line) -> bool:

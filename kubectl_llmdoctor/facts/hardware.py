@@ -213,8 +213,9 @@ class Hardware:
 
     @cached_property
     def runs(self) -> bool:
-        """Whether a container of the pod runs now: only then can a process on a GPU be its own."""
-        return any(container.running for container in self.pod.containers)
+        """Whether a container of the pod that may have its GPUs runs now: only then can a process on a GPU be its own."""
+        asking = [c for c in self.pod.containers if c.gpus or c.spec.resources.claims]
+        return any(container.running for container in asking or self.pod.containers)
 
     @cached_property
     def seen_since_end(self) -> bool:

@@ -54,10 +54,15 @@ def _automaton(literals: tuple[str, ...]) -> Any:
 
 
 class Log:
-    """One container instance's log. `literals` are those that will be searched for, as far as they are known."""
+    """One container instance's log. `literals` are those that will be searched for, as far as they are known.
 
-    def __init__(self, source: LogText, literals: tuple[str, ...] = ()) -> None:
+    Where the log holds several starts of a server, `first` is the line from which it is looked at; numbers stay those of
+    the whole log.
+    """
+
+    def __init__(self, source: LogText, literals: tuple[str, ...] = (), first: int = 1) -> None:
         self.source = source
+        self.first = first
         self._literals = literals
         self.text = source.text
         self.pod = source.pod
@@ -95,6 +100,15 @@ class Log:
         kept = len(self._starts) - (self.text.endswith("\n") or not self.text)
         return kept + (self._skips[1][-1] if self.source.skips else 0)
 
+    @cached_property
+    def _begin(self) -> int:
+        """The offset of the first line that is looked at."""
+        return self._starts[self._place(self.first) - 1] if self.first > 1 else 0
+
+    def since(self, first: int) -> Log:
+        """The same log, looked at from a line on."""
+        return Log(self.source, self._literals, first)
+
     def raw(self, number: int) -> str:
         """A line as it was printed."""
         start = self._starts[self._place(number) - 1]
@@ -112,7 +126,7 @@ class Log:
     def lines(self, first: int = 1, last: int | None = None) -> Iterator[Line]:
         """Lines `first` to `last`, both included."""
         last = min(last or len(self), len(self))
-        for kept in range(self._place(max(first, 1)), len(self._starts) + 1):
+        for kept in range(self._place(max(first, self.first)), len(self._starts) + 1):
             number = self._number(kept)
             if number > last:
                 return
@@ -135,10 +149,10 @@ class Log:
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal."""
         if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
-            places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal])
+            places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal] if at >= self._begin)
             yield from (self.line(self._number(place)) for place, _ in itertools.groupby(places))
             return
-        at = self.text.find(literal)
+        at = self.text.find(literal, self._begin)
         while at >= 0:
             place = bisect.bisect_right(self._starts, at)
             yield self.line(self._number(place))
@@ -155,6 +169,11 @@ class Log:
         if literal not in self._marks:
             self._marks[literal] = list(itertools.islice(self.find(literal), _MOST_MARKS))
         return self._marks[literal]
+
+    def torn(self, first: int, last: int) -> bool:
+        """Whether something was left out between two lines, so that neither says anything of the other."""
+        cut = self.source.cut
+        return cut is not None and min(first, last) <= cut.after_line < max(first, last)
 
     @property
     def place(self) -> str:

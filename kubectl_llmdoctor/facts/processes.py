@@ -19,6 +19,8 @@ _LONGEST = 400
 #: Tracebacks read of one log; what repeats is one.
 _MOST = 200
 
+# what kubectl logs --prefix puts before the lines of several containers: [pod/llama-0/vllm]
+_POD = re.compile(r"\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ")
 # (EngineCore_DP0 pid=141)  (APIServer pid=1)  (Worker_TP1 pid=7)  (VllmWorker rank=1 pid=7)
 # (RayWorkerWrapper pid=7, ip=10.0.0.4)  (ServeReplica:default:llm pid=7)
 _PARENTHESES = re.compile(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)\s?")
@@ -37,6 +39,12 @@ _LINKS = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
+#: The end of a traceback, or a line that a logger marked as an error.
+_TELLING = re.compile(
+    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
+    r'|\berror="[^"]'
+    r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
+)
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -49,11 +57,17 @@ class Said(msgspec.Struct, frozen=True):
 def said(text: str) -> Said:
     """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
     text = _ANSI.sub("", text) if "\x1b" in text else text
+    if text.startswith("[pod/") and (outer := _POD.match(text)) is not None:
+        own = said(text[outer.end() :])
+        return Said(f"{outer['who']} {own.process}".strip(), own.text)
     process = ""
     if (found := _PARENTHESES.match(text)) is not None:
         who = found["who"] + (f" rank {found['rank'].partition('=')[2]}" if found["rank"] else "")
         process = f"{who} (pid {found['pid']}" + (f" on {found['ip']})" if found["ip"] else ")")
         text = text[found.end() :]
+        if _PARENTHESES.match(text):  # Ray says which of its processes another one's line came from
+            own = said(text)
+            return Said(f"{process} {own.process}", own.text)
     elif (found := _SGLANG.match(text)) is not None:
         process, text = found["who"].strip(), text[found.end() :]
     if (found := _RANK.match(text)) is not None:
@@ -63,6 +77,14 @@ def said(text: str) -> Said:
         if (inner := _RANK.match(text)) is not None:
             process, text = process or f"rank {inner['rank']}", text[inner.end() :]
     return Said(process, text)
+
+
+def looks_like_error(text: str) -> bool:
+    """Whether a line says that something went wrong, and is no frame of a traceback that a logger wrote."""
+    if not _TELLING.search(text[:500]):
+        return False
+    own = said(text).text
+    return own == text or not own.startswith("  ")
 
 
 class Traceback(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +149,34 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
             message=message,
             cause=previous if linked else None,
         )
+    return None
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The frame of a traceback that raised its exception; `refuses` where its statement is a `raise` or an `assert`."""
+
+    line: Line
+    refuses: bool
+
+
+_FRAME = re.compile(r'\s+File "[^"]+", line \d+, in ')
+
+
+def raised_at(line: Line) -> Frame | None:
+    """The innermost frame of the traceback that a line ends; None where no frame stands before it, or lines are missing."""
+    process, statement = said(line.text).process, ""
+    for number in range(line.number - 1, max(line.log.first, line.number - _LONGEST) - 1, -1):
+        if line.log.torn(number, line.number):
+            return None
+        other = line.log.line(number)
+        one = said(other.text)
+        if one.process != process:
+            continue
+        if _FRAME.match(one.text):
+            return Frame(other, statement.startswith(("raise ", "assert ")) or statement == "raise")
+        if not one.text[:1].isspace():
+            return None
+        statement = one.text.strip() or statement  # the first line of several that quote it counts
     return None
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.endings import last_start
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
@@ -138,7 +139,7 @@ class Subject:
         """The logs of one pod."""
         if pod.name not in self._logs:
             found = [
-                Log(text, self.literals)
+                last_start(Log(text, self.literals))
                 for text in self.cluster.snapshot.logs
                 if (text.pod == pod.name and (text.namespace or "default") == pod.namespace)
                 or (pod.log_only and not text.pod)

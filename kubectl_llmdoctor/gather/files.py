@@ -61,12 +61,13 @@ def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str
     if literals:
         return reading.named(path, stdin, lambda stream: _log(stream, path, literals))
     from kubectl_llmdoctor.gather.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.wrapped import unwrapped
     from kubectl_llmdoctor.redact import mask_text
 
     head, tail, dropped = reading.named(path, stdin, reading.ends)
-    text = reading.decode(head)
+    text = unwrapped(reading.decode(head))
     cut = Cut(after_line=text.count("\n"), bytes=dropped) if dropped else None
-    text += reading.decode(tail)
+    text += unwrapped(reading.decode(tail))
     if not text.strip():
         raise UsageError(f"{shown(path)}: the log is empty")
     return LogText(text=mask_text(text), timestamps=has_kubelet_times(text), cut=cut)
@@ -79,6 +80,7 @@ _LARGE = 8 << 20
 def _log(stream: BinaryIO, path: str, literals: Iterable[str]) -> LogText:
     """A log that is kept whole when it is small, else reduced while it is read."""
     from kubectl_llmdoctor.gather.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.wrapped import form_of, unwrapped, unwrapped_pieces
     from kubectl_llmdoctor.redact import mask_text
 
     pieces = reading.pieces(stream)
@@ -88,8 +90,11 @@ def _log(stream: BinaryIO, path: str, literals: Iterable[str]) -> LogText:
         if sum(map(len, early)) > _LARGE and early[0][:2] not in (b"\xff\xfe", b"\xfe\xff"):
             from kubectl_llmdoctor.gather.condense import condense
 
-            return condense(itertools.chain(early, pieces), literals)
-    text = reading.decode(b"".join(early))
+            every: Iterable[bytes] = itertools.chain(early, pieces)
+            if form := form_of(reading.decode(early[0])):
+                every = unwrapped_pieces(form, every)
+            return condense(every, literals)
+    text = unwrapped(reading.decode(b"".join(early)))
     if not text.strip():
         raise UsageError(f"{shown(path)}: the log is empty")
     return LogText(text=mask_text(text), timestamps=has_kubelet_times(text))

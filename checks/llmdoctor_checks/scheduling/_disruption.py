@@ -84,6 +84,8 @@ class Taken:
     kind: Kind
     why: str
     evidence: tuple[Evidence, ...]
+    #: whether it may be another kind, since the node was not read
+    open: bool = False
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
@@ -93,11 +95,13 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
         return None
     if workload and workload.replicas and (workload.ready or 0) >= workload.replicas and len(subject.pods) == 1:
         return None
-    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events) or _rebooted(pod, events)
+    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
     if found is None:
         return None
     more = tuple(event_evidence(e, pod.cluster) for e in _about(pod, events) if e.last)
-    return Taken(kind=found.kind, why=found.why, evidence=tuple(dict.fromkeys((*found.evidence, *more)))[:4])
+    return Taken(
+        kind=found.kind, why=found.why, open=found.open, evidence=tuple(dict.fromkeys((*found.evidence, *more)))[:4]
+    )
 
 
 def _by_status(pod: Pod, node: Node | None) -> Taken | None:
@@ -118,16 +122,24 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
     silent = _silent(pod, node) if condition.reason == "DeletionByTaintManager" else None
     if silent:
         return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence))
-    return Taken(kind=found, why=condition.message or condition.reason, evidence=tuple(evidence))
+    by_taint = condition.reason == "DeletionByTaintManager"
+    return Taken(
+        kind=found,
+        why=condition.message or condition.reason,
+        evidence=tuple(evidence),
+        open=by_taint and node is None,
+    )
 
 
-def _by_event(pod: Pod, events: Events | None) -> Taken | None:
+def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | None:
     if not (pod.obj.metadata.deletion_timestamp or pod.status.phase == "Failed"):
         return None
     for event in _about(pod, events):
         for reason, piece, kind in _EVENTS:
             if event.reason == reason and event.message.startswith(piece):
-                return Taken(kind=kind, why=event.message, evidence=(event_evidence(event, pod.cluster),))
+                by_taint = reason == "TaintManagerEviction"
+                quoted = (event_evidence(event, pod.cluster),)
+                return Taken(kind=kind, why=event.message, evidence=quoted, open=by_taint and node is None)
     return None
 
 

@@ -86,6 +86,9 @@ _OF_OTHERS: dict[Kind, Obstacle] = {
     "claim": "claim",
 }
 
+#: What depends on how many of a resource the nodes have and who holds them.
+_OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
+
 #: Kinds under which the scheduler counts an obstacle.
 _HEARD_AS: dict[Obstacle, tuple[Kind, ...]] = {
     "node": ("unschedulable", "taint"),
@@ -155,8 +158,22 @@ def _causes(pending: Pending) -> tuple[Cause, ...]:
         return refused
     found = _evaluated(pending)
     if not found or found[0].id == "gpu-resource-absent":
-        return (*_unmade(pending), *found)[:1]
-    return found
+        found = (*_unmade(pending), *found)[:1]
+    return tuple(_as_sure(pending, one) for one in found)
+
+
+def _as_sure(pending: Pending, found: Cause) -> Cause:
+    """A cause as sure as what was read allows.
+
+    Where nodes or pods were not given, others may hold what seems free, and a resource may be there in another cut or be
+    held by a pod that is gone. Only where the scheduler names one thing on all nodes, that is it.
+    """
+    alone = len(pending.said.counts) == 1 and found.obstacle not in _OF_PODS
+    return (
+        found
+        if not pending.unread or alone or found.obstacle in _OF_OTHERS.values()
+        else replace(found, confidence="possible")
+    )
 
 
 def _evaluated(pending: Pending) -> tuple[Cause, ...]:

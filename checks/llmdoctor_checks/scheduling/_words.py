@@ -73,6 +73,8 @@ def finding(
 ) -> Finding:
     """The finding of a cause: the scheduler's words first, then what this check adds."""
     ending = f" That alone is not enough there: {' and '.join(_ALSO[o] for o in found.also)}." if found.also else ""
+    if pending.unread and found.confidence == "possible":
+        ending += f" The cluster's {' and '.join(pending.unread)} were not read, and may tell another cause."
     return Finding(
         role="cause",
         confidence=found.confidence,

@@ -31,8 +31,11 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         return
     offered = offers(pending)
     asked = pending.requests.get(found.resource, 0)
-    summary = f"It asks for {asked} {found.resource}, which no node offers"
-    summary += f"; the nodes offer {', '.join(offered)}." if offered else ", and no node offers any other GPU."
+    if not pending.verdicts:
+        summary = f"It asks for {asked} {found.resource}, which no node could ever give, by the scheduler's count."
+    else:
+        summary = f"It asks for {asked} {found.resource}, which no node offers"
+        summary += f"; the nodes offer {', '.join(offered)}." if offered else ", and no node offers any other GPU."
     evidence = [*asked_in(pending, found.resource)]
     for name, nodes in list(offered.items())[:3]:
         node = pending.subject.nodes.get(nodes[0])

@@ -32,8 +32,9 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     name = pod.spec.node_name or "its node"
     yield Finding(
         role="cause",
-        confidence="certain",
-        summary=f"{pod.name} was taken from {name}: {found.why}",
+        confidence="possible" if found.open else "certain",
+        summary=f"{pod.name} was taken from {name}: {found.why}"
+        + ". The node was not read: it may as well have stopped answering." * found.open,
         evidence=found.evidence,
         explains=CONSEQUENCES,
         fixes=(

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_seconds,
 )
+from llmdoctor_checks.start._probes import failures
 
 #: Engines that open their port only when the model is loaded, so that every earlier probe fails.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "triton", "nim", "lmdeploy", "huggingfaceserver"})
@@ -70,6 +71,8 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         probe = _probe(container, kind)
         if kind is None or (probe is None and not kills):
             continue
+        if kind == "liveness" and (_answered_once(ending) or _answers(container, events, subject)):
+            continue
         guess = kind == "liveness" and not kills and phase is None
         if guess and not (log is None and probe and _killed_in_time(ending, probe)):
             continue
@@ -86,6 +89,24 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     if not pod.failing:
         for engine in subject.engines(pod):
             yield from _risk(pod, engine)
+
+
+def _answered_once(ending: Ending) -> bool:
+    """Whether an instance ran far longer than probes give one that never answers: then it had, and stopped."""
+    container, longest = ending.container, 0
+    for probe in (container.spec.startup_probe, container.spec.liveness_probe):
+        if probe:
+            grace = probe.termination_grace_period_seconds or container.pod.spec.termination_grace_period_seconds or 30
+            attempt = max(probe.period_seconds, probe.timeout_seconds)
+            longest += probe.initial_delay_seconds + attempt * probe.failure_threshold + grace
+    return longest > 0 and (ending.seconds or 0) > 2 * longest + _SHORTEST_START_SECONDS
+
+
+def _answers(container: Container, events: Events | None, subject: Subject) -> bool:
+    """Whether the kubelet got an answer, if a bad one, from an engine that opens its port only when it is ready."""
+    late = any(e.container is container and e.name in _LATE for e in subject.engines(container.pod))
+    answered = [event for kind, event in failures(container, events) if kind == "liveness"][-1:]
+    return late and any("statuscode" in event.message for event in answered)
 
 
 def _by_time(ending: Ending) -> str | None:

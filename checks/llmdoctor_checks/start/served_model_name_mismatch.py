@@ -14,11 +14,14 @@ from kubectl_llmdoctor.api import (
     Item,
     Pod,
     check,
+    dig,
     fixes,
     k8s,
+    object_evidence,
     pod_evidence,
     top_of,
 )
+from llmdoctor_checks.scheduling._raw import rows
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
@@ -27,6 +30,10 @@ _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
 #: `OPENAI_MODEL`, `LLM_ENDPOINT` and `LLM_MODEL_NAME`.
 _SERVER = re.compile(r"(?:^|_)(?:API_BASE_URL|API_BASE|BASE_URL|API_URL|ENDPOINT|HOST|URL)$")
 _MODEL = re.compile(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
+
+#: What a gateway's body-based routing fills from the `model` of a request; and objects that may send another name on.
+_HEADER = "X-Gateway-Model-Name"
+_REWRITES = ("InferenceModel", "InferenceModelRewrite")
 
 #: A model's name: anything else, such as a list of settings, is left alone.
 _NAME = re.compile(r"\w[\w.:/@+-]{0,199}", re.ASCII)
@@ -41,6 +48,14 @@ class Asked(NamedTuple):
     model: str
 
 
+class Routed(NamedTuple):
+    """A rule that chooses a server by a model's name: the route, the rule's place, the name."""
+
+    item: Item
+    path: str
+    model: str
+
+
 @check("served-model-name-mismatch", since="0.1", severity="warning")
 def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
@@ -50,8 +65,9 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> It
     while the server is healthy and ready.
 
     The server's log shows such requests. Where its port was asked which models it serves, the variables of other pods that
-    name both this server and a model (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list. SGLang,
-    Text Generation Inference and llama-server take any name.
+    name both this server and a model (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list, and so is the name by
+    which an HTTPRoute chooses this server (the header `X-Gateway-Model-Name`, which a gateway fills from the request's
+    `model`). SGLang, Text Generation Inference and llama-server take any name.
 
     ## Fix
 
@@ -60,16 +76,19 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> It
     ## References
 
     - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
+    - https://gateway-api-inference-extension.sigs.k8s.io/guides/serve-multiple-genai-models/
     """
     models = engine.answers.models if pod.ready and engine.name in _STRICT else None
     if models is None:
         return
     names, answer = models
     wrong = [asked for asked in _clients(pod, cluster) if not _serves(names, asked.model)]
+    routed = [] if wrong else [route for route in _routes(pod, cluster) if not _serves(names, route.model)]
+    if routed:
+        yield _by_route(engine, routed[0], names, engine.answers.evidence(answer, _listed(names)))
     if not wrong:
         return
-    first = wrong[0]
-    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    first, listed = wrong[0], _listed(names)
     yield Finding(
         role="risk",
         severity="warning",
@@ -83,6 +102,63 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> It
         fixes=tuple(_fixes(engine, first, names)),
         pods=(pod.name,),
     )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evidence) -> Finding:
+    change = f"--served-model-name {' '.join(names)} {route.model} in {fixes.edited(engine.pod)}"
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
+        f"{_listed(names)}: they fail with 404.",
+        evidence=(
+            said,
+            object_evidence(route.item, route.path, f"{_HEADER}: {route.model}"),
+        ),
+        fixes=(
+            fixes.advice(f"Let the server answer to that name as well: {change}")
+            if engine.name == "vllm"
+            else fixes.advice(f"Let {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
+        ),
+        pods=(engine.pod.name,),
+    )
+
+
+def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
+    """Rules of HTTPRoutes that choose this server by the name of a model, where nothing is there that changes the name."""
+    if any(next(cluster.items(kind, pod.namespace), None) for kind in _REWRITES):
+        return
+    backends = {("Service", service.name) for service in pod.services if _alone(pod, service, cluster)}
+    backends |= {
+        ("InferencePool", pool.name) for pool in cluster.items("InferencePool", pod.namespace) if _picks(pool, pod)
+    }
+    for item in cluster.items("HTTPRoute", pod.namespace) if backends else ():
+        for at, rule in enumerate(rows(item.raw, "spec.rules")):
+            refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule, "backendRefs")}
+            if not refs & backends or any(f.get("type") == "ExtensionRef" for f in rows(rule, "filters")):
+                continue
+            for match in rows(rule, "matches"):
+                for header in rows(match, "headers"):
+                    exact = (
+                        header.get("type", "Exact") == "Exact"
+                        and str(header.get("name", "")).lower() == _HEADER.lower()
+                    )
+                    value = header.get("value")
+                    if exact and isinstance(value, str) and _NAME.fullmatch(value):
+                        yield Routed(item, f"spec.rules[{at}].matches.headers", value)
+
+
+def _picks(pool: Item, pod: Pod) -> bool:
+    """Whether an InferencePool selects a pod: by `matchLabels`, or, before its v1, by the labels themselves."""
+    selector = dig(pool.raw, "spec.selector")
+    wanted = selector.get("matchLabels", selector) if isinstance(selector, dict) else None
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    return isinstance(wanted, dict) and bool(wanted) and all(labels.get(k) == str(v) for k, v in wanted.items())
 
 
 def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:

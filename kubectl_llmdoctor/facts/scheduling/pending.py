@@ -125,6 +125,11 @@ class Pending:
         nodes = self.subject.nodes
         return nodes.complete or (len(nodes) > 0 and self.said.total == len(nodes))
 
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """Which of nodes and pods of the whole cluster were not given: mostly this user may not list them."""
+        return tuple(source for source in ("nodes", "pods") if self.pod.cluster.unread(source))
+
     @property
     def certain(self) -> bool:
         """Whether nodes and pods are complete lists, so that the evaluation is the scheduler's own."""

@@ -108,7 +108,13 @@ def _mask_object(tree: Json) -> Json:
 
 
 def _masked(snapshot: Snapshot, *, objects: bool) -> Snapshot:
+    from kubectl_llmdoctor.gather.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.wrapped import unwrapped
     from kubectl_llmdoctor.redact import mask_object, mask_text
+
+    def of_log(log: LogText) -> LogText:
+        text = unwrapped(log.text)
+        return msgspec.structs.replace(log, text=mask_text(text), timestamps=log.timestamps or has_kubelet_times(text))
 
     def masked(part: Any, **texts: str) -> Any:
         return msgspec.structs.replace(part, **{name: mask_text(text) for name, text in texts.items()})
@@ -122,7 +128,7 @@ def _masked(snapshot: Snapshot, *, objects: bool) -> Snapshot:
     return msgspec.structs.replace(
         snapshot,
         objects=tuple(map(_mask_object, snapshot.objects)) if objects else snapshot.objects,
-        logs=tuple(masked(log, text=log.text) for log in snapshot.logs),
+        logs=tuple(map(of_log, snapshot.logs)),
         nodes=nodes,
         metrics=tuple(masked(metrics, text=metrics.text) for metrics in snapshot.metrics),
         prometheus=tuple(map(mask_object, snapshot.prometheus)),

@@ -1,0 +1,90 @@
+"""Logs as collectors store them, line by line in a record of their own, become what the container printed.
+
+Known are the files of a node (containerd and CRI-O: `TIME stderr F text`, Docker's JSON), `kubectl logs --prefix`, stern, and the
+JSON lines of Fluent Bit, Vector, logcli and Cloud Logging. An engine that itself writes JSON is left alone: its records
+name no stream and no pod.
+
+Sources: Kubernetes CRI logging design (kubernetes/design-proposals-archive, kubelet-cri-logging.md), Docker's json-file
+driver, Fluent Bit's kubernetes filter, Vector's kubernetes_logs source, Loki's logcli.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+
+#: Lines by which the form is recognised, and how many of ten must have it.
+_LINES, _OF_TEN = 60, 8
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_CRI = re.compile(rf"(?P<time>{_TIME}) (?:stdout|stderr) [FP](?::[\w:]*)? ?")
+_PREFIX = re.compile(r"^\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ?")
+#: `llama-0 vllm text`
+_STERN = re.compile(r"^(?P<who>[a-z0-9][a-z0-9.-]{0,252}-[a-z0-9.-]{1,63} [a-z0-9][a-z0-9-]{0,62}) ")
+_LEAST = 5
+#: Times as fine as the kubelet's are kept: they cannot be an engine's own.
+_FINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7,9}(?:Z|[+-]\d\d:\d\d)")
+#: Where a record holds the line, and what else a collector writes beside it.
+_TEXTS = ("log", "message", "line", "textPayload")
+_BESIDE = ("stream", "kubernetes", "labels", "insertId")
+
+
+def unwrapped(text: str) -> str:
+    """A log without what a collector wrapped around its lines; itself where nothing is known to be around them."""
+    form = form_of(text)
+    if form is None:
+        return text
+    end = "\n" if text.endswith("\n") else ""
+    return "\n".join(map(form, text.removesuffix("\n").split("\n"))) + end
+
+
+def unwrapped_pieces(form: Callable[[str], str], pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same for a log that comes in pieces, of the form that its head has."""
+    rest = b""
+    for piece in pieces:
+        whole, newline, rest = (rest + piece).rpartition(b"\n")
+        if newline:
+            yield "".join(f"{form(line)}\n" for line in whole.decode("utf-8", "replace").split("\n")).encode()
+    if rest:
+        yield form(rest.decode("utf-8", "replace")).encode()
+
+
+def form_of(text: str) -> Callable[[str], str] | None:
+    """How each line of a log is unwrapped; None where its first lines have no form that is known."""
+    lines = [line for line in text[:65536].split("\n")[: _LINES + 1][:_LINES] if line.strip()]
+    if not lines:
+        return None
+    for form in (_of_cri, _of_json):
+        if sum(form(line) is not None for line in lines) * 10 >= len(lines) * _OF_TEN:
+            return lambda line: line if (found := form(line)) is None else found
+    for prefix in (_PREFIX, _STERN) if len(lines) >= _LEAST else (_PREFIX,):
+        found = [match["who"] for line in lines if (match := prefix.match(line))]
+        # lines of several containers in turn keep theirs: it tells them apart
+        if len(found) * 10 >= len(lines) * _OF_TEN and len(set(found)) == 1:
+            return partial(prefix.sub, "", count=1)
+    return None
+
+
+def _of_cri(line: str) -> str | None:
+    found = _CRI.match(line)
+    return _timed(found["time"], line[found.end() :]) if found else None
+
+
+def _of_json(line: str) -> str | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        record: Any = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not any(key in record for key in _BESIDE):
+        return None
+    text = next((record[key] for key in _TEXTS if isinstance(record.get(key), str)), None)
+    return None if text is None else _timed(record.get("time"), text.removesuffix("\n"))
+
+
+def _timed(time: Any, text: str) -> str:
+    return f"{time} {text}" if isinstance(time, str) and _FINE.fullmatch(time) else text
