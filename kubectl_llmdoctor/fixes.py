@@ -61,6 +61,11 @@ def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
     return Fix(summary=summary, owner=owner, commands=commands)
 
 
+def on_node(node: str, command: str) -> str:
+    """A command that runs on the node itself; only a privileged pod sees its GPUs and its kernel's log there."""
+    return f"kubectl debug node/{node} -it --profile=sysadmin --image=busybox -- chroot /host {command}"
+
+
 def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
     """A JSON patch of the object that a person edits; `operations` have paths inside the pod spec.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
+from kubectl_llmdoctor.commands import applicable, settings
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
@@ -123,7 +124,9 @@ class _Blank(dict[str, str]):
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    """A template with its names filled in; what is not known is `?`."""
+    """A template with its names filled in; what is not known is `?`, and a node without a name "the node"."""
+    if not values.get("node"):
+        template = template.replace("node {node}", "the node")
     return template.format_map(_Blank(values))
 
 
@@ -383,6 +386,16 @@ def _finding(
         **captured,
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
+
+    def made(fix: FixText) -> Fix:
+        every = [fill(command, quoted) for command in fix.commands]
+        commands = () if log_only else tuple(applicable(every, pod, container, workload))
+        summary = fill(fix.summary, values)
+        lost = settings(command for command in every if command not in commands)
+        if lost and not (container and container.role == "init") and lost.partition("=")[0] not in summary:
+            summary += f": {lost} in {values['workload']}"
+        return Fix(summary=summary, owner=fix.owner, commands=commands)
+
     return Finding(
         role="cause",
         summary=fill(_summary(signature, pattern, values), values),
@@ -392,17 +405,7 @@ def _finding(
         fixes=permitted(
             subject.cluster,
             subject.namespace,
-            (
-                (
-                    Fix(
-                        summary=fill(fix.summary, values),
-                        owner=fix.owner,
-                        commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
-                    ),
-                    fix.asks,
-                )
-                for fix in (pattern.fixes or signature.fixes)
-            ),
+            ((made(fix), fix.asks) for fix in (pattern.fixes or signature.fixes)),
         ),
         order=order,
         pods=(name,) if pod else (),
@@ -413,13 +416,6 @@ def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> 
     """The pattern's summary where all that it names was captured."""
     names = {name for _, name, _, _ in string.Formatter().parse(pattern.summary) if name}
     return pattern.summary if pattern.summary and names <= values.keys() else signature.summary
-
-
-def _applicable(commands: Iterable[str]) -> Iterator[str]:
-    """The commands without those that would change a bare pod: the API server refuses most changes of one."""
-    for command in commands:
-        if " Pod/" not in command or not any(f" {verb} " in command for verb in ("edit", "set", "patch", "rollout")):
-            yield command
 
 
 def parse(tree: Any, *, stem: str) -> Signature:

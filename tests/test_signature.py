@@ -21,7 +21,7 @@ def _tree(**more: Any) -> dict[str, Any]:
         "patterns": [{"literal": "eaten:", "match": r"eaten: (?P<what>\S+)"}],
         "matches": ["eaten: x"],
         "ignores": ["y"],
-        "fixes": [{"summary": "Feed {what}", "commands": ["kubectl -n {namespace} exec {pod} -- feed {what}"]}],
+        "fixes": [{"summary": "Feed {what}", "commands": ["kubectl -n {namespace} label pod {pod} fed={what}"]}],
     } | more
 
 
@@ -63,7 +63,7 @@ def test_a_line_of_the_instance_that_died_is_a_cause_with_its_captures() -> None
 
     assert (finding.role, finding.confidence) == ("cause", "certain")
     assert finding.summary == "vllm of Pod/llama-0 lost $(rm)."
-    assert finding.fixes[0].commands == ("kubectl -n serving exec llama-0 -- feed '$(rm)'",)
+    assert finding.fixes[0].commands == ("kubectl -n serving label pod llama-0 fed='$(rm)'",)
     assert (finding.evidence[0].line, finding.evidence[0].text) == (2, "eaten: $(rm)")
 
 
@@ -289,8 +289,72 @@ def test_of_a_very_long_line_the_telling_part_is_quoted() -> None:
     assert 'then eaten: all of it"}' in finding.evidence[0].text
 
 
-def test_a_bare_pod_gets_no_command_that_would_change_it() -> None:
-    fixes = [{"summary": "Feed it", "commands": ["kubectl -n {namespace} set env {workload} A=b", "kubectl get pods"]}]
+_SETS = "kubectl -n {namespace} set env {workload} A=b"
+
+
+def _owned(kind: str, api_version: str, template: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "llama", "namespace": "serving", "uid": "u"},
+        "spec": template,
+    }
+
+
+def _owner(kind: str, api_version: str) -> list[dict[str, Any]]:
+    return [{"apiVersion": api_version, "kind": kind, "name": "llama", "uid": "u", "controller": True}]
+
+
+def test_a_bare_pod_gets_no_command_that_would_change_it_but_is_told_what_to_set() -> None:
+    fixes = [{"summary": "Feed it", "commands": [_SETS, "kubectl get pods"]}]
     (finding,) = _found(_tree(fixes=fixes), _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
 
     assert finding.fixes[0].commands == ("kubectl get pods",)
+    assert finding.fixes[0].summary == "Feed it: A=b in Pod/llama-0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "api_version", "spec", "kept"),
+    [
+        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "vllm"}]}}}, True),
+        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "other"}]}}}, False),
+        ("Job", "batch/v1", {"template": {"spec": {"containers": [{"name": "vllm"}]}}}, False),
+        ("InferenceService", "serving.kserve.io/v1beta1", {"predictor": {"containers": [{"name": "vllm"}]}}, False),
+    ],
+    ids=["a container of the template", "one that a webhook added", "an immutable template", "a custom resource"],
+)
+def test_variables_are_set_by_command_only_where_kubectl_can(
+    kind: str, api_version: str, spec: dict[str, Any], kept: bool
+) -> None:
+    pod = _pod(ready=False, restarts=3)
+    pod["metadata"]["ownerReferences"] = _owner(kind, api_version)
+    fixes = [{"summary": "Feed it with A=b", "commands": [_SETS]}]
+    found = _found(
+        _tree(fixes=fixes), pod, _log("eaten: x\n", previous=True), events=(_owned(kind, api_version, spec),)
+    )
+
+    assert [f.fixes[0].commands for f in found] == [(f"kubectl -n serving set env {kind}/llama A=b",) if kept else ()]
+    assert found[0].fixes[0].summary == "Feed it with A=b"
+
+
+def test_nothing_is_run_in_a_container_that_does_not_run() -> None:
+    fixes = [
+        {"summary": "Look", "commands": ["kubectl exec {pod} -c {container} -- df", "kubectl logs {pod} --previous"]}
+    ]
+    tree = _tree(fixes=fixes, affects="requests")
+
+    (dead,) = _found(tree, _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
+    (alive,) = _found(tree, _pod(ready=True), _log("eaten: x\n"))
+
+    assert dead.fixes[0].commands == ("kubectl logs llama-0 --previous",)
+    assert alive.fixes[0].commands == ("kubectl exec llama-0 -c vllm -- df", "kubectl logs llama-0")
+
+
+def test_a_pod_without_a_node_is_told_of_the_node() -> None:
+    pod = _pod(ready=False, restarts=3)
+    del pod["spec"]["nodeName"]
+    tree = _tree(fixes=[{"summary": "Reboot node {node}"}])
+
+    (finding,) = _found(tree, pod, _log("eaten: x\n", previous=True))
+
+    assert finding.fixes[0].summary == "Reboot the node"

@@ -129,7 +129,7 @@ def busy(percent: float | None) -> bool | None:
 
 def looked_at(hardware: Hardware, summary: str, *before: str) -> Fix:
     """Look at the GPUs of the node."""
-    command = f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host nvidia-smi -q"
+    command = fixes.on_node(hardware.node, "nvidia-smi -q")
     return fixes.advice(summary, *before, command, owner="platform")
 
 

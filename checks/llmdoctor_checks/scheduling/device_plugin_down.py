@@ -146,7 +146,7 @@ def _look(node: str) -> Fix:
     return fixes.advice(
         f"Look at the GPU that is not fit on {node}: reset it or reboot the node, and replace it when it fails again",
         f"kubectl cordon {node}",
-        f"kubectl debug node/{node} -it --image=busybox -- chroot /host nvidia-smi -q",
+        fixes.on_node(node, "nvidia-smi -q"),
         owner="platform",
     )
 
@@ -166,7 +166,7 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     should = node.should_offer("nvidia.com/gpu")
     if line is None or not (seen or should) or node.allocatable("nvidia.com/gpu"):
         return
-    proof = f"agent: the driver sees {seen} GPU(s)" if seen else should[1] if should else ""
+    proof = f"agent: the driver sees {count_of(seen, 'GPU')}" if seen else should[1] if should else ""
     yield Finding(
         role="cause",
         confidence="certain" if seen else "likely",

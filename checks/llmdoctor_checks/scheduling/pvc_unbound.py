@@ -159,7 +159,7 @@ def _unbound(pod: Pod, claim: VolumeClaim) -> str:
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
     classes = [i.name for i in cluster.items("StorageClass")]
     if name is None and not claim.volume:
-        return f"{what}, and names no storage class" + ("" if classes else ", and there may be no default one")
+        return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
     if name and name not in classes and (classes or cluster.complete("StorageClass")):
         return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
     item = cluster.item("StorageClass", "", name) if name else None
