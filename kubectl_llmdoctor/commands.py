@@ -23,7 +23,8 @@ def applicable(
     """The commands that can be run: on the object that a person edits, and in a container that runs."""
     for command in commands:
         change = _CHANGES.search(command)
-        if change and not _takes(change[1], command, pod, container, workload):
+        own = " Pod/" in command or (workload is not None and f" {workload.ref}" in command)
+        if change and own and not _takes(change[1], command, pod, container, workload):
             continue
         if " exec " in command and not _runs(pod, container):
             continue

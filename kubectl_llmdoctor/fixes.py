@@ -241,7 +241,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path
-        return advice(f"{summary}: {name} {value}, at {place} in {edited(container.pod)}")
+        return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
     if current is None:
         word = f"{flag}={value}" if value else flag
         if words and engine.found.argv_known and not _script(container):
@@ -249,12 +249,12 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
-        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {_home(container.pod, flag, value)}")
+        return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     index = _index(current.path)
     if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
         if words[index].startswith("-") and "=" not in words[index]:
             if index + 1 >= len(words):
-                return advice(f"{summary}: {flag} {value}, in {edited(container.pod)}")
+                return advice(f"{summary} ({flag} {value} in {edited(container.pod)})")
             operation = {"op": "replace", "path": f"{at}/args/{index + 1}", "value": value}
         elif words[index].startswith("-"):
             given = words[index].partition("=")[0]
@@ -262,7 +262,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         else:
             operation = {"op": "replace", "path": f"{at}/args/{index}", "value": value}
         return patch(container.pod, summary, [operation])
-    return advice(f"{summary}: {flag} {value} instead of {current.text}, in {_home(container.pod, flag, value)}")
+    return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
 def _home(pod: Pod, flag: str, value: str) -> str:
@@ -270,7 +270,7 @@ def _home(pod: Pod, flag: str, value: str) -> str:
     workload = workload_of(pod)
     kept = keeper(workload.raw) if workload else None
     found = kept.flag(flag, value) if kept else None
-    return f"{edited(pod)} ({found.path} of its chart)" if found else edited(pod)
+    return f"{edited(pod)}, {found.path} of its chart" if found else edited(pod)
 
 
 def _script(container: Container) -> bool:

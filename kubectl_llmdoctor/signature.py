@@ -14,6 +14,7 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.commands import applicable, settings
+from kubectl_llmdoctor.engines.names import option
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
@@ -33,17 +34,21 @@ from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_o
 from kubectl_llmdoctor.fixes import Privilege, permitted
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
 
+Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
+
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`.
 
-    `asks` is what Pod Security may refuse: such a fix is not offered first where the namespace's level does.
+    `asks` is what Pod Security may refuse: such a fix is not offered first where the namespace's level does. `when` is
+    what must be so for it to be one; of a log alone, where nothing of it is known, each is offered.
     """
 
     summary: str
     owner: Literal["model", "platform"] = "model"
     commands: tuple[str, ...] = ()
     asks: Privilege = ""
+    when: tuple[Condition, ...] = ()
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -383,9 +388,12 @@ def _finding(
         "image": container.spec.image if container else "",
         "workload": "its workload" if log_only else workload.ref if workload else f"Pod/{name}",
         "node": pod.spec.node_name if pod else "",
+        "account": (pod.spec.service_account_name if pod else "") or "default",
+        **_options(subject, pod, container),
         **captured,
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
+    holds = _holds(pod, container)
 
     def made(fix: FixText) -> Fix:
         every = [fill(command, quoted) for command in fix.commands]
@@ -405,11 +413,35 @@ def _finding(
         fixes=permitted(
             subject.cluster,
             subject.namespace,
-            ((made(fix), fix.asks) for fix in (pattern.fixes or signature.fixes)),
+            ((made(fix), fix.asks) for fix in (pattern.fixes or signature.fixes) if holds.issuperset(fix.when)),
         ),
         order=order,
         pods=(name,) if pod else (),
     )
+
+
+def _holds(pod: Pod | None, container: Container | None) -> set[str]:
+    """Which conditions of fixes hold."""
+    found = {
+        "storage initializer" if container and container.name == "storage-initializer" else "no storage initializer"
+    }
+    if pod is None or pod.log_only:
+        return found | {"gpu asked", "no gpu asked", "no runtime class"}
+    every = [container] if container else pod.containers
+    asked = any(c.gpus or c.spec.resources.claims for c in every)
+    found.add("gpu asked" if asked else "no gpu asked")
+    return found if pod.spec.runtime_class_name else found | {"no runtime class"}
+
+
+#: Settings whose option a template may name: `{max_model_len_option}`.
+_OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
+
+
+def _options(subject: Subject, pod: Pod | None, container: Container | None) -> dict[str, str]:
+    """What the engine of the container calls its settings."""
+    engines = subject.engines(pod) if pod else ()
+    engine = next((e.name for e in engines if container is None or e.container is container), None)
+    return {f"{name}_option": option(engine, name) for name in _OPTIONS}
 
 
 def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:

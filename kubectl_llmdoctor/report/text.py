@@ -295,9 +295,20 @@ def _diff(page: Page, fix: Fix) -> None:
     rows = fix.patch.diff if fix.patch else ()
     shown = page.first(rows, _MOST_DIFF)
     for row in shown:
-        text = clean(row) if page.wide else shorten(clean(row), page.inner)
+        text = clean(row) if page.wide else _cut_path(clean(row), page.inner)
         page.line((" " * MARGIN, ""), (text, "red" if row.startswith("-") else "green"))
     page.more(len(rows) - len(shown))
+
+
+def _cut_path(row: str, width: int) -> str:
+    """`+ spec.….limits.memory: 8Gi` on one line: of a long path the beginning goes, which says least, then the end of the value."""
+    sign, _, rest = row.partition(" ")
+    path, _, value = rest.partition(": ")
+    steps = path.split(".")
+    while columns(row) > width and len(steps) > 1:
+        steps = steps[1:]
+        row = f"{sign} …{'.'.join(steps)}: {value}"
+    return shorten(row, width)
 
 
 def _commands(page: Page, commands: Sequence[str]) -> None:
@@ -318,7 +329,9 @@ def _commands(page: Page, commands: Sequence[str]) -> None:
 def _placement(page: Page, groups: Sequence[Placement]) -> None:
     """One row for all nodes that share a verdict: how many, which, and why not."""
     total, fitting = (sum(len(g.nodes) for g in some) for some in (groups, [g for g in groups if g.fits]))
-    page.prose("NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (fitting == 1)}", style="bold")
+    page.prose(
+        "NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (1 in (fitting, total))}", style="bold"
+    )
     shown = page.first(groups, 6)
     digits = len(str(max(len(g.nodes) for g in groups)))
     heads = [f"{len(g.nodes):>{digits}}" for g in shown]

@@ -139,6 +139,8 @@ def _fixes(engine: Engine, fits: int | None) -> tuple[Fix, ...]:
         return (fixes.advice(f"Cap the context with MAX_TOTAL_TOKENS in {fixes.edited(engine.pod)}"),)
     tokens = fits // 16 * 16 if fits and fits >= 1024 else 32768
     summary = (
-        f"Cap the context at what fits: {tokens} tokens" if fits else f"Cap the context, for example at {tokens} tokens"
+        f"Cap the context at the {tokens} tokens that fit"
+        if fits
+        else f"Cap the context, for example at {tokens} tokens"
     )
     return (fixes.set_flag(engine, "max_model_len", flag, str(tokens), summary),)
