@@ -6,8 +6,8 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,12 @@ _REFUSING: dict[str, tuple[Privilege, ...]] = {
     "restricted": ("capability", "privileged", "host", "root"),
 }
 _ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+class FromSecret(NamedTuple):
+    """The value that a Secret has under the name of the variable."""
+
+    name: str
 
 
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
@@ -104,6 +110,8 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     template = pod.template
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
+        if pod.exists and not any(inside):
+            return f"where the pods of {workload.ref} get that container from: its object does not name it"
         if any(path is not None and template.at(path) is None for path in inside):
             return f"{workload.ref} has no field for it"
     return f"in {workload.ref}"
@@ -286,22 +294,44 @@ def _index(path: str) -> int | None:
 
 def remove_env(container: Container, name: str, summary: str) -> Fix:
     """Remove an environment variable of the container's own `env` list."""
-    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
-    if index is None:
+    if all(variable.name != name for variable in container.spec.env):
         return advice(f"{summary} (it comes from a ConfigMap or Secret of {edited(container.pod)})")
-    return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/env/{index}"}])
+    return set_variables(container, {name: None}, summary)
 
 
 def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
     """Set an environment variable in the container's own `env` list."""
-    at = f"{container.pointer}/env"
-    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
-    if index is None:
-        variable = {"name": name, "value": value}
-        return patch(container.pod, summary, [_append(at, variable, exists=bool(container.spec.env))])
-    if container.spec.env[index].value_from is not None:
-        return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
-    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{index}/value", "value": value}])
+    return set_variables(container, {name: value}, summary)
+
+
+def set_variables(container: Container, values: Mapping[str, str | FromSecret | None], summary: str) -> Fix:
+    """Set several variables in the container's own `env` list; None removes one.
+
+    What comes from another object is changed there: then the fix is advice.
+    """
+    at, own = f"{container.pointer}/env", container.spec.env
+    places = {variable.name: index for index, variable in enumerate(own)}
+    added: list[dict[str, Any]] = []
+    removed: list[int] = []
+    for name, value in values.items():
+        index = places.get(name)
+        elsewhere = own[index].value_from is not None if index is not None else name in container.env
+        if elsewhere and (value is None) == (index is None):
+            return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+        if value is None:
+            removed += [] if index is None else [index]
+            continue
+        if isinstance(value, FromSecret):
+            entry: dict[str, Any] = {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": name}}}
+        else:
+            entry = {"name": name, "value": value}
+        if index is None:
+            added.append(_append(at, entry, exists=bool(own or added)))
+        else:
+            added.append({"op": "replace", "path": f"{at}/{index}", "value": entry})
+    # the last first, so that the places of the others hold
+    operations = added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)]
+    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import string
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -12,9 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.advice import FixText, Situation, fill
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
-from kubectl_llmdoctor.commands import applicable, settings
-from kubectl_llmdoctor.engines.names import option
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
@@ -30,25 +28,8 @@ from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import said
-from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_of
-from kubectl_llmdoctor.fixes import Privilege, permitted
-from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
-
-Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
-
-
-class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`.
-
-    `asks` is what Pod Security may refuse: such a fix is not offered first where the namespace's level does. `when` is
-    what must be so for it to be one; of a log alone, where nothing of it is known, each is offered.
-    """
-
-    summary: str
-    owner: Literal["model", "platform"] = "model"
-    commands: tuple[str, ...] = ()
-    asks: Privilege = ""
-    when: tuple[Condition, ...] = ()
+from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts
+from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Severity
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,18 +102,6 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def matching(signature: Signature, text: str) -> bool:
     """Whether a line is one that the signature looks for, whatever must stand around it."""
     return any(capture(pattern, text) is not None for pattern in signature.patterns)
-
-
-class _Blank(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "?"
-
-
-def fill(template: str, values: dict[str, str]) -> str:
-    """A template with its names filled in; what is not known is `?`, and a node without a name "the node"."""
-    if not values.get("node"):
-        template = template.replace("node {node}", "the node")
-    return template.format_map(_Blank(values))
 
 
 def as_check(signature: Signature, *, family: str, where: str) -> Check:
@@ -378,70 +347,17 @@ def _finding(
     evidence: Iterable[Evidence],
     order: float | None,
 ) -> Finding:
-    workload = (workload_of(pod) if pod else None) or subject.workload
-    log_only = pod is not None and pod.log_only
-    name = pod.name if pod else ""
-    values = {
-        "pod": name,
-        "namespace": subject.namespace,
-        "container": container.name if container and container.name else "the server",
-        "image": container.spec.image if container else "",
-        "workload": "its workload" if log_only else workload.ref if workload else f"Pod/{name}",
-        "node": pod.spec.node_name if pod else "",
-        "account": (pod.spec.service_account_name if pod else "") or "default",
-        **_options(subject, pod, container),
-        **captured,
-    }
-    quoted = {key: shlex.quote(value) for key, value in values.items()}
-    holds = _holds(pod, container)
-
-    def made(fix: FixText) -> Fix:
-        every = [fill(command, quoted) for command in fix.commands]
-        commands = () if log_only else tuple(applicable(every, pod, container, workload))
-        summary = fill(fix.summary, values)
-        lost = settings(command for command in every if command not in commands)
-        if lost and not (container and container.role == "init") and lost.partition("=")[0] not in summary:
-            summary += f": {lost} in {values['workload']}"
-        return Fix(summary=summary, owner=fix.owner, commands=commands)
-
+    here = Situation(subject, pod, container, captured)
     return Finding(
         role="cause",
-        summary=fill(_summary(signature, pattern, values), values),
+        summary=fill(_summary(signature, pattern, here.values), here.values),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
         explains=signature.explains if pattern.explains is None else pattern.explains,
-        fixes=permitted(
-            subject.cluster,
-            subject.namespace,
-            ((made(fix), fix.asks) for fix in (pattern.fixes or signature.fixes) if holds.issuperset(fix.when)),
-        ),
+        fixes=here.fixes(pattern.fixes or signature.fixes),
         order=order,
-        pods=(name,) if pod else (),
+        pods=(pod.name,) if pod else (),
     )
-
-
-def _holds(pod: Pod | None, container: Container | None) -> set[str]:
-    """Which conditions of fixes hold."""
-    found = {
-        "storage initializer" if container and container.name == "storage-initializer" else "no storage initializer"
-    }
-    if pod is None or pod.log_only:
-        return found | {"gpu asked", "no gpu asked", "no runtime class"}
-    every = [container] if container else pod.containers
-    asked = any(c.gpus or c.spec.resources.claims for c in every)
-    found.add("gpu asked" if asked else "no gpu asked")
-    return found if pod.spec.runtime_class_name else found | {"no runtime class"}
-
-
-#: Settings whose option a template may name: `{max_model_len_option}`.
-_OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
-
-
-def _options(subject: Subject, pod: Pod | None, container: Container | None) -> dict[str, str]:
-    """What the engine of the container calls its settings."""
-    engines = subject.engines(pod) if pod else ()
-    engine = next((e.name for e in engines if container is None or e.container is container), None)
-    return {f"{name}_option": option(engine, name) for name in _OPTIONS}
 
 
 def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:

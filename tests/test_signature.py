@@ -289,9 +289,6 @@ def test_of_a_very_long_line_the_telling_part_is_quoted() -> None:
     assert 'then eaten: all of it"}' in finding.evidence[0].text
 
 
-_SETS = "kubectl -n {namespace} set env {workload} A=b"
-
-
 def _owned(kind: str, api_version: str, template: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": api_version,
@@ -306,35 +303,99 @@ def _owner(kind: str, api_version: str) -> list[dict[str, Any]]:
 
 
 def test_a_bare_pod_gets_no_command_that_would_change_it_but_is_told_what_to_set() -> None:
-    fixes = [{"summary": "Feed it", "commands": [_SETS, "kubectl get pods"]}]
+    commands = ["kubectl -n {namespace} edit {workload}", "kubectl get pods"]
+    fixes = [{"summary": "Feed it", "commands": commands, "env": {"A": "b", "C": None}}]
     (finding,) = _found(_tree(fixes=fixes), _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
 
     assert finding.fixes[0].commands == ("kubectl get pods",)
-    assert finding.fixes[0].summary == "Feed it: A=b in Pod/llama-0"
+    assert finding.fixes[0].summary == "Feed it: A=b (in Pod/llama-0, which must be deleted and made anew)"
+
+
+_PLAIN = {"template": {"spec": {"containers": [{"name": "vllm"}]}}}
 
 
 @pytest.mark.parametrize(
-    ("kind", "api_version", "spec", "kept"),
+    ("kind", "api_version", "spec", "path"),
     [
-        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "vllm"}]}}}, True),
-        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "other"}]}}}, False),
-        ("Job", "batch/v1", {"template": {"spec": {"containers": [{"name": "vllm"}]}}}, False),
-        ("InferenceService", "serving.kserve.io/v1beta1", {"predictor": {"containers": [{"name": "vllm"}]}}, False),
+        ("StatefulSet", "apps/v1", _PLAIN, "/spec/template/spec/containers/0/env"),
+        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "other"}]}}}, ""),
+        ("Job", "batch/v1", _PLAIN, ""),
+        (
+            "LeaderWorkerSet",
+            "leaderworkerset.x-k8s.io/v1",
+            {"leaderWorkerTemplate": {"workerTemplate": _PLAIN["template"]}},
+            "/spec/leaderWorkerTemplate/workerTemplate/spec/containers/0/env",
+        ),
     ],
     ids=["a container of the template", "one that a webhook added", "an immutable template", "a custom resource"],
 )
-def test_variables_are_set_by_command_only_where_kubectl_can(
-    kind: str, api_version: str, spec: dict[str, Any], kept: bool
+def test_variables_are_set_where_the_object_of_the_pod_states_them(
+    kind: str, api_version: str, spec: dict[str, Any], path: str
 ) -> None:
     pod = _pod(ready=False, restarts=3)
     pod["metadata"]["ownerReferences"] = _owner(kind, api_version)
-    fixes = [{"summary": "Feed it with A=b", "commands": [_SETS]}]
-    found = _found(
+    fixes = [{"summary": "Feed it", "env": {"A": "{what}", "TOKEN": "secret:mine"}}]
+    (finding,) = _found(
         _tree(fixes=fixes), pod, _log("eaten: x\n", previous=True), events=(_owned(kind, api_version, spec),)
     )
 
-    assert [f.fixes[0].commands for f in found] == [(f"kubectl -n serving set env {kind}/llama A=b",) if kept else ()]
-    assert found[0].fixes[0].summary == "Feed it with A=b"
+    (fix,) = finding.fixes
+    if not path:
+        assert fix.patch is None
+        assert fix.summary.startswith("Feed it: A=x")
+        assert f"{kind}/llama" in fix.summary
+        return
+    assert fix.patch is not None
+    assert fix.patch.body == [
+        {"op": "add", "path": path, "value": [{"name": "A", "value": "x"}]},
+        {
+            "op": "add",
+            "path": f"{path}/-",
+            "value": {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "TOKEN"}}},
+        },
+    ]
+
+
+def test_variables_that_are_there_are_replaced_and_removed_from_the_last_on() -> None:
+    pod = _pod(ready=False, restarts=3)
+    pod["metadata"]["ownerReferences"] = _owner("StatefulSet", "apps/v1")
+    env = [{"name": name, "value": "1"} for name in ("A", "B", "C")]
+    pod["spec"]["containers"][0]["env"] = env
+    spec = {"template": {"spec": {"containers": [{"name": "vllm", "env": env}]}}}
+    fixes = [{"summary": "Feed it", "env": {"A": None, "B": "2", "C": None}}]
+    (finding,) = _found(
+        _tree(fixes=fixes), pod, _log("eaten: x\n", previous=True), events=(_owned("StatefulSet", "apps/v1", spec),)
+    )
+
+    assert finding.fixes[0].patch is not None
+    assert [(op["op"], op["path"].rpartition("/")[2]) for op in finding.fixes[0].patch.body] == [
+        ("replace", "1"),
+        ("remove", "2"),
+        ("remove", "0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "runtime", "said"),
+    [
+        ({}, "", ["Ask", "Look"]),
+        ({"nvidia.com/gpu": "1"}, "", ["Set a runtime", "Look"]),
+        ({"nvidia.com/gpu": "1"}, "nvidia", ["Look"]),
+    ],
+    ids=["asks for none", "asks for one", "asks for one, by a runtime"],
+)
+def test_a_fix_may_depend_on_what_the_pod_asks_for(limits: dict[str, str], runtime: str, said: list[str]) -> None:
+    fixes = [
+        {"summary": "Ask", "when": ["no gpu asked"]},
+        {"summary": "Set a runtime", "when": ["gpu asked", "no runtime class"]},
+        {"summary": "Look"},
+    ]
+    pod = _pod(ready=False, restarts=3)
+    pod["spec"]["containers"][0]["resources"] = {"limits": limits}
+    pod["spec"]["runtimeClassName"] = runtime
+    (finding,) = _found(_tree(fixes=fixes), pod, _log("eaten: x\n", previous=True))
+
+    assert [fix.summary for fix in finding.fixes] == said
 
 
 def test_nothing_is_run_in_a_container_that_does_not_run() -> None:
