@@ -273,6 +273,14 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
+def remove_word(container: Container, path: str, summary: str) -> Fix:
+    """Remove one element of the container's `args`; `path` ends in its place there: `args[0]`."""
+    index = _index(path)
+    if index is None or not path.endswith(f"args[{index}]") or _script(container):
+        return advice(f"{summary} in {edited(container.pod)}")
+    return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
+
+
 def _home(pod: Pod, flag: str, value: str) -> str:
     """Where a person changes an argument that no patch can: the object, or the value of its chart."""
     workload = workload_of(pod)

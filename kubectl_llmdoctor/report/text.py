@@ -22,7 +22,7 @@ from kubectl_llmdoctor.report.document import (
     Target,
     Verdict,
 )
-from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, shorten, wrap
+from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, cut, shorten, wrap
 
 _TONES: dict[Verdict, str] = {"cause-found": "red", "undetermined": "red", "at-risk": "yellow", "healthy": "green"}
 #: sources that many clusters lack: the one line of a healthy pod does not mention them
@@ -301,14 +301,15 @@ def _diff(page: Page, fix: Fix) -> None:
 
 
 def _cut_path(row: str, width: int) -> str:
-    """`+ spec.….limits.memory: 8Gi` on one line: of a long path the beginning goes, which says least, then the end of the value."""
+    """`+ …limits.memory: 8Gi`: of a long row the beginning of the path goes, which says least, then the end of the value."""
     sign, _, rest = row.partition(" ")
     path, _, value = rest.partition(": ")
     steps = path.split(".")
-    while columns(row) > width and len(steps) > 1:
+    while columns(row) > width and len(steps) > 1 and columns(path) > width // 3:
         steps = steps[1:]
-        row = f"{sign} …{'.'.join(steps)}: {value}"
-    return shorten(row, width)
+        path = "…" + ".".join(steps)
+        row = f"{sign} {path}: {value}"
+    return row if columns(row) <= width else cut(row, width)
 
 
 def _commands(page: Page, commands: Sequence[str]) -> None:
