@@ -123,7 +123,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
     if parts:
-        summary = f"{nodes_said(found)} would fit but do not advertise their GPUs: {', '.join(parts)} {found.resource}"
+        they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
+        summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3]) + "."
     else:
         summary = (
