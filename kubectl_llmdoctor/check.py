@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Abstain(msgspec.Struct, frozen=True, kw_only=True):
-    """A check that cannot judge, and what it lacks; shown under «not checked»."""
+    """A check that cannot judge, and what it lacks; shown under "not checked"."""
 
     reason: str
 

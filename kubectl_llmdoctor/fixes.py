@@ -6,8 +6,8 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,12 @@ _REFUSING: dict[str, tuple[Privilege, ...]] = {
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
+class FromSecret(NamedTuple):
+    """The value that a Secret has under the name of the variable."""
+
+    name: str
+
+
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
     """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
     item = cluster.item("Namespace", "", namespace)
@@ -59,6 +65,11 @@ def edited(pod: Pod) -> str:
 def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
     """A fix without a patch."""
     return Fix(summary=summary, owner=owner, commands=commands)
+
+
+def on_node(node: str, command: str) -> str:
+    """A command that runs on the node itself; only a privileged pod sees its GPUs and its kernel's log there."""
+    return f"kubectl debug node/{node} -it --profile=sysadmin --image=busybox -- chroot /host {command}"
 
 
 def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
@@ -99,6 +110,8 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     template = pod.template
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
+        if pod.exists and not any(inside):
+            return f"where the pods of {workload.ref} get that container from: its object does not name it"
         if any(path is not None and template.at(path) is None for path in inside):
             return f"{workload.ref} has no field for it"
     return f"in {workload.ref}"
@@ -236,7 +249,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path
-        return advice(f"{summary}: {name} {value}, at {place} in {edited(container.pod)}")
+        return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
     if current is None:
         word = f"{flag}={value}" if value else flag
         if words and engine.found.argv_known and not _script(container):
@@ -244,12 +257,12 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
-        return advice(f"{summary}: {f'{flag} {value}'.rstrip()}, in {_home(container.pod, flag, value)}")
+        return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     index = _index(current.path)
     if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
         if words[index].startswith("-") and "=" not in words[index]:
             if index + 1 >= len(words):
-                return advice(f"{summary}: {flag} {value}, in {edited(container.pod)}")
+                return advice(f"{summary} ({flag} {value} in {edited(container.pod)})")
             operation = {"op": "replace", "path": f"{at}/args/{index + 1}", "value": value}
         elif words[index].startswith("-"):
             given = words[index].partition("=")[0]
@@ -257,7 +270,15 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         else:
             operation = {"op": "replace", "path": f"{at}/args/{index}", "value": value}
         return patch(container.pod, summary, [operation])
-    return advice(f"{summary}: {flag} {value} instead of {current.text}, in {_home(container.pod, flag, value)}")
+    return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
+
+
+def remove_word(container: Container, path: str, summary: str) -> Fix:
+    """Remove one element of the container's `args`; `path` ends in its place there: `args[0]`."""
+    index = _index(path)
+    if index is None or not path.endswith(f"args[{index}]") or _script(container):
+        return advice(f"{summary} in {edited(container.pod)}")
+    return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
 
 
 def _home(pod: Pod, flag: str, value: str) -> str:
@@ -265,7 +286,7 @@ def _home(pod: Pod, flag: str, value: str) -> str:
     workload = workload_of(pod)
     kept = keeper(workload.raw) if workload else None
     found = kept.flag(flag, value) if kept else None
-    return f"{edited(pod)} ({found.path} of its chart)" if found else edited(pod)
+    return f"{edited(pod)}, {found.path} of its chart" if found else edited(pod)
 
 
 def _script(container: Container) -> bool:
@@ -281,22 +302,44 @@ def _index(path: str) -> int | None:
 
 def remove_env(container: Container, name: str, summary: str) -> Fix:
     """Remove an environment variable of the container's own `env` list."""
-    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
-    if index is None:
+    if all(variable.name != name for variable in container.spec.env):
         return advice(f"{summary} (it comes from a ConfigMap or Secret of {edited(container.pod)})")
-    return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/env/{index}"}])
+    return set_variables(container, {name: None}, summary)
 
 
 def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
     """Set an environment variable in the container's own `env` list."""
-    at = f"{container.pointer}/env"
-    index = next((i for i, v in enumerate(container.spec.env) if v.name == name), None)
-    if index is None:
-        variable = {"name": name, "value": value}
-        return patch(container.pod, summary, [_append(at, variable, exists=bool(container.spec.env))])
-    if container.spec.env[index].value_from is not None:
-        return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
-    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{index}/value", "value": value}])
+    return set_variables(container, {name: value}, summary)
+
+
+def set_variables(container: Container, values: Mapping[str, str | FromSecret | None], summary: str) -> Fix:
+    """Set several variables in the container's own `env` list; None removes one.
+
+    What comes from another object is changed there: then the fix is advice.
+    """
+    at, own = f"{container.pointer}/env", container.spec.env
+    places = {variable.name: index for index, variable in enumerate(own)}
+    added: list[dict[str, Any]] = []
+    removed: list[int] = []
+    for name, value in values.items():
+        index = places.get(name)
+        elsewhere = own[index].value_from is not None if index is not None else name in container.env
+        if elsewhere and (value is None) == (index is None):
+            return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+        if value is None:
+            removed += [] if index is None else [index]
+            continue
+        if isinstance(value, FromSecret):
+            entry: dict[str, Any] = {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": name}}}
+        else:
+            entry = {"name": name, "value": value}
+        if index is None:
+            added.append(_append(at, entry, exists=bool(own or added)))
+        else:
+            added.append({"op": "replace", "path": f"{at}/{index}", "value": entry})
+    # the last first, so that the places of the others hold
+    operations = added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)]
+    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:

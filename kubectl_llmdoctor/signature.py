@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import string
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.advice import FixText, Situation, fill
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
@@ -29,22 +29,9 @@ from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
-from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts, workload_of
-from kubectl_llmdoctor.fixes import Privilege, permitted
-from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Fix, Severity
+from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts
+from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Severity
 from kubectl_llmdoctor.snapshot import LogText
-
-
-class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fix; `{name}` stands for what the pattern captured, and for `pod`, `namespace`, `container`, `workload`, `node`.
-
-    `asks` is what Pod Security may refuse: such a fix is not offered first where the namespace's level does.
-    """
-
-    summary: str
-    owner: Literal["model", "platform"] = "model"
-    commands: tuple[str, ...] = ()
-    asks: Privilege = ""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,16 +110,6 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def matching(signature: Signature, text: str) -> bool:
     """Whether a line is one that the signature looks for, whatever must stand around it."""
     return any(capture(pattern, text) is not None for pattern in signature.patterns)
-
-
-class _Blank(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "?"
-
-
-def fill(template: str, values: dict[str, str]) -> str:
-    """A template with its names filled in; what is not known is `?`."""
-    return template.format_map(_Blank(values))
 
 
 def as_check(signature: Signature, *, family: str, where: str) -> Check:
@@ -421,46 +398,16 @@ def _finding(
     evidence: Iterable[Evidence],
     order: float | None,
 ) -> Finding:
-    workload = (workload_of(pod) if pod else None) or subject.workload
-    log_only = pod is not None and pod.log_only
-    name = pod.name if pod else ""
-    values = {
-        "pod": name,
-        "namespace": subject.namespace,
-        "container": container.name if container and container.name else "the server",
-        "image": container.spec.image if container else "",
-        "workload": "its workload" if log_only else workload.ref if workload else f"Pod/{name}",
-        "node": pod.spec.node_name if pod else "",
-        **captured,
-    }
-    quoted = {key: shlex.quote(value) for key, value in values.items()}
-
-    def say(template: str) -> str:
-        return fill(template if values["node"] else template.replace("node {node}", "its node"), values)
-
+    here = Situation(subject, pod, container, captured)
     return Finding(
         role="cause",
-        summary=say(_summary(signature, pattern, values)),
+        summary=fill(_summary(signature, pattern, here.values), here.values),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
         explains=signature.explains if pattern.explains is None else pattern.explains,
-        fixes=permitted(
-            subject.cluster,
-            subject.namespace,
-            (
-                (
-                    Fix(
-                        summary=say(fix.summary),
-                        owner=fix.owner,
-                        commands=() if log_only else tuple(_applicable(fill(c, quoted) for c in fix.commands)),
-                    ),
-                    fix.asks,
-                )
-                for fix in (pattern.fixes or signature.fixes)
-            ),
-        ),
+        fixes=here.fixes(pattern.fixes or signature.fixes),
         order=order,
-        pods=(name,) if pod else (),
+        pods=(pod.name,) if pod else (),
     )
 
 
@@ -468,13 +415,6 @@ def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> 
     """The pattern's summary where all that it names was captured."""
     names = {name for _, name, _, _ in string.Formatter().parse(pattern.summary) if name}
     return pattern.summary if pattern.summary and names <= values.keys() else signature.summary
-
-
-def _applicable(commands: Iterable[str]) -> Iterator[str]:
-    """The commands without those that would change a bare pod: the API server refuses most changes of one."""
-    for command in commands:
-        if " Pod/" not in command or not any(f" {verb} " in command for verb in ("edit", "set", "patch", "rollout")):
-            yield command
 
 
 def parse(tree: Any, *, stem: str) -> Signature:

@@ -219,7 +219,8 @@ def _failures(subject: Subject) -> Iterator[doc.Change]:
             continue
         created = parse_time(pod.obj.metadata.creation_timestamp)
         if created:
-            yield doc.Change(at=rfc3339(created), what="pod", text=f"{pod.name} created")
+            which = f"{pod.name} " if len(subject.pods) > 1 else ""
+            yield doc.Change(at=rfc3339(created), what="pod", text=f"{which}created")
         moments: list[tuple[datetime, str]] = []
         for ending in endings(pod):
             if ending.finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,25 @@ def _ids(check: Check) -> str:
 @pytest.mark.parametrize("path", find_cases(CASES), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_case_gives_what_it_expects(path: Path) -> None:
     case = load_case(path)
+    report = diagnose_case(case)
 
-    assert complaints(case, diagnose_case(case)) == []
+    assert complaints(case, report) == []
+    assert list(_slips(report)) == []
+
+
+#: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
+_SLIP = re.compile(
+    r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"
+    r"|(?<!node)(?<!pod)\(s\)|\S  \S| [?;,]|^[Oo]r "
+)
+
+
+def _slips(report: Report) -> Iterator[str]:
+    """Sentences of a report that were put together badly; what a cluster printed is quoted as it is."""
+    for finding in (f for target in report.targets for f in target.findings):
+        for text in (finding.title, finding.summary, *(fix.summary for fix in finding.fixes)):
+            if _SLIP.search(text):
+                yield f"{finding.id}: {text}"
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=_ids)

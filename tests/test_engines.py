@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, Problem, enrich, read
-from kubectl_llmdoctor.engines.common import TITLES, version_of_image
+from kubectl_llmdoctor.engines.common import version_of_image
 from kubectl_llmdoctor.engines.dialect import Table
 from kubectl_llmdoctor.engines.modules import module
+from kubectl_llmdoctor.engines.names import OPTIONS, TITLES, meant, option
 from kubectl_llmdoctor.engines.version import at_least, of_tag, parse, split_image
 
 TABLE: list[dict[str, Any]] = [
@@ -235,8 +236,8 @@ def test_the_tables_of_options_are_sound(name: str) -> None:
         assert flag.name.startswith("-")
         assert {kind for _, kind in flag.kinds} <= kinds
         assert all(other.lstrip("!").startswith("-") for _, names in flag.aliases for other in names)
-    for option, steps in table.choices.items():
-        assert option in table.flags
+    for chosen, steps in table.choices.items():
+        assert chosen in table.flags
         assert all(since in table.samples for since, _ in steps)
     assert all(option in table.flags or table.flag(option) for option in table.successors)
 
@@ -391,3 +392,21 @@ def test_the_package_is_cheap_to_import() -> None:
         runs.append(float(spent))
     assert modules.split() == [f"kubectl_llmdoctor.engines.{name}" for name in ("config", "launch", "version")]
     assert min(runs) < 0.005
+
+
+@pytest.mark.parametrize(("name", "engine"), [(n, e) for n, known in OPTIONS.items() for e in known if e])
+def test_an_option_is_one_of_the_engine_of_which_it_is_said(name: str, engine: str) -> None:
+    known = module(engine)
+    table: Table = known._table() if engine == "vllm" else known.table()
+
+    assert table.flag(OPTIONS[name][engine]) is not None
+
+
+def test_an_option_of_another_engine_is_told_from_a_slip_of_the_pen() -> None:
+    assert meant("sglang", "--max-model-len") == (("vllm",), "--context-length")
+    assert meant("vllm", "--enable-metrics") == (("sglang",), "")
+    assert meant("vllm", "--max-model-len") == ((), "")
+    assert option("tgi", "tensor_parallel_size") == "--num-shard"
+    assert option("huggingfaceserver", "max_model_len") == "--max-model-len"
+    assert option("ollama", "gpu_memory_utilization") == "the engine's share of GPU memory"
+    assert option(None, "max_model_len") == "--max-model-len, in SGLang --context-length"

@@ -635,3 +635,25 @@ def test_wrapping_keeps_every_word_and_the_width(text: str, width: int) -> None:
     assert " ".join(lines).split() == [word for line in text.split("\n") for word in clean(line).split()]
     assert all(measure(line) <= width or len(line.split()) == 1 for line in lines)
     assert len(wrap(text, width, 2)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ("- spec.replicas: 1", "- spec.replicas: 1"),
+        (
+            "+ spec.template.spec.containers[kimi-k2-instruct].resources.limits.memory: 3072Gi",
+            "+ …spec.containers[kimi-k2-instruct].resources.limits.memory: 3072Gi",
+        ),
+        (
+            '+ spec.template.spec.volumes: [{"name":"dshm","emptyDir":{"medium":"Memory","sizeLimit":"8Gi"}}]',
+            '+ …template.spec.volumes: [{"name":"dshm","emptyDir":{"medium":"Memor…',
+        ),
+    ],
+)
+def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> None:
+    patch = Patch(target="apps/v1 Deployment/x", type="json", body=[], diff=(row,))
+    found = cause("x", "It is so", "It is so.", fixes=(Fix(summary="Do it", owner="model", patch=patch),))
+    text = render(Report(tool_version="0", taken_at=NOW, targets=(pod("p", "cause-found", findings=(found,)),)))
+
+    assert shown in [line.strip() for line in text.splitlines()]

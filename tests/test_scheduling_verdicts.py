@@ -124,7 +124,7 @@ def test_the_table_groups_nodes_and_puts_the_most_promising_first() -> None:
 
     assert [(p.nodes, p.fits, p.devices, p.reasons) for p in table] == [
         (("far",), False, "8 of 8 nvidia.com/gpu free", ("taint t:NoSchedule",)),
-        (("gpu-1", "gpu-2", "gpu-3"), False, "1 to 3 of 4 nvidia.com/gpu free", ("nvidia.com/gpu: 4 asked",)),
+        (("gpu-1", "gpu-2", "gpu-3"), False, "1 to 3 of 4 nvidia.com/gpu free", ("4 asked",)),
         (("cpu-1", "cpu-2"), False, "", ("no nvidia.com/gpu here",)),
     ]
 

@@ -21,7 +21,7 @@ def _tree(**more: Any) -> dict[str, Any]:
         "patterns": [{"literal": "eaten:", "match": r"eaten: (?P<what>\S+)"}],
         "matches": ["eaten: x"],
         "ignores": ["y"],
-        "fixes": [{"summary": "Feed {what}", "commands": ["kubectl -n {namespace} exec {pod} -- feed {what}"]}],
+        "fixes": [{"summary": "Feed {what}", "commands": ["kubectl -n {namespace} label pod {pod} fed={what}"]}],
     } | more
 
 
@@ -63,7 +63,7 @@ def test_a_line_of_the_instance_that_died_is_a_cause_with_its_captures() -> None
 
     assert (finding.role, finding.confidence) == ("cause", "certain")
     assert finding.summary == "vllm of Pod/llama-0 lost $(rm)."
-    assert finding.fixes[0].commands == ("kubectl -n serving exec llama-0 -- feed '$(rm)'",)
+    assert finding.fixes[0].commands == ("kubectl -n serving label pod llama-0 fed='$(rm)'",)
     assert (finding.evidence[0].line, finding.evidence[0].text) == (2, "eaten: $(rm)")
 
 
@@ -336,8 +336,133 @@ def test_of_a_very_long_line_the_telling_part_is_quoted() -> None:
     assert 'then eaten: all of it"}' in finding.evidence[0].text
 
 
-def test_a_bare_pod_gets_no_command_that_would_change_it() -> None:
-    fixes = [{"summary": "Feed it", "commands": ["kubectl -n {namespace} set env {workload} A=b", "kubectl get pods"]}]
+def _owned(kind: str, api_version: str, template: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "llama", "namespace": "serving", "uid": "u"},
+        "spec": template,
+    }
+
+
+def _owner(kind: str, api_version: str) -> list[dict[str, Any]]:
+    return [{"apiVersion": api_version, "kind": kind, "name": "llama", "uid": "u", "controller": True}]
+
+
+def test_a_bare_pod_gets_no_command_that_would_change_it_but_is_told_what_to_set() -> None:
+    commands = ["kubectl -n {namespace} edit {workload}", "kubectl get pods"]
+    fixes = [{"summary": "Feed it", "commands": commands, "env": {"A": "b", "C": None}}]
     (finding,) = _found(_tree(fixes=fixes), _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
 
     assert finding.fixes[0].commands == ("kubectl get pods",)
+    assert finding.fixes[0].summary == "Feed it: A=b (in Pod/llama-0, which must be deleted and made anew)"
+
+
+_PLAIN = {"template": {"spec": {"containers": [{"name": "vllm"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "api_version", "spec", "path"),
+    [
+        ("StatefulSet", "apps/v1", _PLAIN, "/spec/template/spec/containers/0/env"),
+        ("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [{"name": "other"}]}}}, ""),
+        ("Job", "batch/v1", _PLAIN, ""),
+        (
+            "LeaderWorkerSet",
+            "leaderworkerset.x-k8s.io/v1",
+            {"leaderWorkerTemplate": {"workerTemplate": _PLAIN["template"]}},
+            "/spec/leaderWorkerTemplate/workerTemplate/spec/containers/0/env",
+        ),
+    ],
+    ids=["a container of the template", "one that a webhook added", "an immutable template", "a custom resource"],
+)
+def test_variables_are_set_where_the_object_of_the_pod_states_them(
+    kind: str, api_version: str, spec: dict[str, Any], path: str
+) -> None:
+    pod = _pod(ready=False, restarts=3)
+    pod["metadata"]["ownerReferences"] = _owner(kind, api_version)
+    fixes = [{"summary": "Feed it", "env": {"A": "{what}", "TOKEN": "secret:mine"}}]
+    (finding,) = _found(
+        _tree(fixes=fixes), pod, _log("eaten: x\n", previous=True), events=(_owned(kind, api_version, spec),)
+    )
+
+    (fix,) = finding.fixes
+    if not path:
+        assert fix.patch is None
+        assert fix.summary.startswith("Feed it: A=x")
+        assert f"{kind}/llama" in fix.summary
+        return
+    assert fix.patch is not None
+    assert fix.patch.body == [
+        {"op": "add", "path": path, "value": [{"name": "A", "value": "x"}]},
+        {
+            "op": "add",
+            "path": f"{path}/-",
+            "value": {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "TOKEN"}}},
+        },
+    ]
+
+
+def test_variables_that_are_there_are_replaced_and_removed_from_the_last_on() -> None:
+    pod = _pod(ready=False, restarts=3)
+    pod["metadata"]["ownerReferences"] = _owner("StatefulSet", "apps/v1")
+    env = [{"name": name, "value": "1"} for name in ("A", "B", "C")]
+    pod["spec"]["containers"][0]["env"] = env
+    spec = {"template": {"spec": {"containers": [{"name": "vllm", "env": env}]}}}
+    fixes = [{"summary": "Feed it", "env": {"A": None, "B": "2", "C": None}}]
+    (finding,) = _found(
+        _tree(fixes=fixes), pod, _log("eaten: x\n", previous=True), events=(_owned("StatefulSet", "apps/v1", spec),)
+    )
+
+    assert finding.fixes[0].patch is not None
+    assert [(op["op"], op["path"].rpartition("/")[2]) for op in finding.fixes[0].patch.body] == [
+        ("replace", "1"),
+        ("remove", "2"),
+        ("remove", "0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "runtime", "said"),
+    [
+        ({}, "", ["Ask", "Look"]),
+        ({"nvidia.com/gpu": "1"}, "", ["Set a runtime", "Look"]),
+        ({"nvidia.com/gpu": "1"}, "nvidia", ["Look"]),
+    ],
+    ids=["asks for none", "asks for one", "asks for one, by a runtime"],
+)
+def test_a_fix_may_depend_on_what_the_pod_asks_for(limits: dict[str, str], runtime: str, said: list[str]) -> None:
+    fixes = [
+        {"summary": "Ask", "when": ["no gpu asked"]},
+        {"summary": "Set a runtime", "when": ["gpu asked", "no runtime class"]},
+        {"summary": "Look"},
+    ]
+    pod = _pod(ready=False, restarts=3)
+    pod["spec"]["containers"][0]["resources"] = {"limits": limits}
+    pod["spec"]["runtimeClassName"] = runtime
+    (finding,) = _found(_tree(fixes=fixes), pod, _log("eaten: x\n", previous=True))
+
+    assert [fix.summary for fix in finding.fixes] == said
+
+
+def test_nothing_is_run_in_a_container_that_does_not_run() -> None:
+    fixes = [
+        {"summary": "Look", "commands": ["kubectl exec {pod} -c {container} -- df", "kubectl logs {pod} --previous"]}
+    ]
+    tree = _tree(fixes=fixes, affects="requests")
+
+    (dead,) = _found(tree, _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
+    (alive,) = _found(tree, _pod(ready=True), _log("eaten: x\n"))
+
+    assert dead.fixes[0].commands == ("kubectl logs llama-0 --previous",)
+    assert alive.fixes[0].commands == ("kubectl exec llama-0 -c vllm -- df", "kubectl logs llama-0")
+
+
+def test_a_pod_without_a_node_is_told_of_the_node() -> None:
+    pod = _pod(ready=False, restarts=3)
+    del pod["spec"]["nodeName"]
+    tree = _tree(fixes=[{"summary": "Reboot node {node}"}])
+
+    (finding,) = _found(tree, pod, _log("eaten: x\n", previous=True))
+
+    assert finding.fixes[0].summary == "Reboot the node"

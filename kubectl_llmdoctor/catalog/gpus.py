@@ -2,8 +2,8 @@
 
 Sources. `reported` is what nvidia-smi and GPU Feature Discovery's `nvidia.com/gpu.memory` say, in MiB (drivers before
 R515 said less by what they reserve). `memory` is the total of cudaMemGetInfo, which PyTorch and llama.cpp see: the
-lowest that public logs of vLLM («Free memory on device (x/79.18 GiB)»), llama.cpp («VRAM: 81081 MiB») and PyTorch
-(«total capacity of») show; drivers differ by half a percent. Where no such log was found `measured` is False and it is
+lowest that public logs of vLLM ("Free memory on device (x/79.18 GiB)"), llama.cpp ("VRAM: 81081 MiB") and PyTorch
+("total capacity of") show; drivers differ by half a percent. Where no such log was found `measured` is False and it is
 `reported` less 1 % (from 90 GiB on) or 2.5 %, which is what the other cards of that size lose at most. Compute
 capability: developer.nvidia.com/cuda-gpus. MIG slices: `nvidia-smi mig -lgip` and GPU Feature Discovery on such nodes.
 Cloud names: the documentation of GKE's accelerator labels, of Karpenter's `instance-gpu-name`, of the machine types of

@@ -11,7 +11,7 @@ Sources, by engine:
 - Text Generation Inference: `router/src/server.rs` and `backends/v3/src/*.rs` of v0.9.4 to v3.3.7;
 - TensorRT-LLM: `tensorrt_llm/metrics/collector.py`; Triton: `src/metrics.cc` of its core, README of its TensorRT-LLM backend;
 - llama.cpp: `tools/server` (its metrics endpoint); LMDeploy: `lmdeploy/metrics/loggers.py` of v0.9.2 to v0.14.0;
-- NIM for LLMs: the page «Observability» of its documentation (the program is closed);
+- NIM for LLMs: the page "Observability" of its documentation (the program is closed);
 - cAdvisor `metrics/prometheus.go`, kube-state-metrics `docs/metrics`, dcgm-exporter `etc/default-counters.csv`.
 """
 

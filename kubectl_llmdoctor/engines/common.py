@@ -11,21 +11,8 @@ from typing import Any, NamedTuple
 from .argv import Command, Stray, Word
 from .config import Engine, Problem, ProblemKind, Setting
 from .launch import EnvVar, Launch
+from .names import TITLES
 from .version import after, at_least, of_tag, parse, split_image
-
-TITLES = {
-    "vllm": "vLLM",
-    "sglang": "SGLang",
-    "tgi": "Text Generation Inference",
-    "tei": "Text Embeddings Inference",
-    "tensorrt-llm": "TensorRT-LLM",
-    "triton": "Triton Inference Server",
-    "nim": "NVIDIA NIM",
-    "ollama": "Ollama",
-    "llama.cpp": "llama.cpp server",
-    "lmdeploy": "LMDeploy",
-    "huggingfaceserver": "KServe Hugging Face server",
-}
 
 MAX_FILE = 200_000
 

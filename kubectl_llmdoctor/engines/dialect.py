@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .config import ProblemKind
+from .names import TITLES, meant
 from .version import Key, parse
 
 #: Option, first and last sample that has it, kind of its value, other names. A kind or names may be followed by others
@@ -20,6 +21,12 @@ from .version import Key, parse
 #: `32k` or `32K` too), json, pairs (`a=1,b=2`), list (one value or more), append (may be repeated), onoff (a word or
 #: nothing), dead (known, and refused).
 Row = tuple[str, str, str, str, str]
+
+#: Options at which a program prints something and ends well: no table lists them, and no parser refuses them.
+ONLY_PRINT = frozenset({"-h", "--help", "--usage", "--version", "--license"})
+
+#: Letters too many or too few of a misspelt option.
+_MOST_SLIPS = 2
 
 #: Kinds that never take the next word.
 ALONE = ("flag", "bool", "dead")
@@ -51,6 +58,7 @@ class Table:
 
     def __init__(
         self,
+        engine: str,
         title: str,
         samples: tuple[str, ...],
         rows: Iterable[Row],
@@ -59,6 +67,7 @@ class Table:
         alike: bool = False,
     ) -> None:
         self.alike = alike
+        self.engine = engine
         self.title = title
         self.samples = samples
         self.choices = choices
@@ -203,7 +212,12 @@ class Dialect:
             detail = f"{key} came with {title} {first}; {self.named} does not have it"
             return Unknown("unknown-flag", detail, self.has(flag) is False)
         near = self.nearest(key) if flag is None else flag.name
-        detail = f"{self.named} has no option {key}" + (f"; the nearest is {near}" if near else "")
+        owners, own = meant(self.table.engine, key) if flag is None else ((), "")
+        detail = f"{self.named} has no option {key}"
+        if near:
+            detail += f"; the nearest is {near}"
+        elif owners:
+            detail += f", which is {TITLES[owners[0]]}'s" + (f" name for {own}" if own else "")
         return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)))
 
     def _settled(self, flag: Flag) -> bool:
@@ -224,7 +238,9 @@ class Dialect:
         if dashed in self.options and dashed != key:
             return dashed
         found = get_close_matches(key[:80], list(self.options), n=1, cutoff=0.8)
-        return found[0] if found else None
+        # what has a word more is another option, no slip of the pen
+        slip = found and (abs(len(found[0]) - len(key)) <= _MOST_SLIPS or key.startswith(found[0]))
+        return found[0] if slip else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -101,7 +101,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 @functools.cache
 def table() -> Table:
     """The options."""
-    return Table("llama-server", SAMPLES, FLAGS, {}, {})
+    return Table("llama.cpp", "llama-server", SAMPLES, FLAGS, {}, {})
 
 
 def read(start: Start) -> Engine:

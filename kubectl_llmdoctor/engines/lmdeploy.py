@@ -66,7 +66,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 @functools.cache
 def table() -> Table:
     """The options by release."""
-    return Table("LMDeploy", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
+    return Table("lmdeploy", "LMDeploy", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
 
 
 def read(start: Start) -> Engine:

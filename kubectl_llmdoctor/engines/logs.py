@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from .common import TITLES, defaults
+from .common import defaults
 from .config import Engine, Setting
 from .modules import module
+from .names import TITLES
 from .version import parse
 
 HEAD = 400_000  # characters of a log that are looked at

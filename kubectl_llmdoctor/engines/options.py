@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .argv import Word
 from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, version_of
 from .config import Engine, Problem, ProblemKind, Setting
-from .dialect import ALONE, Dialect, Flag, Option, Table, dialect
+from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
 
 Row = tuple[str, str, str, str]
 
@@ -221,6 +221,8 @@ class Options:
         if not self.strict or self.dialect is None:
             return
         key = self._key(name)
+        if key in ONLY_PRINT:
+            return
         if candidates:
             detail = f"{key} could be {', '.join(sorted(candidates)[:4])}: {self.named} refuses it"
             self.problem("unknown-flag", key, words, detail, True)

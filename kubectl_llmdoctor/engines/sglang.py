@@ -106,7 +106,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 @functools.cache
 def table() -> Table:
     """The options by release."""
-    return Table("SGLang", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
+    return Table("sglang", "SGLang", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
 
 
 def read(start: Start) -> Engine:

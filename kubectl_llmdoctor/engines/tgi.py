@@ -86,10 +86,10 @@ def table(engine: str = "tgi") -> Table:
     if engine == "tei":
         from . import tei_flags
 
-        return Table("Text Embeddings Inference", tei_flags.SAMPLES, tei_flags.FLAGS, {}, {})
+        return Table("tei", "Text Embeddings Inference", tei_flags.SAMPLES, tei_flags.FLAGS, {}, {})
     from .tgi_flags import CHOICES, FLAGS, SAMPLES
 
-    return Table("Text Generation Inference", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
+    return Table("tgi", "Text Generation Inference", SAMPLES, FLAGS, CHOICES, _SUCCESSORS)
 
 
 def read(start: Start) -> Engine:

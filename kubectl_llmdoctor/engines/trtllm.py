@@ -90,7 +90,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 @functools.cache
 def table() -> Table:
     """The options."""
-    return Table("TensorRT-LLM", SAMPLES, FLAGS, {}, {})
+    return Table("tensorrt-llm", "TensorRT-LLM", SAMPLES, FLAGS, {}, {})
 
 
 def read(start: Start) -> Engine:

@@ -33,7 +33,7 @@ from .common import (
     version_of,
 )
 from .config import Engine, Problem, ProblemKind, Setting
-from .dialect import Dialect, Flag, Option, Table
+from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
 from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES
 
@@ -140,7 +140,7 @@ _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
 
 @functools.cache
 def _table() -> Table:
-    return Table("vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS, alike=True)
+    return Table("vllm", "vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS, alike=True)
 
 
 class _Dialect(Dialect):
@@ -503,7 +503,7 @@ class Parser:
 
     def _unknown(self, key: str, words: list[Word], candidates: object = None) -> None:
         """An option that this version does not have: removed, not there yet, ambiguous, misspelt, or never heard of."""
-        if self.form not in _PLAIN_FORMS:
+        if self.form not in _PLAIN_FORMS or key in ONLY_PRINT:
             return
         if isinstance(candidates, list) and candidates:
             names = ", ".join(sorted(candidates)[:4])

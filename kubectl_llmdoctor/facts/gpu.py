@@ -201,7 +201,7 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
 
 # -- logs -------------------------------------------------------------------------------------------------------------
 
-# llama.cpp (ggml_cuda_init), Ollama («inference compute»), vLLM's worker, PyTorch's CUDA out of memory.
+# llama.cpp (ggml_cuda_init), Ollama ("inference compute"), vLLM's worker, PyTorch's CUDA out of memory.
 _LLAMA = re.compile(r"Device \d+: (?P<name>.+?), compute capability (?P<cc>\d+\.\d+)(?:.*VRAM: (?P<mib>\d+) MiB)?")
 _OLLAMA = re.compile(
     r'msg="inference compute".*? library=(?P<library>\w+).*? compute=(?P<cc>[\d.]+)'

@@ -90,7 +90,7 @@ def looks_like_error(text: str) -> bool:
 class Traceback(msgspec.Struct, frozen=True, kw_only=True):
     """One Python traceback: its process, where it starts, and the line that says what went wrong.
 
-    `cause` is the traceback before it in a chain («The above exception was the direct cause …»).
+    `cause` is the traceback before it in a chain ("The above exception was the direct cause …").
     """
 
     process: str

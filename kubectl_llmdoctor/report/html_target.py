@@ -198,7 +198,7 @@ def _placement(target: Target) -> Html | None:
     table = parts.table(
         f"Nodes for {words.name(target)}", ("Nodes", "Number", "GPUs", "Why not"), rows, numbers=(1,), quiet=True
     )
-    said = f"{fitting} of {words.nodes(total)} fit{'s' * (fitting == 1)}"
+    said = f"{fitting} of {words.nodes(total)} fit{'s' * (1 in (fitting, total))}"
     return parts.line(
         "Nodes", element("details", element("summary", said), table, open=True, data_fold=len(groups) > 8)
     )

@@ -150,7 +150,7 @@ def _target(target: Target, taken_at: str | None) -> Iterator[str]:
             f"{words.nodes(len(g.nodes))} ({_names(g.nodes)}): {prose('; '.join((g.devices, *g.reasons)).strip('; ')) or 'fits'}"
             for g in target.placement
         ]
-        yield _list(f"{fitting} of {words.nodes(total)} fit", rows)
+        yield _list(f"{fitting} of {words.nodes(total)} fit{'s' * (1 in (fitting, total))}", rows)
     if target.next_steps:
         yield "**Next:**"
     for step in target.next_steps[:5]:

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.report.document import (
     Target,
     Verdict,
 )
-from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, shorten, wrap
+from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, cut, shorten, wrap
 
 _TONES: dict[Verdict, str] = {"cause-found": "red", "undetermined": "red", "at-risk": "yellow", "healthy": "green"}
 #: sources that many clusters lack: the one line of a healthy pod does not mention them
@@ -295,9 +295,21 @@ def _diff(page: Page, fix: Fix) -> None:
     rows = fix.patch.diff if fix.patch else ()
     shown = page.first(rows, _MOST_DIFF)
     for row in shown:
-        text = clean(row) if page.wide else shorten(clean(row), page.inner)
+        text = clean(row) if page.wide else _cut_path(clean(row), page.inner)
         page.line((" " * MARGIN, ""), (text, "red" if row.startswith("-") else "green"))
     page.more(len(rows) - len(shown))
+
+
+def _cut_path(row: str, width: int) -> str:
+    """`+ …limits.memory: 8Gi`: of a long row the beginning of the path goes, which says least, then the end of the value."""
+    sign, _, rest = row.partition(" ")
+    path, _, value = rest.partition(": ")
+    steps = path.split(".")
+    while columns(row) > width and len(steps) > 1 and columns(path) > width // 3:
+        steps = steps[1:]
+        path = "…" + ".".join(steps)
+        row = f"{sign} {path}: {value}"
+    return row if columns(row) <= width else cut(row, width)
 
 
 def _commands(page: Page, commands: Sequence[str]) -> None:
@@ -318,7 +330,9 @@ def _commands(page: Page, commands: Sequence[str]) -> None:
 def _placement(page: Page, groups: Sequence[Placement]) -> None:
     """One row for all nodes that share a verdict: how many, which, and why not."""
     total, fitting = (sum(len(g.nodes) for g in some) for some in (groups, [g for g in groups if g.fits]))
-    page.prose("NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (fitting == 1)}", style="bold")
+    page.prose(
+        "NODES", f"{fitting} of {total} node{'s' * (total != 1)} fit{'s' * (1 in (fitting, total))}", style="bold"
+    )
     shown = page.first(groups, 6)
     digits = len(str(max(len(g.nodes) for g in groups)))
     heads = [f"{len(g.nodes):>{digits}}" for g in shown]

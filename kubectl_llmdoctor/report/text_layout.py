@@ -73,7 +73,7 @@ def wrap(text: str, width: int, limit: int = 0) -> list[str]:
                 break
             size = columns(word)
             if limit and size > limit * width:
-                word = _cut(word, limit * width)
+                word = cut(word, limit * width)
                 size = limit * width
             if line != lead and used + 1 + size > width:
                 lines.append(line.rstrip(" "))
@@ -96,10 +96,10 @@ def wrap(text: str, width: int, limit: int = 0) -> list[str]:
 def shorten(text: str, width: int) -> str:
     """The text on one line of at most `width` columns, cut at a word where there is one."""
     short = "".join(wrap(" ".join(text.split()), width, 1))
-    return short if columns(short) <= width else _cut(short, width)
+    return short if columns(short) <= width else cut(short, width)
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """The start of the text and an ellipsis, `width` columns at most."""
     text = text[:width]
     if columns(text) + 1 <= width:

@@ -69,7 +69,8 @@ def hitting(hardware: Hardware, xid: Xid, sure: Confidence) -> str:
     if hardware.device_of(xid) in hardware.mine or sure == "certain":
         tie = ", which this pod uses"
     else:
-        tie = " at the time of its end" if sure == "likely" else ""
+        ended = any(container.terminated for container in hardware.pod.containers)
+        tie = (" at the time of its end" if ended else " while the pod ran") if sure == "likely" else ""
     unknown = xid.evidence.source == "metric" and xid.time is None
     return where(hardware, xid) + tie + (" (when is not known)" if unknown else "")
 
@@ -129,7 +130,7 @@ def busy(percent: float | None) -> bool | None:
 
 def looked_at(hardware: Hardware, summary: str, *before: str) -> Fix:
     """Look at the GPUs of the node."""
-    command = f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host nvidia-smi -q"
+    command = fixes.on_node(hardware.node, "nvidia-smi -q")
     return fixes.advice(summary, *before, command, owner="platform")
 
 

@@ -17,7 +17,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     Card and slot agree on the width and the speed of their link, and fall back when lanes or their signals are bad: a
     riser, dust, a card that sits askew. Loading a model, offloading and, without NVLink, all that the ranks exchange
-    take as much longer. A GPU without work lowers the speed (the generation) of its link to save power: only under load
+    take longer in proportion. A GPU without work lowers the speed (the generation) of its link to save power: only under load
     does that say anything. The width stays. Where all GPUs of a node have the same narrow link, its board is
     made so, and that is only noted.
 
@@ -53,7 +53,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             severity="warning",
             confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
             summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
-            + ": what passes between host and GPU takes as much longer.",
+            + f": a copy between host and GPU takes about {max(_factor(d) for d, _ in slow)} times as long.",
             evidence=(
                 *(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow),
                 *_corrected(hardware),
@@ -140,6 +140,14 @@ def _slow(device: Device) -> bool:
     """Whether its link is slower than it could be although it works."""
     link = device.pcie
     return bool(link.gen and link.max_gen and link.gen < link.max_gen and busy(device.utilization_percent))
+
+
+def _factor(device: Device) -> int:
+    """How many times as long a copy takes: a link carries twice as much with each generation, and with twice the lanes."""
+    link = device.pcie
+    lanes = link.max_width / link.width if link.width and link.max_width else 1.0
+    speed = 2.0 ** (link.max_gen - link.gen) if link.gen and link.max_gen and _slow(device) else 1.0
+    return round(lanes * speed)
 
 
 def _wired_so(hardware: Hardware) -> bool:

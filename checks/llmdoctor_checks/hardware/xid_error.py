@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Hardware, Logs, Pod, Xid, check
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
@@ -10,6 +10,7 @@ from llmdoctor_checks.hardware._gpu import (
     elsewhere,
     hits,
     hitting,
+    looked_at,
     once,
     order_of,
     out_of_service,
@@ -68,13 +69,19 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
                 *by_others(hardware, "xid-error"),
             ),
             explains=_SYMPTOMS if minor else ("illegal-memory-access", *CONSEQUENCES),
-            fixes=(
-                out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}"),
-                elsewhere(pod),
-            ),
+            fixes=tuple(_fixes(pod, hardware, meaning)),
             order=order_of(xid),
             pods=(pod.name,),
         )
+
+
+def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None) -> Iterator[Fix]:
+    """What NVIDIA's list asks for; where it asks for nothing, the node stays in service."""
+    if meaning and meaning.bucket == "IGNORE":
+        yield looked_at(hardware, f"Look at the GPUs of {hardware.node}; NVIDIA's list asks for nothing after this Xid")
+        return
+    yield out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}")
+    yield elsewhere(pod)
 
 
 def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:

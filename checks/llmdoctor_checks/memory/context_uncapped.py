@@ -43,8 +43,8 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     """Nothing caps the context length of a long-context model.
 
     Without a cap the engine takes the model's own maximum, often 131072 tokens or more, and must be able to hold one
-    such request in its KV cache. vLLM refuses to start when it cannot («To serve at least one request with the
-    model's max seq len …»). Where it starts, a few long prompts fill the cache and all others wait; a server that
+    such request in its KV cache. vLLM refuses to start when it cannot ("To serve at least one request with the
+    model's max seq len …"). Where it starts, a few long prompts fill the cache and all others wait; a server that
     started does not run out of GPU memory for a long prompt, since the cache is reserved in advance.
 
     Where model, GPU and settings are known, the room for the cache is computed: it is a risk when one request of the
@@ -139,6 +139,8 @@ def _fixes(engine: Engine, fits: int | None) -> tuple[Fix, ...]:
         return (fixes.advice(f"Cap the context with MAX_TOTAL_TOKENS in {fixes.edited(engine.pod)}"),)
     tokens = fits // 16 * 16 if fits and fits >= 1024 else 32768
     summary = (
-        f"Cap the context at what fits: {tokens} tokens" if fits else f"Cap the context, for example at {tokens} tokens"
+        f"Cap the context at the {tokens} tokens that fit"
+        if fits
+        else f"Cap the context, for example at {tokens} tokens"
     )
     return (fixes.set_flag(engine, "max_model_len", flag, str(tokens), summary),)

@@ -13,7 +13,7 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
 
     Each GPU holds the model's weights divided by the tensor and pipeline parallel size: two bytes for each parameter in
     16 bits, one in 8 bits, about half a byte in 4 bits. When they are larger than the GPU, the engine ends while it
-    loads them, with «CUDA out of memory». No setting of the KV cache helps.
+    loads them, with "CUDA out of memory". No setting of the KV cache helps.
 
     ## Fix
 

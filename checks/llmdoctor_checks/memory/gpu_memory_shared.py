@@ -171,7 +171,7 @@ def _fixes(
     if orphans:
         yield fixes.advice(
             f"End the processes that no pod owns, on {hardware.node}: {', '.join(orphans)}",
-            f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host kill {' '.join(orphans)}",
+            fixes.on_node(hardware.node, f"kill {' '.join(orphans)}"),
             owner="platform",
         )
     else:

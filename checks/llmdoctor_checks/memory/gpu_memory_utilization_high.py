@@ -30,7 +30,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
 
     vLLM reserves `--gpu-memory-utilization` of the whole card for weights, activations and KV cache. What is outside
     that budget (up to 0.19 the CUDA graphs, NCCL buffers, the CUDA context, other processes) must fit into what is
-    left. A value near 1 then ends in «CUDA out of memory» while graphs are captured or under load. It never ends in
+    left. A value near 1 then ends in "CUDA out of memory" while graphs are captured or under load. It never ends in
     OOMKilled: that is host memory. SGLang's `--mem-fraction-static` covers weights and cache only, so it needs more
     room than vLLM's.
 

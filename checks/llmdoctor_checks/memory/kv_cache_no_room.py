@@ -13,7 +13,7 @@ def kv_cache_no_room(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
 
     vLLM may use `--gpu-memory-utilization` of the GPU for weights, for the working memory of one full batch and for the
     cache of keys and values. When weights and working memory take all of it, no cache block can be allocated and the
-    engine refuses to start («No available memory for the cache blocks»). The same happens where another process holds
+    engine refuses to start ("No available memory for the cache blocks"). The same happens where another process holds
     memory of the GPU.
 
     ## Fix

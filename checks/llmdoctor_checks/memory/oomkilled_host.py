@@ -41,6 +41,9 @@ _WORKER_BYTES = 3 * GIB // 2
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
 
+#: Limits from which twice as much is a lot, and from which few nodes have more.
+_LARGE, _HUGE = 128 * GIB, 512 * GIB
+
 #: For so long memory has to grow: loading a model ends sooner.
 _GROWING_SECONDS = 1800
 
@@ -84,7 +87,7 @@ def oomkilled_host(
         for server in subject.engines(pod):
             yield from _risk(pod, server, subject.sizing(server))
     if metrics is not None and pod.ready:
-        yield from _trend(pod, metrics)
+        yield from _trend(pod, metrics, subject)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
@@ -105,7 +108,7 @@ def oomkilled_host(
                 *(_counted(ending.container, hardware) if hardware else ()),
             ),
             explains=CONSEQUENCES,
-            fixes=tuple(_fixes(ending, limit)),
+            fixes=tuple(_fixes(ending.container, limit, subject)),
             pods=(pod.name,),
         )
 
@@ -155,7 +158,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     )
 
 
-def _trend(pod: Pod, metrics: Metrics) -> Iterator[Finding]:
+def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
     container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
     limit = container.limit("memory") if container else None
@@ -172,8 +175,6 @@ def _trend(pod: Pod, metrics: Metrics) -> Iterator[Finding]:
         return
     if thirds[2] - thirds[0] < 0.02 * limit:
         return  # it breathes
-    larger = _double(limit)
-    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {larger}, and find what grows"
     yield Finding(
         role="risk",
         severity="warning",
@@ -185,7 +186,7 @@ def _trend(pod: Pod, metrics: Metrics) -> Iterator[Finding]:
             recent.evidence(say_bytes),
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
-        fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),),
+        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
         pods=(pod.name,),
     )
 
@@ -254,16 +255,27 @@ def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evide
         yield log_evidence(phase.line)
 
 
-def _fixes(ending: Ending, limit: int) -> Iterator[Fix]:
-    container = ending.container
+def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
     if container.name == "storage-initializer":
         summary = "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi)"
         yield fixes.advice(summary, owner="platform")
         return
-    larger = _double(limit)
-    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {larger}"
-    yield fixes.set_resource(container, "limits", "memory", larger, summary)
-
-
-def _double(limit: int) -> str:
-    return f"{limit * 2 // GIB}Gi" if limit >= GIB else f"{max(limit * 2 // MIB, 256)}Mi"
+    pod = container.pod
+    node = subject.nodes.get(pod.spec.node_name)
+    there = node.allocatable("memory") if node else None
+    larger = limit * 2 if limit < _LARGE else limit * 3 // 2
+    text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
+    if there is not None and node and larger > there:
+        yield fixes.advice(
+            f"Take away what uses the memory, or choose a node with more: of {node.name}'s {say_bytes(there)} "
+            f"{container.name} may use {say_bytes(limit)} already{more}"
+        )
+    elif container.spec.resources.limits.get("memory") is None:
+        yield fixes.advice(
+            f"Raise the memory limit of the whole pod from {say_bytes(limit)} in {fixes.edited(pod)}{more}"
+        )
+    elif there is None and limit >= _HUGE:
+        yield fixes.advice(f"{text} as far as its node has memory, in {fixes.edited(pod)}{more}")
+    else:
+        amount = f"{larger // GIB}Gi" if larger >= 2 * GIB else f"{max(larger // MIB, 256)}Mi"
+        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")

@@ -64,7 +64,7 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 f"Start the fabric manager on node {hardware.node}, in the same version as the driver"
                 f"{f' ({hardware.agent.driver_version})' if hardware.agent and hardware.agent.driver_version else ''}; "
                 "with the GPU operator it runs in the driver pod",
-                f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host systemctl status nvidia-fabricmanager",
+                fixes.on_node(hardware.node, "systemctl status nvidia-fabricmanager"),
                 owner="platform",
             ),
             fixes.advice(

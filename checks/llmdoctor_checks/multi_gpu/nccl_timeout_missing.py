@@ -19,7 +19,7 @@ def nccl_timeout_missing(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
     ## Fix
 
-    Leave the default unless a log shows «Watchdog caught collective operation timeout» with `Timeout(ms)=600000` and
+    Leave the default unless a log shows "Watchdog caught collective operation timeout" with `Timeout(ms)=600000` and
     the work was slow, not stuck. Then raise the engine's own setting. Remove `NCCL_TIMEOUT`.
 
     ## References

@@ -40,8 +40,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
 
     The processes of a multi-GPU server exchange data through /dev/shm, which is 64 MiB in a container unless
     something is mounted there. NCCL takes 9.2 MiB per connection and channel where the GPUs cannot reach each other
-    directly and fails with «No space left on device» or «Error while creating shared memory segment»; vLLM, PyTorch
-    and SGLang make sparse files there and die by SIGBUS (exit code 135, «Bus error») when a page does not fit, at the
+    directly and fails with "No space left on device" or "Error while creating shared memory segment"; vLLM, PyTorch
+    and SGLang make sparse files there and die by SIGBUS (exit code 135, "Bus error") when a page does not fit, at the
     start or under load.
 
     ## Fix

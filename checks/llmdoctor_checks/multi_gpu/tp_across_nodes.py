@@ -64,7 +64,7 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             fixes.advice(
                 f"Set the tensor parallel size to {gpus} and the pipeline parallel size to {spans} in {fixes.edited(pod)}"
             ),
-            fixes.advice("Or give the pods the nodes' RDMA devices (rdma/…, vpc.amazonaws.com/efa)", owner="platform"),
+            fixes.advice("Give the pods the nodes' RDMA devices (rdma/…, vpc.amazonaws.com/efa)", owner="platform"),
         ),
         pods=(pod.name,) if pod.exists else (),
     )

@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 
-Kind = Literal["preempted", "drained", "lost"]
+Kind = Literal["preempted", "drained", "lost", "rebooted"]
 
 #: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
 CONSEQUENCES = (
@@ -86,6 +86,8 @@ class Taken:
     evidence: tuple[Evidence, ...]
     #: whether it may be another kind, since the node was not read
     open: bool = False
+    #: whether a cloud took the machine back
+    spot: bool = False
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
@@ -98,10 +100,10 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
     if found is None:
         return None
-    more = tuple(event_evidence(e, pod.cluster) for e in _about(pod, events) if e.last)
-    return Taken(
-        kind=found.kind, why=found.why, open=found.open, evidence=tuple(dict.fromkeys((*found.evidence, *more)))[:4]
-    )
+    about = [event for event in _about(pod, events) if event.last]
+    evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
+    spot = any(event.reason.startswith("Spot") for event in about)
+    return Taken(kind=found.kind, why=found.why, open=found.open, evidence=tuple(evidence)[:4], spot=spot)
 
 
 def _by_status(pod: Pod, node: Node | None) -> Taken | None:
@@ -164,7 +166,7 @@ def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
             later = last is not None and (last - event.last).total_seconds() > _REBOOT_SECONDS
             if abs((event.last - ending.finished).total_seconds()) <= _REBOOT_SECONDS and not later:
                 evidence = event_evidence(event, pod.cluster), pod_evidence(pod, ending.path, ending.text)
-                return Taken(kind="lost", why="it was rebooted", evidence=evidence)
+                return Taken(kind="rebooted", why="it was rebooted", evidence=evidence)
     return None
 
 

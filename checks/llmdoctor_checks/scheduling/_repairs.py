@@ -6,6 +6,7 @@ node may be several things: then the changes for all of them are offered as one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Fix,
     Holder,
+    Mismatch,
     Node,
     NodeVerdict,
     Pending,
@@ -268,8 +270,10 @@ def _selector(stop: Stop) -> Iterator[Change]:
         operations += more
         said += words
     text = ", and ".join(said)
+    if any(m.key in _OF_IMAGES for m in unmet):
+        text += "; the image must have a variant for it"
     yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
-    labels = {m.key: str(m.wanted[0]) for m in unmet if m.wanted and m.key != "metadata.name"}
+    labels = {m.key: str(m.wanted[0]) for m in unmet if m.wanted and not _measured(m)}
     if len(labels) == len(unmet):
         pairs = " ".join(f"{key}={value}" for key, value in labels.items())
         yield Change(
@@ -278,6 +282,20 @@ def _selector(stop: Stop) -> Iterator[Change]:
             commands=(f"kubectl label node {node.name} --overwrite {pairs}",),
             owner="platform",
         )
+
+
+#: What an image was built for.
+_OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
+#: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
+_MEASURED = re.compile(
+    r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
+)
+_DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
+
+
+def _measured(miss: Mismatch) -> bool:
+    """Whether a label is no matter of opinion: nobody should write another value there."""
+    return bool(_MEASURED.fullmatch(miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))
 
 
 def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:

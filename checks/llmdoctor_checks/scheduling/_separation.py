@@ -231,7 +231,7 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
 
 
 def _marks_gpus(key: str) -> bool:
-    """Whether a taint says «GPU node» and not «kept for somebody»."""
+    """Whether a taint says "GPU node" and not "kept for somebody"."""
     return is_accelerator(key) or key in ("sku", "gpu", "accelerator")
 
 

@@ -169,7 +169,7 @@ def _answers(subject: Subject, kind: str, who: str) -> Iterator[Fix]:
         yield fixes.advice(f"Take what is refused out of {where}, or have the policy excepted for {namespace}")
     if kind == "level":
         yield fixes.advice(
-            f"Or let the namespace {namespace} have a wider level",
+            f"Let the namespace {namespace} have a wider level",
             f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite",
             owner="platform",
         )

@@ -123,7 +123,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
     if parts:
-        summary = f"{nodes_said(found)} would fit but do not advertise their GPUs: {', '.join(parts)} {found.resource}"
+        they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
+        summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3]) + "."
     else:
         summary = (
@@ -146,7 +147,7 @@ def _look(node: str) -> Fix:
     return fixes.advice(
         f"Look at the GPU that is not fit on {node}: reset it or reboot the node, and replace it when it fails again",
         f"kubectl cordon {node}",
-        f"kubectl debug node/{node} -it --image=busybox -- chroot /host nvidia-smi -q",
+        fixes.on_node(node, "nvidia-smi -q"),
         owner="platform",
     )
 
@@ -166,7 +167,7 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     should = node.should_offer("nvidia.com/gpu")
     if line is None or not (seen or should) or node.allocatable("nvidia.com/gpu"):
         return
-    proof = f"agent: the driver sees {seen} GPU(s)" if seen else should[1] if should else ""
+    proof = f"agent: the driver sees {count_of(seen, 'GPU')}" if seen else should[1] if should else ""
     yield Finding(
         role="cause",
         confidence="certain" if seen else "likely",

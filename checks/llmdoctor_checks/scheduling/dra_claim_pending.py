@@ -1,6 +1,7 @@
 """A ResourceClaim that is not allocated."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,15 +108,35 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
     kind = "ResourceClaimTemplate" if any(c.template for c, _ in requests) else "ResourceClaim"
     where = f"{kind} {source}" if source else "the claim"
     if missing:
-        near = difflib.get_close_matches(missing, _classes(pending), n=1, cutoff=0)
-        instead = f"{near[0]} instead of {missing}" if near else "a DeviceClass that exists"
-        yield fixes.advice(f"Name {instead} in {where}", "kubectl get deviceclasses")
-        yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
+        have = _classes(pending)
+        alike = [name for name in have if _kinds(name) & _kinds(missing)]
+        near = difflib.get_close_matches(missing, alike, n=1, cutoff=0)
+        if near:
+            yield fixes.advice(f"Name {near[0]} instead of {missing} in {where}", "kubectl get deviceclasses")
+        if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
+            yield fixes.advice(
+                "Let NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
+                "and gpuResourcesEnabledOverride=true",
+                owner="platform",
+            )
+        else:
+            yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
     else:
         text = f"Relax the selector or count in {where}, or free the devices that match"
         yield fixes.advice(
             text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
         )
+
+
+#: DeviceClasses of the half of NVIDIA's DRA driver that its chart switches off: k8s-dra-driver-gpu, deployments/helm.
+_NVIDIA_GPUS = ("gpu.nvidia.com", "mig.nvidia.com", "vfio.gpu.nvidia.com")
+#: What names of DeviceClasses share without meaning the same devices.
+_OF_VENDORS = {"nvidia", "amd", "intel", "google", "com", "dev", "io", "example"}
+
+
+def _kinds(name: str) -> set[str]:
+    """The words of a DeviceClass's name that say what its devices are: `gpu` of `gpu.nvidia.com`."""
+    return set(re.split(r"[.-]", name)) - _OF_VENDORS
 
 
 def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None) -> Iterator[Finding]:

@@ -107,7 +107,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             fixes=(
                 fixes.advice(
                     f"End what was left behind on {hardware.node}: process {pids}; one that cannot be killed needs a reboot",
-                    f"kubectl debug node/{hardware.node} -it --image=busybox -- chroot /host kill -9 {pids}",
+                    fixes.on_node(hardware.node, f"kill -9 {pids}"),
                     owner="platform",
                 ),
             ),

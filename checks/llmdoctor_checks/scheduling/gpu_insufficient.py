@@ -40,7 +40,7 @@ def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
     summary = f"It asks for {asked or 'some'} {found.resource}; {nodes_said(found)} could run it"
     if frees:
         most = max(frees.values())
-        summary += f", and {f'at most {most} of them are' if most else 'none of them is'} free on any."
+        summary += f", and {f'at most {most} are free on one node' if most else 'none is free there'}."
     else:
         summary += " and have too few free, by the scheduler's count."
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]

@@ -42,8 +42,8 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     """The container that runs the engine asks for no GPU.
 
     Only a container that asks for `nvidia.com/gpu` (or another vendor's resource, or a ResourceClaim) gets a GPU. Without
-    it the pod may land on any node, and the engine finds no device: «Failed to infer device type», «No CUDA GPUs are
-    available». Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
+    it the pod may land on any node, and the engine finds no device: "Failed to infer device type", "No CUDA GPUs are
+    available". Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
     somebody else as well.
 
     ## Fix

@@ -39,7 +39,10 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         explains=CONSEQUENCES,
         fixes=(
             fixes.advice(
-                f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
+                "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
+                f"holds a spot machine ({fixes.edited(pod)})"
+                if found.spot
+                else f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
                 "and run more than one replica",
                 f"kubectl -n {pod.namespace} get poddisruptionbudgets",
                 f"kubectl describe node {name}" if pod.spec.node_name else "kubectl get nodes",

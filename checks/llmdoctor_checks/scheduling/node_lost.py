@@ -26,7 +26,7 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     - https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
     """
     found = taken(pod, subject, events, node)
-    if found is None or found.kind != "lost":
+    if found is None or found.kind not in ("lost", "rebooted"):
         return
     name = pod.spec.node_name or "its node"
     yield Finding(
@@ -37,9 +37,11 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         explains=CONSEQUENCES,
         fixes=(
             fixes.advice(
-                f"See why {name} no longer reports; when it will not come back, delete its Node object so that the pods are made elsewhere",
+                f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts anew by itself"
+                if found.kind == "rebooted"
+                else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
+                "so that the pods are made elsewhere",
                 f"kubectl describe node {name}",
-                f"kubectl delete node {name}",
                 owner="platform",
             ),
         ),

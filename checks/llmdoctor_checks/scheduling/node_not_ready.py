@@ -101,4 +101,4 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         text = f"Find out why {ill[0].name} is {', '.join(ill[0].troubles)}"
         yield fixes.advice(text, f"kubectl describe node {ill[0].name}", owner="platform")
     if not nodes:
-        yield fixes.advice("Look which nodes are out of service", "kubectl get nodes", owner="platform")
+        yield fixes.advice("See which nodes are out of service", "kubectl get nodes", owner="platform")

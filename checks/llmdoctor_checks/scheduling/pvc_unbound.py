@@ -1,5 +1,6 @@
 """A volume that the pod cannot have where it could run."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -122,7 +123,7 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
         found,
         summary[:1].upper() + summary[1:] + ("" if summary.endswith(".") else "."),
         [*evidence, *node_lines(pending, found)],
-        answers or [fixes.advice("Look what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
+        answers or [fixes.advice("See what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
     )
 
 
@@ -159,7 +160,7 @@ def _unbound(pod: Pod, claim: VolumeClaim) -> str:
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
     classes = [i.name for i in cluster.items("StorageClass")]
     if name is None and not claim.volume:
-        return f"{what}, and names no storage class" + ("" if classes else ", and there may be no default one")
+        return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
     if name and name not in classes and (classes or cluster.complete("StorageClass")):
         return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
     item = cluster.item("StorageClass", "", name) if name else None
@@ -211,6 +212,10 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
         )
 
 
+#: How the attach/detach controller names the pods that have the volume, those of the same namespace only.
+_USED_BY = re.compile(r"already used by pod\(s\) (.{1,200})")
+
+
 def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
     """A pod that has a node and waits for a volume that another node has."""
     if any(c.running for c in pod.containers):
@@ -222,7 +227,9 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
     users = [
         (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name
     ]
-    summary = "A volume of it is still attached to another node, and can be attached to one only"
+    named = _USED_BY.search(failed[-1].message)
+    holder = f", where {named[1].rstrip('.')} uses it" if named else ""
+    summary = f"A volume of it is still attached to another node{holder}, and can be attached to one only"
     if users:
         claim, user = users[0]
         summary = (
@@ -233,6 +240,8 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
     if users:
         text = f"Stop {users[0][1].metadata.name} first"
         answers.append(fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {users[0][1].metadata.name}"))
+    elif named:
+        answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(
         role="cause",
         confidence="certain" if users else "likely",

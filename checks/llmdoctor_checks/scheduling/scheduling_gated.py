@@ -46,6 +46,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     if gated:
         pod = gated[0]
         gates = [g.name for g in pod.spec.scheduling_gates]
+        which = f"the scheduling gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
         who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
         evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
         condition = pod.condition("PodScheduled")
@@ -55,7 +56,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"{who} has not opened the scheduling gate {', '.join(gates)}, so no scheduler looks at the pod.",
+            summary=f"{who} has not opened {which}, so no scheduler looks at the pod.",
             evidence=(*evidence, *said, *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
             fixes=tuple(_fixes(subject, gates, workloads)),

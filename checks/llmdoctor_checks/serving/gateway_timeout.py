@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
-    count_of,
     dig,
     fixes,
     log_evidence,
@@ -96,10 +95,11 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
     if cut:
         timeout = next(_timeouts(pod, engine, subject, cluster), None) if engine else None
         where = cut[0].log.pod or "A gateway"
+        times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{where} gave up waiting for an answer of this server, {count_of(len(cut), 'time')} in its log.",
+            summary=f"{where} gave up waiting for an answer of this server; its log says so {times}.",
             evidence=(
                 *(log_evidence(line) for line in cut[:2]),
                 *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),

@@ -79,7 +79,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         ),
         fixes=(
             fixes.advice(
-                f"Ask for {len(loaded)} GPUs in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor "
+                f"Ask for {count_of(len(loaded), 'GPU')} in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor "
                 "parallel size)"
             ),
         ),
@@ -100,7 +100,7 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     if not empty or len(empty) + len(loaded) != len(gpus) or ready < _LONG_SECONDS:
         return
     what = "while the others are loaded" if loaded else f"though {engine.title} has been ready for {say_seconds(ready)}"
-    use = f"Ask for {len(loaded)} GPUs in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor parallel size)"
+    use = f"Ask for {count_of(len(loaded), 'GPU')} in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor parallel size)"
     yield Finding(
         role="risk" if loaded else "note",
         severity="warning" if loaded else "info",

@@ -94,7 +94,8 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
     where = fixes.edited(engine.pod)
     for problem in problems[:2]:
         if problem.kind == "duplicate-serve":
-            yield fixes.advice(f"Remove `serve` from args in {where}: the image's entrypoint is the server already")
+            summary = "Remove `serve` from args: the image's entrypoint is the server already"
+            yield fixes.remove_word(engine.container, problem.path, summary)
         elif problem.kind == "glued":
             flag, _, value = problem.text.strip().replace("=", " ", 1).partition(" ")
             if engine.name == "llama.cpp":  # it knows no `--flag=value`

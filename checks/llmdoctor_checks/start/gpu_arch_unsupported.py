@@ -53,8 +53,8 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     """The GPU does not support what the image or the model needs.
 
     Kernels are compiled for certain compute capabilities. A GPU that is older than all of them (V100, P40, T4 for
-    bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: «no
-    kernel image is available». Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
+    bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: "no
+    kernel image is available". Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
     FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta.
 
     ## Fix

@@ -49,7 +49,7 @@ def gpu_count_mismatch(
     """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
 
     An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
-    container the start fails («World size is larger than the number of available GPUs», «invalid device ordinal»);
+    container the start fails ("World size is larger than the number of available GPUs", "invalid device ordinal");
     with more, the rest stands idle while it stays reserved.
 
     Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.

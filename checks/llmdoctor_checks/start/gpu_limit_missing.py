@@ -35,7 +35,7 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
 
     GPUs are extended resources, of which no more can be promised than there are. So the API server demands a limit for
     each that is requested, and a request that equals it; a limit alone is enough. The Deployment is accepted, and only
-    the events of its ReplicaSet say that no pod can be made: «Limit must be set for non overcommitable resources».
+    the events of its ReplicaSet say that no pod can be made: "Limit must be set for non overcommitable resources".
 
     On GKE Autopilot the limit is filled in from the request, so that it is only noted where the pod selects nodes of GKE.
 

@@ -12,8 +12,8 @@ _LINKS = {"vllm": "VLLM_PORT"}
 def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
     """A Service's name sets one of the engine's own variables.
 
-    For every Service of the namespace Kubernetes puts `NAME_PORT=tcp://IP:PORT` into each container («service
-    links»). A Service named `vllm` so sets `VLLM_PORT`, which vLLM reads as a number: `ValueError: invalid literal
+    For every Service of the namespace Kubernetes puts `NAME_PORT=tcp://IP:PORT` into each container ("service
+    links"). A Service named `vllm` so sets `VLLM_PORT`, which vLLM reads as a number: `ValueError: invalid literal
     for int() with base 10: 'tcp://…'`, or from 0.9.2 on `VLLM_PORT … appears to be a URI`. Only pods that start after
     the Service see it, so the pod that ran yesterday fails after its next restart.
 

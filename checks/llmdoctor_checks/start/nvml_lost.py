@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes, log_evidence
+from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, count_of, fixes, log_evidence
 
 #: What a program in a container says whose devices are closed to it.
 _SAID = ("Failed to initialize NVML: Unknown Error", "NVMLError_Unknown: Unknown Error")
@@ -42,8 +42,8 @@ def nvml_lost(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         confidence="certain" if any(text in line.text for text in _SAID) else "likely",
-        summary=f"The driver of {hardware.node} still sees the {len(hardware.mine)} GPUs of this pod, and the container may no "
-        f"longer open them{'; systemd was reloaded since the pod started' if reload else ''}.",
+        summary=f"The driver of {hardware.node} still sees {count_of(len(hardware.mine), 'GPU')} of this pod, and the "
+        f"container may no longer open them{'; systemd was reloaded since the pod started' if reload else ''}.",
         evidence=(
             log_evidence(line),
             *(hardware.evidence(device, "uuid", device.uuid) for device in hardware.mine[:2]),

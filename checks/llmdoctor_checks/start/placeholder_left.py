@@ -16,7 +16,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 
-#: What people write for «put yours here». A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
+#: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
 _PLACEHOLDER = re.compile(
     r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE)"
     r"[-_ ][\w .:/-]{1,60}>"

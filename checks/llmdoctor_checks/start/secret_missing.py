@@ -1,16 +1,19 @@
 """A key that the Secret or ConfigMap of the same files does not have."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
+    Events,
     Evidence,
     Finding,
     Fix,
     Pod,
     check,
     dig,
+    event_evidence,
     fixes,
     k8s,
     object_evidence,
@@ -19,7 +22,7 @@ from kubectl_llmdoctor.api import (
 
 
 @check("secret-missing", since="0.1")
-def secret_missing(pod: Pod) -> Iterator[Finding]:
+def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
     """A Secret or ConfigMap that the pod names is not there.
 
     An environment variable or a volume of the pod refers to a Secret, a ConfigMap or a key of one that does not exist in
@@ -40,6 +43,7 @@ def secret_missing(pod: Pod) -> Iterator[Finding]:
     - https://kubernetes.io/docs/concepts/configuration/secret/
     """
     if pod.exists or pod.log_only:
+        yield from _pull_secret(pod, events)
         return
     for container in pod.containers:
         for index, variable in enumerate(container.spec.env):
@@ -53,6 +57,41 @@ def secret_missing(pod: Pod) -> Iterator[Finding]:
             yield from _items(pod, volume.name, "Secret", volume.secret.secret_name, volume.secret.items)
         elif volume.config_map and not volume.config_map.optional:
             yield from _items(pod, volume.name, "ConfigMap", volume.config_map.name, volume.config_map.items)
+
+
+#: What a registry says that wants credentials.
+_REFUSED = re.compile(
+    r"(?i)unauthorized|authentication required|forbidden|access denied|no basic auth credentials|denied:"
+)
+
+
+def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
+    """A pull secret that is not there, where the registry gives the image to nobody without one."""
+    if not pod.failing or events is None:
+        return
+    own = [e for e in events if e.kind == "Pod" and e.name == pod.name]
+    missing = [e for e in own if e.reason == "FailedToRetrieveImagePullSecret"]
+    refused = [e for e in own if "Failed to pull image" in e.message and _REFUSED.search(e.message)]
+    names = [secret.name for secret in pod.spec.image_pull_secrets]
+    named = [name for name in names if missing and name in missing[-1].message]
+    if not refused or not named:
+        return
+    secret = named[0]
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The image pull secret {secret} does not exist in {pod.namespace}, and the registry refuses the image without it.",
+        evidence=(event_evidence(missing[-1], pod.cluster), event_evidence(refused[-1], pod.cluster)),
+        explains=("image-pull-failed", "not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets",
+                f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server=SERVER --docker-username=USER "
+                '--docker-password="$PASSWORD"',
+            ),
+        ),
+        pods=(pod.name,),
+    )
 
 
 def _items(pod: Pod, volume: str, kind: str, name: str, items: tuple[k8s.KeyToPath, ...]) -> Iterator[Finding]:

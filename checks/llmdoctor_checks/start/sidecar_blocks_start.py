@@ -102,12 +102,14 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
         return
     hooks = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name] if events else []
     if hooks and "pilot-agent wait" in hooks[-1].message:
+        told = _complaint(proxy, logs)
         yield _finding(
             pod,
             proxy,
             f"{proxy.name} does not become ready, and the pod's other containers may not start before it.",
             "certain",
-            [event_evidence(hooks[-1], pod.cluster), *_complaint(proxy, logs)],
+            [event_evidence(hooks[-1], pod.cluster), *told],
+            cut_off=bool(told),
         )
         return
     for container in _cut_off(pod, proxy):
@@ -129,13 +131,15 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
         for ending in endings(pod):
             line = _refused(pod, ending.container, logs)
             if line and ending.container.role == "main" and ending.container is not proxy:
-                told = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false")
+                ready = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false")
+                told = _complaint(proxy, logs)
                 yield _finding(
                     pod,
                     proxy,
                     f"{proxy.name} is not ready, and all connections of {ending.container.name} lead through it.",
                     "likely",
-                    [log_evidence(line), told, *_complaint(proxy, logs)],
+                    [log_evidence(line), ready, *told],
+                    cut_off=bool(told),
                 )
                 return
 
@@ -188,14 +192,16 @@ def _never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 )
 
 
-def _finding(pod: Pod, proxy: Container, summary: str, confidence: str, evidence: list[Evidence]) -> Finding:
+def _finding(
+    pod: Pod, proxy: Container, summary: str, confidence: str, evidence: list[Evidence], *, cut_off: bool = False
+) -> Finding:
     return Finding(
         role="cause",
         confidence="certain" if confidence == "certain" else "likely",
         summary=summary,
         evidence=tuple(evidence),
         explains=_EXPLAINS,
-        fixes=tuple(_fixes(pod, proxy)),
+        fixes=tuple(_fixes(pod, proxy, cut_off=cut_off)),
         pods=(pod.name,),
     )
 
@@ -235,8 +241,19 @@ def _complaint(proxy: Container, logs: Logs | None) -> list[Evidence]:
     return []
 
 
-def _fixes(pod: Pod, proxy: Container) -> Iterator[Fix]:
+def _fixes(pod: Pod, proxy: Container, *, cut_off: bool) -> Iterator[Fix]:
+    """What lets the pod start; `cut_off`: the proxy says that it does not reach its control plane."""
     istio = proxy.name == "istio-proxy"
+    log = f"kubectl -n {pod.namespace} logs {pod.name} -c {proxy.name}"
+    if cut_off:
+        plane = "istiod" if istio else "Linkerd's control plane"
+        yield fixes.advice(
+            f"Let {proxy.name} reach {plane}: its pods, its Service, a NetworkPolicy between; or leave the pod out of the mesh",
+            log,
+            f"kubectl -n {'istio-system' if istio else 'linkerd'} get pods,services",
+            owner="platform",
+        )
+        return
     how = (
         "native sidecars (ENABLE_NATIVE_SIDECARS), holdApplicationUntilProxyStarts, runAsUser 1337 for an init container"
         if istio
@@ -244,5 +261,5 @@ def _fixes(pod: Pod, proxy: Container) -> Iterator[Fix]:
     )
     yield fixes.advice(
         f"Let the proxy start before what needs the network in {fixes.edited(pod)}: {how}; or leave the pod out of the mesh",
-        f"kubectl -n {pod.namespace} logs {pod.name} -c {proxy.name}",
+        log,
     )

@@ -123,4 +123,4 @@ def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
         summary = f"Set {flag} to {fits[0]}, {rest}"
         yield fixes.set_flag(engine, "tensor_parallel_size", flag, str(fits[0]), summary)
     if shape.moe_intermediate and shape.group and engine.name == "vllm":
-        yield fixes.advice("Or spread the experts whole: --enable-expert-parallel")
+        yield fixes.advice("Spread the experts whole: --enable-expert-parallel")

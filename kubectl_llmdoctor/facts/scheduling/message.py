@@ -129,7 +129,7 @@ def parse(text: str) -> Said:
     after = ""
     if tail:
         body, after = body[: tail.start()], body[tail.start() :]
-    # «. not found» after a PreFilter's text comes from the DRA PostFilter, which found no state of its own
+    # ". not found" after a PreFilter's text comes from the DRA PostFilter, which found no state of its own
     body = _regex(r"\. not found\.?\s*$").sub("", body.strip()).rstrip(". \n")
     refused: list[Count] = []
     counts: list[Count] = []

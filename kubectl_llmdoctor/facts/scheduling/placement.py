@@ -27,7 +27,7 @@ def placement(pending: Pending) -> tuple[Placement, ...]:
             nodes=_names(group),
             fits=group[0].fits is True,
             devices="; ".join(_devices(pending, group)),
-            reasons=tuple(_said_of(group)),
+            reasons=tuple(_said_of(pending, group)),
         )
         for group in ordered[:_MOST_GROUPS]
     ]
@@ -81,15 +81,18 @@ def _span(numbers: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _said_of(group: list[NodeVerdict]) -> Iterator[str]:
+def _said_of(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
     first = group[0]
     for at, reason in enumerate(first.reasons):
         others = [v.reasons[at] for v in group]
-        if reason.kind != "resource" or len(group) == 1 or reason.allocatable == 0:
+        device = is_accelerator(reason.resource)
+        if reason.kind != "resource" or reason.allocatable == 0 or (len(group) == 1 and not device):
             yield _detail(others)
             continue
-        said = f"{reason.resource}: {say_amount(reason.resource, reason.asked)} asked"
-        if not is_accelerator(reason.resource):  # those stand before the reasons
+        # how many devices are free stands before the reasons
+        name = "" if device and len(pending.accelerators) == 1 else f"{reason.resource}: "
+        said = f"{name}{say_amount(reason.resource, reason.asked)} asked"
+        if not device:
             frees = sorted({r.free or 0 for r in others})
             said += f", {say_amount(reason.resource, frees[0])}"
             said += f" to {say_amount(reason.resource, frees[-1])}" if frees[-1] != frees[0] else ""

@@ -1,0 +1,170 @@
+"""The fixes of a signature as they hold for one case: texts filled in, patches made, commands that can be run now.
+
+A command stays only where the cluster would take it: the API server refuses most changes of a bare pod and of a Job's
+template, and nothing can be run in a container that does not run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.subject import Subject, workload_of
+from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.fixes import FromSecret, Privilege, mount_shm, permitted, set_spec, set_variables
+from kubectl_llmdoctor.report.document import Fix
+
+Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
+
+
+class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fix; `{name}` stands for what the pattern captured, and for the names of `Situation.values`.
+
+    `env`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
+    a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
+    alone, where nothing of it is known, each is offered.
+    """
+
+    summary: str
+    owner: Literal["model", "platform"] = "model"
+    commands: tuple[str, ...] = ()
+    #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret
+    env: dict[str, str | None] = {}
+    #: fields that it sets in the pod's spec
+    spec: dict[str, str | bool] = {}
+    #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
+    shm: bool = False
+    asks: Privilege = ""
+    when: tuple[Condition, ...] = ()
+
+
+class _Blank(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """A template with its names filled in; what is not known is `?`, and a node without a name "the node"."""
+    if not values.get("node"):
+        template = template.replace("node {node}", "the node")
+    return template.format_map(_Blank(values))
+
+
+#: A model of a hub, as no folder is named.
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: Settings whose option a template may name: `{max_model_len_option}`.
+_OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
+
+
+class Situation:
+    """Where a signature was found: of which pod and container, and what it captured."""
+
+    def __init__(
+        self, subject: Subject, pod: Pod | None, container: Container | None, captured: dict[str, str]
+    ) -> None:
+        self.subject = subject
+        self.pod = pod
+        self.container = container
+        self.captured = captured
+        self.workload = (workload_of(pod) if pod else None) or subject.workload
+        self.log_only = pod is not None and pod.log_only
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """What templates may name, by name."""
+        pod, container = self.pod, self.container
+        name = pod.name if pod else ""
+        workload = self.workload.ref if self.workload else f"Pod/{name}"
+        engines = self.subject.engines(pod) if pod else ()
+        engine = next((e for e in engines if container is None or e.container is container), None)
+        model = self.captured.get("model") or (engine.value("model") if engine else None)
+        size = container.shm.size_bytes if container else None
+        return {
+            "pod": name,
+            "namespace": self.subject.namespace,
+            "container": container.name if container and container.name else "the server",
+            "image": container.spec.image if container else "",
+            "workload": "its workload" if self.log_only else workload,
+            "node": pod.spec.node_name if pod else "",
+            "account": (pod.spec.service_account_name if pod else "") or "default",
+            "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
+            "devices": ",".join(map(str, range(max(container.gpus if container else 0, 1)))),
+            # enough for most, and twice what a volume that is there has
+            "shm": f"{max(2 * (size or 0) // GIB, 8)}Gi",
+            **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
+            **self.captured,
+        }
+
+    def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
+        """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
+        offered = ((self._fix(text), text.asks) for text in texts if self._holds.issuperset(text.when))
+        return permitted(self.subject.cluster, self.subject.namespace, offered)
+
+    @cached_property
+    def _holds(self) -> set[str]:
+        """Which conditions of fixes hold."""
+        injected = self.container is not None and self.container.name == "storage-initializer"
+        found = {"storage initializer" if injected else "no storage initializer"}
+        if self.pod is None or self.log_only:
+            return found | {"gpu asked", "no gpu asked", "no runtime class"}
+        every = [self.container] if self.container else self.pod.containers
+        asked = any(c.gpus or c.spec.resources.claims for c in every)
+        found.add("gpu asked" if asked else "no gpu asked")
+        return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+
+    def _fix(self, text: FixText) -> Fix:
+        summary = fill(text.summary, self.values)
+        told = summary + self._unsaid(text, summary)
+        if self.log_only or self.pod is None:
+            return Fix(summary=told, owner=text.owner, commands=() if self.log_only else self._commands(text))
+        change = self._change(text, self.pod, summary)
+        if change is None or (change.patch is None and told != summary):
+            change = self._change(text, self.pod, told) or Fix(summary=told, owner=text.owner)
+        return msgspec.structs.replace(change, owner=text.owner, commands=(*self._commands(text), *change.commands))
+
+    def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
+        """What the fix changes of the object that a person edits; None where it is not known what that would be."""
+        if text.spec:
+            ((name, value),) = text.spec.items()
+            return set_spec(pod, f"/{name}", value, summary)
+        if self.container is None or not (text.env or text.shm):
+            return None
+        if text.shm:
+            return mount_shm(self.container, self.values["shm"], summary)
+        return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+
+    def _value(self, text: str | None) -> str | FromSecret | None:
+        """The value of a variable as `fixes.set_variables` takes it."""
+        if text is None:
+            return None
+        kind, _, name = text.partition(":")
+        return FromSecret(name) if kind == "secret" else fill(text, self.values)
+
+    def _unsaid(self, text: FixText, summary: str) -> str:
+        """The variables that a fix sets and does not name, for where no patch says them: `: A=b C=d`."""
+        given = {name: self._value(value) for name, value in text.env.items() if name not in summary}
+        told = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
+        return f": {' '.join(told)}" if told else ""
+
+    def _commands(self, text: FixText) -> tuple[str, ...]:
+        """The commands that can be run: on the object that a person edits, and in a container that runs."""
+        quoted = {name: shlex.quote(value) for name, value in self.values.items()}
+        return tuple(self._applicable(fill(command, quoted) for command in text.commands))
+
+    def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
+        pod, container, workload = self.pod, self.container, self.workload
+        template = pod.template if pod else None
+        fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
+        running = container.running if container else any(c.running for c in pod.containers) if pod else False
+        for command in commands:
+            if (" edit " in command and fixed) or (" exec " in command and not running):
+                continue
+            # an instance before the first one has no log
+            yield command.replace(" --previous", "") if container and not container.restarts else command

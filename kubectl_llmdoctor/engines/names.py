@@ -1,0 +1,92 @@
+"""What the engines are called, and what each calls the settings that most of them have.
+
+For advice in an engine's own words, and for options that are another engine's.
+"""
+
+from __future__ import annotations
+
+TITLES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "tgi": "Text Generation Inference",
+    "tei": "Text Embeddings Inference",
+    "tensorrt-llm": "TensorRT-LLM",
+    "triton": "Triton Inference Server",
+    "nim": "NVIDIA NIM",
+    "ollama": "Ollama",
+    "llama.cpp": "llama.cpp server",
+    "lmdeploy": "LMDeploy",
+    "huggingfaceserver": "KServe Hugging Face server",
+}
+
+#: By common name and engine: the option as its own documentation writes it; first what to say where there is none.
+OPTIONS: dict[str, dict[str, str]] = {
+    "max_model_len": {
+        "": "the context length",
+        "vllm": "--max-model-len",
+        "sglang": "--context-length",
+        "tgi": "--max-total-tokens",
+        "llama.cpp": "--ctx-size",
+        "lmdeploy": "--session-len",
+        "tensorrt-llm": "--max_seq_len",
+    },
+    "gpu_memory_utilization": {
+        "": "the engine's share of GPU memory",
+        "vllm": "--gpu-memory-utilization",
+        "sglang": "--mem-fraction-static",
+        "tgi": "--cuda-memory-fraction",
+        "lmdeploy": "--cache-max-entry-count",
+        "tensorrt-llm": "--kv_cache_free_gpu_memory_fraction",
+    },
+    "tensor_parallel_size": {
+        "": "tensor parallelism",
+        "vllm": "--tensor-parallel-size",
+        "sglang": "--tp-size",
+        "tgi": "--num-shard",
+        "lmdeploy": "--tp",
+        "tensorrt-llm": "--tp_size",
+    },
+    "max_num_seqs": {
+        "": "the requests at once",
+        "vllm": "--max-num-seqs",
+        "sglang": "--max-running-requests",
+        "tgi": "--max-batch-size",
+        "llama.cpp": "--parallel",
+        "lmdeploy": "--max-batch-size",
+        "tensorrt-llm": "--max_batch_size",
+    },
+    "max_num_batched_tokens": {
+        "": "the tokens of a batch",
+        "vllm": "--max-num-batched-tokens",
+        "sglang": "--chunked-prefill-size",
+        "tgi": "--max-batch-prefill-tokens",
+        "llama.cpp": "--batch-size",
+        "lmdeploy": "--max-prefill-token-num",
+        "tensorrt-llm": "--max_num_tokens",
+    },
+    "model": {
+        "": "the model",
+        "vllm": "--model",
+        "sglang": "--model-path",
+        "tgi": "--model-id",
+        "llama.cpp": "--model",
+    },
+    "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
+}
+
+
+def option(engine: str | None, name: str) -> str:
+    """What an engine calls a setting, or words where it has no option for it; of an open engine the two commonest names."""
+    known = OPTIONS[name]
+    if engine is None:
+        return f"{known['vllm']}, in SGLang {known['sglang']}"
+    return known.get("vllm" if engine == "huggingfaceserver" else engine) or known[""]
+
+
+def meant(engine: str, foreign: str) -> tuple[tuple[str, ...], str]:
+    """Of an option that an engine lacks: the engines that have it, and what this one calls the same (empty if nothing)."""
+    for known in OPTIONS.values():
+        owners = tuple(other for other, name in known.items() if name == foreign and other not in ("", engine))
+        if owners:
+            return owners, known.get(engine, "")
+    return (), ""

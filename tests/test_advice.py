@@ -1,0 +1,232 @@
+"""What a report advises is what would help in this very case: no harm, no word of another engine, nothing that cannot be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.report.document import Finding, Fix
+from kubectl_llmdoctor.snapshot import LogText, Snapshot
+from kubectl_llmdoctor.testing import diagnose_case, load_case
+
+CASES = Path(__file__).parent.parent / "checks" / "cases"
+DEAD = {
+    "restartCount": 3,
+    "ready": False,
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": "2026-11-20T09:59:00Z"}},
+}
+
+
+def _pod(container: dict[str, Any], status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    name = container.setdefault("name", "vllm")
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "llama-0", "namespace": "serving", "creationTimestamp": "2026-11-20T09:00:00Z"},
+        "spec": {"nodeName": "gpu-1", "containers": [container], **spec},
+        "status": {"phase": "Running", "containerStatuses": [{"name": name, **(status or DEAD)}]},
+    }
+
+
+def _node(memory: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "gpu-1"},
+        "status": {"allocatable": {"memory": memory, "cpu": "32"}, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def _findings(*objects: dict[str, Any], log: str = "") -> dict[str, Finding]:
+    container = objects[0]["spec"]["containers"][0]["name"]
+    text = LogText(text=log, namespace="serving", pod="llama-0", container=container, previous=True)
+    snapshot = Snapshot(objects=objects, logs=(text,) if log else (), taken_at="2026-11-20T10:00:00Z")
+    return {f.id: f for target in diagnose(snapshot, installed()).targets for f in target.findings}
+
+
+def _of_case(id: str, name: str) -> tuple[Fix, ...]:
+    report = diagnose_case(load_case(CASES / id / f"{name}.yaml"))
+    return next(f.fixes for target in report.targets for f in target.findings if f.id == id)
+
+
+def _commands(fixes: tuple[Fix, ...]) -> str:
+    return "\n".join(command for fix in fixes for command in fix.commands)
+
+
+@pytest.mark.parametrize(
+    ("limit", "allocatable", "said"),
+    [
+        ("24Gi", "250Gi", "for example to 48Gi"),
+        ("24Gi", "", "for example to 48Gi"),
+        ("24Gi", "30Gi", "choose a node with more: of gpu-1's 30 GiB vllm may use 24 GiB already"),
+        ("200Gi", "500Gi", "for example to 300Gi"),
+        ("1536Gi", "", "as far as its node has memory"),
+    ],
+)
+def test_a_memory_limit_is_raised_to_what_the_node_has_at_most(limit: str, allocatable: str, said: str) -> None:
+    killed = DEAD | {
+        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-20T09:59:00Z"}}
+    }
+    pod = _pod({"image": "vllm/vllm-openai:v0.11.0", "resources": {"limits": {"memory": limit}}}, killed)
+    found = _findings(pod, *([_node(allocatable)] if allocatable else []))
+
+    assert said in found["oomkilled-host"].fixes[0].summary
+
+
+def test_an_error_after_which_nothing_is_asked_for_takes_no_node_out_of_service() -> None:
+    fixes = _of_case("xid-error", "fires_possible_ignored")
+
+    assert len(fixes) == 1
+    assert "cordon" not in _commands(fixes)
+    assert "nothing after this Xid" in fixes[0].summary
+
+
+def test_a_node_that_was_rebooted_is_not_deleted() -> None:
+    (rebooted,) = _of_case("node-lost", "fires_rebooted")
+    (silent,) = _of_case("node-lost", "fires_unreachable")
+
+    assert "Find out what rebooted" in rebooted.summary
+    assert "delete its Node object" in silent.summary
+    assert "delete" not in _commands((rebooted, silent))
+
+
+def test_a_disruption_budget_is_no_help_against_a_spot_interruption() -> None:
+    (spot,) = _of_case("node-drained", "fires_spot")
+    (shutdown,) = _of_case("node-drained", "fires_shutdown")
+
+    assert "machines that are not taken back" in spot.summary
+    assert "Protect it with a PodDisruptionBudget" in shutdown.summary
+
+
+def _case(id: str, name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((CASES / id / f"{name}.yaml").read_text())
+    return tree
+
+
+def test_a_label_that_is_measured_is_not_written_by_hand() -> None:
+    tree = _case("node-selector-mismatch", "fires_product_misspelt")
+    objects = tree["objects"]
+    node = next(o for o in objects if o["kind"] == "Node")
+    pod = next(o for o in objects if o["kind"] == "Pod" and o["spec"].get("nodeSelector"))
+    node["metadata"]["labels"]["kubernetes.io/arch"] = "arm64"
+    pod["spec"]["nodeSelector"] = {"kubernetes.io/arch": "amd64"}
+    report = diagnose(Snapshot(objects=tuple(objects), taken_at=tree["takenAt"]), installed())
+    found = next(f for t in report.targets for f in t.findings if f.id == "node-selector-mismatch")
+
+    assert "the image must have a variant for it" in found.fixes[0].summary
+    assert "kubectl label" not in _commands(found.fixes)
+
+
+def test_another_kind_of_device_is_no_device_class_to_name_instead() -> None:
+    tree = _case("dra-claim-pending", "fires_class_missing")
+    text = yaml.safe_dump(tree["objects"])
+    missing = next(
+        r["deviceClassName"]
+        for o in tree["objects"]
+        if o["kind"] == "ResourceClaimTemplate"
+        for r in (x.get("exactly", x) for x in o["spec"]["spec"]["devices"]["requests"])
+    )
+    text = text.replace(missing, "gpu.nvidia.com.wanted").replace(
+        "gpu.nvidia.com\n", "compute-domain-daemon.nvidia.com\n"
+    )
+    objects = yaml.safe_load(text.replace("gpu.nvidia.com.wanted", "gpu.nvidia.com"))
+    report = diagnose(Snapshot(objects=tuple(objects), taken_at=tree["takenAt"]), installed())
+    found = next(f for t in report.targets for f in t.findings if f.id == "dra-claim-pending")
+
+    assert "resources.gpus.enabled=true" in found.fixes[0].summary
+    assert not any("Name compute-domain" in fix.summary for fix in found.fixes)
+
+
+@pytest.mark.parametrize(
+    ("image", "args", "said"),
+    [
+        ("vllm/vllm-openai:v0.11.0", ["--help"], None),
+        ("ghcr.io/ggml-org/llama.cpp:server", ["--version"], None),
+        ("vllm/vllm-openai:v0.19.0", ["--enable-metrics"], "no option --enable-metrics, which is SGLang's."),
+        (
+            "lmsysorg/sglang:v0.5.5",
+            ["--model-path=m", "--max-model-len=8192"],
+            "no option --max-model-len, which is vLLM's name for --context-length.",
+        ),
+        ("vllm/vllm-openai:v0.11.0", ["--max-model-le=8192", "--max-nun-seqs=8"], "the nearest is --max-num-seqs."),
+    ],
+)
+def test_an_option_that_is_refused_is_explained(image: str, args: list[str], said: str | None) -> None:
+    found = _findings(_pod({"image": image, "args": args})).get("engine-args-invalid")
+
+    assert (found is None) == (said is None)
+    assert found is None or said is None or found.summary.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "said"),
+    [
+        ("vllm/vllm-openai:v0.11.0", [], "--max-model-len"),
+        ("lmsysorg/sglang:v0.5.5", ["python3", "-m", "sglang.launch_server", "--model-path", "m"], "--context-length"),
+        ("ghcr.io/huggingface/text-generation-inference:3.3.4", [], "--max-total-tokens"),
+    ],
+)
+def test_advice_names_the_option_of_the_engine_that_runs(image: str, command: list[str], said: str) -> None:
+    serving = {"restartCount": 0, "ready": True, "state": {"running": {"startedAt": "2026-11-20T09:00:00Z"}}}
+    pod = _pod({"image": image, "command": command}, serving)
+    log = LogText(
+        text="ValueError: This model's maximum context length is 4096 tokens. However, you requested 9000 tokens\n",
+        namespace="serving",
+        pod="llama-0",
+        container="vllm",
+    )
+    report = diagnose(Snapshot(objects=(pod,), logs=(log,), taken_at="2026-11-20T10:00:00Z"), installed())
+    found = next(f for t in report.targets for f in t.findings if f.id == "request-too-long")
+
+    assert f"({said})" in found.fixes[0].summary
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("get_repo_files: error: GET failed (429): Too Many Requests", "Give a token (HF_TOKEN)"),
+        ("get_repo_files: error: GET failed (502): Bad Gateway", "see whether the hub has an outage"),
+        ("curl: (6) Could not resolve host: huggingface.co", "Let the pod resolve and reach the hub"),
+    ],
+)
+def test_what_the_hub_answers_decides_what_helps(line: str, said: str) -> None:
+    found = _findings(_pod({"image": "ghcr.io/ggml-org/llama.cpp:server"}), log=line + "\n")
+
+    assert said in found["hf-unreachable"].fixes[0].summary
+
+
+def test_kserves_initializer_takes_its_token_from_the_service_account() -> None:
+    line = "Cannot access gated repo for url https://huggingface.co/google/gemma-2-9b-it/resolve/main/config.json."
+    pod = _pod(
+        {"name": "storage-initializer", "image": "kserve/storage-initializer:v0.17"}, serviceAccountName="models"
+    )
+    (fix, _) = _findings(pod, log=line + "\n")["hf-unauthorized"].fixes
+
+    assert "Secret of the service account models" in fix.summary
+    assert "patch serviceaccount models" in _commands((fix,))
+
+
+def test_a_bucket_without_its_sidecar_is_no_fault_of_the_storage() -> None:
+    pod = _pod(
+        {"image": "vllm/vllm-openai:v0.11.0"}, {"ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    )
+    pod["status"]["phase"] = "Pending"
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "serving"},
+        "involvedObject": {"kind": "Pod", "namespace": "serving", "name": "llama-0"},
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": 'MountVolume.SetUp failed for volume "bucket" : rpc error: code = FailedPrecondition desc = failed to '
+        "find the sidecar container in Pod spec",
+        "lastTimestamp": "2026-11-20T09:59:00Z",
+    }
+
+    assert "gke-gcsfuse/volumes" in _findings(pod, event)["volume-mount-failed"].fixes[0].summary
