@@ -35,7 +35,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     - https://karpenter.sh/docs/concepts/nodepools/#spectemplatespecstartuptaints
     """
-    refused = refusal(pod, subject)
+    refused = refusal(pod, subject, node)
     if refused is None or refused.verdict != "not-ready":
         return
     where = pod.spec.node_name or "its node"
