@@ -64,7 +64,7 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
     registers again: where the node offers all of them by now, the plugin was late and not down.
     """
     status = pod.status
-    if status.phase != "Failed" or _replaced(subject):
+    if status.phase != "Failed" or replaced(subject):
         return None
     text = f"{status.reason}: {status.message}"
     own = next(iter(pod.accelerators), "")
@@ -91,7 +91,7 @@ def _all_back(node: Node, resource: str) -> bool:
     return bool(listed) and listed == node.capacity(resource)
 
 
-def _replaced(subject: Subject) -> bool:
+def replaced(subject: Subject) -> bool:
     """Whether enough replicas are ready: failed pods stay listed beside their replacements."""
     workload = subject.workload
     return bool(workload and workload.replicas and (workload.ready or 0) >= workload.replicas)
@@ -117,7 +117,7 @@ def _predicate(reason: str) -> str:
 def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # the field's term
     """The finding of a pod that the kubelet refused for the same cause that keeps others unscheduled."""
     status = pod.status
-    if status.phase != "Failed" or _predicate(status.reason) != id or _replaced(subject):
+    if status.phase != "Failed" or _predicate(status.reason) != id or replaced(subject):
         return
     yield Finding(
         role="cause",
