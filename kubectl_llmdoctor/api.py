@@ -21,7 +21,7 @@ from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of,
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.events import Event, Events
+from kubectl_llmdoctor.facts.events import Event, Events, came_further
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
@@ -129,6 +129,7 @@ __all__ = [
     "Workload",
     "Xid",
     "bus_of",
+    "came_further",
     "check",
     "count_of",
     "device_evidence",

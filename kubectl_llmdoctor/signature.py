@@ -25,7 +25,7 @@ from kubectl_llmdoctor.facts.endings import (
     told_to_stop,
     went_on,
 )
-from kubectl_llmdoctor.facts.events import Event
+from kubectl_llmdoctor.facts.events import Event, came_further
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
@@ -265,6 +265,8 @@ def _since_started(pod: Pod, event: Event, subject: Subject) -> bool:
     """Whether what an event says of a pod's start was overcome: its containers have been started since."""
     if event.kind != "Pod" or event.last is None:
         return False
+    if came_further(event, subject.events):
+        return True
     about = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
     if any(at > event.last for container in about or pod.containers for at in starts(container)):
         return True

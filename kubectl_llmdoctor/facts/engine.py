@@ -137,10 +137,12 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
     for container in pod.containers:
         if container.role == "init":
             continue
-        if container.told:
+        read = engines.read(container.launch)
+        # a pod that exists has what its operator made of the object, also where the runtime it took is not here
+        if container.told and not (pod.exists and read and read.settings):
             found += [told for row in container.told if (told := _told(container, row))]
             continue
-        engine = _stated(container, engines.read(container.launch))
+        engine = _stated(container, read)
         text = next((log.text[:_HEAD_CHARS] for log in logs.of(container.name) if log.text), "")
         if text:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None

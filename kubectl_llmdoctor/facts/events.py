@@ -29,6 +29,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     last: datetime | None
 
 
+#: Warnings of what the kubelet does before it looks at an image, and what it says when it has come so far.
+_BEFORE_IMAGES = frozenset(
+    {"FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedPrepareDynamicResources", "FailedCreatePodSandBox"}
+    | {"NetworkNotReady"}
+)
+_AT_IMAGES = frozenset({"Pulling", "Pulled", "Created", "Started"})
+
+
+def came_further(event: Event, others: Iterable[Event]) -> bool:
+    """Whether the kubelet has come further with a pod than what a warning of its volumes, devices or sandbox says."""
+    if event.kind != "Pod" or event.last is None or event.reason not in _BEFORE_IMAGES:
+        return False
+    return any(
+        other.reason in _AT_IMAGES
+        and (other.kind, other.namespace, other.name) == (event.kind, event.namespace, event.name)
+        and other.last is not None
+        and other.last > event.last
+        for other in others
+    )
+
+
 class Events:
     """The events that concern one target, oldest first (those without a time come first)."""
 

@@ -13,7 +13,7 @@ import msgspec
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.events import events_of
+from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ _LEAVING_SECONDS = 60
 
 #: What the kubelet says of volumes of a pod that it has only just heard of; the next try succeeds.
 _BLIPS = re.compile(r"failed to sync \w+ cache: timed out waiting for the condition|object \S+ not registered")
+
+#: Warnings that say nothing of a pod that has a node, or that do not stop it by themselves.
+_NO_STOP = frozenset({"FailedScheduling", "FailedToRetrieveImagePullSecret"})
+
+#: The kubelet's words for a restart that a probe brought about.
+_PROBE_KILL = re.compile(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
 
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
@@ -480,12 +486,14 @@ class Pod:
 
     @cached_property
     def warned(self) -> bool:
-        """Whether the kubelet warned about the pod as a whole: sandbox, volumes, images."""
-        for event in events_of(self.cluster).about([("Pod", self.name)]):
-            mine = (event.namespace or self.namespace) == self.namespace and event.reason != "FailedScheduling"
-            if mine and event.warning and event.reason.startswith("Failed") and not _BLIPS.search(event.message):
-                return True
-        return False
+        """Whether the kubelet warned about the pod as a whole (sandbox, volumes, images) and has not come further since."""
+        mine = [e for e in self._events if e.warning and e.reason.startswith("Failed") and e.reason not in _NO_STOP]
+        return any(not _BLIPS.search(event.message) and not came_further(event, self._events) for event in mine)
+
+    @cached_property
+    def _events(self) -> list[Event]:
+        found = events_of(self.cluster).about([("Pod", self.name)])
+        return [event for event in found if (event.namespace or self.namespace) == self.namespace]
 
     @cached_property
     def leaving(self) -> bool:
@@ -525,7 +533,8 @@ class Pod:
             if container.engine_dead:
                 yield Trouble(kind="dead", container=container, text="Running, its engine is dead")
         starting = [c for c in self.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
-        if starting and status.phase in ("", "Pending", "Running") and not any(c.running for c in self.containers):
+        runs = any(c.running for c in self.containers if c.role != "sidecar")
+        if starting and status.phase in ("", "Pending", "Running") and not runs:
             # after its node was restarted a pod is still Running while its containers are made anew
             ended = [parse_time(c.terminated.finished_at) for c in self.containers if c.terminated]
             since = max((at for at in (self.started_at, *ended) if at), default=None)
@@ -549,6 +558,15 @@ class Pod:
                     )
                     yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
 
+    def _killed_by_probe(self, container: Container, ended: datetime) -> bool:
+        """Whether the kubelet told the instance that ended then to end, for a failed probe."""
+        grace = self.spec.termination_grace_period_seconds or 30
+        for event in self._events:
+            found = _PROBE_KILL.match(event.message) if event.reason == "Killing" and event.last else None
+            if found and event.last and found["container"] == container.name:
+                return abs((ended - event.last).total_seconds()) <= grace + 15
+        return False
+
     def _ended_by_deletion(self, container: Container) -> bool:
         """Whether a container ended after its pod was deleted: it was told to."""
         until = parse_time(self.obj.metadata.deletion_timestamp)
@@ -565,6 +583,8 @@ class Pod:
         died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
         if ended and container.role == "main" and container.running and not container.status.ready:
             died = True  # a server does not end by itself: told to by a failed probe it ends with 0
+        if ended and since and container.restarts and self._killed_by_probe(container, since):
+            died = True
         if waiting and waiting.reason == "CrashLoopBackOff":
             yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
         elif waiting and waiting.reason not in _STARTING:

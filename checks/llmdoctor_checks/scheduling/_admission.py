@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Line,
     Log,
+    Node,
     Pod,
     Subject,
     fixes,
@@ -56,10 +57,14 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def refusal(pod: Pod, subject: Subject) -> Refusal | None:
-    """Why the kubelet refused the pod; None when it did not, or when enough other replicas are ready."""
+def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | None:
+    """Why the kubelet refused the pod; None when it did not, or when enough other replicas are ready.
+
+    After a reboot the kubelet knows the devices of before from its checkpoint, as unhealthy ones, until the plugin
+    registers again: where the node offers all of them by now, the plugin was late and not down.
+    """
     status = pod.status
-    if status.phase != "Failed" or _replaced(subject):
+    if status.phase != "Failed" or replaced(subject):
         return None
     text = f"{status.reason}: {status.message}"
     own = next(iter(pod.accelerators), "")
@@ -74,11 +79,19 @@ def refusal(pod: Pod, subject: Subject) -> Refusal | None:
         found = _regex(pattern).search(status.message)
         if found:
             resource = found.groupdict().get("resource") or own
+            if verdict == "down" and pattern.startswith("no healthy devices") and node and _all_back(node, resource):
+                verdict = "not-ready"
             return Refusal(verdict=verdict, resource=resource, text=text)
     return None
 
 
-def _replaced(subject: Subject) -> bool:
+def _all_back(node: Node, resource: str) -> bool:
+    """Whether every device of a node is allocatable."""
+    listed = node.allocatable(resource)
+    return bool(listed) and listed == node.capacity(resource)
+
+
+def replaced(subject: Subject) -> bool:
     """Whether enough replicas are ready: failed pods stay listed beside their replacements."""
     workload = subject.workload
     return bool(workload and workload.replicas and (workload.ready or 0) >= workload.replicas)
@@ -104,7 +117,7 @@ def _predicate(reason: str) -> str:
 def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # the field's term
     """The finding of a pod that the kubelet refused for the same cause that keeps others unscheduled."""
     status = pod.status
-    if status.phase != "Failed" or _predicate(status.reason) != id or _replaced(subject):
+    if status.phase != "Failed" or _predicate(status.reason) != id or replaced(subject):
         return
     yield Finding(
         role="cause",

@@ -1,6 +1,7 @@
 """Pods that the API server refuses: there is none to look at, only what the controllers that should make it say.
 
-Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job).
+Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job);
+KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on).
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
 from llmdoctor_checks.scheduling._raw import rows
 
-_KINDS = ("ReplicaSet", "Deployment", "StatefulSet", "Revision", "Service.serving.knative.dev", "InferenceService")
+_KINDS = (
+    "ReplicaSet",
+    "Deployment",
+    "StatefulSet",
+    "Revision",
+    "Service.serving.knative.dev",
+    "InferenceService",
+    "RayCluster",
+)
+
+#: The reasons under which controllers say that a pod could not be made.
+REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 
 
 def lacking(subject: Subject) -> bool:
@@ -23,7 +35,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     if subject.static:
         return
     missing = lacking(subject) or holds(subject.workload, "ReplicaFailure")
-    for event in reversed(subject.events.of("FailedCreate")):
+    for event in reversed(subject.events.of(*REASONS)):
         if missing or _wants(cluster, event.kind, subject.namespace, event.name):
             yield event.message, event_evidence(event, cluster)
     if missing:
@@ -35,7 +47,8 @@ def hurts(subject: Subject) -> bool:
     """Whether a pod that is refused is missed: there is none, one fails, or fewer are ready than wanted."""
     workload = subject.workload
     short = workload is not None and workload.ready is not None and (workload.replicas or 0) > workload.ready
-    return lacking(subject) or short or any(pod.failing for pod in subject.pods)
+    failed = short or holds(workload, "ReplicaFailure")
+    return lacking(subject) or failed or any(pod.failing for pod in subject.pods)
 
 
 def holds(workload: Workload | None, *types: str) -> bool:
@@ -47,7 +60,9 @@ def holds(workload: Workload | None, *types: str) -> bool:
 def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
     """Whether a controller has fewer pods than it was asked for."""
     item = cluster.item(kind, namespace, name)
-    asked, have = (dig(item.raw, path) for path in ("spec.replicas", "status.replicas")) if item else (None, None)
+    paths = ("status.desiredWorkerReplicas", "status.availableWorkerReplicas")
+    paths = paths if kind == "RayCluster" else ("spec.replicas", "status.replicas")
+    asked, have = (dig(item.raw, path) for path in paths) if item else (None, None)
     return isinstance(asked, int) and asked > (have if isinstance(have, int) else 0)
 
 

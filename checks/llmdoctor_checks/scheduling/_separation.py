@@ -376,13 +376,20 @@ def _incompatible() -> re.Pattern[str]:
     )
 
 
+@cache
+def _pools() -> re.Pattern[str]:
+    return re.compile(r'(?:incompatible with (?:nodepool|provisioner) \\?"?|\(NodePool=)([^",)\\]+)')
+
+
 def _unmade(pending: Pending) -> Iterator[Cause]:
     """No node is there because the provisioner's pool for it has a taint or a requirement that the pod does not meet."""
     for event in reversed(pending.scaling):
         hits = [*_incompatible().finditer(event.message)] if event.reason == "FailedScheduling" else []
         hits.sort(key=lambda hit: "gpu" not in hit["pool"].lower())
+        # a pool that came further, to the choice of an instance type, may be the one that is meant
+        alone = len({*_pools().findall(event.message)}) == 1
         for hit in hits:
-            gpus = not pending.accelerators or "gpu" in hit["pool"].lower() or len(hits) == 1
+            gpus = not pending.accelerators or "gpu" in hit["pool"].lower() or alone
             if hit["taint"] and (gpus or _marks_gpus(hit["taint"].partition("=")[0].partition(":")[0])):
                 count = Count(number=1, text=f"nodepool {hit['pool']}", kind="taint", taint=hit["taint"])
                 yield Cause(id="taint-untolerated", obstacle="own-taint", confidence="likely", counts=(count,))

@@ -21,6 +21,9 @@ _FAILED = re.compile(
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,
 )
+#: Karpenter's words on one pool, and what its DaemonSets take there.
+_POOL = re.compile(r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^",\\]+)\\?"')
+_OVERHEAD = re.compile(r"daemonset overhead=\{[^}]*\},? ?")
 
 
 @check("autoscaler-blocked", since="0.1")
@@ -52,23 +55,50 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
     failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
     if not limit and not failed:
         return
+    pool = _pool(pending, event)
+    if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
+        return  # pools without GPUs lack them as the nodes do
+    mended = failed or pool or "exceed limits for nodepool" in event.message
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
     why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{who} {why}: {_short(event)}.",
+        summary=f"{who} {why}: {pool or _short(event)}.",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
-        explains=(*EXPLAINS, *(c.id for c in found if failed or "exceed limits for nodepool" in event.message)),
+        explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
         order=float(len(found)),
         pods=(pending.pod.name,),
     )
 
 
+def _pool(pending: Pending, event: Event) -> str:
+    """What Karpenter says of the pool that is meant for the pod and has no instance type for it; empty without one.
+
+    Taints and requirements were met where it came to instance types. Meant is a pool by its name, or by a requirement that
+    the pod's nodeSelector names: a pool for everybody says the same of a GPU that it never had.
+    """
+    for part in event.message.split("; "):
+        name = _POOL.search(part)
+        if name is None or "no instance type" not in part:
+            continue
+        asked = pending.pod.spec.node_selector.items()
+        named = any(str(value) in _values(part, key) for key, value in asked)
+        if named or "gpu" in name["pool"].lower():
+            return f"nodepool {name['pool']}: {_OVERHEAD.sub('', part[name.end() :]).strip(', ')[:200]}"
+    return ""
+
+
+def _values(text: str, key: str) -> list[str]:
+    """The values that a requirement allows, as Karpenter prints it: `key In [a b]`."""
+    return text.partition(f"{key} In [")[2].partition("]")[0].split()
+
+
 def _short(event: Event) -> str:
     if is_provisioner(event.reporter) and "karpenter" in event.reporter:
-        return event.message[:240].rstrip(". ")
+        limited = next((part for part in event.message.split("; ") if "exceed limits" in part), event.message)
+        return limited[:240].rstrip(". ")
     said = parse(event.message.partition("scale-up")[2] or event.message)
     texts = [f"{c.number} {c.text}" for c in said.of("group-limit")]
     return ", ".join(texts) or event.message[:240].rstrip(". ")

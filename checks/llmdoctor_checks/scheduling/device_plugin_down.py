@@ -84,7 +84,7 @@ def device_plugin_down(
     if pending and found:
         yield from _waiting(pending, found, cluster)
         return
-    refused = refusal(pod, subject)
+    refused = refusal(pod, subject, node)
     if refused and refused.verdict == "down":
         where = pod.spec.node_name
         yield Finding(

@@ -23,7 +23,8 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
 
     After a reboot, or on a fresh node of an autoscaler, pods can be placed before the device plugin is up. The kubelet
     does not wait: it refuses the pod (`UnexpectedAdmissionError`, `OutOfnvidia.com/gpu`), and a refused pod stays
-    failed. The same is seen for a moment while another pod's devices are still being freed.
+    failed. After a reboot it knows the devices of before and calls them unhealthy; where the node offers all of them by
+    now, the plugin was late and not broken. The same is seen for a moment while another pod's devices are still being freed.
 
     ## Fix
 
@@ -35,7 +36,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     - https://karpenter.sh/docs/concepts/nodepools/#spectemplatespecstartuptaints
     """
-    refused = refusal(pod, subject)
+    refused = refusal(pod, subject, node)
     if refused is None or refused.verdict != "not-ready":
         return
     where = pod.spec.node_name or "its node"

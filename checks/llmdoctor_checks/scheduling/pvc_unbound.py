@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     Workload,
+    came_further,
     check,
     dig,
     event_evidence,
@@ -221,7 +222,7 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
     if any(c.running for c in pod.containers):
         return
     failed = [e for e in events.of("FailedAttachVolume") if e.name == pod.name and "Multi-Attach error" in e.message]
-    if not failed:
+    if not failed or came_further(failed[-1], events):
         return
     claims = [c for c in volume_claims(pod) if "ReadWriteOnce" in c.modes] or list(volume_claims(pod))
     users = [
@@ -247,7 +248,7 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
         confidence="certain" if users else "likely",
         summary=summary + ".",
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
-        explains=("not-ready", "rollout-stuck"),
+        explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
         pods=(pod.name,),
     )

@@ -39,7 +39,8 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A ResourceQuota, LimitRange or queue quota of the namespace refuses the pod.
 
     A pod beyond the quota is refused when it is made, so there is no pod to look at: the ReplicaSet, StatefulSet or
-    Job keeps trying, and only its `FailedCreate` events say why. A quota on a resource also refuses pods that do not
+    Job keeps trying, and only its `FailedCreate` events say why (KubeRay: `FailedToCreateHeadPod`,
+    `FailedToCreateWorkerPod`). A quota on a resource also refuses pods that do not
     state it. A LimitRange refuses containers that ask for more, or less, than it allows. A Kueue quota keeps the
     workload in its queue.
 

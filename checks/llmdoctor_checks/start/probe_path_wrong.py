@@ -68,11 +68,15 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
     if not pod.exists:
         for server in subject.engines(pod):
             yield from _risk(pod, server)
+    crashed = [trouble.container for trouble in pod.troubles if trouble.kind == "crashed"]
     for container in pod.containers:
-        if not pod.failing or container.role == "init" or (container.running and container.status.ready):
+        ready = container.running is True and container.status.ready
+        if not pod.failing or container.role == "init" or (ready and container not in crashed):
             continue
         last = dict(failures(container, events))
         for kind, event in last.items():
+            if ready and kind == "readiness":
+                continue
             code = event.message.rstrip().rpartition("statuscode: ")[2]
             if code not in _ANSWERS:
                 continue

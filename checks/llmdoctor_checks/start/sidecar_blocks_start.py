@@ -33,6 +33,9 @@ _SERVERS = re.compile(
 #: A shell loop that waits until something on the network answers.
 _WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
 
+#: Sidecars that mount a bucket: the pod's containers can only be made when they have reached it.
+_MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
+
 #: What Vault's injected agent says that cannot log in, so that its init container never ends.
 _VAULT = "agent.auth.handler: error authenticating"
 
@@ -56,6 +59,7 @@ _NETWORK = (
 _CONTROL_PLANE = ("gRPC config stream closed", "failed to warm certificate", "failed to generate workload certificate")
 
 _EXPLAINS = (
+    "volume-mount-failed",
     "hf-unreachable",
     "model-registry-failed",
     "storage-initializer-failed",
@@ -115,7 +119,7 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
         waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
-        if line or (waits and container.running):
+        if line or (waits and container.running and container.role == "init"):
             yield _finding(
                 pod,
                 proxy,
@@ -207,7 +211,10 @@ def _finding(
 
 
 def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
-    """Init containers that went wrong after the redirection was set up, where the proxy is no native sidecar."""
+    """Init containers that went wrong after the redirection was set up, where the proxy is no native sidecar.
+
+    Sidecars that mount a bucket are of them: whether they got the network, their log says.
+    """
     annotations = pod.obj.metadata.annotations
     if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
         return
@@ -215,7 +222,7 @@ def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
     redirected = min((names.index(n) for n in names if n in _REDIRECTS), default=None)
     troubled = {t.container.name for t in pod.troubles if t.container}
     for place, container in enumerate(pod.containers):
-        if container.role != "init" or container.name in _REDIRECTS or container.name not in troubled:
+        if container.name in _REDIRECTS or container.name not in (troubled if container.role == "init" else _MOUNTERS):
             continue
         if redirected is not None and place > redirected and container.spec.security_context.run_as_user != _PROXY_USER:
             yield container

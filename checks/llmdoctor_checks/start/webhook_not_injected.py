@@ -15,6 +15,16 @@ _INJECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
 #: Those without which the pod surely cannot do what it was made for: its files are not there.
 _NEEDED = ("vault.hashicorp.com/agent-inject", "gke-gcsfuse/volumes")
 
+_EXPLAINS = (
+    "model-not-found",
+    "storage-initializer-failed",
+    "volume-mount-failed",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "rollout-stuck",
+)
+
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
 
@@ -93,7 +103,7 @@ def _finding(pod: Pod, role: str, summary: str, evidence: tuple[Evidence, ...]) 
         confidence="likely" if role == "cause" else "possible",
         summary=summary,
         evidence=evidence,
-        explains=("model-not-found", "crash-loop", "not-ready", "pod-failed") if role == "cause" else (),
+        explains=_EXPLAINS if role == "cause" else (),
         fixes=(
             fixes.advice(
                 f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew",

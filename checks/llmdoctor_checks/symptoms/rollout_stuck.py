@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Subject, Workload, check, event_evidence, workload_evidence
+from llmdoctor_checks.scheduling._refused import REASONS
 
 
 @check("rollout-stuck", since="0.1")
@@ -27,7 +28,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
         for c in workload.status.conditions
         if (c.type == "Progressing" and c.status == "False") or (c.type == "ReplicaFailure" and c.status == "True")
     ]
-    evidence += [event_evidence(e, subject.cluster) for e in subject.events.of("FailedCreate")[-1:]]
+    evidence += [event_evidence(e, subject.cluster) for e in subject.events.of(*REASONS)[-1:]]
     told = [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
     failed = any(said.failed for above in subject.platform for said in above.said)
     wanted = workload.replicas

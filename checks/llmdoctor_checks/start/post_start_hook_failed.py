@@ -1,0 +1,102 @@
+"""A postStart hook that fails, for which the kubelet kills the container."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Event,
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    check,
+    event_evidence,
+    fixes,
+    pod_evidence,
+)
+
+#: Models that the hook of Ollama's chart and of many manifests loads before the server counts as started.
+_PULLS = ("ollama pull", "ollama run", "ollama create")
+
+#: As much of a hook's command as a sentence holds.
+_QUOTED = 120
+
+
+@check("post-start-hook-failed", since="0.3")
+def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
+    """The container's postStart hook fails, and the kubelet kills the container for it.
+
+    A `postStart` hook runs beside the server as soon as the container is created. When it ends with an error, the kubelet
+    kills the container and starts it again, whatever the server itself says: its log shows a server that was told to stop.
+    Hooks that download a model (`ollama pull …`) fail with every hiccup of the network, and ran before the server was up
+    when they did not wait for it. Since Kubernetes 1.25 the event does not repeat what the hook printed; the container's
+    status holds it for a moment, and so does the kubelet's log.
+
+    ## Fix
+
+    Run the hook's command by hand in the container to see what it says. Let the hook not fail (`… || true`), wait for the
+    server in it, or move the download to an init container or a Job.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
+    """
+    if not pod.failing or events is None:
+        return
+    failed = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name]
+    for container in pod.containers:
+        hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
+        mine = [e for e in failed if f"{{{container.name}}}" in e.field_path or (len(pod.containers) == 1 and hook)]
+        waiting = container.waiting
+        held = waiting is not None and waiting.reason == "PostStartHookError"
+        if container.status.ready or hook is None or not (mine or held):
+            continue
+        command = _command(hook)
+        pulls = any(text in command for text in _PULLS)
+        said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"The {said} failed{_often(mine)}, and the kubelet kills the container each time.",
+            evidence=tuple(_evidence(pod, container, command, mine, held=held)),
+            explains=("crash-loop", "not-ready", "pod-failed", "rollout-stuck", "engine-dead"),
+            fixes=(
+                *(_fix_of_pull(pod) if pulls else ()),
+                fixes.advice(
+                    f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _command(hook: dict[str, object]) -> str:
+    action = hook.get("exec")
+    words = action.get("command") if isinstance(action, dict) else None
+    return " ".join(" ".join(str(word) for word in words).split()) if isinstance(words, list) else ""
+
+
+def _often(events: list[Event]) -> str:
+    count = max((event.count for event in events), default=0)
+    return f" {count} times" if count > 1 else ""
+
+
+def _evidence(pod: Pod, container: Container, command: str, events: list[Event], *, held: bool) -> Iterator[Evidence]:
+    for event in events[-1:]:
+        yield event_evidence(event, pod.cluster)
+    if held and container.waiting:
+        path = f"status.containerStatuses[{container.name}].state.waiting"
+        yield pod_evidence(pod, path, f"{container.waiting.reason}: {container.waiting.message}")
+    if command:
+        yield pod_evidence(container, "lifecycle.postStart.exec.command", command)
+
+
+def _fix_of_pull(pod: Pod) -> Iterator[Fix]:
+    yield fixes.advice(
+        f"See whether the pod reaches Ollama's registry (DNS, proxy, network policy), or keep the models on a volume and load "
+        f"them by a Job, in {fixes.edited(pod)}",
+        f"kubectl -n {pod.namespace} get networkpolicies",
+    )
