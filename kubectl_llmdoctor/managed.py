@@ -1,7 +1,8 @@
 """Who made an object and will write it again: Helm, Argo CD or Flux; and where its chart has the value of a field.
 
-Sources: Helm pkg/action/validate.go (labels and annotations of a release); Argo CD docs/user-guide/resource_tracking.md;
-Flux kustomize-controller and helm-controller (the labels `<group>/name` and `<group>/namespace`).
+Sources: Helm pkg/action/validate.go (labels and annotations of a release), cmd/helm/list.go (what `-o json` prints);
+Argo CD docs/user-guide/resource_tracking.md; Flux kustomize-controller and helm-controller (the labels `<group>/name`
+and `<group>/namespace`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.catalog.charts import CHARTS, Chart
+from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.platforms import pointer
 
+_RUNTIMES = "kserve-runtime-configs"
 _FLUX_HELM, _FLUX = "helm.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io"
 
 
@@ -39,14 +42,24 @@ class Keeper(msgspec.Struct, frozen=True):
         """Why a patch does not last, and what to change instead."""
         paths = " and ".join(dict.fromkeys(value.path for value in values or ()))
         if self.by == "Helm":
-            whose = f"of release {self.release}" if self.release else f"of chart {self.chart}" if self.chart else ""
-            what = f"set {paths} in the values {whose}".rstrip() if paths else "change the release's values"
+            whose = [
+                f"of chart {self.chart}" if self.chart else "",
+                f"in release {self.release}" if self.release else "",
+            ]
+            what = (
+                " ".join(["set", paths, "in the values", *filter(None, whose)])
+                if paths
+                else "change the release's values"
+            )
             return f"Helm manages it: {what} too, or the next upgrade may undo this"
         what = f"set {paths} in the values of chart {self.chart} there" if paths else "change it there"
         return f"{self.by} {self.name} manages it: {what} too, or its next run undoes this"
 
     def command(self, values: list[Value] | None) -> str | None:
-        """The upgrade of the release that sets these values; None where there is none that can be pasted."""
+        """The upgrade of the release that sets these values; None where there is none that can be pasted.
+
+        It does nothing where the release is of another chart, of which this one is a part: it would put this one in its place.
+        """
         repo = CHARTS[self.chart].repo if self.chart in CHARTS else ""
         if not (values and self.by == "Helm" and self.release and repo and self.version) or any(
             not value.key for value in values
@@ -54,12 +67,14 @@ class Keeper(msgspec.Struct, frozen=True):
             return None
         namespace = _meta(self.object, "annotations").get("meta.helm.sh/release-namespace")
         namespace = namespace or pointer.step(self.object, "metadata").get("namespace")
-        words = ["helm", "upgrade", self.release, self.chart, "--repo", repo, "--version", self.version]
-        words += ["-n", str(namespace)] if namespace else []
+        where = ["-n", str(namespace)] if namespace else []
+        words = ["helm", "upgrade", self.release, self.chart, "--repo", repo, "--version", self.version, *where]
         words.append("--reuse-values")
         for value in values:
             words += ["--set-json", f"{value.key}={msgspec.json.encode(value.value).decode()}"]
-        return shlex.join(words)
+        listed = ["helm", "list", *where, "-f", f"^{self.release.replace('.', '[.]')}$", "-o", "json"]
+        found = ["grep", "-qF", f'"chart":"{self.chart}-{self.version}"']
+        return f"{shlex.join(listed)} | {shlex.join(found)} && {shlex.join(words)}"
 
     def values(self, operations: list[dict[str, Any]]) -> list[Value] | None:
         """The values that set what JSON patch operations on the object set; None where the chart has none for one."""
@@ -82,10 +97,15 @@ class Keeper(msgspec.Struct, frozen=True):
 
     def _of(self, chart: Chart, path: list[str], operation: dict[str, Any]) -> list[Value] | None:
         best: tuple[str, list[str]] | None = None
-        for place, wanted in chart.places.items():
+        places = chart.places if chart.nodes is None or self.object.get("kind") != "LeaderWorkerSet" else chart.nodes
+        for place, wanted in places.items():
+            if (born := chart.born(place)) and at_least(self.version, born) is False:
+                continue
             tokens = pointer.split(place.replace("T/", f"{self._spec}/", 1) if place.startswith("T/") else place)
             if self._matches(tokens, path) and (best is None or len(tokens) > len(best[1])):
                 best = wanted, tokens
+        if best and not best[0]:
+            return None
         value = operation.get("value")
         whole = operation["op"] == "remove" or not isinstance(value, dict)
         if best and (whole or len(best[1]) == len(path)):
@@ -132,6 +152,8 @@ class Keeper(msgspec.Struct, frozen=True):
 
     def _part(self, place: list[str]) -> str:
         """The name that a values path has for this part of the object."""
+        if self.chart == _RUNTIMES:
+            return _runtime(self.object)
         if self.chart == "ray-cluster" and len(place) > 2:
             group = self._now(place[:3])
             return str(group.get("groupName")) if isinstance(group, dict) else ""
@@ -158,7 +180,8 @@ class Keeper(msgspec.Struct, frozen=True):
 def keeper(raw: dict[str, Any]) -> Keeper | None:
     """Who writes this object again; None where nothing says that somebody does."""
     labels, annotations = _meta(raw, "labels"), _meta(raw, "annotations")
-    chart, version = _chart(labels)
+    release = annotations.get("meta.helm.sh/release-name", "")
+    chart, version = _chart(raw, labels, release)
     by = name = ""
     for group, what in ((_FLUX, "Kustomization"), (_FLUX_HELM, "HelmRelease")):
         if named := labels.get(f"{group}/name"):
@@ -166,8 +189,8 @@ def keeper(raw: dict[str, Any]) -> Keeper | None:
     tracked = annotations.get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
     if not by and (tracked or labels.get("argocd.argoproj.io/instance")):
         by, name = "Argo CD application", tracked or labels["argocd.argoproj.io/instance"]
-    release = annotations.get("meta.helm.sh/release-name", "")
-    if not by and (release or labels.get("app.kubernetes.io/managed-by", "").casefold() == "helm"):
+    told = labels.get("app.kubernetes.io/managed-by") or labels.get("heritage") or ""
+    if not by and (release or told.casefold() == "helm"):
         by = "Helm"
     return Keeper(by=by, name=name, release=release, chart=chart, version=version, object=raw) if by else None
 
@@ -178,11 +201,27 @@ def _meta(raw: dict[str, Any], key: str) -> dict[str, str]:
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-def _chart(labels: dict[str, str]) -> tuple[str, str]:
-    """Name and version of the chart. The stack's chart has its name in another label and no version."""
-    told = labels.get("helm.sh/chart", "")
+def _name(raw: dict[str, Any]) -> str:
+    metadata = raw.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+
+def _chart(raw: dict[str, Any], labels: dict[str, str], release: str) -> tuple[str, str]:
+    """Name and version of the chart, by its label; some have none, and are known by another label or by what they call it."""
+    told = labels.get("helm.sh/chart") or labels.get("chart") or ""
     for name in CHARTS:
         if told.startswith(f"{name}-") and told[len(name) + 1 :].lstrip("v")[:1].isdigit():
             return name, told[len(name) + 1 :]
     stack = labels.get("app.kubernetes.io/part-of") == "vllm-stack" or labels.get("helm-release-name")
-    return ("vllm-stack", "") if stack and labels.get("model") else ("", "")
+    if stack and labels.get("model"):
+        return "vllm-stack", ""
+    if release and _name(raw) == f"{release}-deployment-vllm":
+        return "chart-vllm", ""
+    return (_RUNTIMES, "") if _runtime(raw) else ("", "")
+
+
+def _runtime(raw: dict[str, Any]) -> str:
+    """What the values of KServe's chart call a runtime; empty for others."""
+    name = _name(raw) if raw.get("kind") == "ClusterServingRuntime" else ""
+    known = name in ("kserve-huggingfaceserver", "kserve-vllmserver")
+    return name.removeprefix("kserve-") if known else ""

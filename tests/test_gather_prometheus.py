@@ -228,6 +228,13 @@ def test_a_pod_without_an_engine_is_asked_about_for_its_container_only() -> None
     assert 'family","engine"' not in queries.probe(pods)
 
 
+def test_the_nodes_of_the_pods_are_asked_about_by_name_and_by_address() -> None:
+    pods = [PodRef("serving", f"llama-{n}", f"10.0.0.{n}", (), (), ("gpu-1", "10.1.0.4")) for n in range(2)]
+    (text,) = (one.promql for one in queries.questions(pods, {"cadvisor": ("pod",)}))
+    assert '{__name__=~"node_memory_MemAvailable_bytes",node=~"10\\\\.1\\\\.0\\\\.4|gpu-1"}' in text
+    assert 'instance=~"10\\\\.1\\\\.0\\\\.4(:.*)?|gpu-1(:.*)?"' in text
+
+
 def test_selectors_quote_what_is_special_in_a_regular_expression() -> None:
     pods = [PodRef("serving", "llama.v2-0", "10.0.0.7", (("vllm", "0.11.0"),), ())]
     text = queries.probe(pods)

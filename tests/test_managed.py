@@ -63,10 +63,13 @@ def test_a_value_of_a_known_chart_is_set_by_an_upgrade_of_the_release(what: str,
     fix = _fix(_deployment(OLLAMA, RELEASE, container=probe), what)
 
     assert fix.summary.endswith(
-        f"(Helm manages it: set {path} in the values of release chat too, or the next upgrade may undo this)"
+        f"(Helm manages it: set {path} in the values of chart ollama in release chat too, or the next upgrade may undo this)"
     )
     assert fix.commands[0].startswith("kubectl -n serving patch deployment/llm ")
-    assert shlex.split(fix.commands[1]) == [
+    guard, upgrade = fix.commands[1].split(" && ")
+    # a release of another chart that has this one inside is left alone
+    assert guard == """helm list -n serving -f '^chat$' -o json | grep -qF '"chart":"ollama-1.77.0"'"""
+    assert shlex.split(upgrade) == [
         *("helm", "upgrade", "chat", "ollama", "--repo", "https://helm.otwld.com", "--version", "1.77.0"),
         *("-n", "serving", "--reuse-values", "--set-json", set_),
     ]
@@ -117,7 +120,7 @@ def test_a_role_and_a_worker_group_stand_in_the_path() -> None:
     assert "set prefill.containers[0].env in" in _fix(_deployment(labels, RELEASE), "env").summary
 
     groups = [{"groupName": "workergroup", "template": {}}, {"groupName": "big", "template": {}}]
-    labels = {"helm.sh/chart": "ray-cluster-1.4.2", "app.kubernetes.io/managed-by": "Helm"}
+    labels = {"helm.sh/chart": "ray-cluster-1.6.0", "app.kubernetes.io/managed-by": "Helm"}
     raw = {"kind": "RayCluster", "metadata": {"labels": labels, "annotations": RELEASE}}
     kept = keeper(raw | {"spec": {"workerGroupSpecs": groups}})
     assert kept
@@ -160,4 +163,74 @@ def test_who_writes_an_object_again(labels: dict[str, str], annotations: dict[st
 def test_a_hostile_release_stays_one_word() -> None:
     annotations = RELEASE | {"meta.helm.sh/release-name": "a; rm -rf /"}
     fix = _fix(_deployment(OLLAMA, annotations), "memory")
-    assert shlex.split(fix.commands[1])[2] == "a; rm -rf /"
+    words = shlex.split(fix.commands[1])
+    assert words[words.index("upgrade") + 1] == "a; rm -rf /"
+    assert words[words.index("-f") + 1] == "^a; rm -rf /$"
+
+
+@pytest.mark.parametrize(
+    ("chart", "what", "path"),
+    [
+        ("triton-inference-server-1.0.0", "gpu", "image.numGpus"),
+        ("triton-inference-server-2.71.0", "probe", "deployment.readinessProbe.failureThreshold"),
+        ("triton-inference-server-1.4.0", "probe", ""),
+        ("nim-llm-1.7.0", "env", "env"),
+        ("nim-llm-1.7.0", "memory", "resources.limits.memory"),
+        ("ollama-1.20.0", "grace", ""),
+        ("ollama-1.60.0", "grace", "terminationGracePeriodSeconds"),
+    ],
+)
+def test_a_value_that_this_release_of_the_chart_lacks_is_not_named(chart: str, what: str, path: str) -> None:
+    labels = {"chart": chart, "heritage": "Helm"} if "triton" in chart else {"helm.sh/chart": chart}
+    probe = {"readinessProbe": {"httpGet": {"path": "/", "port": 8000}}}
+    fix = _fix(_deployment(labels, RELEASE, container=probe), what)
+
+    assert (f"set {path} in the values of chart" if path else "change the release's values too") in fix.summary
+
+
+def test_a_volume_that_the_chart_adds_by_itself_has_no_value() -> None:
+    shm = {"name": "dshm", "emptyDir": {"medium": "Memory"}}
+    container = {"volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}]}
+    raw = _deployment({"helm.sh/chart": "nim-llm-1.1.2"}, RELEASE, container=container, volumes=[shm])
+    assert "change the release's values too" in _fix(raw, "shm").summary
+
+    own = _deployment({"helm.sh/chart": "nim-llm-1.1.2"}, RELEASE)
+    assert "set extraVolumes and extraVolumeMounts in the values of chart nim-llm" in _fix(own, "shm").summary
+
+
+@pytest.mark.parametrize(
+    ("raw", "at", "path"),
+    [
+        (
+            {"kind": "Deployment", "metadata": {"name": "chat-deployment-vllm", "annotations": RELEASE}},
+            "/spec/template/spec/containers/0/resources/limits/nvidia.com~1gpu",
+            "resources.limits[nvidia.com/gpu]",
+        ),
+        (
+            {"kind": "ClusterServingRuntime", "metadata": {"name": "kserve-huggingfaceserver", "annotations": RELEASE}},
+            "/spec/hostIPC",
+            "kserve.servingruntime.huggingfaceserver.hostIPC.enabled",
+        ),
+        (
+            {
+                "kind": "LeaderWorkerSet",
+                "metadata": {"labels": {"helm.sh/chart": "nim-llm-1.1.2"}, "annotations": RELEASE},
+            },
+            "/spec/leaderWorkerTemplate/leaderTemplate/spec/containers/0/startupProbe/failureThreshold",
+            "startupProbe.failureThreshold",
+        ),
+        (
+            {
+                "kind": "LeaderWorkerSet",
+                "metadata": {"labels": {"helm.sh/chart": "nim-llm-1.1.2"}, "annotations": RELEASE},
+            },
+            "/spec/leaderWorkerTemplate/workerTemplate/spec/containers/0/startupProbe/failureThreshold",
+            None,
+        ),
+    ],
+)
+def test_charts_that_are_known_by_the_names_of_their_objects(raw: dict[str, Any], at: str, path: str | None) -> None:
+    kept = keeper(raw)
+    assert kept
+    values = kept.values([{"op": "add", "path": at, "value": 1}])
+    assert (values[0].path if values else None) == path

@@ -12,7 +12,8 @@ Sources, by engine:
 - TensorRT-LLM: `tensorrt_llm/metrics/collector.py`; Triton: `src/metrics.cc` of its core, README of its TensorRT-LLM backend;
 - llama.cpp: `tools/server` (its metrics endpoint); LMDeploy: `lmdeploy/metrics/loggers.py` of v0.9.2 to v0.14.0;
 - NIM for LLMs: the page "Observability" of its documentation (the program is closed);
-- cAdvisor `metrics/prometheus.go`, kube-state-metrics `docs/metrics`, dcgm-exporter `etc/default-counters.csv`.
+- cAdvisor `metrics/prometheus.go`, node-exporter `collector/meminfo.go`, kube-state-metrics `docs/metrics`, dcgm-exporter
+  `etc/default-counters.csv`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ Role = Literal[
     "memory_rss",
     "memory_limit",
     "oom_events",
+    "cpu_waiting",
+    # a node, by node-exporter
+    "node_available",
     # objects, by kube-state-metrics
     "replicas",
     "replicas_ready",
@@ -257,7 +261,9 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("memory_rss", "container_memory_rss", "gauge", "", "", {}),
         ("memory_limit", "container_spec_memory_limit_bytes", "gauge", "", "", {}),
         ("oom_events", "container_oom_events_total", "counter", "", "", {}),
+        ("cpu_waiting", "container_pressure_cpu_waiting_seconds_total", "counter", "", "", {}),
     ),
+    "node-exporter": (("node_available", "node_memory_MemAvailable_bytes", "gauge", "", "", {}),),
     "kube-state-metrics": (
         ("replicas", "kube_deployment_status_replicas", "gauge", "", "", {}),
         ("replicas", "kube_statefulset_status_replicas", "gauge", "", "", {}),
@@ -288,7 +294,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
 }
 
 #: Sources of metrics that are no engine, and concern every pod.
-PLATFORM = ("cadvisor", "kube-state-metrics", "dcgm")
+PLATFORM = ("cadvisor", "node-exporter", "kube-state-metrics", "dcgm")
 
 #: Engines whose metrics are known.
 ENGINES = tuple(engine for engine in _ROWS if engine not in PLATFORM)
@@ -296,7 +302,7 @@ ENGINES = tuple(engine for engine in _ROWS if engine not in PLATFORM)
 
 @cache
 def metrics_of(engine: str) -> tuple[Metric, ...]:
-    """All metrics of an engine (or of `cadvisor`, `kube-state-metrics`, `dcgm`) in any release, the newest name of a role first."""
+    """All metrics of an engine (or of one of `PLATFORM`) in any release, the newest name of a role first."""
     own = tuple(
         Metric(engine=engine, role=role, name=name, kind=kind, since=since, until=until, **more)  # type: ignore[arg-type]
         for role, name, kind, since, until, more in _ROWS.get(engine, ())

@@ -259,7 +259,7 @@ class Readings:
         labels = series.labels
         pod = next((labels[label] for label in _POD if labels.get(label)), None)
         if pod is None:
-            self._about[name, labels.get("instance", "").rpartition(":")[0].strip("[]")].append(series)
+            self._about[name, _host(labels)].append(series)
             return
         spaces = _NAMESPACE if labels.get(_POD[0]) else _NAMESPACE[1:]
         self._about[name, next((labels[label] for label in spaces if labels.get(label)), ""), pod].append(series)
@@ -280,6 +280,15 @@ class Readings:
             and next((series.labels[key] for key in _NAMESPACE if series.labels.get(key)), namespace) == namespace
         ]
         return _joined(name, [max(found, key=_reach)], sum) if found else None
+
+    def of_node(self, name: str, pod: Pod) -> list[Series]:
+        """The series of a metric that are about a pod's node: a label names it, or the target has its name or address."""
+        hosts = {pod.spec.node_name, pod.status.host_ip} - {""}
+        return [
+            series
+            for series in self.by_name.get(name, ())
+            if series.labels.get("node") in hosts or _host(series.labels) in hosts
+        ]
 
     def metrics(self, pod: Pod, engine: Engine | None) -> Metrics | None:
         """What is known of a pod and its engine, made once; None when that is nothing."""
@@ -463,6 +472,13 @@ class Metrics:
         ]
         return _joined(f"rate of {found[0].name}", steps, sum) if found and steps else None
 
+    @cached_property
+    def node_available(self) -> Span | None:
+        """Bytes of memory that the pod's node could still give without swapping, by node-exporter; None when not exported."""
+        (metric,) = metrics_of("node-exporter")
+        found = self._readings.of_node(metric.name, self.pod)
+        return _joined(metric.name, [max(found, key=_reach)], sum) if found else None
+
     def by(self, role: Role, label: str) -> dict[str, float]:
         """The same by the value of a label, such as `finished_reason`."""
         found = self._first(role)
@@ -555,6 +571,12 @@ class Metrics:
     def readings(self) -> Readings:
         """All series of the snapshot."""
         return self._readings
+
+
+def _host(labels: dict[str, str]) -> str:
+    """The address, or name, of the target that was scraped."""
+    instance = labels.get("instance", "")
+    return (instance.rpartition(":")[0] or instance).strip("[]")
 
 
 def _reach(series: Series) -> tuple[bool, float, float]:

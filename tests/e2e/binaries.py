@@ -1,4 +1,4 @@
-"""Finds the programs of a control plane and of Prometheus, or builds them once.
+"""Finds the programs of a control plane, of Prometheus and Helm, or builds them once.
 
 ``KUBEBUILDER_ASSETS`` names a folder that holds them, as envtest has it. What is not there is built from the Go modules
 that ``binaries/go.mod`` pins and kept outside the repository, in a folder named after the contents of ``go.mod`` and
@@ -23,6 +23,7 @@ MODULE = Path(__file__).with_name("binaries")
 
 PROMETHEUS = ("prometheus", "promtool")
 PROMETHEUS_MODULE = MODULE / "prometheus"
+HELM_MODULE = MODULE / "helm"
 
 
 class UnavailableError(Exception):
@@ -56,6 +57,12 @@ def prometheus() -> dict[str, Path]:
     elif package := _debian():
         found["debian"] = package
     return found
+
+
+def helm() -> Path:
+    """The folder of a Helm; it takes one to two minutes on two cores, once."""
+    found = shutil.which("helm")
+    return Path(found).parent if found else _kept(HELM_MODULE, _build_helm)
 
 
 def _built() -> Path:
@@ -127,6 +134,11 @@ def _build_prometheus(folder: Path) -> None:
     _go_build(PROMETHEUS_MODULE, folder, "-s -w", "Prometheus")
 
 
+def _build_helm(folder: Path) -> None:
+    print("building Helm, once (one to two minutes)", file=sys.stderr, flush=True)
+    _go_build(HELM_MODULE, folder, "-s -w", "Helm")
+
+
 def _go_build(module: Path, folder: Path, flags: str, what: str) -> None:
     build = subprocess.run(
         ["go", "build", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", "tool"],
@@ -159,3 +171,10 @@ def openreports() -> Path:
             f"the API of OpenReports cannot be had: {done.stderr.strip()[-200:] or done.stdout[-200:]}"
         )
     return Path(json.loads(done.stdout)["Dir"]) / "config" / "crd"
+
+
+if __name__ == "__main__":
+    try:
+        print(helm())
+    except UnavailableError as reason:
+        sys.exit(f"no Helm: {reason}")

@@ -257,7 +257,10 @@ def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evide
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
     if container.name == "storage-initializer":
-        summary = "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi)"
+        summary = (
+            "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi; in the "
+        )
+        summary += "values of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
         yield fixes.advice(summary, owner="platform")
         return
     pod = container.pod

@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
+    Container,
     Ending,
     Events,
     Evidence,
     Finding,
     Fix,
     Hardware,
+    Metrics,
     Node,
     Pod,
     check,
@@ -19,8 +22,11 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     parse_time,
     pod_evidence,
+    requests_of,
     say_bytes,
+    say_seconds,
     units,
+    usage_of,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
 
@@ -28,14 +34,32 @@ from llmdoctor_checks.memory._killed import CONSEQUENCES
 _EXHAUSTED = 0.01
 _AVAILABLE = re.compile(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<bytes>[\d.eE+]+)$", re.MULTILINE)
 
+#: Memory is far above its request when it is so many times as much, and so much more; it lasts when it does for so long.
+_TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
+
+#: A node is short of memory when less than this share of it is available.
+_SHORT = 0.1
+
+#: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
+_CRITICAL = 2_000_000_000
+
 
 @check("oomkilled-node", since="0.1")
-def oomkilled_node(pod: Pod, events: Events | None, node: Node | None, hardware: Hardware | None) -> Iterator[Finding]:
+def oomkilled_node(
+    pod: Pod, events: Events | None, node: Node | None, hardware: Hardware | None, metrics: Metrics | None
+) -> Iterator[Finding]:
     """The node ran out of host memory.
 
     The container did not hit a limit of its own: the node had no memory left, and the kernel killed the process that
     was cheapest to lose, or the kubelet evicted the pod. Pods that use more than they request go first; a GPU server
     with a small memory request, or none, is the usual victim.
+
+    A server that holds far more than its pod requests, for ten minutes and more, is named before that happens, by what
+    cAdvisor or the node agent measured of its own memory: without the page cache of its weights, which the kernel takes
+    back. The scheduler counts what it holds beyond its request as free. When the node runs short the kubelet evicts pods
+    above their requests first, and the kernel prefers their processes (`oom_score_adj` is 1000 less the thousandths of the
+    node's memory that the container requests). It is a risk where the node is short now, by its condition `MemoryPressure`
+    or by what node-exporter says is available, and a note elsewhere.
 
     ## Fix
 
@@ -45,6 +69,7 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None, hardware:
     ## References
 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
+    - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
     """
     if pod.status.reason == "Evicted" and "low on resource: memory" in pod.status.message:
         yield Finding(
@@ -57,6 +82,7 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None, hardware:
             pods=(pod.name,),
         )
         return
+    yield from _beyond(pod, node, hardware, metrics)
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
@@ -77,6 +103,97 @@ def oomkilled_node(pod: Pod, events: Events | None, node: Node | None, hardware:
             fixes=tuple(_fixes(pod)),
             pods=(pod.name,),
         )
+
+
+def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Metrics | None) -> Iterator[Finding]:
+    """A server that has taken far more than it requests, and for long: the first to go when the node runs short."""
+    asked = requests_of(pod.obj, placed=True).get("memory", 0)
+    if not pod.ready or not asked or (pod.spec.priority or 0) >= _CRITICAL:
+        return
+    for container in pod.containers:
+        own = _own(container, hardware, metrics) if container.role == "main" else None
+        if own is None or own[0] < _TIMES * asked or own[0] - asked < _BEYOND_BYTES:
+            continue
+        taken, said, proof = own
+        short = _short(node, metrics)
+        request = container.spec.resources.requests.get("memory")
+        text = f"Container {container.name} {said}; the pod requests {say_bytes(asked)}"
+        if node and (capacity := node.capacity("memory")) and not pod.spec.resources.requests:
+            adjustment = min(max(1000 - 1000 * (container.request("memory") or 0) // capacity, 3), 999)
+            text += f", so that its oom_score_adj is {adjustment} of 1000"
+        if short:
+            text += f". {pod.spec.node_name} is short of memory: {short[0]}. Pods above their requests go first"
+        yield Finding(
+            role="risk" if short else "note",
+            severity="warning" if short else "info",
+            confidence="likely",
+            summary=f"{text}.",
+            evidence=(
+                proof,
+                pod_evidence(container, "resources.requests.memory", "none" if request is None else str(request)),
+                *((short[1],) if short else ()),
+                *_given_away(pod, node),
+            ),
+            fixes=(_request(container, taken),),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _own(container: Container, hardware: Hardware | None, metrics: Metrics | None) -> tuple[int, str, Evidence] | None:
+    """Bytes that a container holds and the kernel cannot take back, in words, and what says so; None if not known.
+
+    Of a series the least of the last ten minutes. The agent's reading is a single one: it counts of a container that is
+    past its start.
+    """
+    of_it = metrics is not None and metrics.container is not None and metrics.container.name == container.name
+    rss = metrics.span("memory_rss") if metrics and of_it else None
+    if rss is not None:
+        recent = rss.tail(_LASTING_SECONDS)
+        least = int(min(recent.values))
+        said = f"has held {say_bytes(least)} of host memory or more for {say_seconds(recent.seconds)}, page cache not counted"
+        return (least, said, recent.evidence(say_bytes)) if recent.seconds >= 0.9 * _LASTING_SECONDS else None
+    use = hardware.use_of(container) if hardware else None
+    running, now = container.status.state.running, container.pod.cluster.now
+    since = parse_time(running.started_at) if running else None
+    if use is None or hardware is None or use.memory.anon_bytes is None or since is None or now is None:
+        return None
+    if (now - since).total_seconds() < _LASTING_SECONDS:
+        return None
+    held = use.memory.anon_bytes + (use.memory.shmem_bytes or 0)
+    quoted = f"anonBytes: {use.memory.anon_bytes}, shmemBytes: {use.memory.shmem_bytes or 0}"
+    said = f"holds {say_bytes(held)} of host memory, page cache not counted"
+    return held, said, hardware.use_evidence(use, "memory", quoted)
+
+
+def _short(node: Node | None, metrics: Metrics | None) -> tuple[str, Evidence] | None:
+    """That the node is short of memory now, and what says so."""
+    if node and (condition := node.condition("MemoryPressure")) and condition.status == "True":
+        return "the kubelet reports pressure", node_evidence(node, f"MemoryPressure: {condition.message}")
+    total, available = node.capacity("memory") if node else None, metrics.node_available if metrics else None
+    if not total or available is None:
+        return None
+    recent = available.tail(_LASTING_SECONDS)
+    if recent.seconds < 0.9 * _LASTING_SECONDS or max(recent.values) >= _SHORT * total:
+        return None
+    return f"{say_bytes(recent.last)} of {say_bytes(total)} are available", recent.evidence(say_bytes)
+
+
+def _given_away(pod: Pod, node: Node | None) -> Iterator[Evidence]:
+    """What the scheduler takes for free on the node, where all pods were read."""
+    usage, allocatable = usage_of(pod.cluster), node.allocatable("memory") if node else None
+    if node and usage.complete and allocatable:
+        asked = usage.used(node.name).get("memory", 0)
+        yield node_evidence(node, f"its pods request {say_bytes(asked)} of {say_bytes(allocatable)} of memory")
+
+
+def _request(container: Container, taken: int) -> Fix:
+    """The request that covers what it takes, a tenth more; no more than its limit, which would be refused."""
+    wanted = -(-taken * 11 // (10 * GIB))
+    limit = container.limit("memory")
+    value = f"{wanted}Gi" if limit is None or wanted * GIB <= limit else str(container.spec.resources.limits["memory"])
+    summary = f"Request the memory that {container.name} takes: {value}"
+    return fixes.set_resource(container, "requests", "memory", value, summary)
 
 
 def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | None:

@@ -59,7 +59,10 @@ def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
 
     End or delete the pods that still use the node's GPUs; the operator then goes on by itself. After a failed upgrade
     find the reason in the events of the node and in the log of its driver pod, mend it, and set the label to
-    `upgrade-required` to try again. `spec.driver.upgradePolicy` of the ClusterPolicy says what the operator may delete.
+    `upgrade-required` to try again. `spec.driver.upgradePolicy` of the ClusterPolicy says what the operator may delete:
+    `podDeletion.force` pods without a controller, `podDeletion.deleteEmptyDir` pods with an emptyDir, such as a model's
+    /dev/shm, and `drain.enable` all others of the node. In the values of the operator's chart `podDeletion` is called
+    `driver.upgradePolicy.gpuPodDeletion`.
 
     ## References
 

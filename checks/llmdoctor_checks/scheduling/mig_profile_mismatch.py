@@ -32,7 +32,8 @@ def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -
     ## Fix
 
     Ask for a name that the nodes offer, with enough memory for the model, or partition a GPU as the pod needs it (label
-    `nvidia.com/mig.config`).
+    `nvidia.com/mig.config`, whose names stand in the ConfigMap that the operator's values call `migManager.config.name`).
+    The strategy is `mig.strategy` in the values of the GPU operator's chart.
 
     ## References
 

@@ -1,5 +1,6 @@
 """Too little CPU to feed the GPUs."""
 
+import math
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -32,6 +33,12 @@ _PRESSED = 50
 #: throttled while it loaded: what it counts since its start says nothing of how it serves.
 _CALM, _YOUNG_SECONDS = 10, 3600
 
+#: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
+_TIMES, _BEYOND = 2, 2000
+
+#: The share of points in which something must hold to be called lasting.
+_MOSTLY = 0.9
+
 #: Fewer periods (of 0.1 s) say nothing.
 _FEWEST_PERIODS = 100
 
@@ -52,7 +59,12 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for.
 
     Where the node agent runs, it says whether that happens: in how many of the periods of 100 ms the container used up its
-    quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core.
+    quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core. The kubelet
+    exports the latter, too, since Kubernetes 1.34 (`container_pressure_cpu_waiting_seconds_total`).
+
+    A container without a limit may take more cores than it requests while nobody else wants them. When somebody does, the
+    kernel shares them out by the requests, so that it falls back to what it requested: a risk where its tasks wait for cores
+    already, a note where they do not.
 
     ## Fix
 
@@ -97,21 +109,37 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
             pods=(pod.name,) if pod.exists else (),
         )
         return
-    pressed = _pressure(container, hardware) if hardware and limit is None else None
+    beyond = _beyond(container, metrics) if metrics and request else None
+    pressed = None
+    if limit is None:
+        pressed = (_pressure(container, hardware) if hardware else None) or (_waiting(metrics) if metrics else None)
     if pressed:
         share, evidence = pressed
+        asks = f"requests {say_cores(request)}" if request else "requests none"
+        takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
         yield Finding(
             role="risk",
             severity="warning",
             confidence="likely",
-            summary=f"Some task of container {container.name} waited for a CPU in {share:g}% of the last five minutes, and it has "
-            f"no CPU limit: others use the cores of {pod.spec.node_name}"
-            f"{f'; it requests {say_cores(request)}' if request else '; it requests none'}.",
-            evidence=(evidence, *_spec(container)),
-            fixes=_fixes(container, engine, request),
+            summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
+            f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
+            evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
+            fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
             pods=(pod.name,),
         )
         return
+    if beyond and request:
+        summary = f"Container {container.name} takes {beyond.mean:.1f} cores and requests {say_cores(request)}: where others of "
+        summary += f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share."
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="likely",
+            summary=summary,
+            evidence=(_cores(beyond), *_spec(container)),
+            fixes=_request(container, beyond, limit),
+            pods=(pod.name,),
+        )
     if not container.gpus:
         return  # on CPU the model itself computes there: another matter
     processes = busy(engine)
@@ -181,6 +209,40 @@ def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence
     if use is None or share is None or share < _PRESSED or use.cpu.quota_cores is not None:
         return None
     return share, hardware.use_evidence(use, "cpu", f"pressure300: {share:g}, pressure10: {use.cpu.pressure10}")
+
+
+def _waiting(metrics: Metrics) -> tuple[float, Evidence] | None:
+    """The same as the kubelet exports it."""
+    rates = metrics.rates("cpu_waiting")
+    recent = rates.tail(300) if rates else None
+    if recent is None or recent.seconds < 200 or recent.mean * 100 < _PRESSED:
+        return None
+    return recent.mean * 100, recent.evidence(lambda share: f"{share:.0%}")
+
+
+def _beyond(container: Container, metrics: Metrics) -> Span | None:
+    """The cores that a container has taken of late, where that is far more than it requests and no short peak."""
+    rates, request = metrics.rates("cpu_seconds"), container.request("cpu")
+    recent = rates.tail(SUSTAINED_SECONDS) if rates else None
+    if recent is None or request is None or recent.seconds < SUSTAINED_SECONDS * _MOSTLY:
+        return None
+    least = max(_TIMES * request, request + _BEYOND) / 1000
+    return recent if recent.share(lambda cores: cores >= least) >= _MOSTLY else None
+
+
+def _cores(span: Span) -> Evidence:
+    return span.evidence(lambda cores: f"{cores:.1f} cores")
+
+
+def _request(container: Container, taken: Span, limit: int | None) -> tuple[Fix, ...]:
+    """The request that covers what it takes; no more than its limit, which would be refused."""
+    cores = math.ceil(taken.mean)
+    value = str(cores) if limit is None or cores * 1000 <= limit else str(container.spec.resources.limits["cpu"])
+    return (
+        fixes.set_resource(
+            container, "requests", "cpu", value, f"Request the cores that {container.name} takes: {value}"
+        ),
+    )
 
 
 def _spec(container: Container) -> tuple[Evidence, ...]:

@@ -74,14 +74,13 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
         return
     asked = list(_asked(pod, engine, cluster))
     if not asked and metrics is not None and _settled(pod, metrics) and (source := metrics.queried(of_engine=False)):
+        known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
         yield Finding(
             role="note",
             severity="info",
             confidence="likely",
             summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
-            evidence=(
-                Evidence(source="metric", ref=source, text=f"{metrics.name_of('memory_working_set')} of {pod.name}"),
-            ),
+            evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
             fixes=(
                 _switch_on(pod, engine)
                 if metrics_off(engine)

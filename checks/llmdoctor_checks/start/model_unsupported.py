@@ -1,5 +1,6 @@
 """A model that is newer than the engine."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -13,6 +14,11 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog.arrivals import first_release
+from kubectl_llmdoctor.catalog.models import find
+
+#: What stands behind a model's name in a reference to a GGUF file: the part, the ending, and before it the quantization.
+_FILE = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+_QUANTIZATION = re.compile(r"[-._](UD-)?(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4\w*)$", re.IGNORECASE)
 
 
 @check("model-unsupported", since="0.1")
@@ -23,8 +29,9 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     A model that is newer than the image, or of a kind the engine never had, is refused while its configuration is read.
     When an import error stands above the line, the architecture is known and the image is broken (see import-broken).
 
-    In a manifest it is a risk where the model's architecture is known and came to the engine (vLLM, SGLang,
-    TGI) only after the version that runs.
+    In a manifest it is a risk where the model's architecture is known and came to the engine (vLLM, SGLang, TGI, llama.cpp,
+    TensorRT-LLM) only after the version that runs. llama.cpp's builds are known by their number (`server-cuda-b6123`); a tag
+    without one says nothing of its age.
 
     ## Fix
 
@@ -38,11 +45,11 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     - https://huggingface.co/docs/text-generation-inference/supported_models
     """
     model = engine.explicit("model")
-    if pod.ready or pod.log_only or model is None or sizing.model is None or engine.explicit("model_impl"):
+    if pod.ready or pod.log_only or model is None or engine.explicit("model_impl") or sizing.has_log:
         return
-    architecture = sizing.model[0].name
-    first = first_release(engine.name, architecture)
-    if first is None or engine.at_least(first) is not False or sizing.has_log:
+    architecture = _architecture(engine, sizing, str(model.value))
+    first = first_release(engine.name, architecture) if _numbered(engine) else None
+    if first is None or engine.at_least(first) is not False:
         return
     container, stated = engine.container, engine.found.version_text
     # a version that the command installs stands there, any other is the image's
@@ -60,3 +67,24 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
         fixes=(fixes.advice(f"Run the {engine.title} release that the model's page names, in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _numbered(engine: Engine) -> bool:
+    """Whether its version is one of the table's: not a fork's, and of TensorRT-LLM's backends the one that has a list."""
+    if (
+        engine.name == "llama.cpp"
+    ):  # a fork counts its own commits, and a program built from it is called as somebody likes
+        own = re.search(r"(^|/)llama\.cpp(?=[:@]|$)", engine.container.spec.image)
+        return own is not None and re.fullmatch(r"b\d+", engine.version or "") is not None
+    return engine.name != "tensorrt-llm" or engine.value("backend", "pytorch") in ("pytorch", None)
+
+
+def _architecture(engine: Engine, sizing: Sizing, name: str) -> str:
+    """The class of the model; of a GGUF file the one that it was made from."""
+    if sizing.model is not None:
+        return sizing.model[0].name
+    if engine.name != "llama.cpp":
+        return ""
+    bare = _FILE.sub("", name.rpartition("/")[2].partition(":")[0])
+    found = find(_QUANTIZATION.sub("", bare)) or find(bare.removesuffix("-GGUF"))
+    return found.architecture.name if found else ""

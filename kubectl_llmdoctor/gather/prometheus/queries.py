@@ -25,7 +25,10 @@ LIMIT = 5000
 
 
 class PodRef(NamedTuple):
-    """A pod that is asked about; `address` is empty where it is the node's, too. `engines` are names and versions."""
+    """A pod that is asked about; `address` is empty where it is the node's, too. `engines` are names and versions.
+
+    `hosts` are the name and the address of its node.
+    """
 
     namespace: str
     name: str
@@ -33,6 +36,7 @@ class PodRef(NamedTuple):
     engines: tuple[tuple[str, str | None], ...]
     #: what owns it: `Deployment` and `StatefulSet`, and the names
     workloads: tuple[tuple[str, str], ...]
+    hosts: tuple[str, ...] = ()
 
 
 class Question(NamedTuple):
@@ -62,6 +66,7 @@ _EXPORTERS = ("pod", "exported_pod")
 _REPLICAS = tuple(m.name for m in metrics.metrics_of("kube-state-metrics") if m.role in ("replicas", "replicas_ready"))
 _HPA = tuple(m.name for m in metrics.metrics_of("kube-state-metrics") if m.role.startswith("hpa_"))
 _CADVISOR = tuple(m.name for m in metrics.metrics_of("cadvisor"))
+_NODE_EXPORTER = tuple(m.name for m in metrics.metrics_of("node-exporter"))
 _DCGM = tuple(m.name for m in metrics.metrics_of("dcgm"))
 
 
@@ -152,8 +157,17 @@ def _question(
     about: str, family: str, names: tuple[str, ...], styles: tuple[str, ...], pods: list[PodRef], step: int
 ) -> Iterator[Question]:
     selected = [one for style in styles for one in _select(family, names, style, pods)]
+    if selected and family == "cadvisor":
+        selected += _nodes(pods)
     if selected:
         yield Question(about, " or ".join(selected), step)
+
+
+def _nodes(pods: list[PodRef]) -> list[str]:
+    """Selectors of what is known of these pods' nodes, by a label that names the node or by the target's address."""
+    hosts = sorted({host for pod in pods for host in pod.hosts})
+    ways = (("node", ""), ("instance", "(:.*)?"))
+    return [_selector(_NODE_EXPORTER, [f"{label}=~{_any_of(hosts, then)}"]) for label, then in ways if hosts]
 
 
 def _engine_names(pods: list[PodRef], kinds: tuple[str, ...], suffixes: tuple[str, ...] = ("",)) -> tuple[str, ...]:
