@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Abstain,
     Accelerator,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -22,6 +23,9 @@ from kubectl_llmdoctor.api import (
 )
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+#: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says.
+_ONE_GPU = frozenset({"vllm", "sglang"})
 
 #: Labels of pods whose workers spread over several pods.
 _GROUPED = (
@@ -62,13 +66,15 @@ def gpu_count_mismatch(
     container, workers = engine.container, engine.workers
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
     if not explicit and (workers or 1) == 1:
+        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
+            yield from _idle(engine, 1, container.devices or 0)
         return
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
         return
     if _grouped(pod, engine, subject):
         return
-    gpus, visible = container.gpus, container.env.get("CUDA_VISIBLE_DEVICES")
+    gpus, visible = container.devices, container.env.get("CUDA_VISIBLE_DEVICES")
     if visible and visible.value and visible.value.lower() != "all":
         seen = len([d for d in visible.value.split(",") if d.strip()])
         gpus = min(gpus, seen) if gpus else seen
@@ -91,12 +97,21 @@ def gpu_count_mismatch(
         severity=None if failing else "warning",
         confidence="likely" if failing else "certain",
         summary=f"{engine.label} starts {count_of(workers, 'worker')} ({product}); container {container.name} has "
-        f"{count_of(gpus, 'GPU')}.",
+        f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _devices(container: Container, count: int) -> str:
+    """`2 GPUs`, or what else they are: `4 x google.com/tpu (8 devices)`."""
+    resource = next(iter(container.accelerators), "nvidia.com/gpu")
+    if "gpu" in resource or "mig-" in resource:
+        return count_of(count, "GPU")
+    more = f" ({count} devices)" if count != container.gpus else ""
+    return f"{container.gpus} x {resource}{more}"
 
 
 def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iterator[Finding]:
@@ -137,18 +152,20 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     """GPUs that are asked for and not used: only where the engine's own arguments are all known and say so."""
     container = engine.container
     size = engine.explicit("tensor_parallel_size")
-    if size is None or not engine.found.argv_known or engine.pod.failing:
+    silent = size is None and not any(name in engine.found.unresolved for name in _SIZES)
+    if not (size or silent) or not engine.found.argv_known or engine.pod.failing:
         return
+    flag = size.flag if size else "--tensor-parallel-size"
     yield Finding(
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.label} uses {count_of(workers, 'GPU')} of the {gpus} that container {container.name} takes; "
+        summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
         f"{gpus - workers} stay reserved and idle.",
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(
-                f"Use them ({size.flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
+                f"Use them ({flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
         pods=(engine.pod.name,) if engine.pod.exists else (),
@@ -195,8 +212,9 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
         name = "CUDA_VISIBLE_DEVICES"
         yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
         return
-    summary = f"Request {count_of(workers, 'GPU')} for {container.name}"
-    yield fixes.set_resource(container, "limits", resource, str(workers), summary)
+    wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
+    summary = f"Request {wanted} x {resource} for {container.name}"
+    yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):
-        summary = f"Use the {count_of(gpus, 'GPU')} that are there, if the model fits"
+        summary = f"Use {_devices(container, gpus)}, which are there, if the model fits"
         yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(gpus), summary)
