@@ -571,10 +571,10 @@ class Parser:
             detail = f"{name} takes no value, so `{text}` is an argument by itself: {effect}"
             self.problem("bad-value", name, [before[1], word], detail, certain)
             return
-        if not takes:  # nothing runs as it is written: all else is judged by what was meant
-            before_it = dict(self.settings)
-            self._options([self._item(Word(part, text, word.path)) for part in shell_words(text)])
-            self.settings.update(meant(before_it, self.settings))
+        # nothing runs as it is written: all else is judged by what was meant
+        before_it = dict(self.settings)
+        self._options([self._item(Word(part, text, word.path)) for part in shell_words(text)])
+        self.settings.update(meant(before_it, self.settings))
         detail = f"{glued_words(text)}: {effect}"
         self.problem("glued", text.partition(" ")[0].replace("_", "-"), [word], detail, certain)
 

@@ -369,6 +369,11 @@ class Pod:
         return not self.exists and self.template is not None and self.template.partial
 
     @property
+    def lent(self) -> bool:
+        """Whether it is the template of a runtime: the objects that use it may ask for other resources and say more."""
+        return not self.exists and self.template is not None and self.template.context
+
+    @property
     def completed(self) -> bool:
         """Whether it is a template to which the operator may add volumes and probes that nobody wrote."""
         return not self.exists and self.template is not None and (self.template.completed or self.template.partial)

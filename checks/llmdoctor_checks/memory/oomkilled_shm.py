@@ -44,8 +44,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
-    if not pod.failing and not (pod.template_of and "ServingRuntime" in pod.template_of.kind):
-        # what an InferenceService asks for takes the place of its runtime's limits
+    if not pod.failing and not pod.lent:
         for container in pod.containers:
             yield from _risk(container)
     for ending in endings(pod):

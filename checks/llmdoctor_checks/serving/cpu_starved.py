@@ -112,7 +112,7 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
             pods=(pod.name,),
         )
         return
-    if not container.gpus:
+    if not container.gpus or pod.lent:
         return  # on CPU the model itself computes there: another matter
     processes = busy(engine)
     if processes is None:

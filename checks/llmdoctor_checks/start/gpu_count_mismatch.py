@@ -190,7 +190,7 @@ def _spread(pod: Pod, subject: Subject) -> bool:
     """Whether one replica consists of several pods, or may; parts of a graph that are no ranks of each other are not."""
     if pod.exists:
         return len(subject.pods) > 1
-    return pod.nodes != 1 or pod.partial
+    return pod.nodes != 1 or pod.partial or pod.lent
 
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:
