@@ -281,6 +281,19 @@ def remove_word(container: Container, path: str, summary: str) -> Fix:
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
 
 
+def split_word(container: Container, path: str, words: list[str], summary: str) -> Fix | None:
+    """Write one element of `args` as several; None where it stands in a script, or is not what the object has."""
+    index, written = _index(path), [str(a) for a in container.spec.args]
+    if index is None or ".args[" not in path or index >= len(written) or _script(container) or container.told:
+        return None
+    if written[index].replace("=", " ", 1).split() != " ".join(words).replace("=", " ", 1).split():
+        return None  # it came out of a variable, or is masked
+    at = f"{container.pointer}/args"
+    operations: list[dict[str, Any]] = [{"op": "replace", "path": f"{at}/{index}", "value": words[0]}]
+    operations += [{"op": "add", "path": f"{at}/{index + n}", "value": word} for n, word in enumerate(words) if n]
+    return patch(container.pod, summary, operations)
+
+
 def _home(pod: Pod, flag: str, value: str) -> str:
     """Where a person changes an argument that no patch can: the object, or the value of its chart."""
     workload = workload_of(pod)

@@ -105,8 +105,8 @@ def load(package: str) -> Iterator[Check]:
     try:
         index = (root / INDEX).read_bytes()
     except OSError:
-        index = _kept_index(package, root)
-    yield from _from_index(index, root)
+        index = b""
+    yield from _from_index(index or _kept_index(package, root), root)
 
 
 def _kept_index(package: str, root: Path) -> bytes:

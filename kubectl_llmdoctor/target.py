@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -38,7 +39,8 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
     """Manifests in parts without two objects of one name: those of another environment are no newer version.
 
     What lies in one folder stays together as long as it does not contradict itself, then what stands in one file. Of a
-    file that repeats an object, a part ends before the repetition.
+    file that repeats an object, a part ends before the repetition. What makes no pods and stands once in such a folder, a
+    Service or an autoscaler, is about each of its variants.
     """
     origins = snapshot.origins
     if snapshot.asked or not all(origins) or not origins:
@@ -55,12 +57,27 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
         else:
             free[0].update(named)
             free[1].extend(unit)
+    folders = [_folder(origin.file) if origin else "" for origin in origins]
+    times = Counter(keys)
+    shared = [i for i, raw in enumerate(snapshot.objects) if times[keys[i]] == 1 and not _makes_pods(raw)]
+    for named, part in parts:
+        of_part = {folders[i] for i in part}
+        part += [i for i in shared if folders[i] in of_part and keys[i] not in named]
     return [
         msgspec.structs.replace(
             snapshot, objects=tuple(snapshot.objects[i] for i in part), origins=tuple(origins[i] for i in part)
         )
         for _, part in parts
     ]
+
+
+def _makes_pods(raw: Json) -> bool:
+    kind = str(raw.get("kind") or "")
+    return kind == "Pod" or has_templates(str(raw.get("apiVersion") or ""), kind)
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0]
 
 
 #: Kind, namespace, name.
@@ -74,7 +91,7 @@ def _identity(raw: Json) -> Identity:
 
 def _units(files: list[str], keys: list[Identity]) -> Iterator[list[int]]:
     """The positions of objects that stay together."""
-    for folder in _grouped(range(len(files)), lambda i: files[i].rpartition("/")[0]):
+    for folder in _grouped(range(len(files)), lambda i: _folder(files[i])):
         if _unlike(folder, keys):
             yield folder
             continue

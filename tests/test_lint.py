@@ -123,6 +123,20 @@ def test_objects_of_one_name_in_one_stream_are_judged_each() -> None:
     assert _risks(tree) == ["shm-too-small", "shm-too-small"]
 
 
+def test_what_stands_once_beside_two_variants_is_about_each(tmp_path: Path) -> None:
+    """Two files of one folder make the same Deployment, a third the Service that the collision comes from."""
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: vllm, namespace: serving}\nspec:\n"
+    service += "  selector: {app: llama}\n  ports: [{port: 8000}]\n"
+    files = {"a-small.yaml": MANIFEST.replace("=2", "=1").replace("gpu: 2", "gpu: 1"), "b-large.yaml": MANIFEST}
+    for name, text in {**files, "service.yaml": service}.items():
+        (tmp_path / name).write_text(text)
+    tree = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+    found = {t["file"].rsplit("/", 1)[1]: {f["id"] for f in t["findings"]} for t in tree["targets"]}
+
+    assert found["a-small.yaml"] & {"k8s-env-collision", "shm-too-small"} == {"k8s-env-collision"}
+    assert found["b-large.yaml"] & {"k8s-env-collision", "shm-too-small"} == {"k8s-env-collision", "shm-too-small"}
+
+
 def test_what_needs_the_cluster_is_said_once() -> None:
     _, tree = _lint(f"{MANIFEST}---\n{MANIFEST.replace('name: llama', 'name: other')}")
     text = run("lint", "-", stdin=MANIFEST.encode()).stdout.decode()

@@ -9,7 +9,8 @@ import msgspec
 
 from .version import at_least
 
-Source = Literal["flag", "env", "file", "default", "log"]
+#: `meant`: by a word that the parser refuses, in a command line that does not run as it is written.
+Source = Literal["flag", "env", "file", "default", "log", "meant"]
 ProblemKind = Literal[
     "unknown-flag",  # the parser knows no such option
     "removed-flag",  # it did once
@@ -119,9 +120,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def config(self) -> dict[str, Any]:
         """What was set explicitly, for the report: plain JSON values in a stable order."""
-        names = [name for name in ORDER if name in self.settings]
-        names += sorted(name for name in self.settings if name not in ORDER)
-        return {name: _plain(self.settings[name].value) for name in names}
+        written = {name: setting for name, setting in self.settings.items() if setting.source != "meant"}
+        names = [name for name in ORDER if name in written]
+        names += sorted(name for name in written if name not in ORDER)
+        return {name: _plain(written[name].value) for name in names}
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from .argv import Word
-from .common import BadValueError, Start, boolean, convert, from_variable, load_yaml, obscure, version_of
+from .common import (
+    BadValueError,
+    Start,
+    boolean,
+    convert,
+    from_variable,
+    load_yaml,
+    obscure,
+    shell_words,
+    version_of,
+)
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
 
@@ -67,6 +79,21 @@ _TRUTH = frozenset({"true", "false", "1", "0", "yes", "no"})
 def plain(text: str) -> str:
     """An option's name with dashes, for parsers that take both."""
     return "--" + text[2:].replace("_", "-") if text.startswith("--") else text
+
+
+def glued_words(meant: str, written: str = "") -> str:
+    """What is wrong where `--option value`, or several of them, stand in one argument."""
+    words = meant.split()
+    if len(words) > 2 and any(word.startswith("-") for word in words[2:]):
+        return f"{len(words)} words are one argument, `{written or meant}`"
+    flag, _, value = meant.partition(" ")
+    parts = f"`{flag}` and `{value.strip()}`"
+    return f"option and value are one argument, `{written or meant}`, where two ({parts}) are meant"
+
+
+def meant(before: Mapping[str, Setting], after: Mapping[str, Setting]) -> dict[str, Setting]:
+    """What a refused word has set, marked as such."""
+    return {n: replace(setting, source="meant") for n, setting in after.items() if before.get(n) is not setting}
 
 
 def is_option(text: str) -> bool:
@@ -211,9 +238,13 @@ class Options:
 
     def _glued(self, word: Word, name: str, value: str) -> None:
         """`--port 8000` as one word, or `--port=8000` for a parser that does not split it."""
-        flag, _, rest = name.strip().partition(" ")
-        parts = f"`{flag}` and `{rest.strip() or value}`"
-        detail = f"option and value are one argument, `{word.shown}`, where two ({parts}) are meant: {self.named} "
+        flag = name.strip().partition(" ")[0]
+        # nothing runs as it is written: all else is judged by what was meant
+        before = dict(self.settings)
+        whole = word.text if " " in name.strip() else f"{flag} {value}"
+        self.run([Word(part, word.raw, word.path) for part in shell_words(whole) if " " not in part])
+        self.settings.update(meant(before, self.settings))
+        detail = glued_words(whole, word.shown) + f": {self.named} "
         detail += "refuses it" if self.strict else "does not see them"
         self.problem("glued", self._key(flag), [word], detail, self.strict)
 

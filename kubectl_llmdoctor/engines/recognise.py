@@ -135,6 +135,7 @@ _BESIDE = frozenset(
         "sim",
         "simulator",
         "mock",
+        "mocker",
         "bench",
         "benchmark",
         "benchmarks",
@@ -142,6 +143,7 @@ _BESIDE = frozenset(
         "operator",
         "controller",
         "scheduler",
+        "optimizer",
         "exporter",
         "ui",
         "webui",
@@ -152,6 +154,10 @@ _BESIDE = frozenset(
         "chainlit",
         "chatbot",
         "rag",
+        "faqgen",  # OPEA's microservices: they ask an engine, which their names end in
+        "docsum",
+        "textgen",
+        "guardrails",
         "gateway",
         "epp",
         "adapter",
@@ -361,6 +367,8 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
     """An image's repository in lower case and the words of its last component."""
     repository = split_image(image)[0].lower()
     last = repository.rpartition("/")[2]
+    # `${VLLM_IMAGE}`: a name that something else fills in says as much as one that is written
+    last = last.strip("${}()")
     return repository, [part for part in last.replace("_", "-").replace(".", "-").split("-") if part]
 
 

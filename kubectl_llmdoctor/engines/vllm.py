@@ -556,6 +556,8 @@ class Parser:
             self._too_many(word)
 
     def _left_over(self, word: Word, before: tuple[Flag, Word] | None, takes: bool) -> None:
+        from .options import glued_words, meant
+
         text = word.shown
         if takes and self.form == "api_server":
             effect = "it is taken for the positional model, which this entry point ignores, so it has no effect"
@@ -569,10 +571,12 @@ class Parser:
             detail = f"{name} takes no value, so `{text}` is an argument by itself: {effect}"
             self.problem("bad-value", name, [before[1], word], detail, certain)
             return
-        flag, _, value = text.partition(" ")
-        meant = f"`{flag}` and `{value.strip()}`"
-        detail = f"option and value are one argument, `{text}`, where two ({meant}) are meant: {effect}"
-        self.problem("glued", flag.replace("_", "-"), [word], detail, certain)
+        # nothing runs as it is written: all else is judged by what was meant
+        before_it = dict(self.settings)
+        self._options([self._item(Word(part, text, word.path)) for part in shell_words(text)])
+        self.settings.update(meant(before_it, self.settings))
+        detail = f"{glued_words(text)}: {effect}"
+        self.problem("glued", text.partition(" ")[0].replace("_", "-"), [word], detail, certain)
 
     def _model(self, word: Word) -> None:
         if self.form == "api_server":

@@ -68,6 +68,13 @@ class Engine:
         return self.found.value(name, fallback)
 
     @property
+    def own_image(self) -> bool:
+        """Whether the image is the engine's by its name: not a bare system, nor a name that something else fills in."""
+        repository = self.container.spec.image.partition("@")[0]
+        filled = "$" not in repository and repository.rpartition("/")[2].partition(":")[0].islower()
+        return filled and engines.of_image(repository) == self.name
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What the engine's own argument parser would refuse, or ignore."""
         return self.found.problems

@@ -269,6 +269,7 @@ class Volume(_Base, frozen=True):
     secret: SecretVolume | None = None
     persistent_volume_claim: ClaimVolume | None = None
     host_path: HostPath | None = None
+    csi: dict[str, Any] | None = None
     ephemeral: dict[str, Any] | None = None
     projected: dict[str, Any] | None = None
     azure_disk: dict[str, Any] | None = None

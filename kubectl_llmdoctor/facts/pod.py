@@ -49,6 +49,16 @@ _GPU_RESOURCES = (
 )
 
 
+#: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
+#: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
+_ONE_PROCESS = re.compile(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
+
+#: Devices that one chip of a TPU shows to a program, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs:
+#: v4 and v5p join their two cores to one device, v5e and v6e have one core, tpu7x shows both.
+_TPU_LABEL = "cloud.google.com/gke-tpu-accelerator"
+_TPU_DEVICES = {"tpu-v4-podslice": 1, "tpu-v5-lite-podslice": 1, "tpu-v5p-slice": 1, "tpu-v6e-slice": 1, "tpu7x": 2}
+
+
 def is_accelerator(resource: str) -> bool:
     """Whether a resource name is a GPU or another accelerator."""
     return re.fullmatch(_GPU_RESOURCES, resource) is not None
@@ -241,6 +251,28 @@ class Container:
         """How many accelerators it asks for, of all names together."""
         return sum(self.accelerators.values())
 
+    @property
+    def devices(self) -> int | None:
+        """How many devices a program sees of the accelerators that it asks for; None where the resource does not say.
+
+        A chip of AWS Neuron is several cores, by its generation; a TPU chip is one device or two.
+        """
+        count = 0
+        for resource, amount in self.accelerators.items():
+            if resource == "google.com/tpu":
+                each = _TPU_DEVICES.get(str(self.pod.spec.node_selector.get(_TPU_LABEL, "")))
+            else:
+                each = None if resource in ("aws.amazon.com/neuron", "aws.amazon.com/neurondevice") else 1
+            if each is None:
+                return None
+            count += each * amount
+        return count
+
+    @property
+    def one_process(self) -> bool:
+        """Whether one process drives all its accelerators: nothing is then exchanged between workers."""
+        return any(_ONE_PROCESS.fullmatch(resource) for resource in self.accelerators)
+
     @cached_property
     def terminated(self) -> k8s.Terminated | None:
         """The last instance that ended, if any."""
@@ -341,6 +373,11 @@ class Pod:
     def partial(self) -> bool:
         """Whether it is a template about which another object that is not here may say more."""
         return not self.exists and self.template is not None and self.template.partial
+
+    @property
+    def lent(self) -> bool:
+        """Whether it is the template of a runtime: the objects that use it may ask for other resources and say more."""
+        return not self.exists and self.template is not None and self.template.context
 
     @property
     def completed(self) -> bool:

@@ -81,7 +81,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             pods=(pod.name,),
         )
         return
-    budget = sizing.budget if role_of(pod, sizing) else None
+    budget = sizing.budget if role_of(pod, sizing) and (pod.exists or not _may_be_capped(pod, engine)) else None
     if budget and budget.lacks_room and budget.per_request:
         yield finding(
             pod,
@@ -91,7 +91,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             explains=("kv-cache-below-max-len",),
         )
         return
-    if crashed:  # worth a note, not in the middle of an incident
+    if crashed or _may_be_capped(pod, engine):  # worth a note, not in the middle of an incident
         return
     model = engine.explicit("model")
     native, evidence = _native(engine, logs)
@@ -106,6 +106,11 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         fixes=_fixes(engine, None),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _may_be_capped(pod: Pod, engine: Engine) -> bool:
+    """Whether a cap may stand where it cannot be seen: in a file, a script, an open variable, a runtime or a preset."""
+    return "max_model_len" in engine.found.unresolved or not engine.found.argv_known or pod.partial
 
 
 def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:

@@ -31,10 +31,10 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
         return
     serving = sizing.serving
     gpus = serving.tensor_parallel * serving.pipeline_parallel
-    where = f"each of {count_of(gpus, 'GPU')}" if gpus > 1 else "the GPU"
+    where = f"each of {count_of(gpus, 'GPU')}, of which each" if gpus > 1 else "the GPU, which"
     yield finding(
         pod,
         sizing,
-        f"The weights of {sizing.model_name} take {gib(budget.weights.low)} on {where}, which has {gib(budget.total.high)}.",
+        f"The weights of {sizing.model_name} take {gib(budget.weights.low)} on {where} has {gib(budget.total.high)}.",
         explains=("kv-cache-no-room",),
     )

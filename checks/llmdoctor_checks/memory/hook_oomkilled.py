@@ -31,7 +31,7 @@ def hook_oomkilled(container: Container) -> Iterator[Finding]:
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-memory
     """
     limit, written = container.limit("memory"), container.spec.resources.limits.get("memory")
-    if container.pod.exists or limit is None or limit >= HOOK_BYTES or not container.gpus:
+    if container.pod.exists or container.pod.lent or limit is None or limit >= HOOK_BYTES or not container.gpus:
         return
     slip = _SLIP.fullmatch(str(written))
     summary = "Correct the unit of the memory limit"

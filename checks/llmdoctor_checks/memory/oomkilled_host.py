@@ -136,7 +136,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     limit = container.limit("memory") or pod.memory_limit
     uses = list(_uses(engine, sizing))
     needed = sum(size for size, _, _ in uses)
-    if limit is None or needed <= limit or engine.name not in _PYTHON:
+    if limit is None or needed <= limit or engine.name not in _PYTHON or pod.lent:
         return
     if container.gpus and limit < HOOK_BYTES and "memory" in container.spec.resources.limits:
         return  # hook-oomkilled: a slip in the unit

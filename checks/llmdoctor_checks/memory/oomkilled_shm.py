@@ -44,7 +44,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
-    if not pod.failing:
+    if not pod.failing and not pod.lent:
         for container in pod.containers:
             yield from _risk(container)
     for ending in endings(pod):
@@ -111,7 +111,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
 
 
 def _risk(container: Container) -> Iterator[Finding]:
-    """A volume that may grow to the whole limit: the kernel kills before the volume is full."""
+    """A volume that may take the whole limit, to which the kubelet cuts it: the kernel kills before it is full."""
     limit = container.limit("memory")
     for name, text, size in _memory_volumes(container):
         if limit and size and size > limit:
@@ -120,8 +120,8 @@ def _risk(container: Container) -> Iterator[Finding]:
                 role="risk",
                 severity="warning",
                 confidence="certain",
-                summary=f"Volume {name} may grow to {say_bytes(size)}, but counts against the limit of {say_bytes(limit)} "
-                f"of container {container.name}: filling it gets the container killed.",
+                summary=f"Volume {name} has a sizeLimit of {say_bytes(size)}, and counts against the memory limit of "
+                f"{say_bytes(limit)} of container {container.name}: filling it gets the container killed.",
                 evidence=(
                     pod_evidence(pod, f"volumes[{name}].emptyDir", text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),

@@ -161,7 +161,9 @@ def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
 
 def _several_gpus(container: Container) -> bool:
-    """Whether it has more than one GPU, or some through claims."""
+    """Whether it has more than one GPU with a process each, or some through claims."""
+    if container.one_process:
+        return False
     return container.gpus > 1 or bool(container.spec.resources.claims or container.pod.spec.resource_claims)
 
 

@@ -24,6 +24,12 @@ _OTHER_HARDWARE = re.compile(
     r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b", re.IGNORECASE
 )
 
+#: Extended resources that compute nothing.
+_NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
+
+#: A variable that the kubelet replaces in a command.
+_VARIABLE = re.compile(r"\$\(([A-Za-z_]\w*)\)")
+
 #: What engines say when they see no GPU.
 _NO_GPU = (
     "Failed to infer device type",
@@ -85,7 +91,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             fixes=(fix,),
             pods=(pod.name,),
         )
-    elif not pod.exists and not _elsewhere(pod):
+    elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         nvidia = pod.spec.runtime_class_name == "nvidia"
         yield Finding(
             role="note" if nvidia else "risk",
@@ -103,8 +109,8 @@ def _asks_for_nothing(container: Container) -> bool:
     named = [*resources.limits, *resources.requests]
     if container.gpus or resources.claims or pod.spec.resource_claims:
         return False
-    if any(re.search(r"gpu|mig-|neuron|tpu|gaudi|npu|Ascend|mlu|dcu", name) for name in named if "/" in name):
-        return False  # zero is written out, or a resource name of another vendor
+    if any("/" in name and not _NO_DEVICE.search(name) for name in named):
+        return False  # zero is written out, or it is the device of another vendor
     if _OTHER_HARDWARE.search(container.spec.image):
         return False
     if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
@@ -118,6 +124,20 @@ def _elsewhere(pod: Pod) -> bool:
     """Whether another object may ask for the GPU, a runtime or a preset, or a container beside it does."""
     kind = pod.template_of.kind if pod.template_of else ""
     return pod.partial or "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
+
+
+def _for_gpus(engine: Engine) -> bool:
+    """Whether image or settings say that it is meant for GPUs: of an image with a name of its own nobody knows the build."""
+    container = engine.container
+    if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
+        return True
+    return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
+
+
+def _open(container: Container) -> bool:
+    """Whether its arguments name variables that nothing here sets: a base, which others complete."""
+    words = " ".join([*container.launch.command, *container.launch.args])
+    return not container.spec.env_from and any(name not in container.env for name in _VARIABLE.findall(words))
 
 
 def _resources(container: Container) -> str:

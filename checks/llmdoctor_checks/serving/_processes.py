@@ -32,8 +32,8 @@ def busy(engine: Engine) -> Busy | None:
     if not isinstance(servers, int) or not isinstance(ranks, int):
         return None
     front = f"{servers} API server{'s' if servers > 1 else ''}"
-    if workers == ranks:
-        return Busy(workers + servers, workers, f"{front}, {workers} engine{'s' if workers > 1 else ''}")
+    if workers == ranks or engine.container.one_process:
+        return Busy(ranks + servers, ranks, f"{front}, {ranks} engine{'s' if ranks > 1 else ''}")
     old = engine.container.env.get("VLLM_USE_V1")
     if engine.name == "vllm" and engine.at_least("0.8.0") and not (old and old.value == "0"):
         cores = f"{ranks} engine core{'s' if ranks > 1 else ''}"

@@ -140,7 +140,7 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
             fixes=_request(container, beyond, limit),
             pods=(pod.name,),
         )
-    if not container.gpus:
+    if not container.gpus or pod.lent:
         return  # on CPU the model itself computes there: another matter
     processes = busy(engine)
     if processes is None:

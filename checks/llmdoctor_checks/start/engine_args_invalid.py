@@ -1,5 +1,6 @@
 """Arguments that the engine's own parser refuses."""
 
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -97,10 +98,18 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
             summary = "Remove `serve` from args: the image's entrypoint is the server already"
             yield fixes.remove_word(engine.container, problem.path, summary)
         elif problem.kind == "glued":
-            flag, _, value = problem.text.strip().replace("=", " ", 1).partition(" ")
-            if engine.name == "llama.cpp":  # it knows no `--flag=value`
-                yield fixes.advice(f"Write `{flag}` and `{value.strip()}` as two list elements in {where}")
-            else:
-                yield fixes.advice(f"Write it as {flag}={value.strip()} in {where}, or as two list elements")
+            yield _split(engine, problem, where)
         else:
             yield fixes.advice(f"Correct or remove {problem.flag or problem.text} in {where}: {problem.detail}")
+
+
+def _split(engine: Engine, problem: Problem, where: str) -> Fix:
+    """Each word as an element of its own; `--flag=value` is one word, except for llama.cpp, which does not split it."""
+    text = problem.text.strip()
+    try:
+        words = shlex.split(text if " " in text else text.replace("=", " ", 1))
+    except ValueError:
+        words = text.split()
+    summary = f"Write `{words[0]}` and what follows as {len(words)} elements of the list"
+    fix = fixes.split_word(engine.container, problem.path, words, summary) if "<masked" not in text else None
+    return fix or fixes.advice(f"{summary} in {where}")

@@ -25,6 +25,9 @@ from kubectl_llmdoctor.api import (
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
+#: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says.
+_ONE_GPU = frozenset({"vllm", "sglang"})
+
 #: Labels of pods whose workers spread over several pods.
 _GROUPED = (
     "leaderworkerset.sigs.k8s.io/name",
@@ -32,11 +35,6 @@ _GROUPED = (
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
 )
-#: Devices of several cores, each of which is a worker's; how many depends on the generation, and on Trainium 2 on a setting.
-#: Source: AWS Neuron, logical NeuronCore configuration.
-_OF_CORES = frozenset({"aws.amazon.com/neuron", "aws.amazon.com/neurondevice"})
-#: Generations of TPUs of which one chip is one worker's; that of a TPU7x holds two. Source: Google Cloud, TPU7x.
-_WHOLE_CHIPS = ("tpu-v4", "tpu-v5", "tpu-v6")
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
@@ -72,16 +70,18 @@ def gpu_count_mismatch(
     container, workers = engine.container, engine.workers
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
     if not explicit and (workers or 1) == 1:
+        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
+            yield from _idle(engine, 1, container.devices or 0)
         return
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
         return
     if _grouped(pod, engine, subject):
         return
-    if not _one_each(pod, container):
-        yield Abstain(reason="how many workers an accelerator of this kind takes is not known")
+    if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
+        yield Abstain(reason="how many workers its accelerators take is not known")
         return
-    gpus, visible = container.gpus, container.env.get("CUDA_VISIBLE_DEVICES")
+    gpus, visible = container.devices, container.env.get("CUDA_VISIBLE_DEVICES")
     if visible and visible.value and visible.value.lower() != "all":
         seen = len([d for d in visible.value.split(",") if d.strip()])
         gpus = min(gpus, seen) if gpus else seen
@@ -104,12 +104,21 @@ def gpu_count_mismatch(
         severity=None if failing else "warning",
         confidence="likely" if failing else "certain",
         summary=f"{engine.label} starts {count_of(workers, 'worker')} ({product}); container {container.name} has "
-        f"{count_of(gpus, 'GPU')}.",
+        f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _devices(container: Container, count: int) -> str:
+    """`2 GPUs`, or what else they are: `4 x google.com/tpu (8 devices)`."""
+    resource = next(iter(container.accelerators), "nvidia.com/gpu")
+    if "gpu" in resource or "mig-" in resource:
+        return count_of(count, "GPU")
+    more = f" ({count} devices)" if count != container.gpus else ""
+    return f"{container.gpus} x {resource}{more}"
 
 
 def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iterator[Finding]:
@@ -150,18 +159,20 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     """GPUs that are asked for and not used: only where the engine's own arguments are all known and say so."""
     container = engine.container
     size = engine.explicit("tensor_parallel_size")
-    if size is None or not engine.found.argv_known or engine.pod.failing:
+    silent = size is None and not any(name in engine.found.unresolved for name in _SIZES)
+    if not (size or silent) or not engine.found.argv_known or engine.pod.failing:
         return
+    flag = size.flag if size else "--tensor-parallel-size"
     yield Finding(
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.label} uses {count_of(workers, 'GPU')} of the {gpus} that container {container.name} takes; "
+        summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
         f"{gpus - workers} stay reserved and idle.",
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(
-                f"Use them ({size.flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
+                f"Use them ({flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
         pods=(engine.pod.name,) if engine.pod.exists else (),
@@ -182,26 +193,18 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
 
 
-def _one_each(pod: Pod, container: Container) -> bool:
-    """Whether each accelerator that a container asks for takes one worker, and a replica has those alone."""
-    if _OF_CORES & container.accelerators.keys():
-        return False
+def _part_of_a_slice(pod: Pod, container: Container) -> bool:
+    """Whether its TPUs may be those of one host of a larger slice, each host of which has a pod of its own."""
     chips = container.accelerators.get("google.com/tpu")
-    if not chips:
-        return True
-    # a slice of TPUs may span several hosts, each with a pod of its own
-    kind, topology = (
-        str(pod.spec.node_selector.get(f"cloud.google.com/gke-tpu-{x}", "")) for x in ("accelerator", "topology")
-    )
-    sides = topology.split("x")
-    return kind.startswith(_WHOLE_CHIPS) and all(x.isdecimal() for x in sides) and math.prod(map(int, sides)) == chips
+    sides = str(pod.spec.node_selector.get("cloud.google.com/gke-tpu-topology", "")).split("x")
+    return bool(chips) and not (all(map(str.isdecimal, sides)) and math.prod(map(int, sides)) == chips)
 
 
 def _spread(pod: Pod, subject: Subject) -> bool:
     """Whether one replica consists of several pods, or may; parts of a graph that are no ranks of each other are not."""
     if pod.exists:
         return len(subject.pods) > 1
-    return pod.nodes != 1 or pod.partial
+    return pod.nodes != 1 or pod.partial or pod.lent
 
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:
@@ -223,8 +226,9 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
         name = "CUDA_VISIBLE_DEVICES"
         yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
         return
-    summary = f"Request {count_of(workers, 'GPU')} for {container.name}"
-    yield fixes.set_resource(container, "limits", resource, str(workers), summary)
+    wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
+    summary = f"Request {wanted} x {resource} for {container.name}"
+    yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):
-        summary = f"Use the {count_of(gpus, 'GPU')} that are there, if the model fits"
+        summary = f"Use {_devices(container, gpus)}, which are there, if the model fits"
         yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(gpus), summary)

@@ -55,6 +55,8 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
         return
     if container.spec.env_from or container.env.get("HF_HUB_OFFLINE") or engine.explicit("download_dir"):
         return  # a token may come from there, or none is needed
+    if pod.partial and not pod.exists:
+        return  # a runtime or the operator's own settings may give one
     if _cached(container) or any(phase_of(log) for log in (logs.of(container.name) if logs else ())):
         return  # it is there already, or the log shows that it was read
     yield Finding(

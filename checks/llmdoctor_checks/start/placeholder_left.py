@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Container,
+    Engine,
     Evidence,
     Finding,
     Pod,
@@ -23,7 +24,7 @@ _PLACEHOLDER = re.compile(
     r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
     r"|<(?:[a-z0-9]+[-_])+(?:token|key|secret|password|id|name|url|bucket|registry)>"
     r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:ME|THIS|IN)\b(?:_\w+)?"
-    r"|\bYOUR_[A-Z0-9_]{2,40}\b"
+    r"|\bYOUR[_-][A-Z0-9_-]{2,40}\b"
     r"|\b(?:hf_|sk-|nvapi-)?(?:your|insert)[-_](?:[a-z]+[-_]){0,3}(?:token|key|secret|password|here)\b"
     r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
 )
@@ -43,8 +44,9 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
     bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
     (InvalidImageName).
 
-    It is a risk where the engine uses the value: its arguments, its image, its token for the Hub. Elsewhere it is noted, and
-    so is a Secret in a manifest, which is often filled in apart from it.
+    It is a risk where the engine uses the value: its arguments and what they take from variables, its image, its token for
+    the Hub, the volumes that it mounts. Elsewhere it is noted, and so is a Secret in a manifest, which is often filled in
+    apart from it.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
     a model's config.pbtxt, nobody filled it in.
 
@@ -58,10 +60,11 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
     - https://huggingface.co/docs/hub/security-tokens
     """
-    engines = {engine.container.name for engine in subject.engines(pod)}
+    engines = {engine.container.name: engine for engine in subject.engines(pod)}
     if (pod.exists and pod.ready) or not engines:
         return
-    found = [(c, *rest) for c in pod.containers if c.name in engines or c.role == "init" for rest in _places(c)]
+    containers = [c for c in pod.containers if c.name in engines or c.role == "init"]
+    found = [(c, *rest) for c in containers for rest in _places(c, engines.get(c.name))]
     if not found:
         return
     used = [row for row in found if row[4]]
@@ -81,6 +84,8 @@ def _then(path: str) -> str:
     name = path.partition("[")[2].rstrip("]")
     if path == "image":
         return ": the kubelet refuses the image's name"
+    if path.startswith("volumes["):
+        return ": the pod waits for a volume of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
         if name in _TOKENS
@@ -92,9 +97,10 @@ def _where(pod: Pod, evidence: Evidence) -> str:
     return evidence.ref.partition(" ")[0] if evidence.ref.startswith(("Secret/", "ConfigMap/")) else fixes.edited(pod)
 
 
-def _places(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
+def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, str, Evidence, bool]]:
     """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
     spec = container.spec
+    settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
     image = _PLACEHOLDER.search(spec.image)
     if image:
         yield "image", image[0], pod_evidence(container, "image", spec.image), True
@@ -102,8 +108,8 @@ def _places(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
         own = _PLACEHOLDER.search(str(variable.value)) if variable.value is not None else None
         token = variable.name in _TOKENS
         if own:
-            path = f"env[{variable.name}]"
-            yield path, own[0], pod_evidence(container, path, str(variable.value)), token
+            path, value = f"env[{variable.name}]", str(variable.value)
+            yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
         ref = variable.value_from.secret_key_ref if variable.value_from else None
         told = _in_secret(container, ref) if ref else None
         if told:
@@ -116,6 +122,21 @@ def _places(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
                 own = None if code.lstrip().startswith("#") else _PLACEHOLDER.search(code)
                 if own:
                     yield f"{group}[{index}]", own[0], pod_evidence(container, f"{group}[{index}]", line.strip()), True
+    yield from _of_volumes(container)
+
+
+def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """The claims and the buckets of the volumes that it mounts."""
+    for name in dict.fromkeys(mount.name for mount in container.spec.volume_mounts):
+        volume = container.pod.volume(name)
+        values = {} if volume is None or volume.csi is None else volume.csi.get("volumeAttributes") or {}
+        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in values.items()]
+        if volume and volume.persistent_volume_claim:
+            said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
+        for place, value in said:
+            if own := _PLACEHOLDER.search(value):
+                path = f"volumes[{name}].{place}"
+                yield path, own[0], pod_evidence(container.pod, path, value), True
 
 
 def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | None:
