@@ -62,6 +62,7 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tei", ("text_embeddings_router", "Usage: text-embeddings-router")),
     ("sglang", (
         "server_args=ServerArgs(", "sglang/launch_server.py", "sglang serve: error:", "launch_server.py: error:", "/sglang/srt/",
+        "Decode batch. #running-req: ", "Prefill batch. #new-seq: ",
     )),
     ("triton", ("TRITONSERVER", "tritonserver", "server.cc:", "Started GRPCInferenceService", "model_lifecycle.cc:")),
     ("tensorrt-llm", ("[TensorRT-LLM]", "[TRT-LLM]", "/tensorrt_llm/", "Usage: trtllm-serve")),
@@ -69,7 +70,8 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("vllm", (
         "vLLM API server version", "LLM engine (v", "non-default args: {", "vllm serve: error:", "vllm: error:",
         "/site-packages/vllm/", "/dist-packages/vllm/", "/vllm-workspace/vllm/", "(EngineCore", "(APIServer pid=",
-        "vllm.entrypoints.", "api_server.py: error:",
+        "vllm.entrypoints.", "api_server.py: error:", "Initializing an LLM engine with config: ",
+        "tokens/s, Avg generation throughput: ",
     )),
     ("lmdeploy", ("/lmdeploy/", "[TM][INFO]", "lmdeploy.", "lmdeploy serve api_server: error:")),
     ("llama.cpp", (

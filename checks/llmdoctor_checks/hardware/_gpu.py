@@ -29,6 +29,7 @@ CONSEQUENCES = (
     "worker-lost",
     "engine-init-failed",
     "engine-dead",
+    "engine-stalled",
     "gpu-runtime-missing",
     "weights-corrupt",
     "device-plugin-down",

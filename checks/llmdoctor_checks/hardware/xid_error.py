@@ -21,7 +21,7 @@ from llmdoctor_checks.hardware._gpu import (
 #: Kinds that have checks of their own, or say that nothing failed.
 _OTHERS = ("application", "memory", "fallen off", "info")
 
-_SYMPTOMS = ("engine-dead", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+_SYMPTOMS = ("engine-dead", "engine-stalled", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
 
 @check("xid-error", since="0.2")

@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     Said,
     dig,
     is_accelerator,
+    k8s,
     parse_time,
     top_of,
 )
@@ -511,13 +512,13 @@ def outgoing(pending: Pending, node: str) -> list[Holder]:
     """Pods of the same Deployment's former revision on a node, where the update first adds and then removes."""
     if not surges(pending):
         return []
-    revision, former = _revision(pending.pod.obj.metadata.labels), []
+    revision, former = _revision(pending.pod.obj), []
     for holder in pending.usage.holders(node):
         meta = holder.pod.metadata
         item = pending.pod.cluster.item("Pod", meta.namespace, meta.name)
         workload = top_of(item, pending.pod.cluster) if item else None
         mine = pending.subject.workload
-        if mine and workload and workload.item is mine.item and _revision(meta.labels) != revision:
+        if mine and workload and workload.item is mine.item and _revision(holder.pod) != revision:
             former.append(holder)
     return former
 
@@ -534,8 +535,10 @@ def surges(pending: Pending) -> bool:
     return strategy.get("type", "RollingUpdate") == "RollingUpdate" and str(surge) not in ("0", "0%")
 
 
-def _revision(labels: dict[str, str | int | float | bool]) -> str:
-    return str(labels.get("pod-template-hash", ""))
+def _revision(pod: k8s.Pod) -> str:
+    """The ReplicaSet of a pod, which each revision has for itself; a snapshot that somebody cut down may lack either."""
+    owner = next((owner.name for owner in pod.metadata.owner_references if owner.controller), "")
+    return str(pod.metadata.labels.get("pod-template-hash", owner))
 
 
 def _by_message(pending: Pending) -> tuple[Cause, ...]:

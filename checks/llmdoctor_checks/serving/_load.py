@@ -1,41 +1,106 @@
 """What engines print of their load while they serve: how many requests run and wait, and how full the cache is.
 
-Sources: vLLM `metrics/loggers.py` (V0 and V1), every 10 s while there is traffic; SGLang `scheduler_metrics_mixin.py`, every
-40 decode steps and with each prefill.
+Sources: vLLM `engine/metrics.py` (V0, every 5 or 10 s) and `v1/metrics/loggers.py` (every 10 s while there is traffic),
+`core/scheduler.py` (V0: a preemption, and then each fiftieth); SGLang `scheduler_metrics_mixin.py`, every 40 decode steps
+and with each prefill.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
+from datetime import datetime
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Container, Line, Logs
+from kubectl_llmdoctor.api import Container, Line, Log, Logs, Pod
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
 
-_VLLM = re.compile(r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%")
+#: Fewer say as much where they stand so far apart, for a log is often thinned out before it is passed on.
+_FEWEST, _SECONDS = 6, 110
+
+_VLLM = re.compile(
+    r"Avg prompt throughput: ([\d.]+) tokens/s, Avg generation throughput: ([\d.]+) tokens/s, .*?"
+    r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%"
+)
 _SGLANG = re.compile(r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)")
+_PREEMPTED = re.compile(r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)")
+#: What is printed by a server that ends, or by what ends it.
+_ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
+
+_TIME = re.compile(r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 
 
 class Load(NamedTuple):
-    """One statement; `cache` is the share in use, 0 to 1."""
+    """One statement; `cache` is the share in use, 0 to 1, `tokens` what it computes in a second (None where it does not say)."""
 
     line: Line
     running: int
     waiting: int
     cache: float
+    tokens: float | None = None
 
 
 def recent_load(container: Container, logs: Logs) -> list[Load]:
-    """The last statements of the instance that runs, oldest first; empty where it made fewer than `RECENT`."""
-    log = next((log for log in logs.of(container.name) if not log.previous), None)
+    """The last statements of the instance that runs, oldest first; empty where they cover less than two minutes or so."""
+    said = last_load(container, logs)
+    lasting = len(said) >= _FEWEST and (seconds_between(said[0].line, said[-1].line) or 0) >= _SECONDS
+    return said if lasting or len(said) == RECENT else []
+
+
+def last_load(container: Container, logs: Logs) -> list[Load]:
+    """The last statements of the instance that runs, `RECENT` of them at most, oldest first."""
+    log = _running(container, logs)
     found: deque[Load] = deque(maxlen=RECENT)
     for line in log.find("Running: ") if log else ():
         if (said := _VLLM.search(line.text)) is not None:
-            found.append(Load(line, int(said[1]), int(said[2]), float(said[3]) / 100))
+            tokens = float(said[1]) + float(said[2])
+            found.append(Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, tokens))
     for line in log.find("#queue-req: ") if log and not found else ():
         if (said := _SGLANG.search(line.text)) is not None:
             found.append(Load(line, int(said[1]), int(said[3]), float(said[2])))
-    return list(found) if len(found) == RECENT else []
+    return list(found)
+
+
+def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
+    """What vLLM's first engine says of preemptions of the instance that runs: the line, and how many there were so far."""
+    log = _running(container, logs)
+    lines = log.find("is preempted by PreemptionMode") if log else ()
+    return [(line, int(said[1])) for line in lines if (said := _PREEMPTED.search(line.text)) is not None]
+
+
+def seconds_between(first: Line, last: Line) -> float | None:
+    """How long after one line another was written, by the kubelet's times or those that the engine prints (without a year)."""
+    if first.time and last.time:
+        return (last.time - first.time).total_seconds()
+    moments = [_moment(line) for line in (first, last)]
+    if moments[0] is None or moments[1] is None:
+        return None
+    seconds = (moments[1] - moments[0]).total_seconds()
+    return seconds if seconds >= 0 else seconds + 366 * 86400
+
+
+def _moment(line: Line) -> datetime | None:
+    found = _TIME.search(line.text)
+    if found is None:
+        return None
+    month, day, hour, minute, second = map(int, found.groups())
+    try:
+        return datetime(2000, month, day, hour, minute, second)  # a leap year has every day
+    except ValueError:
+        return None
+
+
+def works(pod: Pod, said: list[Load]) -> bool:
+    """Whether the engine computes, so that its load is the matter; a log alone may be that of a server that ended, of whatever."""
+    last = said[-1].line
+    if not any(load.tokens is None or load.tokens for load in said):
+        return False  # it stands still, and what waits is the consequence
+    return not pod.log_only or not any(
+        any(text in line.text for text in _ENDS) for line in last.log.lines(last.number + 1)
+    )
+
+
+def _running(container: Container, logs: Logs) -> Log | None:
+    return next((log for log in logs.of(container.name) if not log.previous), None)

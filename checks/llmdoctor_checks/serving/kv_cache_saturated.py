@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Metrics,
     Pod,
@@ -18,7 +19,8 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import recent_load
+from llmdoctor_checks.serving._load import Load as Statement
+from llmdoctor_checks.serving._load import last_load, preemptions, recent_load, seconds_between, works
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,
@@ -37,6 +39,9 @@ _FULL_OVER_TIME = 0.95
 
 #: Preemptions in this share of the looks, and so many in ten minutes, are no accident.
 _OFTEN, _FEWEST_TIMES = 0.5, 10
+
+#: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
+_FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
@@ -71,7 +76,7 @@ def kv_cache_saturated(
     - https://docs.vllm.ai/en/latest/configuration/optimization/#preemption
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
-    if not pod.ready or engine.container.engine_dead:
+    if not (pod.ready or pod.log_only) or engine.container.engine_dead:
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:
@@ -135,21 +140,48 @@ def _preempted(metrics: Metrics) -> int:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
-    said = recent_load(engine.container, logs)
-    if not said or not all(load.cache >= _FULL and load.waiting for load in said):
+    said, lasting = last_load(engine.container, logs), bool(recent_load(engine.container, logs))
+    if not said or not all(load.waiting for load in said) or not works(pod, said):
         return
-    last = said[-1]
+    last, times = said[-1], _preempted_by_log(engine, logs, said)
+    full = all(load.cache >= _FULL for load in said)
+    # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those
+    deep = len(said) >= _FEWEST_STATEMENTS and all(load.waiting >= load.running for load in said)
+    if not (full and (lasting or deep)) and not times:
+        return
+    third = max(len(said) // 3, 1)
+    early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
+    if late < _DRAINS * early:
+        return
+    lost = (
+        f". Running ones were preempted for lack of room, {count_of(times[0], 'time')} in {say_seconds(times[1])}"
+        if times
+        else ""
+    )
+    filled = f"{last.cache:.0%} full" + (f", and was so in its last {len(said)} statements" if full else "")
     yield Finding(
         role="cause",
-        confidence="likely",
-        summary=f"The KV cache of {engine.container.name} is {last.cache:.0%} full, with {last.running} requests running and "
-        f"{last.waiting} waiting, and was so in its last {len(said)} statements.",
-        evidence=(log_evidence(said[0].line), log_evidence(last.line)),
+        confidence="likely" if lasting or times else "possible",
+        summary=f"The KV cache of {engine.container.name} is {filled}; {last.running} requests run and {last.waiting} wait{lost}.",
+        evidence=(log_evidence(said[0].line), log_evidence(last.line), *((log_evidence(times[2]),) if times else ())),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
         pods=(pod.name,),
     )
+
+
+def _preempted_by_log(engine: Engine, logs: Logs, said: list[Statement]) -> tuple[int, float, Line] | None:
+    """How often requests lost their room lately by the engine's own count, in how many seconds, and the line that says so."""
+    told = preemptions(engine.container, logs)
+    near = [one for one in told if (seconds_between(one[0], said[-1].line) or 0) <= SUSTAINED_SECONDS]
+    if len(near) < 2:
+        return None
+    (first, before), (line, count) = near[0], near[-1]
+    seconds = seconds_between(first, line)
+    if seconds is None or count - before < _FEWEST_TIMES:
+        return None
+    return count - before, seconds, line
 
 
 def _fix(pod: Pod, more: str) -> Fix:

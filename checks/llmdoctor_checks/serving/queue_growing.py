@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Pod,
+    Span,
     Subject,
     check,
     dig,
@@ -21,7 +22,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.serving._autoscaling import scalers
-from llmdoctor_checks.serving._load import recent_load
+from llmdoctor_checks.serving._load import Load as Statement
+from llmdoctor_checks.serving._load import recent_load, works
 from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
 
 #: So many requests wait at the end, at least: fewer are a burst.
@@ -62,12 +64,12 @@ def queue_growing(
     - https://docs.sglang.ai/references/production_metrics.html
     - https://docs.ollama.com/faq
     """
-    if not pod.ready or engine.container.engine_dead:
+    if not (pod.ready or pod.log_only) or engine.container.engine_dead:
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
         yield from _over_time(pod, engine, subject, cluster, metrics, load)
-    elif logs is not None and (found := list(_by_log(pod, engine, logs))):
+    elif logs is not None and (found := list(_by_log(pod, engine, logs, metrics))):
         yield from found
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
@@ -157,27 +159,45 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     )
 
 
-def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
     said = recent_load(engine.container, logs)
-    if not said or min(load.waiting for load in said) == 0:
+    if not said or min(load.waiting for load in said) == 0 or not works(pod, said):
         return
     third = len(said) // 3
     early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
-    last = said[-1]
-    if late < _GROWS * early or last.waiting < max(_LEAST, last.running):
+    last, idle = said[-1], _idle_now(metrics, said) if metrics is not None else None
+    if (late < _GROWS * early and idle is None) or last.waiting < max(_LEAST, last.running):
         return
+    times = -(-(last.waiting + last.running) // max(last.running, 1))
+    spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
     yield Finding(
         role="cause",
         confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.container.name} while {last.running} run; "
-        f"it was {said[0].waiting} {len(said) - 1} statements before.",
-        evidence=(log_evidence(said[0].line), log_evidence(last.line)),
+        f"it was {said[0].waiting} {len(said) - 1} statements before{spread}.",
+        evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
         fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}: about {-(-(last.waiting + last.running) // max(last.running, 1))} times as "
-                "many serve what is here now at once; then scale on waiting requests"
+            spread_fix(pod)
+            if idle
+            else fixes.advice(
+                f"Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at once; then scale on "
+                "waiting requests"
             ),
         ),
         order=last.line.order,
         pods=(pod.name,),
     )
+
+
+def _idle_now(metrics: Metrics, said: list[Statement]) -> tuple[str, Span] | None:
+    """A replica that has no queue and little to do at this moment, while this one has had a queue all the time."""
+    for peer in metrics.peers:
+        waiting, running = peer.span("waiting"), peer.span("running")
+        if (
+            waiting
+            and running
+            and not any(waiting.values)
+            and max(running.values) < min(load.running for load in said) / 2
+        ):
+            return peer.pod.name, running._replace(metric=f"{running.metric} of {peer.pod.name}")
+    return None

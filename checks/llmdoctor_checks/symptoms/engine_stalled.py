@@ -1,0 +1,114 @@
+"""The symptom of an engine that has requests and computes nothing."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Line,
+    Logs,
+    Metrics,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    say_seconds,
+)
+from llmdoctor_checks.serving._load import RECENT, Load, last_load, seconds_between
+
+#: For so long nothing is computed: the prefill of the longest prompts takes less, and fills the cache meanwhile.
+_SECONDS = 110
+
+#: The same by metrics, which are read every half minute or minute.
+_SECONDS_OF_METRICS = 300
+
+#: What vLLM's engine core prints once a minute while its workers take nothing from it (since 0.10). It prints the same while
+#: kernels are compiled; then nobody has requests yet.
+_BLOCKED = "No available shared memory broadcast block found in"
+
+#: So many of them, a minute apart, are no step that was long.
+_TIMES = 2
+
+
+@check("engine-stalled", since="0.3", literals=(_BLOCKED,))
+def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None) -> Iterator[Finding]:
+    """Requests run, and no token has been computed for minutes.
+
+    The server in front of the engine answers, also `/health` and `/metrics`, so that the pod stays ready; the engine behind it
+    stands still. It is a symptom: a worker waits for another one in a collective, a kernel does not end, the GPU has failed, or
+    the scheduler has no way on. Nothing ends it by itself before a timeout of the engine (300 s for a step of vLLM's, ten
+    minutes for NCCL, `--watchdog-timeout` of SGLang) does.
+
+    A long prompt is no standstill: its prefill fills the KV cache step by step. It is judged by the engine's metrics, by its own
+    statements of throughput, or by the complaint of vLLM's engine core that its workers take nothing from it.
+
+    ## Fix
+
+    Save what it is doing before it is restarted (`py-spy dump` of the engine's and the workers' processes), look for Xids on
+    the node, then delete the pod. A liveness probe on `/health` does not see it.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/usage/troubleshooting/
+    """
+    if not (pod.ready or pod.log_only) or engine.container.engine_dead:
+        return
+    found = _by_metrics(metrics) if metrics is not None else None
+    found = found or (_by_log(engine, logs) if logs is not None else None)
+    if found is None:
+        return
+    text, evidence, line = found
+    yield Finding(
+        role="symptom",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} in {engine.container.name} {text}.",
+        evidence=evidence,
+        fixes=(
+            fixes.advice(
+                f"Save the stacks of its processes (py-spy dump), then have {pod.name} made anew",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        )
+        if pod.exists
+        else (),
+        order=line.order if line else None,
+        pods=(pod.name,),
+    )
+
+
+def _by_metrics(metrics: Metrics) -> tuple[str, tuple[Evidence, ...], Line | None] | None:
+    running, made, read = metrics.span("running"), metrics.rates("generation_tokens"), metrics.rates("prompt_tokens")
+    if running is None or made is None or read is None:
+        return None
+    spans = [span.tail(_SECONDS_OF_METRICS) for span in (running, made, read)]
+    cache = metrics.cache.tail(_SECONDS_OF_METRICS) if metrics.cache else None
+    long = all(span.seconds >= _SECONDS_OF_METRICS * 0.9 and len(span.points) >= 4 for span in spans)
+    still = not any(spans[1].values) and not any(spans[2].values)
+    if not long or not still or min(spans[0].values) < 1 or cache is None or len(set(cache.values)) > 1:
+        return None
+    text = f"has {running.last:.0f} requests running and has computed no token for {say_seconds(spans[1].seconds)}"
+    return text, (spans[0].evidence(), spans[1].evidence(), cache.evidence(lambda n: f"{n:.1%}")), None
+
+
+def _by_log(engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...], Line | None] | None:
+    said = last_load(engine.container, logs)
+    if not said or said[-1].tokens is None or not said[-1].running:
+        return None
+    still: list[Load] = []
+    for load in reversed(said):
+        if load.tokens or not load.running or load.cache != said[-1].cache:
+            break
+        still.insert(0, load)
+    first, last = (still[0].line, still[-1].line) if still else (said[-1].line, said[-1].line)
+    seconds = seconds_between(first, last) or 0
+    if still and (seconds >= _SECONDS or (len(still) == RECENT and seconds)):
+        text = f"has {said[-1].running} requests running and has computed no token for {say_seconds(seconds)}"
+        return text, (log_evidence(first), log_evidence(last)), first
+    before = still[0].line.number if still else said[-1].line.number
+    blocked = [line for line in last.log.find(_BLOCKED) if line.number > before]
+    if len(blocked) < _TIMES or (seconds_between(blocked[0], blocked[-1]) or 0) < 50 * (_TIMES - 1):
+        return None
+    text = f"has {said[-1].running} requests running, and its workers have taken no work for minutes"
+    return text, (log_evidence(said[-1].line), log_evidence(blocked[0]), log_evidence(blocked[-1])), blocked[0]
