@@ -324,7 +324,8 @@ def test_watch_that_ends_too_late_ends_with_1(api: FakeApi, kubeconfig: Path) ->
     program = watching(kubeconfig, "--timeout", "2s")
     out, err = program.communicate(timeout=60)
 
-    assert (program.returncode, err) == (1, b"not healthy within 2 s\n")
+    # on a busy machine a last look may not have ended either, which is said before
+    assert (program.returncode, err.splitlines()[-1]) == (1, b"not healthy within 2 s")
     assert out.decode().count("serving/llama-2-a ") == 1
 
 
