@@ -2,7 +2,7 @@
 
 Sources, read in 2026-11: otwld/ollama-helm templates/deployment.yaml (0.1 to 1.77); vllm-project/production-stack
 helm/templates/deployment-vllm-multi.yaml and _helpers.tpl (0.0.2 to 0.1.12); llm-d-incubation/llm-d-modelservice
-charts/llm-d-modelservice/templates (0.4.12); ray-project/kuberay helm-chart/ray-cluster/templates (1.0 to 1.7);
+charts/llm-d-modelservice/templates (0.2.5 to 0.4.12); ray-project/kuberay helm-chart/ray-cluster/templates (1.0 to 1.7);
 substratusai/helm charts/text-generation-inference/templates/deployment.yaml (0.1.1); NVIDIA/nim-deploy
 helm/nim-llm/templates (1.1.2); triton-inference-server/server deploy/{aws,gcp,oci,k8s-onprem,fleetcommand,
 gke-marketplace-app} (26.07); vllm-project/vllm examples/online_serving/chart-helm/templates; kserve/kserve
@@ -211,6 +211,12 @@ CHARTS: Mapping[str, Chart] = {
             ),
             "T/containers/*/lifecycle": "{}.containers[*].extraConfig.lifecycle",
             "T/volumes/[model-storage]": "",
+        },
+        since={
+            **dict.fromkeys(("enableServiceLinks", "terminationGracePeriodSeconds"), "0.3.11"),
+            "nodeSelector": "0.3.12",
+            "priorityClassName": "0.4.8",
+            "/spec/strategy": "0.4.11",
         },
     ),
     "ray-cluster": Chart(

@@ -36,9 +36,6 @@ _CALM, _YOUNG_SECONDS = 10, 3600
 #: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
 _TIMES, _BEYOND = 2, 2000
 
-#: The share of points in which something must hold to be called lasting.
-_MOSTLY = 0.9
-
 #: Fewer periods (of 0.1 s) say nothing.
 _FEWEST_PERIODS = 100
 
@@ -217,21 +214,28 @@ def _waiting(metrics: Metrics) -> tuple[float, Evidence] | None:
     recent = rates.tail(300) if rates else None
     if recent is None or recent.seconds < 200 or recent.mean * 100 < _PRESSED:
         return None
-    return recent.mean * 100, recent.evidence(lambda share: f"{share:.0%}")
+    text = f"rate of {metrics.name_of('cpu_waiting')}: {recent.mean:.2f} in {say_seconds(recent.seconds)}"
+    return recent.mean * 100, Evidence(source="metric", ref=recent.source, text=text)
 
 
 def _beyond(container: Container, metrics: Metrics) -> Span | None:
-    """The cores that a container has taken of late, where that is far more than it requests and no short peak."""
+    """The cores that a container has taken of late, where that is far more than it requests and no short peak.
+
+    By thirds, since a counter that is scraped more seldom than it is asked about stands still between.
+    """
     rates, request = metrics.rates("cpu_seconds"), container.request("cpu")
     recent = rates.tail(SUSTAINED_SECONDS) if rates else None
-    if recent is None or request is None or recent.seconds < SUSTAINED_SECONDS * _MOSTLY:
+    if recent is None or request is None or recent.seconds < SUSTAINED_SECONDS * 0.9:
         return None
     least = max(_TIMES * request, request + _BEYOND) / 1000
-    return recent if recent.share(lambda cores: cores >= least) >= _MOSTLY else None
+    return recent if all(recent.third(n) >= least for n in range(3)) else None
 
 
 def _cores(span: Span) -> Evidence:
-    return span.evidence(lambda cores: f"{cores:.1f} cores")
+    """The means of its thirds: single points say how often it was scraped."""
+    means = ", ".join(f"{span.third(n):.1f}" for n in range(3))
+    text = f"{span.metric}: {means} cores, by thirds of {say_seconds(span.seconds)}"
+    return Evidence(source="metric", ref=span.source, text=text)
 
 
 def _request(container: Container, taken: Span, limit: int | None) -> tuple[Fix, ...]:

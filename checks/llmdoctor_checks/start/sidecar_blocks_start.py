@@ -83,8 +83,8 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     the proxy cannot reach its control plane.
 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
-    not know it, before Kubernetes 1.29), never ends, and nothing after it starts. An agent that an injector puts there, such
-    as Vault's, does not end either while it may not log in.
+    not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
+    an injector puts there, such as Vault's, does not end either while it may not log in.
 
     ## Fix
 
@@ -98,6 +98,8 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     - https://istio.io/latest/docs/setup/additional-setup/cni/#compatibility-with-application-init-containers
     - https://istio.io/latest/docs/ops/common-problems/injection/
     """
+    if not pod.exists and not pod.log_only:
+        yield from _will_not_end(pod)
     if not pod.failing:
         return
     yield from _never_ends(pod, logs)
@@ -148,16 +150,43 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
                 return
 
 
+def _is_server(container: Container) -> bool:
+    """Whether an init container runs a program that is known to serve until it is stopped."""
+    image = container.spec.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+    return container.role == "init" and bool(_SERVERS.fullmatch(container.name) or _SERVERS.fullmatch(image))
+
+
+def _as_sidecar(container: Container) -> Fix:
+    summary = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on)"
+    operation = {"op": "add", "path": f"{container.pointer}/restartPolicy", "value": "Always"}
+    return fixes.patch(container.pod, summary, [operation])
+
+
+def _will_not_end(pod: Pod) -> Iterator[Finding]:
+    """The same in a manifest, as the image has it: a command of its own may end."""
+    for container in pod.containers:
+        if _is_server(container) and not container.spec.command:
+            last = pod.containers[-1].name
+            yield Finding(
+                role="risk",
+                severity="critical",
+                confidence="likely",
+                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                f"so that {last} never starts.",
+                evidence=(pod_evidence(container, "restartPolicy", "not set"),),
+                fixes=(_as_sidecar(container),),
+            )
+            return
+
+
 def _never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """An init container that is a server, or an agent that waits for its login."""
     for trouble in pod.troubles:
         container = trouble.container
         if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
             continue
-        image = container.spec.image.rpartition("/")[2].partition(":")[0]
-        if _SERVERS.fullmatch(container.name) or _SERVERS.fullmatch(image):
+        if _is_server(container):
             last = pod.containers[-1].name
-            how = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on), or move it to the containers"
             yield Finding(
                 role="cause",
                 confidence="likely",
@@ -168,7 +197,7 @@ def _never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                     pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
                 ),
                 explains=_EXPLAINS,
-                fixes=(fixes.advice(f"{how} in {fixes.edited(pod)}"),),
+                fixes=(_as_sidecar(container),),
                 pods=(pod.name,),
             )
         elif container.name == "vault-agent-init":

@@ -1,0 +1,50 @@
+"""A parser of tool calls that was named and not switched on."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Pod, check, fixes, setting_evidence
+
+
+@check("tool-parser-not-enabled", since="0.1", severity="warning")
+def tool_parser_not_enabled(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """Tool calls are sent to a server that does not read them.
+
+    A request with `tools` lets the model decide to call one of them, and the server must find the call in the model's text. The
+    format differs by model family, so vLLM does it only with `--enable-auto-tool-choice` and a `--tool-call-parser`; without them
+    every such request fails with status 400. llama-server wants `--jinja`.
+
+    A server of vLLM that names a parser without the switch was meant to read tool calls and does not: vLLM makes the parser
+    only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
+
+    ## Fix
+
+    Add the two flags with the parser of the model's family; some models also need a chat template for tools
+    (`--chat-template`).
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/features/tool_calling/
+    - https://github.com/ggml-org/llama.cpp/blob/master/docs/function-calling.md
+    """
+    parser = engine.explicit("tool_call_parser")
+    if engine.name != "vllm" or parser is None or not engine.found.argv_known or pod.partial or pod.log_only:
+        return
+    if engine.value("enable_auto_tool_choice", False) is not False or _reads_anyway(engine, str(parser.value)):
+        return
+    flag = "--enable-auto-tool-choice"
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.container.name} names the parser {parser.value} for tool calls, and without {flag} {engine.label} uses "
+        'none: every request with tools and tool_choice "auto" fails with status 400.',
+        evidence=(setting_evidence(engine.container, parser),),
+        fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _reads_anyway(engine: Engine, parser: str) -> bool:
+    """Whether the model is one of those whose tool calls vLLM reads by itself, as far as parser, mode or name say so."""
+    model = str(engine.value("model", "")).lower()
+    return parser in ("mistral", "openai") or engine.value("tokenizer_mode") == "mistral" or "gpt-oss" in model
