@@ -154,9 +154,6 @@ _BESIDE = frozenset(
         "chainlit",
         "chatbot",
         "rag",
-        "faqgen",  # OPEA's microservices: they ask an engine, which their names end in
-        "docsum",
-        "textgen",
         "guardrails",
         "gateway",
         "epp",
@@ -375,6 +372,8 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
 def beside(image: str) -> bool:
     """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
     repository, parts = tokens_of(image)
+    if "opea/" in repository and parts[:1] in (["llm"], ["embedding"], ["reranking"]):
+        return True  # OPEA's microservices in front of an engine, which their names end in
     ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
     return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 

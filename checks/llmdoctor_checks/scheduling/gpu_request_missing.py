@@ -21,7 +21,8 @@ _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy
 
 #: Builds for other hardware, by the words of their image names.
 _OTHER_HARDWARE = re.compile(
-    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b", re.IGNORECASE
+    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b|\bopea/vllm(?![\w-])",
+    re.IGNORECASE,
 )
 
 #: Extended resources that compute nothing.
