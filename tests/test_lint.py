@@ -137,6 +137,24 @@ def test_what_stands_once_beside_two_variants_is_about_each(tmp_path: Path) -> N
     assert found["b-large.yaml"] & {"k8s-env-collision", "shm-too-small"} == {"k8s-env-collision", "shm-too-small"}
 
 
+def test_a_number_that_something_else_fills_in_is_not_given() -> None:
+    """`envsubst` and its like: the rest of the object is judged, and what is not known is not guessed."""
+    text = MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: ${REPLICAS}\n  selector", 1)
+    text = text.replace("nvidia.com/gpu: 2", "nvidia.com/gpu: 2\n          ports: [{containerPort: '${PORT:-8000}'}]")
+    _, tree = _lint(text)
+
+    assert not tree.get("notRead")
+    assert _risks(tree) == ["shm-too-small"]
+    assert tree["targets"][0]["engine"]["config"]["tensor_parallel_size"] == 2
+
+
+def test_a_number_that_is_none_leaves_the_object_out() -> None:
+    _, tree = _lint(MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: three\n  selector", 1))
+
+    assert not tree["targets"]
+    assert "$.spec.replicas" in tree["notRead"][0]["reason"]
+
+
 def test_what_needs_the_cluster_is_said_once() -> None:
     _, tree = _lint(f"{MANIFEST}---\n{MANIFEST.replace('name: llama', 'name: other')}")
     text = run("lint", "-", stdin=MANIFEST.encode()).stdout.decode()
