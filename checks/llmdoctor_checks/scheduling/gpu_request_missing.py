@@ -130,6 +130,9 @@ def _elsewhere(pod: Pod) -> bool:
 def _for_gpus(engine: Engine) -> bool:
     """Whether image or settings say that it is meant for GPUs: of an image with a name of its own nobody knows the build."""
     container = engine.container
+    built = container.env.get("VLLM_TARGET_DEVICE")
+    if not {engine.value("device", "auto"), (built and built.value) or "auto"} <= {"auto", "cuda", "rocm"}:
+        return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
