@@ -32,7 +32,9 @@ _TENANT_HOSTS = ("amazonaws.com", "azurecr.io", "pkg.dev", "run.app", "internal"
 _PUBLIC_REGISTRIES = ("registry.k8s.io/", "nvcr.io/nvidia/", "nvcr.io/nim/", "mcr.microsoft.com/", "docker.io/library/")
 
 #: Engines, whose names say nothing of who runs them; a Service of such a name is a fault that must stay one.
-_ENGINES = frozenset(["vllm", "sglang", "ollama", "triton", "tgi", "lmdeploy", "ray", "nim", "tei", "dynamo", "trtllm"])
+_ENGINES = frozenset(
+    ["vllm", "sglang", "ollama", "localai", "triton", "tgi", "lmdeploy", "ray", "nim", "tei", "dynamo", "trtllm"]
+)
 
 #: Programs and images that a Deployment may well be called after.
 _PROGRAMS = (

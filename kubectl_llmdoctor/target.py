@@ -14,7 +14,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
-from kubectl_llmdoctor.platforms import has_templates
+from kubectl_llmdoctor.platforms import has_templates, templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 
@@ -61,8 +61,9 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
     times = Counter(keys)
     shared = [i for i, raw in enumerate(snapshot.objects) if times[keys[i]] == 1 and not _makes_pods(raw)]
     for named, part in parts:
-        of_part = {folders[i] for i in part}
-        part += [i for i in shared if folders[i] in of_part and keys[i] not in named]
+        of_part, labels = {folders[i] for i in part}, [x for i in part for x in _labels(snapshot.objects[i])]
+        more = (i for i in shared if folders[i] in of_part and keys[i] not in named)
+        part += [i for i in more if _about(snapshot.objects[i], labels)]
     return [
         msgspec.structs.replace(
             snapshot, objects=tuple(snapshot.objects[i] for i in part), origins=tuple(origins[i] for i in part)
@@ -74,6 +75,22 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
 def _makes_pods(raw: Json) -> bool:
     kind = str(raw.get("kind") or "")
     return kind == "Pod" or has_templates(str(raw.get("apiVersion") or ""), kind)
+
+
+def _labels(raw: Json) -> Iterator[Json]:
+    """The labels of the pods that an object makes, or is."""
+    if raw.get("kind") == "Pod":
+        yield dig(raw, "metadata.labels") or {}
+    for template in templates(raw, lambda *_: None):
+        yield dig(template.pod, "metadata.labels") or {}
+
+
+def _about(raw: Json, labels: list[Json]) -> bool:
+    """Whether an object may be about pods with these labels: a Service of others is not."""
+    selector = dig(raw, "spec.selector")
+    if raw.get("kind") != "Service" or not isinstance(selector, dict):
+        return True
+    return any(isinstance(own, dict) and selector.items() <= own.items() for own in labels)
 
 
 def _folder(file: str) -> str:

@@ -127,14 +127,36 @@ def test_what_stands_once_beside_two_variants_is_about_each(tmp_path: Path) -> N
     """Two files of one folder make the same Deployment, a third the Service that the collision comes from."""
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: vllm, namespace: serving}\nspec:\n"
     service += "  selector: {app: llama}\n  ports: [{port: 8000}]\n"
+    other = service.replace("name: vllm", "name: llama").replace("{app: llama}", "{app: llama, track: next}")
+    service += f"---\n{other}"
     files = {"a-small.yaml": MANIFEST.replace("=2", "=1").replace("gpu: 2", "gpu: 1"), "b-large.yaml": MANIFEST}
+    files["c-next.yaml"] = MANIFEST.replace("labels: {app: llama}", "labels: {app: llama, track: next}")
     for name, text in {**files, "service.yaml": service}.items():
         (tmp_path / name).write_text(text)
     tree = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
     found = {t["file"].rsplit("/", 1)[1]: {f["id"] for f in t["findings"]} for t in tree["targets"]}
 
-    assert found["a-small.yaml"] & {"k8s-env-collision", "shm-too-small"} == {"k8s-env-collision"}
-    assert found["b-large.yaml"] & {"k8s-env-collision", "shm-too-small"} == {"k8s-env-collision", "shm-too-small"}
+    about = {"k8s-env-collision", "shm-too-small", "service-selects-nothing"}
+    assert found["a-small.yaml"] & about == {"k8s-env-collision"}
+    assert found["b-large.yaml"] & about == {"k8s-env-collision", "shm-too-small"}
+
+
+def test_a_number_that_something_else_fills_in_is_not_given() -> None:
+    """`envsubst` and its like: the rest of the object is judged, and what is not known is not guessed."""
+    text = MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: ${REPLICAS}\n  selector", 1)
+    text = text.replace("nvidia.com/gpu: 2", "nvidia.com/gpu: 2\n          ports: [{containerPort: '${PORT:-8000}'}]")
+    _, tree = _lint(text)
+
+    assert not tree.get("notRead")
+    assert _risks(tree) == ["shm-too-small"]
+    assert tree["targets"][0]["engine"]["config"]["tensor_parallel_size"] == 2
+
+
+def test_a_number_that_is_none_leaves_the_object_out() -> None:
+    _, tree = _lint(MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: three\n  selector", 1))
+
+    assert not tree["targets"]
+    assert "$.spec.replicas" in tree["notRead"][0]["reason"]
 
 
 def test_what_needs_the_cluster_is_said_once() -> None:

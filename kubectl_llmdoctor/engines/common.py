@@ -50,6 +50,7 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tei": (("text-embeddings-inference",), ("0.", "1.")),
     "lmdeploy": (("lmdeploy",), ("0.", "1.")),
     "ollama": (("ollama", "ollama-rocm"), ("0.", "1.")),
+    "localai": (("localai", "local-ai"), ("1.", "2.", "3.", "4.")),
     "tensorrt-llm": (("release", "tensorrt-llm", "trtllm", "tensorrt_llm"), ("0.", "1.", "2.")),
     "huggingfaceserver": (("huggingfaceserver", "huggingfaceserver-gpu"), ("0.", "1.")),
     "nim": ((), ("0.", "1.", "2.", "3.")),

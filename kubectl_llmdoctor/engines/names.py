@@ -16,6 +16,7 @@ TITLES = {
     "ollama": "Ollama",
     "llama.cpp": "llama.cpp server",
     "lmdeploy": "LMDeploy",
+    "localai": "LocalAI",
     "huggingfaceserver": "KServe Hugging Face server",
 }
 

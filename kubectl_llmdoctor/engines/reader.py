@@ -7,7 +7,7 @@ from .common import Start, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
-from .recognise import Match, beside, judge, of_environment, of_flags, of_image, tokens_of
+from .recognise import LOCALAI_ERRANDS, Match, beside, judge, of_environment, of_flags, of_image, tokens_of
 from .version import split_image
 
 # What the full image of llama.cpp does instead of serving (.devops/tools.sh).
@@ -97,6 +97,10 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
             return None
     if (engine == "llama.cpp" and first in _LLAMA_ERRANDS) or (first in _PROGRAMS and not _official(image)):
         return None
+    if engine == "localai" and first in LOCALAI_ERRANDS:
+        return None
+    if engine == "localai" and first == "run":
+        args = args[1:]
     if engine == "llama.cpp":
         tag = split_image(image)[1]
         if tag.startswith("light"):  # its entrypoint is `llama-cli`

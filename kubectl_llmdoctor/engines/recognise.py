@@ -154,9 +154,6 @@ _BESIDE = frozenset(
         "chainlit",
         "chatbot",
         "rag",
-        "faqgen",  # OPEA's microservices: they ask an engine, which their names end in
-        "docsum",
-        "textgen",
         "guardrails",
         "gateway",
         "epp",
@@ -192,6 +189,12 @@ _BESIDE = frozenset(
         "cache-server",
     ]
 )
+
+# What `local-ai` does instead of serving; without any of them it serves.
+LOCALAI_ERRANDS = frozenset(
+    ["federated", "models", "backends", "tts", "sound-generation", "transcript", "worker", "p2p-worker", "util", "agent",
+     "explorer", "completion"]
+)  # fmt: skip
 
 # Hints in a program's name that it starts a server, and that it does something else.
 _STARTS = ("entrypoint", "start", "launch", "serve", "run", "boot", "init.sh", "main", "app", "vllm", "sglang", "llm")
@@ -267,6 +270,12 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
         return _subcommand(words, at, following, {"serve": ("sglang", "serve")})
     if name == "ollama":
         return _subcommand(words, at, following, {"serve": ("ollama", "serve"), "start": ("ollama", "serve")})
+    if name == "local-ai":
+        if following[:1] == ["run"]:
+            return Match("localai", "server", words[at : at + 2], words[at + 2 :])
+        if following and following[0] in LOCALAI_ERRANDS:
+            return _NONE
+        return Match("localai", "server", words[at : at + 1], words[at + 1 :])
     if name == "trtllm-serve":
         if following[:1] in (["disaggregated"], ["disaggregated_mpi_worker"], ["mm_embedding_serve"]):
             return _NONE
@@ -375,6 +384,8 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
 def beside(image: str) -> bool:
     """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
     repository, parts = tokens_of(image)
+    if "opea/" in repository and parts[:1] in (["llm"], ["embedding"], ["reranking"]):
+        return True  # OPEA's microservices in front of an engine, which their names end in
     ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
     return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 
@@ -399,6 +410,8 @@ def of_image(image: str) -> str | None:
         return "tensorrt-llm"
     if "llama.cpp" in last or "llama-cpp" in last or "llamacpp" in last or "llama-server" in last:
         return None if {"rpc", "worker"}.intersection(parts) else "llama.cpp"  # `rpc-server` lends its memory
+    if last in ("localai", "local-ai"):
+        return "localai"
     for engine in ("sglang", "ollama", "lmdeploy"):
         if engine in parts:
             return engine

@@ -7,6 +7,7 @@ as absent).
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -758,6 +759,37 @@ KINDS: dict[str, type[Object]] = {
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+#: How many values of one object something else may still have to fill in.
+_MOST_UNFILLED = 20
+
+
 def convert(tree: Any, kind: type[T]) -> T:
-    """A decoded JSON tree as a typed struct. Raises msgspec.ValidationError with the path of what does not fit."""
+    """A decoded JSON tree as a typed struct. Raises msgspec.ValidationError with the path of what does not fit.
+
+    A number for which a manifest has `${REPLICAS}`, which a tool fills in later, counts as not given.
+    """
+    for _ in range(_MOST_UNFILLED):
+        try:
+            return msgspec.convert(tree, kind, strict=False)
+        except msgspec.ValidationError as error:
+            less = _without_unfilled(tree, str(error))
+            if less is None:
+                raise
+            tree = less
     return msgspec.convert(tree, kind, strict=False)
+
+
+def _without_unfilled(tree: Any, error: str) -> Any:
+    """The tree without the value that an error speaks of, where that is such a variable; None where it is another."""
+    place = error.rpartition("`$")[2].rstrip("`")
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", place)
+    if not steps or not steps[-1][0] or "[...]" in place:  # an element of a mapping is not named
+        return None
+    copy: Any = dict(tree)
+    here = copy
+    for name, index in steps[:-1]:
+        key: Any = name or int(index)
+        here[key] = list(here[key]) if isinstance(here[key], list) else dict(here[key])
+        here = here[key]
+    value = here.pop(steps[-1][0])
+    return copy if isinstance(value, str) and re.search(r"\$\{\w+", value) else None

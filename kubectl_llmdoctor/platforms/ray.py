@@ -58,34 +58,39 @@ def ray_job(raw: Json, _find: Finder) -> list[Template]:
 
 def ray_cluster_fleet(raw: Json, _find: Finder) -> list[Template]:
     """AIBrix: the cluster that each replica of a fleet is."""
-    return _groups(raw, "/spec/template/spec")
+    return _groups(raw, "/spec/template/spec", table(dig(raw, "spec", "template", "metadata")))
 
 
-def _groups(raw: Json, base: str) -> list[Template]:
+def _groups(raw: Json, base: str, cluster: Json | None = None) -> list[Template]:
+    """The templates of a cluster; its metadata, or where it is made of another object, what that gives it as such."""
     spec = dig(raw, *base.split("/")[1:])
+    given = table((cluster if cluster is not None else table(raw.get("metadata"))).get("annotations"))
+    own = str(given.get(_OVERWRITE, "")).lower() == "true"
     found = []
     head = dig(spec, "headGroupSpec")
     if isinstance(head, dict):
-        found.append(_template(raw, head, f"{base}/headGroupSpec", "head", {"ray.io/node-type": "head"}))
+        found.append(_template(raw, head, f"{base}/headGroupSpec", "head", {"ray.io/node-type": "head"}, own))
     workers = dig(spec, "workerGroupSpecs")
     for index, group in enumerate(workers if isinstance(workers, list) else ()):
         if isinstance(group, dict):
             name = str(group.get("groupName") or index)
             labels = {"ray.io/node-type": "worker", "ray.io/group": name}
-            found.append(_template(raw, group, f"{base}/workerGroupSpecs/{index}", f"workers {name}", labels))
+            found.append(_template(raw, group, f"{base}/workerGroupSpecs/{index}", f"workers {name}", labels, own))
     return found
 
 
-def _template(raw: Json, group: Json, base: str, part: str, labels: dict[str, str]) -> Template:
+def _template(raw: Json, group: Json, base: str, part: str, labels: dict[str, str], own: bool) -> Template:
+    """The pods of one group; `own`: its containers keep their own commands."""
     pod, parameters = table(group.get("template")), table(group.get("rayStartParams"))
     meta, spec = table(pod.get("metadata")), table(pod.get("spec"))
     places = [("", f"{base}/template/spec")]
     containers = rows(spec.get("containers"))
     if containers:
         first = containers[0]
-        mine = [say(w) for key in ("command", "args") for w in (first.get(key) or ()) if not isinstance(w, dict | list)]
-        overwritten = str(table(meta.get("annotations")).get(_OVERWRITE, "")).lower() == "true"
-        if not overwritten and not any("ray start" in word for word in mine):
+        words = [w for key in ("command", "args") if isinstance(first.get(key), list) for w in first[key]]
+        mine = [say(w) for w in words if not isinstance(w, dict | list)]
+        kept = own or str(table(meta.get("annotations")).get(_OVERWRITE, "")).lower() == "true"
+        if not kept and not any("ray start" in word for word in mine):
             start = "ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-65536}; ray start"
             script = " ".join(mine) + f" && {start}" if mine else start
             first = {**first, "command": ["/bin/bash", "-c", "--"], "args": [script]}

@@ -5,7 +5,7 @@
 - LLMKube: InferenceService with its Model (internal/controller/runtime_*.go)
 - kthena: ModelBooster (pkg/model-booster-controller/convert/model_serving.go)
 - OME: InferenceService and its runtimes (pkg/apis/ome/v1beta1): an engine and a decoder with a runner each
-- KAITO: Workspace (api/v1beta1, pkg/workspace/inference): a template, or a preset that vLLM serves
+- KAITO: Workspace and InferenceSet (api/v1beta1, pkg/workspace/inference): a template, or a preset that vLLM serves
 """
 
 from __future__ import annotations
@@ -376,12 +376,22 @@ def _ome(raw: Json, fields: tuple[tuple[str, str], ...], *, context: bool) -> li
 
 def workspace(raw: Json, _find: Finder) -> list[Template]:
     """KAITO: the template as it stands, or the preset's pod, which runs vLLM unless an annotation wants transformers."""
-    inference = table(raw.get("inference"))
+    return _kaito(raw, "inference", table(dig(raw, "metadata", "annotations")))
+
+
+def inference_set(raw: Json, _find: Finder) -> list[Template]:
+    """KAITO: the Workspace that each replica of a set is."""
+    own, inner = (dig(raw, *path, "annotations") for path in (("metadata",), ("spec", "template", "metadata")))
+    return _kaito(raw, "spec.template.inference", {**table(own), **table(inner)})
+
+
+def _kaito(raw: Json, at: str, annotations: Json) -> list[Template]:
+    inference = table(dig(raw, *at.split(".")))
     template = inference.get("template")
     if isinstance(template, dict):
-        return [Template(raw=raw, pod=template, places=(("", "/inference/template/spec"),), nodes=None)]
+        places = (("", f"/{at.replace('.', '/')}/template/spec"),)
+        return [Template(raw=raw, pod=template, places=places, nodes=None)]
     preset = dig(inference, "preset", "name")
-    annotations = table(dig(raw, "metadata", "annotations"))
     if not isinstance(preset, str) or annotations.get("kaito.sh/runtime") == "transformers":
         return []
     told = Told(
@@ -389,10 +399,8 @@ def workspace(raw: Json, _find: Finder) -> list[Template]:
         argv=("vllm", "serve", preset),
         skip=2,
         texts=(f"preset: {preset}",),
-        places=("inference.preset.name",),
-        path="inference.preset",
+        places=(f"{at}.preset.name",),
+        path=f"{at}.preset",
     )
     pod = {"metadata": {}, "spec": {"containers": [{"name": "inference"}]}}
-    return [
-        Template(raw=raw, pod=pod, places=(("", ""),), base="inference.preset", nodes=None, partial=True, told=(told,))
-    ]
+    return [Template(raw=raw, pod=pod, places=(("", ""),), base=f"{at}.preset", nodes=None, partial=True, told=(told,))]

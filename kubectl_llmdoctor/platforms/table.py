@@ -62,6 +62,13 @@ _MODEL_SERVICE_LACKS = (
 # kserve/kserve config/crd/full/serving.kserve.io_servingruntimes.yaml
 _RUNTIME = "affinity containers hostIPC imagePullSecrets nodeSelector resourceClaims schedulerName tolerations volumes"
 
+#: sgl-project/rbg api/workloads/v1alpha1 and v1alpha2: the roles with templates of their own
+ROLES = (
+    Row("spec.roles.*.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
+    Row("spec.roles.*.standalonePattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),)),
+    Row("spec.roles.*.leaderWorkerPattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
+)
+
 ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("apps", "Deployment"): (Row("spec.template"),),
     ("apps", "ReplicaSet"): (Row("spec.template"),),
@@ -122,12 +129,6 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
             part="{} worker",
         ),
     ),
-    # sgl-project/rbg api/workloads/v1alpha1 and v1alpha2
-    ("workloads.x-k8s.io", "RoleBasedGroup"): (
-        Row("spec.roles.*.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
-        Row("spec.roles.*.standalonePattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),)),
-        Row("spec.roles.*.leaderWorkerPattern.template", (("rbg.workloads.x-k8s.io/role-name", "{}"),), nodes="?"),
-    ),
     # kubeflow/training-operator pkg/apis/kubeflow.org/v1
     ("kubeflow.org", "PyTorchJob"): (Row("spec.pytorchReplicaSpecs.*.template", nodes="?", immutable=True),),
     ("kubeflow.org", "MPIJob"): (Row("spec.mpiReplicaSpecs.*.template", nodes="?", immutable=True),),
@@ -176,6 +177,8 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("ome.io", "ServingRuntime"): ("smaller", "ome_runtime"),
     ("ome.io", "ClusterServingRuntime"): ("smaller", "ome_runtime"),
     ("kaito.sh", "Workspace"): ("smaller", "workspace"),
+    ("kaito.sh", "InferenceSet"): ("smaller", "inference_set"),
+    ("workloads.x-k8s.io", "RoleBasedGroup"): ("rbg", "role_based_group"),
 }
 
 
@@ -193,10 +196,11 @@ def reader_of(api_version: str, kind: str) -> Reader | None:
 
 def _read_rows(raw: Json, _find: Finder) -> list[Template]:
     key = str(raw.get("apiVersion") or "").rpartition("/")[0], str(raw.get("kind") or "")
-    return [template for row in ROWS[key] for template in _of_row(raw, row)]
+    return [template for row in ROWS[key] for template in of_row(raw, row)]
 
 
-def _of_row(raw: Json, row: Row) -> list[Template]:
+def of_row(raw: Json, row: Row) -> list[Template]:
+    """The templates of an object that stand where a row says."""
     found = []
     for pointer, tree, stars in expand(raw, row.path):
         if not isinstance(tree, dict):

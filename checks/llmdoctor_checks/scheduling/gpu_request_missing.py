@@ -21,7 +21,8 @@ _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy
 
 #: Builds for other hardware, by the words of their image names.
 _OTHER_HARDWARE = re.compile(
-    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b", re.IGNORECASE
+    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b|\bopea/vllm(?![\w-])",
+    re.IGNORECASE,
 )
 
 #: Extended resources that compute nothing.
@@ -129,6 +130,9 @@ def _elsewhere(pod: Pod) -> bool:
 def _for_gpus(engine: Engine) -> bool:
     """Whether image or settings say that it is meant for GPUs: of an image with a name of its own nobody knows the build."""
     container = engine.container
+    built = container.env.get("VLLM_TARGET_DEVICE")
+    if not {engine.value("device", "auto"), (built and built.value) or "auto"} <= {"auto", "cuda", "rocm"}:
+        return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1

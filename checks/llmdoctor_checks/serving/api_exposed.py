@@ -28,6 +28,7 @@ _KEYS = {
     "tei": ("--api-key", "API_KEY"),
     "llama.cpp": ("--api-key", "LLAMA_API_KEY"),
     "lmdeploy": ("--api-keys", ""),
+    "localai": ("--api-keys", "LOCALAI_API_KEY"),
 }
 
 #: Routers that pass every request on, with the key that the client brings, if any.

@@ -9,6 +9,11 @@ from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, Subject, check, 
 #: What masking left of a secret: its kind. Blanks and placeholders hide nothing.
 _MASK = re.compile(r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>")
 
+#: An option or a variable of a script, with what it is given.
+_GIVEN = re.compile(
+    r"(?P<name>--[\w-]*(?:key|token|password)|[A-Z][A-Z0-9_]*(?:KEY|TOKEN|PASSWORD))[ =]+['\"]?(?P<value><masked:\S+)"
+)
+
 #: Variables under which engines read the key that a flag would state.
 _KEY_FLAGS = {"--api-key": "VLLM_API_KEY", "--api_key": "VLLM_API_KEY"}
 
@@ -63,22 +68,35 @@ def _literals(container: Container) -> Iterator[_Literal]:
         if isinstance(variable.value, str) and _MASK.fullmatch(variable.value):
             operation = {"op": "replace", "path": f"{at}/env/{index}", "value": _reference(variable.name, secret)}
             yield variable.name, f"env[{variable.name}]", variable.value, [operation]
-    words = [str(word) for word in container.spec.args]
-    for index, word in enumerate(words):
-        if not _MASK.search(word) or "\n" in word:
-            continue
-        flag, equals, tail = word.partition("=")
-        name = flag if equals else words[index - 1] if index else ""
-        key = _KEY_FLAGS.get(name, "")
-        operations: list[_Operation] = []
-        if key and key not in container.env and _MASK.fullmatch(tail if equals else word):
-            new: Any = _reference(key, secret)
-            has = bool(container.spec.env)
-            operations = [
-                {"op": "add", "path": f"{at}/env/-" if has else f"{at}/env", "value": new if has else [new]},
-                {"op": "replace", "path": f"{at}/args/{index}", "value": f"{flag}=$({key})" if equals else f"$({key})"},
-            ]
-        yield name if name.startswith("-") else "an argument", f"args[{index}]", word, operations
+    for group in ("command", "args"):
+        words = [str(word) for word in getattr(container.spec, group)]
+        for index, word in enumerate(words):
+            if "\n" in word:
+                yield from _in_script(f"{group}[{index}]", word)
+                continue
+            if not _MASK.search(word):
+                continue
+            flag, equals, tail = word.partition("=")
+            name = flag if equals else words[index - 1] if index else ""
+            key = _KEY_FLAGS.get(name, "")
+            operations: list[_Operation] = []
+            if key and key not in container.env and _MASK.fullmatch(tail if equals else word):
+                new: Any = _reference(key, secret)
+                has = bool(container.spec.env)
+                value = f"{flag}=$({key})" if equals else f"$({key})"
+                operations = [
+                    {"op": "add", "path": f"{at}/env/-" if has else f"{at}/env", "value": new if has else [new]},
+                    {"op": "replace", "path": f"{at}/{group}/{index}", "value": value},
+                ]
+            yield name if name.startswith("-") else "an argument", f"{group}[{index}]", word, operations
+
+
+def _in_script(path: str, script: str) -> Iterator[_Literal]:
+    """Secrets that a script gives to an option or a variable."""
+    for line in script.splitlines():
+        found = None if line.lstrip().startswith("#") else _GIVEN.search(line)
+        if found and _MASK.match(found["value"]):
+            yield found["name"], path, line.strip(), []
 
 
 def _reference(variable: str, secret: str) -> _Operation:

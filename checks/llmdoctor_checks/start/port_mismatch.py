@@ -48,7 +48,7 @@ def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
     container = engine.container
     for kind, probe in _probes(container):
         asked = _port(container, probe)
-        if asked is None or asked == port.value:
+        if asked is None or asked == port.value or asked in _further(engine):
             continue
         other = _listener(container, asked)
         failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
@@ -121,8 +121,11 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         numbers = {number for number in targets.values() if number is not None}
         if not numbers or len(numbers) != len(targets) or port.value in numbers:
             continue
-        if any(_listener(container, number) for number in numbers):
+        if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
             continue
+        declared = {p.container_port for p in container.spec.ports}
+        if port.value in declared and numbers <= declared:
+            continue  # ports beside the one for requests, for transfers or metrics
         wrong = ", ".join(str(n) for n in sorted(numbers))
         yield Finding(
             role="risk",
@@ -144,6 +147,12 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
             ),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _further(engine: Engine) -> set[int]:
+    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers."""
+    settings = {**engine.found.defaults, **engine.found.settings}.values()
+    return {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
 
 
 def _target(pod: Pod, port: k8s.ServicePort) -> int | None:

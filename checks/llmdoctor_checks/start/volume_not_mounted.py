@@ -110,7 +110,12 @@ def _mounted(pod: Pod) -> set[str]:
 
 
 def _meant(volume: k8s.Volume) -> bool:
-    """Whether a volume is one that a person meant to be used: a block device is named under volumeDevices instead."""
+    """Whether a volume is one that a person meant to be used: a block device is named under volumeDevices instead.
+
+    GKE's sidecar for Cloud Storage mounts what is declared under its own names.
+    """
+    if volume.name.startswith("gke-gcsfuse-"):
+        return False
     return bool(volume.empty_dir or volume.host_path or volume.config_map or volume.secret) or (
         volume.persistent_volume_claim is not None
     )
