@@ -164,6 +164,8 @@ def test_of_several_starts_in_one_log_the_last_one_that_shows_how_it_went_counts
     assert found("eaten: x\n", "INFO:     Application startup complete.\n") == []
     assert found("eaten: x\n", stats) == []
     assert found("INFO:     Application startup complete.\n", "eaten: y\n") == [("y.", 4)]
+    # the process of the start before still has the port
+    assert found("eaten: x\n", "OSError: [Errno 98] Address already in use\n") == [("x.", 2)]
 
 
 def test_an_earlier_start_is_a_last_resort_where_the_last_one_does_not_show_how_it_goes() -> None:
