@@ -44,6 +44,7 @@ def diagnose(
         missing += cluster.malformed
     for subject in every:
         subject.literals = literals
+        missing += subject.headless
     static = all(subject.static for subject in every)
 
     def examined(part: Sequence[Subject]) -> tuple[list[doc.Target], Suppressions]:

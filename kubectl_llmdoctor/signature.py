@@ -179,9 +179,12 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue
                     if (survived if server else not_serving_yet)(line) or told_to_stop(line):
                         continue
-                    past = overcome(line, _overcome(signature, pattern)) or (server and went_on(line))
+                    on = server and went_on(line)
+                    past = on or overcome(line, _overcome(signature, pattern))
                     if past and container and container.running and not log.previous:
                         continue
+                    if on and pod.log_only:
+                        continue  # nothing says that it ever ended
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
                     near = _near(pattern, line)

@@ -245,8 +245,8 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
             steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
-            unread = [c for c in pod.containers if c.running and not c.status.ready and not logs.of(c.name)]
-            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in unread]
+            ill = [c for c in pod.containers if c.running and (c.engine_dead or not c.status.ready)]
+            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in ill if not logs.of(c.name)]
     if not subject.exists and subject.workload:
         kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")

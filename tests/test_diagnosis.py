@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.diagnosis import diagnose, rank
 from kubectl_llmdoctor.packs import installed
@@ -225,6 +227,25 @@ def test_of_two_certain_causes_in_two_containers_both_are_shown_and_the_earlier_
     assert [[f.id for f in target.findings if f.role == "cause"] for target in shown] == [
         ["port-in-use", "hf-unauthorized"]
     ] * 2
+
+
+@pytest.mark.parametrize(("first", "said"), [("2026-01-01T00:00:10", False), ("2026-01-01T03:00:00", True)])
+def test_a_log_that_does_not_reach_back_to_its_start_is_named(first: str, said: bool) -> None:
+    ended = {"exitCode": 1, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T03:00:10Z"}
+    status = {"name": "vllm", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "llama-0", "namespace": "serving"},
+        "spec": {"containers": [{"name": "vllm", "image": "vllm/vllm-openai:v0.11.0"}]},
+        "status": {"phase": "Running", "containerStatuses": [{**status, "lastState": {"terminated": ended}}]},
+    }
+    text = f"{first}.000000000Z {_ADDRESS}\n"
+    log = LogText(text=text, namespace="serving", pod="llama-0", container="vllm", previous=True, timestamps=True)
+    report = diagnose(Snapshot(objects=(pod,), logs=(log,), taken_at="2026-01-01T03:01:00Z"), installed())
+
+    assert [(n.source, n.ref) for n in report.not_read] == [("logs", "serving/llama-0/vllm (previous)")] * said
+    assert all(n.reason.startswith("begins 3 h after its container") for n in report.not_read)
 
 
 def test_a_log_that_breaks_off_with_an_error_is_not_healthy_for_a_note() -> None:

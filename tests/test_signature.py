@@ -164,6 +164,8 @@ def test_of_several_starts_in_one_log_the_last_one_that_shows_how_it_went_counts
     assert found("eaten: x\n", "INFO:     Application startup complete.\n") == []
     assert found("eaten: x\n", stats) == []
     assert found("INFO:     Application startup complete.\n", "eaten: y\n") == [("y.", 4)]
+    # the process of the start before still has the port
+    assert found("eaten: x\n", "OSError: [Errno 98] Address already in use\n") == [("x.", 2)]
 
 
 def test_an_earlier_start_is_a_last_resort_where_the_last_one_does_not_show_how_it_goes() -> None:
@@ -192,6 +194,20 @@ def test_servers_side_by_side_are_no_starts_one_after_the_other() -> None:
 
     assert _found(_tree(), _DEAD, _log(text.format(7) + text.format(8).splitlines()[-1], previous=True))
     assert _found(_tree(), _DEAD, _log(text.format(8), previous=True)) == []
+
+
+def test_a_log_alone_that_goes_on_serving_after_a_line_has_no_cause() -> None:
+    """Of an instance that ended it would be a last resort; nothing says that this one ever did."""
+    stats = (
+        "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: 5.0 tokens/s\n"
+    )
+    check = as_check(parse(_tree(), stem="disk_eaten"), family="x", where="here")
+
+    def found(text: str) -> list[Finding]:
+        return list(diagnose(Snapshot(logs=(LogText(text=text),)), [check]).targets[0].findings)
+
+    assert found("eaten: x\n" + stats * 4) == []
+    assert len(found(stats * 4 + "eaten: x\n")) == 1
 
 
 def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:

@@ -6,6 +6,7 @@ import bisect
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 
@@ -265,6 +266,7 @@ _RESTARTS = (
 )
 #: Lines before a banner that may be of its start: what modules say while they are imported.
 _PROLOGUE = 60
+_PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
@@ -276,6 +278,7 @@ LITERALS = (
     *_STOPS,
     *_BANNERS,
     *_RESTARTS,
+    _PORT_TAKEN,
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
@@ -302,9 +305,15 @@ def superseded(line: Line) -> bool:
 
 
 def _restarts(log: Log) -> list[int]:
-    """Where the starts of a log begin, the first included."""
+    """Where the starts of a log begin, the first included.
+
+    One that finds its port taken is none of its own: the process of the start before still has it.
+    """
     if "restarts" not in log.memo:
-        log.memo["restarts"] = [list(_begins(log))]
+        begins, taken = list(_begins(log)), [line.number for line in log.marks(_PORT_TAKEN)]
+        ends = dict(pairwise([*begins, len(log) + 1]))
+        own = [at for at in begins if at == begins[0] or not any(at <= number < ends[at] for number in taken)]
+        log.memo["restarts"] = [own]
     return log.memo["restarts"][0]
 
 

@@ -33,6 +33,8 @@ _LOGGER = re.compile(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+Z?\s+(?:- [\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:[\w.:-]+ )?(?:-- : )?)"
 )
+# a time that a log store put before the line: an engine's own is followed by its level
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
 _LINKS = (
@@ -57,6 +59,8 @@ class Said(msgspec.Struct, frozen=True):
 def said(text: str) -> Said:
     """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
     text = _ANSI.sub("", text) if "\x1b" in text else text
+    if text[:1].isdecimal() and (stamp := _STAMP.match(text)) is not None:
+        text = text[stamp.end() :]
     if text.startswith("[pod/") and (outer := _POD.match(text)) is not None:
         own = said(text[outer.end() :])
         return Said(f"{outer['who']} {own.process}".strip(), own.text)

@@ -18,8 +18,9 @@ from kubectl_llmdoctor.facts.events import Event, Events, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Container, Pod
-from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
+from kubectl_llmdoctor.snapshot import Missing
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
@@ -67,6 +68,8 @@ _BEFORE_ANY = frozenset(
     }
 )
 _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "FailedToRetrieveImagePullSecret"})
+#: An engine prints something within this time of its start.
+_LATE_SECONDS = 900
 #: Why a container waits that has been started, or is about to be.
 _ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
 
@@ -146,6 +149,21 @@ class Subject:
             ]
             self._logs[pod.name] = Logs(found)
         return self._logs[pod.name]
+
+    @property
+    def headless(self) -> list[Missing]:
+        """Logs of pods that fail and do not reach back to the start of their container: the kubelet keeps the last files only."""
+        found = []
+        for pod in self.pods:
+            for log in self.logs(pod) if pod.exists and pod.failing else ():
+                container, first = pod.container(log.container), log.time_of(1)
+                began = started(container, previous=log.previous) if container else None
+                if began is None or first is None or (late := (first - began).total_seconds()) < _LATE_SECONDS:
+                    continue
+                ref = f"{pod.namespace}/{pod.name}/{log.container}" + (" (previous)" if log.previous else "")
+                reason = f"begins {say_seconds(late)} after its container: what was before is no longer kept, or nothing was said"
+                found.append(Missing(source="logs", ref=ref, reason=reason))
+        return found
 
     def engines(self, pod: Pod) -> list[Engine]:
         """The inference engines of one pod."""
@@ -362,6 +380,14 @@ def starts(container: Container) -> list[datetime]:
     begun = [t.started_at for t in ended if t and t.reason not in _NEVER_STARTED]
     begun += [status.state.running.started_at] if status.state.running else []
     return [at for at in map(parse_time, begun) if at]
+
+
+def started(container: Container, *, previous: bool) -> datetime | None:
+    """When the instance that wrote a log started, as far as the status still tells."""
+    state, last = container.status.state, container.status.last_state.terminated
+    now = state.running or state.terminated
+    instance = last if previous and not (state.terminated and last is None) else now
+    return parse_time(instance.started_at) if instance else None
 
 
 def _when(event: Event) -> tuple[float, str, str]:

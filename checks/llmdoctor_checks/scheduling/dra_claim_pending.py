@@ -47,10 +47,11 @@ def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Findi
         return
     found = cause(pending, "dra-claim-pending")
     claims = list(device_claims(pending.pod))
-    if found:
+    absent = list(_missing(pending, claims, events)) if found or not causes(pending) else []
+    if absent:
+        yield from absent
+    elif found:
         yield from _refused(pending, found, claims)
-    elif claims and not causes(pending):
-        yield from _missing(pending, claims, events)
 
 
 def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Iterator[Finding]:

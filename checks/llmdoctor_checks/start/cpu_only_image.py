@@ -1,5 +1,6 @@
 """A CPU build of the engine in a container that asks for a GPU."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -25,6 +26,9 @@ _SAYS = (
     ("Torch not compiled with CUDA enabled", "certain"),
     ("no usable GPU found, --gpu-layers option will be ignored", "likely"),
 )
+
+#: A build for GPUs, by the name of its image.
+_OF_GPUS = re.compile(r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])")
 
 #: What llama.cpp prints when a GPU backend is there, whatever becomes of it.
 _BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
@@ -96,8 +100,9 @@ def _says(container: Container, logs: Logs | None) -> tuple[Line, str] | None:
             line = next(log.find(literal), None)
             if line is None:
                 continue
-            if sure == "likely" and any(next(log.find(backend), None) for backend in _BACKENDS):
-                continue  # a GPU build that found no device: the runtime's fault, not the image's
+            gpu_build = _OF_GPUS.search(container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
+            if sure == "likely" and gpu_build:
+                continue  # that found no device: the runtime's fault, not the image's
             return line, sure
     return None
 
