@@ -31,6 +31,8 @@ def status(subject: Subject) -> str:
     pod = next((p for p in pods if p.failing), pods[0])
     restarts = sum(c.restarts for c in pod.containers)
     parts = [pod.troubles[0].text if pod.troubles else pod.status.phase or "unknown"]
+    if pod.awaits_node:
+        parts.append("an autoscaler is making a node for it")
     if restarts:
         since, now = pod.started_at, subject.cluster.now
         span = f" in {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
@@ -67,7 +69,7 @@ def _endpoints(subject: Subject) -> Iterator[str]:
 def placement(subject: Subject) -> tuple[doc.Placement, ...]:
     """For a pod that waits: which nodes could run it, and what stops it on each."""
     for facts in subject.scopes["pod"]:
-        if facts["Pod"].unscheduled:
+        if facts["Pod"].unscheduled and not facts["Pod"].awaits_node:
             from kubectl_llmdoctor.facts.scheduling.placement import placement
 
             return placement(facts["Pending"])

@@ -112,6 +112,12 @@ def test_the_tail_is_split_off_before_counting() -> None:
         ("0/5 nodes are available: request gpu: device class nvidia-gpu does not exist. no new claims to deallocate, "
          "preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling.", "claim",
          "request gpu: device class nvidia-gpu does not exist"),
+        ('0/5 nodes are available: storageclass.storage.k8s.io "fast" not found. preemption: 0/5 nodes are available: 5 '
+         "Preemption is not helpful for scheduling.", "volume", 'storageclass.storage.k8s.io "fast" not found'),
+        ('running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "models"', "volume",
+         'running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "models"'),
+        ("rejected due to timeout after waiting 60s at plugin Coscheduling", "gang",
+         "rejected due to timeout after waiting 60s at plugin Coscheduling"),
     ],
 )  # fmt: skip
 def test_a_prefilter_speaks_instead_of_the_histogram(text: str, kind: str, refused: str) -> None:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.events import Event, came_further, events_of
+from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.units import milli, parse_time, say_seconds, units
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ DEFAULT_SHM_BYTES = 64 * 2**20
 #: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+
+#: How long a node with GPUs may take from the autoscaler's decision until it can be used.
+_NODE_SECONDS = 630
+
+#: What autoscalers say of a pod, and which of it promises a node.
+_SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
+_PROMISES = ("TriggeredScaleUp", "Nominated")
 
 #: How long after its grace period a pod that was deleted may still be listed.
 _LEAVING_SECONDS = 60
@@ -533,6 +541,27 @@ class Pod:
         return [event for event in found if (event.namespace or self.namespace) == self.namespace]
 
     @cached_property
+    def awaits_node(self) -> bool:
+        """Whether it is new, and an autoscaler is making a node for it: its last word on the pod was a promise.
+
+        A node that was made since and is ready did not help, so that the promise is over.
+        """
+        now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
+        said = [(e.last, e) for e in self._events if e.last and (e.reason in _SCALING or is_provisioner(e.reporter))]
+        if not said or not now or not made or (now - made).total_seconds() > _NODE_SECONDS:
+            return False
+        last, newest = max(said, key=lambda pair: pair[0])
+        if newest.reason not in _PROMISES:
+            return False
+        since = max(made, newest.first or last)
+        return not any(
+            (at := parse_time(node.metadata.creation_timestamp))
+            and at >= since
+            and any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
+            for node in self.cluster.all(k8s.Node, "Node")
+        )
+
+    @cached_property
     def leaving(self) -> bool:
         """Whether it was deleted and is within its grace period, in which it is taken out of service and ends."""
         until, now = parse_time(self.obj.metadata.deletion_timestamp), self.cluster.now
@@ -560,9 +589,9 @@ class Pod:
         elif status.phase == "Succeeded":
             return
         elif self.unscheduled:
-            yield Trouble(
-                kind="pending", text="Pending, no node", since=parse_time(self.obj.metadata.creation_timestamp)
-            )
+            if not self.awaits_node:
+                made = parse_time(self.obj.metadata.creation_timestamp)
+                yield Trouble(kind="pending", text="Pending, no node", since=made)
             return
         for container in self.containers:
             if not (self.leaving and self._ended_by_deletion(container)):

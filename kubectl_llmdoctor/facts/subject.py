@@ -41,6 +41,9 @@ class NotApplicable:
 
 NOT_APPLICABLE = NotApplicable()
 
+#: Annotations and labels that name the PodGroup of a pod: KAI's, Volcano's, the coscheduling plugin's.
+_GROUPS = ("pod-group-name", "scheduling.k8s.io/group-name", "scheduling.x-k8s.io/pod-group")
+
 #: Kinds between an operator's object and its pods that have conditions of their own.
 _BELOW = (
     "Revision",
@@ -220,7 +223,7 @@ class Subject:
 
     @cached_property
     def events(self) -> Events:
-        """Events of pods, owners, their replica sets and claims, oldest first."""
+        """Events of pods, owners, their replica sets, scheduling groups and claims, oldest first."""
         if next(self.cluster.items("Event"), None) is None:
             return Events([], self.cluster.now)
         names = {(kind.partition(".")[0], name) for kind, name in self.related}
@@ -229,6 +232,9 @@ class Subject:
         for pod in self.pods:
             names.add(("Pod", pod.name))
             names.add(("Node", pod.spec.node_name))
+            meta = pod.obj.metadata
+            groups = (tags.get(key) for tags in (meta.annotations, meta.labels) for key in _GROUPS)
+            names |= {("PodGroup", group) for group in groups if isinstance(group, str)}
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim:
                     names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))
@@ -347,7 +353,7 @@ class Subject:
         return Unknown(f"no log of {pod.name} was read")
 
     def _pending(self, pod: Pod) -> Any:
-        if not pod.unscheduled:
+        if not pod.unscheduled or pod.awaits_node:
             return NOT_APPLICABLE
         from kubectl_llmdoctor.facts.scheduling.pending import Pending
 

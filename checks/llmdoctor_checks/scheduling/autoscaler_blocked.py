@@ -99,7 +99,7 @@ def _short(event: Event) -> str:
     if is_provisioner(event.reporter) and "karpenter" in event.reporter:
         limited = next((part for part in event.message.split("; ") if "exceed limits" in part), event.message)
         return limited[:240].rstrip(". ")
-    said = parse(event.message.partition("scale-up")[2] or event.message)
+    said = parse(event.message.partition(": ")[2] or event.message)
     texts = [f"{c.number} {c.text}" for c in said.of("group-limit")]
     return ", ".join(texts) or event.message[:240].rstrip(". ")
 

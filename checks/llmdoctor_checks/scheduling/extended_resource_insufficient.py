@@ -41,7 +41,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
             f"{nodes_said(found)} could run it, but at most {most} {resource} is free on any; it asks for {asked}."
         )
     else:
-        summary = f"It asks for {asked} {resource}, which is short on {nodes_said(found)} by the scheduler's count."
+        what = f"{asked} {resource}" if pending.requests.get(resource) else resource
+        words = "" if what != resource else f": {', '.join(f'{c.number} {c.text}' for c in found.counts)}"
+        summary = f"It asks for {what}, which is short on {nodes_said(found)} by the scheduler's count{words}."
     yield finding(
         pending, found, summary, [*asked_in(pending, resource), *node_lines(pending, found)], _fixes(pending, found)
     )
@@ -52,10 +54,19 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
     yield from offered
+    mismatch = any("Mismatch" in count.text for count in found.counts)  # HAMi
+    if mismatch:
+        yield fixes.advice(
+            f"See which GPUs the annotations of {fixes.edited(pending.pod)} allow (nvidia.com/use-gputype, "
+            "nvidia.com/nouse-gputype, nvidia.com/use-gpuuuid): the model or the UUID of the nodes' GPUs is not among them"
+        )
     for container in asking(pending, resource)[:1]:
         if free and not offered:
             yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
         yield fixes.advice(
             f"Drop {resource} from {container.name} in {fixes.edited(pending.pod)}, if it can do without"
         )
-    yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")
+    if pending.requests.get(resource):
+        yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")
+    elif not mismatch:
+        yield fixes.advice("Free some of the GPUs that are shared, or ask for a smaller share")

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    event_evidence,
     fixes,
     k8s,
     milli,
@@ -32,6 +33,14 @@ _REFUSED = re.compile(
 #: Kinds that want their pods at once.
 _EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
 _KUEUE = re.compile(r"insufficient (?:unused )?quota for (\S+) in flavor (\S+)")
+#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion and capacity).
+_QUEUE = re.compile(
+    r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
+    r"allocated for non-preemptible pods"
+    r"|(?:^|: )(?P<over>[^:]+?) quota has reached the allowable limit of [^.]+\. Limit is (?P<limit>[^,]+), currently "
+    r"(?P<taken>.+?) allocated and workload requested (?P<wants>[^.]+)"
+    r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
+)
 
 
 @check("quota-exceeded", since="0.1")
@@ -41,8 +50,9 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     A pod beyond the quota is refused when it is made, so there is no pod to look at: the ReplicaSet, StatefulSet or
     Job keeps trying, and only its `FailedCreate` events say why (KubeRay: `FailedToCreateHeadPod`,
     `FailedToCreateWorkerPod`). A quota on a resource also refuses pods that do not
-    state it. A LimitRange refuses containers that ask for more, or less, than it allows. A Kueue quota keeps the
-    workload in its queue.
+    state it. A LimitRange refuses containers that ask for more, or less, than it allows. A quota of Kueue, KAI (Run:ai)
+    or Volcano keeps the workload in its queue although GPUs may be free. In KAI a pod that cannot be preempted (its
+    PriorityClass is 100 or above) gets what the queue is entitled to and never more.
 
     ## Fix
 
@@ -58,6 +68,7 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     workload = subject.workload
     if not subject.exists or any(p.unscheduled for p in subject.pods):
         yield from _queued(subject, cluster)
+        yield from _over_limit(subject)
     for message, evidence in refusals(subject, cluster):
         found = _REFUSED.search(message)
         if found:
@@ -123,6 +134,55 @@ def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
             f"Ask for what the LimitRange allows in {where}", f"kubectl -n {namespace} describe limitrange"
         )
         yield fixes.advice("Widen the LimitRange for model servers", owner="platform")
+
+
+def _over_limit(subject: Subject) -> Iterator[Finding]:
+    """The word of a scheduler with queues on a pod whose queue has no more to give."""
+    for pod in subject.pods:
+        if not pod.unscheduled:
+            continue
+        condition = pod.condition("PodScheduled")
+        said: list[tuple[str, Evidence]] = []
+        if condition and condition.status == "False":
+            said.append((condition.message, pod_evidence(pod, "status.conditions[PodScheduled]", condition.message)))
+        for kind in ("Pod", "PodGroup"):
+            events = subject.events.of("Unschedulable", "NotSchedulable", "FailedScheduling", kind=kind)
+            mine = [e for e in events if kind == "PodGroup" or e.name == pod.name]
+            said += [(e.message, event_evidence(e, subject.cluster)) for e in mine[-1:]]
+        for message, evidence in said:
+            found = _QUEUE.search(message)
+            if found:
+                yield _held_back(pod, found, evidence)
+                return
+
+
+def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
+    name = found["queue"] or found["over"]
+    queue = f"queue {name}" if name else "its queue"
+    more = [fixes.advice(f"Raise the quota of {queue}", owner="platform")]
+    if found["queue"]:
+        why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
+        more.append(
+            fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
+        )
+    elif found["over"]:
+        why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
+    else:
+        why = f"too little is left of {found['lacks']}" if found["lacks"] else "too little is left"
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The scheduler holds it back, because the quota of {queue} is used up: {why}.",
+        evidence=(evidence,),
+        explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"Wait for, or end, other workloads of {queue}; or ask for less", "kubectl get queues -o wide"
+            ),
+            *more,
+        ),
+        pods=(pod.name,),
+    )
 
 
 def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:

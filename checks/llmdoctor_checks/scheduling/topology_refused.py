@@ -1,11 +1,17 @@
-"""A pod that the kubelet refused because what it asks for is not free on one NUMA node."""
+"""A pod that the kubelet's managers of CPUs, memory and NUMA nodes refused.
 
+Sources: kubelet `cm/topologymanager/topology_manager.go`, `cm/memorymanager/policy_static.go`,
+`cm/cpumanager/policy_static.go` and `cpu_assignment.go`.
+"""
+
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
     Evidence,
     Finding,
+    Fix,
     Node,
     Pod,
     Subject,
@@ -20,38 +26,51 @@ from llmdoctor_checks.scheduling._admission import replaced
 #: Holders that the evidence names.
 _MOST = 4
 
+_CPUS = re.compile(
+    r"not enough cpus available to satisfy request(?:: requested=(?P<asked>\d+), available=(?P<free>\d+))?"
+)
+_CORES = re.compile(r"requested (?P<asked>\d+) cpus not multiple cpus per core = (?P<threads>\d+)")
+
 
 @check("topology-refused", since="0.3")
 def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """The kubelet refused the pod, because what it asks for is not free on one NUMA node.
+    """The kubelet cannot give the pod what it asks for on one NUMA node, or as whole cores.
 
     With the topology manager's policy `single-numa-node` (or `restricted`) the kubelet admits a pod only if its GPUs, CPUs
     and network devices come from one NUMA node, mostly one socket. The scheduler counts devices of the whole node and does
     not know of that: small pods on both sockets leave no room for one that needs a whole socket, and it is refused each
-    time with `TopologyAffinityError`. A refused pod stays failed; its owner makes another, which may meet the same.
+    time with `TopologyAffinityError`. The static memory manager refuses in the same way (`[memorymanager] …`), and the
+    static CPU manager where its pool of exclusive CPUs is used up, or where whole cores are to be given (`full-pcpus-only`)
+    and the pod asks for half a core (`SMTAlignmentError`). A refused pod stays failed; its owner makes another, which may
+    meet the same.
 
     ## Fix
 
-    Free GPUs of one socket, keep small pods and large ones on different nodes, or ask for a whole node. A policy of
-    `best-effort` prefers one socket and admits the pod anyway; the scheduler plugin NodeResourceTopologyMatch counts by
-    socket.
+    Free GPUs, memory or CPUs of one socket, keep small pods and large ones on different nodes, or ask for a whole node. A
+    policy of `best-effort` prefers one socket and admits the pod anyway; the scheduler plugin NodeResourceTopologyMatch
+    counts by socket. Exclusive CPUs and memory are given only to pods whose requests equal their limits: a pod that needs
+    neither can ask for less than its limits.
 
     ## References
 
     - https://kubernetes.io/docs/tasks/administer-cluster/topology-manager/
+    - https://kubernetes.io/docs/tasks/administer-cluster/memory-manager/
+    - https://kubernetes.io/docs/tasks/administer-cluster/cpu-management-policies/
     - https://github.com/kubernetes-sigs/scheduler-plugins/tree/master/pkg/noderesourcetopology
     """
     status = pod.status
-    if status.phase != "Failed" or status.reason != "TopologyAffinityError" or replaced(subject):
+    if status.phase != "Failed" or replaced(subject):
+        return
+    where = pod.spec.node_name or "its node"
+    said = _said(pod, where, _free(pod, node, cluster) if node else "")
+    if not said:
         return
     asked = [f"{amount} {name}" for name, amount in pod.accelerators.items()]
-    wants = " and ".join(asked) or "its CPUs and memory"
-    where = pod.spec.node_name or "its node"
+    summary, advice = said
     yield Finding(
         role="cause",
         confidence="certain",
-        summary=f"The kubelet of {where} refused it: {wants} are not free on one NUMA node there"
-        + (f"{_free(pod, node, cluster)}." if node else "."),
+        summary=summary,
         evidence=(
             pod_evidence(pod, "status", f"{status.reason}: {status.message}"),
             *(pod_evidence(pod, "resources", text) for text in asked),
@@ -60,18 +79,56 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         explains=("pod-failed", "not-ready", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                f"Move small pods off {where} until one socket is free, then delete the refused pod",
+                advice,
                 f"kubectl get pods -A -o wide --field-selector spec.nodeName={where}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
-            fixes.advice(
-                "Keep pods of one GPU and pods of a whole socket on different nodes, or let the kubelet prefer one NUMA node "
-                "instead of insisting on it (topologyManagerPolicy: best-effort)",
-                owner="platform",
-            ),
+            *_apart(summary),
         ),
         pods=(pod.name,),
     )
+
+
+def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
+    """Which of the kubelet's managers refused the pod, and what to do; None where another did."""
+    status = pod.status
+    if status.reason == "TopologyAffinityError":
+        wants = " and ".join(f"{amount} {name}" for name, amount in pod.accelerators.items()) or "its CPUs and memory"
+        return (
+            f"The kubelet of {where} refused it: {wants} are not free on one NUMA node there{free}.",
+            f"Move small pods off {where} until one socket is free, then delete the refused pod",
+        )
+    if status.reason == "SMTAlignmentError":
+        cores = _CORES.search(status.message)
+        asked = f": it asks for {cores['asked']} CPUs, and a core has {cores['threads']}" if cores else ""
+        return (
+            f"The kubelet of {where} gives whole cores only (full-pcpus-only){asked}.",
+            "Ask for a number of CPUs that fills whole cores",
+        )
+    if status.reason != "UnexpectedAdmissionError":
+        return None
+    if "[memorymanager]" in status.message:
+        return (
+            f"The memory manager of the kubelet of {where} refused it: no NUMA node has the memory that it asks for.",
+            f"Ask for less memory, or move pods off {where} until one NUMA node has enough, then delete the refused pod",
+        )
+    if cpus := _CPUS.search(status.message):
+        numbers = f": {cpus['asked']} asked, {cpus['free']} left" if cpus["asked"] else ""
+        return (
+            f"The CPU manager of the kubelet of {where} refused it: too few exclusive CPUs are left{numbers}.",
+            f"Ask for fewer CPUs, or move pods off {where}, then delete the refused pod",
+        )
+    return None
+
+
+def _apart(summary: str) -> Iterator[Fix]:
+    """What keeps one NUMA node free, where it is a NUMA node that lacks something."""
+    if "NUMA node" in summary:
+        yield fixes.advice(
+            "Keep pods of one GPU and pods of a whole socket on different nodes, or let the kubelet prefer one NUMA node "
+            "instead of insisting on it (topologyManagerPolicy: best-effort)",
+            owner="platform",
+        )
 
 
 def _free(pod: Pod, node: Node, cluster: Cluster) -> str:

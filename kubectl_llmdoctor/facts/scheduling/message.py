@@ -176,6 +176,8 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("max volume count", "volume"),
     ("ephemeral volume controller", "volume"),
     ("CSI driver is not installed", "volume"),
+    ("storageclass", "volume"),
+    ("binding volumes: ", "volume"),
     ("pod topology spread constraints", "spread"),
     ("pod anti-affinity rules", "anti-affinity"),
     ("existing pods anti-affinity", "anti-affinity"),
@@ -202,6 +204,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("pod group", "gang"),
     ("gang", "gang"),
     ("pgName", "gang"),
+    ("at plugin Coscheduling", "gang"),
     ("node group size reached", "group-limit"),
     ("max limit reached", "group-limit"),
     ("limit reached", "group-limit"),
@@ -221,7 +224,9 @@ def _count(number: int, text: str) -> Iterator[Count]:
         for name in kai.group(1).split(", "):
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
         return
-    if _regex(r"Card\w*Insufficient\w*|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict").search(text):  # HAMi
+    if _regex(
+        r"Card\w*(?:Insufficient|Mismatch|Exhausted)\w*|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict"
+    ).search(text):  # HAMi
         yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
         return
     if "resource fit failed" in text:  # Volcano, which does not say which resource
