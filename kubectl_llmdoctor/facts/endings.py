@@ -151,7 +151,11 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
 )
 #: Words that mean it only where this program says them.
-_WHOSE = {"Connected": "text_generation", "Ready": "text_embeddings_router::"}
+_WHOSE = {
+    "Connected": "text_generation",
+    "Ready": "text_embeddings_router::",
+    "Args { model_id: ": "text_embeddings_router",
+}
 
 
 PHASES = tuple(name for name, _ in _PHASES)
@@ -188,11 +192,14 @@ def _tells(literal: str, line: Line) -> bool:
 
 
 _READY = "Application startup complete."
-#: What vLLM and SGLang print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then
-#: answered a first request. What went wrong between the two did not keep the server from serving.
+#: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
+#: a first request, the routers of TGI and TEI have warmed up the model. What went wrong between the two did not keep the
+#: server from serving.
 _STARTS = (
     ("vLLM API server version", _READY),
     ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
+    ("text_generation_launcher: Args", "Connected"),
+    ("Args { model_id: ", "Ready"),  # TEI
 )
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
@@ -245,7 +252,6 @@ _STOPS = (
 #: What begins a start of a server, whatever it is that it loads.
 _BANNERS = (
     *(banner for banner, _ in _STARTS),
-    "text_generation_launcher: Args",
     "Triton Server Version",
     "TensorRT-LLM version: ",
 )
@@ -267,7 +273,7 @@ def survived(line: Line) -> bool:
     if any(_served_after(line, *pair) for pair in _STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS):
         return True
     last = next(reversed(_later_banners(line.log)), 0)
-    return line.number < last and any(x.number > last for _, ready in _STARTS for x in line.log.marks(ready))
+    return line.number < last and any(x.number > last for _, ready in _STARTS for x in _marks(line.log, ready))
 
 
 def went_on(line: Line) -> bool:
@@ -297,15 +303,20 @@ def _at_work(log: Log) -> list[list[int]]:
 def _later_banners(log: Log) -> list[int]:
     """Where a start begins, but for the first one: that one prints something before its banner."""
     if "banners" not in log.memo:
-        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in log.marks(text)})[1:]]
+        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in _marks(log, text)})[1:]]
     return log.memo["banners"][0]
 
 
 def _served_after(line: Line, banner: str, ready: str) -> bool:
-    starts = [x.number for x in line.log.marks(banner)]
-    at = next((x.number for x in line.log.marks(ready) if x.number > line.number), None)
+    starts = [x.number for x in _marks(line.log, banner)]
+    at = next((x.number for x in _marks(line.log, ready) if x.number > line.number), None)
     # the first start prints something before its banner
     return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
+
+
+def _marks(log: Log, literal: str) -> Iterator[Line]:
+    """The lines of a log in which a literal means what it is looked for."""
+    return (line for line in log.marks(literal) if _tells(literal, line))
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
@@ -324,7 +335,7 @@ def not_serving_yet(line: Line) -> bool:
 def told_to_stop(line: Line) -> bool:
     """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
     at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
-    return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in line.log.marks(text))
+    return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in _marks(line.log, text))
 
 
 def overcome(line: Line, signs: Sequence[str]) -> bool:
