@@ -224,7 +224,7 @@ _WORKS = (
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 
-#: What a process leaves behind that ends in native code.
+#: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
     "ggml_abort",
     "GGML_ASSERT(",
@@ -237,6 +237,7 @@ _CRASHES = (
     "SIGABRT",
     "SIGSEGV",
     "(core dumped)",
+    "' panicked at ",
 )
 #: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
 _ASSERTION = "] Assertion `"
@@ -374,7 +375,7 @@ def _signs(signs: Sequence[str]) -> Iterator[str]:
 
 
 def crash_of(log: Log) -> Line | None:
-    """The first line of a log that says that a process ended in native code."""
+    """The first line of a log that says that a process ended in native code, or in a panic."""
     found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
     return min(found, key=lambda line: line.number, default=None)
 
