@@ -94,8 +94,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 _WARNED = re.compile(
     r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
-#: A line of a program that a traceback quotes, whose message is not filled in.
-_SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )")
+#: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
+_SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
 #: Hits of a pattern around which a second line is looked for.

@@ -127,6 +127,39 @@ def test_what_a_server_prints_after_it_was_told_to_stop_is_no_cause() -> None:
     assert _found(_tree(), _DEAD, _log(down + "vLLM API server version 0.11.0\neaten: x\n", previous=True))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("text_generation_launcher: Args { model_id: x }", "text_generation_router: router/src/main.rs:247: Connected"),
+        (
+            'text_embeddings_router: router/src/main.rs:203: Args { model_id: "x" }',
+            "text_embeddings_router::http::server: router/src/http/server.rs:1853: Ready",
+        ),
+    ],
+    ids=["tgi", "tei"],
+)
+def test_what_a_router_got_over_before_it_was_ready_is_no_cause(before: str, after: str) -> None:
+    tree = _tree()
+    started = f"{before}\neaten: disk\n{after}\n"
+    assert not _found(tree, _pod(ready=False), _log(started))
+    assert _found(tree, _pod(ready=False), _log(f"{before}\neaten: disk\n"))
+    # the same words of another program say nothing
+    assert _found(tree, _pod(ready=False), _log(f"{before}\neaten: disk\nredis: Connected, Ready\n"))
+    # what comes after the server was ready, or in the next start
+    assert _found(tree, _pod(ready=False), _log(f"{started}eaten: disk\n"))
+    assert _found(tree, _pod(ready=False), _log(f"{started}{before}\neaten: disk\n"))
+
+
+@pytest.mark.parametrize(
+    "line", ["│ ❱ 119 │   │   raise Eaten('eaten: disk')", "│   116 │   │   'eaten: disk'", "│ 1476 │ 'eaten: x'"]
+)
+def test_source_in_the_frame_of_a_traceback_is_not_the_message(line: str) -> None:
+    tree = _tree()
+    assert not _found(tree, _pod(ready=False), _log(f"{line}\n"))
+    assert _found(tree, _pod(ready=False), _log(f"{line}\nEaten: eaten: disk\n"))
+    assert _found(tree, _pod(ready=False), _log("│ eaten: disk │\n"))
+
+
 def test_what_a_server_went_on_to_serve_after_is_a_last_resort() -> None:
     stats = (
         "INFO 06-02 [x.py:1] Engine 000: Avg prompt throughput: 4.1 tokens/s, Avg generation throughput: {} tokens/s\n"

@@ -152,7 +152,11 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
 )
 #: Words that mean it only where this program says them.
-_WHOSE = {"Connected": "text_generation", "Ready": "text_embeddings_router::"}
+_WHOSE = {
+    "Connected": "text_generation",
+    "Ready": "text_embeddings_router::",
+    "Args { model_id: ": "text_embeddings_router",
+}
 
 
 PHASES = tuple(name for name, _ in _PHASES)
@@ -192,11 +196,14 @@ def _tells(literal: str, line: Line) -> bool:
 
 
 _READY = "Application startup complete."
-#: What vLLM and SGLang print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then
-#: answered a first request. What went wrong between the two did not keep the server from serving.
+#: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
+#: a first request, the routers of TGI and TEI have warmed up the model. What went wrong between the two did not keep the
+#: server from serving.
 _STARTS = (
     ("vLLM API server version", _READY),
     ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
+    ("text_generation_launcher: Args", "Connected"),
+    ("Args { model_id: ", "Ready"),  # TEI
 )
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
@@ -225,7 +232,7 @@ _GOES_ON = 2
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
 
-#: What a process leaves behind that ends in native code.
+#: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
     "ggml_abort",
     "GGML_ASSERT(",
@@ -238,6 +245,7 @@ _CRASHES = (
     "SIGABRT",
     "SIGSEGV",
     "(core dumped)",
+    "' panicked at ",
 )
 #: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
 _ASSERTION = "] Assertion `"
@@ -253,7 +261,6 @@ _STOPS = (
 #: What begins a start of a server, whatever it is that it loads.
 _BANNERS = (
     *(banner for banner, _ in _STARTS),
-    "text_generation_launcher: Args",
     "Triton Server Version",
     "TensorRT-LLM version: ",
 )
@@ -390,15 +397,20 @@ def _at_work(log: Log) -> list[list[int]]:
 def _later_banners(log: Log) -> list[int]:
     """Where a start begins, but for the first one: that one prints something before its banner."""
     if "banners" not in log.memo:
-        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in log.marks(text)})[1:]]
+        log.memo["banners"] = [sorted({x.number for text in _BANNERS for x in _marks(log, text)})[1:]]
     return log.memo["banners"][0]
 
 
 def _served_after(line: Line, banner: str, ready: str) -> bool:
-    starts = [x.number for x in line.log.marks(banner)]
-    at = next((x.number for x in line.log.marks(ready) if x.number > line.number), None)
+    starts = [x.number for x in _marks(line.log, banner)]
+    at = next((x.number for x in _marks(line.log, ready) if x.number > line.number), None)
     # the first start prints something before its banner
     return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
+
+
+def _marks(log: Log, literal: str) -> Iterator[Line]:
+    """The lines of a log in which a literal means what it is looked for."""
+    return (line for line in log.marks(literal) if _tells(literal, line))
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
@@ -417,7 +429,7 @@ def not_serving_yet(line: Line) -> bool:
 def told_to_stop(line: Line) -> bool:
     """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
     at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
-    return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in line.log.marks(text))
+    return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in _marks(line.log, text))
 
 
 def overcome(line: Line, signs: Sequence[str]) -> bool:
@@ -456,7 +468,7 @@ def _signs(signs: Sequence[str]) -> Iterator[str]:
 
 
 def crash_of(log: Log) -> Line | None:
-    """The first line of a log that says that a process ended in native code."""
+    """The first line of a log that says that a process ended in native code, or in a panic."""
     found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
     return min(found, key=lambda line: line.number, default=None)
 

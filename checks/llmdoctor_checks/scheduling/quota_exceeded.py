@@ -169,6 +169,7 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
     else:
         why = f"too little is left of {found['lacks']}" if found["lacks"] else "too little is left"
+    why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
     return Finding(
         role="cause",
         confidence="certain",

@@ -24,6 +24,10 @@ _SECONDARY = (
     "Error: ShardCannotStart",  # TGI
     "exiting due to model loading error",  # llama.cpp
     "Executor worker died during initialization",  # TensorRT-LLM
+    "Internal - failed to load all models",  # Triton
+    "Error: Could not create backend",  # Text Embeddings Inference
+    "Error: Model backend is not healthy",  # Text Embeddings Inference, while it warms up
+    "Failed to start model server",  # KServe
 )
 
 
