@@ -487,6 +487,12 @@ class Pod:
                 return True
         return False
 
+    def _failed_liveness(self, container: Container) -> bool:
+        """Whether the kubelet says that it killed a container for its liveness probe."""
+        words = f"Container {container.name} failed liveness probe"
+        events = events_of(self.cluster).about([("Pod", self.name)])
+        return any(e.reason == "Killing" and e.namespace in ("", self.namespace) and words in e.message for e in events)
+
     @cached_property
     def leaving(self) -> bool:
         """Whether it was deleted and is within its grace period, in which it is taken out of service and ends."""
@@ -563,8 +569,9 @@ class Pod:
         waiting, ended = container.waiting, container.terminated
         since = parse_time(ended.finished_at) if ended else None
         died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
-        if ended and container.role == "main" and container.running and not container.status.ready:
-            died = True  # a server does not end by itself: told to by a failed probe it ends with 0
+        if ended and container.role == "main" and container.running:
+            # a server does not end by itself: told to by a failed probe it ends with 0
+            died = died or not container.status.ready or self._failed_liveness(container)
         if waiting and waiting.reason == "CrashLoopBackOff":
             yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
         elif waiting and waiting.reason not in _STARTING:
