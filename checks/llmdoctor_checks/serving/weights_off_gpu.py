@@ -85,7 +85,8 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
     default = engine.name == "llama.cpp" and there == 0
     return Finding(
-        role="cause",
+        # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not
+        role="cause" if there == 0 else "risk",
         severity="warning",
         confidence="certain" if default or room else "likely",
         summary=f"{engine.title} in {engine.container.name} has {there} of {layers} layers of the model on the GPU, and computes the "

@@ -27,7 +27,7 @@ _SLOW_SECONDS = 1200
 _SHARD_SECONDS = 20.0
 
 #: What a load that is over took, when the next one deserves a word.
-_TOOK_SECONDS = 600
+_TOOK_SECONDS = 900
 
 #: The bar of vLLM and SGLang: shards that are done, all of them, the time so far.
 _BAR = re.compile(r"checkpoint shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
