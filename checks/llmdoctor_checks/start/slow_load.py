@@ -26,15 +26,18 @@ _SLOW_SECONDS = 1200
 #: So long does one shard (5 to 10 GB) take then, at least: more shards than usual take longer together.
 _SHARD_SECONDS = 20.0
 
-#: What a load that is over took, when the next one deserves a word.
-_TOOK_SECONDS = 900
+#: What a load that is over took, when the next one deserves a word; and when somebody shows its log because of that.
+_TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
-#: The bar of vLLM and SGLang: shards that are done, all of them, the time so far.
-_BAR = re.compile(r"checkpoint shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
-_SHARDS = "checkpoint shards:"
+#: The bars of vLLM and SGLang («Multi-thread loading shards»): shards that are done, all of them, the time so far.
+_BAR = re.compile(r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
+_SHARDS = " shards:"
 
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
-_TOOK = re.compile(r"Loading weights took ([\d.]+) seconds|Load weight end\. elapsed=([\d.]+) s")
+_TOOK = re.compile(
+    r"(?:Loading weights took|Model loading took [\d.]+ GiB(?: memory)? and) ([\d.]+) seconds|Load weight end\. elapsed=([\d.]+) s"
+)
+_TAKEN = ("Loading weights took", "Model loading took")
 _BEGIN, _END = "Load weight begin", "Load weight end"
 
 
@@ -52,7 +55,7 @@ class Bar(NamedTuple):
         return self.seconds / self.done * self.shards
 
 
-@check("slow-load", since="0.1", literals=(_SHARDS, "Loading weights took", _BEGIN, _END))
+@check("slow-load", since="0.1", literals=(_SHARDS, *_TAKEN, _BEGIN, _END))
 def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
 
@@ -94,10 +97,11 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     took = _took(log)
     if took is not None and took[0] >= _TOOK_SECONDS and (pod.ready or pod.log_only):
         seconds, line = took
+        shown = pod.log_only and seconds >= _LONG_SECONDS
         yield Finding(
-            role="risk",
+            role="cause" if shown else "risk",
             severity="warning",
-            confidence="likely",
+            confidence="possible" if shown else "likely",
             summary=f"{engine.title} in {engine.container.name} took {say_seconds(seconds)} to read its weights{_where(engine)}: "
             "each restart and each further replica takes as long.",
             evidence=(log_evidence(line),),
@@ -108,9 +112,10 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 
 def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
     return Finding(
-        role="cause",
+        # a log alone does not say for how long anybody waits
+        role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="possible" if pod.log_only else "likely",
+        confidence="likely",
         summary=f"{engine.title} in {engine.container.name} has read {bar.done} of {bar.shards} shards of its weights in "
         f"{say_seconds(bar.seconds)}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
@@ -122,12 +127,12 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
 
 
 def _bar(log: Log) -> Bar | None:
-    """The last state of the bar, once the first shard is done."""
+    """The last state of the bar, once two shards are done: the first one alone may wait for much else."""
     found = None
     for line in log.find(_SHARDS):
         for said in _BAR.finditer(line.text):
             done, shards, seconds = int(said[1]), int(said[2]), _clock(said[3])
-            if 0 < done <= shards and seconds:
+            if 1 < done <= shards and seconds:
                 found = Bar(line, done, shards, seconds)
     return found
 
@@ -147,9 +152,7 @@ def _last(line: Line) -> bool:
 
 def _took(log: Log) -> tuple[float, Line] | None:
     """How long the slowest rank read, by what it says itself or by the times of two lines."""
-    found = [
-        (float(said[1] or said[2]), line) for text in ("Loading weights took", _END) for line, said in _said(log, text)
-    ]
+    found = [(float(said[1] or said[2]), line) for text in (*_TAKEN, _END) for line, said in _said(log, text)]
     if not found:
         begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
         seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
