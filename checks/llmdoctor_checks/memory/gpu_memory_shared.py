@@ -44,7 +44,7 @@ _LITTLE = 0.5
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
-@check("gpu-memory-shared", since="0.1")
+@check("gpu-memory-shared", since="0.1", literals=("inference compute", "layers to GPU"))
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 

@@ -31,7 +31,7 @@ _STUCK_SECONDS = 900
 _LINES_AFTER = 6
 
 
-@check("nccl-p2p", since="0.1")
+@check("nccl-p2p", since="0.1", literals=_CONNECTS)
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:

@@ -20,8 +20,8 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks.serving._load import PREEMPTED, last_load, preemptions, recent_load, seconds_between, works
 from llmdoctor_checks.serving._load import Load as Statement
-from llmdoctor_checks.serving._load import last_load, preemptions, recent_load, seconds_between, works
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,
@@ -48,7 +48,7 @@ _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 _ENOUGH_TOKENS = 100_000
 
 
-@check("kv-cache-saturated", since="0.2", severity="warning")
+@check("kv-cache-saturated", since="0.2", severity="warning", literals=(PREEMPTED,))
 def kv_cache_saturated(
     pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:

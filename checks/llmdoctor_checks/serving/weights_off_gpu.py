@@ -27,6 +27,8 @@ _DEVICES = re.compile(
     r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
 )
 
+_DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
+
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
 _ASKED = re.compile(r"layers\.requested=(-?\d+)")
 _MEMORY = re.compile(r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"')
@@ -38,7 +40,7 @@ _NEARLY_ALL = 0.9
 _FITS = 0.75
 
 
-@check("weights-off-gpu", since="0.3", severity="warning", literals=("layers to GPU",))
+@check("weights-off-gpu", since="0.3", severity="warning", literals=("layers to GPU", "msg=offload ", *_DEVICE_TEXTS))
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
 
@@ -123,7 +125,7 @@ def _last(log: Log) -> tuple[Line, int, int] | None:
 
 
 def _device_lines(log: Log) -> Iterator[Line]:
-    for text in (" devices", "using device ", "library="):
+    for text in _DEVICE_TEXTS:
         yield from log.find(text)
 
 
