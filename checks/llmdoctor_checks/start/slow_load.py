@@ -35,9 +35,10 @@ _SHARDS = " shards:"
 
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
 _TOOK = re.compile(
-    r"(?:Loading weights took|Model loading took [\d.]+ GiB(?: memory)? and) ([\d.]+) seconds|Load weight end\. elapsed=([\d.]+) s"
+    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) ([\d.]+) seconds"
+    r"|Load weight end\. elapsed=([\d.]+) s"
 )
-_TAKEN = ("Loading weights took", "Model loading took")
+_TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
 _BEGIN, _END = "Load weight begin", "Load weight end"
 
 
