@@ -1,5 +1,6 @@
 """Processes of others on a GPU of this pod, as the node agent sees them."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -10,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Logs,
     Pod,
     Process,
     Subject,
@@ -18,6 +20,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     holder_of,
     k8s,
+    log_evidence,
     pod_evidence,
     say_bytes,
 )
@@ -29,12 +32,20 @@ _LEAST = GIB
 _MUCH = 0.1
 
 
+#: What Ollama says of each GPU when it starts, in GiB or MiB, and of the layers of a model that it loads.
+_FREE = re.compile(r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="([\d.]+) ([GM]iB)" available="([\d.]+) ([GM]iB)"')
+_LAYERS = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_GIB = {"GiB": 1.0, "MiB": 1 / 1024}
+
+#: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
+_LITTLE = 0.5
+
 #: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
-@check("gpu-memory-shared", since="0.1")
-def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> Iterator[Finding]:
+@check("gpu-memory-shared", since="0.1", literals=("inference compute", "layers to GPU"))
+def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 
     The engine takes a share of the whole GPU, and less than that was free when it started. Another pod uses the same card (time slicing,
@@ -54,6 +65,9 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> 
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-sharing.html
     """
     yield from _overpacked(pod, subject)
+    for server in subject.engines(pod) if logs is not None else ():
+        if (crowded := _crowded(pod, server, logs)) is not None:
+            yield crowded
     if hardware is None:
         return
     uid = pod.obj.metadata.uid
@@ -91,6 +105,42 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject) -> 
             pods=(pod.name,),
         )
         return
+
+
+def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """Ollama found little of its GPUs free when it started, before it had loaded anything, and then had to leave layers out."""
+    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
+        return None
+    sizes = [(line, said) for line in log.find("inference compute") if (said := _FREE.search(line.text)) is not None]
+    left_out = [
+        line
+        for line in log.find("layers to GPU")
+        if (said := _LAYERS.search(line.text)) and int(said[1]) < int(said[2])
+    ]
+    if not sizes or not left_out:
+        return None
+    total, free = (sum(_GIB[said[n + 1]] * float(said[n]) for _, said in sizes) for n in (1, 3))
+    if free >= _LITTLE * total or total - free < 2:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"Of the {total:.3g} GiB of its GPUs only {free:.3g} GiB were free when {engine.title} started, before it had loaded a "
+        "model: something else holds them, and layers of the model are computed on the CPU.",
+        evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(left_out[-1])),
+        explains=("weights-off-gpu", "cpu-starved"),
+        fixes=(
+            fixes.advice(
+                "See who else uses the GPU, and give this pod one of its own",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi",
+                owner="platform",
+            ),
+        ),
+        order=left_out[-1].order,
+        pods=(pod.name,),
+    )
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:

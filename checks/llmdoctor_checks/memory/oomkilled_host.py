@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     log_of,
+    parse_time,
     phase_of,
     pod_evidence,
     say_bytes,
@@ -46,6 +47,12 @@ _LARGE, _HUGE = 128 * GIB, 512 * GIB
 
 #: For so long memory has to grow: loading a model ends sooner.
 _GROWING_SECONDS = 1800
+
+#: From this share on of what cannot be taken back a limit is as good as reached.
+_FULL = 0.95
+
+#: A kill is remembered for so long, and until the server has run so many times as long as before it.
+_REMEMBERED_DAYS, _LONG_SURE = 7, 2
 
 #: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
 _PINNED = {
@@ -88,6 +95,10 @@ def oomkilled_host(
             yield from _risk(pod, server, subject.sizing(server))
     if metrics is not None and pod.ready:
         yield from _trend(pod, metrics, subject)
+    for container in pod.containers if pod.ready else ():
+        yield from _before(pod, container, subject)
+        if hardware is not None:
+            yield from _nearly(pod, container, hardware, subject)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
@@ -184,6 +195,64 @@ def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         f"{say_seconds(left)}.",
         evidence=(
             recent.evidence(say_bytes),
+            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+        ),
+        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
+        pods=(pod.name,),
+    )
+
+
+def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Finding]:
+    """A server that was killed at its limit some time ago, and has not served for as long again since."""
+    ended, running, now = container.terminated, container.status.state.running, pod.cluster.now
+    limit = container.limit("memory") or pod.memory_limit
+    moments = [ended and ended.started_at, ended and ended.finished_at, running and running.started_at]
+    began, died, since = map(parse_time, moments)
+    if ended is None or ended.reason != "OOMKilled" or limit is None or container.role != "main" or pod.failing:
+        return
+    if now is None or began is None or died is None or since is None or (now - died).days >= _REMEMBERED_DAYS:
+        return
+    served, ago, again = ((b - a).total_seconds() for a, b in ((began, died), (died, now), (since, now)))
+    if served < _GROWING_SECONDS or again > _LONG_SURE * served:
+        return  # it was killed while it started, or has come further since
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
+        f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}.",
+        evidence=(
+            pod_evidence(
+                pod,
+                f"status.containerStatuses[{container.name}].lastState.terminated",
+                f"exitCode: {ended.exit_code}, reason: {ended.reason}",
+            ),
+            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+        ),
+        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
+        pods=(pod.name,),
+    )
+
+
+def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+    """Memory that nobody can take back, up to the limit: what the processes hold, without the page cache."""
+    use, limit = hardware.use_of(container), container.limit("memory")
+    if use is None or limit is None or use.memory.anon_bytes is None:
+        return
+    own, files = use.memory.anon_bytes, use.memory.shmem_bytes or 0
+    if own + files < _FULL * limit or files > own:
+        return  # oomkilled-shm speaks of memory-backed files
+    shared = f" and {say_bytes(files)} in memory-backed files" if files else ""
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"The processes of {container.name} hold {say_bytes(own)}{shared} of its memory limit of {say_bytes(limit)}; the kernel "
+        "can take none of it back, and kills at the limit.",
+        evidence=(
+            hardware.use_evidence(
+                use, "memory", f"anonBytes: {own}, shmemBytes: {files}, maxBytes: {use.memory.max_bytes}"
+            ),
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),

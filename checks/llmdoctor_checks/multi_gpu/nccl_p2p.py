@@ -2,21 +2,47 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Accelerator, Engine, Evidence, Finding, Pod, check, fixes
+from kubectl_llmdoctor.api import (
+    Accelerator,
+    Engine,
+    Evidence,
+    Finding,
+    Hardware,
+    Line,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    phase_of,
+    say_seconds,
+)
 
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
 
+#: What vLLM prints before NCCL connects the GPUs, and where it has found no peer access: what comes next loads the weights.
+_CONNECTS = ("vLLM is using nccl==", "your platform lacks GPU P2P capability or P2P test failed")
 
-@check("nccl-p2p", since="0.1")
-def nccl_p2p(pod: Pod, engine: Engine, accelerator: Accelerator | None) -> Iterator[Finding]:
+#: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
+_STUCK_SECONDS = 900
+
+#: Other words may follow the last of those lines, of other ranks and of libraries.
+_LINES_AFTER = 6
+
+
+@check("nccl-p2p", since="0.1", literals=_CONNECTS)
+def nccl_p2p(
+    pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
+) -> Iterator[Finding]:
     """The GPUs of this server cannot exchange data directly.
 
     Within a server GPUs write into each other's memory over NVLink or PCIe. Some cards have no peer access at all; on others an IOMMU, PCIe
     access control (ACS) or a virtual machine breaks it although the driver reports it. Then the first all-reduce hangs until the
     watchdog ends it, or NCCL and vLLM's own all-reduce report errors.
 
-    A message that vLLM has disabled its custom all-reduce is harmless.
+    A message that vLLM has disabled its custom all-reduce is harmless. Where it is the last one, and nothing follows for a quarter
+    of an hour, the GPUs wait for each other; they show 100 % and compute nothing.
 
     ## Fix
 
@@ -28,6 +54,9 @@ def nccl_p2p(pod: Pod, engine: Engine, accelerator: Accelerator | None) -> Itera
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
     workers = engine.workers_at_least
+    if workers >= 2 and logs is not None and (found_stuck := _stuck(pod, engine, logs, hardware)):
+        yield found_stuck
+        return
     env = engine.container.env
     found = [v for name, values in _OFF.items() if (v := env.get(name)) and v.value in values]
     if workers < 2 or not found or pod.failing:
@@ -42,15 +71,69 @@ def nccl_p2p(pod: Pod, engine: Engine, accelerator: Accelerator | None) -> Itera
         if instead
         else f"where the {workers} GPUs have no direct path, they use the network's loopback instead of shared memory"
     )
+    linked = [d for d in hardware.mine if any(link.active for link in d.nvlinks)] if hardware and direct else []
+    shown = (
+        [hardware.evidence(d, "nvlinks", f"active: {sum(bool(n.active) for n in d.nvlinks)}") for d in linked[:1]]
+        if hardware
+        else []
+    )
     yield Finding(
-        role="note",
-        severity="info",
+        role="risk" if len(linked) >= 2 else "note",
+        severity="warning" if len(linked) >= 2 else "info",
         confidence="likely",
         summary=f"{' and '.join(sorted(names))} set by hand: {effect}.",
-        evidence=tuple(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found),
+        evidence=(*(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found), *shown),
         fixes=tuple(
             fixes.remove_env(engine.container, v.name, f"Remove {v.name}, unless this node hangs without it")
             for v in found
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Finding | None:
+    """A start that has come to where NCCL connects the GPUs of the server, and no further."""
+    container = engine.container
+    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
+    now, log = pod.cluster.now, next((log for log in logs.of(container.name) if not log.previous), None)
+    if log is None or pod.nodes != 1 or phase_of(log) is not None or (trouble is None and not pod.log_only):
+        return None
+    if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):
+        return None
+    # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
+    line = _end(logs, _CONNECTS[1:] if pod.log_only else _CONNECTS, log.place)
+    if line is None:
+        return None
+    since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
+    spinning = [d for d in hardware.mine if (d.utilization_percent or 0) >= 99] if hardware else []
+    all_spin = len(spinning) >= 2 and hardware is not None
+    waits = f"; its {len(spinning)} GPUs show 100 % meanwhile" if all_spin else ""
+    return Finding(
+        role="cause",
+        confidence="likely" if all_spin else "possible",
+        summary=f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}.",
+        evidence=(
+            log_evidence(line),
+            *(
+                [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in spinning[:2]]
+                if all_spin and hardware
+                else ()
+            ),
+        ),
+        explains=("not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
+        fixes=(
+            fixes.advice(
+                f"Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
+                "off or in pass-through, PCIe ACS off"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _end(logs: Logs, texts: tuple[str, ...], place: str) -> Line | None:
+    """The last of these lines, where it is among the last of the log."""
+    found = [line for text in texts for line in logs.find(text) if line.log.place == place]
+    last = max(found, key=lambda line: line.number, default=None)
+    return last if last and len(last.log) - last.number <= _LINES_AFTER else None

@@ -25,6 +25,8 @@ _VLLM = re.compile(
     r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%"
 )
 _SGLANG = re.compile(r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)")
+#: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
+PREEMPTED = "is preempted by PreemptionMode"
 _PREEMPTED = re.compile(r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)")
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
@@ -66,7 +68,7 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
 def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     """What vLLM's first engine says of preemptions of the instance that runs: the line, and how many there were so far."""
     log = _running(container, logs)
-    lines = log.find("is preempted by PreemptionMode") if log else ()
+    lines = log.find(PREEMPTED) if log else ()
     return [(line, int(said[1])) for line in lines if (said := _PREEMPTED.search(line.text)) is not None]
 
 

@@ -5,26 +5,33 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Container,
+    Device,
     Engine,
     Evidence,
     Finding,
     Fix,
     Hardware,
+    Logs,
     Metrics,
     Pod,
     Span,
     check,
     fixes,
+    log_evidence,
     parse_time,
     pod_evidence,
     say_cores,
     say_seconds,
 )
+from llmdoctor_checks.serving._load import recent_load, works
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
 #: A container that waited for its CPU quota in more than this share of periods is starved.
 _THROTTLED = 0.25
+#: In more than this share of periods it stands still longer than it runs on.
+_MOSTLY = 0.5
+
 #: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
 #: has no limit that makes it wait: the node's cores are taken by others.
 _PRESSED = 50
@@ -44,7 +51,9 @@ _IDLE = 0.5
 
 
 @check("cpu-starved", since="0.1", severity="warning")
-def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Iterator[Finding]:
+def cpu_starved(
+    pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
+) -> Iterator[Finding]:
     """Too little CPU for the API server, the tokenizer and the GPU workers.
 
     HTTP, tokenizing, scheduling and each GPU worker's own loop run on the CPU. vLLM with tensor parallelism keeps one
@@ -96,12 +105,14 @@ def cpu_starved(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     if throttled and throttled[0] > _THROTTLED:
         share, evidence = throttled
         quota = f" of {say_cores(limit)} cores" if limit else ""
+        starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
+        works = f", and {starves[0]}" if starves else ""
         yield Finding(
-            role="risk",
+            role="cause" if starves else "risk",
             severity="warning",
-            confidence="certain",
-            summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods.",
-            evidence=(evidence, *_spec(container)),
+            confidence="likely" if starves else "certain",
+            summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
+            evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
             fixes=_fixes(container, engine, limit),
             pods=(pod.name,) if pod.exists else (),
         )
@@ -175,6 +186,22 @@ def _idle_gpu(metrics: Metrics) -> Span | None:
         return None
     busiest = max(spans, key=lambda span: span.mean)
     return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None
+
+
+def _gpus_wait(engine: Engine, hardware: Hardware, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
+    """GPUs that are mostly idle although requests have been running all the time: words, and the quotations."""
+    said, busiest = recent_load(engine.container, logs), max(hardware.mine, key=_utilization, default=None)
+    if not said or not works(engine.pod, said) or min(load.running for load in said) < 1 or busiest is None:
+        return None
+    percent = busiest.utilization_percent
+    if percent is None or percent >= _IDLE * 100:
+        return None
+    text = f"its busiest GPU is {percent:g}% busy while {said[-1].running} requests run"
+    return text, (hardware.evidence(busiest, "utilizationPercent", f"{percent:g}"), log_evidence(said[-1].line))
+
+
+def _utilization(device: Device) -> float:
+    return device.utilization_percent if device.utilization_percent is not None else 100.0
 
 
 def _throttling(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:

@@ -51,6 +51,9 @@ _NGINX_SECONDS = 60
 #: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
 _KNATIVE_MOST_SECONDS = 600
 
+#: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
+_PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
+
 _UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
@@ -230,6 +233,23 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
         item = subject.workload.item
         path = "spec.template.spec.timeoutSeconds"
         yield from _whole(item, path, dig(item.raw, path))
+    elif pod.exists:
+        yield from _proxy(pod, cluster)
+
+
+def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
+    """The limits that Knative gives its proxy in the pod, whatever object they come from; 0 switches one off."""
+    item = cluster.item("Pod", pod.namespace, pod.name)
+    proxy = next((c for c in pod.containers if c.name == "queue-proxy"), None)
+    for name, whole in _PROXY.items():
+        variable = proxy.env.get(name) if proxy else None
+        if (
+            item is not None
+            and variable is not None
+            and (variable.value or "").isdecimal()
+            and int(variable.value or 0)
+        ):
+            yield Timeout(item, variable.path, "", f"{name}={variable.value}", int(variable.value or 0), whole=whole)
 
 
 def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
@@ -272,6 +292,11 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
     seconds = max(600, -(-2 * tokens // _FASTEST_TOKENS_PER_SECOND // 60) * 60)
     kind = timeout.item.raw.get("kind")
     value: Any = f"{seconds}s"
+    if kind == "Pod":
+        setting = "timeoutSeconds (spec.predictor.timeout of an InferenceService)"
+        if not timeout.whole:
+            setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
+        return fixes.advice(f"Set {setting} of the revision to {seconds}, with max-revision-timeout-seconds no less")
     if kind == "Service":
         value = min(seconds, _KNATIVE_MOST_SECONDS)
         if value * _FASTEST_TOKENS_PER_SECOND < tokens:

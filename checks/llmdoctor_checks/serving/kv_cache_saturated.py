@@ -1,5 +1,6 @@
 """A KV cache that is full while requests wait for it."""
 
+import itertools
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -19,8 +20,8 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks.serving._load import PREEMPTED, last_load, preemptions, recent_load, seconds_between, works
 from llmdoctor_checks.serving._load import Load as Statement
-from llmdoctor_checks.serving._load import last_load, preemptions, recent_load, seconds_between, works
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,
@@ -47,7 +48,7 @@ _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 _ENOUGH_TOKENS = 100_000
 
 
-@check("kv-cache-saturated", since="0.2", severity="warning")
+@check("kv-cache-saturated", since="0.2", severity="warning", literals=(PREEMPTED,))
 def kv_cache_saturated(
     pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -151,8 +152,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     third = max(len(said) // 3, 1)
     early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
-    if late < _DRAINS * early:
-        return
+    falls = said[0].waiting > last.waiting and all(a.waiting >= b.waiting for a, b in itertools.pairwise(said))
+    if late < _DRAINS * early or (falls and not times):
+        return  # nobody comes: what was handed in at once is being worked off
     lost = (
         f". Running ones were preempted for lack of room, {count_of(times[0], 'time')} in {say_seconds(times[1])}"
         if times

@@ -27,6 +27,8 @@ from llmdoctor_checks.scheduling._raw import rows
 #: Kubernetes' and Knative's own.
 _DEFAULT_SECONDS = 600
 _REASON = "ProgressDeadlineExceeded"
+#: Knative's words for the same, which its Services and KServe's objects repeat.
+_NEVER = "Initial scale was never achieved"
 _ANNOTATION = "serving.knative.dev/progress-deadline"
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -55,7 +57,12 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     - https://knative.dev/docs/serving/configuration/deployment/#configuring-progress-deadlines
     """
     told = list(_exceeded(subject))
-    if told and not subject.exists and not subject.static and any(e.ref.startswith("Revision/") for e in told):
+    if (
+        told
+        and not subject.exists
+        and not subject.static
+        and any(e.ref.startswith("Revision/") or _NEVER in e.text for e in told)
+    ):
         yield _given_up(told)
         return
     for pod in subject.pods:
@@ -80,11 +87,12 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
     for workload in subject.platform:
         item = workload.item
         for condition in rows(item.raw, "status.conditions"):
-            if condition.get("reason") == _REASON and condition.get("status") == "False":
+            message = str(condition.get("message") or "")
+            if (condition.get("reason") == _REASON or _NEVER in message) and condition.get("status") == "False":
                 yield Evidence(
                     source="workload",
                     ref=f"{item.kind.partition('.')[0]}/{item.name} status.conditions[{condition.get('type')}]",
-                    text=f"{_REASON}: {condition.get('message') or ''}".rstrip(": "),
+                    text=f"{condition.get('reason') or ''}: {message}".strip(": "),
                 )
 
 

@@ -122,8 +122,10 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         at = "/spec/selector/" + key.replace("~", "~0").replace("/", "~1")
         change = {"op": "replace", "value": labels[key]} if key in labels else {"op": "remove"}
         operations.append({**change, "path": at})
+    # a server that runs, and that no Service of the namespace leads to
+    cut_off = pod.exists and pod.ready and cluster.complete("Service", pod.namespace)
     yield Finding(
-        role="risk",
+        role="cause" if cut_off else "risk",
         severity="warning",
         confidence="likely",
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",

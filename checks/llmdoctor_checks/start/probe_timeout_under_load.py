@@ -1,10 +1,12 @@
-"""A liveness probe that kills a busy server."""
+"""A probe that gives up on a busy server."""
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Engine,
+    Event,
     Events,
     Evidence,
     Finding,
@@ -24,6 +26,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_seconds,
 )
+from llmdoctor_checks.serving._load import last_load, works
 from llmdoctor_checks.start._probes import failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
@@ -41,7 +44,7 @@ _LONG_SECONDS = 1800
 
 @check("probe-timeout-under-load", since="0.1")
 def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A liveness probe kills a server that is up and too busy to answer in time.
+    """A probe gives up on a server that is up and too busy to answer in time.
 
     The server had started and served. Then its health endpoint did not answer within the probe's `timeoutSeconds` (1 second
     by default), a few times in a row, and the kubelet restarted it: all requests are lost, and the model is loaded again.
@@ -50,13 +53,17 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
     progress before the kill.
 
+    A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
+    become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
+
     ## Fix
 
     Give the liveness probe time: it is there for a server that is stuck for good.
 
         livenessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}
 
-    Let the readiness probe take a busy replica out of the Service instead, and give the server CPU.
+    Let the readiness probe take a busy replica out of the Service instead, after some failures with 5 seconds or more, and
+    give the server CPU.
 
     ## References
 
@@ -99,7 +106,68 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         )
         return
     for engine in subject.engines(pod):
+        if events is not None and logs is not None and (found := _unready(pod, engine, events, logs)):
+            yield found
+            return
         yield from _risk(pod, engine)
+
+
+def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
+    """A readiness probe that gets no answer in time from a server whose own statements say that it computes."""
+    container, probe = engine.container, engine.container.spec.readiness_probe
+    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
+    if trouble is None or probe is None:
+        return None
+    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
+    slow = [event for event in failed if any(words in event.message for words in _SLOW)]
+    said = last_load(container, logs)
+    phase = phase_of(next((log for log in logs.of(container.name) if not log.previous), None))
+    if not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving" or not said:
+        return None
+    last = said[-1]
+    if not works(pod, said) or not last.running:
+        return None
+    # what fails because it stands still, or has died, stops to say how it goes
+    rest = list(last.line.log.lines(last.line.number + 1))
+    if any(text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down")):
+        return None
+    at = f"{container.pointer}/readinessProbe"
+    seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
+        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it is up and works, with {last.running} requests "
+        f"running and {last.waiting} waiting.",
+        evidence=(
+            event_evidence(slow[-1], pod.cluster),
+            log_evidence(last.line),
+            pod_evidence(
+                pod,
+                "readinessProbe",
+                f"periodSeconds: {probe.period_seconds}, timeoutSeconds: {probe.timeout_seconds}, "
+                f"failureThreshold: {probe.failure_threshold}",
+            ),
+        ),
+        explains=("not-ready",),
+        fixes=(
+            fixes.patch(
+                pod,
+                f"Let the readiness probe wait {seconds} s for an answer",
+                [
+                    {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
+                    {"op": "add", "path": f"{at}/failureThreshold", "value": times},
+                ],
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _in(event: Event, since: datetime | None) -> bool:
+    """Whether an event is of the instance that started then."""
+    return event.last is None or since is None or event.last >= since
 
 
 def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:

@@ -23,6 +23,9 @@ _SECONDS = 110
 #: The same by metrics, which are read every half minute or minute.
 _SECONDS_OF_METRICS = 300
 
+#: Engines that count tokens with each step; SGLang does when a request has ended.
+_COUNTS_EACH_STEP = ("vllm",)
+
 #: What vLLM's engine core prints once a minute while its workers take nothing from it (since 0.10). It prints the same while
 #: kernels are compiled; then nobody has requests yet.
 _BLOCKED = "No available shared memory broadcast block found in"
@@ -54,7 +57,7 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
     """
     if not (pod.ready or pod.log_only) or engine.container.engine_dead:
         return
-    found = _by_metrics(metrics) if metrics is not None else None
+    found = _by_metrics(metrics) if metrics is not None and engine.name in _COUNTS_EACH_STEP else None
     found = found or (_by_log(engine, logs) if logs is not None else None)
     if found is None:
         return

@@ -1,0 +1,150 @@
+"""A model of which a part is computed on the CPU, or fetched over PCIe for each token."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    say_bytes,
+    setting_evidence,
+)
+
+#: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+
+#: Who prints one of these has a GPU at hand.
+_DEVICES = re.compile(
+    r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
+)
+
+_DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
+
+#: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
+_ASKED = re.compile(r"layers\.requested=(-?\d+)")
+_MEMORY = re.compile(r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"')
+
+#: The output layer alone is the last one to be left on the CPU, and costs little.
+_NEARLY_ALL = 0.9
+
+#: Weights up to this share of the GPUs' memory leave room for a cache.
+_FITS = 0.75
+
+
+@check("weights-off-gpu", since="0.3", severity="warning", literals=("layers to GPU", "msg=offload ", *_DEVICE_TEXTS))
+def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
+    """A part of the model's weights does not lie on the GPU.
+
+    A layer on the CPU takes many times as long as one on the GPU, and the GPU waits for it: with a third of the layers on
+    the CPU a model answers at about the pace of the CPU alone. Ollama puts as many layers on the GPU as fit beside the context,
+    and the rest on the CPU without a word to clients. llama.cpp puts there as many as `--n-gpu-layers` says; without it older
+    releases none, later ones what fits.
+
+    vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
+    step. It makes a model run that does not fit; on one that fits it only costs.
+
+    ## Fix
+
+    Let all layers fit: a smaller context (`OLLAMA_CONTEXT_LENGTH`, `--ctx-size`), a stronger quantization, a quantized KV cache,
+    fewer parallel requests, a larger GPU. Set `--n-gpu-layers 999` for llama.cpp. Remove `--cpu-offload-gb` where the weights fit.
+
+    ## References
+
+    - https://docs.ollama.com/faq
+    - https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+    - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
+    """
+    if engine.name in ("ollama", "llama.cpp"):
+        if logs is not None and (pod.ready or pod.log_only) and (found := _layers(pod, engine, logs)):
+            yield found
+    elif engine.name in ("vllm", "sglang") and not pod.failing and (found := _offload(pod, engine, subject)):
+        yield found
+
+
+def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    log = next((log for log in logs.of(engine.container.name) if not log.previous), None)
+    last = _last(log) if log else None
+    chosen = engine.explicit("gpu_layers")
+    if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
+        return None
+    line, there, layers = last
+    if there >= layers or there / layers >= _NEARLY_ALL or not any(_DEVICES.search(x.text) for x in _device_lines(log)):
+        return None
+    split = next(iter([x for x in log.find("msg=offload ") if x.number < line.number][-1:]), None)
+    asked = _ASKED.search(split.text) if split else None
+    if asked and asked[1] != "-1":
+        return None  # a number that the model or a request asked for
+    room = _MEMORY.search(split.text) if split else None
+    why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
+    default = engine.name == "llama.cpp" and there == 0
+    return Finding(
+        # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not
+        role="cause" if there == 0 else "risk",
+        severity="warning",
+        confidence="certain" if default or room else "likely",
+        summary=f"{engine.title} in {engine.container.name} has {there} of {layers} layers of the model on the GPU, and computes the "
+        f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}.",
+        evidence=(
+            log_evidence(line),
+            *((log_evidence(split),) if split else ()),
+            *(
+                pod_evidence(engine.container, f"resources.limits[{name}]", str(n))
+                for name, n in engine.container.accelerators.items()
+            ),
+        ),
+        explains=("cpu-starved",),
+        fixes=(
+            fixes.set_flag(engine, "gpu_layers", "--n-gpu-layers", "999", "Put all layers on the GPU")
+            if engine.name == "llama.cpp"
+            else fixes.advice(
+                "Let the model fit: a smaller context (OLLAMA_CONTEXT_LENGTH), a stronger quantization or a larger GPU, in "
+                f"{fixes.edited(pod)}"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _last(log: Log) -> tuple[Line, int, int] | None:
+    """The model that was loaded last: the line, its layers on the GPU, all of them."""
+    found = None
+    for line in log.find("layers to GPU"):
+        if (said := _OFFLOADED.search(line.text)) is not None and int(said[2]):
+            found = line, int(said[1]), int(said[2])
+    return found
+
+
+def _device_lines(log: Log) -> Iterator[Line]:
+    for text in _DEVICE_TEXTS:
+        yield from log.find(text)
+
+
+def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
+    """Weights kept in host memory although the GPUs would hold all of them."""
+    setting, sizing, workers = engine.explicit("cpu_offload_gb"), subject.sizing(engine), engine.workers
+    gpu = sizing.accelerator.gpu if sizing.accelerator and sizing.accelerator.shared <= 1 else None
+    if setting is None or not isinstance(setting.value, int | float) or setting.value <= 0 or not workers:
+        return None
+    weights = sizing.file_bytes
+    if not weights or gpu is None or not gpu.memory or weights > _FITS * gpu.memory * workers:
+        return None
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step, "
+        f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
+        evidence=(setting_evidence(engine.container, setting),),
+        fixes=(fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),),
+        pods=(pod.name,) if pod.exists else (),
+    )

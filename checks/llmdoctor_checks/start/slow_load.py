@@ -1,0 +1,190 @@
+"""Weights that are read so slowly that a start takes tens of minutes."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    say_seconds,
+)
+from llmdoctor_checks.serving._load import seconds_between
+
+#: A load that takes so long, by what is done so far, is slow: from a local disk hundreds of gigabytes take minutes.
+_SLOW_SECONDS = 1200
+
+#: So long does one shard (5 to 10 GB) take then, at least: more shards than usual take longer together.
+_SHARD_SECONDS = 20.0
+
+#: What a load that is over took, when the next one deserves a word; and when somebody shows its log because of that.
+_TOOK_SECONDS, _LONG_SECONDS = 900, 1800
+
+#: The bars of vLLM and SGLang («Multi-thread loading shards»): shards that are done, all of them, the time so far.
+_BAR = re.compile(r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
+_SHARDS = " shards:"
+
+#: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
+_TOOK = re.compile(
+    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) ([\d.]+) seconds"
+    r"|Load weight end\. elapsed=([\d.]+) s"
+)
+_TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
+_BEGIN, _END = "Load weight begin", "Load weight end"
+
+
+class Bar(NamedTuple):
+    """How far a load has come: `seconds` for `done` of `shards`."""
+
+    line: Line
+    done: int
+    shards: int
+    seconds: int
+
+    @property
+    def whole(self) -> float:
+        """How long it takes in all, at the pace so far."""
+        return self.seconds / self.done * self.shards
+
+
+@check("slow-load", since="0.1", literals=(_SHARDS, *_TAKEN, _BEGIN, _END))
+def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """The weights are read slowly, or not within the time that the engine gives itself.
+
+    A checkpoint is tens to hundreds of gigabytes. From a local NVMe disk it is read in a minute or a few; from a network file
+    system or an object store that is mounted as one, the small reads of memory-mapped safetensors files take tens of times as
+    long, above all the first time on a node and where every rank reads all of it. The engine prints how far it is.
+
+    vLLM with several API servers (`--api-server-count`, or data parallel ranks) waits 600 seconds for its engine core. Weights of
+    hundreds of gigabytes from a cold network volume, or kernels that are compiled at the first start, take longer; the
+    server ends although nothing is broken. With one API server vLLM waits for ever, and a probe is what ends a slow start.
+
+    Ollama gives up when a load makes no progress for `OLLAMA_LOAD_TIMEOUT`. Its pod stays ready, and its requests are
+    answered with errors. (That a client went away before its model was loaded is no fault of the server, and is not
+    reported.)
+
+    A server that took long to load is a risk even when it is up: each restart, rollout and scale-up lacks a replica for as long.
+
+    ## Fix
+
+    Shorten the load: a fast local or cached volume instead of a network file system, files read in one piece
+    (`--safetensors-load-strategy eager` of vLLM, `--weight-loader-disable-mmap` of SGLang) or by a streaming loader
+    (`--load-format runai_streamer`), enough CPU, compiled kernels kept on a volume (`VLLM_CACHE_ROOT`). Raise the limit above the
+    load time (`VLLM_ENGINE_READY_TIMEOUT_S`, `OLLAMA_LOAD_TIMEOUT`, the startup probe).
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/configuration/env_vars/
+    - https://docs.vllm.ai/en/latest/models/extensions/runai_model_streamer/
+    - https://docs.ollama.com/faq
+    """
+    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    if log is None or engine.container.restarts:
+        return  # what ended the starts before counts first
+    bar = _bar(log)
+    if bar is not None and bar.done < bar.shards and not pod.ready:
+        if bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS and _last(bar.line):
+            yield _loading(pod, engine, bar)
+        return
+    took = _took(log)
+    if took is not None and took[0] >= _TOOK_SECONDS and (pod.ready or pod.log_only):
+        seconds, line = took
+        shown = pod.log_only and seconds >= _LONG_SECONDS
+        yield Finding(
+            role="cause" if shown else "risk",
+            severity="warning",
+            confidence="possible" if shown else "likely",
+            summary=f"{engine.title} in {engine.container.name} took {say_seconds(seconds)} to read its weights{_where(engine)}: "
+            "each restart and each further replica takes as long.",
+            evidence=(log_evidence(line),),
+            fixes=(_fix(pod, engine),),
+            pods=(pod.name,),
+        )
+
+
+def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
+    return Finding(
+        # a log alone does not say for how long anybody waits
+        role="risk" if pod.log_only else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.title} in {engine.container.name} has read {bar.done} of {bar.shards} shards of its weights in "
+        f"{say_seconds(bar.seconds)}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
+        evidence=(log_evidence(bar.line),),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=(_fix(pod, engine),),
+        order=bar.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _bar(log: Log) -> Bar | None:
+    """The last state of the bar, once two shards are done: the first one alone may wait for much else."""
+    found = None
+    for line in log.find(_SHARDS):
+        for said in _BAR.finditer(line.text):
+            done, shards, seconds = int(said[1]), int(said[2]), _clock(said[3])
+            if 1 < done <= shards and seconds:
+                found = Bar(line, done, shards, seconds)
+    return found
+
+
+def _clock(text: str) -> int:
+    """`1:02:03` in seconds."""
+    total = 0
+    for part in text.split(":"):
+        total = total * 60 + int(part)
+    return total
+
+
+def _last(line: Line) -> bool:
+    """Whether nothing else follows but the same bar of other ranks, and what the start prints beside it."""
+    return not any("Traceback (most recent call last)" in other.text for other in line.log.lines(line.number + 1))
+
+
+def _took(log: Log) -> tuple[float, Line] | None:
+    """How long the slowest rank read, by what it says itself or by the times of two lines."""
+    found = [(float(said[1] or said[2]), line) for text in (*_TAKEN, _END) for line, said in _said(log, text)]
+    if not found:
+        begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
+        seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
+        found = [(seconds, ends[-1])] if seconds is not None else []
+    return max(found, key=lambda one: one[0], default=None)
+
+
+def _said(log: Log, text: str) -> Iterator[tuple[Line, re.Match[str]]]:
+    for line in log.find(text):
+        if (said := _TOOK.search(line.text)) is not None:
+            yield line, said
+
+
+def _where(engine: Engine) -> str:
+    """The volume that the model lies on: `, from claim models`; empty where it is not known."""
+    model = engine.explicit("model")
+    path = str(model.value) if model is not None else ""
+    mounts = [m for m in _mounts(engine.container) if path.startswith(f"{m[0].rstrip('/')}/") or path == m[0]]
+    return f", from {max(mounts, key=lambda m: len(m[0]))[1]}" if path.startswith("/") and mounts else ""
+
+
+def _mounts(container: Container) -> Iterator[tuple[str, str]]:
+    volumes = {volume.name: volume for volume in container.pod.spec.volumes}
+    for mount in container.spec.volume_mounts:
+        volume = volumes.get(mount.name)
+        claim = volume.persistent_volume_claim if volume else None
+        yield mount.mount_path, f"claim {claim.claim_name}" if claim else f"volume {mount.name}"
+
+
+def _fix(pod: Pod, engine: Engine) -> Fix:
+    flag = {"sglang": " (--weight-loader-disable-mmap)", "vllm": " (--safetensors-load-strategy eager, from 0.10.2 on)"}
+    return fixes.advice(
+        f"Read the weights from a fast local or cached volume, or in one piece{flag.get(engine.name, '')}, in {fixes.edited(pod)}"
+    )
