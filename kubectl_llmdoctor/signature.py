@@ -24,11 +24,10 @@ from kubectl_llmdoctor.facts.endings import (
     told_to_stop,
     went_on,
 )
-from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import said
-from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts
+from kubectl_llmdoctor.facts.subject import Subject, Unknown
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Severity
 
 
@@ -222,7 +221,7 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
             if (
                 not about_other
                 and (event.warning or event.kind != "Pod")
-                and not (pod and _since_started(pod, event, subject))
+                and event.reason != "Unhealthy"  # what a probe met with is no fault of a start
             ):
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:
@@ -232,23 +231,6 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 quoted = msgspec.structs.replace(evidence, text=quotation(evidence.text, pattern.literal))
                 yield _finding(signature, pattern, captured, subject, pod, container, [quoted], None)
                 break
-
-
-def _since_started(pod: Pod, event: Event, subject: Subject) -> bool:
-    """Whether what an event says of a pod's start was overcome: its containers have been started since."""
-    if event.kind != "Pod" or event.last is None:
-        return False
-    about = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
-    if any(at > event.last for container in about or pod.containers for at in starts(container)):
-        return True
-    paths = {f"{{{c.name}}}" for c in about}
-    return any(
-        other.name == pod.name
-        and other.last is not None
-        and other.last > event.last
-        and (not paths or any(path in other.field_path for path in paths))
-        for other in subject.events.of("Started", kind="Pod")
-    )
 
 
 def _workload_texts(subject: Subject, *, quoted: bool = False) -> list[tuple[str, Container | None, Evidence]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -222,9 +222,11 @@ class Subject:
         for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
             mine = (event.kind, event.name) in names and near
-            if (mine or (event.uid and event.uid in uids)) and not any(_overtaken(event, pod) for pod in self.pods):
+            if mine or (event.uid and event.uid in uids):
                 chosen.append(event)
-        return Events(sorted(chosen, key=_when), self.cluster.now)
+        begun = [event for event in chosen if event.reason == "Started" and event.kind == "Pod" and event.last]
+        left = (event for event in chosen if not any(_overtaken(event, pod, begun) for pod in self.pods))
+        return Events(sorted(left, key=_when), self.cluster.now)
 
     def node(self, pod: Pod) -> Node | Unknown | NotApplicable:
         """The node that a pod runs on."""
@@ -339,19 +341,30 @@ class Subject:
 _NEVER_STARTED = ("StartError", "ContainerCannotRun", "RunContainerError", "ContainerStatusUnknown")
 
 
-def _overtaken(event: Event, pod: Pod) -> bool:
-    """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later."""
+def _overtaken(event: Event, pod: Pod, begun: Sequence[Event]) -> bool:
+    """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later.
+
+    `begun` are the events that tell of starts.
+    """
     if event.kind != "Pod" or event.name != pod.name or event.last is None or not event.warning:
         return False
     if event.reason in _BEFORE_ANY:
-        return any(at > event.last for c in pod.containers for at in starts(c))
+        return any(_began_after(event.last, c, begun) for c in pod.containers)
     if event.reason not in _BEFORE_ONE:
         return False
     concerned = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
     if not concerned and any(c.waiting and c.waiting.reason not in _ON_THE_WAY for c in pod.containers):
         return False
     concerned = concerned or [c for c in pod.containers if c.role == "main"]
-    return bool(concerned) and all(any(at > event.last for at in starts(c)) for c in concerned)
+    return bool(concerned) and all(_began_after(event.last, c, begun) for c in concerned)
+
+
+def _began_after(moment: datetime, container: Container, begun: Sequence[Event]) -> bool:
+    """Whether an instance of a container started later, by its status or by an event."""
+    told = [
+        e.last for e in begun if e.name == container.pod.name and f"{{{container.name}}}" in e.field_path and e.last
+    ]
+    return any(at > moment for at in (*starts(container), *told))
 
 
 def starts(container: Container) -> list[datetime]:
