@@ -139,7 +139,7 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
         (["diagnose", "--from", "/no/such/file"], 2, "no such file"),
         (["diagnose", "--from", str(CRASHED), "-o", "pdf"], 2, "unknown format"),
         (["diagnose", "--from", str(CRASHED), "-o", "json", "-o", "text"], 2, "only one format"),
-        (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l and -A"),
+        (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l asks a cluster"),
         (["diagnose", "--from", "-", "--logs", "-"], 2, "a log alone"),
         (["diagnose", "--from", str(CRASHED), "nobody"], 3, "no such object"),
         (["diagnose", "--prometheus", "maybe", "x"], 2, "--prometheus maybe"),

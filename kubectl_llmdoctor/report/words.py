@@ -13,7 +13,18 @@ VERDICTS: dict[Verdict, str] = {
     "at-risk": "at risk",
     "healthy": "healthy",
 }
-ENGINES = {"nim": "NIM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "tgi": "TGI", "vllm": "vLLM"}
+ENGINES = {
+    "huggingfaceserver": "KServe Hugging Face server",
+    "lmdeploy": "LMDeploy",
+    "nim": "NIM",
+    "ollama": "Ollama",
+    "sglang": "SGLang",
+    "tei": "TEI",
+    "tensorrt-llm": "TensorRT-LLM",
+    "tgi": "TGI",
+    "triton": "Triton",
+    "vllm": "vLLM",
+}
 OWNERS = {"model": "by the model's owner", "platform": "by the platform team"}
 SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
 
