@@ -273,3 +273,11 @@ def test_lint_of_what_cannot_be_read_gets_one_line() -> None:
 
     assert done.returncode == 2
     _one_line(done.stderr)
+
+
+def test_a_component_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    file = tmp_path / "fix" / "kustomization.yaml"
+    done = run("diagnose", "--from", str(CRASHED), "--fix-file", str(file))
+
+    assert done.returncode == 1
+    assert file.read_text().startswith("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")

@@ -159,7 +159,7 @@ def command(
         if fix_file:
             from kubectl_llmdoctor.report.component import component
 
-            output.save(component(report), fix_file, "--fix-file")
+            output.save(component(report), fix_file, "--fix-file", make_folder=True)
         output.write(report, chosen, color=output.colored(no_color))
 
     if watch:

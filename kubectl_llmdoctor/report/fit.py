@@ -128,7 +128,7 @@ def render(fits: Sequence[Fit], *, width: int = 80, color: bool = False) -> str:
 
 def _one(page: Page, fit: Fit) -> None:
     word, tone = _WORDS[fit.verdict]
-    title = words.ENGINES.get(fit.engine.name, fit.engine.name)
+    title = words.engine(fit.engine.name)
     engine = f"{title} {fit.engine.version}" if fit.engine.version else title
     where = f"{fit.gpu.count} x {fit.gpu.name}" if fit.gpu else "GPU not known"
     page.flow((fit.target or fit.model.name, "bold"), (word, tone), (engine, ""), (where, ""))
