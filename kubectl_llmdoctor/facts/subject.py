@@ -323,11 +323,16 @@ class Subject:
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""
+        reason = self.unread(pod)
+        return Unknown(reason) if reason else NOT_APPLICABLE
+
+    def unread(self, pod: Pod) -> str:
+        """That no log of a pod was read which has one; empty where it never ran, or nobody wanted it."""
         if not pod.exists or pod.unscheduled or (self.only_failing_logs and not pod.failing):
-            return NOT_APPLICABLE
+            return ""
         if not any(c.running or c.terminated for c in pod.containers):
-            return NOT_APPLICABLE
-        return Unknown(f"no log of {pod.name} was read")
+            return ""
+        return f"no log of {pod.name} was read" if len(self.pods) > 1 else "no log was read"
 
     def _pending(self, pod: Pod) -> Any:
         if not pod.unscheduled:

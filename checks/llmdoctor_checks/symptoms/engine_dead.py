@@ -59,8 +59,8 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
         for line in _deaths(logs):
             yield _finding(pod, line)
             return
-    elif pod.failing and any(c.running or c.terminated for c in pod.containers):
-        yield Abstain(reason=f"no log of {pod.name} was read")
+    elif pod.failing and (reason := subject.unread(pod)):
+        yield Abstain(reason=reason)
 
 
 def _deaths(logs: Logs) -> Iterator[Line]:
