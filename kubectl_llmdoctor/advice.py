@@ -14,11 +14,21 @@ from typing import Literal
 
 import msgspec
 
-from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.engines.names import OPTIONS, option
+from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB
-from kubectl_llmdoctor.fixes import FromSecret, Privilege, mount_shm, permitted, set_spec, set_variables
+from kubectl_llmdoctor.fixes import (
+    FromSecret,
+    Privilege,
+    mount_shm,
+    permitted,
+    remove_flag,
+    set_flag,
+    set_spec,
+    set_variables,
+)
 from kubectl_llmdoctor.report.document import Fix
 
 Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
@@ -27,7 +37,7 @@ Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage in
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fix; `{name}` stands for what the pattern captured, and for the names of `Situation.values`.
 
-    `env`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
+    `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
     a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
     alone, where nothing of it is known, each is offered.
     """
@@ -37,6 +47,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     commands: tuple[str, ...] = ()
     #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret
     env: dict[str, str | None] = {}
+    #: an option of the engine that it sets, by its common name; without a value it removes it
+    option: dict[str, str | None] = {}
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
@@ -77,13 +89,18 @@ class Situation:
         self.log_only = pod is not None and pod.log_only
 
     @cached_property
+    def engine(self) -> Engine | None:
+        """The engine of the container."""
+        engines = self.subject.engines(self.pod) if self.pod else ()
+        return next((e for e in engines if self.container is None or e.container is self.container), None)
+
+    @cached_property
     def values(self) -> dict[str, str]:
         """What templates may name, by name."""
         pod, container = self.pod, self.container
         name = pod.name if pod else ""
         workload = self.workload.ref if self.workload else f"Pod/{name}"
-        engines = self.subject.engines(pod) if pod else ()
-        engine = next((e for e in engines if container is None or e.container is container), None)
+        engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
         size = container.shm.size_bytes if container else None
         return {
@@ -121,19 +138,30 @@ class Situation:
 
     def _fix(self, text: FixText) -> Fix:
         summary = fill(text.summary, self.values)
-        told = summary + self._unsaid(text, summary)
-        if self.log_only or self.pod is None:
-            return Fix(summary=told, owner=text.owner, commands=() if self.log_only else self._commands(text))
-        change = self._change(text, self.pod, summary)
-        if change is None or (change.patch is None and told != summary):
-            change = self._change(text, self.pod, told) or Fix(summary=told, owner=text.owner)
-        return msgspec.structs.replace(change, owner=text.owner, commands=(*self._commands(text), *change.commands))
+        commands = () if self.log_only else self._commands(text)
+        told = summary + self._variables(text, summary)
+        change = None
+        if self.pod is not None and not self.log_only:
+            change = self._change(text, self.pod, summary)
+            if change and change.patch is None and told != summary:
+                change = self._change(text, self.pod, told)
+        if change is None:
+            return Fix(summary=told + self._setting(text), owner=text.owner, commands=commands)
+        return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
 
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
             ((name, value),) = text.spec.items()
             return set_spec(pod, f"/{name}", value, summary)
+        if text.option:
+            ((setting, given),) = text.option.items()
+            flag = OPTIONS.get(setting, {}).get(self.engine.name, "") if self.engine else ""
+            if self.engine is None or not (flag or given is None):
+                return None
+            if given is None:
+                return remove_flag(self.engine, setting, summary)
+            return set_flag(self.engine, setting, flag, fill(given, self.values), summary)
         if self.container is None or not (text.env or text.shm):
             return None
         if text.shm:
@@ -147,11 +175,19 @@ class Situation:
         kind, _, name = text.partition(":")
         return FromSecret(name) if kind == "secret" else fill(text, self.values)
 
-    def _unsaid(self, text: FixText, summary: str) -> str:
+    def _variables(self, text: FixText, summary: str) -> str:
         """The variables that a fix sets and does not name, for where no patch says them: `: A=b C=d`."""
         given = {name: self._value(value) for name, value in text.env.items() if name not in summary}
         told = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
         return f": {' '.join(told)}" if told else ""
+
+    def _setting(self, text: FixText) -> str:
+        """The option that a fix sets, for where nothing is known of the container's arguments."""
+        given = [(name, value) for name, value in text.option.items() if value is not None]
+        engine = self.engine.name if self.engine else None
+        values = [f" {fill(value, self.values)}" if engine else "" for _, value in given]
+        told = [option(engine, name) + value for (name, _), value in zip(given, values, strict=True) if name in OPTIONS]
+        return f" ({', '.join(told)})" if told else ""
 
     def _commands(self, text: FixText) -> tuple[str, ...]:
         """The commands that can be run: on the object that a person edits, and in a container that runs."""

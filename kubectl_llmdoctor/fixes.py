@@ -273,6 +273,20 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
+def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
+    """Take a flag of the engine, and its value, out of the container's `args`; advice where it stands anywhere else."""
+    container, current = engine.container, engine.explicit(name)
+    index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
+    words = [str(word) for word in container.spec.args]
+    if current is None or index is None or container.told or _script(container) or not words[index].startswith("-"):
+        return advice(f"{summary} ({current.text} in {edited(container.pod)})" if current else summary)
+    apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
+    places = (index + 1, index) if apart else (index,)
+    return patch(
+        container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{place}"} for place in places]
+    )
+
+
 def remove_word(container: Container, path: str, summary: str) -> Fix:
     """Remove one element of the container's `args`; `path` ends in its place there: `args[0]`."""
     index = _index(path)

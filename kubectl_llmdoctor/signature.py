@@ -25,11 +25,10 @@ from kubectl_llmdoctor.facts.endings import (
     told_to_stop,
     went_on,
 )
-from kubectl_llmdoctor.facts.events import Event, came_further
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
-from kubectl_llmdoctor.facts.subject import Subject, Unknown, starts
+from kubectl_llmdoctor.facts.subject import Subject, Unknown
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Severity
 from kubectl_llmdoctor.snapshot import LogText
 
@@ -243,7 +242,7 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
             if (
                 not about_other
                 and (event.warning or event.kind != "Pod")
-                and not (pod and _since_started(pod, event, subject))
+                and event.reason != "Unhealthy"  # what a probe met with is no fault of a start
             ):
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:
@@ -262,25 +261,6 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 found = msgspec.structs.replace(found, confidence="likely")
             yield found
             break
-
-
-def _since_started(pod: Pod, event: Event, subject: Subject) -> bool:
-    """Whether what an event says of a pod's start was overcome: its containers have been started since."""
-    if event.kind != "Pod" or event.last is None:
-        return False
-    if came_further(event, subject.events):
-        return True
-    about = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
-    if any(at > event.last for container in about or pod.containers for at in starts(container)):
-        return True
-    paths = {f"{{{c.name}}}" for c in about}
-    return any(
-        other.name == pod.name
-        and other.last is not None
-        and other.last > event.last
-        and (not paths or any(path in other.field_path for path in paths))
-        for other in subject.events.of("Started", kind="Pod")
-    )
 
 
 def _workload_texts(subject: Subject, *, quoted: bool = False) -> list[tuple[str, Container | None, Evidence]]:

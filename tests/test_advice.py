@@ -229,4 +229,7 @@ def test_a_bucket_without_its_sidecar_is_no_fault_of_the_storage() -> None:
         "lastTimestamp": "2026-11-20T09:59:00Z",
     }
 
-    assert "gke-gcsfuse/volumes" in _findings(pod, event)["volume-mount-failed"].fixes[0].summary
+    found = _findings(pod, event)
+
+    assert "gke-gcsfuse/volumes" in found["webhook-not-injected"].fixes[0].summary
+    assert "volume-mount-failed" not in found or found["volume-mount-failed"].role == "symptom"

@@ -471,7 +471,7 @@ def test_the_page_says_first_what_is_down_and_fits_a_terminal(tmp_path: Path) ->
     assert lines[0] == "2 LLM workloads   1 down   0 at risk   1 fine   8 GPUs, 5 free"
     assert lines[2].startswith("DOWN NOW  serving/llama (Deployment), 2 pods, CrashLoopBackOff, 4 restarts")
     assert any(line.startswith("CAPACITY") for line in lines)
-    assert any(line.startswith("ENGINES   vllm 0.11.0: 2 workloads") for line in lines)
+    assert any(line.startswith("ENGINES   vLLM 0.11.0: 2 workloads") for line in lines)
     assert max(map(len, lines)) <= 80
 
 

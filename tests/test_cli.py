@@ -139,7 +139,7 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
         (["diagnose", "--from", "/no/such/file"], 2, "no such file"),
         (["diagnose", "--from", str(CRASHED), "-o", "pdf"], 2, "unknown format"),
         (["diagnose", "--from", str(CRASHED), "-o", "json", "-o", "text"], 2, "only one format"),
-        (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l and -A"),
+        (["diagnose", "--from", str(CRASHED), "-l", "a=b"], 2, "-l asks a cluster"),
         (["diagnose", "--from", "-", "--logs", "-"], 2, "a log alone"),
         (["diagnose", "--from", str(CRASHED), "nobody"], 3, "no such object"),
         (["diagnose", "--prometheus", "maybe", "x"], 2, "--prometheus maybe"),
@@ -273,3 +273,11 @@ def test_lint_of_what_cannot_be_read_gets_one_line() -> None:
 
     assert done.returncode == 2
     _one_line(done.stderr)
+
+
+def test_a_component_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    file = tmp_path / "fix" / "kustomization.yaml"
+    done = run("diagnose", "--from", str(CRASHED), "--fix-file", str(file))
+
+    assert done.returncode == 1
+    assert file.read_text().startswith("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")

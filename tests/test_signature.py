@@ -515,3 +515,48 @@ def test_a_pod_without_a_node_is_told_of_the_node() -> None:
     (finding,) = _found(tree, pod, _log("eaten: x\n", previous=True))
 
     assert finding.fixes[0].summary == "Reboot the node"
+
+
+@pytest.mark.parametrize(
+    ("args", "option", "patched", "said"),
+    [
+        (["--model=m"], {"max_model_len": "{what}"}, [("add", "-", "--max-model-len=512")], "Cap it"),
+        (["--max-model-len", "9000"], {"max_model_len": "{what}"}, [("replace", "1", "512")], "Cap it"),
+        (
+            ["--quantization", "awq", "--port=1"],
+            {"quantization": None},
+            [("remove", "1", None), ("remove", "0", None)],
+            "Cap it",
+        ),
+        (["--quantization=awq"], {"quantization": None}, [("remove", "0", None)], "Cap it"),
+        (["--model=m"], {"quantization": None}, None, "Cap it"),
+    ],
+)
+def test_an_option_is_set_and_removed_where_it_stands(
+    args: list[str], option: dict[str, Any], patched: list[tuple[str, str, str | None]] | None, said: str
+) -> None:
+    container = {"name": "vllm", "image": "vllm/vllm-openai:v0.11.0", "args": args}
+    pod = _pod(ready=False, restarts=3)
+    pod["metadata"]["ownerReferences"] = _owner("StatefulSet", "apps/v1")
+    pod["spec"]["containers"] = [container]
+    owner = _owned("StatefulSet", "apps/v1", {"template": {"spec": {"containers": [container]}}})
+    (finding,) = _found(
+        _tree(fixes=[{"summary": "Cap it", "option": option}]),
+        pod,
+        _log("eaten: 512\n", previous=True),
+        events=(owner,),
+    )
+
+    (fix,) = finding.fixes
+    assert fix.summary == said
+    body = fix.patch.body if fix.patch else None
+    assert patched == (body and [(op["op"], op["path"].rpartition("/")[2], op.get("value")) for op in body])
+
+
+def test_of_a_log_alone_the_option_is_said() -> None:
+    tree = _tree(fixes=[{"summary": "Cap it", "option": {"max_model_len": "{what}"}}])
+    check = as_check(parse(tree, stem="disk_eaten"), family="x", where="here")
+    report = diagnose(Snapshot(logs=(LogText(text="eaten: 512\n"),)), [check])
+
+    (finding,) = report.targets[0].findings
+    assert finding.fixes[0].summary == "Cap it (--max-model-len, in SGLang --context-length)"

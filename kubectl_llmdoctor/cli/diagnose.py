@@ -107,12 +107,16 @@ def command(
             print(f"nothing to explain: all {alerted.alerts} alerts are resolved", file=sys.stderr)
             return 0
     if source is not None or log is not None:
-        if verify_fix:
-            raise UsageError("--verify-fix asks a cluster and cannot be used with --from or --logs")
-        if selector or all_namespaces:
-            raise UsageError("-l and -A ask a cluster and cannot be used with --from or --logs")
-        if watch or timeout:
-            raise UsageError("--watch and --timeout ask a cluster and cannot be used with --from or --logs")
+        of_a_cluster = {
+            "--verify-fix": verify_fix,
+            "-l": selector,
+            "-A": all_namespaces,
+            "--watch": watch,
+            "--timeout": timeout,
+        }
+        for option, given in of_a_cluster.items():
+            if given:
+                raise UsageError(f"{option} asks a cluster and cannot be used with --from or --logs")
         if source is not None and log is not None:
             raise UsageError("--logs reads a log alone, without its pod, and cannot be used with --from")
     elif names and (selector or all_namespaces):
@@ -155,7 +159,7 @@ def command(
         if fix_file:
             from kubectl_llmdoctor.report.component import component
 
-            output.save(component(report), fix_file, "--fix-file")
+            output.save(component(report), fix_file, "--fix-file", make_folder=True)
         output.write(report, chosen, color=output.colored(no_color))
 
     if watch:

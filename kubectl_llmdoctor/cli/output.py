@@ -37,9 +37,11 @@ def write(report: Report, outputs: list[tuple[str, str]], *, color: bool, fleet:
             sys.stdout.buffer.flush()
 
 
-def save(data: bytes, path: str, option: str) -> None:
+def save(data: bytes, path: str, option: str, *, make_folder: bool = False) -> None:
     """Writes a file that an option names. Raises UsageError when it cannot be written."""
     try:
+        if make_folder:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(data)
     except OSError as error:
         raise UsageError(f"{option}={path}: {error.strerror}") from error

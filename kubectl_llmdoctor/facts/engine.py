@@ -37,6 +37,11 @@ class Engine:
         return self.found.name
 
     @property
+    def at(self) -> str:
+        """`vLLM in server`; of a log alone, whose container nobody named, `vLLM`."""
+        return f"{self.title} in {self.container.name}" if self.container.name else self.title
+
+    @property
     def title(self) -> str:
         """The name as its makers write it."""
         return self.found.title

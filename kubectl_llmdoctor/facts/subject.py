@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import last_start
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
-from kubectl_llmdoctor.facts.events import Event, Events, events_of
+from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Container, Pod
@@ -247,9 +247,15 @@ class Subject:
         for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
             mine = (event.kind, event.name) in names and near
-            if (mine or (event.uid and event.uid in uids)) and not any(_overtaken(event, pod) for pod in self.pods):
+            if mine or (event.uid and event.uid in uids):
                 chosen.append(event)
-        return Events(sorted(chosen, key=_when), self.cluster.now)
+        begun = [event for event in chosen if event.reason == "Started" and event.kind == "Pod" and event.last]
+        left = (
+            event
+            for event in chosen
+            if not came_further(event, chosen) and not any(_overtaken(event, pod, begun) for pod in self.pods)
+        )
+        return Events(sorted(left, key=_when), self.cluster.now)
 
     def node(self, pod: Pod) -> Node | Unknown | NotApplicable:
         """The node that a pod runs on."""
@@ -346,11 +352,16 @@ class Subject:
 
     def no_logs(self, pod: Pod) -> Unknown | NotApplicable:
         """Why a pod has no log here: it never ran, or its log was not read."""
+        reason = self.unread(pod)
+        return Unknown(reason) if reason else NOT_APPLICABLE
+
+    def unread(self, pod: Pod) -> str:
+        """That no log of a pod was read which has one; empty where it never ran, or nobody wanted it."""
         if not pod.exists or pod.unscheduled or (self.only_failing_logs and not pod.failing):
-            return NOT_APPLICABLE
+            return ""
         if not any(c.running or c.terminated for c in pod.containers):
-            return NOT_APPLICABLE
-        return Unknown(f"no log of {pod.name} was read")
+            return ""
+        return f"no log of {pod.name} was read" if len(self.pods) > 1 else "no log was read"
 
     def _pending(self, pod: Pod) -> Any:
         if not pod.unscheduled or pod.awaits_node:
@@ -364,19 +375,30 @@ class Subject:
 _NEVER_STARTED = ("StartError", "ContainerCannotRun", "RunContainerError", "ContainerStatusUnknown")
 
 
-def _overtaken(event: Event, pod: Pod) -> bool:
-    """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later."""
+def _overtaken(event: Event, pod: Pod, begun: Sequence[Event]) -> bool:
+    """Whether a complaint of the kubelet is over: what it says could not be done was done, since a container started later.
+
+    `begun` are the events that tell of starts.
+    """
     if event.kind != "Pod" or event.name != pod.name or event.last is None or not event.warning:
         return False
     if event.reason in _BEFORE_ANY:
-        return any(at > event.last for c in pod.containers for at in starts(c))
+        return any(_began_after(event.last, c, begun) for c in pod.containers)
     if event.reason not in _BEFORE_ONE:
         return False
     concerned = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
     if not concerned and any(c.waiting and c.waiting.reason not in _ON_THE_WAY for c in pod.containers):
         return False
     concerned = concerned or [c for c in pod.containers if c.role == "main"]
-    return bool(concerned) and all(any(at > event.last for at in starts(c)) for c in concerned)
+    return bool(concerned) and all(_began_after(event.last, c, begun) for c in concerned)
+
+
+def _began_after(moment: datetime, container: Container, begun: Sequence[Event]) -> bool:
+    """Whether an instance of a container started later, by its status or by an event."""
+    told = [
+        e.last for e in begun if e.name == container.pod.name and f"{{{container.name}}}" in e.field_path and e.last
+    ]
+    return any(at > moment for at in (*starts(container), *told))
 
 
 def starts(container: Container) -> list[datetime]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import Bytes
 from kubectl_llmdoctor.report.text_layout import MARGIN, Page
 
@@ -16,7 +17,6 @@ _GIB = 1 << 30
 
 Verdict = Literal["fits", "does-not-fit", "too-close", "unknown"]
 
-_TITLES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 _WORDS: dict[Verdict, tuple[str, str]] = {
     "fits": ("fits", "green"),
     "does-not-fit": ("does not fit", "red"),
@@ -128,7 +128,7 @@ def render(fits: Sequence[Fit], *, width: int = 80, color: bool = False) -> str:
 
 def _one(page: Page, fit: Fit) -> None:
     word, tone = _WORDS[fit.verdict]
-    title = _TITLES.get(fit.engine.name, fit.engine.name)
+    title = words.engine(fit.engine.name)
     engine = f"{title} {fit.engine.version}" if fit.engine.version else title
     where = f"{fit.gpu.count} x {fit.gpu.name}" if fit.gpu else "GPU not known"
     page.flow((fit.target or fit.model.name, "bold"), (word, tone), (engine, ""), (where, ""))

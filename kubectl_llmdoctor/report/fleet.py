@@ -189,7 +189,7 @@ def _version(row: EngineVersion, wide: bool) -> str:
     count = f"{len(row.workloads)} workload{'s' * (len(row.workloads) != 1)}"
     ids = row.vulnerabilities
     known = f", {len(ids)} advisor{'ies' if len(ids) != 1 else 'y'}" if ids else ""
-    return f"{row.name} {row.version or '(version unknown)'}: {count}{known}" + (
+    return f"{words.engine(row.name)} {row.version or '(version unknown)'}: {count}{known}" + (
         f" ({', '.join(ids)})" if wide and ids else ""
     )
 

@@ -354,7 +354,7 @@ def _comparison(comparison: Comparison) -> Html:
 def _engines(report: Report) -> Html:
     rows = [
         parts.row(
-            f"{words.ENGINES.get(engine.name, engine.name)} {engine.version or '(version not known)'}",
+            f"{words.engine(engine.name)} {engine.version or '(version not known)'}",
             str(len(engine.workloads)),
             parts.few(engine.vulnerabilities, 6) or ("none known" if engine.version else "not known"),
             parts.few(engine.workloads, 8),

@@ -232,7 +232,7 @@ def _below(report: Report) -> Iterator[str]:
     vulnerable = [e for e in cluster.engines if e.vulnerabilities]
     rows = []
     for engine in vulnerable:
-        which = f"{words.ENGINES.get(engine.name, engine.name)} {engine.version or ''}".strip()
+        which = f"{words.engine(engine.name)} {engine.version or ''}".strip()
         listed = ", ".join(code(id) for id in engine.vulnerabilities[:5])
         rows.append(f"{prose(which, 80)} ({words.number(len(engine.workloads), 'workload')}): {listed}")
     yield _list("Known vulnerabilities", rows)

@@ -13,7 +13,18 @@ VERDICTS: dict[Verdict, str] = {
     "at-risk": "at risk",
     "healthy": "healthy",
 }
-ENGINES = {"nim": "NIM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "tgi": "TGI", "vllm": "vLLM"}
+_ENGINES = {
+    "huggingfaceserver": "KServe Hugging Face server",
+    "lmdeploy": "LMDeploy",
+    "nim": "NIM",
+    "ollama": "Ollama",
+    "sglang": "SGLang",
+    "tei": "TEI",
+    "tensorrt-llm": "TensorRT-LLM",
+    "tgi": "TGI",
+    "triton": "Triton",
+    "vllm": "vLLM",
+}
 OWNERS = {"model": "by the model's owner", "platform": "by the platform team"}
 SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
 
@@ -32,10 +43,15 @@ def within(context: str, text: str) -> str:
 
 def about(target: Target) -> str:
     """The engines, the workload and the size of the group, as far as they say something new."""
-    names = " + ".join(f"{ENGINES.get(e.name, e.name)} {e.version or ''}".strip() for e in engines(target))
+    names = " + ".join(f"{engine(e.name)} {e.version or ''}".strip() for e in engines(target))
     workload = "" if target.workload == f"{target.kind}/{target.name}" else target.workload
     pods = f"{len(target.pods)} pods" if len(target.pods) > 1 else ""
     return ", ".join(filter(None, (names, workload, pods)))
+
+
+def engine(name: str) -> str:
+    """An engine as its makers write it, in short: `vLLM`, `TGI`."""
+    return _ENGINES.get(name, name)
 
 
 def engines(target: Target) -> Sequence[EngineInfo]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s
-from llmdoctor_checks.scheduling._raw import rows, words
+from llmdoctor_checks._raw import rows, words
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

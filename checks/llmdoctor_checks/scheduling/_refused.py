@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
-from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks._raw import rows
 
 _KINDS = (
     "ReplicaSet",

@@ -6,16 +6,13 @@ node may be several things: then the changes for all of them are offered as one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_llmdoctor.api import (
     Container,
     Fix,
     Holder,
-    Mismatch,
     Node,
     NodeVerdict,
     Pending,
@@ -23,7 +20,6 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     fixes,
-    holds,
     is_accelerator,
     k8s,
     names_of,
@@ -32,9 +28,8 @@ from kubectl_llmdoctor.api import (
     show_taint,
     top_of,
 )
+from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted
 from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, obstacle_of, vendor
-
-Json = dict[str, Any]
 
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
@@ -42,8 +37,6 @@ _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
 #: The name of a node that is not there yet.
 _NEW = "new-node"
 _CORDON = "node.kubernetes.io/unschedulable"
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_AFFINITY = f"/affinity/nodeAffinity/{_REQUIRED}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -246,35 +239,13 @@ def _uncordon(stop: Stop) -> Iterator[Change]:
 
 def _selector(stop: Stop) -> Iterator[Change]:
     """The demands as this node meets them; or this node with the labels that are demanded."""
-    node, spec = stop.node, stop.pending.pod.spec
-    unmet = [m for r in stop.reasons for m in r.mismatches]
+    node, unmet = stop.node, [m for r in stop.reasons for m in r.mismatches]
     if not unmet or any(not m.key for m in unmet):
         return
-    operations: list[Json] = []
-    said = []
-    for miss in unmet:
-        if miss.path != "nodeSelector":
-            continue
-        at = f"/nodeSelector/{_escaped(miss.key)}"
-        have = node.labels.get(miss.key)
-        operations.append(
-            {"op": "remove", "path": at} if have is None else {"op": "replace", "path": at, "value": have}
-        )
-        said.append(
-            f"drop {miss.demand} from the node selector"
-            if have is None
-            else f"select {miss.key}={have} instead of {miss.wanted[0]}, which no suitable node has"
-        )
-    if any(m.path != "nodeSelector" for m in unmet):
-        more, words = _affinity(spec, node)
-        operations += more
-        said += words
-    text = ", and ".join(said)
-    if any(m.key in _OF_IMAGES for m in unmet):
-        text += "; the image must have a variant for it"
-    yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
-    labels = {m.key: str(m.wanted[0]) for m in unmet if m.wanted and not _measured(m)}
-    if len(labels) == len(unmet):
+    operations, text = demands_met(stop.pending.pod.spec, node, unmet)
+    yield Change(text=text, operations=tuple(operations))
+    labels = labels_wanted(unmet)
+    if labels:
         pairs = " ".join(f"{key}={value}" for key, value in labels.items())
         yield Change(
             text=f"Label {node.name} {pairs}, if that is true of it",
@@ -282,69 +253,6 @@ def _selector(stop: Stop) -> Iterator[Change]:
             commands=(f"kubectl label node {node.name} --overwrite {pairs}",),
             owner="platform",
         )
-
-
-#: What an image was built for.
-_OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
-#: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
-_MEASURED = re.compile(
-    r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
-)
-_DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
-
-
-def _measured(miss: Mismatch) -> bool:
-    """Whether a label is no matter of opinion: nobody should write another value there."""
-    return bool(_MEASURED.fullmatch(miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))
-
-
-def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:
-    """The required node affinity with the term that comes nearest to a node made to match it."""
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    options = []
-    for at, term in enumerate(required.node_selector_terms if required else ()):
-        base, whole = f"{_AFFINITY}/nodeSelectorTerms/{at}", (*term.match_expressions, *term.match_fields)
-        if whole:
-            options.append(_met(base, term, node, alone=len(whole)))
-    if not options:
-        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity, which matches no node"]
-    return min(options, key=lambda option: len(option[0]))
-
-
-def _met(base: str, term: k8s.NodeSelectorTerm, node: Node, *, alone: int) -> tuple[list[Json], list[str]]:
-    """A term so that a node meets it: other values, or without what it cannot meet."""
-    operations: list[Json] = []
-    said: list[str] = []
-    dropped: list[str] = []
-    for group, rows, have in (
-        ("matchExpressions", term.match_expressions, node.labels),
-        ("matchFields", term.match_fields, {"metadata.name": node.name}),
-    ):
-        for index, row in enumerate(rows):
-            if holds(row, have):
-                continue
-            value = _meeting(row, have.get(row.key))
-            if value is not None:
-                operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": [value]})
-                said.append(
-                    f"demand {row.key} {row.operator} [{value}] in the node affinity, which suitable nodes meet"
-                )
-            else:
-                dropped.append(f"{base}/{group}/{index}")
-                said.append(f"drop {row.key} {row.operator} from the node affinity")
-    if len(dropped) == alone:  # an empty term matches nothing
-        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity"]
-    return [*operations, *({"op": "remove", "path": path} for path in reversed(dropped))], said
-
-
-def _meeting(row: k8s.Requirement, have: str | None) -> str | None:
-    """A value with which a node's label meets a requirement; None where no value would."""
-    if have is None or row.operator not in ("In", "Gt", "Lt"):
-        return None
-    if row.operator == "In":
-        return have
-    return str(int(have) + (1 if row.operator == "Lt" else -1)) if have.lstrip("-").isdecimal() else None
 
 
 def _ports(stop: Stop) -> Iterator[Change]:
@@ -394,7 +302,7 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
             return None
         for kind in ("limits", "requests"):
             if kind == "requests" or (resource in container.spec.resources.limits and _equal(resource)):
-                path = f"{container.pointer}/resources/{kind}/{_escaped(resource)}"
+                path = f"{container.pointer}/resources/{kind}/{escaped(resource)}"
                 operations.append({"op": "add", "path": path, "value": value})
         made = fixes.applied(spec, operations)
         if made is None:
@@ -404,7 +312,7 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
         said.append(f"ask for {value} {resource} in {container.name} instead of {say_amount(resource, mine)}{hint}")
     whole = spec.resources.requests if spec.resources else {}
     if resource in whole and (value := _round(resource, free)):
-        operations = [{"op": "add", "path": f"/resources/requests/{_escaped(resource)}", "value": value}]
+        operations = [{"op": "add", "path": f"/resources/requests/{escaped(resource)}", "value": value}]
         spec = fixes.applied(pending.pod.spec, operations) or spec
         said = [f"ask for {value} {resource} instead of {whole[resource]} for the whole pod"]
     if _requested(spec, resource) > free or not operations:
@@ -568,8 +476,8 @@ def _preferred(pending: Pending, name: str) -> Iterator[Json]:
     own = written if isinstance(written, dict) else {}
     preferred = own.get("preferredDuringSchedulingIgnoredDuringExecution") or []
     value = [*preferred]
-    value += [{"weight": 100, "podAffinityTerm": _as_given(row)} for row in own.get(_REQUIRED) or ()]
-    yield {"op": "remove", "path": f"{base}/{_REQUIRED}"}
+    value += [{"weight": 100, "podAffinityTerm": _as_given(row)} for row in own.get(REQUIRED) or ()]
+    yield {"op": "remove", "path": f"{base}/{REQUIRED}"}
     yield {"op": "add", "path": f"{base}/preferredDuringSchedulingIgnoredDuringExecution", "value": value}
 
 
@@ -594,19 +502,14 @@ def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change
                 quantities = getattr(container.spec.resources, kind)
                 if old in quantities:
                     at = f"{container.pointer}/resources/{kind}"
-                    operations.append({"op": "remove", "path": f"{at}/{_escaped(old)}"})
-                    operations.append({"op": "add", "path": f"{at}/{_escaped(new)}", "value": str(quantities[old])})
+                    operations.append({"op": "remove", "path": f"{at}/{escaped(old)}"})
+                    operations.append({"op": "add", "path": f"{at}/{escaped(new)}", "value": str(quantities[old])})
             text = f"Ask for {new} instead of {old}"
             if vendor(new) != vendor(old):
                 text += ", with an image for that vendor"
             elif "/mig-" in new + old:
                 text += " (mind its memory)"
             yield Change(text=text, operations=tuple(operations))
-
-
-def _escaped(key: str) -> str:
-    """A key as a step of a JSON pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _volume(stop: Stop) -> Iterator[Change]:

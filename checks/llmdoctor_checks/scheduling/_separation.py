@@ -32,7 +32,6 @@ from kubectl_llmdoctor.api import (
     parse_time,
     top_of,
 )
-from llmdoctor_checks.scheduling._raw import rows
 
 Obstacle = Literal[
     "claim",
@@ -364,7 +363,17 @@ def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]
     same = tuple(c for c in counts if _OF_OTHERS[c.kind] == obstacle)
     served = next((r for r in pending.requests if r in pending.delegated), "")
     if obstacle == "claim" and served and not pending.pod.spec.resource_claims:
-        return (_short_of_devices(pending, open_, same, served),)
+        # which devices are free is not known: else the nodes had said why not
+        return (
+            Cause(
+                id="gpu-insufficient",
+                obstacle="claim",
+                confidence="likely",
+                verdicts=tuple(open_),
+                counts=same,
+                resource=served,
+            ),
+        )
     return (Cause(id=_IDS[obstacle], obstacle=obstacle, confidence="likely", verdicts=tuple(open_), counts=same),)
 
 
@@ -397,38 +406,6 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
             elif hit["demand"] and gpus:
                 count = Count(number=1, text=f"nodepool {hit['pool']}: {hit['demand']}", kind="affinity")
                 yield Cause(id="node-selector-mismatch", obstacle="selector", confidence="likely", counts=(count,))
-
-
-def _short_of_devices(pending: Pending, open_: list[NodeVerdict], counts: tuple[Count, ...], resource: str) -> Cause:
-    """An extended resource that DRA serves: the devices of the nodes' slices, less those that claims have."""
-    free = free_devices(pending)
-    asked, there = pending.requests[resource], [v for v in open_ if v.node.name in free]
-    fragmented = sum(max(free[v.node.name], 0) for v in there) >= asked
-    return Cause(
-        id="gpu-fragmented" if fragmented and all(free[v.node.name] < asked for v in there) else "gpu-insufficient",
-        obstacle="claim",
-        confidence="likely",
-        verdicts=tuple(there or open_),
-        counts=counts,
-        resource=resource,
-    )
-
-
-def free_devices(pending: Pending) -> dict[str, int]:
-    """Devices that a DRA driver publishes for a node and no claim has, by node."""
-    cluster = pending.pod.cluster
-    taken = set()
-    for item in cluster.items("ResourceClaim"):
-        for result in rows(item.raw, "status.allocation.devices.results"):
-            taken.add(tuple(str(result.get(key)) for key in ("driver", "pool", "device")))
-    free: dict[str, int] = {}
-    for item in cluster.items("ResourceSlice"):
-        driver, pool = str(dig(item.raw, "spec.driver")), str(dig(item.raw, "spec.pool.name"))
-        node = dig(item.raw, "spec.nodeName")
-        if isinstance(node, str):
-            names = [str(device.get("name")) for device in rows(item.raw, "spec.devices")]
-            free[node] = free.get(node, 0) + sum((driver, pool, name) not in taken for name in names)
-    return free
 
 
 def _made(

@@ -19,7 +19,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.scheduling._raw import rows, words
+from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._refused import hurts, refusals
 
 #: What kind of refusal it is, how it is worded, and how it is said here.

@@ -17,8 +17,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
-from llmdoctor_checks.scheduling._raw import rows
 from llmdoctor_checks.scheduling._separation import Cause, cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
+from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines, nodes_said
 
 
@@ -29,11 +29,7 @@ def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
     if found is None:
         return
     asked = pending.requests.get(found.resource, 0)
-    devices = free_devices(pending) if found.obstacle == "claim" else {}
-    frees = {
-        v.node.name: r.free or 0 if (r := v.lacking(found.resource)) else devices.get(v.node.name, 0)
-        for v in found.verdicts
-    }
+    frees = {v.node.name: r.free or 0 if (r := v.lacking(found.resource)) else 0 for v in found.verdicts}
     each = " + ".join(str(free) for free in frees.values() if free)
     summary = (
         f"{sum(frees.values())} {found.resource} are free on {nodes_said(found)} ({each}), "

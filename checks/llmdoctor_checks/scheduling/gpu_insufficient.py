@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes
 from llmdoctor_checks.scheduling._repairs import one_more, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause, free_devices
+from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import (
     asked_in,
     finding,
@@ -36,7 +36,7 @@ def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
     if found is None:
         return
     asked = pending.requests.get(found.resource, 0)
-    frees = _free(pending, found)
+    frees = {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
     summary = f"It asks for {asked or 'some'} {found.resource}; {nodes_said(found)} could run it"
     if frees:
         most = max(frees.values())
@@ -45,13 +45,6 @@ def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
         summary += " and have too few free, by the scheduler's count."
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]
     yield finding(pending, found, summary, evidence, _fixes(pending, found))
-
-
-def _free(pending: Pending, found: Cause) -> dict[str, int]:
-    if found.obstacle == "claim":
-        devices = free_devices(pending)
-        return {v.node.name: devices[v.node.name] for v in found.verdicts if v.node.name in devices}
-    return {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:

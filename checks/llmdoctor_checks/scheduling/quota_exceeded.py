@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     requests_of,
 )
-from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, check, dig, fixes, pod_evidence
-from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._words import EXPLAINS
 
 #: Who sets and lifts a gate, by the domain in its name.

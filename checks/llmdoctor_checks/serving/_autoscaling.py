@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
 from kubectl_llmdoctor.catalog.metrics import metric
+from llmdoctor_checks._raw import rows
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
 _DEFAULT_PERCENT = 80
@@ -87,7 +88,7 @@ def _scaled_object(item: Item) -> Scaler:
     spec = item.raw.get("spec")
     idle = _number(dig(spec, "idleReplicaCount"), 1)
     looks = []
-    for index, trigger in enumerate(_rows(dig(spec, "triggers"))):
+    for index, trigger in enumerate(rows(spec, "triggers")):
         kind, query = str(trigger.get("type")), dig(trigger, "metadata.query")
         path = f"spec.triggers[{index}]"
         if kind in ("cpu", "memory"):
@@ -106,7 +107,7 @@ def _scaled_object(item: Item) -> Scaler:
 def _hpa(item: Item) -> Scaler:
     spec = item.raw.get("spec")
     looks = []
-    for index, row in enumerate(_rows(dig(spec, "metrics"))):
+    for index, row in enumerate(rows(spec, "metrics")):
         kind = str(row.get("type") or "")
         path, own = f"spec.metrics[{index}]", row.get(kind[:1].lower() + kind[1:])
         if kind in ("Resource", "ContainerResource"):
@@ -126,10 +127,6 @@ def _hpa(item: Item) -> Scaler:
             text = f"no metrics, which means cpu: {_DEFAULT_PERCENT} %"
             looks.append(Look("spec", "resource", "cpu", text, _DEFAULT_PERCENT))
     return Scaler(item, _number(dig(spec, "minReplicas"), 1), _number(dig(spec, "maxReplicas"), 1), tuple(looks))
-
-
-def _rows(found: Any) -> list[dict[str, Any]]:
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _number(value: Any, default: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
+from llmdoctor_checks._raw import rows
 
 
 def labels_of(pod: Pod) -> dict[str, str]:
@@ -39,11 +40,6 @@ def _fits(term: dict[str, Any], labels: dict[str, str]) -> bool:
     return False
 
 
-def rows(found: Any) -> list[dict[str, Any]]:
-    """The mappings of a list."""
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-
-
 def policies(pod: Pod, cluster: Cluster, direction: str) -> list[Item]:
     """The policies that restrict a pod in one direction (`Ingress` or `Egress`)."""
     found = []
@@ -60,7 +56,7 @@ def policies(pod: Pod, cluster: Cluster, direction: str) -> list[Item]:
 def rules(items: list[Item], direction: str) -> Iterator[dict[str, Any]]:
     """What they let through; each rule adds to the others."""
     for item in items:
-        yield from rows(dig(item.raw, f"spec.{direction.lower()}"))
+        yield from rows(item.raw, f"spec.{direction.lower()}")
 
 
 def has_port(rule: dict[str, Any], port: int, protocol: str = "TCP") -> bool:

@@ -29,8 +29,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
-from llmdoctor_checks.serving._policies import rows
 
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
 _FASTEST_TOKENS_PER_SECOND = 200
@@ -217,12 +217,12 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
     port = engine.value("port")
     names = {item.name for item in pod.services if leads(item, pod, {port})}
     for item in cluster.items("VirtualService"):
-        for index, route in enumerate(rows(dig(item.raw, "spec.http"))):
+        for index, route in enumerate(rows(item.raw, "spec.http")):
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
             if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
                 yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
     for item in cluster.items("HTTPRoute", pod.namespace):
-        for index, rule in enumerate(rows(dig(item.raw, "spec.rules"))):
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
                 for key in ("request", "backendRequest"):
                     yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))

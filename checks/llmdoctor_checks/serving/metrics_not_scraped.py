@@ -20,8 +20,9 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import metrics_off
-from llmdoctor_checks.serving._policies import labels_of, rows, selected
+from llmdoctor_checks.serving._policies import labels_of, selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
 _FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
@@ -117,14 +118,14 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
     for kind, endpoints in (("PodMonitor", "spec.podMetricsEndpoints"), ("PodMonitoring", "spec.endpoints")):
         for item in cluster.items(kind):
             if _covers(item, pod.namespace) and selected(dig(item.raw, "spec.selector"), labels_of(pod)):
-                for index, row in enumerate(rows(dig(item.raw, endpoints))):
+                for index, row in enumerate(rows(item.raw, endpoints)):
                     yield _endpoint(pod, item, endpoints, index, row, None)
     for item in cluster.items("ServiceMonitor"):
         for service in pod.services if _covers(item, pod.namespace) else ():
             own = service.metadata.get("labels")
             labels = {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {}
             if selected(dig(item.raw, "spec.selector"), labels):
-                for index, row in enumerate(rows(dig(item.raw, "spec.endpoints"))):
+                for index, row in enumerate(rows(item.raw, "spec.endpoints")):
                     yield _endpoint(pod, item, "spec.endpoints", index, row, service)
     yield from _annotated(pod, engine)
 
@@ -142,7 +143,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
     written = row.get(key)
     port: int | None
     if service and key == "port":
-        listed = rows(dig(service.raw, "spec.ports"))
+        listed = rows(service.raw, "spec.ports")
         target = next((p.get("targetPort", p.get("port")) for p in listed if p.get("name") == written), None)
         port = _number(pod, target)
     else:
@@ -235,7 +236,7 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
             one.item, f"Ask port {name}", [{"op": "add", "path": f"{one.pointer}/port", "value": name}]
         )
     if one.service:
-        listed = rows(dig(one.service.raw, "spec.ports"))
+        listed = rows(one.service.raw, "spec.ports")
         name = next((str(p["name"]) for p in listed if p.get("name") and _number(pod, p.get("targetPort")) == port), "")
         if name:
             operation = {"op": "add", "path": f"{one.pointer}/port", "value": name}

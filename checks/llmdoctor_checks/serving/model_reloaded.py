@@ -78,7 +78,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.title} in {engine.container.name} loaded a model {len(loads)} times within {_SOON_SECONDS} s of a request, for "
+        summary=f"{engine.at} loaded a model {len(loads)} times within {_SOON_SECONDS} s of a request, for "
         f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
         evidence=tuple(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
         fixes=(

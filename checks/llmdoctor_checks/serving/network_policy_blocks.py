@@ -21,7 +21,8 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     setting_evidence,
 )
-from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rows, rules, selected
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rules, selected
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})

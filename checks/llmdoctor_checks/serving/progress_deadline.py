@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     workload_evidence,
 )
-from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks._raw import rows
 
 #: Kubernetes' and Knative's own.
 _DEFAULT_SECONDS = 600

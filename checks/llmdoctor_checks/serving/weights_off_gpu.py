@@ -91,7 +91,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         role="cause" if there == 0 else "risk",
         severity="warning",
         confidence="certain" if default or room else "likely",
-        summary=f"{engine.title} in {engine.container.name} has {there} of {layers} layers of the model on the GPU, and computes the "
+        summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}.",
         evidence=(
             log_evidence(line),

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     top_of,
 )
-from llmdoctor_checks.scheduling._raw import rows
+from llmdoctor_checks._raw import rows
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})

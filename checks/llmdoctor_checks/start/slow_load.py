@@ -103,7 +103,7 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             role="cause" if shown else "risk",
             severity="warning",
             confidence="possible" if shown else "likely",
-            summary=f"{engine.title} in {engine.container.name} took {say_seconds(seconds)} to read its weights{_where(engine)}: "
+            summary=f"{engine.at} took {say_seconds(seconds)} to read its weights{_where(engine)}: "
             "each restart and each further replica takes as long.",
             evidence=(log_evidence(line),),
             fixes=(_fix(pod, engine),),
@@ -117,7 +117,7 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
         role="risk" if pod.log_only else "cause",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.title} in {engine.container.name} has read {bar.done} of {bar.shards} shards of its weights in "
+        summary=f"{engine.at} has read {bar.done} of {bar.shards} shards of its weights in "
         f"{say_seconds(bar.seconds)}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
         explains=("not-ready", "rollout-stuck"),

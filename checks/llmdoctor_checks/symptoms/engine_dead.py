@@ -59,8 +59,8 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
         for line in _deaths(logs):
             yield _finding(pod, line)
             return
-    elif pod.failing and any(c.running or c.terminated for c in pod.containers):
-        yield Abstain(reason=f"no log of {pod.name} was read")
+    elif pod.failing and (reason := subject.unread(pod)):
+        yield Abstain(reason=reason)
 
 
 def _deaths(logs: Logs) -> Iterator[Line]:
@@ -98,7 +98,7 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         role="symptom",
         severity="critical",
         confidence="certain",
-        summary=f"{pod.name} counts as ready, and {engine.title} in {engine.container.name} answers {dead[0].method} {dead[0].path} "
+        summary=f"{pod.name} counts as ready, and {engine.at} answers {dead[0].method} {dead[0].path} "
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
         fixes=(_restart(pod, engine),),

@@ -66,7 +66,7 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
         role="symptom",
         severity="critical",
         confidence="likely",
-        summary=f"{engine.title} in {engine.container.name} {text}.",
+        summary=f"{engine.at} {text}.",
         evidence=evidence,
         fixes=(
             fixes.advice(

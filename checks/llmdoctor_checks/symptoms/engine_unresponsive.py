@@ -47,7 +47,7 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
         role="risk" if where else "note",
         severity="warning" if where else "info",
         confidence="likely" if where else "possible",
-        summary=f"{pod.name} counts as ready, and {engine.title} in {engine.container.name} did not answer {silent.method} "
+        summary=f"{pod.name} counts as ready, and {engine.at} did not answer {silent.method} "
         f"{silent.path} {waited}"
         + (f", though it answered {where}: {busy}." if where else f": {busy}, or the API server does not reach pods."),
         evidence=(engine.answers.evidence(silent), *((engine.answers.evidence(other),) if other else ())),

@@ -1,0 +1,114 @@
+"""What a pod demands of a node's labels, made so that a node meets it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from kubectl_llmdoctor.api import Mismatch, Node, holds, k8s
+
+Json = dict[str, Any]
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_AFFINITY = f"/affinity/nodeAffinity/{REQUIRED}"
+
+#: What an image was built for.
+_OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
+#: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
+_MEASURED = re.compile(
+    r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
+)
+_DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
+
+
+def demands_met(spec: k8s.PodSpec, node: Node, unmet: list[Mismatch]) -> tuple[list[Json], str]:
+    """A JSON patch of the pod's spec after which the node meets its demands, and what that is in words."""
+    operations: list[Json] = []
+    said = []
+    for miss in unmet:
+        if miss.path != "nodeSelector":
+            continue
+        at = f"/nodeSelector/{escaped(miss.key)}"
+        have = node.labels.get(miss.key)
+        operations.append(
+            {"op": "remove", "path": at} if have is None else {"op": "replace", "path": at, "value": have}
+        )
+        said.append(
+            f"drop {miss.demand} from the node selector"
+            if have is None
+            else f"select {miss.key}={have} instead of {miss.wanted[0]}, which no suitable node has"
+        )
+    if any(m.path != "nodeSelector" for m in unmet):
+        more, words = _affinity(spec, node)
+        operations += more
+        said += words
+    text = ", and ".join(said)
+    if any(m.key in _OF_IMAGES for m in unmet):
+        text += "; the image must have a variant for it"
+    return operations, text[:1].upper() + text[1:]
+
+
+def labels_wanted(unmet: list[Mismatch]) -> dict[str, str]:
+    """The labels that a person may give a node to meet the demands; empty where one of them is none to write."""
+    if any(not miss.wanted or _measured(miss) for miss in unmet):
+        return {}
+    return {miss.key: str(miss.wanted[0]) for miss in unmet}
+
+
+def _measured(miss: Mismatch) -> bool:
+    """Whether a label is no matter of opinion: nobody should write another value there."""
+    return bool(_MEASURED.fullmatch(miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))
+
+
+def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:
+    """The required node affinity with the term that comes nearest to a node made to match it."""
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    options = []
+    for at, term in enumerate(required.node_selector_terms if required else ()):
+        base, whole = f"{_AFFINITY}/nodeSelectorTerms/{at}", (*term.match_expressions, *term.match_fields)
+        if whole:
+            options.append(_met(base, term, node, alone=len(whole)))
+    if not options:
+        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity, which matches no node"]
+    return min(options, key=lambda option: len(option[0]))
+
+
+def _met(base: str, term: k8s.NodeSelectorTerm, node: Node, *, alone: int) -> tuple[list[Json], list[str]]:
+    """A term so that a node meets it: other values, or without what it cannot meet."""
+    operations: list[Json] = []
+    said: list[str] = []
+    dropped: list[str] = []
+    for group, rows, have in (
+        ("matchExpressions", term.match_expressions, node.labels),
+        ("matchFields", term.match_fields, {"metadata.name": node.name}),
+    ):
+        for index, row in enumerate(rows):
+            if holds(row, have):
+                continue
+            value = _meeting(row, have.get(row.key))
+            if value is not None:
+                operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": [value]})
+                said.append(
+                    f"demand {row.key} {row.operator} [{value}] in the node affinity, which suitable nodes meet"
+                )
+            else:
+                dropped.append(f"{base}/{group}/{index}")
+                said.append(f"drop {row.key} {row.operator} from the node affinity")
+    if len(dropped) == alone:  # an empty term matches nothing
+        return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity"]
+    return [*operations, *({"op": "remove", "path": path} for path in reversed(dropped))], said
+
+
+def _meeting(row: k8s.Requirement, have: str | None) -> str | None:
+    """A value with which a node's label meets a requirement; None where no value would."""
+    if have is None or row.operator not in ("In", "Gt", "Lt"):
+        return None
+    if row.operator == "In":
+        return have
+    return str(int(have) + (1 if row.operator == "Lt" else -1)) if have.lstrip("-").isdecimal() else None
+
+
+def escaped(key: str) -> str:
+    """A key as a step of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
