@@ -29,7 +29,7 @@ def nccl_timeout_missing(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """
     workers = engine.workers or 1
     variable = engine.container.env.get("NCCL_TIMEOUT")
-    if workers < 2 and variable is None:
+    if engine.container.one_process or (workers < 2 and variable is None):
         return
     works = _works(engine)
     if variable is not None:

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    count_of,
     dig,
     fixes,
     log_evidence,
@@ -40,6 +41,8 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     """
     size, container = engine.explicit("tensor_parallel_size"), engine.container
     gpus = container.gpus
+    if container.one_process:
+        return  # TPU slices have links of their own, and a Neuron device is several ranks
     if size is None or not isinstance(size.value, int) or not gpus or size.value <= gpus or size.value % gpus:
         return
     nodes = _group(engine, subject)
@@ -57,7 +60,7 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         role="risk" if slow else "note",
         severity="warning" if slow else "info",
         confidence="likely" if slow else "possible",
-        summary=f"{engine.label} spreads tensor parallelism ({size.text}) over {spans} pods of {gpus} GPUs, "
+        summary=f"{engine.label} spreads tensor parallelism ({size.text}) over {spans} pods of {count_of(gpus, 'GPU')}, "
         + ("and their network is TCP." if slow else "and nothing asks for an RDMA device."),
         evidence=(*((slow,) if slow else ()), *evidence),
         fixes=(

@@ -92,7 +92,7 @@ def gpu_count_mismatch(
     if gpus > workers:
         yield from _idle(engine, workers, gpus)
         return
-    product = " x ".join(str(s.value) for s in explicit)
+    product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
@@ -103,7 +103,7 @@ def gpu_count_mismatch(
         role="cause" if failing else "risk",
         severity=None if failing else "warning",
         confidence="likely" if failing else "certain",
-        summary=f"{engine.label} starts {count_of(workers, 'worker')} ({product}); container {container.name} has "
+        summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
@@ -168,7 +168,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         severity="warning",
         confidence="likely",
         summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
-        f"{gpus - workers} stay reserved and idle.",
+        f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle.",
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(

@@ -31,8 +31,8 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
     """
     container = engine.container
     image = container.spec.image
-    if not image or "@" in image or "$" in image or "{" in image or container.told:
-        return
+    if not image or any(mark in image for mark in "@${<") or container.told or pod.partial:
+        return  # a digest, a name that is yet to be filled in, or one that an operator chooses
     tag = image.rpartition("/")[2].partition(":")[2]
     if tag and not _MOVES.search(tag):
         return

@@ -38,11 +38,17 @@ def setting_without_effect(pod: Pod, engine: Engine) -> Iterator[Finding]:
         role="risk" if grave else "note",
         severity="warning" if grave else "info",
         confidence="certain" if all(p.certain for p in shown) else "likely",
-        summary=f"{engine.label} does not read {_names(shown)}: {shown[0].detail.rstrip('.')}.",
+        summary=_summary(engine, shown),
         evidence=tuple(_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _summary(engine: Engine, shown: list[Problem]) -> str:
+    """What is not read, and why; said once where the reason says the first half itself."""
+    said, why = f"{engine.label} does not read {_names(shown)}", shown[0].detail.rstrip(".")
+    return f"{why}." if why.startswith(said) else f"{said}: {why}."
 
 
 def _changes_much(engine: Engine, problem: Problem) -> bool:
