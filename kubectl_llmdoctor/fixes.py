@@ -110,8 +110,8 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     template = pod.template
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
-        if pod.exists and not any(inside):
-            return f"where the pods of {workload.ref} get that container from: its object does not name it"
+        if pod.exists and not any(_container_in(pod, template, operation["path"]) for operation in operations):
+            return f"where the pods of {workload.ref} get that container from; {workload.kind} does not state it"
         if any(path is not None and template.at(path) is None for path in inside):
             return f"{workload.ref} has no field for it"
     return f"in {workload.ref}"
@@ -219,6 +219,17 @@ def _inside(pod: Pod, template: Template, path: str) -> str | None:
             return None
         tokens[3] = str(at)
     return pointer.join(tokens)
+
+
+def _container_in(pod: Pod, template: Template, path: str) -> bool:
+    """Whether what a path inside the pod spec leads to is no container, or one that the template states."""
+    tokens = pointer.split(path)
+    if tokens[0] not in ("containers", "initContainers") or len(tokens) < 2:
+        return True
+    mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
+    stated = dig(template.pod, f"spec.{tokens[0]}")
+    names = [c.get("name") for c in stated if isinstance(c, dict)] if isinstance(stated, list) else []
+    return mine[int(tokens[1])].name in names
 
 
 def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:

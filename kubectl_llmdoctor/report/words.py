@@ -32,7 +32,7 @@ SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
 def name(target: Target) -> str:
     """`serving/llama-0` for a pod, `Deployment serving/llama` for anything else; `eu: …` where there are several clusters."""
     path = "/".join(filter(None, (clean(target.namespace), clean(target.name))))
-    kind = "" if target.kind == "Pod" else clean(target.kind)
+    kind = "" if target.kind in ("Pod", target.name.capitalize()) else clean(target.kind)
     return within(target.context, f"{kind} {path}".strip() or "unnamed")
 
 
@@ -98,7 +98,7 @@ def place(evidence: Evidence, target: Target) -> str:
     """Where the quotation stands, without what the header or the kind says already."""
     ref = clean(evidence.ref).strip()
     own = (f"{target.namespace}/{target.name}", f"{target.kind}/{target.name}")
-    ref = "" if ref in own else ref
+    ref = "" if ref in own or (evidence.source, ref) == ("log", target.name) else ref
     for name in (*own, target.name):
         if ref.startswith(f"{name} "):
             ref = ref[len(name) + 1 :]
