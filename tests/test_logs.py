@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.traceback import Traceback
 
 from kubectl_llmdoctor.facts import logs
 from kubectl_llmdoctor.facts.logs import Log
@@ -53,3 +58,57 @@ def test_hits_on_both_sides_of_every_piece_are_found() -> None:
     log = Log(LogText(text=text), ("line",))
 
     assert [line.number for line in log.find("line")] == list(range(1, 2 * logs._PIECE_LINES + 3))
+
+
+def _printed(message: str, *, width: int = 80) -> str:
+    """What Rich prints of an exception where no terminal is."""
+    printed = io.StringIO()
+    try:
+        raise RuntimeError(message)
+    except RuntimeError:
+        Console(file=printed, width=width).print(Traceback())
+    return printed.getvalue()
+
+
+_MESSAGES = (
+    "CUDA error: no kernel image is available for execution on the device\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below may be wrong.",
+    "short",
+    f"the file /data/{'x' * 90}/config.json of a model with a long path is not there at all, so it cannot be read",
+)
+
+
+@pytest.mark.parametrize("stripped", [False, True], ids=["as printed", "without blanks at the ends"])
+@pytest.mark.parametrize("message", _MESSAGES)
+def test_what_rich_wrapped_below_its_frame_is_one_line(message: str, stripped: bool) -> None:
+    printed = (
+        _printed(message) + "2026-06-02T08:00:00.000000Z ERROR text_generation_launcher: Shard 0 failed to start\n"
+    )
+    printed = "\n".join(map(str.rstrip, printed.split("\n"))) if stripped else printed
+    log = Log(LogText(text=printed))
+    raw = printed.split("\n")
+
+    assert len(log) == len(raw) - 1
+    for part in message.split("\n"):
+        (line,) = log.find(part)
+        assert raw[line.number - 1].removeprefix("RuntimeError: ").startswith(part[:5])
+    (last,) = log.find("text_generation_launcher")
+    assert last.text == raw[-2]
+
+
+def test_what_rich_wrapped_is_found_behind_the_kubelets_times() -> None:
+    stamped = "".join(
+        f"2026-06-02T08:00:00.{n:09}Z {line}\n" for n, line in enumerate(_printed(_MESSAGES[0]).splitlines())
+    )
+    log = Log(LogText(text=stamped, timestamps=True))
+
+    (line,) = log.find("no kernel image is available for execution on the device")
+    assert line.text.endswith("on the device")
+    assert line.time is not None
+    assert log.line(line.number + 1).text == ""
+    assert log.time_of(line.number + 1) is not None
+
+
+def test_a_frame_without_a_message_is_left_alone() -> None:
+    for text in ("╰────╯", "╰────╯\n", "│ x │\n╰────╯\n\nError: y z\n", "╰────╯\n│ next │\n"):
+        assert Log(LogText(text=text)).text == text

@@ -98,6 +98,21 @@ def test_pydantic_says_what_is_wrong_below_its_first_line() -> None:
     assert "User-specified max_model_len (131072)" in tracebacks(_log(text))[0].message
 
 
+def test_the_error_stands_below_the_frame_that_rich_draws() -> None:
+    text = """\
+╭───────────────────── Traceback (most recent call last) ──────────────────────╮
+│ /usr/src/server/text_generation_server/cli.py:119 in serve                   │
+│ ❱ 119 │   server.serve(                                                      │
+╰──────────────────────────────────────────────────────────────────────────────╯
+RuntimeError: CUDA error: no kernel image is available for execution on the
+device
+"""
+    (one,) = tracebacks(_log(text))
+
+    assert (one.error, one.last.number) == ("RuntimeError", 5)
+    assert one.message == "CUDA error: no kernel image is available for execution on the device"
+
+
 def test_a_traceback_that_breaks_off_is_none() -> None:
     cut = 'Traceback (most recent call last):\n  File "/x.py", line 1, in f\n'
 

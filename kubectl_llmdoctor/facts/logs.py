@@ -19,6 +19,13 @@ from kubectl_llmdoctor.snapshot import LogText
 #: Colours, which some engines print into pipes too.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
+#: The lower edge of a frame that Rich draws around a traceback (TGI); the message below it is wrapped to the same width.
+_FRAME_END = re.compile(r"╰─+╯ *")
+#: What begins a record of its own, and is no rest of a message.
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
+#: Lines of one message at most.
+_MOST_WRAPPED = 60
+
 
 class Line(msgspec.Struct, frozen=True):
     """One line of a log; `text` without the kubelet's time, colours, and what a carriage return overwrote."""
@@ -64,7 +71,7 @@ class Log:
         self.source = source
         self.first = first
         self._literals = literals
-        self.text = source.text
+        self.text = _unwrapped(source.text, timestamps=source.timestamps) if "─╯" in source.text else source.text
         self.pod = source.pod
         self.container = source.container
         self.previous = source.previous
@@ -179,6 +186,33 @@ class Log:
     def place(self) -> str:
         """`vllm`, `vllm (previous)`; for a log that came alone: `log`."""
         return (self.container or "log") + (" (previous)" if self.previous else "")
+
+
+def _unwrapped(text: str, *, timestamps: bool) -> str:
+    """A log with the messages below Rich's frames in one line each; what they were continued in is left empty.
+
+    Rich breaks between words as late as it can, so a line goes on where the next one's first word had no room.
+    """
+    lines = text.split("\n")
+
+    def said(number: int) -> str:
+        return lines[number].partition(" ")[2] if timestamps else lines[number]
+
+    for end in [n for n, line in enumerate(lines) if "─╯" in line and _FRAME_END.fullmatch(said(n).rstrip("\r"))]:
+        width, first = len(said(end).rstrip()), end + 1
+        tail = said(first) if first < len(lines) else ""
+        for number in range(first + 1, min(first + _MOST_WRAPPED, len(lines))):
+            more = said(number)
+            if not more.strip() or _RECORD.match(more):
+                break
+            if len(tail.rstrip()) <= width < len(tail.rstrip()) + 1 + len(more.partition(" ")[0]):
+                folded = len(tail) == width and " " not in tail  # a word that is longer than a line
+                lines[first] += more if tail.endswith(" ") or folded else f" {more}"
+                lines[number] = lines[number].partition(" ")[0] + " " if timestamps else ""
+            else:
+                first = number
+            tail = more
+    return "\n".join(lines)
 
 
 class Logs:

@@ -134,7 +134,7 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
         if one.process != process:
             continue
         text = one.text
-        if not text.strip() or text[:1].isspace() or text.startswith(("+", "|")):
+        if not text.strip() or text[:1].isspace() or text.startswith(("+", "|", "│", "╰")):  # the frame of Rich's
             continue
         error = _ERROR.match(text.strip())
         if error is None or START in text:
