@@ -89,7 +89,7 @@ def device_plugin_down(
         where = pod.spec.node_name
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
             summary=(
                 f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
                 f"{refused.resource or 'a device'}."

@@ -94,10 +94,14 @@ def _moment(line: Line) -> datetime | None:
         return None
 
 
+#: So many statements without a token, ten seconds apart, are no pause between two batches.
+_STANDS_STILL = 6
+
+
 def works(pod: Pod, said: list[Load]) -> bool:
     """Whether the engine computes, so that its load is the matter; a log alone may be that of a server that ended, of whatever."""
     last = said[-1].line
-    if not any(load.tokens is None or load.tokens for load in said):
+    if not any(load.tokens is None or load.tokens for load in said[-_STANDS_STILL:]):
         return False  # it stands still, and what waits is the consequence
     return not pod.log_only or not any(
         any(text in line.text for text in _ENDS) for line in last.log.lines(last.number + 1)
