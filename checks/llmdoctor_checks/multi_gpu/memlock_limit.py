@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence
 
 _CAPABILITY = "IPC_LOCK"
 
@@ -32,6 +32,9 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
     devices = [name for name in container.spec.resources.limits if name.startswith("rdma/")]
     if not devices or pod.ready or pod.partial or _may_lock(container):
         return
+    advice = fixes.advice(
+        f"Give {container.name} the capability {_CAPABILITY} (securityContext.capabilities.add) in {fixes.edited(pod)}"
+    )
     yield Finding(
         role="note",
         severity="info",
@@ -41,7 +44,7 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
         evidence=(
             pod_evidence(container, "resources.limits", f"{devices[0]}: {container.spec.resources.limits[devices[0]]}"),
         ),
-        fixes=fixes.permitted(pod.cluster, pod.namespace, [(_add(container), "capability")]),
+        fixes=fixes.permitted(pod.cluster, pod.namespace, [(advice, "capability")]),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -50,11 +53,3 @@ def _may_lock(container: Container) -> bool:
     security = container.spec.security_context
     added = {str(name).removeprefix("CAP_") for name in security.capabilities.get("add", ())} if security else set()
     return bool(security and security.privileged) or bool(added & {_CAPABILITY, "ALL"})
-
-
-def _add(container: Container) -> Fix:
-    security = container.spec.security_context
-    at = f"{container.pointer}/securityContext/capabilities/add"
-    listed = bool(security and security.capabilities.get("add"))
-    operation = {"op": "add", "path": f"{at}/-" if listed else at, "value": _CAPABILITY if listed else [_CAPABILITY]}
-    return fixes.patch(container.pod, f"Give {container.name} the capability {_CAPABILITY}", [operation])
