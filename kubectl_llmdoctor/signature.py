@@ -103,6 +103,8 @@ _WARNED = re.compile(
 )
 #: A line of a program that a traceback quotes, whose message is not filled in.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )")
+#: A second line so close by is looked for first.
+_BESIDE = 3
 #: Hits of a pattern around which a second line is looked for.
 _MOST_NEAR = 500
 
@@ -188,6 +190,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         break  # each looks at the lines around it
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
+                    # the frame of an error rules out most patterns, before their expressions are compiled
+                    beside = _near(pattern, line) if pattern.near and pattern.within <= _BESIDE else None
+                    if pattern.near and pattern.within <= _BESIDE and beside is None:
+                        continue
                     captured = capture(pattern, line.text)
                     if captured is None or not _fits(pattern, subject, pod, container):
                         continue
@@ -198,7 +204,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
-                    near = _near(pattern, line)
+                    near = beside or _near(pattern, line)
                     if pattern.near and near is None:
                         continue
                     if near and pattern.near_match and (more := _regex(pattern.near_match).search(near.text)):
