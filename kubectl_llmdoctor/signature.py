@@ -59,7 +59,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     near: str = ""
     near_match: str = ""
     within: int = 40
-    #: only in these phases of a start (`endings.phase_at`)
+    #: only in these phases of a start (`endings.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
     overcome: tuple[str, ...] | None = None
@@ -434,7 +434,7 @@ def parse(tree: Any, *, stem: str) -> Signature:
     if stem != signature.id.replace("-", "_"):
         raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
     for pattern in signature.patterns:
-        if unknown := set(pattern.phases) - set(PHASES):
+        if unknown := set(pattern.phases) - {"", *PHASES}:
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
