@@ -51,7 +51,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: the innermost frame of the traceback is in a file that this matches, and its statement is a `raise` or `assert`: the
     #: code refuses something. What fails otherwise there may as well be a fault of the code.
     raised_in: str = ""
-    #: only in these phases of a start (`endings.phase_at`)
+    #: only in these phases of a start (`endings.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
     overcome: tuple[str, ...] | None = None
@@ -173,6 +173,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         break  # each looks at the lines around it
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
+                    # the frame of an error rules out most patterns, before their expressions are compiled
+                    frame = _near(pattern, line) if pattern.raised_in else None
+                    if pattern.raised_in and frame is None:
+                        continue
                     captured = _captured(pattern, line)
                     if captured is None or not _fits(pattern, subject, pod, container):
                         continue
@@ -186,8 +190,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue  # nothing says that it ever ended
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
-                    near = _near(pattern, line)
-                    if (pattern.near or pattern.raised_in) and near is None:
+                    near = frame or _near(pattern, line)
+                    if pattern.near and near is None:
                         continue
                     if near and pattern.near_match and (more := _regex(pattern.near_match).search(near.text)):
                         captured |= _names(more)
@@ -408,7 +412,7 @@ def parse(tree: Any, *, stem: str) -> Signature:
     if stem != signature.id.replace("-", "_"):
         raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
     for pattern in signature.patterns:
-        if unknown := set(pattern.phases) - set(PHASES):
+        if unknown := set(pattern.phases) - {"", *PHASES}:
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
