@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,5 +243,12 @@ def test_pod_security_lets_in_what_the_namespace_says_and_no_more(
         labels = {"pod-security.kubernetes.io/enforce": "baseline"}
         cluster.api.patch("/api/v1/namespaces/llmdoctor", {"metadata": {"labels": labels}})
         with pytest.raises(ApiError, match='violates PodSecurity \\\\"baseline') as refused:
-            cluster.api.create(f"{PODS}?dryRun=All", pod_of(objects))
+            _create_until_refused(cluster, objects)
         assert refused.value.code == 403
+
+
+def _create_until_refused(cluster: ControlPlane, objects: list[Object]) -> None:
+    """Tries for ten seconds: what a namespace is labelled with reaches the API server's admission a moment later."""
+    for _ in range(100):
+        cluster.api.create(f"{PODS}?dryRun=All", pod_of(objects))
+        time.sleep(0.1)
