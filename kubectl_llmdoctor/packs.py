@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import os
 import sys
@@ -131,6 +130,8 @@ def _kept_index(package: str, root: Path) -> bytes:
 
 def _fingerprint(*roots: Path) -> bytes:
     """Name, size and time of change of each source below some folders."""
+    import hashlib  # 2 ms, and a built program does without
+
     digest = hashlib.sha256()
     for root in roots:
         for folder, inner, names in os.walk(root):
