@@ -26,10 +26,8 @@ from llmdoctor_checks.scheduling._admission import replaced
 #: Holders that the evidence names.
 _MOST = 4
 
-_CPUS = re.compile(
-    r"not enough cpus available to satisfy request(?:: requested=(?P<asked>\d+), available=(?P<free>\d+))?"
-)
-_CORES = re.compile(r"requested (?P<asked>\d+) cpus not multiple cpus per core = (?P<threads>\d+)")
+_CPUS = r"not enough cpus available to satisfy request(?:: requested=(?P<asked>\d+), available=(?P<free>\d+))?"
+_CORES = r"requested (?P<asked>\d+) cpus not multiple cpus per core = (?P<threads>\d+)"
 
 
 @check("topology-refused", since="0.3")
@@ -99,7 +97,7 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
             f"Move small pods off {where} until one socket is free, then delete the refused pod",
         )
     if status.reason == "SMTAlignmentError":
-        cores = _CORES.search(status.message)
+        cores = re.search(_CORES, status.message)
         asked = f": it asks for {cores['asked']} CPUs, and a core has {cores['threads']}" if cores else ""
         return (
             f"The kubelet of {where} gives whole cores only (full-pcpus-only){asked}.",
@@ -112,7 +110,7 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
             f"The memory manager of the kubelet of {where} refused it: no NUMA node has the memory that it asks for.",
             f"Ask for less memory, or move pods off {where} until one NUMA node has enough, then delete the refused pod",
         )
-    if cpus := _CPUS.search(status.message):
+    if cpus := re.search(_CPUS, status.message):
         numbers = f": {cpus['asked']} asked, {cpus['free']} left" if cpus["asked"] else ""
         return (
             f"The CPU manager of the kubelet of {where} refused it: too few exclusive CPUs are left{numbers}.",

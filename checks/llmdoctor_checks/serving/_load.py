@@ -20,18 +20,18 @@ RECENT = 12
 #: Fewer say as much where they stand so far apart, for a log is often thinned out before it is passed on.
 _FEWEST, _SECONDS = 6, 110
 
-_VLLM = re.compile(
+_VLLM = (
     r"Avg prompt throughput: ([\d.]+) tokens/s, Avg generation throughput: ([\d.]+) tokens/s, .*?"
     r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%"
 )
-_SGLANG = re.compile(r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)")
+_SGLANG = r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)"
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
-_PREEMPTED = re.compile(r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)")
+_PREEMPTED = r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)"
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 
-_TIME = re.compile(r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
+_TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 
 
 class Load(NamedTuple):
@@ -56,11 +56,11 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
     log = _running(container, logs)
     found: deque[Load] = deque(maxlen=RECENT)
     for line in log.find("Running: ") if log else ():
-        if (said := _VLLM.search(line.text)) is not None:
+        if (said := re.search(_VLLM, line.text)) is not None:
             tokens = float(said[1]) + float(said[2])
             found.append(Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, tokens))
     for line in log.find("#queue-req: ") if log and not found else ():
-        if (said := _SGLANG.search(line.text)) is not None:
+        if (said := re.search(_SGLANG, line.text)) is not None:
             found.append(Load(line, int(said[1]), int(said[3]), float(said[2])))
     return list(found)
 
@@ -69,7 +69,7 @@ def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     """What vLLM's first engine says of preemptions of the instance that runs: the line, and how many there were so far."""
     log = _running(container, logs)
     lines = log.find(PREEMPTED) if log else ()
-    return [(line, int(said[1])) for line in lines if (said := _PREEMPTED.search(line.text)) is not None]
+    return [(line, int(said[1])) for line in lines if (said := re.search(_PREEMPTED, line.text)) is not None]
 
 
 def seconds_between(first: Line, last: Line) -> float | None:
@@ -84,7 +84,7 @@ def seconds_between(first: Line, last: Line) -> float | None:
 
 
 def _moment(line: Line) -> datetime | None:
-    found = _TIME.search(line.text)
+    found = re.search(_TIME, line.text)
     if found is None:
         return None
     month, day, hour, minute, second = map(int, found.groups())

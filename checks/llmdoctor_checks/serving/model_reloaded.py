@@ -20,13 +20,14 @@ from kubectl_llmdoctor.api import (
 
 #: Ollama's `server.go`, once or twice for each load.
 #: Its time is the server's own, as that of the access log, which has no zone.
-_LOADED = re.compile(r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in ([\d.]+) seconds")
+_LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in ([\d.]+) seconds"
 
 #: Gin's access log: when a request was answered, and how long it took. Only requests that need a model.
-_ANSWERED = re.compile(
-    r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d) \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
+_ANSWERED = (
+    r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)"
+    r" \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
 )
-_DURATION = re.compile(r"([\d.]+)(h|ms|m|s|µs|ns)")
+_DURATION = r"([\d.]+)(h|ms|m|s|µs|ns)"
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 #: A model that was in use so short a time before was not unloaded because nobody asked (`OLLAMA_KEEP_ALIVE`, 5 minutes).
@@ -94,13 +95,13 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
 
 def _answer(line: Line) -> tuple[Line, datetime, float] | None:
     """A request that needed a model: the line, when it was answered by the server's clock, and the seconds that it took."""
-    found = _ANSWERED.search(line.text)
+    found = re.search(_ANSWERED, line.text)
     if found is None:
         return None
     try:
         year, month, day, hour, minute, second = map(int, found.groups()[:6])
         at = datetime(year, month, day, hour, minute, second)
-        return line, at, sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(found[7]))
+        return line, at, sum(float(number) * _UNITS[unit] for number, unit in re.findall(_DURATION, found[7]))
     except ValueError:
         return None
 
@@ -109,7 +110,7 @@ def _soon(log: Log, requests: list[tuple[Line, datetime, float]]) -> Iterator[Lo
     """Loads that began soon after a request was answered, each once."""
     last: datetime | None = None
     for line in log.find("llama runner started in"):
-        said = _LOADED.search(line.text)
+        said = re.search(_LOADED, line.text)
         before = [at for other, at, _ in requests if other.number < line.number]
         if said is None or not before:
             continue

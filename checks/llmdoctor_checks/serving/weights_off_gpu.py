@@ -20,18 +20,16 @@ from kubectl_llmdoctor.api import (
 )
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
-_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_OFFLOADED = r"offloaded (\d+)/(\d+) layers to GPU"
 
 #: Who prints one of these has a GPU at hand.
-_DEVICES = re.compile(
-    r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
-)
+_DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
 
 _DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
 
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
-_ASKED = re.compile(r"layers\.requested=(-?\d+)")
-_MEMORY = re.compile(r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"')
+_ASKED = r"layers\.requested=(-?\d+)"
+_MEMORY = r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"'
 
 #: The output layer alone is the last one to be left on the CPU, and costs little.
 _NEARLY_ALL = 0.9
@@ -77,13 +75,17 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
         return None
     line, there, layers = last
-    if there >= layers or there / layers >= _NEARLY_ALL or not any(_DEVICES.search(x.text) for x in _device_lines(log)):
+    if (
+        there >= layers
+        or there / layers >= _NEARLY_ALL
+        or not any(re.search(_DEVICES, x.text) for x in _device_lines(log))
+    ):
         return None
     split = next(iter([x for x in log.find("msg=offload ") if x.number < line.number][-1:]), None)
-    asked = _ASKED.search(split.text) if split else None
+    asked = re.search(_ASKED, split.text) if split else None
     if asked and asked[1] != "-1":
         return None  # a number that the model or a request asked for
-    room = _MEMORY.search(split.text) if split else None
+    room = re.search(_MEMORY, split.text) if split else None
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
     default = engine.name == "llama.cpp" and there == 0
     return Finding(
@@ -119,7 +121,7 @@ def _last(log: Log) -> tuple[Line, int, int] | None:
     """The model that was loaded last: the line, its layers on the GPU, all of them."""
     found = None
     for line in log.find("layers to GPU"):
-        if (said := _OFFLOADED.search(line.text)) is not None and int(said[2]):
+        if (said := re.search(_OFFLOADED, line.text)) is not None and int(said[2]):
             found = line, int(said[1]), int(said[2])
     return found
 

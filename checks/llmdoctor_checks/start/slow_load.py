@@ -30,11 +30,11 @@ _SHARD_SECONDS = 20.0
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
 #: The bars of vLLM and SGLang («Multi-thread loading shards»): shards that are done, all of them, the time so far.
-_BAR = re.compile(r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
+_BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<"
 _SHARDS = " shards:"
 
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
-_TOOK = re.compile(
+_TOOK = (
     r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) ([\d.]+) seconds"
     r"|Load weight end\. elapsed=([\d.]+) s"
 )
@@ -131,7 +131,7 @@ def _bar(log: Log) -> Bar | None:
     """The last state of the bar, once two shards are done: the first one alone may wait for much else."""
     found = None
     for line in log.find(_SHARDS):
-        for said in _BAR.finditer(line.text):
+        for said in re.finditer(_BAR, line.text):
             done, shards, seconds = int(said[1]), int(said[2]), _clock(said[3])
             if 1 < done <= shards and seconds:
                 found = Bar(line, done, shards, seconds)
@@ -163,7 +163,7 @@ def _took(log: Log) -> tuple[float, Line] | None:
 
 def _said(log: Log, text: str) -> Iterator[tuple[Line, re.Match[str]]]:
     for line in log.find(text):
-        if (said := _TOOK.search(line.text)) is not None:
+        if (said := re.search(_TOOK, line.text)) is not None:
             yield line, said
 
 

@@ -7,8 +7,8 @@ from kubectl_llmdoctor.api import Engine, Finding, Fix, Pod, check, fixes, say_s
 
 #: How a request ends that was taken and not answered in time: ours to the API server, and the API server's to the pod. That a
 #: connection could not be made is another matter, of the network or of a server that is not up.
-_NO_ANSWER = re.compile(r"timed out after [\d.]+ s|awaiting headers|context deadline exceeded")
-_NO_CONNECTION = re.compile(r"dial tcp|connection refused|no route to host")
+_NO_ANSWER = r"timed out after [\d.]+ s|awaiting headers|context deadline exceeded"
+_NO_CONNECTION = r"dial tcp|connection refused|no route to host"
 
 
 @check("engine-unresponsive", since="0.2", severity="warning")
@@ -57,7 +57,7 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
 
 def _timed_out(error: str) -> bool:
-    return bool(_NO_ANSWER.search(error)) and not _NO_CONNECTION.search(error)
+    return bool(re.search(_NO_ANSWER, error)) and not re.search(_NO_CONNECTION, error)
 
 
 def _ask(engine: Engine, port: int, path: str) -> Fix:
