@@ -76,6 +76,8 @@ def _items(said: Said) -> list[tuple[int, str, str]]:
             "enough resources: rdma/hca. \n6 node(s) didn't have enough of mig profile: nvidia.com/mig-1g.5gb.",
             [(1, "resource", "rdma/hca"), (6, "resource", "nvidia.com/mig-1g.5gb")],
         ),
+        ("No nodes with enough resources were found: 2 node(s) didn't have enough resources: GPUs.",  # earlier KAI
+         [(2, "resource", "nvidia.com/gpu")]),
         ("1 node(s) had untolerated taint(s)", [(1, "taint", "")]),
         ("0/5 nodes are available: 5 node(s) spoke a new language.", [(5, "other", "")]),
         ("no nodes available to schedule pods", []),

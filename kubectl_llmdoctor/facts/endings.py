@@ -404,8 +404,11 @@ def _later_banners(log: Log) -> list[int]:
 def _served_after(line: Line, banner: str, ready: str) -> bool:
     starts = [x.number for x in _marks(line.log, banner)]
     at = next((x.number for x in _marks(line.log, ready) if x.number > line.number), None)
+    # what any web server prints is the engine's only after its banner; the rest no other program prints, and a log that was
+    # cut at its head has no banner
+    whose = bool(starts) or ready != _READY
     # the first start prints something before its banner
-    return at is not None and bool(starts) and not any(line.number < start < at for start in starts[1:])
+    return at is not None and whose and not any(line.number < start < at for start in starts[1:])
 
 
 def _marks(log: Log, literal: str) -> Iterator[Line]:

@@ -108,7 +108,8 @@ _TAIL = (
     r"|deletion of ResourceClaim completed|plugin disabled|preemption: |No preemption victims found)"
 )
 _ITEM = r"(\d+) (\S.*)"
-_KAI = "no nodes with enough resources were found"
+#: KAI's; some of its releases begin it with a capital.
+_KAI = r"[Nn]o nodes with enough resources were found[: ]*"
 
 
 def parse(text: str) -> Said:
@@ -123,8 +124,8 @@ def parse(text: str) -> Said:
         body = body[head.end() :]
     elif body.startswith("all nodes are unavailable:"):  # Volcano
         body = body.partition(":")[2].lstrip()
-    elif _KAI in body:
-        body = body.partition(_KAI)[2].lstrip(": ")
+    elif kai := _regex(_KAI).search(body):
+        body = body[kai.end() :]
     tail = _regex(_TAIL).search(body)
     after = ""
     if tail:
