@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -161,6 +162,25 @@ def test_any_pod_spec_and_status_give_a_report(spec: Any, status: Any) -> None:
 @given(st.text(max_size=2000))
 def test_any_log_alone_gives_a_report(log: str) -> None:
     _judge(Snapshot(logs=(LogText(text=log),)))
+
+
+_BANNER = "(APIServer pid={}) vLLM API server version 0.11.0\n"
+_OTHERS = "(Worker_TP1 pid=9) INFO 06-02 08:00:00 [worker.py:1] at work\n" * 380
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "".join(f"{_BANNER.format(n % 2)}ERROR 06-02 08:00:00 [core.py:1] boom\n" for n in range(10_000)),
+        "".join(f"{_OTHERS}(EngineCore pid=7) ValueError: number {n}\n" for n in range(500)),
+    ],
+    ids=["starts", "errors among other processes"],
+)
+def test_a_log_is_judged_in_a_time_that_grows_with_its_length(log: str) -> None:
+    started = time.process_time()
+    _judge(Snapshot(logs=(LogText(text=log),)))
+
+    assert time.process_time() - started < 6
 
 
 @pytest.mark.parametrize(
