@@ -85,7 +85,7 @@ def _then(path: str) -> str:
     if path == "image":
         return ": the kubelet refuses the image's name"
     if path.startswith("volumes["):
-        return ": the pod waits for a volume of that name"
+        return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
         if name in _TOKENS
