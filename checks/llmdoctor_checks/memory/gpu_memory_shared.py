@@ -33,8 +33,10 @@ _MUCH = 0.1
 
 
 #: What Ollama says of each GPU when it starts, in GiB or MiB, and of the layers of a model that it loads.
-_FREE = re.compile(r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="([\d.]+) ([GM]iB)" available="([\d.]+) ([GM]iB)"')
-_LAYERS = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_FREE = re.compile(
+    r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="(\d{1,9}(?:\.\d+)?) ([GM]iB)" available="(\d{1,9}(?:\.\d+)?) ([GM]iB)"'
+)
+_LAYERS = re.compile(r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.

@@ -21,13 +21,17 @@ RECENT = 12
 _FEWEST, _SECONDS = 6, 110
 
 _VLLM = re.compile(
-    r"Avg prompt throughput: ([\d.]+) tokens/s, Avg generation throughput: ([\d.]+) tokens/s, .*?"
-    r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%"
+    r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
+    r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
-_SGLANG = re.compile(r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)")
+_SGLANG = re.compile(
+    r"Decode batch\. #running-req: (\d{1,15}), .*?token usage: (\d{1,9}(?:\.\d+)?), .*?#queue-req: (\d{1,15})"
+)
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
-_PREEMPTED = re.compile(r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)")
+_PREEMPTED = re.compile(
+    r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d{1,15})"
+)
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 

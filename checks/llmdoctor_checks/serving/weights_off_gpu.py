@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
 )
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
-_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_OFFLOADED = re.compile(r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = re.compile(
@@ -30,7 +30,7 @@ _DEVICES = re.compile(
 _DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
 
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
-_ASKED = re.compile(r"layers\.requested=(-?\d+)")
+_ASKED = re.compile(r"layers\.requested=(-?\d{1,9})")
 _MEMORY = re.compile(r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"')
 
 #: The output layer alone is the last one to be left on the CPU, and costs little.

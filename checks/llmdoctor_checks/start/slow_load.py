@@ -30,13 +30,15 @@ _SHARD_SECONDS = 20.0
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
 #: The bars of vLLM and SGLang («Multi-thread loading shards»): shards that are done, all of them, the time so far.
-_BAR = re.compile(r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<")
+_BAR = re.compile(
+    r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d{1,9})/(\d{1,9}) \[((?:\d{1,9}:)?\d{1,9}:\d\d)<"
+)
 _SHARDS = " shards:"
 
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
 _TOOK = re.compile(
-    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) ([\d.]+) seconds"
-    r"|Load weight end\. elapsed=([\d.]+) s"
+    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) (\d{1,9}(?:\.\d+)?) seconds"
+    r"|Load weight end\. elapsed=(\d{1,9}(?:\.\d+)?) s"
 )
 _TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
 _BEGIN, _END = "Load weight begin", "Load weight end"
