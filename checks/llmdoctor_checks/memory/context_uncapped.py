@@ -27,7 +27,9 @@ _LONG_TOKENS = 32768
 
 #: vLLM when the cache cannot hold one request of the maximum length, with its own estimate from 0.8.5 on.
 _TOO_LONG = re.compile(r"max seq len \((?P<asked>\d{1,9})\)")
-_ESTIMATE = re.compile(r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)")
+_ESTIMATE = re.compile(
+    r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
+)
 _USING = re.compile(r"Using max model len (?P<tokens>\d{1,9})")
 
 _FLAGS = {

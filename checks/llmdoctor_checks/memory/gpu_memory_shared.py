@@ -125,6 +125,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     total, free = (sum(_GIB[said[n + 1]] * float(said[n]) for _, said in sizes) for n in (1, 3))
     if free >= _LITTLE * total or total - free < 2:
         return None
+    look = f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi"
     return Finding(
         role="cause",
         severity="warning",
@@ -136,7 +137,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         fixes=(
             fixes.advice(
                 "See who else uses the GPU, and give this pod one of its own",
-                f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi",
+                *(() if pod.log_only else (look,)),
                 owner="platform",
             ),
         ),

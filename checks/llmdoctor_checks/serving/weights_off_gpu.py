@@ -85,7 +85,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None  # a number that the model or a request asked for
     room = _MEMORY.search(split.text) if split else None
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
-    default = engine.name == "llama.cpp" and there == 0
+    default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not
         role="cause" if there == 0 else "risk",
