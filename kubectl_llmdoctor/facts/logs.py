@@ -245,6 +245,10 @@ class Logs:
         found = [log for log in self.all if log.container == container and previous in (None, log.previous)]
         return sorted(found, key=lambda log: not log.previous)
 
+    def current(self, container: str) -> Log | None:
+        """The log of the container's latest instance; None where only one before it was read."""
+        return next(iter(self.of(container, previous=False)), None)
+
     def find(self, literal: str) -> Iterator[Line]:
         """Every line of every log that contains the literal."""
         for log in self.all:

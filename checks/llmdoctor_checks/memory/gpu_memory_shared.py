@@ -111,7 +111,7 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
 
 def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """Ollama found little of its GPUs free when it started, before it had loaded anything, and then had to leave layers out."""
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
     sizes = [(line, said) for line in log.find("inference compute") if (said := _FREE.search(line.text)) is not None]

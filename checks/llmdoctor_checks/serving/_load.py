@@ -12,7 +12,7 @@ from collections import deque
 from datetime import datetime
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Container, Line, Log, Logs, Pod
+from kubectl_llmdoctor.api import Container, Line, Logs, Pod
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
@@ -57,7 +57,7 @@ def recent_load(container: Container, logs: Logs) -> list[Load]:
 
 def last_load(container: Container, logs: Logs) -> list[Load]:
     """The last statements of the instance that runs, `RECENT` of them at most, oldest first."""
-    log = _running(container, logs)
+    log = logs.current(container.name)
     found: deque[Load] = deque(maxlen=RECENT)
     for line in log.find("Running: ") if log else ():
         if (said := _VLLM.search(line.text)) is not None:
@@ -71,7 +71,7 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
 
 def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     """What vLLM's first engine says of preemptions of the instance that runs: the line, and how many there were so far."""
-    log = _running(container, logs)
+    log = logs.current(container.name)
     lines = log.find(PREEMPTED) if log else ()
     return [(line, int(said[1])) for line in lines if (said := _PREEMPTED.search(line.text)) is not None]
 
@@ -110,7 +110,3 @@ def works(pod: Pod, said: list[Load]) -> bool:
     return not pod.log_only or not any(
         any(text in line.text for text in _ENDS) for line in last.log.lines(last.number + 1)
     )
-
-
-def _running(container: Container, logs: Logs) -> Log | None:
-    return next((log for log in logs.of(container.name) if not log.previous), None)

@@ -68,7 +68,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
 
     - https://docs.ollama.com/faq
     """
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return
     requests = [said for line in log.find("[GIN] ") if (said := _answer(line)) is not None][-_RECENT:]

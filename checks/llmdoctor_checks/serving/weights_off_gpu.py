@@ -71,7 +71,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
 
 
 def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None)
+    log = logs.current(engine.container.name)
     last = _last(log) if log else None
     chosen = engine.explicit("gpu_layers")
     if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
