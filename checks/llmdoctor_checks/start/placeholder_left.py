@@ -129,8 +129,9 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
     """The claims and the buckets of the volumes that it mounts."""
     for name in dict.fromkeys(mount.name for mount in container.spec.volume_mounts):
         volume = container.pod.volume(name)
-        values = {} if volume is None or volume.csi is None else volume.csi.get("volumeAttributes") or {}
-        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in values.items()]
+        values = volume.csi.get("volumeAttributes") if volume is not None and volume.csi is not None else None
+        given = values.items() if isinstance(values, dict) else ()
+        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in given]
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
         for place, value in said:
