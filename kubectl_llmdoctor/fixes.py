@@ -57,7 +57,9 @@ def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Pri
 
 
 def edited(pod: Pod) -> str:
-    """The object that a person edits: `Deployment/llama`, or `Pod/llama` for a bare pod."""
+    """The object that a person edits: `Deployment/llama`, or `Pod/llama` for a bare pod; of a log alone nobody knows it."""
+    if pod.log_only:
+        return "its workload"
     workload = workload_of(pod)
     return workload.ref if workload else f"Pod/{pod.name}"
 

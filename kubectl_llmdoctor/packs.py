@@ -142,12 +142,6 @@ def _fingerprint(*roots: Path) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _from_sources(package: str, root: Path) -> Iterator[Check]:
-    yield from _modules(package, root)
-    for path in _files(root, ".yaml"):
-        yield as_check(_parsed(path), family=path.parent.name, where=str(path))
-
-
 def _modules(package: str, root: Path) -> Iterator[Check]:
     for path in _files(root, ".py"):
         yield _from_module(f"{package}.{path.parent.name}.{path.stem}")

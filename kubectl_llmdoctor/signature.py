@@ -211,9 +211,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue
                     yield found
                     break
-                else:
-                    if earlier:
-                        yield earlier
+                if earlier:
+                    yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
 

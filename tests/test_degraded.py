@@ -8,6 +8,7 @@ or its certainty.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.testing import find_cases, load_case
 CASES = Path(__file__).parent.parent / "checks" / "cases"
 HEALTHY = Path(__file__).parent / "healthy"
 CHECKS = installed()
+_NAMELESS = re.compile(r"\b(?:in|of|by|for|container) (?= |[.,;:]( |$))")
 _SURE = ("certain", "likely", "possible")
 
 
@@ -423,3 +425,15 @@ def test_a_pod_that_has_recovered_has_no_cause_though_its_log_holds_one() -> Non
 
     assert wrong == []
     assert tried >= 10
+
+
+@pytest.mark.parametrize("path", FIRING, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_log_alone_says_nothing_of_a_pod_or_container_that_nobody_named(path: Path) -> None:
+    for log in load_case(path).snapshot.logs:
+        (target,) = diagnose(Snapshot(logs=(LogText(text=log.text),)), CHECKS).targets
+        fixes = [fix for finding in target.findings for fix in finding.fixes]
+        texts = [finding.summary for finding in target.findings] + [fix.summary for fix in fixes]
+        commands = [command for fix in fixes for command in fix.commands]
+
+        assert [text for text in texts if "Pod/" in text or _NAMELESS.search(text)] == []
+        assert [command for command in commands if " -c  " in command or " log " in command] == []

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.audit import audit
 from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import data, fleet, text
 from kubectl_llmdoctor.report.document import Report
@@ -161,6 +166,50 @@ def test_any_pod_spec_and_status_give_a_report(spec: Any, status: Any) -> None:
 @given(st.text(max_size=2000))
 def test_any_log_alone_gives_a_report(log: str) -> None:
     _judge(Snapshot(logs=(LogText(text=log),)))
+
+
+_CASES = Path(__file__).parent.parent / "checks" / "cases"
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.:-])|\d+\.\d+(?=%|s\b)")
+
+
+@pytest.mark.parametrize("number", [".", "1.2.3", "9" * 5000, "0"], ids=lambda number: number[:5])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "context-uncapped/fires_kv_cache_refused",
+        "cpu-starved/fires_gpu_waits_by_agent",
+        "cuda-oom-profile/fires_profile_run",
+        "cuda-oom-runtime/fires_sglang_prefill",
+        "gpu-memory-shared/fires_ollama_finds_little",
+        "kv-cache-saturated/fires_sglang",
+        "slow-load/fires_risk_took_long",
+        "weights-off-gpu/fires_ollama_does_not_fit",
+    ],
+)
+def test_what_is_no_number_in_a_log_is_passed_over(case: str, number: str) -> None:
+    snapshot = load(str(_CASES / f"{case}.yaml"))
+    logs = tuple(msgspec.structs.replace(log, text=_NUMBER.sub(number, log.text)) for log in snapshot.logs)
+
+    _judge(msgspec.structs.replace(snapshot, logs=logs))
+
+
+_BANNER = "(APIServer pid={}) vLLM API server version 0.11.0\n"
+_OTHERS = "(Worker_TP1 pid=9) INFO 06-02 08:00:00 [worker.py:1] at work\n" * 380
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "".join(f"{_BANNER.format(n % 2)}ERROR 06-02 08:00:00 [core.py:1] boom\n" for n in range(10_000)),
+        "".join(f"{_OTHERS}(EngineCore pid=7) ValueError: number {n}\n" for n in range(500)),
+    ],
+    ids=["starts", "errors among other processes"],
+)
+def test_a_log_is_judged_in_a_time_that_grows_with_its_length(log: str) -> None:
+    started = time.process_time()
+    _judge(Snapshot(logs=(LogText(text=log),)))
+
+    assert time.process_time() - started < 6
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from kubectl_llmdoctor import packs
 from kubectl_llmdoctor.check import Check
-from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _from_index, _from_sources, build_index, load
+from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, _parsed, build_index, load
+from kubectl_llmdoctor.signature import as_check
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +55,7 @@ def test_the_wheel_has_what_the_html_page_carries(wheel: zipfile.ZipFile) -> Non
 def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
     index = wheel.read(f"{BUILT_IN}/{INDEX}")
     indexed = {(c.id, c.lines): c for c in _from_index(index, ROOT)}
-    sources = {(c.id, c.lines): c for c in _from_sources(BUILT_IN, ROOT / "checks" / BUILT_IN)}
+    sources = {(c.id, c.lines): c for c in _from_sources()}
 
     assert index == build_index(BUILT_IN)
     assert indexed.keys() == sources.keys()
@@ -66,11 +67,19 @@ def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
 
 def test_checks_from_the_index_find_what_checks_from_the_sources_find() -> None:
     from_index = _combined(_from_index(build_index(BUILT_IN), ROOT))
-    from_sources = _combined(_from_sources(BUILT_IN, ROOT / "checks" / BUILT_IN))
+    from_sources = _combined(_from_sources())
     for path in sorted((ROOT / "checks" / "cases").glob("*/fires_*.yaml")):
         case = load_case(path)
 
         assert diagnose_case(case, from_index) == diagnose_case(case, from_sources), path
+
+
+def _from_sources() -> Iterator[Check]:
+    """The checks as their files declare them, without an index."""
+    root = ROOT / "checks" / BUILT_IN
+    yield from _modules(BUILT_IN, root)
+    for path in _files(root, ".yaml"):
+        yield as_check(_parsed(path), family=path.parent.name, where=str(path))
 
 
 def _combined(found: Iterator[Check]) -> list[Check]:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.rbg import merged
 from kubectl_llmdoctor.platforms.table import ROWS
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -243,3 +244,16 @@ def test_a_fix_for_a_running_pod_changes_the_object_above_it(path: Path) -> None
                     or e.container.shm.size_bytes == 3 * 2**30
                     for e in changed
                 ), fix
+
+
+def test_a_merge_takes_elements_whose_name_is_no_text_as_further_ones() -> None:
+    base = {"containers": [{"name": ["a"]}, {"name": "b", "image": "x"}]}
+    patch = {"containers": [{"name": ["a"]}, {"name": {}}, 7, {"name": "b", "image": "y"}]}
+
+    assert merged(base, patch)["containers"] == [
+        {"name": ["a"]},
+        {"name": "b", "image": "y"},
+        {"name": ["a"]},
+        {"name": {}},
+        7,
+    ]

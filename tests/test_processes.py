@@ -50,6 +50,8 @@ def _log(text: str, *, previous: bool = False) -> Log:
         ("[rank3]:   File \"/x.py\", line 1", "rank 3", "  File \"/x.py\", line 1"),
         ("ERROR 03-01 10:00:00 engine.py:366] boom", "", "boom"),
         ("[2026-06-02 08:00:00 DP0 TP1] Scheduler hit an exception", "DP0 TP1", "Scheduler hit an exception"),
+        ("(ServeReplica:llm pid=7) (Worker_TP1 pid=9) boom", "ServeReplica:llm (pid 7) Worker_TP1 (pid 9)", "boom"),
+        ("[pod/llama-0/vllm] 2026-06-02T08:00:00.1Z (APIServer pid=1) boom", "llama-0/vllm APIServer (pid 1)", "boom"),
         ("plain", "", "plain"),
         ("", "", ""),
     ],
@@ -125,6 +127,11 @@ def test_the_instance_that_died_comes_before_the_one_that_runs() -> None:
     logs = Logs([_log(boom.format("now")), _log("\n" * 500 + boom.format("then"), previous=True)])
 
     assert [one.message for one in first_errors(logs)] == ["then", "now"]
+
+
+@pytest.mark.parametrize("prefix", ["[pod/a/b] ", "(a pid=1) ", "[rank1]: ", "2026-06-02T08:00:00Z "])
+def test_a_line_of_nothing_but_prefixes_is_a_line(prefix: str) -> None:
+    assert said(prefix * 5000).text.startswith(prefix)
 
 
 @given(

@@ -273,6 +273,8 @@ _RESTARTS = (
 )
 #: Lines before a banner that may be of its start: what modules say while they are imported.
 _PROLOGUE = 60
+#: Servers that run side by side in one container, at most: one that has said nothing for so many starts has ended.
+_MOST_SERVERS = 16
 _PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
@@ -326,19 +328,19 @@ def _restarts(log: Log) -> list[int]:
 
 def _begins(log: Log) -> Iterator[int]:
     banners = sorted((line for text in _RESTARTS for line in log.marks(text)), key=lambda line: line.number)
-    for before, banner in zip([None, *banners], banners, strict=False):
-        if before is None or not _side_by_side(before, banner):
+    for at, banner in enumerate(banners):
+        until = banners[at + _MOST_SERVERS] if at + _MOST_SERVERS < len(banners) else None
+        if at == 0 or not _side_by_side(banners[at - 1], banner, until):
             yield _prologue(banner)
 
 
-def _side_by_side(before: Line, banner: Line) -> bool:
+def _side_by_side(before: Line, banner: Line, until: Line | None) -> bool:
     """Whether two servers run in one container at a time: the earlier one goes on when the other has begun."""
     who, other = said(before.text).process, said(banner.text).process
     if not who or not other or who == other:
         return False
     pid = who.partition("(pid ")[2].partition(" ")[0].rstrip(")")
-    lines = banner.log.find(f"pid={pid}")
-    return any(line.number > banner.number and said(line.text).process == who for line in lines)
+    return any(said(line.text).process == who for line in banner.log.between(f"pid={pid}", banner, until))
 
 
 def _prologue(banner: Line) -> int:

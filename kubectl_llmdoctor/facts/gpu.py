@@ -202,22 +202,32 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
 # -- logs -------------------------------------------------------------------------------------------------------------
 
 # llama.cpp (ggml_cuda_init), Ollama ("inference compute"), vLLM's worker, PyTorch's CUDA out of memory.
-_LLAMA = re.compile(r"Device \d+: (?P<name>.+?), compute capability (?P<cc>\d+\.\d+)(?:.*VRAM: (?P<mib>\d+) MiB)?")
+_LLAMA = re.compile(
+    r"Device \d+: (?P<name>.+?), compute capability (?P<cc>\d{1,3}\.\d{1,3})(?:.*VRAM: (?P<mib>\d{1,9}) MiB)?"
+)
 _OLLAMA = re.compile(
-    r'msg="inference compute".*? library=(?P<library>\w+).*? compute=(?P<cc>[\d.]+)'
-    r'.*?(?: description| name)="(?P<name>[^"]+)".*? total="(?P<gib>[\d.]+) GiB"'
+    r'msg="inference compute".*? library=(?P<library>\w+).*? compute=(?P<cc>[\d.]{1,9})'
+    r'.*?(?: description| name)="(?P<name>[^"]+)".*? total="(?P<gib>\d{1,9}(?:\.\d+)?) GiB"'
 )
 _TOTALS = (
-    ("Free memory on device", re.compile(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>[\d.]+) GiB\)")),
-    ("total_gpu_memory", re.compile(r"total_gpu_memory[ =]\(?(?P<gib>[\d.]+) ?GiB")),
-    ("has a total capacity of", re.compile(r"has a total capacity of (?P<gib>[\d.]+) GiB")),
+    (
+        "Free memory on device",
+        re.compile(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>\d{1,9}(?:\.\d+)?) GiB\)"),
+    ),
+    ("total_gpu_memory", re.compile(r"total_gpu_memory[ =]\(?(?P<gib>\d{1,9}(?:\.\d+)?) ?GiB")),
+    ("has a total capacity of", re.compile(r"has a total capacity of (?P<gib>\d{1,9}(?:\.\d+)?) GiB")),
 )
 # vLLM's config, PyTorch's warning for a GPU without kernels.
 _STATED = (
-    ("GPU has compute capability", re.compile(r"Your (?P<name>.+?) GPU has compute capability (?P<cc>\d+\.\d+)")),
+    (
+        "GPU has compute capability",
+        re.compile(r"Your (?P<name>.+?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
+    ),
     (
         "is not compatible with the current PyTorch",
-        re.compile(r"(?P<name>(?:NVIDIA|Tesla|Quadro|GeForce)[\w ()-]{1,80}?) with CUDA capability sm_(?P<sm>\d+) is"),
+        re.compile(
+            r"(?P<name>(?:NVIDIA|Tesla|Quadro|GeForce)[\w ()-]{1,80}?) with CUDA capability sm_(?P<sm>\d{1,4}) is"
+        ),
     ),
 )
 

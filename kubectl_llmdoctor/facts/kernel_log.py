@@ -106,8 +106,8 @@ _MISMATCH = re.compile(r"NVRM: API mismatch")
 _LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
 _CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
 _KILLED = re.compile(
-    r"[Kk]ill(?:ed)? process (?P<pid>\d+)(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d+)kB, anon-rss:(?P<anon>\d+)kB"
-    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d+)kB)?"
+    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d{1,15})kB, anon-rss:(?P<anon>\d{1,15})kB"
+    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?"
 )
 _POD = re.compile(r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")

@@ -9,12 +9,15 @@ from array import array
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.processes import Frame
 
 #: Colours, which some engines print into pipes too.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -78,6 +81,8 @@ class Log:
         self._marks: dict[str, list[Line]] = {}
         #: what views of the log have worked out and ask for again
         self.memo: dict[str, list[list[int]]] = {}
+        #: where the error on a line was raised, as `processes.raised_at` found it
+        self.frames: dict[int, Frame | None] = {}
 
     @cached_property
     def _starts(self) -> array[int]:
@@ -155,17 +160,25 @@ class Log:
 
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal."""
+        yield from self._find(literal, self._begin, len(self.text))
+
+    def between(self, literal: str, first: Line, last: Line | None) -> Iterator[Line]:
+        """Every line after one and before another, or up to the end, that contains the literal."""
+        begin = self._starts[min(self._place(first.number), len(self._starts) - 1)]
+        yield from self._find(literal, begin, self._starts[self._place(last.number) - 1] if last else len(self.text))
+
+    def _find(self, literal: str, begin: int, end: int) -> Iterator[Line]:
         if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
-            places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal] if at >= self._begin)
+            places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal] if begin <= at < end)
             yield from (self.line(self._number(place)) for place, _ in itertools.groupby(places))
             return
-        at = self.text.find(literal, self._begin)
+        at = self.text.find(literal, begin, end)
         while at >= 0:
             place = bisect.bisect_right(self._starts, at)
             yield self.line(self._number(place))
             if place >= len(self._starts):
                 return
-            at = self.text.find(literal, self._starts[place])
+            at = self.text.find(literal, self._starts[place], end)
 
     def time_of(self, number: int) -> datetime | None:
         """When a line was written, when the log carries times."""
@@ -231,6 +244,10 @@ class Logs:
         """The logs of a container, the previous instance first."""
         found = [log for log in self.all if log.container == container and previous in (None, log.previous)]
         return sorted(found, key=lambda log: not log.previous)
+
+    def current(self, container: str) -> Log | None:
+        """The log of the container's latest instance; None where only one before it was read."""
+        return next(iter(self.of(container, previous=False)), None)
 
     def find(self, literal: str) -> Iterator[Line]:
         """Every line of every log that contains the literal."""

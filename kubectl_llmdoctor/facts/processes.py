@@ -27,7 +27,6 @@ _PARENTHESES = re.compile(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P
 _RANK = re.compile(r"\[rank(?P<rank>\d+)\]:\s?")
 # [2026-06-02 08:00:00 DP0 TP1] …
 _SGLANG = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_\w+)\d+)+)\]\s?")
-_TGI = re.compile(r"(?P<head>.*?)(?: rank=| \"rank\":)(?P<rank>\d+)")
 # INFO 06-02 08:00:00 [core.py:708]   ERROR 06-02 08:00:00 core.py:708]   2026-06-02 08:00:00,123 ERROR …   E0602 …
 _LOGGER = re.compile(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"
@@ -58,20 +57,26 @@ class Said(msgspec.Struct, frozen=True):
 
 def said(text: str) -> Said:
     """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
-    text = _ANSI.sub("", text) if "\x1b" in text else text
-    if text[:1].isdecimal() and (stamp := _STAMP.match(text)) is not None:
-        text = text[stamp.end() :]
+    text = _unstamped(_ANSI.sub("", text) if "\x1b" in text else text)
     if text.startswith("[pod/") and (outer := _POD.match(text)) is not None:
-        own = said(text[outer.end() :])
+        own = _said(_unstamped(text[outer.end() :]))
         return Said(f"{outer['who']} {own.process}".strip(), own.text)
+    return _said(text)
+
+
+def _unstamped(text: str) -> str:
+    stamp = _STAMP.match(text) if text[:1].isdecimal() else None
+    return text[stamp.end() :] if stamp else text
+
+
+def _said(text: str) -> Said:
+    """The same of a line before which no log store put anything."""
     process = ""
     if (found := _PARENTHESES.match(text)) is not None:
-        who = found["who"] + (f" rank {found['rank'].partition('=')[2]}" if found["rank"] else "")
-        process = f"{who} (pid {found['pid']}" + (f" on {found['ip']})" if found["ip"] else ")")
-        text = text[found.end() :]
-        if _PARENTHESES.match(text):  # Ray says which of its processes another one's line came from
-            own = said(text)
-            return Said(f"{process} {own.process}", own.text)
+        process, text = _named(found), text[found.end() :]
+        # Ray says which of its processes another one's line came from
+        if (inner := _PARENTHESES.match(text)) is not None:
+            process, text = f"{process} {_named(inner)}", text[inner.end() :]
     elif (found := _SGLANG.match(text)) is not None:
         process, text = found["who"].strip(), text[found.end() :]
     if (found := _RANK.match(text)) is not None:
@@ -81,6 +86,12 @@ def said(text: str) -> Said:
         if (inner := _RANK.match(text)) is not None:
             process, text = process or f"rank {inner['rank']}", text[inner.end() :]
     return Said(process, text)
+
+
+def _named(found: re.Match[str]) -> str:
+    """A process by its name, rank, pid and address in parentheses."""
+    who = found["who"] + (f" rank {found['rank'].partition('=')[2]}" if found["rank"] else "")
+    return f"{who} (pid {found['pid']}" + (f" on {found['ip']})" if found["ip"] else ")")
 
 
 def looks_like_error(text: str) -> bool:
@@ -168,6 +179,13 @@ _FRAME = re.compile(r'\s+File "[^"]+", line \d+, in ')
 
 def raised_at(line: Line) -> Frame | None:
     """The innermost frame of the traceback that a line ends; None where no frame stands before it, or lines are missing."""
+    frames = line.log.frames
+    if line.number not in frames:  # dozens of patterns ask the same
+        frames[line.number] = _raised_at(line)
+    return frames[line.number]
+
+
+def _raised_at(line: Line) -> Frame | None:
     process, statement = said(line.text).process, ""
     for number in range(line.number - 1, max(line.log.first, line.number - _LONGEST) - 1, -1):
         if line.log.torn(number, line.number):

@@ -178,26 +178,41 @@ def _measured(**found: Any) -> Measured:
 # vLLM v1/worker/gpu_worker.py, v1/worker/gpu_model_runner.py, v1/core/kv_cache_utils.py, worker/worker.py; SGLang
 # model_executor/model_runner.py, mem_cache/memory_pool.py; TensorRT-LLM _torch/pyexecutor.
 _VLLM: tuple[tuple[str, str, str, int], ...] = (
-    ("weights", "Model loading took", r"Model loading took (?P<size>[\d.]+) G(?:i)?B", GIB),
-    ("weights", "Loading model weights took", r"Loading model weights took (?P<size>[\d.]+) GB", GIB),
-    ("cache", "Available KV cache memory", r"Available KV cache memory: (?P<size>[\d.]+) GiB", GIB),
-    ("cache", "reserved for KV Cache is", r"reserved for KV Cache is (?P<size>[\d.]+)GiB", GIB),
-    ("cache", "available KV cache memory (", r"available KV cache memory \((?P<size>[\d.]+) GiB\)", GIB),
-    ("tokens", "KV cache size:", r"KV cache size: (?P<size>[\d,]+) tokens", 1),
-    ("total", "Free memory on device", r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<size>[\d.]+) GiB\)", GIB),
-    ("total", "total_gpu_memory (", r"total_gpu_memory \((?P<size>[\d.]+)GiB\)", GIB),
+    ("weights", "Model loading took", r"Model loading took (?P<size>\d{1,9}(?:\.\d+)?) G(?:i)?B", GIB),
+    ("weights", "Loading model weights took", r"Loading model weights took (?P<size>\d{1,9}(?:\.\d+)?) GB", GIB),
+    ("cache", "Available KV cache memory", r"Available KV cache memory: (?P<size>\d{1,9}(?:\.\d+)?) GiB", GIB),
+    ("cache", "reserved for KV Cache is", r"reserved for KV Cache is (?P<size>\d{1,9}(?:\.\d+)?)GiB", GIB),
+    ("cache", "available KV cache memory (", r"available KV cache memory \((?P<size>\d{1,9}(?:\.\d+)?) GiB\)", GIB),
+    ("tokens", "KV cache size:", r"KV cache size: (?P<size>\d[\d,]{0,15}) tokens", 1),
+    (
+        "total",
+        "Free memory on device",
+        r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<size>\d{1,9}(?:\.\d+)?) GiB\)",
+        GIB,
+    ),
+    ("total", "total_gpu_memory (", r"total_gpu_memory \((?P<size>\d{1,9}(?:\.\d+)?)GiB\)", GIB),
 )
 _SGLANG: tuple[tuple[str, str, str, int], ...] = (
-    ("weights", "Load weight end", r"Load weight end\..* mem usage=(?P<size>[\d.]+) GB", GIB),
-    ("tokens", "max_total_num_tokens=", r"max_total_num_tokens=(?P<size>\d+)", 1),
+    ("weights", "Load weight end", r"Load weight end\..* mem usage=(?P<size>\d{1,9}(?:\.\d+)?) GB", GIB),
+    ("tokens", "max_total_num_tokens=", r"max_total_num_tokens=(?P<size>\d{1,15})", 1),
 )
 _TRTLLM: tuple[tuple[str, str, str, int], ...] = (
-    ("cache", "for max tokens in paged KV cache", r"Allocated (?P<size>[\d.]+) GiB for max tokens in paged KV", GIB),
-    ("tokens", "for max tokens in paged KV cache", r"max tokens in paged KV cache \((?P<size>\d+)\)", 1),
+    (
+        "cache",
+        "for max tokens in paged KV cache",
+        r"Allocated (?P<size>\d{1,9}(?:\.\d+)?) GiB for max tokens in paged KV",
+        GIB,
+    ),
+    ("tokens", "for max tokens in paged KV cache", r"max tokens in paged KV cache \((?P<size>\d{1,15})\)", 1),
 )
 _LLAMA: tuple[tuple[str, str, str, int], ...] = (
-    ("weights", "model buffer size", r"(?:CUDA|ROCm|Vulkan)\d+ model buffer size = +(?P<size>[\d.]+) MiB", MIB),
-    ("cache", "KV buffer size", r"(?:CUDA|ROCm|Vulkan)\d+ KV buffer size = +(?P<size>[\d.]+) MiB", MIB),
+    (
+        "weights",
+        "model buffer size",
+        r"(?:CUDA|ROCm|Vulkan)\d+ model buffer size = +(?P<size>\d{1,9}(?:\.\d+)?) MiB",
+        MIB,
+    ),
+    ("cache", "KV buffer size", r"(?:CUDA|ROCm|Vulkan)\d+ KV buffer size = +(?P<size>\d{1,9}(?:\.\d+)?) MiB", MIB),
 )
 _TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TRTLLM, "llama.cpp": _LLAMA, "ollama": _LLAMA}
 

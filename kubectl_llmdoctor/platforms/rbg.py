@@ -92,11 +92,16 @@ def merged(base: Json, patch: Json) -> Json:
 
 def _merged_list(old: list[Any], new: list[Any], key: str) -> list[Any]:
     out = list(old)
-    places = {e.get(key): i for i, e in enumerate(out) if isinstance(e, dict) and isinstance(e.get(key), str | int)}
+    places = {called: i for i, element in enumerate(out) if (called := _called(element, key)) is not None}
     for element in new:
-        at = places.get(element.get(key)) if isinstance(element, dict) else None
+        at = places.get(called) if (called := _called(element, key)) is not None else None
         if at is None:
             out.append(element)
         else:
             out[at] = merged(out[at], element)
     return out
+
+
+def _called(element: Any, key: str) -> str | int | None:
+    value = element.get(key) if isinstance(element, dict) else None
+    return value if isinstance(value, str | int) else None

@@ -249,8 +249,3 @@ def _nodes(raw: Json, path: str) -> int | None:
         return None
     sizes = [tree for _, tree, _ in expand(raw, path) if isinstance(tree, int)]
     return sizes[0] if sizes else 1
-
-
-def containers_of(spec: Json) -> list[Json]:
-    """The containers of a pod spec."""
-    return rows(spec.get("containers"))

@@ -26,9 +26,11 @@ from ._budget import finding, gib, role_of, room
 _LONG_TOKENS = 32768
 
 #: vLLM when the cache cannot hold one request of the maximum length, with its own estimate from 0.8.5 on.
-_TOO_LONG = re.compile(r"max seq len \((?P<asked>\d+)\)")
-_ESTIMATE = re.compile(r"estimated maximum model length is (?P<fits>\d+)|stored in KV cache \((?P<stored>\d+)\)")
-_USING = re.compile(r"Using max model len (?P<tokens>\d+)")
+_TOO_LONG = re.compile(r"max seq len \((?P<asked>\d{1,9})\)")
+_ESTIMATE = re.compile(
+    r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
+)
+_USING = re.compile(r"Using max model len (?P<tokens>\d{1,9})")
 
 _FLAGS = {
     "vllm": "--max-model-len",

@@ -33,8 +33,10 @@ _MUCH = 0.1
 
 
 #: What Ollama says of each GPU when it starts, in GiB or MiB, and of the layers of a model that it loads.
-_FREE = re.compile(r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="([\d.]+) ([GM]iB)" available="([\d.]+) ([GM]iB)"')
-_LAYERS = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_FREE = re.compile(
+    r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="(\d{1,9}(?:\.\d+)?) ([GM]iB)" available="(\d{1,9}(?:\.\d+)?) ([GM]iB)"'
+)
+_LAYERS = re.compile(r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
@@ -109,7 +111,7 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
 
 def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """Ollama found little of its GPUs free when it started, before it had loaded anything, and then had to leave layers out."""
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
     sizes = [(line, said) for line in log.find("inference compute") if (said := _FREE.search(line.text)) is not None]
@@ -123,6 +125,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     total, free = (sum(_GIB[said[n + 1]] * float(said[n]) for _, said in sizes) for n in (1, 3))
     if free >= _LITTLE * total or total - free < 2:
         return None
+    look = f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi"
     return Finding(
         role="cause",
         severity="warning",
@@ -134,7 +137,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         fixes=(
             fixes.advice(
                 "See who else uses the GPU, and give this pod one of its own",
-                f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi",
+                *(() if pod.log_only else (look,)),
                 owner="platform",
             ),
         ),

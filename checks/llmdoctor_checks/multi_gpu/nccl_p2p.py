@@ -95,7 +95,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     """A start that has come to where NCCL connects the GPUs of the server, and no further."""
     container = engine.container
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
-    now, log = pod.cluster.now, next((log for log in logs.of(container.name) if not log.previous), None)
+    now, log = pod.cluster.now, logs.current(container.name)
     if log is None or pod.nodes != 1 or phase_of(log) is not None or (trouble is None and not pod.log_only):
         return None
     if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):

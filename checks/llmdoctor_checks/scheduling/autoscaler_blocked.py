@@ -64,7 +64,7 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{who} {why}: {pool or _short(event)}.",
+        summary=f"{who} {why}: {_cut(pool or _short(event))}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
@@ -86,7 +86,7 @@ def _pool(pending: Pending, event: Event) -> str:
         asked = pending.pod.spec.node_selector.items()
         named = any(str(value) in _values(part, key) for key, value in asked)
         if named or "gpu" in name["pool"].lower():
-            return f"nodepool {name['pool']}: {_OVERHEAD.sub('', part[name.end() :]).strip(', ')[:200]}"
+            return f"nodepool {name['pool']}: {_OVERHEAD.sub('', part[name.end() :]).strip(', ')}"
     return ""
 
 
@@ -97,11 +97,15 @@ def _values(text: str, key: str) -> list[str]:
 
 def _short(event: Event) -> str:
     if is_provisioner(event.reporter) and "karpenter" in event.reporter:
-        limited = next((part for part in event.message.split("; ") if "exceed limits" in part), event.message)
-        return limited[:240].rstrip(". ")
+        return next((part for part in event.message.split("; ") if "exceed limits" in part), event.message)
     said = parse(event.message.partition(": ")[2] or event.message)
     texts = [f"{c.number} {c.text}" for c in said.of("group-limit")]
-    return ", ".join(texts) or event.message[:240].rstrip(". ")
+    return ", ".join(texts) or event.message
+
+
+def _cut(text: str) -> str:
+    """A sentence, between two words where it would be too long."""
+    return text[:240].rpartition(" ")[0] + " …" if len(text) > 240 else text.rstrip(". ") + "."
 
 
 def _fixes(*, at_limit: bool) -> Iterator[Fix]:

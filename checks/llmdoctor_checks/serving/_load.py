@@ -12,7 +12,7 @@ from collections import deque
 from datetime import datetime
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Container, Line, Log, Logs, Pod
+from kubectl_llmdoctor.api import Container, Line, Logs, Pod
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
@@ -21,13 +21,13 @@ RECENT = 12
 _FEWEST, _SECONDS = 6, 110
 
 _VLLM = (
-    r"Avg prompt throughput: ([\d.]+) tokens/s, Avg generation throughput: ([\d.]+) tokens/s, .*?"
-    r"Running: (\d+) reqs?, .*?(?:Waiting|Pending): (\d+) reqs?, .*?KV cache usage: ([\d.]+)%"
+    r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
+    r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
-_SGLANG = r"Decode batch\. #running-req: (\d+), .*?token usage: ([\d.]+), .*?#queue-req: (\d+)"
+_SGLANG = r"Decode batch\. #running-req: (\d{1,15}), .*?token usage: (\d{1,9}(?:\.\d+)?), .*?#queue-req: (\d{1,15})"
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
-_PREEMPTED = r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d+)"
+_PREEMPTED = r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d{1,15})"
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 
@@ -53,7 +53,7 @@ def recent_load(container: Container, logs: Logs) -> list[Load]:
 
 def last_load(container: Container, logs: Logs) -> list[Load]:
     """The last statements of the instance that runs, `RECENT` of them at most, oldest first."""
-    log = _running(container, logs)
+    log = logs.current(container.name)
     found: deque[Load] = deque(maxlen=RECENT)
     for line in log.find("Running: ") if log else ():
         if (said := re.search(_VLLM, line.text)) is not None:
@@ -67,7 +67,7 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
 
 def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     """What vLLM's first engine says of preemptions of the instance that runs: the line, and how many there were so far."""
-    log = _running(container, logs)
+    log = logs.current(container.name)
     lines = log.find(PREEMPTED) if log else ()
     return [(line, int(said[1])) for line in lines if (said := re.search(_PREEMPTED, line.text)) is not None]
 
@@ -106,7 +106,3 @@ def works(pod: Pod, said: list[Load]) -> bool:
     return not pod.log_only or not any(
         any(text in line.text for text in _ENDS) for line in last.log.lines(last.number + 1)
     )
-
-
-def _running(container: Container, logs: Logs) -> Log | None:
-    return next((log for log in logs.of(container.name) if not log.previous), None)

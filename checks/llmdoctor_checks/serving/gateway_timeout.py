@@ -246,7 +246,7 @@ def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
         if (
             item is not None
             and variable is not None
-            and (variable.value or "").isdecimal()
+            and re.fullmatch(r"\d{1,9}", variable.value or "")
             and int(variable.value or 0)
         ):
             yield Timeout(item, variable.path, "", f"{name}={variable.value}", int(variable.value or 0), whole=whole)

@@ -164,7 +164,8 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         confidence="likely" if lasting or times else "possible",
-        summary=f"The KV cache of {engine.container.name} is {filled}; {last.running} requests run and {last.waiting} wait{lost}.",
+        summary=f"The KV cache of {engine.container.name or engine.title} is {filled}; "
+        f"{last.running} requests run and {last.waiting} wait{lost}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((log_evidence(times[2]),) if times else ())),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),

@@ -20,14 +20,14 @@ from kubectl_llmdoctor.api import (
 
 #: Ollama's `server.go`, once or twice for each load.
 #: Its time is the server's own, as that of the access log, which has no zone.
-_LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in ([\d.]+) seconds"
+_LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in (\d{1,9}(?:\.\d+)?) seconds"
 
 #: Gin's access log: when a request was answered, and how long it took. Only requests that need a model.
 _ANSWERED = (
     r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)"
     r" \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
 )
-_DURATION = r"([\d.]+)(h|ms|m|s|µs|ns)"
+_DURATION = r"(\d{1,9}(?:\.\d+)?)(h|ms|m|s|µs|ns)"
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 #: A model that was in use so short a time before was not unloaded because nobody asked (`OLLAMA_KEEP_ALIVE`, 5 minutes).
@@ -67,7 +67,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
 
     - https://docs.ollama.com/faq
     """
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return
     requests = [said for line in log.find("[GIN] ") if (said := _answer(line)) is not None][-_RECENT:]

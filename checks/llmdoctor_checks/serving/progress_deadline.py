@@ -111,7 +111,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
     logs = subject.logs(pod)
     for engine in subject.engines(pod):
         container = engine.container
-        phase = phase_of(next((log for log in logs.of(container.name) if not log.previous), None))
+        phase = phase_of(logs.current(container.name))
         if told and _loads(pod, container) and phase and phase.name != "serving":
             yield Finding(
                 role="cause",

@@ -173,7 +173,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{last.waiting} requests wait in {engine.container.name} while {last.running} run; "
+        summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"it was {said[0].waiting} {len(said) - 1} statements before{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
         fixes=(

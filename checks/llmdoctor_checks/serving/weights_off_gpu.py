@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
 )
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
-_OFFLOADED = r"offloaded (\d+)/(\d+) layers to GPU"
+_OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
@@ -28,7 +28,7 @@ _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|lib
 _DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
 
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
-_ASKED = r"layers\.requested=(-?\d+)"
+_ASKED = r"layers\.requested=(-?\d{1,9})"
 _MEMORY = r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"'
 
 #: The output layer alone is the last one to be left on the CPU, and costs little.
@@ -69,7 +69,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
 
 
 def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None)
+    log = logs.current(engine.container.name)
     last = _last(log) if log else None
     chosen = engine.explicit("gpu_layers")
     if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
@@ -87,7 +87,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None  # a number that the model or a request asked for
     room = re.search(_MEMORY, split.text) if split else None
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
-    default = engine.name == "llama.cpp" and there == 0
+    default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not
         role="cause" if there == 0 else "risk",

@@ -197,7 +197,9 @@ def _part_of_a_slice(pod: Pod, container: Container) -> bool:
     """Whether its TPUs may be those of one host of a larger slice, each host of which has a pod of its own."""
     chips = container.accelerators.get("google.com/tpu")
     sides = str(pod.spec.node_selector.get("cloud.google.com/gke-tpu-topology", "")).split("x")
-    return bool(chips) and not (all(map(str.isdecimal, sides)) and math.prod(map(int, sides)) == chips)
+    return bool(chips) and not (
+        all(side.isdecimal() and len(side) < 10 for side in sides) and math.prod(map(int, sides)) == chips
+    )
 
 
 def _spread(pod: Pod, subject: Subject) -> bool:

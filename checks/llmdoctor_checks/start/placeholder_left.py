@@ -85,7 +85,7 @@ def _then(path: str) -> str:
     if path == "image":
         return ": the kubelet refuses the image's name"
     if path.startswith("volumes["):
-        return ": the pod waits for a volume of that name"
+        return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
         if name in _TOKENS
@@ -129,8 +129,9 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
     """The claims and the buckets of the volumes that it mounts."""
     for name in dict.fromkeys(mount.name for mount in container.spec.volume_mounts):
         volume = container.pod.volume(name)
-        values = {} if volume is None or volume.csi is None else volume.csi.get("volumeAttributes") or {}
-        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in values.items()]
+        values = volume.csi.get("volumeAttributes") if volume is not None and volume.csi is not None else None
+        given = values.items() if isinstance(values, dict) else ()
+        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in given]
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
         for place, value in said:

@@ -121,7 +121,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
     slow = [event for event in failed if any(words in event.message for words in _SLOW)]
     said = last_load(container, logs)
-    phase = phase_of(next((log for log in logs.of(container.name) if not log.previous), None))
+    phase = phase_of(logs.current(container.name))
     if not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving" or not said:
         return None
     last = said[-1]

@@ -107,7 +107,7 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     container, probe = engine.container, engine.container.spec.readiness_probe
     path, statuses = _NOT_YET.get(engine.name, ("/health", ()))
     answer = engine.answers.at(path)
-    log = next((log for log in logs.of(container.name) if not log.previous), None) if logs else None
+    log = logs.current(container.name) if logs else None
     phase, port = phase_of(log), engine.value("port")
     if answer is None or not isinstance(port, int) or answer.port != port:
         return None

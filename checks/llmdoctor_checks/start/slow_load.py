@@ -29,14 +29,14 @@ _SHARD_SECONDS = 20.0
 #: What a load that is over took, when the next one deserves a word; and when somebody shows its log because of that.
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
-#: The bars of vLLM and SGLang («Multi-thread loading shards»): shards that are done, all of them, the time so far.
-_BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d+)/(\d+) \[((?:\d+:)?\d+:\d\d)<"
+#: The bars of vLLM and SGLang ("Multi-thread loading shards"): shards that are done, all of them, the time so far.
+_BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d{1,9})/(\d{1,9}) \[((?:\d{1,9}:)?\d{1,9}:\d\d)<"
 _SHARDS = " shards:"
 
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
 _TOOK = (
-    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) ([\d.]+) seconds"
-    r"|Load weight end\. elapsed=([\d.]+) s"
+    r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) (\d{1,9}(?:\.\d+)?) seconds"
+    r"|Load weight end\. elapsed=(\d{1,9}(?:\.\d+)?) s"
 )
 _TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
 _BEGIN, _END = "Load weight begin", "Load weight end"
@@ -87,7 +87,7 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/models/extensions/runai_model_streamer/
     - https://docs.ollama.com/faq
     """
-    log = next((log for log in logs.of(engine.container.name) if not log.previous), None) if logs else None
+    log = logs.current(engine.container.name) if logs else None
     if log is None or engine.container.restarts:
         return  # what ended the starts before counts first
     bar = _bar(log)

@@ -96,7 +96,7 @@ def _budget(container: Container) -> int:
 
 def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...], bool]:
     """How far the start has come by the log of the running instance, since when it says no more, and whether it goes on."""
-    log = next((log for log in logs.of(container.name) if not log.previous), None) if logs else None
+    log = logs.current(container.name) if logs else None
     phase = phase_of(log)
     if log is None or phase is None:
         return "", (), False

@@ -101,13 +101,13 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
 
 
-_HEAD = r"(?:^|[\s:])(\d+)/(\d+) (?:nodes|placements) are (?:un)?available[:,]?"
+_HEAD = r"(?:^|[\s:])(\d{1,9})/(\d{1,9}) (?:nodes|placements) are (?:un)?available[:,]?"
 #: What PostFilter plugins append; everything after it repeats what was said before.
 _TAIL = (
     r"[.,]*\s*(?:no new claims to deallocate|still not schedulable|deallocation of ResourceClaim completed"
     r"|deletion of ResourceClaim completed|plugin disabled|preemption: |No preemption victims found)"
 )
-_ITEM = r"(\d+) (\S.*)"
+_ITEM = r"(\d{1,9}) (\S.*)"
 #: KAI's; some of its releases begin it with a capital.
 _KAI = r"[Nn]o nodes with enough resources were found[: ]*"
 
@@ -140,14 +140,16 @@ def parse(text: str) -> Said:
             counts.extend(_count(int(item.group(1)), item.group(2)))
         elif part.strip():
             refused.extend(_count(total or 0, part.strip()))
-    gang = _regex(r"found for (\d+) pods? while (\d+) are required|(\d+) Pending, (\d+) minAvailable").search(text)
+    gang = _regex(
+        r"found for (\d{1,9}) pods? while (\d{1,9}) are required|(\d{1,9}) Pending, (\d{1,9}) minAvailable"
+    ).search(text)
     return Said(
         text=text,
         total=total,
         counts=tuple(counts),
         refused=tuple(refused),
-        helpless=_number(r"(\d+) Preemption is not helpful", after),
-        occupied=_number(r"(\d+) No preemption victims", after),
+        helpless=_number(r"(\d{1,9}) Preemption is not helpful", after),
+        occupied=_number(r"(\d{1,9}) No preemption victims", after),
         cut=cut,
         gang=(int(gang.group(1)), int(gang.group(2))) if gang and gang.group(1) else None,
     )
