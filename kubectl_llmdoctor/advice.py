@@ -34,7 +34,7 @@ from kubectl_llmdoctor.report.document import Fix
 Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
 
 
-class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A fix; `{name}` stands for what the pattern captured, and for the names of `Situation.values`.
 
     `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such

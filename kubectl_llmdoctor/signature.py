@@ -33,7 +33,7 @@ from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence,
 from kubectl_llmdoctor.snapshot import LogText
 
 
-class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One wording of the cause.
 
     `literal` is a piece of text that every matching line contains; `match` a regular expression searched in that line
@@ -66,7 +66,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     fixes: tuple[FixText, ...] = ()
 
 
-class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One cause that a printed line proves. Lines in `matches` must match, lines in `ignores` must not."""
 
     id: str
