@@ -14,16 +14,15 @@ from pathlib import Path
 
 import click
 import msgspec
-import yaml
 from llmdoctor_agent.report import Report
 
 from kubectl_llmdoctor.check import Check
 from kubectl_llmdoctor.cli import COMMANDS, cli
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather.files import load
-from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.text import render
-from kubectl_llmdoctor.signature import Signature, parse
+from kubectl_llmdoctor.signature import Signature
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -136,7 +135,7 @@ def _where(check: Check) -> str:
 
 def _signatures(check: Check) -> list[Signature]:
     paths = [Path(part.where) for part in check.parts if part.lines]
-    return [parse(yaml.safe_load(path.read_text(encoding="utf-8")), stem=path.stem) for path in paths]
+    return [signature_of(path) for path in paths]
 
 
 def index(checks: list[Check]) -> str:

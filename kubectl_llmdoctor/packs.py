@@ -21,6 +21,8 @@ GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"
 #: What build_index made of a package: in a built wheel, and beside the bytecode of a source tree.
 INDEX = "_index.json"
+#: The file of a package with the expressions that its signatures share, by name.
+WORDS = "_words.yaml"
 
 
 def packages() -> dict[str, str]:
@@ -161,14 +163,17 @@ def _from_module(name: str) -> Check:
     return found
 
 
-def _parsed(path: Path) -> Signature:
+def signature_of(path: Path) -> Signature:
+    """The signature of a YAML file. Raises DeclarationError with what is wrong."""
     import re
 
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return parse(yaml.load(path.read_bytes(), Loader=loader), stem=path.stem)  # noqa: S506 # a safe loader
+        kept = path.parents[1] / WORDS
+        words = yaml.load(kept.read_bytes(), Loader=loader) if kept.exists() else {}  # noqa: S506 # a safe loader
+        return parse(yaml.load(path.read_bytes(), Loader=loader), stem=path.stem, words=words)  # noqa: S506
     except (msgspec.ValidationError, ValueError, re.error, yaml.YAMLError) as error:
         raise DeclarationError(f"{path}: {error}") from error
 
@@ -194,7 +199,7 @@ def build_index(package: str) -> bytes:
     """The index of a package: with it, nothing is parsed at start-up and a module is imported when its check runs."""
     root = Path(next(iter(importlib.import_module(package).__path__)))
     entries = [
-        _Entry(family=path.parent.name, file=path.name, signature=_parsed(path)) for path in _files(root, ".yaml")
+        _Entry(family=path.parent.name, file=path.name, signature=signature_of(path)) for path in _files(root, ".yaml")
     ]
     for found in _modules(package, root):
         stem = found.id.replace("-", "_")

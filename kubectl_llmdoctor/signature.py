@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -405,9 +406,13 @@ def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> 
     return pattern.summary if pattern.summary and names <= values.keys() else signature.summary
 
 
-def parse(tree: Any, *, stem: str) -> Signature:
-    """A decoded YAML file as a signature. Raises msgspec.ValidationError, ValueError or re.error with what is wrong."""
+def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({})) -> Signature:
+    """A decoded YAML file as a signature; `words` are the expressions that `(?&name)` in a pattern stands for.
+
+    Raises msgspec.ValidationError, ValueError or re.error with what is wrong.
+    """
     signature = msgspec.convert(tree, Signature)
+    signature = msgspec.structs.replace(signature, patterns=tuple(_spelt(p, words) for p in signature.patterns))
     if stem != signature.id.replace("-", "_"):
         raise ValueError(f"id {signature.id} must stand in {signature.id.replace('-', '_')}.yaml")
     for pattern in signature.patterns:
@@ -417,3 +422,15 @@ def parse(tree: Any, *, stem: str) -> Signature:
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
     return signature
+
+
+def _spelt(pattern: Pattern, words: Mapping[str, str]) -> Pattern:
+    """A pattern with the words that it names in their place."""
+
+    def word(named: re.Match[str]) -> str:
+        if named[1] not in words:
+            raise ValueError(f"no such word: {named[1]}; known are {', '.join(sorted(words))}")
+        return words[named[1]]
+
+    parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in")}
+    return msgspec.structs.replace(pattern, **{key: re.sub(r"\(\?&(\w+)\)", word, text) for key, text in parts.items()})

@@ -10,9 +10,9 @@ import pytest
 
 from kubectl_llmdoctor.check import Check
 from kubectl_llmdoctor.diagnosis import diagnose
-from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Report
-from kubectl_llmdoctor.signature import Signature, capture, matching, parse
+from kubectl_llmdoctor.signature import Signature, capture, matching
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 from kubectl_llmdoctor.testing import complaints, diagnose_case, find_cases, load_case
 
@@ -74,12 +74,11 @@ def test_every_check_has_a_page_with_its_sections(check: Check) -> None:
 
 def _signatures() -> list[Signature]:
     import llmdoctor_checks
-    import yaml
 
     found = []
     for base in llmdoctor_checks.__path__:
         paths = [p for p in sorted(Path(base).glob("*/*.yaml")) if not p.name.startswith("_")]
-        found += [parse(yaml.safe_load(p.read_text(encoding="utf-8")), stem=p.stem) for p in paths]
+        found += [signature_of(p) for p in paths]
     return found
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from kubectl_llmdoctor import packs
 from kubectl_llmdoctor.check import Check
-from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, _parsed, build_index, load
+from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, build_index, load, signature_of
 from kubectl_llmdoctor.signature import as_check
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
@@ -79,7 +79,7 @@ def _from_sources() -> Iterator[Check]:
     root = ROOT / "checks" / BUILT_IN
     yield from _modules(BUILT_IN, root)
     for path in _files(root, ".yaml"):
-        yield as_check(_parsed(path), family=path.parent.name, where=str(path))
+        yield as_check(signature_of(path), family=path.parent.name, where=str(path))
 
 
 def _combined(found: Iterator[Check]) -> list[Check]:

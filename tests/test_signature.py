@@ -560,3 +560,21 @@ def test_of_a_log_alone_the_option_is_said() -> None:
 
     (finding,) = report.targets[0].findings
     assert finding.fixes[0].summary == "Cap it (--max-model-len, in SGLang --context-length)"
+
+
+def test_a_word_of_the_package_stands_for_its_expression_and_an_unknown_one_is_named() -> None:
+    pattern = {"literal": "fan", "match": "^fan (?&stops)$"}
+    tree = {
+        "id": "fan-stuck",
+        "since": "1.0",
+        "summary": "A fan is stuck.",
+        "patterns": [pattern],
+        "matches": ["fan is stuck"],
+        "ignores": ["fan turns"],
+    }
+
+    signature = parse(tree, stem="fan_stuck", words={"stops": "(?:is stuck|stands)"})
+
+    assert signature.patterns[0].match == "^fan (?:is stuck|stands)$"
+    with pytest.raises(ValueError, match="no such word: stops; known are turns"):
+        parse(tree, stem="fan_stuck", words={"turns": "turns"})

@@ -67,6 +67,10 @@ _TPU_LABEL = "cloud.google.com/gke-tpu-accelerator"
 _TPU_DEVICES = {"tpu-v4-podslice": 1, "tpu-v5-lite-podslice": 1, "tpu-v5p-slice": 1, "tpu-v6e-slice": 1, "tpu7x": 2}
 
 
+#: Digits of the largest port.
+_PORT_DIGITS = 5
+
+
 def is_accelerator(resource: str) -> bool:
     """Whether a resource name is a GPU or another accelerator."""
     return re.fullmatch(_GPU_RESOURCES, resource) is not None
@@ -335,8 +339,8 @@ class Container:
         """A probe's or Service's port as a number; a name is looked up among the declared ports."""
         if isinstance(port, int):
             return port
-        if port.isdigit():
-            return int(port)
+        if port.isdecimal():
+            return int(port) if len(port) <= _PORT_DIGITS else None
         return next((p.container_port for p in self.spec.ports if p.name == port), None)
 
 

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
 )
+from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 
 #: What a CUDA context or an MPS server takes; less than this is no other model.
@@ -32,11 +33,10 @@ _LEAST = GIB
 _MUCH = 0.1
 
 
-#: What Ollama says of each GPU when it starts, in GiB or MiB, and of the layers of a model that it loads.
+#: What Ollama says of each GPU when it starts, in GiB or MiB.
 _FREE = re.compile(
     r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="(\d{1,9}(?:\.\d+)?) ([GM]iB)" available="(\d{1,9}(?:\.\d+)?) ([GM]iB)"'
 )
-_LAYERS = re.compile(r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
@@ -115,12 +115,8 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
     sizes = [(line, said) for line in log.find("inference compute") if (said := _FREE.search(line.text)) is not None]
-    left_out = [
-        line
-        for line in log.find("layers to GPU")
-        if (said := _LAYERS.search(line.text)) and int(said[1]) < int(said[2])
-    ]
-    if not sizes or not left_out:
+    last = last_offloaded(log)
+    if not sizes or last is None or last[1] >= last[2]:
         return None
     total, free = (sum(_GIB[said[n + 1]] * float(said[n]) for _, said in sizes) for n in (1, 3))
     if free >= _LITTLE * total or total - free < 2:
@@ -132,7 +128,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         confidence="likely",
         summary=f"Of the {total:.3g} GiB of its GPUs only {free:.3g} GiB were free when {engine.title} started, before it had loaded a "
         "model: something else holds them, and layers of the model are computed on the CPU.",
-        evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(left_out[-1])),
+        evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(last[0])),
         explains=("weights-off-gpu", "cpu-starved"),
         fixes=(
             fixes.advice(
@@ -141,7 +137,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
                 owner="platform",
             ),
         ),
-        order=left_out[-1].order,
+        order=last[0].order,
         pods=(pod.name,),
     )
 

@@ -18,9 +18,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     setting_evidence,
 )
-
-#: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
-_OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
+from llmdoctor_checks._offloaded import last_offloaded
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
@@ -70,7 +68,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
 
 def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(engine.container.name)
-    last = _last(log) if log else None
+    last = last_offloaded(log) if log else None
     chosen = engine.explicit("gpu_layers")
     if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
         return None
@@ -115,15 +113,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=line.order,
         pods=(pod.name,),
     )
-
-
-def _last(log: Log) -> tuple[Line, int, int] | None:
-    """The model that was loaded last: the line, its layers on the GPU, all of them."""
-    found = None
-    for line in log.find("layers to GPU"):
-        if (said := re.search(_OFFLOADED, line.text)) is not None and int(said[2]):
-            found = line, int(said[1]), int(said[2])
-    return found
 
 
 def _device_lines(log: Log) -> Iterator[Line]:

@@ -157,12 +157,8 @@ def _further(engine: Engine) -> set[int]:
 
 def _target(pod: Pod, port: k8s.ServicePort) -> int | None:
     """The number that a Service port leads to in the pod."""
-    target = port.target_port or port.port
-    if isinstance(target, int):
-        return target
-    if target.isdigit():
-        return int(target)
-    return next((p.container_port for c in pod.containers for p in c.spec.ports if p.name == target), None)
+    numbers = (container.port_number(port.target_port or port.port) for container in pod.containers)
+    return next((number for number in numbers if number is not None), None)
 
 
 def _probes(container: Container) -> Iterator[tuple[str, k8s.Probe]]:
