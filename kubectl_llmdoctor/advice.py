@@ -62,11 +62,17 @@ class _Blank(dict[str, str]):
         return "?"
 
 
+#: The container of a log alone.
+_UNNAMED = "the server"
+
+
 def fill(template: str, values: dict[str, str]) -> str:
     """A template with its names filled in; what is not known is `?`, and a node without a name "the node"."""
     if not values.get("node"):
         template = template.replace("node {node}", "the node")
-    return template.format_map(_Blank(values))
+    filled = template.format_map(_Blank(values))
+    unnamed = template.startswith("{container}") and values.get("container") == _UNNAMED
+    return filled[:1].upper() + filled[1:] if unnamed else filled
 
 
 #: A model of a hub, as no folder is named.
@@ -106,7 +112,7 @@ class Situation:
         return {
             "pod": name,
             "namespace": self.subject.namespace,
-            "container": container.name if container and container.name else "the server",
+            "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
