@@ -82,86 +82,112 @@ def cpu_starved(
     - https://docs.vllm.ai/en/latest/configuration/optimization/
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#how-pods-with-resource-limits-are-run
     """
-    container = engine.container
-    limit, request = container.limit("cpu"), container.request("cpu")
+    measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware)
+    if measured is not None:
+        yield measured
+        return
+    yield from _above_request(pod, engine.container, metrics)
+    yield from _too_few_cores(pod, engine)
+
+
+def _by_quota(
+    pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
+) -> Finding | None:
+    """It uses up its limit in many periods; a cause where its GPUs wait for that."""
+    container, limit = engine.container, engine.container.limit("cpu")
+    quota = f" of {say_cores(limit)} cores" if limit else ""
     throttled = _throttled_over_time(metrics) if metrics else None
     if metrics and throttled and throttled[0] > _THROTTLED and (idle := _idle_gpu(metrics)) is not None:
         load = load_of(metrics)
         share, evidence = throttled
         waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
-        yield Finding(
+        return Finding(
             role="cause",
             severity="warning",
             confidence="likely",
-            summary=f"Container {container.name} waited for its CPU quota{f' of {say_cores(limit)} cores' if limit else ''} in "
-            f"{share:.0%} of periods, and its busiest GPU is {idle.mean:.0%} busy{waiting}.",
+            summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods, and its busiest GPU is "
+            f"{idle.mean:.0%} busy{waiting}.",
             evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
             explains=("queue-growing",),
             fixes=_fixes(container, engine, limit),
             pods=(pod.name,),
         )
-        return
     throttled = throttled or (_throttling(container, hardware) if hardware else None)
-    if throttled and throttled[0] > _THROTTLED:
-        share, evidence = throttled
-        quota = f" of {say_cores(limit)} cores" if limit else ""
-        starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
-        works = f", and {starves[0]}" if starves else ""
-        yield Finding(
-            role="cause" if starves else "risk",
-            severity="warning",
-            confidence="likely" if starves else "certain",
-            summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
-            evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
-            fixes=_fixes(container, engine, limit),
-            pods=(pod.name,) if pod.exists else (),
-        )
-        return
+    if throttled is None or throttled[0] <= _THROTTLED:
+        return None
+    share, evidence = throttled
+    starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
+    works = f", and {starves[0]}" if starves else ""
+    return Finding(
+        role="cause" if starves else "risk",
+        severity="warning",
+        confidence="likely" if starves else "certain",
+        summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
+        evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
+        fixes=_fixes(container, engine, limit),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Finding | None:
+    """It has no limit, and its tasks wait for cores that others use."""
+    container = engine.container
+    limit, request = container.limit("cpu"), container.request("cpu")
+    if limit is not None:
+        return None
+    pressed = (_pressure(container, hardware) if hardware else None) or (_waiting(metrics) if metrics else None)
+    if not pressed:
+        return None
+    share, evidence = pressed
     beyond = _beyond(container, metrics) if metrics and request else None
-    pressed = None
-    if limit is None:
-        pressed = (_pressure(container, hardware) if hardware else None) or (_waiting(metrics) if metrics else None)
-    if pressed:
-        share, evidence = pressed
-        asks = f"requests {say_cores(request)}" if request else "requests none"
-        takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
-        yield Finding(
-            role="risk",
-            severity="warning",
-            confidence="likely",
-            summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
-            f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
-            evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
-            fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
-            pods=(pod.name,),
-        )
+    asks = f"requests {say_cores(request)}" if request else "requests none"
+    takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
+        f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
+        evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
+        fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
+        pods=(pod.name,),
+    )
+
+
+def _above_request(pod: Pod, container: Container, metrics: Metrics | None) -> Iterator[Finding]:
+    """It takes far more cores than it requests, which others may want."""
+    request = container.request("cpu")
+    beyond = _beyond(container, metrics) if metrics and request else None
+    if not beyond or not request:
         return
-    if beyond and request:
-        summary = f"Container {container.name} takes {beyond.mean:.1f} cores and requests {say_cores(request)}: where others of "
-        summary += f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share."
-        yield Finding(
-            role="note",
-            severity="info",
-            confidence="likely",
-            summary=summary,
-            evidence=(_cores(beyond), *_spec(container)),
-            fixes=_request(container, beyond, limit),
-            pods=(pod.name,),
-        )
+    yield Finding(
+        role="note",
+        severity="info",
+        confidence="likely",
+        summary=f"Container {container.name} takes {beyond.mean:.1f} cores and requests {say_cores(request)}: where others of "
+        f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share.",
+        evidence=(_cores(beyond), *_spec(container)),
+        fixes=_request(container, beyond, container.limit("cpu")),
+        pods=(pod.name,),
+    )
+
+
+def _too_few_cores(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """It is given fewer cores than the engine keeps processes busy."""
+    container = engine.container
     if not container.gpus or pod.lent:
         return  # on CPU the model itself computes there: another matter
-    processes = busy(engine)
-    if processes is None:
+    processes, limit = busy(engine), container.limit("cpu")
+    amount = container.request("cpu") if limit is None else limit
+    if processes is None or amount is None or amount >= processes.total * 1000:
         return
-    amount, kind = (limit, "limit") if limit is not None else (request, "request")
-    if amount is None or amount >= processes.total * 1000:
-        return
-    hard = kind == "limit"
+    hard = limit is not None
     yield Finding(
         role="risk" if hard else "note",
         severity="warning" if hard else "info",
         confidence="likely" if hard else "possible",
-        summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU {kind} is {say_cores(amount)}.",
+        summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU "
+        f"{'limit' if hard else 'request'} is {say_cores(amount)}.",
         evidence=_spec(container),
         fixes=_fixes(container, engine, amount),
         pods=(pod.name,) if pod.exists else (),
