@@ -11,8 +11,10 @@ from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of
 def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
-    The GPU stopped a kernel (CUDA error 700; Xid 13 or 31 in the kernel's log). It is a fault of the program nearly always: of the engine,
-    of a compiled kernel for this shape, quantization or attention backend. CUDA reports it at some later call, so that the traceback
+    The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
+    aligned (716), or for a reason that it does not say (719). The kernel's log has an Xid 13 or 31 then. It is a fault of the
+    program nearly always: of the engine, of a compiled kernel for this shape, quantization or attention backend. CUDA reports
+    it at some later call, so that the traceback
     names the wrong place, and all that the process does afterwards fails with the same error. Other ranks wait until a timeout.
 
     ## Fix

@@ -23,12 +23,13 @@ _MOST_ERRORS = 6000
 
 @check("nvlink-down", since="0.2")
 def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
-    """An NVLink of a GPU is down.
+    """An NVLink of a GPU is down, or fails.
 
     GPUs that are joined by NVLink exchange everything over it. When links fail (Xid 74, on newer GPUs 144 to 150) a running
     collective aborts or hangs; after a restart NCCL does with fewer links, or goes over PCIe, many times slower. A card
     that can do without a bridge and has no link that is up is taken to have none, and one that has some links up may have
-    fewer bridges than there is room for: without an error of a link that is a risk.
+    fewer bridges than there is room for: without an error of a link that is a risk. CUDA itself says of an error on a link that
+    it was uncorrectable (220).
 
     ## Fix
 

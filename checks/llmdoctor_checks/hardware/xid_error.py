@@ -46,7 +46,11 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
     """
-    found = [hit for hit in hits(hardware, _wanted) if not _harmless(hit[0]) and not _link_is_down(hardware, hit[0])]
+    found = [
+        hit
+        for hit in hits(hardware, _wanted)
+        if not _harmless(hardware, hit[0]) and not _link_is_down(hardware, hit[0])
+    ]
     telling = [hit for hit in found if hardware.explains(hit[0])]
     if not found:
         yield from _asked_for(pod, hardware)
@@ -68,7 +72,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
                 *_demands(hardware),
                 *by_others(hardware, "xid-error"),
             ),
-            explains=_SYMPTOMS if minor else ("illegal-memory-access", *CONSEQUENCES),
+            explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
             fixes=tuple(_fixes(pod, hardware, meaning)),
             order=order_of(xid),
             pods=(pod.name,),
@@ -120,9 +124,11 @@ def _wanted(number: int, meaning: XidMeaning | None) -> bool:
     return number not in AFTEREFFECTS and (meaning is None or meaning.kind not in _OTHERS)
 
 
-def _harmless(xid: Xid) -> bool:
-    """NVLink's errors say themselves whether they are fatal."""
-    return "nonfatal" in xid.text.lower().replace("-", "")
+def _harmless(hardware: Hardware, xid: Xid) -> bool:
+    """NVLink's errors say themselves whether they are fatal; one for which the driver then ended a program was not harmless."""
+    said = f"caused by previous Xid {xid.number}"
+    ended = any(x.number == 45 and x.bus == xid.bus and x.text.endswith(said) for x, _ in hardware.hits)
+    return "nonfatal" in xid.text.lower().replace("-", "") and not ended
 
 
 def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
@@ -131,6 +137,11 @@ def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
     return bool(
         meaning and meaning.mnemonic.startswith("NVLINK") and device and any(n.active is False for n in device.nvlinks)
     )
+
+
+def _words_of(meaning: XidMeaning | None) -> tuple[str, ...]:
+    """What CUDA says of the same error: of a link that it failed."""
+    return ("nvlink-down",) if meaning and meaning.mnemonic.startswith("NVLINK") else ()
 
 
 def _named(meaning: XidMeaning | None) -> str:
