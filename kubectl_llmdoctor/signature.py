@@ -20,6 +20,7 @@ from kubectl_llmdoctor.facts.endings import (
     not_serving_yet,
     overcome,
     phase_at,
+    phase_of,
     signs_of,
     superseded,
     survived,
@@ -187,7 +188,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     past = on or overcome(line, _overcome(signature, pattern))
                     if past and container and container.running and not log.previous:
                         continue
-                    if on and pod.log_only:
+                    if pod.log_only and (on or (past and _serves_after(line))):
                         continue  # nothing says that it ever ended
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
@@ -292,6 +293,12 @@ def _controller_texts(signature: Signature, subject: Subject) -> Iterator[tuple[
                 if named.search(line.text[:20_000]):
                     yield line.text, None, log_evidence(line, pattern.literal)
                     break
+
+
+def _serves_after(line: Line) -> bool:
+    """Whether the last start that a log shows came up after a line."""
+    phase = phase_of(line.log)
+    return phase is not None and phase.name == "serving" and phase.line.number > line.number
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:

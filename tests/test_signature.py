@@ -243,6 +243,20 @@ def test_a_log_alone_that_goes_on_serving_after_a_line_has_no_cause() -> None:
     assert len(found(stats * 4 + "eaten: x\n")) == 1
 
 
+def test_a_log_alone_of_a_server_that_came_up_after_what_it_overcame_has_no_cause() -> None:
+    """Also where the banner of the start is not in it: what was overcome before it served is no cause of anything."""
+    check = as_check(parse(_tree(overcome=["fed again"]), stem="disk_eaten"), family="x", where="here")
+
+    def found(text: str) -> list[str]:
+        findings = diagnose(Snapshot(logs=(LogText(text=text),)), [check]).targets[0].findings
+        return [finding.confidence for finding in findings]
+
+    assert found("eaten: x\nfed again\nINFO:     Application startup complete.\n") == []
+    assert found("eaten: x\nfed again\n") == ["possible"]
+    assert found("INFO:     Application startup complete.\neaten: x\nfed again\n") == ["possible"]
+    assert found("eaten: x\nINFO:     Application startup complete.\n") == ["certain"]
+
+
 def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:
     tree = _tree(affects="requests", explains=[])
 

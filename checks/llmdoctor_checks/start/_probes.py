@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Event, Events
+from kubectl_llmdoctor.api import Container, Event, Events, k8s
 
 KINDS = ("startup", "liveness", "readiness")
+
+
+def came_up(container: Container) -> bool:
+    """Whether what the liveness probe asks was answered once in any instance that it restarted: a startup probe asks the same.
+
+    The kubelet begins with the liveness probe only when the startup probe has succeeded.
+    """
+    startup, liveness = container.spec.startup_probe, container.spec.liveness_probe
+    return startup is not None and liveness is not None and _question(startup) == _question(liveness)
+
+
+def _question(probe: k8s.Probe) -> tuple[object, ...]:
+    return probe.http_get, probe.tcp_socket, probe.exec, probe.grpc
 
 
 def failures(container: Container, events: Events | None) -> Iterator[tuple[str, Event]]:

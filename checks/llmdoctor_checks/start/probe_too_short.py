@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_seconds,
 )
-from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._probes import came_up, failures
 
 #: Engines that open their port only when the model is loaded, so that every earlier probe fails.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "triton", "nim", "lmdeploy", "huggingfaceserver"})
@@ -71,7 +71,9 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         probe = _probe(container, kind)
         if kind is None or (probe is None and not kills):
             continue
-        if kind == "liveness" and (_answered_once(ending) or _answers(container, events, subject)):
+        if kind == "liveness" and (
+            came_up(container) or _answered_once(ending) or _answers(container, events, subject)
+        ):
             continue
         guess = kind == "liveness" and not kills and phase is None
         if guess and not (log is None and probe and _killed_in_time(ending, probe)):
