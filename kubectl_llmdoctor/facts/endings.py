@@ -197,13 +197,14 @@ def _tells(literal: str, line: Line) -> bool:
 
 _READY = "Application startup complete."
 #: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
-#: a first request, the routers of TGI and TEI have warmed up the model. What went wrong between the two did not keep the
-#: server from serving.
+#: a first request, the routers of TGI and TEI have warmed up the model, KServe's server has loaded it before it registers it.
+#: What went wrong between the two did not keep the server from serving.
 _STARTS = (
     ("vLLM API server version", _READY),
     ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
     ("text_generation_launcher: Args", "Connected"),
     ("Args { model_id: ", "Ready"),  # TEI
+    ("] Registering model: ", _READY),  # KServe
 )
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
