@@ -197,22 +197,23 @@ def _tells(literal: str, line: Line) -> bool:
 
 _READY = "Application startup complete."
 #: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
-#: a first request, the routers of TGI and TEI have warmed up the model. What went wrong between the two did not keep the
-#: server from serving.
+#: a first request, the routers of TGI and TEI have warmed up the model, KServe's server has loaded it before it registers it.
+#: What went wrong between the two did not keep the server from serving.
 _STARTS = (
     ("vLLM API server version", _READY),
     ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
     ("text_generation_launcher: Args", "Connected"),
     ("Args { model_id: ", "Ready"),  # TEI
+    ("] Registering model: ", _READY),  # KServe
 )
+#: How Ollama says that it has loaded a model, or could not: it lives on in both cases.
+_OLLAMA_LOADED = ("llama runner started in", "llama-server started in")
+_LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
 _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("load_model: loading model",), ("server is listening on http",)),
-    (
-        ('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'),
-        ("llama runner started in", "llama-server started in"),
-    ),
+    (('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'), _OLLAMA_LOADED),
     (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (_READY,)),
     (("Triton Server Version",), ("Started HTTPService at",)),
 )
@@ -291,6 +292,7 @@ LITERALS = (
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
+    *_LOAD_FAILED,
 )
 
 
@@ -476,6 +478,13 @@ def crash_of(log: Log) -> Line | None:
     """The first line of a log that says that a process ended in native code, or in a panic."""
     found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
     return min(found, key=lambda line: line.number, default=None)
+
+
+def failed_load(log: Log) -> Line | None:
+    """Where Ollama says last that it could not load a model; None when it has loaded one since."""
+    failed = max((x for text in _LOAD_FAILED for x in log.find(text)), key=lambda x: x.number, default=None)
+    since = (x for text in _OLLAMA_LOADED for x in log.find(text) if failed and x.number > failed.number)
+    return None if next(since, None) else failed
 
 
 def assertion_of(log: Log) -> Line | None:
