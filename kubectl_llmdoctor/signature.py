@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.endings import (
     phase_at,
     phase_of,
     signs_of,
+    stray,
     superseded,
     survived,
     told_to_stop,
@@ -85,6 +86,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sources: tuple[Literal["log", "event", "status"], ...] = ("log",)
     #: whether it ends the server, or only fails requests (then it is a cause in a pod that is ready, too)
     affects: Literal["server", "requests"] = "server"
+    #: a request that fails so may be what some client got wrong: a note, where the server answers many more
+    stray: bool = False
     explains: tuple[str, ...] = ()
     #: as the patterns', for those that have none of their own
     overcome: tuple[str, ...] = ()
@@ -208,6 +211,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible")
                     if not server and not found.explains and not past and not pod.log_only and pod.failing:
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
+                    elif signature.stray and not server and stray(_alike(pattern, line)):
+                        found = msgspec.structs.replace(found, role="note", severity="info", explains=())
                     if superseded(line):  # the start after it does not show yet how it goes
                         earlier = msgspec.structs.replace(found, confidence="possible")
                         continue
@@ -217,6 +222,11 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
+
+
+def _alike(pattern: Pattern, line: Line) -> list[Line]:
+    """All lines of a log that a pattern matches, of which a line is one."""
+    return [x for x in line.log.find(pattern.literal) if x == line or _captured(pattern, x) is not None]
 
 
 def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:

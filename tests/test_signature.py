@@ -264,6 +264,41 @@ def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:
     assert [f.role for f in _found(tree, _pod(ready=True), _log("eaten: x\n"))] == ["cause"]
 
 
+_OK = 'INFO:     10.0.3.7:51234 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+_BAD = 'eaten: x\nINFO:     10.0.3.7:51234 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
+
+
+@pytest.mark.parametrize(
+    ("log", "role"),
+    [
+        (_BAD, "cause"),
+        (_OK * 40 + _BAD, "cause"),  # the last request of all
+        (_BAD + _OK, "cause"),
+        (_BAD + _OK * 2, "note"),
+        (_BAD + 'INFO:     10.0.3.7:1 - "GET /health HTTP/1.1" 200 OK\n' * 9, "cause"),  # a probe is no request
+        ("eaten: x\n" + _BAD + _OK * 2, "note"),  # said twice of one request
+        (_BAD * 3 + _OK * 20, "cause"),
+        (_BAD * 3 + _OK * 30, "note"),
+        (_BAD + '[GIN] 2026/06/02 - 08:03:11 | 200 |  9.1s |     10.42.0.17 | POST     "/api/chat"\n' * 2, "note"),
+        (
+            _BAD + "0.55.191.301 I srv  log_server_r: done request: POST /v1/chat/completions 10.42.0.9 200\n" * 2,
+            "note",
+        ),
+        (
+            _BAD
+            + "2026-06-02T08:04:10Z  INFO generate{}: text_generation_router::server: router/src/server.rs:424: Success\n"
+            * 2,
+            "note",
+        ),
+    ],
+)
+def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, role: str) -> None:
+    tree = _tree(affects="requests", explains=[], stray=True)
+
+    assert [f.role for f in _found(tree, _pod(ready=True), _log(log))] == [role]
+    assert [f.role for f in _found(_tree(affects="requests", explains=[]), _pod(ready=True), _log(log))] == ["cause"]
+
+
 @pytest.mark.parametrize(
     ("line", "confidence"),
     [

@@ -233,6 +233,20 @@ _GOES_ON = 2
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
 
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, TGI's router.
+_ANSWERED = (
+    (
+        "POST",
+        re.compile(r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'),
+    ),
+    (": Success", re.compile(r"text_generation_router::server: .{0,80}: Success")),
+)
+#: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
+#: fails says as little where so many follow.
+_PER_STRAY, _AFTER_ONE = 10, 2
+#: What is said of one failed request stands so close together.
+_ONE_REQUEST = 60
+
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
     "ggml_abort",
@@ -383,6 +397,32 @@ def went_on(line: Line) -> bool:
 def refused(line: Line) -> bool:
     """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
+
+
+def stray(lines: Sequence[Line]) -> bool:
+    """Whether those requests are few that some lines of a log say failed, and the server went on answering others."""
+    last, failed = lines[-1], sum(1 for _ in _requests(lines))
+    limit = next((at for at in _later_banners(last.log) if at > last.number), None)
+    answers = [at for at in _answers(last.log) if limit is None or at < limit]
+    after = len(answers) - bisect.bisect_right(answers, last.number)
+    return after >= _AFTER_ONE if failed == 1 else after > 0 and len(answers) >= _PER_STRAY * failed
+
+
+def _requests(lines: Sequence[Line]) -> Iterator[Line]:
+    """The first of the lines that are about one request each: it is often said twice, and answered after that."""
+    yield lines[0]
+    for last, line in pairwise(lines):
+        between = last.log.lines(last.number, line.number)
+        if line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between):
+            yield line
+
+
+def _answers(log: Log) -> list[int]:
+    """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
+    if "answers" not in log.memo:
+        said = [x.number for text, pattern in _ANSWERED for x in log.marks(text) if pattern.search(x.text[:2000])]
+        log.memo["answers"] = [sorted({*said, *(at for numbers in _at_work(log) for at in numbers)})]
+    return log.memo["answers"][0]
 
 
 def _at_work(log: Log) -> list[list[int]]:
