@@ -220,8 +220,8 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     least = _SHORTEST_START_SECONDS + files
     if _budget(probe) >= least:
         return
-    long = f"; {how} takes {say_seconds(files)}" if _budget(probe) >= _SHORTEST_START_SECONDS else ""
-    tail = ", and there is no startup probe" if kind == "liveness" and not long else ""
+    long = f", in {say_seconds(least)} at best: {how} takes {say_seconds(files)}" if files else ""
+    tail = ", and there is no startup probe" if kind == "liveness" else ""
     yield Finding(
         role="risk",
         severity="warning",
