@@ -46,6 +46,8 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
     (r"cannot allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
     (r"requested number of devices unavailable for (?P<resource>\S+?)\. Requested", "not-ready"),
     (r"device plugin \w+.*(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
+    # what the plugin itself answered; the CPU manager's refusals have the same beginning
+    (r"Allocate failed due to (?:rpc error: |.*\b(?:GPU|gpu|device)\b)", "down"),
 )
 
 #: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
