@@ -40,6 +40,9 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
 
+#: How the kubelet's eviction manager says that it evicted a pod for memory, or refused one until there is some again.
+_EVICTED = ("low on resource: memory", "The node had condition: [MemoryPressure")
+
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
 
@@ -71,11 +74,12 @@ def oomkilled_node(
     - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
     - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
     """
-    if pod.status.reason == "Evicted" and "low on resource: memory" in pod.status.message:
+    if pod.status.reason == "Evicted" and any(text in pod.status.message for text in _EVICTED):
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"The kubelet evicted {pod.name}: the node was short of memory.",
+            summary=f"The kubelet {'refused' if 'had condition' in pod.status.message else 'evicted'} {pod.name}: "
+            "the node was short of memory.",
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
             explains=("pod-failed", "crash-loop", "not-ready"),
             fixes=tuple(_fixes(pod)),
