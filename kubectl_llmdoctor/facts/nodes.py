@@ -6,6 +6,7 @@ The rules are kube-scheduler's own, read in v1.36: `pkg/scheduler/framework/plug
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -45,6 +46,14 @@ _GPU_SIGNS = {
     "kubernetes.azure.com/accelerator": "nvidia",
     "k8s.amazonaws.com/accelerator": "nvidia",
 }
+
+#: The same for other makers' devices, by the start of their resources' names. Sources: the NodeFeatureRules of AMD's GPU operator and
+#: of Intel's device plugins; AWS names its instances with Neuron devices so.
+_OTHER_SIGNS = (
+    ("amd.com/", "feature.node.kubernetes.io/amd-gpu", re.compile("true")),
+    ("gpu.intel.com/", "intel.feature.node.kubernetes.io/gpu", re.compile("true")),
+    ("aws.amazon.com/neuron", "node.kubernetes.io/instance-type", re.compile(r"(?:inf|trn)\d\w*\.\w+")),
+)
 
 #: A GPU node that is older and offers no GPU is no longer on its way: drivers that are compiled there take ten minutes.
 _JOINING_SECONDS = 1230
@@ -573,8 +582,8 @@ class Node:
 
         The number is None where a label says only that there is one. Sources: capacity counts unhealthy devices too
         (kubelet device manager); GPU Feature Discovery's `nvidia.com/gpu.count` and `gpu.replicas`; GKE's accelerator
-        count; Karpenter's instance labels; NVML, by the node agent. Where devices are partitioned, renamed or served
-        through DRA the labels say nothing about this resource.
+        count; Karpenter's instance labels; NVML, by the node agent; for other makers' devices `_OTHER_SIGNS`. Where
+        devices are partitioned, renamed or served through DRA the labels say nothing about this resource.
         """
         labels = self.labels
         counted: list[tuple[int, str]] = []
@@ -582,7 +591,7 @@ class Node:
         if capacity:
             counted.append((capacity, f"status.capacity {resource}: {capacity}"))
         if resource != "nvidia.com/gpu" or self._elsewhere:
-            return max(counted, key=lambda pair: pair[0], default=None)
+            return max(counted, key=lambda pair: pair[0], default=None) or self._sign_of(resource)
         count = _integer(labels.get("nvidia.com/gpu.count"))
         replicas = _integer(labels.get("nvidia.com/gpu.replicas")) or 1
         if count:
@@ -602,6 +611,14 @@ class Node:
         for key, value in _GPU_SIGNS.items():
             if labels.get(key) == value:
                 return None, f"label {key}={value}"
+        return None
+
+    def _sign_of(self, resource: str) -> tuple[None, str] | None:
+        """The label that says that the node has a device of another maker; None where it offers one under another name."""
+        for start, key, value in _OTHER_SIGNS:
+            if resource.startswith(start) and not any(n.startswith(start) and v for n, v in self.accelerators.items()):
+                label = self.labels.get(key, "")
+                return (None, f"label {key}={label}") if value.fullmatch(label) else None
         return None
 
     def _seen(self) -> int | None:

@@ -43,12 +43,15 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
     (r"maximum request size for shared resources", "shared"),
     (r"no healthy devices present.*devices (?P<resource>\S+?),? ", "down"),
     (r"previously allocated devices are no longer healthy", "down"),
-    (r"cannot allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
+    (r"can(?:not|'t) allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
     (r"requested number of devices unavailable for (?P<resource>\S+?)\. Requested", "not-ready"),
     (r"device plugin \w+.*(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
     # what the plugin itself answered; the CPU manager's refusals have the same beginning
     (r"Allocate failed due to (?:rpc error: |.*\b(?:GPU|gpu|device)\b)", "down"),
 )
+
+#: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).
+_COUNTED = re.compile(r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)")
 
 #: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
 _HARDWARE = ("GPU is lost", "fallen off", "Unable to determine the device handle", "requires reset")
@@ -72,7 +75,8 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
     own = next(iter(pod.accelerators), "")
     if status.reason.startswith("OutOf"):
         resource = status.reason.removeprefix("OutOf")
-        return Refusal(verdict="not-ready", resource=resource, text=text) if is_accelerator(resource) else None
+        late = is_accelerator(resource) and not _taken(status.message)
+        return Refusal(verdict="not-ready", resource=resource, text=text) if late else None
     if status.reason != "UnexpectedAdmissionError":
         return None
     if any(piece in status.message for piece in _HARDWARE):
@@ -99,8 +103,14 @@ def replaced(subject: Subject) -> bool:
     return bool(workload and workload.replicas and (workload.ready or 0) >= workload.replicas)
 
 
-def _predicate(reason: str) -> str:
-    """The cause for which the kubelet refuses a pod that has been placed, by the pod's status.reason.
+def _taken(message: str) -> bool:
+    """Whether the kubelet has enough devices and other pods of its node hold them."""
+    found = _COUNTED.search(message)
+    return found is not None and 0 < int(found["asked"]) <= int(found["all"]) < int(found["asked"]) + int(found["used"])
+
+
+def _predicate(reason: str, message: str) -> str:
+    """The cause for which the kubelet refuses a pod that has been placed, by the pod's status.
 
     It repeats some of the scheduler's filters: after a restart, when labels have changed or when it counts otherwise.
     """
@@ -112,14 +122,17 @@ def _predicate(reason: str) -> str:
         "OutOfpods": "pods-per-node-limit",
         "OutOfephemeral-storage": "ephemeral-storage-insufficient",
     }
-    other = reason.startswith("OutOf") and not is_accelerator(reason.removeprefix("OutOf"))
-    return known.get(reason) or ("extended-resource-insufficient" if other else "")
+    if not reason.startswith("OutOf") or reason in known:
+        return known.get(reason, "")
+    if is_accelerator(reason.removeprefix("OutOf")):
+        return "gpu-insufficient" if _taken(message) else ""
+    return "extended-resource-insufficient"
 
 
 def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # the field's term
     """The finding of a pod that the kubelet refused for the same cause that keeps others unscheduled."""
     status = pod.status
-    if status.phase != "Failed" or _predicate(status.reason) != id or replaced(subject):
+    if status.phase != "Failed" or _predicate(status.reason, status.message) != id or replaced(subject):
         return
     yield Finding(
         role="cause",

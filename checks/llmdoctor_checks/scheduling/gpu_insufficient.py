@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes
+from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import (
@@ -15,12 +16,13 @@ from llmdoctor_checks.scheduling._words import (
 
 
 @check("gpu-insufficient", since="0.1")
-def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
+def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
     """All GPUs of the kind that the pod asks for are taken.
 
     The nodes that could run the pod have enough GPUs when they are empty, but other pods hold them. A GPU counts as
     taken as long as its pod exists and has not ended, in any namespace: also while the pod crashes, pulls its image,
-    or is being deleted. Nodes without GPUs, tainted nodes of other teams and control planes do not matter here.
+    or is being deleted. A pod that named its node itself, or was placed by two schedulers at once, is refused by the kubelet
+    instead (`OutOfnvidia.com/gpu`). Nodes without GPUs, tainted nodes of other teams and control planes do not matter here.
 
     ## Fix
 
@@ -32,8 +34,9 @@ def gpu_insufficient(pending: Pending) -> Iterator[Finding]:
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """
-    found = cause(pending, "gpu-insufficient")
-    if found is None:
+    yield from refused_for("gpu-insufficient", pod, subject)
+    found = cause(pending, "gpu-insufficient") if pending else None
+    if pending is None or found is None:
         return
     asked = pending.requests.get(found.resource, 0)
     frees = {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
