@@ -204,7 +204,9 @@ class Parser:
 
     # -- problems
 
-    def problem(self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool) -> None:
+    def problem(
+        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool, meant: str = ""
+    ) -> None:
         """Notes a problem; nothing is certain about a version that was not read, or an unusual entry point."""
         words = list(words)
         self.problems.append(
@@ -215,6 +217,7 @@ class Parser:
                 path=words[0].path if words else "",
                 detail=detail,
                 certain=certain and self.dialect.known and self.form in _PLAIN_FORMS,
+                meant=meant,
             )
         )
 
@@ -519,7 +522,7 @@ class Parser:
             self.problem("unknown-flag", key, words, detail, True)
             return
         found = self.dialect.unknown(key)
-        self.problem(found.kind, key, words, found.detail, found.sure)
+        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
 
     # -- positional arguments
 
