@@ -1,5 +1,6 @@
 """Arguments that the engine's own parser refuses."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -22,6 +23,10 @@ _FATAL = frozenset(
 )
 
 
+#: The images of the projects themselves.
+_PUBLISHED = re.compile(r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])")
+
+
 @check("engine-args-invalid", since="0.1")
 def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """The engine refuses its arguments.
@@ -29,6 +34,9 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
     stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
     where a configuration class refuses the value) within seconds, before it loads anything.
+
+    Of an image whose release is not known (`latest`) only slips of the pen are named: no release that was read has such
+    an option, and one that is spelt almost like it is there.
 
     ## Fix
 
@@ -64,11 +72,11 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=tuple(_fixes(engine, shown)),
             pods=(pod.name,),
         )
-    elif not pod.exists and (sure := _sure(fatal)):
+    elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="certain",
+            confidence="certain" if _sure(sure) else "likely",
             summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
             evidence=tuple(_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
@@ -78,6 +86,14 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _sure(problems: list[Problem]) -> list[Problem]:
     """Those that surely go wrong; a flag glued to its value is refused or swallowed, never obeyed."""
     return [p for p in problems if p.certain or p.kind == "glued"]
+
+
+def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
+    """Slips of the pen from an option that is there, in the arguments of an image whose release is not known.
+
+    A build of somebody's own may have options that no release has.
+    """
+    return [p for p in problems if p.meant] if _PUBLISHED.search(engine.container.spec.image) else []
 
 
 def _list(problems: list[Problem]) -> str:
