@@ -9,12 +9,15 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Logs,
     Pod,
     Problem,
     check,
     endings,
     fixes,
+    log_evidence,
     pod_evidence,
+    setting_evidence,
 )
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
@@ -28,7 +31,7 @@ _PUBLISHED = re.compile(r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface
 
 
 @check("engine-args-invalid", since="0.1")
-def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine refuses its arguments.
 
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
@@ -50,6 +53,8 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/engine_args/
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
+    if logs:
+        yield from _tls_refused(pod, engine, logs)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
@@ -81,6 +86,40 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
             evidence=tuple(_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
+
+
+def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """llama-server whose certificate or key cannot be used: it says no more than that it could not bind its socket."""
+    key, cert = engine.explicit("ssl_key_file"), engine.explicit("ssl_cert_file")
+    container = engine.container
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if engine.name != "llama.cpp" or not key or not cert or not crashed:
+        return
+    for line in (found for log in logs.of(container.name) for found in log.find("couldn't bind HTTP server socket")):
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
+            "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
+            evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
+            explains=(
+                "port-in-use",
+                "permission-denied",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(
+                fixes.advice(
+                    "Mount the Secret with tls.crt and tls.key where --ssl-cert-file and --ssl-key-file look for them, "
+                    f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
+                ),
+            ),
+            pods=(pod.name,),
+            order=line.order,
+        )
+        return
 
 
 def _sure(problems: list[Problem]) -> list[Problem]:
