@@ -399,13 +399,21 @@ def refused(line: Line) -> bool:
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
 
 
-def stray(lines: Sequence[Line]) -> bool:
-    """Whether those requests are few that some lines of a log say failed, and the server went on answering others."""
+def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
+    """Whether those requests are few that some lines of a log say failed, and the server went on answering others.
+
+    Of a server that its probes call ready the next answer says as much as two.
+    """
     last, failed = lines[-1], sum(1 for _ in _requests(lines))
     limit = next((at for at in _later_banners(last.log) if at > last.number), None)
     answers = [at for at in _answers(last.log) if limit is None or at < limit]
     after = len(answers) - bisect.bisect_right(answers, last.number)
-    return after >= _AFTER_ONE if failed == 1 else after > 0 and len(answers) >= _PER_STRAY * failed
+    return after >= (1 if ready else _AFTER_ONE) if failed == 1 else after > 0 and len(answers) >= _PER_STRAY * failed
+
+
+def answered(log: Log | None) -> bool:
+    """Whether a log shows that its server answered a request."""
+    return log is not None and bool(_answers(log))
 
 
 def _requests(lines: Sequence[Line]) -> Iterator[Line]:
