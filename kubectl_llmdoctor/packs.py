@@ -182,11 +182,11 @@ def signature_of(path: Path) -> Signature:
 
 def _refuse_repeated(node: Any) -> None:
     """Raises ValueError for a key that stands twice in one mapping, of which YAML's loaders take the last."""
-    pairs = node.value if node.id == "mapping" else ()
-    keys = [key.value for key, _ in pairs]
+    pairs, seen = node.value if node.id == "mapping" else (), set[str]()
     for key, _ in pairs:
-        if keys.count(key.value) > 1:
+        if key.value in seen:
             raise ValueError(f"line {key.start_mark.line + 1}: {key.value} stands twice")
+        seen.add(key.value)
     for inner in [value for _, value in pairs] or (node.value if node.id == "sequence" else ()):
         _refuse_repeated(inner)
 
