@@ -10,7 +10,16 @@ import msgspec
 from kubectl_llmdoctor import __version__, forked, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import LITERALS, crash_of, last_round, phase_of, refused, survived, went_on
+from kubectl_llmdoctor.facts.endings import (
+    LITERALS,
+    crash_of,
+    failed_load,
+    last_round,
+    phase_of,
+    refused,
+    survived,
+    went_on,
+)
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
@@ -342,7 +351,7 @@ def _verdict(findings: Sequence[doc.Finding], subject: Subject) -> doc.Verdict:
 def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
     phase = phase_of(log)
-    if phase is None or phase.name != "serving" or crash_of(log) is not None:
+    if phase is None or phase.name != "serving" or crash_of(log) is not None or failed_load(log) is not None:
         return False
     return all(survived(one.last) or went_on(one.last) or refused(one.last) for one in tracebacks(log))
 

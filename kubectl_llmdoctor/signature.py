@@ -20,7 +20,9 @@ from kubectl_llmdoctor.facts.endings import (
     not_serving_yet,
     overcome,
     phase_at,
+    phase_of,
     signs_of,
+    stray,
     superseded,
     survived,
     told_to_stop,
@@ -84,6 +86,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sources: tuple[Literal["log", "event", "status"], ...] = ("log",)
     #: whether it ends the server, or only fails requests (then it is a cause in a pod that is ready, too)
     affects: Literal["server", "requests"] = "server"
+    #: a request that fails so may be what some client got wrong: a note, where the server answers many more
+    stray: bool = False
     explains: tuple[str, ...] = ()
     #: as the patterns', for those that have none of their own
     overcome: tuple[str, ...] = ()
@@ -187,7 +191,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     past = on or overcome(line, _overcome(signature, pattern))
                     if past and container and container.running and not log.previous:
                         continue
-                    if on and pod.log_only:
+                    if pod.log_only and (on or (past and _serves_after(line))):
                         continue  # nothing says that it ever ended
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue
@@ -207,6 +211,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible")
                     if not server and not found.explains and not past and not pod.log_only and pod.failing:
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
+                    elif signature.stray and not server and stray(_alike(pattern, line)):
+                        found = msgspec.structs.replace(found, role="note", severity="info", explains=())
                     if superseded(line):  # the start after it does not show yet how it goes
                         earlier = msgspec.structs.replace(found, confidence="possible")
                         continue
@@ -216,6 +222,11 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
+
+
+def _alike(pattern: Pattern, line: Line) -> list[Line]:
+    """All lines of a log that a pattern matches, of which a line is one."""
+    return [x for x in line.log.find(pattern.literal) if x == line or _captured(pattern, x) is not None]
 
 
 def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[Finding]:
@@ -292,6 +303,12 @@ def _controller_texts(signature: Signature, subject: Subject) -> Iterator[tuple[
                 if named.search(line.text[:20_000]):
                     yield line.text, None, log_evidence(line, pattern.literal)
                     break
+
+
+def _serves_after(line: Line) -> bool:
+    """Whether the last start that a log shows came up after a line."""
+    phase = phase_of(line.log)
+    return phase is not None and phase.name == "serving" and phase.line.number > line.number
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:

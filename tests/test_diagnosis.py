@@ -260,3 +260,17 @@ def test_a_log_that_breaks_off_with_an_error_is_not_healthy_for_a_note() -> None
     ]
 
     assert verdicts == ["undetermined", "healthy"]
+
+
+def test_an_ollama_that_could_not_load_the_model_last_asked_for_is_not_healthy() -> None:
+    up = 'level=INFO source=routes.go:1821 msg="Listening on [::]:11434 (version 0.31.1)"\n'
+    failed = (
+        'level=INFO source=sched.go:641 msg="Load failed" error="llama-server process has terminated: exit status 1"\n'
+    )
+    loaded = 'level=INFO source=llama_server.go:1354 msg="llama-server started in 2.11 seconds"\n'
+    verdicts = [
+        diagnose(Snapshot(logs=(LogText(text=text),)), installed()).targets[0].verdict
+        for text in (up + failed, up + failed + loaded, up + loaded + failed)
+    ]
+
+    assert verdicts == ["undetermined", "healthy", "undetermined"]

@@ -94,9 +94,9 @@ def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
             "pos_min == -1",
         ),
         (
-            "/app/ggml/src/ggml-cuda/ggml-cuda.cu:83: CUDA error\nCUDA error: unspecified launch failure\n"
+            "/app/ggml/src/ggml-cuda/ggml-cuda.cu:83: CUDA error\nCUDA error: invalid argument\n"
             "  current device: 1, in function ggml_backend_cuda_synchronize at ggml-cuda.cu:2459\n",
-            "unspecified launch failure",
+            "invalid argument",
         ),
     ],
 )

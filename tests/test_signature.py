@@ -243,11 +243,60 @@ def test_a_log_alone_that_goes_on_serving_after_a_line_has_no_cause() -> None:
     assert len(found(stats * 4 + "eaten: x\n")) == 1
 
 
+def test_a_log_alone_of_a_server_that_came_up_after_what_it_overcame_has_no_cause() -> None:
+    """Also where the banner of the start is not in it: what was overcome before it served is no cause of anything."""
+    check = as_check(parse(_tree(overcome=["fed again"]), stem="disk_eaten"), family="x", where="here")
+
+    def found(text: str) -> list[str]:
+        findings = diagnose(Snapshot(logs=(LogText(text=text),)), [check]).targets[0].findings
+        return [finding.confidence for finding in findings]
+
+    assert found("eaten: x\nfed again\nINFO:     Application startup complete.\n") == []
+    assert found("eaten: x\nfed again\n") == ["possible"]
+    assert found("INFO:     Application startup complete.\neaten: x\nfed again\n") == ["possible"]
+    assert found("eaten: x\nINFO:     Application startup complete.\n") == ["certain"]
+
+
 def test_what_explains_no_failure_is_a_note_in_a_pod_that_fails() -> None:
     tree = _tree(affects="requests", explains=[])
 
     assert [f.role for f in _found(tree, _DEAD, _log("eaten: x\n", previous=True))] == ["note"]
     assert [f.role for f in _found(tree, _pod(ready=True), _log("eaten: x\n"))] == ["cause"]
+
+
+_OK = 'INFO:     10.0.3.7:51234 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+_BAD = 'eaten: x\nINFO:     10.0.3.7:51234 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
+
+
+@pytest.mark.parametrize(
+    ("log", "role"),
+    [
+        (_BAD, "cause"),
+        (_OK * 40 + _BAD, "cause"),  # the last request of all
+        (_BAD + _OK, "cause"),
+        (_BAD + _OK * 2, "note"),
+        (_BAD + 'INFO:     10.0.3.7:1 - "GET /health HTTP/1.1" 200 OK\n' * 9, "cause"),  # a probe is no request
+        ("eaten: x\n" + _BAD + _OK * 2, "note"),  # said twice of one request
+        (_BAD * 3 + _OK * 20, "cause"),
+        (_BAD * 3 + _OK * 30, "note"),
+        (_BAD + '[GIN] 2026/06/02 - 08:03:11 | 200 |  9.1s |     10.42.0.17 | POST     "/api/chat"\n' * 2, "note"),
+        (
+            _BAD + "0.55.191.301 I srv  log_server_r: done request: POST /v1/chat/completions 10.42.0.9 200\n" * 2,
+            "note",
+        ),
+        (
+            _BAD
+            + "2026-06-02T08:04:10Z  INFO generate{}: text_generation_router::server: router/src/server.rs:424: Success\n"
+            * 2,
+            "note",
+        ),
+    ],
+)
+def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, role: str) -> None:
+    tree = _tree(affects="requests", explains=[], stray=True)
+
+    assert [f.role for f in _found(tree, _pod(ready=True), _log(log))] == [role]
+    assert [f.role for f in _found(_tree(affects="requests", explains=[]), _pod(ready=True), _log(log))] == ["cause"]
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def _config(path: str) -> Architecture:
 def _snapshot(
     subject: str, source: str | None, connection: Callable[[], Connection], namespace: str | None
 ) -> Snapshot:
-    from kubectl_llmdoctor.cli.diagnose import live, offline
+    from kubectl_llmdoctor.cli.inputs import live, offline
 
     if source is not None:
         return offline(source, None, (subject,), namespace)

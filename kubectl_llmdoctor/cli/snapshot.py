@@ -54,7 +54,7 @@ def command(
     if source is not None:
         if selector or all_namespaces:
             raise UsageError("-l and -A ask a cluster and cannot be used with --from")
-        from kubectl_llmdoctor.cli.diagnose import offline
+        from kubectl_llmdoctor.cli.inputs import offline
 
         snapshot = offline(source, None, names, namespace)
     else:

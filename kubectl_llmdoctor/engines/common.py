@@ -49,12 +49,21 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tgi": (("text-generation-inference", "tgi", "text-generation-inference-rocm"), ("0.", "1.", "2.", "3.")),
     "tei": (("text-embeddings-inference",), ("0.", "1.")),
     "lmdeploy": (("lmdeploy",), ("0.", "1.")),
-    "ollama": (("ollama", "ollama-rocm"), ("0.", "1.")),
+    "ollama": (("ollama", "ollama-rocm"), ("0.",)),
     "localai": (("localai", "local-ai"), ("1.", "2.", "3.", "4.")),
     "tensorrt-llm": (("release", "tensorrt-llm", "trtllm", "tensorrt_llm"), ("0.", "1.", "2.")),
     "huggingfaceserver": (("huggingfaceserver", "huggingfaceserver-gpu"), ("0.", "1.")),
     "nim": ((), ("0.", "1.", "2.", "3.")),
 }  # fmt: skip
+
+# Names within the last component under which clouds publish an engine's own image.
+_WITHIN = {
+    "tgi": ("text-generation-inference", "tgi"),
+    "tei": ("text-embeddings-inference",),
+    "huggingfaceserver": ("huggingfaceserver",),
+    "lmdeploy": ("lmdeploy",),
+    "triton": ("tritonserver",),
+}
 
 # What stands before the version in the tags of Text Embeddings Inference: the processor that a build is for.
 _TEI_BUILDS = frozenset(
@@ -66,6 +75,20 @@ _FOREIGN = ("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend
 
 # Names under which pip installs an engine.
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt-llm"}
+
+
+def own_build(engine: str, image: str) -> bool:
+    """Whether an image is the engine's own or a mirror of it by its name, and not somebody's build with other defaults.
+
+    A version that the engine never had says that the tag counts something else.
+    """
+    repository, tag, _ = split_image(image)
+    last = repository.lower().rpartition("/")[2]
+    names, plausible = _OWN.get(engine, ((), ()))
+    if not (last in names or any(part in last for part in _WITHIN.get(engine, ()))):
+        return False
+    numbers = of_tag(tag)
+    return numbers is None or not plausible or numbers.startswith(plausible)
 
 
 def version_of(start: Start) -> tuple[str | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .argv import SHELLS, Command, Expansion, Word, basename, expand
-from .common import Start, version_of_image
+from .common import Start, own_build, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
@@ -121,8 +121,10 @@ def _own_entrypoint(engine: str, image: str) -> bool:
     """Whether it is the engine's own image, whose entrypoint is known."""
     if engine == "vllm":
         return _official(image) or version_of_image(engine, image, {})[0] is not None
+    if engine == "nim":
+        return True
     last = split_image(image)[0].lower().rpartition("/")[2]
-    return engine != "llama.cpp" or last in ("llama.cpp", "llama-server", "llama-cpp")
+    return last in ("llama.cpp", "llama-server", "llama-cpp") if engine == "llama.cpp" else own_build(engine, image)
 
 
 def _official(image: str) -> bool:

@@ -390,6 +390,10 @@ def beside(image: str) -> bool:
     return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 
 
+# What stands behind `vllm` without a hyphen in names of images.
+_VLLM_TAILS = ("openai", "server", "serving", "runtime", "api", "cpu", "gpu", "rocm", "cuda")
+
+
 def of_image(image: str) -> str | None:
     """The engine that an image is made for, by its name; None for others and for what runs beside an engine."""
     repository, parts = tokens_of(image)
@@ -417,13 +421,19 @@ def of_image(image: str) -> str | None:
             return engine
     if last == "sgl-dev":  # AMD's builds
         return "sglang"
-    if "vllm" in parts or any(part.startswith("vllm") for part in parts) or repository.endswith(("llm-d/llm-d",)):
+    if any(_called_vllm(part) for part in parts) or repository.endswith(("llm-d/llm-d",)):
         return "vllm"
     if parts[:2] == ["llm", "d"] and (
         len(parts) == 2 or parts[2] in ("cuda", "rocm", "xpu", "cpu", "aws", "hpu", "gke")
     ):
         return "vllm"
     return None
+
+
+def _called_vllm(part: str) -> bool:
+    """`vllm`, `vllm0` of `vllm0.9.1`, `vllmcpu`; a name of its own such as `vllme`, a simulator, is another program."""
+    tail = part.removeprefix("vllm")
+    return part.startswith("vllm") and (not tail or tail[0].isdecimal() or tail in _VLLM_TAILS)
 
 
 # Flags that only one engine has, enough to tell an image with a name of its own.

@@ -8,56 +8,32 @@ Everything is bounded, so that no input takes long or ends in an error.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from re import Pattern
 from typing import Any
 
 from .argv import MAX_TEXT, SHELLS, Command, Stray, Word, basename, open_references, unknown
-from .grammar import MAX_DEPTH, Lexer, Node, Parser, assignment, skip_part, unquote
+from .expansion import MAX_WORDS, Value, known
+from .grammar import MAX_DEPTH, Lexer, Node, Parser, assignment, unquote
 from .launch import EnvVar
+from .texts import TOOLS, Texts
 
-_MAX_WORDS = 4_000  # words of one expansion
-_MAX_WORK = 4_000_000  # characters that all expansions of one container may give
 _MAX_STEPS = 5_000  # commands of one container
 
 _DECLARE = frozenset({"export", "declare", "typeset", "local", "readonly"})
 
 
-@functools.cache
-def _identifier() -> Pattern[str]:
-    import re
-
-    return re.compile(r"[A-Za-z_]\w*|\d+|[@*#?$!-]", re.ASCII)
-
-
-Value = str | list[str]
-
-
-class Shell:
+class Shell(Texts):
     """Walks a script with what is known of its variables and collects the programs that it would start."""
 
     def __init__(self, env: Mapping[str, EnvVar], files: Mapping[str, str]) -> None:
-        self.variables: dict[str, Value] = {name: _known(variable) for name, variable in env.items()}
-        self.env = dict(env)
-        self.files = dict(files)
+        super().__init__(env, files)
         self.functions: dict[str, Node] = {}
-        self.params: list[Word] = []
-        self.arg0 = "sh"
-        self.path = ""
         self.commands: list[Command] = []
         self.strays: list[Stray] = []
         self.sure = True
-        self.stopped = False
         self.scripted = False
-        self.depth = 0
         self.steps = 0
-        self.work = 0
         self.tested = False  # whether the last status came from a test
-        self.stdin: str | None = None  # what the pipe before gives, None where that is not known
-        self.output: str | None = None  # what the last command prints, likewise
-        self.captured: list[str | None] | None = None  # what a `$(…)` has printed so far
-        self.piping = False  # whether the output goes into a pipe
 
     # -- programs
 
@@ -71,12 +47,12 @@ class Shell:
         if env is not None and env is not self.env:  # A=b in front of the command: for it alone
             changed = {name: item for name, item in env.items() if item is not self.env.get(name)}
             self.env = dict(env)
-            self.variables = {**self.variables, **{name: _known(item) for name, item in changed.items()}}
+            self.variables = {**self.variables, **{name: known(item) for name, item in changed.items()}}
         started = False
         if shell is not None and self.depth < MAX_DEPTH:
             started = self._run_shell(words[shell:])
-        elif (script := self._file(words[0].text)) is not None and self.depth < MAX_DEPTH:
-            self._script(script, self._file_path(words[0].text), words[0].text, words[1:])
+        elif (script := self.file(words[0].text)) is not None and self.depth < MAX_DEPTH:
+            self._script(script, self.file_path(words[0].text), words[0].text, words[1:])
             started = True
         self.variables, self.env = outer
         if started:
@@ -124,21 +100,11 @@ class Shell:
                 self.strays.append(Stray(tuple(rest[1:])))
             self._script(script.text, script.path, rest[0].text if rest else words[0].text, rest[1:])
             return True
-        text = self._file(script.text)
+        text = self.file(script.text)
         if text is None:
             return False
-        self._script(text, self._file_path(script.text), script.text, rest)
+        self._script(text, self.file_path(script.text), script.text, rest)
         return True
-
-    def _file_path(self, name: str) -> str:
-        if name in self.files:
-            return name
-        tail = "/" + name.removeprefix("./")
-        found = [path for path in self.files if path.endswith(tail)]
-        return found[0] if len(found) == 1 and "\0" not in name and name else ""
-
-    def _file(self, name: str) -> str | None:
-        return self.files.get(self._file_path(name))
 
     def _script(self, text: str, path: str, arg0: str, params: list[Word], inherit: bool = False) -> None:
         """Runs a script in a shell of its own (`inherit`: in this one, as `eval` and `source` do)."""
@@ -152,6 +118,20 @@ class Shell:
         self.params, self.arg0, self.path, self.scripted = saved
         if state is not None:
             self.variables, self.env, self.functions, self.stopped = state
+
+    def printed_by(self, script: str) -> str | None:
+        """What the commands within `$(…)` print, which change nothing outside of it; None where that is not known."""
+        state = self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested
+        streams = self.captured, self.stdin, self.piping, self.output
+        self.variables, self.env, self.functions = dict(self.variables), dict(self.env), dict(self.functions)
+        self.files, self.captured, self.stdin, self.piping = dict(self.files), [], None, False
+        count = len(self.commands)
+        self.lists(Parser(script[:MAX_TEXT]).parse())
+        texts = self.captured
+        del self.commands[count:]  # what it starts serves nothing
+        self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested = state
+        self.captured, self.stdin, self.piping, self.output = streams
+        return None if not texts or None in texts else "".join(text for text in texts if text is not None)
 
     # -- control flow
 
@@ -374,9 +354,9 @@ class Shell:
             self._script(" ".join(word.text for word in words[1:]), self.path, self.arg0, self.params, inherit=True)
             return None
         if name in (".", "source"):
-            text = self._file(words[1].text) if len(words) > 1 else None
+            text = self.file(words[1].text) if len(words) > 1 else None
             if text is not None and self.depth < MAX_DEPTH:
-                path = self._file_path(words[1].text)
+                path = self.file_path(words[1].text)
                 self._script(text, path, self.arg0, words[2:] or self.params, inherit=True)
             return None
         if name in ("read", "mapfile", "readarray"):
@@ -389,127 +369,20 @@ class Shell:
                 self.variables.pop(word.text, None)
                 self.env.pop(word.text, None)
             return True
-        produced = basename(name) in _TOOLS
-        self.output = self._tool(basename(name), [word.text for word in words[1:]], redirections) if produced else None
-        self._redirect(redirections)
+        produced = basename(name) in TOOLS
+        self.output = (
+            self.printed(basename(name), [word.text for word in words[1:]], redirections) if produced else None
+        )
+        self.redirect(redirections)
         self.start(words, env)
         return True if self.output is not None else None
-
-    # -- texts: what a script prints, writes into files and reads from them
-
-    def _tool(self, name: str, args: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
-        """What one of the small tools prints, and the files that it writes; None for what is not known."""
-        if name == "echo":
-            newline = "\n"
-            while args[:1] and args[0] in ("-n", "-e", "-ne", "-en"):
-                newline = "" if "n" in args[0] else newline
-                args = args[1:]
-            return " ".join(args) + newline
-        if name == "printf":
-            return _printf(args)
-        files = [arg for arg in args if not arg.startswith("-")]
-        if name == "cat":
-            return self._input(files, redirections)
-        if name == "envsubst":
-            text = self._input([], redirections)
-            return None if text is None else self._substituted_variables(text)
-        if name == "tee":
-            text = self._input([], redirections)
-            for file in files:
-                self._store(file, text, append="-a" in args)
-            return text
-        if name in ("cp", "mv"):
-            self._copy(files)
-            return ""
-        return self._sed(args, redirections)
-
-    def _input(self, files: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
-        """What a tool reads: its files, else what is redirected to it, else the pipe."""
-        if files:
-            texts = [self._file(file) for file in files]
-            return None if None in texts else "".join(text for text in texts if text is not None)
-        for operator, target, body in redirections:
-            if operator in ("<<", "<<-"):
-                quoted = "'" in target or '"' in target or "\\" in target
-                return body if quoted else self._double(body)
-            if operator == "<":
-                return self._file(self.single(target))
-            if operator == "<<<":
-                return self.single(target) + "\n"
-        return self.stdin
-
-    def _redirect(self, redirections: list[tuple[str, str, str]]) -> None:
-        """Writes the output of a command where it is redirected to; what is not known makes the file unknown."""
-        written = False
-        for operator, target, _ in redirections:
-            if operator not in (">", ">|", ">>", "&>", "&>>"):
-                continue
-            file = self.single(target)
-            written = True
-            if not file.startswith("/dev/"):
-                self._store(file, self.output, append=operator in (">>", "&>>"))
-        if self.captured is not None and not written and not self.piping:
-            self.captured.append(self.output)
-
-    def _store(self, file: str, text: str | None, append: bool) -> None:
-        path = self._file_path(file) or file
-        if text is None or len(self.files) > 200:
-            self.files.pop(path, None)
-        else:
-            self.files[path] = ((self.files.get(path, "") if append else "") + text)[:MAX_TEXT]
-
-    def _copy(self, files: list[str]) -> None:
-        """`cp A B`, `cp -r DIR/. DIR2`: the text is known in the other place too."""
-        if len(files) < 2:
-            return
-        *sources, target = files
-        for source in sources:
-            text = self._file(source)
-            if text is not None:
-                into = target.endswith("/") or len(sources) > 1
-                self._store(f"{target.rstrip('/')}/{basename(source)}" if into else target, text, append=False)
-                continue
-            folder = source.removesuffix("/.").removesuffix("/*").rstrip("/") + "/"
-            for path in [path for path in self.files if path.startswith(folder)][:50]:
-                self._store(f"{target.rstrip('/')}/{path[len(folder) :]}", self.files[path], append=False)
-
-    def _substituted_variables(self, text: str) -> str:
-        """`envsubst`: variables of the environment; one that is not known here stays unknown."""
-        import re
-
-        def one(match: Any) -> str:
-            found = self.env.get(match[1] or match[2])
-            return unknown(match[0]) if found is None or found.value is None else found.value
-
-        return re.sub(r"\$\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)", one, text, flags=re.ASCII)[:MAX_TEXT]
-
-    def _sed(self, args: list[str], redirections: list[tuple[str, str, str]]) -> str | None:
-        """`sed s/a/b/` with plain patterns; a file that another script changes in place is no longer known."""
-        inplace = False
-        scripts: list[str] = []
-        files: list[str] = []
-        words = iter(args)
-        for word in words:
-            if word in ("-e", "--expression"):
-                scripts.append(next(words, ""))
-            elif word.startswith("-"):
-                inplace = inplace or word.startswith(("-i", "--in-place"))
-            elif scripts or files:
-                files.append(word)
-            else:
-                scripts.append(word)
-        if not inplace:
-            return _sed(self._input(files, redirections), scripts)
-        for file in files:
-            self._store(file, _sed(self._file(file), scripts), append=False)
-        return ""
 
     def _compare(self, expression: str) -> bool | None:
         """`(( a > b ))`: True, False, or None where it is not known or does more than compare."""
         for operator in ("<=", ">=", "==", "!=", "<", ">"):
             left, found, right = expression.partition(operator)
             if found:
-                sides = [self._arithmetic(side, side) for side in (left, right)]
+                sides = [self.arithmetic(side, side) for side in (left, right)]
                 named = {"<=": "-le", ">=": "-ge", "==": "-eq", "!=": "-ne", "<": "-lt", ">": "-gt"}[operator]
                 return _binary(sides[0], named, sides[1], double=True)
         return None
@@ -550,7 +423,7 @@ class Shell:
                 value = old + value
         if isinstance(value, str):
             return name, value[:MAX_TEXT]
-        return name, value[:_MAX_WORDS]
+        return name, value[:MAX_WORDS]
 
     def _assign(self, raw: str) -> tuple[str, Value]:
         name, value = self._assignment_value(raw)
@@ -600,312 +473,6 @@ class Shell:
             return True
         return None
 
-    # -- expansion
-
-    def single(self, raw: str) -> str:
-        """A word as one string, without splitting: the value of an assignment."""
-        return " ".join(word.text for word in self.fields(raw, split=False))
-
-    def _double(self, text: str) -> str:
-        """Text as inside double quotes (a here-document)."""
-        out: list[str] = []
-        at = 0
-        while at < len(text):
-            if text[at] in "$`":
-                value, at = self._substitution(text, at)
-                out.append(value if isinstance(value, str) else " ".join(value))
-            elif text[at] == "\\" and text[at + 1 : at + 2] in ("$", "`", "\\"):
-                out.append(text[at + 1])
-                at += 2
-            else:
-                out.append(text[at])
-                at += 1
-        return "".join(out)[:MAX_TEXT]
-
-    def fields(self, raw: str, split: bool = True) -> list[Word]:
-        """Expands one word of the script to the words that the program gets."""
-        if raw in ('"$@"', "$@", '"${@}"', "${@}", "$*", "${*}"):
-            return list(self.params)
-        if raw in ('"${@:2}"', '"${@:1}"'):
-            return list(self.params[int(raw[5]) - 1 :])
-        state = _Fields()
-        at, quoted = 0, False
-        while at < len(raw) and len(state.done) < _MAX_WORDS:
-            char = raw[at]
-            if char == "\0":
-                end = skip_part(raw, at, 0)
-                state.add(raw[at:end])
-                at = end
-            elif char == "'" and not quoted:
-                end = raw.find("'", at + 1)
-                end = len(raw) if end < 0 else end
-                state.add(raw[at + 1 : end])
-                at = end + 1
-            elif char == '"':
-                quoted = not quoted
-                state.add("")
-                at += 1
-            elif char == "\\":
-                following = raw[at + 1 : at + 2]
-                if following != "\n":
-                    state.add(following if not quoted or following in ("$", "`", '"', "\\") else char + following)
-                at += 2
-            elif char == "$" and raw[at + 1 : at + 2] == "'" and not quoted:
-                end = raw.find("'", at + 2)
-                end = len(raw) if end < 0 else end
-                state.add(raw[at + 2 : end].replace("\\n", "\n").replace("\\t", "\t"))
-                at = end + 1
-            elif char in "$`":
-                value, at = self._substitution(raw, at)
-                if isinstance(value, list):
-                    state.many(value, quoted or not split)
-                elif quoted or not split:
-                    state.add(value)
-                else:
-                    state.split(value)
-            else:
-                state.add(char)
-                at += 1
-        texts = state.finish()
-        self.work += len(raw) + state.size
-        if self.work > _MAX_WORK:
-            self.stopped = True
-        if len(texts) == 1 and not state.parted:
-            return [Word(texts[0], raw, self.path)]
-        return [Word(text, text.replace("\0", ""), self.path) for text in texts]
-
-    def _substitution(self, raw: str, at: int) -> tuple[Value, int]:
-        """The value of `$x`, `${…}`, `$(…)`, `$((…))` or a backquoted command at `at`, and where it ends."""
-        if self.depth > MAX_DEPTH:
-            end = skip_part(raw, at, 0)
-            return unknown(raw[at:end]), end
-        self.depth += 1
-        found = self._substituted(raw, at)
-        self.depth -= 1
-        return found
-
-    def _substituted(self, raw: str, at: int) -> tuple[Value, int]:
-        end = skip_part(raw, at, 0)
-        if raw[at] == "`":
-            return self._command_substitution(raw[at + 1 : end - 1], raw[at:end]), end
-        following = raw[at + 1 : at + 2]
-        if following == "(":
-            inner = raw[at + 2 : end - 1]
-            if inner.startswith("(") and inner.endswith(")"):
-                return self._arithmetic(inner[1:-1], raw[at:end]), end
-            return self._command_substitution(inner, raw[at:end]), end
-        if following == "{":
-            return self._braces(raw[at + 2 : end - 1], raw[at:end]), end
-        match = _identifier().match(raw, at + 1)
-        if match is None:
-            return "$", at + 1
-        name = match[0] if not match[0].isdecimal() else match[0][0]
-        value = self._lookup(name)
-        return (unknown("$" + name) if value is None else value), at + 1 + len(name)
-
-    def _lookup(self, name: str) -> Value | None:
-        if name in ("@", "*"):
-            return [word.text for word in self.params]
-        if name == "#":
-            return str(len(self.params))
-        if name == "0":
-            return self.arg0
-        if name.isdecimal():
-            index = int(name) if len(name) < 4 else 9999
-            return self.params[index - 1].text if index <= len(self.params) else ""
-        if name in ("?", "$", "!", "-"):
-            return None
-        return self.variables.get(name)
-
-    def _braces(self, inner: str, raw: str) -> Value:
-        """`${name}` with its operators; None of them that is not understood is guessed."""
-        length = inner.startswith("#") and len(inner) > 1
-        match = _identifier().match(inner, 1 if length else 0)
-        if match is None:
-            return unknown(raw)
-        name, rest = match[0], inner[match.end() :]
-        value = self._lookup(name)
-        if rest.startswith("["):
-            index, _, rest = rest[1:].partition("]")
-            items = [value] if isinstance(value, str) and value else value if isinstance(value, list) else []
-            if value is None:
-                value = None if index not in ("@", "*") else unknown(raw)
-            elif index in ("@", "*"):
-                value = list(items)
-            else:
-                value = items[int(index)] if index.isdecimal() and len(index) < 4 and int(index) < len(items) else None
-        if length:
-            return unknown(raw) if value is None or "\0" in value else str(len(value))
-        if not rest:
-            return unknown(raw) if value is None else value
-        return self._operator(name, value, rest, raw)
-
-    def _operator(self, name: str, value: Value | None, rest: str, raw: str) -> Value:
-        operator = rest[:2] if rest[:2] in (":-", ":=", ":+", ":?", "##", "%%", ",,", "^^") else rest[:1]
-        word = rest[len(operator) :]
-        empty = value is None or (operator.startswith(":") and not value)
-        if operator in (":-", "-", ":=", "="):
-            if not empty and value is not None:
-                return value
-            default = self.single(word)
-            if "=" in operator:
-                self.variables[name] = default
-            return default
-        if operator in (":+", "+"):
-            return "" if empty else self._plus(word)
-        if operator in (":?", "?"):
-            return unknown(raw) if value is None else value
-        if not isinstance(value, str) or "\0" in value or len(value) > 1000:
-            return unknown(raw)
-        if operator in ("#", "##", "%", "%%"):
-            return _strip(value, operator, self.single(word))
-        if operator == "/":
-            return self._replaced(value, word, raw)
-        if operator == ",,":
-            return value.lower()
-        if operator == "^^":
-            return value.upper()
-        return unknown(raw)
-
-    def _replaced(self, value: str, word: str, raw: str) -> str:
-        """`${value/old/new}` and `${value//old/new}` with a plain `old`."""
-        every = word.startswith("/")
-        pattern = word[1:] if every else word
-        cut = next(
-            (at for at in range(len(pattern)) if pattern[at] == "/" and pattern[at - 1 : at] != "\\"), len(pattern)
-        )
-        old, new = self.single(pattern[:cut]), self.single(pattern[cut + 1 :])
-        if not old or any(char in old for char in "*?[#%\0"):
-            return unknown(raw)
-        return value.replace(old, new) if every else value.replace(old, new, 1)
-
-    def _plus(self, word: str) -> Value:
-        words = self.fields(word)
-        # `${X:+--flag "$X"}` gives several words
-        return words[0].text if len(words) == 1 else [word.text for word in words]
-
-    def _command_substitution(self, inner: str, raw: str) -> Value:
-        state = self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested
-        streams = self.captured, self.stdin, self.piping, self.output
-        self.variables, self.env, self.functions = dict(self.variables), dict(self.env), dict(self.functions)
-        self.files, self.captured, self.stdin, self.piping = dict(self.files), [], None, False
-        count = len(self.commands)
-        self.lists(Parser(inner[:MAX_TEXT]).parse())
-        texts = self.captured
-        del self.commands[count:]  # what it starts serves nothing
-        self.variables, self.env, self.functions, self.files, self.stopped, self.sure, self.tested = state
-        self.captured, self.stdin, self.piping, self.output = streams
-        if not texts or None in texts:
-            return unknown(raw)
-        return "".join(text for text in texts if text is not None).rstrip("\n")
-
-    def _arithmetic(self, expression: str, raw: str) -> str:
-        out: list[str] = []
-        at = 0
-        while at < len(expression):
-            if expression[at] == "$":
-                value, at = self._substitution(expression, at)
-                out.append(value if isinstance(value, str) else "?")
-            elif (match := _identifier().match(expression, at)) and match[0].isidentifier():
-                value = self.variables.get(match[0], "?")
-                out.append(value if isinstance(value, str) else "?")
-                at = match.end()
-            else:
-                out.append(expression[at])
-                at += 1
-        number = _calculate("".join(out))
-        return unknown(raw) if number is None else str(number)
-
-
-#: Programs that print or write texts that can be known.
-_TOOLS = frozenset({"echo", "printf", "cat", "envsubst", "tee", "sed", "cp", "mv"})
-
-
-def _printf(args: list[str]) -> str | None:
-    """`printf FORMAT …` with nothing but `%s` in the format."""
-    if not args:
-        return None
-    pieces = args[0].replace("\\n", "\n").replace("\\t", "\t").split("%s")
-    if any("%" in piece for piece in pieces) or len(pieces) != len(args):
-        return None
-    return pieces[0] + "".join(value + piece for value, piece in zip(args[1:], pieces[1:], strict=True))
-
-
-def _sed(text: str | None, scripts: list[str]) -> str | None:
-    """Applies `s/old/new/g` with patterns without special characters."""
-    import re
-
-    if text is None or not scripts:
-        return None
-    for script in scripts:
-        match = re.fullmatch(r"s(.)((?:(?!\1).){1,200})\1((?:(?!\1).){0,500})\1(g?)", script, re.DOTALL)
-        if match is None or any(char in match[2] for char in "*[]^$\\\0+?()|{}") or any(c in match[3] for c in "\\&"):
-            return None
-        lines = text.split("\n")
-        text = "\n".join(line.replace(match[2], match[3], -1 if match[4] else 1) for line in lines)
-    return text[:MAX_TEXT]
-
-
-class _Fields:
-    """Builds the words of one expansion: quoted text joins, unquoted values split at blanks."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.current: list[str] = []
-        self.open = False
-        self.parted = False
-        self.size = 0
-
-    def add(self, text: str) -> None:
-        if self.size < MAX_TEXT:
-            self.current.append(text)
-            self.size += len(text)
-        self.open = True
-
-    def _close(self) -> None:
-        if self.open:
-            self.done.append("".join(self.current))
-        self.current, self.open = [], False
-
-    def split(self, value: str) -> None:
-        """An unquoted value: blanks separate words, except inside an unknown part."""
-        for index, piece in enumerate(value.split("\0")):
-            if index % 2:
-                self.add(f"\0{piece}\0")
-                continue
-            if piece[:1].isspace():
-                self.parted = True
-                self._close()
-            items = piece.split()
-            for number, item in enumerate(items[:_MAX_WORDS]):
-                if number:
-                    self.parted = True
-                    self._close()
-                self.add(item)
-            if items and piece[-1:].isspace():
-                self.parted = True
-                self._close()
-
-    def many(self, values: list[str], quoted: bool) -> None:
-        """`"${A[@]}"`: one word for each."""
-        for number, value in enumerate(values[:_MAX_WORDS]):
-            if number:
-                self.parted = True
-                self._close()
-            if quoted:
-                self.add(value)
-            else:
-                self.split(value)
-
-    def finish(self) -> list[str]:
-        self._close()
-        return self.done
-
-
-def _known(variable: EnvVar) -> str:
-    """A variable's value, or an unknown part that shows its name."""
-    return unknown(f"${{{variable.name}}}") if variable.value is None else variable.value
-
 
 def _uses_parameters(script: str) -> bool:
     return any(mark in script for mark in ("$@", "$*", "${@", "${*", "$0", "$1", "${0", "${1", "$#", "shift"))
@@ -953,59 +520,3 @@ def _binary(left: str, operator: str, right: str, double: bool) -> bool | None:
     a, b = numbers
     known = {"-eq": a == b, "-ne": a != b, "-lt": a < b, "-le": a <= b, "-gt": a > b, "-ge": a >= b}
     return known.get(operator)
-
-
-def _strip(value: str, operator: str, pattern: str) -> str:
-    """`${value#pattern}` and its like."""
-    from fnmatch import fnmatchcase
-
-    if len(pattern) > 50:
-        return unknown(f"${operator}")
-    cuts = range(len(value) + 1)
-    if operator in ("##", "%"):
-        cuts = range(len(value), -1, -1)
-    for cut in cuts:
-        if operator in ("#", "##"):
-            if fnmatchcase(value[:cut], pattern):
-                return value[cut:]
-        elif fnmatchcase(value[cut:], pattern):
-            return value[:cut]
-    return value
-
-
-def _calculate(expression: str) -> int | None:
-    """Integer arithmetic with + - * / % and brackets; None for anything else."""
-    if len(expression) > 200 or not expression.strip() or any(c not in "0123456789+-*/%() \t" for c in expression):
-        return None
-    import ast
-
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-    def value(node: ast.AST) -> int:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int):
-            return node.value
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-            inner = value(node.operand)
-            return -inner if isinstance(node.op, ast.USub) else inner
-        if isinstance(node, ast.BinOp):
-            left, right = value(node.left), value(node.right)
-            if max(abs(left), abs(right)) > 10**18:
-                raise ValueError
-            if isinstance(node.op, ast.Add):
-                return left + right
-            if isinstance(node.op, ast.Sub):
-                return left - right
-            if isinstance(node.op, ast.Mult):
-                return left * right
-            if isinstance(node.op, (ast.Div, ast.Mod)):
-                quotient = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
-                return quotient if isinstance(node.op, ast.Div) else left - quotient * right
-        raise ValueError
-
-    try:
-        return value(tree.body)
-    except (ValueError, ZeroDivisionError, RecursionError):
-        return None

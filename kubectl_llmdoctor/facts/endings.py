@@ -197,22 +197,23 @@ def _tells(literal: str, line: Line) -> bool:
 
 _READY = "Application startup complete."
 #: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
-#: a first request, the routers of TGI and TEI have warmed up the model. What went wrong between the two did not keep the
-#: server from serving.
+#: a first request, the routers of TGI and TEI have warmed up the model, KServe's server has loaded it before it registers it.
+#: What went wrong between the two did not keep the server from serving.
 _STARTS = (
     ("vLLM API server version", _READY),
     ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
     ("text_generation_launcher: Args", "Connected"),
     ("Args { model_id: ", "Ready"),  # TEI
+    ("] Registering model: ", _READY),  # KServe
 )
+#: How Ollama says that it has loaded a model, or could not: it lives on in both cases.
+_OLLAMA_LOADED = ("llama runner started in", "llama-server started in")
+_LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
 _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("load_model: loading model",), ("server is listening on http",)),
-    (
-        ('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'),
-        ("llama runner started in", "llama-server started in"),
-    ),
+    (('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'), _OLLAMA_LOADED),
     (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (_READY,)),
     (("Triton Server Version",), ("Started HTTPService at",)),
 )
@@ -231,6 +232,20 @@ _GOES_ON = 2
 #: How uvicorn logs that the client asked for something that cannot be, and the lines after an error where it does so.
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
+
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, TGI's router.
+_ANSWERED = (
+    (
+        "POST",
+        re.compile(r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'),
+    ),
+    (": Success", re.compile(r"text_generation_router::server: .{0,80}: Success")),
+)
+#: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
+#: fails says as little where so many follow.
+_PER_STRAY, _AFTER_ONE = 10, 2
+#: What is said of one failed request stands so close together.
+_ONE_REQUEST = 60
 
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
@@ -291,6 +306,7 @@ LITERALS = (
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
+    *_LOAD_FAILED,
 )
 
 
@@ -381,6 +397,32 @@ def went_on(line: Line) -> bool:
 def refused(line: Line) -> bool:
     """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
+
+
+def stray(lines: Sequence[Line]) -> bool:
+    """Whether those requests are few that some lines of a log say failed, and the server went on answering others."""
+    last, failed = lines[-1], sum(1 for _ in _requests(lines))
+    limit = next((at for at in _later_banners(last.log) if at > last.number), None)
+    answers = [at for at in _answers(last.log) if limit is None or at < limit]
+    after = len(answers) - bisect.bisect_right(answers, last.number)
+    return after >= _AFTER_ONE if failed == 1 else after > 0 and len(answers) >= _PER_STRAY * failed
+
+
+def _requests(lines: Sequence[Line]) -> Iterator[Line]:
+    """The first of the lines that are about one request each: it is often said twice, and answered after that."""
+    yield lines[0]
+    for last, line in pairwise(lines):
+        between = last.log.lines(last.number, line.number)
+        if line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between):
+            yield line
+
+
+def _answers(log: Log) -> list[int]:
+    """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
+    if "answers" not in log.memo:
+        said = [x.number for text, pattern in _ANSWERED for x in log.marks(text) if pattern.search(x.text[:2000])]
+        log.memo["answers"] = [sorted({*said, *(at for numbers in _at_work(log) for at in numbers)})]
+    return log.memo["answers"][0]
 
 
 def _at_work(log: Log) -> list[list[int]]:
@@ -476,6 +518,13 @@ def crash_of(log: Log) -> Line | None:
     """The first line of a log that says that a process ended in native code, or in a panic."""
     found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
     return min(found, key=lambda line: line.number, default=None)
+
+
+def failed_load(log: Log) -> Line | None:
+    """Where Ollama says last that it could not load a model; None when it has loaded one since."""
+    failed = max((x for text in _LOAD_FAILED for x in log.find(text)), key=lambda x: x.number, default=None)
+    since = (x for text in _OLLAMA_LOADED for x in log.find(text) if failed and x.number > failed.number)
+    return None if next(since, None) else failed
 
 
 def assertion_of(log: Log) -> Line | None:

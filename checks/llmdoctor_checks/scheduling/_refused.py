@@ -1,11 +1,13 @@
 """Pods that the API server refuses: there is none to look at, only what the controllers that should make it say.
 
 Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job);
-KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on).
+KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on). Other
+operators repeat the API server's words under reasons and conditions of their own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
@@ -21,8 +23,14 @@ _KINDS = (
     "RayCluster",
 )
 
+#: Objects that a pod needs to run, not what makes it.
+_BELOW = ("Pod", "Node", "PersistentVolumeClaim")
+
 #: The reasons under which controllers say that a pod could not be made.
 REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
+
+#: How the API server words a refusal, whoever repeats it.
+_WORDS = re.compile(r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook')
 
 
 def lacking(subject: Subject) -> bool:
@@ -41,6 +49,14 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     if missing:
         for where, message in _conditions(subject, cluster):
             yield message, Evidence(source="workload", ref=where, text=message)
+    if lacking(subject):
+        for event in reversed(list(subject.events)):
+            other = event.warning and event.kind not in _BELOW and event.reason not in REASONS
+            if other and _WORDS.search(event.message):
+                yield event.message, event_evidence(event, cluster)
+        for above in subject.platform:
+            for said in above.said:
+                yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
 
 
 def hurts(subject: Subject) -> bool:

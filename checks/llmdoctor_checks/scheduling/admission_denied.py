@@ -1,4 +1,4 @@
-"""A policy or an admission webhook refuses the pod."""
+"""A policy, an admission webhook or the API server's own rules refuse the pod."""
 
 from __future__ import annotations
 
@@ -65,6 +65,16 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         r'pod rejected: RuntimeClass "(?P<who>[^"]+)" not found',
         "The runtime class {who} that the pod names does not exist.",
     ),
+    (
+        "rights",
+        r'is forbidden: User "(?P<who>[^"]+)" (?P<why>cannot [^"]*"[^"]+"[^:]*)',
+        "The account that should make it may not: {who} {why}.",
+    ),
+    (
+        "invalid",  # a GPU without its limit is gpu-limit-missing's
+        r'[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
+        "The API server refuses the pod, because it is not valid: {why}.",
+    ),
 )
 
 #: What `baseline` lets a container add to its capabilities.
@@ -102,11 +112,12 @@ _LABEL = "pod-security.kubernetes.io/enforce"
 
 @check("admission-denied", since="0.2")
 def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A policy or an admission webhook refuses the pod.
+    """A policy, an admission webhook or the API server's own rules refuse the pod.
 
     Before a pod is stored, the API server asks its admission plugins: Pod Security by the label of the namespace,
     webhooks such as Kyverno, Gatekeeper or a mesh's, validating policies, and whether the service account, priority and
-    runtime class exist. The object that a person applies is accepted; what is refused are the pods that it makes, so
+    runtime class exist. Then it validates the pod: a request above its limit, a mount of a volume that is not declared, a name
+    that is too long. The object that a person applies is accepted; what is refused are the pods that it makes, so
     there is no pod to look at, and only the `FailedCreate` events of the ReplicaSet, StatefulSet or Job say why.
 
     Model servers often ask for what `baseline` forbids: `hostIPC`, `hostNetwork`, hostPath volumes, the capabilities
@@ -165,6 +176,14 @@ def _answers(subject: Subject, kind: str, who: str) -> Iterator[Fix]:
         )
     elif kind == "class":
         yield fixes.advice(f"Name one that exists in {where}", "kubectl get priorityclasses,runtimeclasses")
+    elif kind == "rights":
+        yield fixes.advice(
+            f"Give {who} the right that it lacks: a Role and a RoleBinding in {namespace}",
+            f"kubectl auth can-i create pods -n {namespace} --as={who}",
+            owner="platform",
+        )
+    elif kind == "invalid":
+        yield fixes.advice(f"Correct the field that it names in {where}")
     else:
         yield fixes.advice(f"Take what is refused out of {where}, or have the policy excepted for {namespace}")
     if kind == "level":

@@ -46,16 +46,18 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
     found = causes(pending)
     # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
     meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
-    if not pending.scaling or (found and found[0].id not in _MENDED and not meant):
+    if not pending.scaling:
         return
     event = pending.scaling[-1]
     if event.reason in ("TriggeredScaleUp", "Nominated"):
+        return
+    pool = _pool(pending, event)
+    if found and found[0].id not in _MENDED and not meant and not pool:
         return
     limit, failed = _LIMIT.search(event.message), _FAILED.search(event.message)
     failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
     if not limit and not failed:
         return
-    pool = _pool(pending, event)
     if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
     mended = failed or pool or "exceed limits for nodepool" in event.message

@@ -25,6 +25,12 @@ _OTHER_HARDWARE = re.compile(
     re.IGNORECASE,
 )
 
+#: vLLM's own image, which is built for CUDA: `--device cpu` and VLLM_TARGET_DEVICE, which only the build reads, do not make
+#: it run on a CPU (vllm/platforms/__init__.py asks for "cpu" in the package's version).
+_CUDA_BUILD = re.compile(r"(?:^|/)vllm/vllm-openai(?:$|[:@])")
+
+_GPUS = ("auto", "cuda", "rocm")
+
 #: Extended resources that compute nothing.
 _NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
 
@@ -52,6 +58,9 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     it the pod may land on any node, and the engine finds no device: "Failed to infer device type", "No CUDA GPUs are
     available". Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
     somebody else as well.
+
+    vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
+    there are builds of their own. Since the CPU is what was meant, that is noted.
 
     ## Fix
 
@@ -93,14 +102,23 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             pods=(pod.name,),
         )
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
-        nvidia = pod.spec.runtime_class_name == "nvidia"
+        cpu = _for_cpus(engine)
+        build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
+        noted = cpu or pod.spec.runtime_class_name == "nvidia"
         yield Finding(
-            role="note" if nvidia else "risk",
-            severity="info" if nvidia else "warning",
+            role="note" if noted else "risk",
+            severity="info" if noted else "warning",
             confidence="likely",
-            summary=f"{engine.label} needs a GPU; container {container.name} asks for none.",
-            evidence=tuple(evidence),
-            fixes=(fix,),
+            summary=f"{engine.label} needs a GPU{build}; container {container.name} asks for none.",
+            evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
+            fixes=(
+                *(
+                    (fixes.advice(f"Take an image built for the CPU, vllm/vllm-openai-cpu, in {fixes.edited(pod)}"),)
+                    if cpu
+                    else ()
+                ),
+                fix,
+            ),
         )
 
 
@@ -128,14 +146,24 @@ def _elsewhere(pod: Pod) -> bool:
 
 
 def _for_gpus(engine: Engine) -> bool:
-    """Whether image or settings say that it is meant for GPUs: of an image with a name of its own nobody knows the build."""
+    """Whether image or settings say that it runs on GPUs: of an image with a name of its own nobody knows the build."""
     container = engine.container
-    built = container.env.get("VLLM_TARGET_DEVICE")
-    if not {engine.value("device", "auto"), (built and built.value) or "auto"} <= {"auto", "cuda", "rocm"}:
+    if engine.name == "vllm" and _CUDA_BUILD.search(container.spec.image):
+        return True
+    if _for_cpus(engine):
         return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
+
+
+def _for_cpus(engine: Engine) -> str:
+    """The setting that says that it is not meant for GPUs; empty if none does."""
+    built = engine.container.env.get("VLLM_TARGET_DEVICE")
+    device = str(engine.value("device", "auto"))
+    if device not in _GPUS:
+        return f"--device {device}"
+    return f"VLLM_TARGET_DEVICE={built.value}" if built and built.value and built.value not in _GPUS else ""
 
 
 def _open(container: Container) -> bool:

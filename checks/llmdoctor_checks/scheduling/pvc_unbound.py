@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
+    Event,
     Events,
     Evidence,
     Finding,
@@ -17,8 +19,10 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    k8s,
     object_evidence,
     pod_evidence,
+    top_of,
     workload_evidence,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
@@ -28,6 +32,9 @@ from llmdoctor_checks.scheduling._words import finding, node_lines
 
 #: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
 _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
+
+#: What a provisioner's message repeats of the claim.
+_REPEATED = re.compile(r'^failed to provision volume with StorageClass "[^"]*": ')
 
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
@@ -59,7 +66,7 @@ def pvc_unbound(
     if pending and found:
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:
-        yield from _attached_elsewhere(pod, events)
+        yield from _attached_elsewhere(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload)
 
@@ -107,17 +114,13 @@ def _on_one_node(pod: Pod) -> bool:
 
 def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:
     pod = pending.pod
-    faults = [(claim, fault) for claim in volume_claims(pod) if (fault := _fault(pod, claim, found))]
+    faults = [(claim, fault) for claim in volume_claims(pod) if (fault := _fault(pod, claim, found, events))]
     words = "; ".join(c.text for c in found.counts)
     summary = "; ".join(fault for _, fault in faults) or f"A volume is not available: {words}"
     evidence: list[Evidence] = []
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
         evidence += _quotes(pod, claim)
-        evidence += [
-            event_evidence(e, pod.cluster)
-            for e in (events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else [])[-2:]
-            if e.kind == "PersistentVolumeClaim" and e.name == claim.name
-        ]
+        evidence += [event_evidence(e, pod.cluster) for e in _told(claim, events)[-2:]]
     answers = ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
     yield finding(
         pending,
@@ -128,11 +131,17 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     )
 
 
+def _told(claim: VolumeClaim, events: Events | None) -> list[Event]:
+    """What the provisioner or the volume controller says of a claim, the latest last."""
+    said = events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else []
+    return [e for e in said if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
+
+
 def _says(found: Cause, *pieces: str) -> bool:
     return any(piece in c.text for c in found.counts for piece in pieces)
 
 
-def _fault(pod: Pod, claim: VolumeClaim, found: Cause) -> str:
+def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) -> str:
     """What is wrong with one claim; empty when nothing of it is known to be."""
     cluster = pod.cluster
     if f'"{claim.name}" not found' in " ".join(c.text for c in found.counts) or claim.exists is False:
@@ -144,7 +153,7 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause) -> str:
     if claim.phase == "Lost":
         return f"claim {claim.name} has lost its volume {claim.volume}"
     if claim.phase == "Pending" and not _says(found, "ReadWriteOncePod", "node affinity"):
-        return _unbound(pod, claim)
+        return _unbound(pod, claim, events)
     if "ReadWriteOncePod" in claim.modes and _says(found, "ReadWriteOncePod"):
         users = ", ".join(p.metadata.name for p in users_of(cluster, pod, claim.name)) or "another pod"
         return f"claim {claim.name} is ReadWriteOncePod and {users} uses it"
@@ -155,11 +164,14 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause) -> str:
     return ""
 
 
-def _unbound(pod: Pod, claim: VolumeClaim) -> str:
+def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     cluster, name = pod.cluster, claim.storage_class
     size = dig(claim.item.raw, "spec.resources.requests.storage") if claim.item else None
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
     classes = [i.name for i in cluster.items("StorageClass")]
+    told = [e.message for e in _told(claim, events)]
+    if name is None and not claim.volume and any("no storage class is set" in text for text in told):
+        return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
     if name is None and not claim.volume:
         return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
     if name and name not in classes and (classes or cluster.complete("StorageClass")):
@@ -168,7 +180,9 @@ def _unbound(pod: Pod, claim: VolumeClaim) -> str:
     provisioner = str(item.raw.get("provisioner") or "") if item else ""
     if provisioner == "kubernetes.io/no-provisioner":
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
-    return what + (f", storage class {name}" if name else "")
+    why = " ".join(_REPEATED.sub("", told[-1]).split()) if told else ""
+    why = f": {why[:200]} …" if len(why) > 200 else f": {why.rstrip('.')}" if why else ""
+    return what + (f", storage class {name}" if name else "") + why
 
 
 def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
@@ -217,7 +231,7 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
 _USED_BY = re.compile(r"already used by pod\(s\) (.{1,200})")
 
 
-def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
+def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
     """A pod that has a node and waits for a volume that another node has."""
     if any(c.running for c in pod.containers):
         return
@@ -238,6 +252,10 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
     answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
+    if workload and workload.kind == "Deployment" and users and _made_by(users[0][1], workload, pod.cluster):
+        operation = {"op": "add", "path": "/spec/strategy", "value": {"type": "Recreate"}}
+        text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
+        answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
     if users:
         text = f"Stop {users[0][1].metadata.name} first"
         answers.append(fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {users[0][1].metadata.name}"))
@@ -252,3 +270,10 @@ def _attached_elsewhere(pod: Pod, events: Events) -> Iterator[Finding]:
         fixes=tuple(answers),
         pods=(pod.name,),
     )
+
+
+def _made_by(user: k8s.Pod, workload: Workload, cluster: Cluster) -> bool:
+    """Whether the pod that has the claim is of the same workload: in a rolling update, the one to be replaced."""
+    item = cluster.item("Pod", user.metadata.namespace, user.metadata.name)
+    top = top_of(item, cluster) if item else None
+    return top is not None and top.item is workload.item

@@ -110,7 +110,7 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
         if scaler.maximum <= scaler.minimum:
             continue
         rescale = rescaled(engine, scaler, subject, cluster, metrics) or _told(engine, scaler)
-        if failed := _failed(pod, engine, scaler, rescale):
+        if failed := _failed(pod, engine, scaler, rescale) or _unread(pod, engine, scaler, subject):
             yield failed
             return
         if scaler.looks and all(look.source == "resource" for look in scaler.looks):
@@ -149,6 +149,65 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding |
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
+
+
+def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Finding | None:
+    """What KEDA says of a ScaledObject that it cannot use as it stands, so that it scales nothing."""
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return None
+    conditions = dig(scaler.item.raw, "status.conditions")
+    said = next(
+        (
+            row
+            for row in (conditions if isinstance(conditions, list) else ())
+            if isinstance(row, dict) and (row.get("type"), row.get("status")) == ("Ready", "False")
+        ),
+        None,
+    )
+    if said is None:
+        return None
+    events = list(_keda_events(scaler, pod.cluster))
+    why = events[-1].text if events else str(said.get("message") or said.get("reason") or "")
+    # at zero replicas KEDA alone could make one
+    asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
+    return Finding(
+        role="cause" if asleep else "risk",
+        severity="warning",
+        confidence="likely" if asleep else "certain",
+        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {_sentence(why)}"
+        + (" There are 0 replicas, and nothing else makes one." if asleep else ""),
+        evidence=(
+            *events[-1:],
+            scaler.evidence("status.conditions[Ready]", f"{said.get('reason')}: {said.get('message')}"),
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+        ),
+        explains=("scale-from-zero-blind",),
+        fixes=(
+            fixes.advice(
+                f"Correct what it names in {scaler.ref}",
+                f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _keda_events(scaler: Scaler, cluster: Cluster) -> Iterator[Evidence]:
+    """What KEDA's events say of the triggers; the condition often says only that they failed."""
+    for item in cluster.items("Event", scaler.item.namespace):
+        about = item.raw.get("involvedObject") or item.raw.get("regarding")
+        if item.raw.get("reason") == "KEDAScalerFailed" and (dig(about, "kind"), dig(about, "name")) == (
+            "ScaledObject",
+            scaler.item.name,
+        ):
+            text = str(item.raw.get("message") or item.raw.get("note") or "")
+            yield Evidence(source="event", ref=f"{scaler.ref} KEDAScalerFailed", text=text)
+
+
+def _sentence(text: str) -> str:
+    """Words of a program as the end of a sentence, cut where they are long."""
+    text = " ".join(text.split())
+    return f"{text[:240]} …" if len(text) > 240 else f"{text.rstrip('.')}."
 
 
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
-from kubectl_llmdoctor.api import Container, Event, Events
+from kubectl_llmdoctor.api import Container, Event, Events, k8s
 
 KINDS = ("startup", "liveness", "readiness")
 
 
-def failures(container: Container, events: Events | None) -> Iterator[tuple[str, Event]]:
-    """Failed probes of a container, oldest first: `startup`, `liveness` or `readiness`, and the event."""
+def came_up(container: Container) -> bool:
+    """Whether what the liveness probe asks was answered once in any instance that it restarted: a startup probe asks the same.
+
+    The kubelet begins with the liveness probe only when the startup probe has succeeded.
+    """
+    startup, liveness = container.spec.startup_probe, container.spec.liveness_probe
+    return startup is not None and liveness is not None and _question(startup) == _question(liveness)
+
+
+def _question(probe: k8s.Probe) -> tuple[object, ...]:
+    return probe.http_get, probe.tcp_socket, probe.exec, probe.grpc
+
+
+def failures(
+    container: Container, events: Events | None, verb: Literal["failed", "errored"] = "failed"
+) -> Iterator[tuple[str, Event]]:
+    """Failed probes of a container, oldest first: `startup`, `liveness` or `readiness`, and the event.
+
+    A probe that `errored` could not be run at all: to the kubelet that is neither success nor failure.
+    """
     pod = container.pod
     several = sum(c.role != "init" for c in pod.containers) > 1
     for event in events.of("Unhealthy", kind="Pod") if events else []:
-        kind = event.message.partition(" probe failed")[0].lower()
+        kind = event.message.partition(f" probe {verb}")[0].lower()
         if event.name != pod.name or kind not in KINDS:
             continue
         if f"{{{container.name}}}" in event.field_path or not (several or event.field_path):

@@ -16,11 +16,13 @@ from kubectl_llmdoctor.api import (
     check,
     device_evidence,
     fixes,
+    log_evidence,
     pod_evidence,
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.catalog.models import find
+from llmdoctor_checks._ollama import fallback
 
 Compute = tuple[int, int]
 
@@ -68,6 +70,9 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     - https://docs.vllm.ai/en/latest/features/quantization/
     """
     container = engine.container
+    if engine.name == "ollama" and logs is not None and (refused := _refused(pod, engine, logs)):
+        yield refused
+        return
     if pod.log_only or pod.ready:
         return
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
@@ -91,6 +96,30 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
         evidence=tuple(_evidence(engine, device, clash)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, clash)),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A GPU that Ollama has found and left alone, because its libraries do not run on it: it computes on the CPU."""
+    found = fallback(engine.container.name, logs)
+    if found is None or found.failed is None or not found.refused:
+        return None
+    why = f"has nothing for {found.gfx}" if found.gfx else "fails on it"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: it found a GPU, and its library {found.library} {why}.",
+        evidence=(log_evidence(found.failed), log_evidence(found.cpu)),
+        explains=("not-ready", "probe-too-short", "cpu-starved"),
+        fixes=(
+            fixes.advice(
+                "Take an image whose libraries know this GPU (an older Ollama for a GPU that was dropped; one with Vulkan and "
+                "OLLAMA_VULKAN=1), or a GPU that Ollama's page on hardware lists"
+            ),
+        ),
+        order=found.failed.order,
         pods=(pod.name,) if pod.exists else (),
     )
 

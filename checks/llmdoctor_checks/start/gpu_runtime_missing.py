@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._ollama import fallback
 
 
 @check("gpu-runtime-missing", since="0.1")
@@ -29,12 +30,17 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     """
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
-    if not asked or engine.name not in ("ollama", "llama.cpp") or cpu_build(container.spec.image):
+    if engine.name not in ("ollama", "llama.cpp") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":
         return  # meant so
-    line = _ollama(container.name, logs) if engine.name == "ollama" else _llama(container.name, logs)
-    if line is None:
+    found = fallback(container.name, logs) if engine.name == "ollama" else None
+    if found is not None and found.failed is not None:
+        if found.too_slow:
+            yield _slow(pod, engine, found.failed, found.cpu, found.library)
+        return  # it is there, and unfit
+    line = found.cpu if found else _llama(container.name, logs) if engine.name == "llama.cpp" else None
+    if line is None or not asked:
         return
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
@@ -61,13 +67,26 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     )
 
 
-def _ollama(container: str, logs: Logs) -> Line | None:
-    """Ollama's list of its devices, when the CPU is the only one."""
-    for log in reversed(logs.of(container)):
-        lines = list(log.find('msg="inference compute"'))
-        if lines:
-            return lines[0] if all("library=cpu" in line.text for line in lines) else None
-    return None
+def _slow(pod: Pod, engine: Engine, failed: Line, cpu: Line, library: str) -> Finding:
+    """A GPU that Ollama had found, and that did not answer in time."""
+    container = engine.container.name or "Ollama"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: it found a GPU, and the GPU did not start up with {library} within the 30 s that "
+        "Ollama waits.",
+        evidence=(log_evidence(failed), log_evidence(cpu)),
+        explains=("not-ready", "probe-too-short", "cpu-starved"),
+        fixes=(
+            fixes.advice(
+                f"Restart {container} (the GPU may be awake then), keep the driver loaded on the node (nvidia-smi -pm 1) "
+                f"and set OLLAMA_LLM_LIBRARY={library}, so that Ollama tries one library alone"
+            ),
+        ),
+        order=failed.order,
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _llama(container: str, logs: Logs) -> Line | None:

@@ -19,15 +19,18 @@ from kubectl_llmdoctor.api import (
 
 #: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
 _PLACEHOLDER = re.compile(
-    r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE)"
-    r"[-_ ][\w .:/-]{1,60}>"
+    r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE"
+    r"|[Ii]nput|INPUT|[Ff]ill|FILL)[-_ ][\w .:/-]{1,60}>"
     r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
     r"|<(?:[a-z0-9]+[-_])+(?:token|key|secret|password|id|name|url|bucket|registry)>"
-    r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:ME|THIS|IN)\b(?:_\w+)?"
+    r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:ME|THIS|IN)\b(?:_\w+)?|\bREPLACE[_-]WITH[_-]\w{2,60}"
     r"|\bYOUR[_-][A-Z0-9_-]{2,40}\b"
     r"|\b(?:hf_|sk-|nvapi-)?(?:your|insert)[-_](?:[a-z]+[-_]){0,3}(?:token|key|secret|password|here)\b"
     r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
 )
+
+#: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
+_CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]{2,}(?:[_-][A-Z0-9]+)*\b")
 
 #: What the Hub's client sends with every request once it is set: a wrong one is refused even for public models.
 _TOKENS = frozenset(
@@ -46,7 +49,7 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
     It is a risk where the engine uses the value: its arguments and what they take from variables, its image, its token for
     the Hub, the volumes that it mounts. Elsewhere it is noted, and so is a Secret in a manifest, which is often filled in
-    apart from it.
+    apart from it, and a name in capitals such as `PROJECT_ID` in an image, which CI or kustomize may fill in.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
     a model's config.pbtxt, nobody filled it in.
 
@@ -73,23 +76,23 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
         role="risk" if used else "note",
         severity="warning" if used else "info",
         confidence="likely",
-        summary=f"{path} of {container.name} still has the placeholder {text}{_then(path) if used else ''}.",
+        summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=tuple(row[3] for row in (used or found)),
         fixes=(fixes.advice(f"Replace {text} by the real value in {_where(pod, evidence)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _then(path: str) -> str:
+def _then(container: Container, path: str, text: str) -> str:
     name = path.partition("[")[2].rstrip("]")
     if path == "image":
-        return ": the kubelet refuses the image's name"
+        return ": the kubelet refuses the image's name" if "<" in text else ": no registry has an image of that name"
     if path.startswith("volumes["):
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
         if name in _TOKENS
-        else ", which the engine is given as it is"
+        else f", which {'it' if container.role == 'init' else 'the engine'} is given as it is"
     )
 
 
@@ -102,8 +105,13 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     spec = container.spec
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
     image = _PLACEHOLDER.search(spec.image)
+    head, _, last = spec.image.partition("@")[0].rpartition("/")
+    capitals = _CAPITALS.search(f"{head}/{last.partition(':')[0]}")
     if image:
         yield "image", image[0], pod_evidence(container, "image", spec.image), True
+    elif capitals and not container.pod.exists and not any(mark in spec.image for mark in "${<"):
+        # CI and kustomize put a name in the place of such a word
+        yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
         own = _PLACEHOLDER.search(str(variable.value)) if variable.value is not None else None
         token = variable.name in _TOKENS

@@ -48,7 +48,11 @@ def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
     container = engine.container
     for kind, probe in _probes(container):
         asked = _port(container, probe)
-        if asked is None or asked == port.value or asked in _further(engine):
+        if (
+            asked is None
+            or asked == port.value
+            or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked))
+        ):
             continue
         other = _listener(container, asked)
         failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
@@ -153,6 +157,15 @@ def _further(engine: Engine) -> set[int]:
     """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers."""
     settings = {**engine.found.defaults, **engine.found.settings}.values()
     return {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
+
+
+def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
+    """Whether an HTTP probe asks a port of Triton's that answers no health path: gRPC, or the metrics alone."""
+    if engine.name != "triton" or probe.http_get is None:
+        return False
+    return asked == engine.value("grpc_port") or (
+        asked == engine.value("metrics_port") and probe.http_get.path.startswith("/v2/")
+    )
 
 
 def _target(pod: Pod, port: k8s.ServicePort) -> int | None:

@@ -1,9 +1,12 @@
-"""A probe that asks for a path which the server does not have."""
+"""A probe that asks for a path which the server does not have, or runs a program that the image does not have."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
+    Event,
     Events,
     Finding,
     Fix,
@@ -15,6 +18,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     pod_evidence,
+    probe_kills,
     setting_evidence,
 )
 from llmdoctor_checks.start._probes import failures
@@ -44,14 +48,33 @@ _ANSWERS = {
     "405": "that this path takes no GET",
 }
 
+#: How the runtime (runc, crun) and the shell of a probe's command say that a program is not there, on the last line: what
+#: the command prints after it is another matter (`wget … || curl …`).
+_PROGRAM = re.compile(
+    r'exec: \\?"(?P<runc>[^"\\]+)\\?": (?:executable file not found in \$PATH|stat [^:]+: no such file or directory)'
+    r"|executable file `(?P<crun>[^`]+)` not found in \$PATH"
+    r"|(?:^|[\s:/])(?:ba|da|a)?sh: (?:(?:line )?\d+: )?(?P<shell>[\w./-]+): (?:command )?not found$"
+)
+
+#: What each probe does that never succeeds.
+_EFFECTS = {
+    "startup": "the container is restarted for ever",
+    "liveness": "the container is restarted for ever",
+    "readiness": "the pod stays out of its Service",
+}
+
 
 @check("probe-path-wrong", since="0.1")
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Iterator[Finding]:
-    """A probe asks for a path that the server does not have, or does not open without a key.
+    """A probe asks for a path that the server does not open, or runs a program that is not there.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
     ever, and a readiness probe keeps it out of its Service.
+
+    A probe of the kind `exec` runs a command inside the container. Images of engines are built without much of what scripts
+    rely on: many have no curl, no wget, no `grpc_health_probe`. The command then fails whatever the server does, and where not
+    even it can be run, a startup or readiness probe never succeeds.
 
     In a manifest this is said of vLLM: of paths below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of the health
     paths of other servers.
@@ -59,7 +82,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
     ## Fix
 
     Ask for the engine's own path: `/health` of vLLM, SGLang, Text Generation Inference and llama.cpp, `/v2/health/ready` of
-    Triton, `/v1/health/ready` of NIM. With `--root-path` the paths stay as they are in the pod.
+    Triton, `/v1/health/ready` of NIM. With `--root-path` the paths stay as they are in the pod. In place of a command that needs a
+    program let the kubelet ask (`httpGet`), or use what the image has: `python3 -c` with urllib in most.
 
     ## References
 
@@ -97,6 +121,65 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
                 pods=(pod.name,),
             )
             return
+        if lacks := _lacking(pod, subject, container, events):
+            yield lacks
+            return
+
+
+def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | None) -> Finding | None:
+    """A probe whose command calls a program that the image does not have."""
+    said: dict[str, tuple[Event, str]] = {}
+    for verb in ("failed", "errored"):
+        for kind, event in failures(container, events, verb):
+            found = _PROGRAM.search((event.message.rstrip().splitlines() or [""])[-1])
+            # a liveness probe that cannot be run restarts nothing
+            if found is None or (verb == "errored" and kind == "liveness"):
+                said.pop(kind, None)
+            else:
+                said[kind] = event, found["runc"] or found["crun"] or found["shell"]
+    if container.status.ready:
+        said.pop("readiness", None)
+    kind = next((kind for kind in _EFFECTS if kind in said), "")
+    if not kind:
+        return None
+    event, program = said[kind]
+    killed = events is not None and any(probe == kind for probe, _ in probe_kills(pod, events, container))
+    if not container.running and not killed:
+        return None  # it ended by itself, whatever its probe met with
+    probe = _probe(container.spec, kind)
+    command = " ".join(map(str, probe.exec.command)) if probe and probe.exec else ""
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The {kind} probe of {container.name} runs {program}, which its image does not have: it never succeeds, and "
+        f"{_EFFECTS[kind]}.",
+        evidence=(
+            event_evidence(event, pod.cluster),
+            *((pod_evidence(container, f"{kind}Probe.exec.command", command),) if command else ()),
+        ),
+        explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
+        fixes=(_asked_over_http(subject, container, kind, probe, program),),
+        pods=(pod.name,),
+    )
+
+
+def _asked_over_http(subject: Subject, container: Container, kind: str, probe: k8s.Probe | None, program: str) -> Fix:
+    """The same probe by the kubelet itself, where the path and port of the engine's health are known."""
+    pod = container.pod
+    engine = next((e for e in subject.engines(pod) if e.container is container and e.name in _HEALTH), None)
+    port = engine.value("port") if engine else None
+    if engine is None or probe is None or not isinstance(port, int):
+        return fixes.advice(
+            f"Let the kubelet ask over HTTP (httpGet) in {fixes.edited(pod)}, or take an image that has {program}"
+        )
+    value = {
+        "httpGet": {"path": _HEALTH[engine.name], "port": port},
+        "initialDelaySeconds": probe.initial_delay_seconds,
+        "periodSeconds": probe.period_seconds,
+        "timeoutSeconds": probe.timeout_seconds,
+        "failureThreshold": probe.failure_threshold,
+    }
+    return fixes.set_probe(container, f"{kind}Probe", value, f"Ask for {_HEALTH[engine.name]} over HTTP instead")
 
 
 def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:

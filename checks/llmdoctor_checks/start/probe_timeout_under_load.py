@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.serving._load import last_load, works
-from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
 _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
@@ -82,7 +82,7 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
         up = phase.name == "serving" if phase else (ending.seconds or 0) >= _LONG_SECONDS
-        if not (kills and slow and up):
+        if not (kills and slow and (up or came_up(container))):
             continue
         probe = container.spec.liveness_probe
         allowed = (

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
     Container,
     Ending,
     Engine,
@@ -14,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Phase,
     Pod,
+    Sizing,
     Subject,
     check,
     endings,
@@ -25,15 +27,21 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
     probe_kills,
+    say_bytes,
     say_seconds,
+    setting_evidence,
 )
-from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._probes import came_up, failures
+from llmdoctor_checks.start._storage import cache_path, hub_model, store
 
 #: Engines that open their port only when the model is loaded, so that every earlier probe fails.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "triton", "nim", "lmdeploy", "huggingfaceserver"})
 
 #: No such engine loads a model in less: imports, CUDA start and graph capture alone take this long.
 _SHORTEST_START_SECONDS = 90
+
+#: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
+_DOWNLOAD, _READING = 500_000_000, GIB
 
 
 @check("probe-too-short", since="0.1")
@@ -45,6 +53,10 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     or a liveness probe without a startup probe before it, restarts the container when its budget (initial delay +
     period × failures) is over; the next start begins again from nothing, for ever. vLLM then prints
     `KeyboardInterrupt: terminated`.
+
+    In a manifest it is a risk where the budget is shorter than any start: 90 s, and the time in which the model's files,
+    whose size is known from its shape, are downloaded into the container's own file system at 500 MB/s, or are read from
+    a volume at 1 GiB/s. What lies in a volume outlives the restart, so a download to it goes on where it stopped.
 
     ## Fix
 
@@ -71,7 +83,9 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         probe = _probe(container, kind)
         if kind is None or (probe is None and not kills):
             continue
-        if kind == "liveness" and (_answered_once(ending) or _answers(container, events, subject)):
+        if kind == "liveness" and (
+            came_up(container) or _answered_once(ending) or _answers(container, events, subject)
+        ):
             continue
         guess = kind == "liveness" and not kills and phase is None
         if guess and not (log is None and probe and _killed_in_time(ending, probe)):
@@ -82,13 +96,13 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             summary=_summary(ending, kind, probe, phase),
             evidence=tuple(_evidence(ending, kind, probe, kills, phase)),
             explains=("crash-loop", "not-ready", "slow-load"),
-            fixes=_fixes(container, kind, probe, ending),
+            fixes=_fixes(container, kind, probe, int(ending.seconds or 0)),
             pods=(pod.name,),
         )
         return
     if not pod.failing:
         for engine in subject.engines(pod):
-            yield from _risk(pod, engine)
+            yield from _risk(pod, engine, subject.sizing(engine))
 
 
 def _answered_once(ending: Ending) -> bool:
@@ -175,9 +189,9 @@ def _evidence(
         yield log_evidence(phase.line)
 
 
-def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ending: Ending | None) -> tuple[Fix, ...]:
-    ran = ending.seconds if ending and ending.seconds else 0
-    budget = max(1800, int(ran * 3), _budget(probe) * 3 if probe else 0)
+def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -> tuple[Fix, ...]:
+    """A longer startup probe, or one at all; `ran` is how many seconds a start took, or takes at least."""
+    budget = max(1800, ran * 3, _budget(probe) * 3 if probe else 0)
     if kind == "startup" and probe:
         failures = -(-budget // probe.period_seconds)
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
@@ -195,23 +209,43 @@ def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ending: End
     return (fixes.set_probe(container, "startupProbe", startup, summary),)
 
 
-def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
-    """A liveness probe that no start can survive."""
+def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+    """A probe that no start can survive."""
     container = engine.container
-    probe = container.spec.liveness_probe
-    if engine.name not in _LATE or container.spec.startup_probe or probe is None or container.restarts:
+    kind = "startup" if container.spec.startup_probe else "liveness"
+    probe = _probe(container, kind)
+    if engine.name not in _LATE or probe is None or container.restarts or (pod.exists and pod.ready):
         return
-    if not (probe.http_get or probe.tcp_socket) or (pod.exists and pod.ready):
+    if not (probe.http_get or probe.tcp_socket):
         return
-    if _budget(probe) >= _SHORTEST_START_SECONDS:
+    files, how, evidence = _files(engine, sizing)
+    least = _SHORTEST_START_SECONDS + files
+    if _budget(probe) >= least:
         return
+    long = f", in {say_seconds(least)} at best: {how} takes {say_seconds(files)}" if files else ""
+    tail = ", and there is no startup probe" if kind == "liveness" else ""
     yield Finding(
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"The liveness probe of {container.name} restarts it after {say_seconds(_budget(probe))} ({_arithmetic(probe)}); "
-        f"{engine.title} answers only when the model is loaded, and there is no startup probe.",
-        evidence=(pod_evidence(container, "livenessProbe", _numbers(probe)),),
-        fixes=_fixes(container, "liveness", probe, None),
+        summary=f"The {kind} probe of {container.name} restarts it after {say_seconds(_budget(probe))} ({_arithmetic(probe)}); "
+        f"{engine.title} answers only when the model is loaded{long or tail}.",
+        evidence=(pod_evidence(container, f"{kind}Probe", _numbers(probe)), *(evidence if long else ())),
+        fixes=_fixes(container, kind, probe, least),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _files(engine: Engine, sizing: Sizing) -> tuple[int, str, tuple[Evidence, ...]]:
+    """Seconds that the model's files take at least in every start, what happens to them, and what says so."""
+    model, size = engine.explicit("model"), sizing.file_bytes
+    if model is None or size is None or engine.value("load_format", "auto") not in ("auto", "safetensors"):
+        return 0, "", ()
+    evidence = (setting_evidence(engine.container, model),)
+    path = cache_path(engine) if hub_model(engine) else ""
+    place = store(engine.container, path) if path and not engine.pod.completed else None
+    if place is not None and place.kind == "layer":
+        nothing = pod_evidence(engine.container, "volumeMounts", f"nothing at {path}")
+        how = f"downloading {say_bytes(size)} of {model.value} at 500 MB/s, again in each start,"
+        return size // _DOWNLOAD, how, (*evidence, nothing)
+    return size // _READING, f"reading {say_bytes(size)} of {model.value} at 1 GiB/s alone", evidence

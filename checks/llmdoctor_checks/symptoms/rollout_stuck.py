@@ -32,8 +32,8 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
     told = [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
     failed = any(said.failed for above in subject.platform for said in above.said)
     wanted = workload.replicas
-    if not subject.exists and workload.at_rest:
-        return
+    if not subject.exists and (workload.at_rest or (wanted and (workload.ready or 0) >= wanted)):
+        return  # it wants none, or its own status counts them: they were only not read
     if not subject.exists and wanted != 0 and workload.kind not in ("Job", "CronJob"):
         text = f"wants {wanted} and has no pod" if wanted else "has no pod"
         if wanted:

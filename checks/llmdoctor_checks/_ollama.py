@@ -1,0 +1,58 @@
+"""How Ollama's search for GPUs ended when it computes on the CPU."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Line, Logs
+
+_FAILED = r'msg="failure during (?:llama-server )?GPU discovery".*?/(?P<library>(?:cuda|rocm)\w*)\]".*? error="(?P<why>[^"]+)"'
+
+#: With this variable Ollama starts its runner once more for each device that it has found, to see whether the library runs on it.
+_OF_A_DEVICE = "GGML_CUDA_INIT"
+
+#: The device may be fit: its initialisation took longer than Ollama waits.
+_SLOW = ("before timeout", "deadline exceeded")
+
+_NO_KERNELS = "no rocblas support for gfx target"
+
+
+class Fallback(NamedTuple):
+    """The CPU is the only device that Ollama lists.
+
+    `failed` is a line about a GPU that it had found: `too_slow` to start within the 30 s that Ollama waits, else `refused`
+    because the library `library` fails on it or, if `gfx` is known, has nothing for this architecture.
+    """
+
+    cpu: Line
+    failed: Line | None = None
+    library: str = ""
+    gfx: str = ""
+    too_slow: bool = False
+
+    @property
+    def refused(self) -> bool:
+        return self.failed is not None and not self.too_slow
+
+
+def fallback(container: str, logs: Logs) -> Fallback | None:
+    """What the last log that lists devices says of it; None where a GPU is among them."""
+    for log in reversed(logs.of(container)):
+        listed = list(log.find('msg="inference compute"'))
+        if not listed:
+            continue
+        if not all("library=cpu" in line.text for line in listed):
+            return None
+        cpu = listed[0]
+        for line in log.find(_NO_KERNELS):
+            gfx = re.search(r"gfx_target=(gfx\w+)", line.text)
+            return Fallback(cpu, line, "rocm", gfx[1] if gfx else "")
+        slow = None
+        for line in log.find("GPU discovery"):
+            if _OF_A_DEVICE in line.text and (said := re.search(_FAILED, line.text)):
+                if not said["why"].endswith(_SLOW):
+                    return Fallback(cpu, line, said["library"])
+                slow = slow or Fallback(cpu, line, said["library"], too_slow=True)
+        return slow or Fallback(cpu)
+    return None

@@ -1,0 +1,111 @@
+"""Where a snapshot comes from: files, or a cluster; and what of it was asked about."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from kubectl_llmdoctor.cli.options import progress
+from kubectl_llmdoctor.errors import AccessError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.cluster import Cluster
+    from kubectl_llmdoctor.gather.alertmanager import Alerted
+    from kubectl_llmdoctor.gather.cluster import Connection, Query
+    from kubectl_llmdoctor.snapshot import Snapshot, TargetRef
+
+
+def offline(
+    source: str | None,
+    log: str | None,
+    names: tuple[str, ...],
+    namespace: str | None,
+    alerted: Alerted | None = None,
+    *,
+    whole: bool = False,
+) -> Snapshot:
+    """What the files say; a very long log is reduced to what checks look for unless it is wanted `whole`."""
+    from kubectl_llmdoctor.gather import files
+    from kubectl_llmdoctor.snapshot import Snapshot
+
+    if log is not None:
+        from kubectl_llmdoctor.diagnosis import looked_for
+        from kubectl_llmdoctor.packs import installed
+
+        return Snapshot(logs=(files.load_log(log, literals=() if whole else looked_for(installed())),))
+    snapshot = files.load(source or "")
+    if alerted is not None:
+        named = [(f"{ref.kind}/{ref.name}", ref.namespace or namespace) for ref in alerted.objects]
+        return _chosen(snapshot, named, namespace, alerted.nodes)
+    return _chosen(snapshot, [(name, namespace) for name in names], namespace) if names or namespace else snapshot
+
+
+def live(connection: Connection, query: Query, verbosity: int) -> Snapshot:
+    """What the cluster says; `verbosity` counts the requests."""
+    from kubectl_llmdoctor.gather.cluster import connect, gather
+
+    cluster = connect(connection)
+    try:
+        snapshot = gather(cluster, query, progress=progress)
+    finally:
+        cluster.close()
+        progress("")
+    if verbosity:
+        print(f"{cluster.requests} requests", file=sys.stderr)
+    return snapshot
+
+
+def _chosen(
+    snapshot: Snapshot, names: list[tuple[str, str | None]], namespace: str | None, nodes: tuple[str, ...] = ()
+) -> Snapshot:
+    """Only what was named with its namespace, and the pods of nodes; else all pods and workloads of the namespace."""
+    import msgspec
+
+    from kubectl_llmdoctor.facts.cluster import Cluster
+    from kubectl_llmdoctor.gather.kinds import kind_named
+    from kubectl_llmdoctor.snapshot import TargetRef
+    from kubectl_llmdoctor.target import subjects
+
+    cluster, refs = Cluster(snapshot), list[TargetRef]()
+    if not names and not nodes:
+        refs = [
+            TargetRef(kind=s.item.kind, name=s.item.name, namespace=s.item.namespace, api_version=s.item.api_version)
+            for s in subjects(Cluster(msgspec.structs.replace(snapshot, target=None, targets=())))
+            if s.item and s.item.namespace == namespace
+        ]
+        if not refs:
+            raise AccessError(f"the input holds no pod and no workload in the namespace {namespace}")
+    for text, where in names:
+        kind_text, slash, name = text.rpartition("/")
+        kind = kind_named(kind_text) if slash else "Pod"
+        alike = [i for k in cluster.kinds() if k.partition(".")[0].lower() == kind.lower() for i in cluster.items(k)]
+        found = [i for i in alike if i.name == name and where in (None, i.namespace)]
+        if not found:
+            have = ", ".join(f"{i.namespace}/{i.name}" for i in alike) or "none"
+            raise AccessError(f"{text}: no such object in the input; {kind}s there: {have[:400]}")
+        if len(found) > 1:
+            several = ", ".join(i.namespace for i in found)
+            raise UsageError(f"{text}: occurs in the namespaces {several}; choose one with -n")
+        refs.append(
+            TargetRef(kind=found[0].kind, name=name, namespace=found[0].namespace, api_version=found[0].api_version)
+        )
+    for node in nodes:
+        refs += _on_node(cluster, node)
+    refs = list(dict.fromkeys(refs))
+    return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
+
+
+def _on_node(cluster: Cluster, place: str) -> list[TargetRef]:
+    """The pods on the node of this name or address. Raises AccessError when there are none."""
+    from kubectl_llmdoctor.facts.workload import dig
+    from kubectl_llmdoctor.snapshot import TargetRef
+
+    names = {place} | {
+        node.name
+        for node in cluster.items("Node")
+        if any(one.get("address") == place for one in dig(node.raw, "status.addresses") or ())
+    }
+    pods = [i for i in cluster.items("Pod") if dig(i.raw, "spec.nodeName") in names]
+    if not pods:
+        raise AccessError(f"the input holds no pod on a node of the name or address {place}")
+    return [TargetRef(kind="Pod", name=i.name, namespace=i.namespace, api_version="v1") for i in pods]
