@@ -28,7 +28,7 @@ _SLOW_SECONDS = 1200
 #: So long does one shard (5 to 10 GB) take then, at least: more shards than usual take longer together.
 _SHARD_SECONDS = 20.0
 
-#: What a load that is over took, when the next one deserves a word; and when somebody shows its log because of that.
+#: What a load that is over took, when the next one deserves a word; and what is long whatever there is to read.
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
 #: What takes long where the disk, the network or the hub is slow.
@@ -100,10 +100,11 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         return  # what ended the starts before counts first
     bar = _bar(log)
     if bar is not None and bar.done < bar.shards and not pod.ready:
-        if bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS and _last(bar.line):
+        slow = bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS
+        if (slow or bar.whole >= _LONG_SECONDS) and _last(bar.line):
             yield _loading(pod, engine, bar)
         return
-    if bar is None and (found := _long_on_the_way(pod, engine, log)):
+    if (found := _long_on_the_way(pod, engine, log, bar)) is not None:
         yield found
         return
     took = _took(log)
@@ -138,12 +139,14 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
     )
 
 
-def _long_on_the_way(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | None:
     """A first start that has downloaded or loaded for half an hour, and prints no bar that says how far it is."""
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is engine.container), None)
     phase, now = phase_of(log), pod.cluster.now
     if trouble is None or trouble.since is None or now is None or phase is None or phase.name not in _ON_THE_WAY:
         return None
+    if bar is not None and bar.line.number > phase.line.number:
+        return None  # all shards are read
     seconds = (now - trouble.since).total_seconds()
     if seconds < _LONG_SECONDS or not _last(phase.line):
         return None
