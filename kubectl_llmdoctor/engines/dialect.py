@@ -220,7 +220,7 @@ class Dialect:
         elif owners:
             detail += f", which is {TITLES[owners[0]]}'s" + (f" name for {own}" if own else "")
         slip = near if flag is None and near and near.count("-") == key.replace("_", "-").count("-") else ""
-        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)), slip)
+        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)), slip or own)
 
     def _settled(self, flag: Flag) -> bool:
         """Whether an option has the same kind and names at both samples around the version."""

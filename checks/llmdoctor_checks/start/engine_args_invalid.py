@@ -38,8 +38,8 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
     where a configuration class refuses the value) within seconds, before it loads anything.
 
-    Of an image whose release is not known (`latest`) only slips of the pen are named: no release that was read has such
-    an option, and one that is spelt almost like it is there.
+    Of an image whose release is not known (`latest`) only slips of the pen and other engines' names are told: no release
+    that was read has such an option, and one that is spelt almost like it, or does the same, is there.
 
     ## Fix
 
@@ -128,7 +128,7 @@ def _sure(problems: list[Problem]) -> list[Problem]:
 
 
 def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
-    """Slips of the pen from an option that is there, in the arguments of an image whose release is not known.
+    """Slips of the pen and other engines' names for an option, in the arguments of an image whose release is not known.
 
     A build of somebody's own may have options that no release has.
     """
