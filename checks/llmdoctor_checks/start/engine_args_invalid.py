@@ -25,12 +25,14 @@ _FATAL = frozenset(
     {"unknown-flag", "removed-flag", "missing-value", "bad-value", "glued", "duplicate-serve", "conflict"}
 )
 
+#: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
+_NOT_BOUND = "couldn't bind HTTP server socket"
 
 #: The images of the projects themselves.
 _PUBLISHED = re.compile(r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])")
 
 
-@check("engine-args-invalid", since="0.1")
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND,))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine refuses its arguments.
 
@@ -95,7 +97,7 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if engine.name != "llama.cpp" or not key or not cert or not crashed:
         return
-    for line in (found for log in logs.of(container.name) for found in log.find("couldn't bind HTTP server socket")):
+    for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
         yield Finding(
             role="cause",
             confidence="likely",
