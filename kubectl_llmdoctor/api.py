@@ -19,7 +19,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import Ending, Phase, endings, log_of, phase_of, probe_kills
+from kubectl_llmdoctor.facts.endings import Ending, Phase, answered, endings, log_of, phase_of, probe_kills, stray
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events, came_further
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
@@ -128,6 +128,7 @@ __all__ = [
     "Usage",
     "Workload",
     "Xid",
+    "answered",
     "bus_of",
     "came_further",
     "check",
@@ -165,6 +166,7 @@ __all__ = [
     "selected",
     "setting_evidence",
     "show_taint",
+    "stray",
     "top_of",
     "units",
     "usage_of",

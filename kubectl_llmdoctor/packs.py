@@ -173,9 +173,22 @@ def signature_of(path: Path) -> Signature:
     try:
         kept = path.parents[1] / WORDS
         words = yaml.load(kept.read_bytes(), Loader=loader) if kept.exists() else {}  # noqa: S506 # a safe loader
-        return parse(yaml.load(path.read_bytes(), Loader=loader), stem=path.stem, words=words)  # noqa: S506
+        text = path.read_bytes()
+        _refuse_repeated(yaml.compose(text, Loader=loader))
+        return parse(yaml.load(text, Loader=loader), stem=path.stem, words=words)  # noqa: S506
     except (msgspec.ValidationError, ValueError, re.error, yaml.YAMLError) as error:
         raise DeclarationError(f"{path}: {error}") from error
+
+
+def _refuse_repeated(node: Any) -> None:
+    """Raises ValueError for a key that stands twice in one mapping, of which YAML's loaders take the last."""
+    pairs, seen = node.value if node.id == "mapping" else (), set[str]()
+    for key, _ in pairs:
+        if key.value in seen:
+            raise ValueError(f"line {key.start_mark.line + 1}: {key.value} stands twice")
+        seen.add(key.value)
+    for inner in [value for _, value in pairs] or (node.value if node.id == "sequence" else ()):
+        _refuse_repeated(inner)
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

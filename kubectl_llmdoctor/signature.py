@@ -211,7 +211,9 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         found = msgspec.structs.replace(found, confidence="possible")
                     if not server and not found.explains and not past and not pod.log_only and pod.failing:
                         found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
-                    elif signature.stray and not server and stray(_alike(pattern, line)):
+                    elif (
+                        signature.stray and not server and stray(_alike(pattern, line), ready=pod.exists and pod.ready)
+                    ):
                         found = msgspec.structs.replace(found, role="note", severity="info", explains=())
                     if superseded(line):  # the start after it does not show yet how it goes
                         earlier = msgspec.structs.replace(found, confidence="possible")

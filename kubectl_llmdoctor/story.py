@@ -9,9 +9,18 @@ from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, log_of
+from kubectl_llmdoctor.facts.endings import (
+    assertion_of,
+    crash_of,
+    endings,
+    last_round,
+    log_of,
+    refused,
+    survived,
+    went_on,
+)
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.processes import START, first_errors, looks_like_error
+from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig
@@ -263,12 +272,18 @@ def _errors(log: Log) -> list[str]:
         crash = crash_of(log)
         telling = {line.number: line for line in ([crash] if crash else []) + _telling(log.lines())}
         return [_quote(telling[number]) for number in sorted(telling)]
-    ends = [f"{one.process} ended with {one.error}" if one.process else f"ended with {one.error}" for one in found]
+    ends = [f"{one.process} {_how(one)} {one.error}".lstrip() for one in found]
     failed = assertion_of(log)
     return ([_quote(failed)] if failed else []) + [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
         for one, what in zip(found, ends, strict=True)
     ]
+
+
+def _how(one: Traceback) -> str:
+    """Whether a process ended with what it raised, as far as the log tells."""
+    on = survived(one.last) or went_on(one.last) or refused(one.last)
+    return "went on after" if on else "ended with"
 
 
 def _telling(lines: Iterator[Line]) -> list[Line]:

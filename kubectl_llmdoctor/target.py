@@ -142,8 +142,7 @@ def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:
     every = list(cluster.items("Pod"))
     chosen = []
     for item in every if not asked else (i for i in every if (i.namespace, i.name) in asked):
-        phase = dig(item.raw, "status.phase")
-        if phase == "Succeeded" or (phase == "Failed" and _whole(top_of(item, cluster))):
+        if dig(item.raw, "status.phase") == "Succeeded" or _left_over(item, cluster):
             continue
         if asked or serves(Pod(cast(k8s.Pod, item.typed()), cluster, item=item)):
             chosen.append(item)
@@ -159,9 +158,15 @@ def _whole(workload: Workload | None) -> bool:
     return workload is not None and bool(workload.replicas) and (workload.ready or 0) >= (workload.replicas or 0)
 
 
+def _left_over(item: Item, cluster: Cluster) -> bool:
+    """Whether it is a pod that failed, and that nobody misses."""
+    return dig(item.raw, "status.phase") == "Failed" and _whole(top_of(item, cluster))
+
+
 def _everything(cluster: Cluster) -> list[Subject]:
-    items = list(cluster.items("Pod"))
-    found = _of_items(items, items, cluster)
+    every = list(cluster.items("Pod"))
+    items = [item for item in every if not _left_over(item, cluster)]
+    found = _of_items(items or every, every, cluster)
     if not found and cluster.snapshot.logs:
         found = _lone_logs(cluster)
     return found

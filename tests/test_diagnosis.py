@@ -151,6 +151,41 @@ def test_only_what_was_asked_about_is_reported_and_an_absent_target_gives_no_ver
     assert diagnose(absent, []).targets == ()
 
 
+@pytest.mark.parametrize(
+    ("ready", "asked", "names"),
+    [
+        (1, None, ["llama-new"]),  # nobody misses what failed
+        (0, None, ["llama-new", "llama-old"]),
+        (1, TargetRef(kind="Pod", namespace="serving", name="llama-old"), ["llama-old"]),
+    ],
+)
+def test_what_is_left_of_a_pod_that_was_replaced_is_a_target_only_by_name(
+    ready: int, asked: TargetRef | None, names: list[str]
+) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama", "uid": "u-1", "controller": True}
+    spec = {"containers": [{"name": "vllm", "image": "vllm/vllm-openai:v0.11.0"}]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llama", "namespace": "serving", "uid": "u-1"},
+        "spec": {"replicas": 1, "template": {"spec": spec}},
+        "status": {"replicas": 1, "readyReplicas": ready},
+    }
+    pods = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "serving", "ownerReferences": [owner]},
+            "spec": spec,
+            "status": {"phase": phase},
+        }
+        for name, phase in (("llama-new", "Running"), ("llama-old", "Failed"))
+    ]
+    report = diagnose(Snapshot(objects=(deployment, *pods), taken_at="2026-01-01T00:00:00Z", target=asked), installed())
+
+    assert sorted(name for target in report.targets for name in target.pods) == names
+
+
 def test_what_could_not_be_read_is_in_the_report() -> None:
     snapshot = Snapshot(missing=(Missing(source="logs", ref="serving/a", reason="forbidden: pods/log"),))
 

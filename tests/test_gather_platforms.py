@@ -174,3 +174,38 @@ def test_the_runtime_that_a_service_names_is_read_or_known_to_be_absent(api: Fak
     found = run(cluster, "isvc/x")
     assert names(found, "ServingRuntime") == ["other"]
     assert {r.kind for r in found.read} >= {"ServingRuntime", "ClusterServingRuntime"}
+
+
+def test_the_machines_that_karpenter_asks_for_are_read_for_a_pod_that_waits(api: FakeApi, cluster: Cluster) -> None:
+    waits = pod("llama-0")
+    del waits["spec"]["nodeName"]
+    waits["status"] = {"phase": "Pending"}
+    api.objects = [waits, obj("NodeClaim", "gpu-a", "karpenter.sh/v1", ns="")]
+    api.faults["/apis"] = [raw(200, _discovery(kinds.core("NodeClaim", "karpenter.sh").at("v1")))]
+
+    assert names(run(cluster, "llama-0"), "NodeClaim") == ["gpu-a"]
+
+
+def test_the_machines_of_a_kaito_workspace_without_a_pod_are_read(api: FakeApi, cluster: Cluster) -> None:
+    mine = {"kaito.sh/workspace": "x", "kaito.sh/workspacenamespace": "serving"}
+    workspace = obj("Workspace", "x", "kaito.sh/v1beta1")
+    api.faults["/apis/kaito.sh/v1beta1/namespaces/serving/workspaces/x"] = [raw(200, json.dumps(workspace).encode())]
+    api.objects = [
+        obj("NodeClaim", "a", "karpenter.sh/v1", ns="", meta={"labels": mine}),
+        obj("NodeClaim", "b", "karpenter.sh/v1", ns="", meta={"labels": {**mine, "kaito.sh/workspace": "y"}}),
+    ]
+    groups = [
+        {"metadata": {"name": group}, "versions": [{"version": version, "resources": [row]}]}
+        for group, version, row in (
+            ("kaito.sh", "v1beta1", _resource("Workspace", "workspaces", "Namespaced")),
+            ("karpenter.sh", "v1", _resource("NodeClaim", "nodeclaims", "Cluster")),
+        )
+    ]
+    api.faults["/apis"] = [raw(200, json.dumps({"kind": "APIGroupDiscoveryList", "items": groups}).encode())]
+
+    assert names(run(cluster, "workspace/x"), "NodeClaim") == ["a"]
+
+
+def _resource(kind: str, plural: str, scope: str) -> Json:
+    """A row of aggregated discovery."""
+    return {"resource": plural, "responseKind": {"kind": kind}, "scope": scope, "verbs": ["get", "list"]}

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from kubectl_llmdoctor import packs
-from kubectl_llmdoctor.check import Check
+from kubectl_llmdoctor.check import Check, DeclarationError
 from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, build_index, load, signature_of
 from kubectl_llmdoctor.signature import as_check
 from kubectl_llmdoctor.testing import diagnose_case, load_case
@@ -138,3 +138,12 @@ def test_a_folder_that_takes_no_index_costs_nothing_else(pack: Path) -> None:
     (pack / "__pycache__").write_text("no folder")
 
     assert [c.id for c in load("acme_checks")] == ["fan-stuck"]
+
+
+def test_a_signature_that_says_one_thing_twice_is_refused(tmp_path: Path) -> None:
+    signature = tmp_path / "start" / "disk_eaten.yaml"
+    signature.parent.mkdir()
+    signature.write_text("id: disk-eaten\npatterns:\n  - literal: x\n    match: x\n    match: x+\n", encoding="utf-8")
+
+    with pytest.raises(DeclarationError, match="line 5: match stands twice"):
+        signature_of(signature)

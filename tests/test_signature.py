@@ -272,11 +272,11 @@ _BAD = 'eaten: x\nINFO:     10.0.3.7:51234 - "POST /v1/chat/completions HTTP/1.1
     ("log", "role"),
     [
         (_BAD, "cause"),
-        (_OK * 40 + _BAD, "cause"),  # the last request of all
-        (_BAD + _OK, "cause"),
-        (_BAD + _OK * 2, "note"),
+        (_OK + _BAD, "note"),
+        (_BAD + _OK, "note"),
         (_BAD + 'INFO:     10.0.3.7:1 - "GET /health HTTP/1.1" 200 OK\n' * 9, "cause"),  # a probe is no request
         ("eaten: x\n" + _BAD + _OK * 2, "note"),  # said twice of one request
+        ("eaten: x\n" * 12 + _OK * 20, "cause"),  # without an access log
         (_BAD * 3 + _OK * 20, "cause"),
         (_BAD * 3 + _OK * 30, "note"),
         (_BAD + '[GIN] 2026/06/02 - 08:03:11 | 200 |  9.1s |     10.42.0.17 | POST     "/api/chat"\n' * 2, "note"),
@@ -297,6 +297,21 @@ def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, r
 
     assert [f.role for f in _found(tree, _pod(ready=True), _log(log))] == [role]
     assert [f.role for f in _found(_tree(affects="requests", explains=[]), _pod(ready=True), _log(log))] == ["cause"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "role"), [(0, 1, "cause"), (0, 2, "note"), (9, 0, "cause"), (10, 0, "note")]
+)
+def test_of_a_log_alone_what_follows_says_that_a_request_was_a_stray_one(before: int, after: int, role: str) -> None:
+    check = as_check(
+        parse(_tree(affects="requests", explains=[], stray=True), stem="disk_eaten"), family="x", where="y"
+    )
+
+    (finding,) = (
+        diagnose(Snapshot(logs=(LogText(text=_OK * before + _BAD + _OK * after),)), [check]).targets[0].findings
+    )
+
+    assert finding.role == role
 
 
 @pytest.mark.parametrize(

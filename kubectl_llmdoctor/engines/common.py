@@ -56,6 +56,9 @@ _OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nim": ((), ("0.", "1.", "2.", "3.")),
 }  # fmt: skip
 
+#: Numbers of a release of vLLM.
+_PARTS = 3
+
 # Names within the last component under which clouds publish an engine's own image.
 _WITHIN = {
     "tgi": ("text-generation-inference", "tgi"),
@@ -149,6 +152,8 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
         tag_of_build = tag.partition("-")
         tag = tag_of_build[2] if tag_of_build[0] in _TEI_BUILDS else tag
     version = of_tag(tag) if own else None
+    if version is not None and engine == "vllm" and version.count(".") < _PARTS - 1:
+        version = None  # its own tags have three numbers: `vllm:0.1` is somebody's first build
     if version is not None and version.startswith(plausible):
         return version, f"image tag {tag}"
     label = labels.get("app.kubernetes.io/version", "")

@@ -77,6 +77,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     detail: str
     certain: bool
+    #: the option that was meant, where the one written is in no release that was read: a slip of the pen, or another
+    #: engine's name for it
+    meant: str = ""
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):

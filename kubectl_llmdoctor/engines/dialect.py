@@ -103,11 +103,12 @@ class Table:
 
 
 class Unknown(NamedTuple):
-    """Why a version does not take an option, and whether that is sure."""
+    """Why a version does not take an option, whether that is sure, and which one was meant."""
 
     kind: ProblemKind
     detail: str
     sure: bool
+    meant: str = ""
 
 
 class Dialect:
@@ -218,7 +219,8 @@ class Dialect:
             detail += f"; the nearest is {near}"
         elif owners:
             detail += f", which is {TITLES[owners[0]]}'s" + (f" name for {own}" if own else "")
-        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)))
+        slip = near if flag is None and near and near.count("-") == key.replace("_", "-").count("-") else ""
+        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)), slip or own)
 
     def _settled(self, flag: Flag) -> bool:
         """Whether an option has the same kind and names at both samples around the version."""

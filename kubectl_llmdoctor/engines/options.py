@@ -120,7 +120,9 @@ class Options:
         self.unresolved: set[str] = set()
         self.known = True
 
-    def problem(self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool = False) -> None:
+    def problem(
+        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool = False, meant: str = ""
+    ) -> None:
         """Notes a problem; nothing is certain about a version that was not read."""
         words = list(words)
         self.problems.append(
@@ -131,6 +133,7 @@ class Options:
                 path=words[0].path if words else "",
                 detail=detail.replace("\0", ""),
                 certain=certain and self.dialect is not None and self.dialect.known,
+                meant=meant,
             )
         )
 
@@ -259,7 +262,7 @@ class Options:
             self.problem("unknown-flag", key, words, detail, True)
             return
         found = self.dialect.unknown(key)
-        self.problem(found.kind, key, words, found.detail, found.sure)
+        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
 
     def _take(self, found: _Found, words: list[Word], texts: list[str], equals: bool) -> None:
         name, kind, flag = found.name, found.kind, found.flag

@@ -387,6 +387,8 @@ def beside(image: str) -> bool:
     if "opea/" in repository and parts[:1] in (["llm"], ["embedding"], ["reranking"]):
         return True  # OPEA's microservices in front of an engine, which their names end in
     ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
+    if parts == ["runtime"]:
+        return True  # AIBrix's and Kthena's, which watch over the engine beside them
     return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
 
 
@@ -406,7 +408,7 @@ def of_image(image: str) -> str | None:
         return "tgi"
     if "text-embeddings-inference" in last:
         return "tei"
-    if "/nim/" in f"/{repository}" or last == "llm-nim":
+    if "/nim/" in f"/{repository}" or "nim" in parts:
         return "nim"
     if "tritonserver" in last or "triton" in parts:
         return "triton"

@@ -143,6 +143,11 @@ def _table() -> Table:
     return Table("vllm", "vLLM", SAMPLES, FLAGS, CHOICES, _SUCCESSORS, alike=True)
 
 
+def _looks_glued(text: str) -> bool:
+    """Whether argparse takes a word for a value although an option was meant: it has a blank in it."""
+    return text.startswith("-") and " " in text
+
+
 class _Dialect(Dialect):
     """What one release of vLLM understands."""
 
@@ -199,7 +204,9 @@ class Parser:
 
     # -- problems
 
-    def problem(self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool) -> None:
+    def problem(
+        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool, meant: str = ""
+    ) -> None:
         """Notes a problem; nothing is certain about a version that was not read, or an unusual entry point."""
         words = list(words)
         self.problems.append(
@@ -210,6 +217,7 @@ class Parser:
                 path=words[0].path if words else "",
                 detail=detail,
                 certain=certain and self.dialect.known and self.form in _PLAIN_FORMS,
+                meant=meant,
             )
         )
 
@@ -408,7 +416,10 @@ class Parser:
                 while index < size and len(values) < most and self._is_value(items[index]):
                     values.append(items[index])
                     index += 1
-            self._option(item, found, values)
+            swallowed = [value for value in values if found.kind == "list" and _looks_glued(value.word.text)]
+            self._option(item, found, [value for value in values if value not in swallowed])
+            for value in swallowed:
+                self._glued(value.word, f"it is taken as one more value of {found.flag.name}", True)
             if found.kind in ("flag", "bool"):
                 previous = found.flag, item.word
 
@@ -511,7 +522,7 @@ class Parser:
             self.problem("unknown-flag", key, words, detail, True)
             return
         found = self.dialect.unknown(key)
-        self.problem(found.kind, key, words, found.detail, found.sure)
+        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
 
     # -- positional arguments
 
@@ -534,7 +545,7 @@ class Parser:
         slots = 0 if implied_model else 1 if free else 0
         for word, before in words:
             text = word.text
-            glued = text.startswith("-") and " " in text
+            glued = _looks_glued(text)
             loose = before is not None and text.lower() in ("true", "false", "1", "0", "yes", "no")
             takes = slots > 0
             if glued or loose:
@@ -556,8 +567,6 @@ class Parser:
             self._too_many(word)
 
     def _left_over(self, word: Word, before: tuple[Flag, Word] | None, takes: bool) -> None:
-        from .options import glued_words, meant
-
         text = word.shown
         if takes and self.form == "api_server":
             effect = "it is taken for the positional model, which this entry point ignores, so it has no effect"
@@ -571,12 +580,18 @@ class Parser:
             detail = f"{name} takes no value, so `{text}` is an argument by itself: {effect}"
             self.problem("bad-value", name, [before[1], word], detail, certain)
             return
-        # nothing runs as it is written: all else is judged by what was meant
-        before_it = dict(self.settings)
+        self._glued(word, effect, certain)
+
+    def _glued(self, word: Word, effect: str, certain: bool) -> None:
+        """An option and its value in one word; nothing runs as it is written, so all else is judged by what was meant."""
+        from .options import glued_words, meant
+
+        text, before = word.shown, dict(self.settings)
         self._options([self._item(Word(part, text, word.path)) for part in shell_words(text)])
-        self.settings.update(meant(before_it, self.settings))
-        detail = f"{glued_words(text)}: {effect}"
-        self.problem("glued", text.partition(" ")[0].replace("_", "-"), [word], detail, certain)
+        self.settings.update(meant(before, self.settings))
+        self.problem(
+            "glued", text.partition(" ")[0].replace("_", "-"), [word], f"{glued_words(text)}: {effect}", certain
+        )
 
     def _model(self, word: Word) -> None:
         if self.form == "api_server":

@@ -47,7 +47,7 @@ _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 CLUSTER_SCOPED = frozenset(
     {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
     | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
-    | {"CSINode", "CSIDriver"}
+    | {"CSINode", "CSIDriver", "NodeClaim"}
 )
 
 

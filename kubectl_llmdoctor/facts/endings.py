@@ -244,7 +244,7 @@ _ANSWERED = (
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
-#: What is said of one failed request stands so close together.
+#: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
 
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
@@ -399,22 +399,35 @@ def refused(line: Line) -> bool:
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
 
 
-def stray(lines: Sequence[Line]) -> bool:
-    """Whether those requests are few that some lines of a log say failed, and the server went on answering others."""
+def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
+    """Whether the requests that some lines of a log say failed are few among those that the server answered.
+
+    Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on.
+    """
     last, failed = lines[-1], sum(1 for _ in _requests(lines))
     limit = next((at for at in _later_banners(last.log) if at > last.number), None)
     answers = [at for at in _answers(last.log) if limit is None or at < limit]
+    if len(answers) >= _PER_STRAY * failed:
+        return True
     after = len(answers) - bisect.bisect_right(answers, last.number)
-    return after >= _AFTER_ONE if failed == 1 else after > 0 and len(answers) >= _PER_STRAY * failed
+    return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
+
+
+def answered(log: Log | None) -> bool:
+    """Whether a log shows that its server answered a request."""
+    return log is not None and bool(_answers(log))
 
 
 def _requests(lines: Sequence[Line]) -> Iterator[Line]:
     """The first of the lines that are about one request each: it is often said twice, and answered after that."""
-    yield lines[0]
-    for last, line in pairwise(lines):
-        between = last.log.lines(last.number, line.number)
-        if line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between):
-            yield line
+    first, last = lines[0], lines[0]
+    yield first
+    for line in lines[1:]:
+        between = line.log.lines(last.number, line.number)
+        far = line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between)
+        if far or last is not first:
+            yield (first := line)
+        last = line
 
 
 def _answers(log: Log) -> list[int]:

@@ -82,6 +82,7 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("persistentvolumes", "get list", "volumes bound to another zone or node", namespaced=False)
     yield rule("persistentvolumeclaims (all namespaces)", "list", "volumes attached to a node", namespaced=False)
     yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
+    yield rule("nodeclaims", "list", "machines that a cloud does not give", "karpenter.sh", namespaced=False)
     for resource, what in _STORAGE:
         yield rule(resource, "list", what, "storage.k8s.io", namespaced=False)
     for resource, what in _DEVICES:

@@ -39,6 +39,7 @@ class Capacity:
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
+            pot.get_list(core("NodeClaim", "karpenter.sh"), "", if_there=True)
         if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)

@@ -307,6 +307,9 @@ class Walk:
             config = core("LLMInferenceServiceConfig", "serving.kserve.io")
             for ref in (obj.get("spec") or {}).get("baseRefs") or ():
                 pot.get(config, namespace, str(ref.get("name") or ""), if_there=True)
+        if kind.key == ("kaito.sh", "Workspace"):  # it has no pod before it has its machines
+            selector = f"kaito.sh/workspace={name},kaito.sh/workspacenamespace={namespace}"
+            pot.get_list(core("NodeClaim", "karpenter.sh"), "", selector=selector, if_there=True)
         if kind.key == ("apps.nvidia.com", "NIMService"):
             storage = (obj.get("spec") or {}).get("storage") or {}
             cache = (storage.get("nimCache") or {}).get("name") or ""

@@ -85,7 +85,13 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
     sub = str(service.get("subComponentType") or "")
     disabled = dig(service, "sharedMemory", "disabled") is True
     size = None if disabled else dig(service, "sharedMemory", "size") or "8Gi"
+    places.append((_size_of_shm(extra), f"{base}/sharedMemory/size"))
     return _template(raw, {**pod, "containers": containers}, tuple(places), name, (kind, sub), size, service)
+
+
+def _size_of_shm(spec: Json) -> str:
+    """Where the size of the volume at /dev/shm stands, which the operator puts behind those that are stated."""
+    return f"/volumes/{len(rows(spec.get('volumes')))}/emptyDir/sizeLimit"
 
 
 def _beta(raw: Json, component: Json, base: str, name: str, shared: list[Json]) -> Template:
@@ -94,7 +100,7 @@ def _beta(raw: Json, component: Json, base: str, name: str, shared: list[Json]) 
     containers = [{**c, "env": named(c.get("env"), shared)} for c in rows(spec.get("containers"))]
     size: Any = component.get("sharedMemorySize", "8Gi")
     size = None if str(size) == "0" else size
-    places = (("", f"{base}/podTemplate/spec"),)
+    places = (("", f"{base}/podTemplate/spec"), (_size_of_shm(spec), f"{base}/sharedMemorySize"))
     kind = str(component.get("type") or component.get("componentType") or "")
     return _template(raw, {**spec, "containers": containers}, places, name, (kind,), size, component)
 

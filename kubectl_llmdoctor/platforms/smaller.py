@@ -171,6 +171,8 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
     given = dig(spec, "containerPort") or dig(spec, "endpoint", "port")
     port = given if isinstance(given, int) else port
     gpus = dig(spec, "resources", "gpu") or dig(model, "hardware", "gpu", "count") or 0
+    if gpus and runtime == "llamacpp":  # resolveRuntimeImage: a build for the GPU's vendor, where the object names none
+        image = f"{image}-{'rocm' if _gpu_name(model).startswith('amd') else 'cuda'}"
     args = _Args()
     {"vllm": _llmkube_vllm, "sglang": _llmkube_sglang, "tgi": _llmkube_tgi}.get(runtime, _llmkube_llamacpp)(
         args, spec, str(model.get("source") or "/models"), port, gpus if isinstance(gpus, int) else 0

@@ -84,6 +84,11 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
                 best = prefix, target
         return best[1] + pointer[len(best[0]) :] if best and best[1] else None
 
+    def states(self, pointer: str) -> bool:
+        """Whether the object itself says what stands there, and not the operator, by a value of its own."""
+        place = self.at(pointer)
+        return place is not None and exists(self.raw, place)
+
     def shown(self, pointer: str) -> str:
         """Where in the object it stands, as a person reads it; of what the operator adds, the nearest part above."""
         rest: list[str] = []

@@ -40,9 +40,6 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
 
-#: How the kubelet's eviction manager says that it evicted a pod for memory, or refused one until there is some again.
-_EVICTED = ("low on resource: memory", "The node had condition: [MemoryPressure")
-
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
 
@@ -74,12 +71,11 @@ def oomkilled_node(
     - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
     - https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
     """
-    if pod.status.reason == "Evicted" and any(text in pod.status.message for text in _EVICTED):
+    if pod.status.reason == "Evicted" and (done := _evicted(pod.status.message)):
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"The kubelet {'refused' if 'had condition' in pod.status.message else 'evicted'} {pod.name}: "
-            "the node was short of memory.",
+            summary=f"The kubelet {done} {pod.name}: the node was short of memory.",
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
             explains=("pod-failed", "crash-loop", "not-ready"),
             fixes=tuple(_fixes(pod)),
@@ -107,6 +103,16 @@ def oomkilled_node(
             fixes=tuple(_fixes(pod)),
             pods=(pod.name,),
         )
+
+
+def _evicted(message: str) -> str:
+    """What the kubelet did for lack of memory, by the two texts of its eviction manager; empty for another lack.
+
+    It evicts what runs, and refuses a pod without requests while the node has the condition.
+    """
+    if "low on resource: memory" in message:
+        return "evicted"
+    return "refused" if re.search(r"The node had condition: \[[^\]]*MemoryPressure", message) else ""
 
 
 def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Metrics | None) -> Iterator[Finding]:

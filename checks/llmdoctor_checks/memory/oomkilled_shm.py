@@ -112,10 +112,9 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
 
 def _risk(container: Container) -> Iterator[Finding]:
     """A volume that may take the whole limit, to which the kubelet cuts it: the kernel kills before it is full."""
-    limit = container.limit("memory")
+    limit, pod = container.limit("memory"), container.pod
     for name, text, size in _memory_volumes(container):
-        if limit and size and size > limit:
-            pod = container.pod
+        if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
                 role="risk",
                 severity="warning",
@@ -129,6 +128,12 @@ def _risk(container: Container) -> Iterator[Finding]:
                 fixes=(_shrink(pod, name, limit),),
                 pods=(pod.name,) if pod.exists else (),
             )
+
+
+def _stated(pod: Pod, name: str) -> bool:
+    """Whether the object says the volume's size, and not its operator, which gives every container one of its own."""
+    index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
+    return pod.template is None or pod.template.states(f"/volumes/{index}/emptyDir/sizeLimit")
 
 
 def _shrink(pod: Pod, name: str, limit: int) -> Fix:

@@ -46,8 +46,8 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
     (r"can(?:not|'t) allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
     (r"requested number of devices unavailable for (?P<resource>\S+?)\. Requested", "not-ready"),
     (r"device plugin \w+.*(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
-    # of the call that hands devices out the kubelet passes on the error alone
-    (r"Allocate failed due to rpc error: code = \w+ desc = ", "down"),
+    # what the plugin itself answered; the CPU manager's refusals have the same beginning
+    (r"Allocate failed due to (?:rpc error: |.*\b(?:GPU|gpu|device)\b)", "down"),
 )
 
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).

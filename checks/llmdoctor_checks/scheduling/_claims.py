@@ -79,6 +79,20 @@ def volume_where(volume: Item) -> str:
     return "; ".join(f"{p.get('key')} {p.get('operator')} [{', '.join(words(p, 'values'))}]" for p in parts)
 
 
+#: Ends of the labels by which volumes on a node's own disk name that node: Kubernetes, TopoLVM, OpenEBS, Longhorn's local ones.
+_ONE_NODE = ("/hostname", "/node", "/nodename")
+
+
+def on_one_node(pod: Pod) -> bool:
+    """Whether a volume of the pod lies on the disk of one node, and can be used nowhere else."""
+    for claim in volume_claims(pod):
+        volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+        terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms") if volume else []
+        if any(str(p.get("key")).endswith(_ONE_NODE) for term in terms for p in rows(term, "matchExpressions")):
+            return True
+    return False
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DeviceClaim:
     """A ResourceClaim that a pod uses, by the name the pod gives it."""

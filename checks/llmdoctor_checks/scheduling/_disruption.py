@@ -91,11 +91,12 @@ class Taken:
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
-    """Who took the pod away; None when nobody did, or when enough other replicas are ready."""
+    """Who took the pod away; None when nobody did, or while it leaves and enough other replicas are ready."""
     workload = subject.workload
     if not pod.exists or pod.status.phase == "Succeeded":
         return None
-    if workload and workload.replicas and (workload.ready or 0) >= workload.replicas and len(subject.pods) == 1:
+    whole = workload is not None and workload.replicas and (workload.ready or 0) >= workload.replicas
+    if whole and len(subject.pods) == 1 and pod.status.phase != "Failed":
         return None
     found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
     if found is None:

@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     top_of,
 )
+from llmdoctor_checks.scheduling._claims import on_one_node
 
 Obstacle = Literal[
     "claim",
@@ -312,6 +313,10 @@ def _by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     # A living node that meets the selector shows that the selector means what it says; a dead one does not.
     if any("selector" not in o and "node" not in o for _, o in standing):
         standing = [(v, o) for v, o in standing if "selector" not in o]
+    # A volume on a node's own disk goes nowhere else: a taint of that node is the point.
+    held = [(v, o) for v, o in standing if "volume" not in o]
+    if held and all(set(o) <= {"own-taint", "taint"} for _, o in held) and on_one_node(pending.pod):
+        standing = held
     least = min(len(o) for _, o in standing)
     groups: dict[tuple[Obstacle, ...], list[NodeVerdict]] = {}
     for verdict, obstacles in standing:

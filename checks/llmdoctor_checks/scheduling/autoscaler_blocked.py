@@ -3,7 +3,24 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Event, Finding, Fix, Pending, check, event_evidence, fixes, is_provisioner, parse
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Event,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    dig,
+    event_evidence,
+    fixes,
+    is_provisioner,
+    parse,
+)
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by
 
@@ -25,14 +42,22 @@ _FAILED = re.compile(
 _POOL = re.compile(r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^",\\]+)\\?"')
 _OVERHEAD = re.compile(r"daemonset overhead=\{[^}]*\},? ?")
 
+#: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
+_CLAIM = re.compile(r"\bnodeclaim/(?P<name>[\w.-]+)")
+#: A NodeClaim that nobody has looked at yet.
+_AWAITING = "AwaitingReconciliation"
+#: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
+_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w*[a-z][A-Z]\w*: .+)", re.DOTALL)
+
 
 @check("autoscaler-blocked", since="0.1")
-def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
+def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 
     The pod needs a node more. The cluster autoscaler or Karpenter has looked at it and says what keeps it from adding
     one: a node group at its maximum, a limit of the node pool, the cloud's quota, no capacity left for that instance
-    type, or waiting after such a failure.
+    type, or waiting after such a failure. Where Karpenter (for KAITO, too) has chosen a machine, its NodeClaim says what
+    the cloud answered.
 
     ## Fix
 
@@ -42,13 +67,21 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
 
     - https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
     - https://karpenter.sh/docs/troubleshooting/
+    - https://karpenter.sh/docs/concepts/nodeclaims/
     """
+    if pending is None:
+        if not pod.exists and not subject.static:
+            yield from _unlaunched(_of_workspace(subject, cluster))
+        return
     found = causes(pending)
     # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
     meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
     if not pending.scaling:
         return
     event = pending.scaling[-1]
+    if event.reason == "Nominated":
+        claims = (cluster.item("NodeClaim", "", name) for name in _CLAIM.findall(event.message))
+        yield from _unlaunched([claim for claim in claims if claim], pending)
     if event.reason in ("TriggeredScaleUp", "Nominated"):
         return
     pool = _pool(pending, event)
@@ -73,6 +106,59 @@ def autoscaler_blocked(pending: Pending) -> Iterator[Finding]:
         order=float(len(found)),
         pods=(pending.pod.name,),
     )
+
+
+def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:
+    """The machines that KAITO has asked for, before it makes a pod."""
+    if subject.item is None or subject.item.kind != "Workspace":
+        return []
+    wanted = {"kaito.sh/workspace": subject.item.name, "kaito.sh/workspacenamespace": subject.namespace}
+    claims = ((claim, dig(claim.raw, "metadata.labels")) for claim in cluster.items("NodeClaim"))
+    return [claim for claim, labels in claims if isinstance(labels, dict) and wanted.items() <= labels.items()]
+
+
+def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[Finding]:
+    """A machine that the cloud did not give: its NodeClaim is not launched, and says why.
+
+    Karpenter keeps such a claim and tries again (pkg/controllers/nodeclaim/lifecycle/launch.go); one without capacity
+    it deletes.
+    """
+    claim, reason, said = next(((claim, *why) for claim in claims if (why := _refusal(claim))), (None, "", ""))
+    if claim is None:
+        return
+    code = _CODE.search(said)
+    found = causes(pending) if pending else ()
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Karpenter cannot launch the node {claim.name}: {_cut(code['error'] if code else said)}",
+        evidence=(
+            Evidence(
+                source="node", ref=f"NodeClaim/{claim.name} status.conditions[Launched]", text=f"{reason}: {said}"
+            ),
+            *((event_evidence(pending.scaling[-1], pending.pod.cluster), *said_by(pending)) if pending else ()),
+        ),
+        explains=(*EXPLAINS, *(c.id for c in found)),
+        fixes=(
+            fixes.advice(
+                "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
+                f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
+                owner="platform",
+            ),
+        ),
+        order=float(len(found)),
+        pods=(pending.pod.name,) if pending else (),
+    )
+
+
+def _refusal(claim: Item) -> tuple[str, str] | None:
+    """Reason and message of the attempt to launch a machine; None where it was launched or not tried yet."""
+    for condition in rows(claim.raw, "status.conditions"):
+        reason, said = str(condition.get("reason") or ""), str(condition.get("message") or "")
+        tried = condition.get("type") == "Launched" and condition.get("status") != "True" and reason != _AWAITING
+        if tried and said:
+            return reason, said
+    return None
 
 
 def _pool(pending: Pending, event: Event) -> str:

@@ -29,8 +29,8 @@ def host_port_conflict(pod: Pod, pending: Pending | None, subject: Subject) -> I
     if not pending or not found:
         return
     ports = sorted({p for r in found.reasons for p in r.ports})
-    named = ", ".join(map(str, ports)) or "its host ports"
-    summary = f"{nodes_said(found)} could run it, but port {named} of the host is taken there."
+    named = f"port {', '.join(map(str, ports))} of the host is" if ports else "a port of the host that it asks for is"
+    summary = f"{nodes_said(found)} could run it, but {named} taken there."
     yield finding(pending, found, summary, [*_ports(pending), *node_lines(pending, found)], _fixes(pending, found))
 
 

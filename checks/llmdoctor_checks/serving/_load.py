@@ -2,7 +2,7 @@
 
 Sources: vLLM `engine/metrics.py` (V0, every 5 or 10 s) and `v1/metrics/loggers.py` (every 10 s while there is traffic),
 `core/scheduler.py` (V0: a preemption, and then each fiftieth); SGLang `scheduler_metrics_mixin.py`, every 40 decode steps
-and with each prefill.
+and with each prefill (from 0.5 on with a comma after "Decode batch", and one usage for each pool of a hybrid model).
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ _VLLM = (
     r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
     r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
-_SGLANG = r"Decode batch\. #running-req: (\d{1,15}), .*?token usage: (\d{1,9}(?:\.\d+)?), .*?#queue-req: (\d{1,15})"
+_SGLANG = r"Decode batch[.,] #running-req: (\d{1,15}), (.*?usage: .*?)#queue-req: (\d{1,15})"
+_USAGE = r"(?:token|mamba) usage: (\d{1,9}(?:\.\d+)?)"
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
 _PREEMPTED = r"is preempted by PreemptionMode\.\w+ mode because .*?total_num_cumulative_preemption=(\d{1,15})"
+#: What SGLang's scheduler prints each time on every rank; up to 0.5.2 "Decode out of memory happened."
+RETRACTED = "#retracted_reqs: "
+_RETRACTED = r"(?:KV cache pool is full\. Retract requests|Decode out of memory happened)\. #retracted_reqs: (\d{1,9})"
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 
@@ -61,7 +65,8 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
             found.append(Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, tokens))
     for line in log.find("#queue-req: ") if log and not found else ():
         if (said := re.search(_SGLANG, line.text)) is not None:
-            found.append(Load(line, int(said[1]), int(said[3]), float(said[2])))
+            pools = [float(usage) for usage in re.findall(_USAGE, said[2])]
+            found.append(Load(line, int(said[1]), int(said[3]), max(pools, default=0.0)))  # the fullest stops all
     return list(found)
 
 
@@ -70,6 +75,19 @@ def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     log = logs.current(container.name)
     lines = log.find(PREEMPTED) if log else ()
     return [(line, int(said[1])) for line in lines if (said := re.search(_PREEMPTED, line.text)) is not None]
+
+
+def retractions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
+    """What SGLang says of requests that it put back for lack of room: the line, and how many so far; once for all ranks."""
+    log = logs.current(container.name)
+    found: list[tuple[Line, int]] = []
+    seen: set[str] = set()
+    for line in log.find(RETRACTED) if log else ():
+        when = re.search(_TIME, line.text)
+        if (said := re.search(_RETRACTED, line.text)) is not None and when is not None and when[0] not in seen:
+            seen.add(when[0])
+            found.append((line, int(said[1]) + (found[-1][1] if found else 0)))
+    return found
 
 
 def seconds_between(first: Line, last: Line) -> float | None:

@@ -1,6 +1,7 @@
 """Too little CPU to feed the GPUs."""
 
 import math
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -40,6 +41,11 @@ _PRESSED = 50
 #: throttled while it loaded: what it counts since its start says nothing of how it serves.
 _CALM, _YOUNG_SECONDS = 10, 3600
 
+#: vLLM's executor of several processes (`set_multiprocessing_worker_envs`) leaves each one thread. On a CPU it computes with
+#: that, up to 0.8: its workers then bind threads of their own only where VLLM_CPU_OMP_THREADS_BIND asks for it, later always.
+_REDUCED, _BOUND = "Reducing Torch parallelism from", "OMP threads binding of Process"
+_ON_CPU = "Automatically detected platform cpu"
+
 #: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
 _TIMES, _BEYOND = 2, 2000
 
@@ -50,7 +56,7 @@ _FEWEST_PERIODS = 100
 _IDLE = 0.5
 
 
-@check("cpu-starved", since="0.1", severity="warning")
+@check("cpu-starved", since="0.1", severity="warning", literals=(_REDUCED, _BOUND, _ON_CPU))
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -72,6 +78,9 @@ def cpu_starved(
     kernel shares them out by the requests, so that it falls back to what it requested: a risk where its tasks wait for cores
     already, a note where they do not.
 
+    An engine that computes on the CPU needs many cores, and threads on them. vLLM's builds for CPUs up to 0.8 leave themselves
+    one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so.
+
     ## Fix
 
     Give at least one core per GPU worker and two for the API server and the engine core. Raise or remove the CPU
@@ -86,8 +95,39 @@ def cpu_starved(
     if measured is not None:
         yield measured
         return
+    if logs is not None and (pod.ready or pod.log_only) and (found := _one_thread(pod, engine, logs)):
+        yield found
+        return
     yield from _above_request(pod, engine.container, metrics)
     yield from _too_few_cores(pod, engine)
+
+
+def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """vLLM computes on the CPU, with one thread."""
+    container = engine.container
+    log = logs.current(container.name)
+    if engine.name != "vllm" or log is None or container.accelerators or next(log.find(_ON_CPU), None) is None:
+        return None
+    reduced = next(log.find(_REDUCED), None)
+    said = re.search(r"parallelism from (\d{1,6}) threads to 1 ", reduced.text) if reduced else None
+    if reduced is None or said is None or next(log.find(_BOUND), None) is not None:
+        return None
+    cores = container.limit("cpu") or container.request("cpu")
+    threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} computes on the CPU with one thread of {said[1]}, as nothing sets OMP_NUM_THREADS.",
+        evidence=(log_evidence(reduced),),
+        fixes=(
+            fixes.advice(f"Set OMP_NUM_THREADS to the cores that it has ({threads} at most)")
+            if pod.log_only
+            else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Let it compute with {threads} threads"),
+        ),
+        order=reduced.order,
+        pods=(pod.name,),
+    )
 
 
 def _by_quota(

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     say_seconds,
+    stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._raw import rows
@@ -38,8 +39,9 @@ _FASTEST_TOKENS_PER_SECOND = 200
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
 
-#: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server.
-_GAVE_UP = "upstream timed out (110:"
+#: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
+#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`.
+_GAVE_UP = ("upstream timed out (110:", "upstream_response_timeout", "upstream_per_try_timeout", "stream_idle_timeout")
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
@@ -94,15 +96,15 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
-    cut = _cut_off(pod, subject, cluster) if subject.engines(pod) else []
-    if cut:
+    cut = _cut_off(pod, subject, cluster) if subject.engines(pod) or pod.log_only else []
+    if cut and not stray(cut):
         timeout = next(_timeouts(pod, engine, subject, cluster), None) if engine else None
-        where = cut[0].log.pod or "A gateway"
+        where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{where} gave up waiting for an answer of this server; its log says so {times}.",
+            summary=f"{where} gave up waiting for an answer of {whose} server; its log says so {times}.",
             evidence=(
                 *(log_evidence(line) for line in cut[:2]),
                 *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
@@ -174,14 +176,23 @@ def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) 
 def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     """Lines of other pods' logs (gateways) that say that this server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster))
+    if pod.log_only:
+        return [line for who, line, _ in said if not who]
     if not pod.exists or not said:
         return []
     mine = {one.name for one in subject.pods}
     names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
+    either = "|".join(map(re.escape, sorted(names)))
     # a route may spell a model's name with dots where Kubernetes has none
-    named = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
-    return [line for who, line, plain in said if named and who not in mine and named.search(plain)]
+    named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
+    # Envoy names a Service by its host
+    host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    return [
+        line
+        for who, line, plain in said
+        if named and who not in mine and (named.search(plain) or host.search(line.text[:20_000]))
+    ]
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -189,8 +200,8 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     return [
         (text.pod, line, re.sub(r"[._]", "-", line.text[:20_000]))
         for text in cluster.snapshot.logs
-        if text.pod
-        for line in Log(text).find(_GAVE_UP)
+        for log in (Log(text),)
+        for line in sorted((x for said in _GAVE_UP for x in log.find(said)), key=lambda x: x.number)
     ]
 
 

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Logs,
     Metrics,
     Pod,
     Span,
@@ -17,6 +18,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    log_evidence,
     pod_evidence,
     say_cores,
     say_seconds,
@@ -31,6 +33,7 @@ from llmdoctor_checks.serving._autoscaling import (
     queue_metric,
     scalers,
 )
+from llmdoctor_checks.serving._load import recent_load, works
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._rescale import concurrency_of, rescaled
 from llmdoctor_checks.serving._saturation import evidence as load_evidence
@@ -41,6 +44,9 @@ _METRIC = "autoscaling.knative.dev/metric"
 
 #: How many replicas an autoscaler has now.
 _REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
+
+#: Fewer that wait are a burst.
+_QUEUE = 10
 
 #: CPU that changes by less than this from the first to the last third of an hour stands still.
 _FLAT = 0.2
@@ -54,7 +60,9 @@ _BY_ROLE: dict[str, Literal["cpu_seconds", "memory_working_set"]] = {
 
 
 @check("hpa-wrong-metric", since="0.2", severity="warning")
-def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
+def hpa_wrong_metric(
+    pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     """An autoscaler follows CPU or memory, or a metric that the engine does not emit.
 
     CPU does not follow the load of an engine on GPUs. Its scheduler and workers loop at full speed as long as there is one
@@ -95,7 +103,8 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
     be taken away. Where metrics of the last hour were read, the target is computed from them: four fifths of the requests that one replica
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
-    Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause.
+    Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause; so it is where
+    it gets no value and could add replicas, while the engine's log says that more requests wait than run.
 
     ## References
 
@@ -110,7 +119,7 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
         if scaler.maximum <= scaler.minimum:
             continue
         rescale = rescaled(engine, scaler, subject, cluster, metrics) or _told(engine, scaler)
-        if failed := _failed(pod, engine, scaler, rescale) or _unread(pod, engine, scaler, subject):
+        if failed := _failed(pod, engine, scaler, rescale, logs) or _unread(pod, engine, scaler, subject):
             yield failed
             return
         if scaler.looks and all(look.source == "resource" for look in scaler.looks):
@@ -124,7 +133,7 @@ def hpa_wrong_metric(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metr
     yield from _operator(pod, engine, subject, metrics)
 
 
-def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | None:
+def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs | None) -> Finding | None:
     """What the controller says: it gets no value, although there is a pod to ask."""
     if pod.exists and not pod.ready:
         return None
@@ -136,15 +145,19 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding |
             and str(row.get("reason")).startswith("FailedGet")
         ):
             said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
+            queue = _queue(pod, engine, scaler, logs) if logs is not None else None
+            waits = f" Meanwhile {queue[0]}." if queue else ""
             return Finding(
-                role="risk",
+                role="cause" if queue else "risk",
                 severity="warning",
                 confidence="certain",
-                summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.",
+                summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.{waits}",
                 evidence=(
                     scaler.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                    *((queue[1],) if queue else ()),
                 ),
+                explains=("queue-growing", "kv-cache-saturated") if queue else (),
                 fixes=(_lookup(pod, engine, scaler, rescale),),
                 pods=(pod.name,) if pod.exists else (),
             )
@@ -208,6 +221,18 @@ def _sentence(text: str) -> str:
     """Words of a program as the end of a sentence, cut where they are long."""
     text = " ".join(text.split())
     return f"{text[:240]} …" if len(text) > 240 else f"{text.rstrip('.')}."
+
+
+def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
+    """A queue that lasts and is longer than what runs, where the autoscaler could add a replica."""
+    said, replicas = recent_load(engine.container, logs), dig(scaler.item.raw, "status.currentReplicas")
+    if not said or not works(pod, said) or not isinstance(replicas, int) or replicas >= scaler.maximum:
+        return None
+    if any(load.waiting < max(_QUEUE, load.running) for load in said):
+        return None
+    last = said[-1]
+    text = f"{last.waiting} requests wait while {last.running} run, and it stays at {replicas} of {scaler.maximum} replicas"
+    return text, log_evidence(last.line)
 
 
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:

@@ -20,7 +20,16 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import PREEMPTED, last_load, preemptions, recent_load, seconds_between, works
+from llmdoctor_checks.serving._load import (
+    PREEMPTED,
+    RETRACTED,
+    last_load,
+    preemptions,
+    recent_load,
+    retractions,
+    seconds_between,
+    works,
+)
 from llmdoctor_checks.serving._load import Load as Statement
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
@@ -44,11 +53,14 @@ _OFTEN, _FEWEST_TIMES = 0.5, 10
 #: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
 _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
+#: Requests that were put back have room again after less, as a rule.
+_LONG_BACK = 20
+
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
 
 
-@check("kv-cache-saturated", since="0.2", severity="warning", literals=(PREEMPTED,))
+@check("kv-cache-saturated", since="0.2", severity="warning", literals=(PREEMPTED, RETRACTED))
 def kv_cache_saturated(
     pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -142,13 +154,15 @@ def _preempted(metrics: Metrics) -> int:
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said, lasting = last_load(engine.container, logs), bool(recent_load(engine.container, logs))
+    put_back, since = _put_back(engine, logs, said)
+    said = since or said
     if not said or not all(load.waiting for load in said) or not works(pod, said):
         return
     last, times = said[-1], _preempted_by_log(engine, logs, said)
     full = all(load.cache >= _FULL for load in said)
     # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those
     deep = len(said) >= _FEWEST_STATEMENTS and all(load.waiting >= load.running for load in said)
-    if not (full and (lasting or deep)) and not times:
+    if not (full and (lasting or deep)) and not times and put_back is None:
         return
     third = max(len(said) // 3, 1)
     early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
@@ -160,13 +174,19 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         if times
         else ""
     )
+    if not lost and put_back is not None:
+        lost = ". It ran out of room, and what it then put back waits since"
     filled = f"{last.cache:.0%} full" + (f", and was so in its last {len(said)} statements" if full else "")
     yield Finding(
         role="cause",
-        confidence="likely" if lasting or times else "possible",
+        confidence="likely" if (full and lasting) or times else "possible",
         summary=f"The KV cache of {engine.container.name or engine.title} is {filled}; "
         f"{last.running} requests run and {last.waiting} wait{lost}.",
-        evidence=(log_evidence(said[0].line), log_evidence(last.line), *((log_evidence(times[2]),) if times else ())),
+        evidence=(
+            log_evidence(said[0].line),
+            log_evidence(last.line),
+            *((log_evidence(out),) if (out := times[2] if times else put_back) else ()),
+        ),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
@@ -176,7 +196,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 
 def _preempted_by_log(engine: Engine, logs: Logs, said: list[Statement]) -> tuple[int, float, Line] | None:
     """How often requests lost their room lately by the engine's own count, in how many seconds, and the line that says so."""
-    told = preemptions(engine.container, logs)
+    told = preemptions(engine.container, logs) or retractions(engine.container, logs)
     near = [one for one in told if (seconds_between(one[0], said[-1].line) or 0) <= SUSTAINED_SECONDS]
     if len(near) < 2:
         return None
@@ -185,6 +205,21 @@ def _preempted_by_log(engine: Engine, logs: Logs, said: list[Statement]) -> tupl
     if seconds is None or count - before < _FEWEST_TIMES:
         return None
     return count - before, seconds, line
+
+
+def _put_back(engine: Engine, logs: Logs, said: list[Statement]) -> tuple[Line | None, list[Statement]]:
+    """The line by which SGLang last put requests back, and the statements since, where some have waited in all of them.
+
+    As a rule they get their room within seconds, when another request has ended.
+    """
+    for line, _ in retractions(engine.container, logs)[-1:]:
+        since = [load for load in said if load.line.number > line.number]
+        if len(since) < _FEWEST_STATEMENTS or not all(load.waiting for load in since):
+            break
+        first, last = (seconds_between(line, load.line) for load in (since[0], since[-1]))
+        if first is not None and last is not None and first <= SUSTAINED_SECONDS and last >= _LONG_BACK:
+            return line, since
+    return None, []
 
 
 def _fix(pod: Pod, more: str) -> Fix:

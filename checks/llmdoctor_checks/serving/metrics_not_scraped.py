@@ -71,6 +71,8 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     engine = next(iter(subject.engines(pod)), None)
     if engine is None or engine.name == "ollama":
         return
+    if not pod.exists and not engine.found.argv_known:
+        return  # what an image of somebody's own starts, and where, is not to be seen in a manifest
     if metrics is not None and metrics.queried(of_engine=True):
         return
     asked = list(_asked(pod, engine, cluster))

@@ -57,12 +57,7 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     - https://knative.dev/docs/serving/configuration/deployment/#configuring-progress-deadlines
     """
     told = list(_exceeded(subject))
-    if (
-        told
-        and not subject.exists
-        and not subject.static
-        and any(e.ref.startswith("Revision/") or _NEVER in e.text for e in told)
-    ):
+    if told and not subject.exists and not subject.static and any(_gave_up(evidence) for evidence in told):
         yield _given_up(told)
         return
     for pod in subject.pods:
@@ -104,7 +99,7 @@ def _loads(pod: Pod, container: Container) -> bool:
 
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
     workload = subject.workload
-    found = _deadline(pod, workload)
+    found = _deadline(pod, workload, told)
     if workload is None or found is None:
         return
     deadline, evidence = found
@@ -152,7 +147,12 @@ def _knative(workload: Workload) -> bool:
     return workload.item.kind == "Service.serving.knative.dev" or workload.kind == "InferenceService"
 
 
-def _deadline(pod: Pod, workload: Workload | None) -> tuple[float, Evidence] | None:
+def _gave_up(evidence: Evidence) -> bool:
+    """Whether it is Knative that gave up, not a Deployment."""
+    return evidence.ref.startswith("Revision/") or _NEVER in evidence.text
+
+
+def _deadline(pod: Pod, workload: Workload | None, told: list[Evidence]) -> tuple[float, Evidence] | None:
     """Seconds, and what says so; None where no such deadline applies or it is not known."""
     if workload is None:
         return None
@@ -161,7 +161,8 @@ def _deadline(pod: Pod, workload: Workload | None) -> tuple[float, Evidence] | N
         seconds = _duration(str(stated))
         evidence = workload_evidence(workload, f"annotations[{_ANNOTATION}]", str(stated))
         return (seconds, evidence) if seconds else None
-    if workload.item.kind == "Service.serving.knative.dev":
+    # an InferenceService may be served by a plain Deployment, too
+    if workload.item.kind == "Service.serving.knative.dev" or (_knative(workload) and any(map(_gave_up, told))):
         return _DEFAULT_SECONDS, workload_evidence(workload, f"annotations[{_ANNOTATION}]", "not set, 600s by default")
     typed = workload.item.typed() if workload.kind == "Deployment" else None
     if not isinstance(typed, k8s.Workload):
@@ -195,6 +196,8 @@ def _fixes(pod: Pod, workload: Workload, seconds: int) -> Iterator[Fix]:
     elif workload.kind == "InferenceService" and _ANNOTATION in _annotations(workload.item):
         operation = {"op": "replace", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
         yield fixes.patch_object(workload.item, summary, [operation])
+    elif workload.kind == "InferenceService":
+        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s")
     elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
         path = f"/spec/template/metadata/annotations/{key}"
         yield fixes.patch_object(workload.item, summary, [{"op": "add", "path": path, "value": f"{seconds}s"}])

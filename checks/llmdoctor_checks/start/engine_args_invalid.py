@@ -1,5 +1,6 @@
 """Arguments that the engine's own parser refuses."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -8,12 +9,15 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Logs,
     Pod,
     Problem,
     check,
     endings,
     fixes,
+    log_evidence,
     pod_evidence,
+    setting_evidence,
 )
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
@@ -21,14 +25,23 @@ _FATAL = frozenset(
     {"unknown-flag", "removed-flag", "missing-value", "bad-value", "glued", "duplicate-serve", "conflict"}
 )
 
+#: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
+_NOT_BOUND = "couldn't bind HTTP server socket"
 
-@check("engine-args-invalid", since="0.1")
-def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
+#: The images of the projects themselves.
+_PUBLISHED = re.compile(r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])")
+
+
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND,))
+def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine refuses its arguments.
 
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
     stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
     where a configuration class refuses the value) within seconds, before it loads anything.
+
+    Of an image whose release is not known (`latest`) only slips of the pen and other engines' names are told: no release
+    that was read has such an option, and one that is spelt almost like it, or does the same, is there.
 
     ## Fix
 
@@ -42,6 +55,8 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/engine_args/
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
+    if logs:
+        yield from _tls_refused(pod, engine, logs)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
@@ -64,20 +79,62 @@ def engine_args_invalid(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes=tuple(_fixes(engine, shown)),
             pods=(pod.name,),
         )
-    elif not pod.exists and (sure := _sure(fatal)):
+    elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="certain",
+            confidence="certain" if _sure(sure) else "likely",
             summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
             evidence=tuple(_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
 
 
+def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """llama-server whose certificate or key cannot be used: it says no more than that it could not bind its socket."""
+    key, cert = engine.explicit("ssl_key_file"), engine.explicit("ssl_cert_file")
+    container = engine.container
+    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if engine.name != "llama.cpp" or not key or not cert or not crashed:
+        return
+    for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
+            "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
+            evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
+            explains=(
+                "port-in-use",
+                "permission-denied",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(
+                fixes.advice(
+                    "Mount the Secret with tls.crt and tls.key where --ssl-cert-file and --ssl-key-file look for them, "
+                    f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
+                ),
+            ),
+            pods=(pod.name,),
+            order=line.order,
+        )
+        return
+
+
 def _sure(problems: list[Problem]) -> list[Problem]:
     """Those that surely go wrong; a flag glued to its value is refused or swallowed, never obeyed."""
     return [p for p in problems if p.certain or p.kind == "glued"]
+
+
+def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
+    """Slips of the pen and other engines' names for an option, in the arguments of an image whose release is not known.
+
+    A build of somebody's own may have options that no release has.
+    """
+    return [p for p in problems if p.meant] if _PUBLISHED.search(engine.container.spec.image) else []
 
 
 def _list(problems: list[Problem]) -> str:

@@ -3,7 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Item,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    object_evidence,
+    pod_evidence,
+)
 from llmdoctor_checks._raw import rows
 
 #: Fields of one level of a pod that manifests show at another: v1 Pod, its API reference.
@@ -20,15 +31,22 @@ _OF_PROBE = frozenset(
     ("failureThreshold", "initialDelaySeconds", "periodSeconds", "successThreshold", "timeoutSeconds")
 )
 _OF_RESOURCES = frozenset(("limits", "requests"))
+_OF_WORKLOAD = frozenset(("progressDeadlineSeconds", "replicas", "selector", "strategy", "template", "updateStrategy"))
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _ACTIONS = ("httpGet", "tcpSocket", "exec", "grpc")
 
 #: What changes little when it is missing.
-_MINOR = frozenset(("imagePullPolicy", "lifecycle", "ports", "priorityClassName", "schedulerName", "successThreshold"))
+_MINOR = _OF_WORKLOAD | {
+    "imagePullPolicy", "lifecycle", "ports", "priorityClassName", "schedulerName", "successThreshold"
+}  # fmt: skip
+
+#: Where it stands, the path from there, the field, and where it belongs.
+_Place = tuple[Pod | Container | Item, str, str, str]
 
 
 @check("field-misplaced", since="0.2", severity="warning")
-def field_misplaced(pod: Pod) -> Iterator[Finding]:
+def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     """A field stands at a place where Kubernetes knows no field of that name.
 
     A probe indented too little belongs to the pod, `nvidia.com/gpu` directly under `resources` is no limit, and
@@ -52,12 +70,13 @@ def field_misplaced(pod: Pod) -> Iterator[Finding]:
     - https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
     - https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
     """
-    if pod.exists or pod.template is None:
+    raw = pod.template.pod if pod.template else pod.item.raw if pod.item else {}
+    if pod.exists or not subject.engines(pod):
         return
-    spec = _table(pod.template.pod.get("spec"))
-    found: list[tuple[Pod | Container, str, str, str]] = [
-        (pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER
-    ]
+    spec = _table(raw.get("spec"))
+    found: list[_Place] = [(pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER]
+    if pod.template_of is not None and pod.template_of.kind in _WORKLOADS:
+        found += ((pod.template_of, *place) for place in _in_workload(pod.template_of.raw))
     raws = {group: rows(spec, group) for group in ("containers", "initContainers")}
     for container in pod.containers:
         group = raws["initContainers" if container.pointer.startswith("/initContainers") else "containers"]
@@ -67,17 +86,42 @@ def field_misplaced(pod: Pod) -> Iterator[Finding]:
         return
     grave = [row for row in found if row[2] not in _MINOR]
     (where, path, field, belongs) = (grave or found)[0]
-    above = where.path if isinstance(where, Container) else pod.spec_path
+    above = where.path if isinstance(where, Container) else pod.spec_path if where is pod else ""
     inside = ".".join(filter(None, (above, path.rpartition(".")[0])))
+    stands = f"stands under {inside}" if inside else "stands beside spec"
     yield Finding(
         role="risk" if grave else "note",
         severity="warning" if grave else "info",
         confidence="certain",
-        summary=f"{field} stands under {inside}, where Kubernetes knows no such field: it is refused or dropped; it belongs "
+        summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; it belongs "
         f"to {belongs}.",
-        evidence=tuple(pod_evidence(at, path, f"{name}: …") for at, path, name, _ in grave or found),
+        evidence=tuple(_evidence(*row) for row in grave or found),
         fixes=(fixes.advice(f"Move {field} to {belongs} in {fixes.edited(pod)}"),),
     )
+
+
+def _evidence(at: Pod | Container | Item, path: str, field: str, _: str) -> Evidence:
+    text = f"{field}: …"
+    return object_evidence(at, path, text) if isinstance(at, Item) else pod_evidence(at, path, text)
+
+
+def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Fields of a pod or a workload beside `spec`, in it, or beside the pod's spec in the template."""
+    for key in raw:
+        if key in _OF_WORKLOAD:
+            yield key, key, "spec"
+    spec = _table(raw.get("spec"))
+    template = _table(spec.get("template"))
+    for path, level in (("spec", spec), ("spec.template", template)):
+        for key in level:
+            if key in _OF_POD:
+                yield f"{path}.{key}", key, "spec.template.spec"
+            elif key in _OF_CONTAINER:
+                yield f"{path}.{key}", key, "an element of containers"
+    for path, level in (("spec.template", template), ("spec.template.spec", _table(template.get("spec")))):
+        for key in level:
+            if key in _OF_WORKLOAD:
+                yield f"{path}.{key}", key, "spec"
 
 
 def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     device_evidence,
+    dig,
     fixes,
     pod_evidence,
     setting_evidence,
@@ -186,6 +187,10 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
         return True
     kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}
     if kinds & _GROUPED_KINDS or any(c.name.startswith("ray") for c in pod.containers):
+        return True
+    if subject.workload and dig(subject.workload.raw, "spec.predictor.workerSpec") is not None:
+        return True
+    if any("ray start" in str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)):
         return True
     nodes = engine.value("nnodes", 1)
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):

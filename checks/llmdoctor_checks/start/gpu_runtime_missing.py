@@ -15,7 +15,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     GPU, or it does and the node's container runtime does not inject it: no RuntimeClass, a RuntimeClass without a handler
     on the node, a missing CDI specification, or no NVIDIA container toolkit. vLLM then says that it detected no platform
     or cannot infer the device type, PyTorch that it finds no NVIDIA driver, the loader that libcuda.so.1 cannot be
-    opened. Ollama and llama.cpp start all the same, on the CPU, and are many times slower.
+    opened. Ollama, llama.cpp and Text Embeddings Inference start all the same, on the CPU, and are many times slower.
 
     ## Fix
 
@@ -30,7 +30,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     """
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
-    if engine.name not in ("ollama", "llama.cpp") or cpu_build(container.spec.image):
+    if engine.name not in ("ollama", "llama.cpp", "tei") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":
         return  # meant so
@@ -39,7 +39,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         if found.too_slow:
             yield _slow(pod, engine, found.failed, found.cpu, found.library)
         return  # it is there, and unfit
-    line = found.cpu if found else _llama(container.name, logs) if engine.name == "llama.cpp" else None
+    line = found.cpu if found else _alone(container.name, logs) if engine.name != "ollama" else None
     if line is None or not asked:
         return
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
@@ -89,9 +89,12 @@ def _slow(pod: Pod, engine: Engine, failed: Line, cpu: Line, library: str) -> Fi
     )
 
 
-def _llama(container: str, logs: Logs) -> Line | None:
-    """What a build of llama.cpp with CUDA or ROCm says when it finds no device; any other failure has its own cause."""
+def _alone(container: str, logs: Logs) -> Line | None:
+    """What a build of llama.cpp or TEI with CUDA or ROCm says when it finds no device; any other failure has its own cause."""
     for log in reversed(logs.of(container)):
+        found = next(log.find("Could not find a compatible CUDA device on host"), None)
+        if found is not None:
+            return found
         failed = next(log.find("ggml_cuda_init: failed to initialize"), None)
         if failed is not None:
             return failed if "-capable device is detected" in failed.text else None

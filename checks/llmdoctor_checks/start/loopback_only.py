@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Setting,
     check,
+    endings,
     event_evidence,
     fixes,
     k8s,
@@ -23,6 +24,9 @@ from llmdoctor_checks.start._probes import failures
 from llmdoctor_checks.start._services import service_of
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
+
+#: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
+_TOLD_TO_END = frozenset({0, 137, 143})
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
@@ -65,9 +69,10 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[F
     if asked is None:
         return
     who, evidence = asked
-    failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    failing = troubled and not _ended_by_itself(container, events)
     refused = [event for _, event in failures(container, events)]
-    if pod.failing and not failing:
+    if pod.failing and not troubled:
         return
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
@@ -83,6 +88,13 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[F
         fixes=(_fix(engine, host),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _ended_by_itself(container: Container, events: Events | None) -> bool:
+    """Whether the engine ends with an error of its own, which no probe that is refused brings about."""
+    last = next((e for e in endings(container.pod) if e.container is container), None)
+    killed = any(kind != "readiness" for kind, _ in failures(container, events))
+    return last is not None and last.code not in _TOLD_TO_END and not killed
 
 
 def _said(container: Container, host: Setting) -> Evidence:

@@ -30,7 +30,7 @@ _PLACEHOLDER = re.compile(
 )
 
 #: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
-_CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]{2,}(?:[_-][A-Z0-9]+)*\b")
+_CAPITALS = re.compile(r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b")
 
 #: What the Hub's client sends with every request once it is set: a wrong one is refused even for public models.
 _TOKENS = frozenset(

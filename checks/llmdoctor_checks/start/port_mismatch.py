@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pod,
     Setting,
     check,
@@ -120,7 +121,8 @@ def _port_in(probe: str) -> int | None:
 
 
 def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
-    for service in (cast(k8s.Service, item.typed()) for item in pod.services):
+    for item in pod.services:
+        service = cast(k8s.Service, item.typed())
         targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
         numbers = {number for number in targets.values() if number is not None}
         if not numbers or len(numbers) != len(targets) or port.value in numbers:
@@ -142,15 +144,16 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
                 ),
                 _port_evidence(container, port),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Set targetPort to {port.value} in Service/{service.metadata.name}",
-                    f"kubectl -n {pod.namespace} patch service/{service.metadata.name} --type=json -p "
-                    f'\'[{{"op": "replace", "path": "/spec/ports/0/targetPort", "value": {port.value}}}]\'',
-                ),
-            ),
+            fixes=(_retarget(item, len(service.spec.ports), port.value),),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _retarget(item: Item, ports: int, port: object) -> Fix:
+    summary = f"Set targetPort to {port} in Service/{item.name}"
+    if ports > 1:
+        return fixes.advice(f"{summary}, for the port that requests come in at")
+    return fixes.patch_object(item, summary, [{"op": "replace", "path": "/spec/ports/0/targetPort", "value": port}])
 
 
 def _further(engine: Engine) -> set[int]:

@@ -216,7 +216,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     probe = _probe(container, kind)
     if engine.name not in _LATE or probe is None or container.restarts or (pod.exists and pod.ready):
         return
-    if not (probe.http_get or probe.tcp_socket):
+    if not (probe.http_get or probe.tcp_socket) or (engine.name == "triton" and not _of_language(engine)):
         return
     files, how, evidence = _files(engine, sizing)
     least = _SHORTEST_START_SECONDS + files
@@ -234,6 +234,12 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         fixes=_fixes(container, kind, probe, least),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _of_language(engine: Engine) -> bool:
+    """Whether a Triton serves a language model: others of its models are loaded in seconds."""
+    image, backend = engine.container.spec.image, engine.value("backend")
+    return "llm" in image or backend in ("tensorrtllm", "vllm") or engine.explicit("tensor_parallel_size") is not None
 
 
 def _files(engine: Engine, sizing: Sizing) -> tuple[int, str, tuple[Evidence, ...]]:

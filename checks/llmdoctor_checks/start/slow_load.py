@@ -16,6 +16,8 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     log_evidence,
+    phase_of,
+    pod_evidence,
     say_seconds,
 )
 from llmdoctor_checks.serving._load import seconds_between
@@ -26,8 +28,11 @@ _SLOW_SECONDS = 1200
 #: So long does one shard (5 to 10 GB) take then, at least: more shards than usual take longer together.
 _SHARD_SECONDS = 20.0
 
-#: What a load that is over took, when the next one deserves a word; and when somebody shows its log because of that.
+#: What a load that is over took, when the next one deserves a word; and what is long whatever there is to read.
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
+
+#: What takes long where the disk, the network or the hub is slow.
+_ON_THE_WAY = ("downloading the model", "loading weights")
 
 #: The bars of vLLM and SGLang ("Multi-thread loading shards"): shards that are done, all of them, the time so far.
 _BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d{1,9})/(\d{1,9}) \[((?:\d{1,9}:)?\d{1,9}:\d\d)<"
@@ -72,6 +77,9 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     answered with errors. (That a client went away before its model was loaded is no fault of the server, and is not
     reported.)
 
+    Where nothing says how far it is, a first start that has been at it for half an hour is told of as possible: a download may
+    also stand still (the hub's Xet storage without a word, above all), and so may a file system.
+
     A server that took long to load is a risk even when it is up: each restart, rollout and scale-up lacks a replica for as long.
 
     ## Fix
@@ -92,8 +100,12 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         return  # what ended the starts before counts first
     bar = _bar(log)
     if bar is not None and bar.done < bar.shards and not pod.ready:
-        if bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS and _last(bar.line):
+        slow = bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS
+        if (slow or bar.whole >= _LONG_SECONDS) and _last(bar.line):
             yield _loading(pod, engine, bar)
+        return
+    if (found := _long_on_the_way(pod, engine, log, bar)) is not None:
+        yield found
         return
     took = _took(log)
     if took is not None and took[0] >= _TOOK_SECONDS and (pod.ready or pod.log_only):
@@ -123,6 +135,40 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
         explains=("not-ready", "rollout-stuck"),
         fixes=(_fix(pod, engine),),
         order=bar.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | None:
+    """A first start that has downloaded or loaded for half an hour, and prints no bar that says how far it is."""
+    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is engine.container), None)
+    phase, now = phase_of(log), pod.cluster.now
+    if trouble is None or trouble.since is None or now is None or phase is None or phase.name not in _ON_THE_WAY:
+        return None
+    if bar is not None and bar.line.number > phase.line.number:
+        return None  # all shards are read
+    seconds = (now - trouble.since).total_seconds()
+    if seconds < _LONG_SECONDS or not _last(phase.line):
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        # it may as well stand still
+        confidence="possible",
+        summary=f"{engine.at} runs for {say_seconds(seconds)} and is still {phase.name}{_where(engine)}.",
+        evidence=(
+            log_evidence(phase.line),
+            pod_evidence(engine.container, "state.running.startedAt", f"{trouble.since:%Y-%m-%dT%H:%M:%SZ}"),
+        ),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}; a download that "
+                "stands still goes on without Xet (HF_HUB_DISABLE_XET=1)",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- cat /proc/1/io",
+            ),
+        ),
+        order=phase.line.order,
         pods=(pod.name,),
     )
 

@@ -36,12 +36,12 @@ _TIMES = 2
 
 @check("engine-stalled", since="0.3", literals=(_BLOCKED,))
 def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None) -> Iterator[Finding]:
-    """Requests run, and no token has been computed for minutes.
+    """Requests are there, and no token has been computed for minutes.
 
     The server in front of the engine answers, also `/health` and `/metrics`, so that the pod stays ready; the engine behind it
     stands still. It is a symptom: a worker waits for another one in a collective, a kernel does not end, the GPU has failed, or
-    the scheduler has no way on. Nothing ends it by itself before a timeout of the engine (300 s for a step of vLLM's, ten
-    minutes for NCCL, `--watchdog-timeout` of SGLang) does.
+    the scheduler has no way on (then nothing runs, and requests wait beside an empty cache). Nothing ends it by itself before a
+    timeout of the engine (300 s for a step of vLLM's, ten minutes for NCCL, `--watchdog-timeout` of SGLang) does.
 
     A long prompt is no standstill: its prefill fills the KV cache step by step. It is judged by the engine's metrics, by its own
     statements of throughput, or by the complaint of vLLM's engine core that its workers take nothing from it.
@@ -83,6 +83,9 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
 
 def _by_metrics(metrics: Metrics) -> tuple[str, tuple[Evidence, ...], Line | None] | None:
     running, made, read = metrics.span("running"), metrics.rates("generation_tokens"), metrics.rates("prompt_tokens")
+    waiting = metrics.span("waiting")
+    if running is not None and waiting is not None and not any(running.tail(_SECONDS_OF_METRICS).values):
+        running = waiting
     if running is None or made is None or read is None:
         return None
     spans = [span.tail(_SECONDS_OF_METRICS) for span in (running, made, read)]
@@ -91,27 +94,39 @@ def _by_metrics(metrics: Metrics) -> tuple[str, tuple[Evidence, ...], Line | Non
     still = not any(spans[1].values) and not any(spans[2].values)
     if not long or not still or min(spans[0].values) < 1 or cache is None or len(set(cache.values)) > 1:
         return None
-    text = f"has {running.last:.0f} requests running and has computed no token for {say_seconds(spans[1].seconds)}"
+    doing = "waiting, none running," if running is waiting else "running"
+    text = f"has {running.last:.0f} requests {doing} and has computed no token for {say_seconds(spans[1].seconds)}"
     return text, (spans[0].evidence(), spans[1].evidence(), cache.evidence(lambda n: f"{n:.1%}")), None
 
 
 def _by_log(engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...], Line | None] | None:
     said = last_load(engine.container, logs)
-    if not said or said[-1].tokens is None or not said[-1].running:
+    if not said or said[-1].tokens is None or not _has_requests(said[-1]):
         return None
     still: list[Load] = []
     for load in reversed(said):
-        if load.tokens or not load.running or load.cache != said[-1].cache:
+        if load.tokens or not _has_requests(load) or load.cache != said[-1].cache:
             break
         still.insert(0, load)
     first, last = (still[0].line, still[-1].line) if still else (said[-1].line, said[-1].line)
     seconds = seconds_between(first, last) or 0
     if still and (seconds >= _SECONDS or (len(still) == RECENT and seconds)):
-        text = f"has {said[-1].running} requests running and has computed no token for {say_seconds(seconds)}"
+        there = (
+            f"{said[-1].running} requests running"
+            if said[-1].running
+            else f"{said[-1].waiting} requests waiting, none running,"
+        )
+        text = f"has {there} and has computed no token for {say_seconds(seconds)}"
         return text, (log_evidence(first), log_evidence(last)), first
+    if not said[-1].running:
+        return None
     before = still[0].line.number if still else said[-1].line.number
     blocked = [line for line in last.log.find(_BLOCKED) if line.number > before]
     if len(blocked) < _TIMES or (seconds_between(blocked[0], blocked[-1]) or 0) < 50 * (_TIMES - 1):
         return None
     text = f"has {said[-1].running} requests running, and its workers have taken no work for minutes"
     return text, (log_evidence(said[-1].line), log_evidence(blocked[0]), log_evidence(blocked[-1])), blocked[0]
+
+
+def _has_requests(load: Load) -> bool:
+    return bool(load.running or load.waiting)

@@ -10,13 +10,16 @@ from kubectl_llmdoctor.api import (
     Finding,
     Logs,
     Pod,
+    Subject,
     check,
+    dig,
     event_evidence,
     log_evidence,
     phase_of,
     pod_evidence,
     say_seconds,
 )
+from llmdoctor_checks.scheduling._refused import holds
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
 _LOADING_SECONDS = 630
@@ -26,12 +29,15 @@ _SILENT_SECONDS = 900
 
 
 @check("not-ready", since="0.1")
-def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The pod has a node but does not serve.
 
     A container waits (for its image, its configuration, its volumes) or runs without becoming ready, so Services send
     it no requests. How far its log has come tells a model that is still loading from one that hangs, and a server that
     nothing reaches from one that is not up: whoever says that it serves, and is not ready, fails its probe.
+
+    A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
+    of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
 
     ## Fix
 
@@ -41,6 +47,7 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
     ## References
 
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-probes
+    - https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/rayservice-no-ray-serve-replica.html
     """
     probes = [e for e in (events.of("Unhealthy") if events else []) if e.name == pod.name]
     crashed = any(t.kind == "crashed" for t in pod.troubles)
@@ -66,7 +73,13 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
         span = f" for {say_seconds(seconds)}" if seconds is not None and trouble.kind == "not-ready" else ""
         evidence.extend(lines)
         summary = f"Container {container.name}: {trouble.text}{span}.{progress}"
-        if loading and not container.restarts and not crashed:
+        if trouble.kind == "not-ready" and not crashed and _without_replica(container, subject):
+            summary = (
+                f"Container {container.name} is not ready and need not be: it runs no proxy of Ray Serve, and "
+                f"{subject.workload.ref if subject.workload else 'the service'} serves."
+            )
+            yield Finding(role="note", confidence="likely", summary=summary, evidence=tuple(evidence))
+        elif loading and not container.restarts and not crashed:
             summary = (
                 f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet.{progress}"
             )
@@ -75,6 +88,17 @@ def not_ready(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Fi
             yield Finding(
                 role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
             )
+
+
+def _without_replica(container: Container, subject: Subject) -> bool:
+    """Whether it is a worker of a RayService that serves, and is asked for Ray Serve's proxy, which may not run there."""
+    workload, probe = subject.workload, container.spec.readiness_probe
+    if workload is None or workload.kind != "RayService" or probe is None or probe.exec is None:
+        return False
+    worker = container.pod.obj.metadata.labels.get("ray.io/node-type") == "worker"
+    asked = any("/-/healthz" in str(word) for word in probe.exec.command)
+    serves = holds(workload, "Ready") or dig(workload.raw, "status.serviceStatus") == "Running"
+    return worker and asked and serves
 
 
 def _refusals(pod: Pod, events: Events | None) -> list[Event]:
