@@ -12,6 +12,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.endings import (
     LITERALS,
+    answered,
     crash_of,
     failed_load,
     last_round,
@@ -29,6 +30,9 @@ from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.suppression import NO_RULES, Rules, Suppressions
 from kubectl_llmdoctor.target import apart, subjects
+
+#: A log whose head is gone is of a server that serves, where it answers so many requests.
+_FEW_ANSWERS = 2
 
 _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", "healthy")
 
@@ -350,16 +354,20 @@ def _verdict(findings: Sequence[doc.Finding], subject: Subject) -> doc.Verdict:
 
 def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
-    phase = phase_of(log)
-    if phase is None or phase.name != "serving" or crash_of(log) is not None or failed_load(log) is not None:
+    if not _is_up(log) or crash_of(log) is not None or failed_load(log) is not None:
         return False
     return all(survived(one.last) or went_on(one.last) or refused(one.last) for one in tracebacks(log))
 
 
 def _broke_off(log: Log) -> bool:
     """Whether a log is of a start that went wrong: an error of Python, and no server that came up."""
+    return not _is_up(log) and bool(tracebacks(log))
+
+
+def _is_up(log: Log) -> bool:
+    """Whether the last start of a log came up; of a log whose head is gone, what it answers says as much."""
     phase = phase_of(log)
-    return (phase is None or phase.name != "serving") and bool(tracebacks(log))
+    return phase.name == "serving" if phase else answered(log) >= _FEW_ANSWERS
 
 
 def _engine(engine: Engine) -> doc.EngineInfo:

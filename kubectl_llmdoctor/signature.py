@@ -191,7 +191,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     past = on or overcome(line, _overcome(signature, pattern))
                     if past and container and container.running and not log.previous:
                         continue
-                    if pod.log_only and (on or (past and _serves_after(line))):
+                    if pod.log_only and (on or (past and (not server or _serves_after(line)))):
                         continue  # nothing says that it ever ended
                     if pattern.phases and phase_at(line) not in pattern.phases:
                         continue

@@ -309,3 +309,27 @@ def test_an_ollama_that_could_not_load_the_model_last_asked_for_is_not_healthy()
     ]
 
     assert verdicts == ["undetermined", "healthy", "undetermined"]
+
+
+_OK = 'INFO:     10.0.1.4:41860 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+_CAUGHT = """ERROR 11-06 11:26:41 [serving_chat.py:1181] Traceback (most recent call last):
+ERROR 11-06 11:26:41 [serving_chat.py:1181]   File "/vllm/tool_parsers/hermes.py", line 291, in extract
+ERROR 11-06 11:26:41 [serving_chat.py:1181] partial_json_parser.core.exceptions.MalformedJSON: Missing pair
+"""
+_REFUSED = 'INFO:     10.0.1.4:41860 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        (_OK * 2, "healthy"),
+        (_OK, "undetermined"),
+        (_OK * 2 + _CAUGHT + _REFUSED, "healthy"),
+        (_OK * 2 + _CAUGHT, "undetermined"),  # the last that it said
+        ("Serving endpoints:\n  0.0.0.0:8000/openapi.json\n", "healthy"),
+        ("INFO serve 19100 -- Application 'llm' is ready at http://0.0.0.0:8000/.\n", "healthy"),
+        ("INFO: the dashboard is ready at http://127.0.0.1:8265\n", "undetermined"),
+    ],
+)
+def test_a_log_without_its_head_is_healthy_where_it_answers_requests(text: str, verdict: str) -> None:
+    assert diagnose(Snapshot(logs=(LogText(text=text),)), []).targets[0].verdict == verdict

@@ -146,6 +146,9 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "listening on http://",  # llama.cpp
             'msg="Listening on ',  # Ollama: it loads a model when somebody asks for it
             "Started HTTPService at",  # Triton
+            "Serving endpoints:",  # NIM
+            "is ready at http",  # Ray Serve
+            "Registered base model '",  # Dynamo's workers
             "Connected",
             "Ready",
         ),
@@ -155,6 +158,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 _WHOSE = {
     "Connected": "text_generation",
     "Ready": "text_embeddings_router::",
+    "is ready at http": "Application '",
     "Args { model_id: ": "text_embeddings_router",
 }
 
@@ -413,9 +417,9 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
 
 
-def answered(log: Log | None) -> bool:
-    """Whether a log shows that its server answered a request."""
-    return log is not None and bool(_answers(log))
+def answered(log: Log | None) -> int:
+    """How many requests a log says were answered; what an engine prints of its work from time to time is not counted."""
+    return len(_answered(log)) if log is not None else 0
 
 
 def _requests(lines: Sequence[Line]) -> Iterator[Line]:
@@ -432,10 +436,14 @@ def _requests(lines: Sequence[Line]) -> Iterator[Line]:
 
 def _answers(log: Log) -> list[int]:
     """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
-    if "answers" not in log.memo:
-        said = [x.number for text, pattern in _ANSWERED for x in log.marks(text) if pattern.search(x.text[:2000])]
-        log.memo["answers"] = [sorted({*said, *(at for numbers in _at_work(log) for at in numbers)})]
-    return log.memo["answers"][0]
+    return sorted({*_answered(log), *(at for numbers in _at_work(log) for at in numbers)})
+
+
+def _answered(log: Log) -> list[int]:
+    if "answered" not in log.memo:
+        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if pattern.search(x.text[:2000])}
+        log.memo["answered"] = [sorted(said)]
+    return log.memo["answered"][0]
 
 
 def _at_work(log: Log) -> list[list[int]]:

@@ -82,7 +82,7 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         ]
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
-        up = phase.name == "serving" if phase else answered(log) or (ending.seconds or 0) >= _LONG_SECONDS
+        up = phase.name == "serving" if phase else answered(log) > 0 or (ending.seconds or 0) >= _LONG_SECONDS
         if not (kills and slow and (up or came_up(container))):
             continue
         probe = container.spec.liveness_probe
