@@ -219,8 +219,11 @@ class Dialect:
             detail += f"; the nearest is {near}"
         elif owners:
             detail += f", which is {TITLES[owners[0]]}'s" + (f" name for {own}" if own else "")
-        slip = near if flag is None and near and near.count("-") == key.replace("_", "-").count("-") else ""
-        return Unknown("unknown-flag", detail, self.close and (flag is None or self._settled(flag)), slip or own)
+        sure = self.close and (flag is None or self._settled(flag))
+        if "_" in key:  # whether underscores stand for dashes differs between releases
+            return Unknown("unknown-flag", detail, sure)
+        slip = near if flag is None and near and near.count("-") == key.count("-") else ""
+        return Unknown("unknown-flag", detail, sure, slip or own)
 
     def _settled(self, flag: Flag) -> bool:
         """Whether an option has the same kind and names at both samples around the version."""
