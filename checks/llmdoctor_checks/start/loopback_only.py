@@ -91,10 +91,12 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[F
 
 
 def _ended_by_itself(container: Container, events: Events | None) -> bool:
-    """Whether the engine ends with an error of its own, which no probe that is refused brings about."""
+    """Whether the engine ends without a probe that kills it: by an error of its own, whatever the exit code says."""
     last = next((e for e in endings(container.pod) if e.container is container), None)
+    spec = container.spec
+    watched = spec.liveness_probe is not None or spec.startup_probe is not None
     killed = any(kind != "readiness" for kind, _ in failures(container, events))
-    return last is not None and last.code not in _TOLD_TO_END and not killed
+    return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)
 
 
 def _said(container: Container, host: Setting) -> Evidence:
