@@ -47,7 +47,7 @@ _CLAIM = re.compile(r"\bnodeclaim/(?P<name>[\w.-]+)")
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
-_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w*[a-z][A-Z]\w*: .+)", re.DOTALL)
+_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)", re.DOTALL)
 
 
 @check("autoscaler-blocked", since="0.1")
