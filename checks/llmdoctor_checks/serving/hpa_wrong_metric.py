@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     workload_evidence,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaling import (
     Look,
     Scaler,
@@ -177,7 +178,7 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
         role="cause" if asleep else "risk",
         severity="warning",
         confidence="likely" if asleep else "certain",
-        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {_sentence(why)}"
+        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {sentence(why)}"
         + (" There are 0 replicas, and nothing else makes one." if asleep else ""),
         evidence=(
             *events[-1:],
@@ -205,12 +206,6 @@ def _keda_events(scaler: Scaler, cluster: Cluster) -> Iterator[Evidence]:
         ):
             text = str(item.raw.get("message") or item.raw.get("note") or "")
             yield Evidence(source="event", ref=f"{scaler.ref} KEDAScalerFailed", text=text)
-
-
-def _sentence(text: str) -> str:
-    """Words of a program as the end of a sentence, cut where they are long."""
-    text = " ".join(text.split())
-    return f"{text[:240]} …" if len(text) > 240 else f"{text.rstrip('.')}."
 
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
