@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,15 +175,15 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "account":
         yield fixes.advice(
             f"Create the service account {who}, or name one that exists in {where}",
-            f"kubectl -n {namespace} create serviceaccount {who}",
+            f"kubectl -n {namespace} create serviceaccount {shlex.quote(who)}",
         )
     elif kind == "class":
         yield fixes.advice(f"Name one that exists in {where}", "kubectl get priorityclasses,runtimeclasses")
     elif kind == "rights":
-        what = f"{parts['verb']} {parts['what']}" + (f".{parts['group']}" if parts["group"] else "")
+        what = f"{parts['verb']} {shlex.quote('.'.join(filter(None, (parts['what'], parts['group']))))}"
         yield fixes.advice(
             f"Give {who} the right that it lacks: a Role and a RoleBinding in {namespace}",
-            f"kubectl auth can-i {what} -n {namespace} --as={who}",
+            f"kubectl auth can-i {what} -n {namespace} --as={shlex.quote(who)}",
             owner="platform",
         )
     elif kind == "invalid":
