@@ -16,10 +16,8 @@ from kubectl_llmdoctor.facts.endings import (
     crash_of,
     failed_load,
     last_round,
+    lived_on,
     phase_of,
-    refused,
-    survived,
-    went_on,
 )
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
@@ -356,7 +354,7 @@ def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
     if not _is_up(log) or crash_of(log) is not None or failed_load(log) is not None:
         return False
-    return all(survived(one.last) or went_on(one.last) or refused(one.last) for one in tracebacks(log))
+    return all(lived_on(one.last) for one in tracebacks(log))
 
 
 def _broke_off(log: Log) -> bool:

@@ -173,9 +173,13 @@ def signature_of(path: Path) -> Signature:
     try:
         kept = path.parents[1] / WORDS
         words = yaml.load(kept.read_bytes(), Loader=loader) if kept.exists() else {}  # noqa: S506 # a safe loader
-        text = path.read_bytes()
-        _refuse_repeated(yaml.compose(text, Loader=loader))
-        return parse(yaml.load(text, Loader=loader), stem=path.stem, words=words)  # noqa: S506
+        reader = loader(path.read_bytes())
+        node = reader.get_single_node()
+        if node is None:
+            raise ValueError("the file is empty")
+        tree = reader.construct_document(node)
+        _refuse_repeated(node)
+        return parse(tree, stem=path.stem, words=words)
     except (msgspec.ValidationError, ValueError, re.error, yaml.YAMLError) as error:
         raise DeclarationError(f"{path}: {error}") from error
 

@@ -205,16 +205,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         evidence.append(log_evidence(near, pattern.near))
                     order = line.order
                     found = _finding(signature, pattern, captured, subject, pod, container, evidence, order)
-                    if past:  # the last resort where nothing else is found
-                        found = msgspec.structs.replace(found, confidence="possible", explains=())
-                    elif not pattern.warned and _WARNED.match(line.text[:2000]):
-                        found = msgspec.structs.replace(found, confidence="possible")
-                    if not server and not found.explains and not past and not pod.log_only and pod.failing:
-                        found = msgspec.structs.replace(found, role="note")  # the pod fails of something else
-                    elif (
-                        signature.stray and not server and stray(_alike(pattern, line), ready=pod.exists and pod.ready)
-                    ):
-                        found = msgspec.structs.replace(found, role="note", severity="info", explains=())
+                    found = _weighed(found, signature, pattern, line, pod, past=past, server=server)
                     if superseded(line):  # the start after it does not show yet how it goes
                         earlier = msgspec.structs.replace(found, confidence="possible")
                         continue
@@ -224,6 +215,21 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     yield earlier
     if pod.failing_by_status or signature.affects == "requests" or subject.refused:
         yield from _said(signature, subject, pod)
+
+
+def _weighed(
+    found: Finding, signature: Signature, pattern: Pattern, line: Line, pod: Pod, *, past: bool, server: bool
+) -> Finding:
+    """A finding, as sure and as grave as what stands around its line lets it be."""
+    if past:  # the last resort where nothing else is found
+        found = msgspec.structs.replace(found, confidence="possible", explains=())
+    elif not pattern.warned and _WARNED.match(line.text[:2000]):
+        found = msgspec.structs.replace(found, confidence="possible")
+    if not server and not found.explains and not past and not pod.log_only and pod.failing:
+        return msgspec.structs.replace(found, role="note")  # the pod fails of something else
+    if signature.stray and not server and stray(_alike(pattern, line), ready=pod.exists and pod.ready):
+        return msgspec.structs.replace(found, role="note", severity="info", explains=())
+    return found
 
 
 def _alike(pattern: Pattern, line: Line) -> list[Line]:

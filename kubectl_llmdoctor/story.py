@@ -9,16 +9,7 @@ from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import (
-    assertion_of,
-    crash_of,
-    endings,
-    last_round,
-    log_of,
-    refused,
-    survived,
-    went_on,
-)
+from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, lived_on, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error
 from kubectl_llmdoctor.facts.subject import Subject
@@ -282,8 +273,7 @@ def _errors(log: Log) -> list[str]:
 
 def _how(one: Traceback) -> str:
     """Whether a process ended with what it raised, as far as the log tells."""
-    on = survived(one.last) or went_on(one.last) or refused(one.last)
-    return "went on after" if on else "ended with"
+    return "went on after" if lived_on(one.last) else "ended with"
 
 
 def _telling(lines: Iterator[Line]) -> list[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def _signatures() -> list[Signature]:
 def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Signature) -> None:
     assert signature.matches
     assert signature.ignores
+    assert len({*signature.matches}) == len(signature.matches)
     for line in signature.matches:
         assert matching(signature, line), line
     for line in signature.ignores:
@@ -95,6 +97,16 @@ def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Si
         before = [p for p in signature.patterns[:place] if not (p.near or p.raised_in or p.phases)]
         lines = [line for line in signature.matches if capture(pattern, line) is not None]
         assert any(all(capture(p, line) is None for p in before) for line in lines), pattern
+
+
+@pytest.mark.parametrize("signature", _signatures(), ids=lambda s: s.id)
+def test_no_expression_of_a_signature_is_slow_on_a_long_line(signature: Signature) -> None:
+    for pattern in signature.patterns:
+        started = time.process_time()
+        for text in ("1", "a.", "A ", "/a", "'"):
+            capture(pattern, (pattern.literal + text * 20_000)[:20_000])
+
+        assert time.process_time() - started < 0.4, pattern
 
 
 def _rubbish() -> list[Snapshot]:

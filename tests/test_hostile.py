@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,23 @@ def test_what_is_no_number_in_a_log_is_passed_over(case: str, number: str) -> No
     logs = tuple(msgspec.structs.replace(log, text=_NUMBER.sub(number, log.text)) for log in snapshot.logs)
 
     _judge(msgspec.structs.replace(snapshot, logs=logs))
+
+
+@pytest.mark.parametrize(
+    ("case", "account"),
+    [
+        ("admission-denied/fires_no_right_to_create", "llmisvc-controller-manager"),
+        ("rbac-denied/fires_endpoint_picker", "llama-epp"),
+    ],
+)
+def test_what_a_message_names_stays_one_word_of_a_command(case: str, account: str, tmp_path: Path) -> None:
+    file = tmp_path / "snapshot.yaml"
+    file.write_text((_CASES / f"{case}.yaml").read_text("utf-8").replace(account, "x; touch y #"), "utf-8")
+
+    commands = [c for f in _judge(load(str(file))).targets[0].findings for fix in f.fixes for c in fix.commands]
+
+    assert any("touch" in command for command in commands)
+    assert not any(";" in shlex.shlex(c, posix=True, punctuation_chars=True) for c in commands)
 
 
 _BANNER = "(APIServer pid={}) vLLM API server version 0.11.0\n"

@@ -147,3 +147,12 @@ def test_a_signature_that_says_one_thing_twice_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(DeclarationError, match="line 5: match stands twice"):
         signature_of(signature)
+
+
+def test_an_empty_signature_is_refused_by_its_name(tmp_path: Path) -> None:
+    signature = tmp_path / "start" / "disk_eaten.yaml"
+    signature.parent.mkdir()
+    signature.write_text("", encoding="utf-8")
+
+    with pytest.raises(DeclarationError, match=r"disk_eaten\.yaml: the file is empty"):
+        signature_of(signature)

@@ -398,6 +398,11 @@ def went_on(line: Line) -> bool:
     return False
 
 
+def lived_on(line: Line) -> bool:
+    """Whether the process that raised the error of a line did not end with it, as far as the log tells."""
+    return survived(line) or went_on(line) or refused(line)
+
+
 def refused(line: Line) -> bool:
     """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))

@@ -29,6 +29,9 @@ from llmdoctor_checks.scheduling._separation import Cause, Obstacle
 _MOST_NODES = 4
 _MOST_HOLDERS = 4
 
+#: Characters of what a program says, in one summary.
+_LONGEST = 240
+
 #: What else stands in the way on the same nodes, in words.
 _ALSO: dict[Obstacle, str] = {
     "claim": "a claim is not allocated",
@@ -228,3 +231,9 @@ def rename(container: Container, old: str, new: str, summary: str) -> Fix:
 def _escaped(key: str) -> str:
     """A key as a step of a JSON pointer (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def sentence(text: str) -> str:
+    """Words of a program as the end of a sentence, cut between two of them where they are too many."""
+    text = " ".join(text.split())
+    return text[:_LONGEST].rpartition(" ")[0] + " …" if len(text) > _LONGEST else text.rstrip(". ") + "."

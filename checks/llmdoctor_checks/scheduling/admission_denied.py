@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,12 +68,13 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "rights",
-        r'is forbidden: User "(?P<who>[^"]+)" (?P<why>cannot [^"]*"[^"]+"[^:]*)',
+        r'is forbidden: User "(?P<who>[^"]+)" '
+        r'(?P<why>cannot (?P<verb>\w+) resource "(?P<what>[^"]+)" in API group "(?P<group>[^"]*)"[^:]*)',
         "The account that should make it may not: {who} {why}.",
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
-        r'[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
+        r'\b[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
         "The API server refuses the pod, because it is not valid: {why}.",
     ),
 )
@@ -156,11 +158,12 @@ def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: d
         summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST]} …"),
         evidence=(evidence,),
         explains=_EXPLAINS,
-        fixes=tuple(_answers(subject, kind, parts["who"])),
+        fixes=tuple(_answers(subject, kind, parts)),
     )
 
 
-def _answers(subject: Subject, kind: str, who: str) -> Iterator[Fix]:
+def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix]:
+    who = parts["who"]
     where = subject.workload.ref if subject.workload else "the pod"
     namespace = subject.namespace
     if kind == "silent":
@@ -172,14 +175,15 @@ def _answers(subject: Subject, kind: str, who: str) -> Iterator[Fix]:
     elif kind == "account":
         yield fixes.advice(
             f"Create the service account {who}, or name one that exists in {where}",
-            f"kubectl -n {namespace} create serviceaccount {who}",
+            f"kubectl -n {namespace} create serviceaccount {shlex.quote(who)}",
         )
     elif kind == "class":
         yield fixes.advice(f"Name one that exists in {where}", "kubectl get priorityclasses,runtimeclasses")
     elif kind == "rights":
+        what = f"{parts['verb']} {shlex.quote('.'.join(filter(None, (parts['what'], parts['group']))))}"
         yield fixes.advice(
             f"Give {who} the right that it lacks: a Role and a RoleBinding in {namespace}",
-            f"kubectl auth can-i create pods -n {namespace} --as={who}",
+            f"kubectl auth can-i {what} -n {namespace} --as={shlex.quote(who)}",
             owner="platform",
         )
     elif kind == "invalid":

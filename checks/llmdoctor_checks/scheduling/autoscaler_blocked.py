@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._separation import causes
-from llmdoctor_checks.scheduling._words import EXPLAINS, said_by
+from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
 #: Causes that a further node would mend.
 _MENDED = frozenset(
@@ -47,7 +47,7 @@ _CLAIM = re.compile(r"\bnodeclaim/(?P<name>[\w.-]+)")
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
-_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w*[a-z][A-Z]\w*: .+)", re.DOTALL)
+_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)", re.DOTALL)
 
 
 @check("autoscaler-blocked", since="0.1")
@@ -99,7 +99,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{who} {why}: {_cut(pool or _short(event))}",
+        summary=f"{who} {why}: {sentence(pool or _short(event))}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
@@ -131,7 +131,7 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"Karpenter cannot launch the node {claim.name}: {_cut(code['error'] if code else said)}",
+        summary=f"Karpenter cannot launch the node {claim.name}: {sentence(code['error'] if code else said)}",
         evidence=(
             Evidence(
                 source="node", ref=f"NodeClaim/{claim.name} status.conditions[Launched]", text=f"{reason}: {said}"
@@ -189,11 +189,6 @@ def _short(event: Event) -> str:
     said = parse(event.message.partition(": ")[2] or event.message)
     texts = [f"{c.number} {c.text}" for c in said.of("group-limit")]
     return ", ".join(texts) or event.message
-
-
-def _cut(text: str) -> str:
-    """A sentence, between two words where it would be too long."""
-    return text[:240].rpartition(" ")[0] + " …" if len(text) > 240 else text.rstrip(". ") + "."
 
 
 def _fixes(*, at_limit: bool) -> Iterator[Fix]:

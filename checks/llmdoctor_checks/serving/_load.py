@@ -24,7 +24,7 @@ _VLLM = (
     r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
     r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
-_SGLANG = r"Decode batch[.,] #running-req: (\d{1,15}), (.*?usage: .*?)#queue-req: (\d{1,15})"
+_SGLANG = r"Decode batch[.,] #running-req: (\d{1,15}), (.*?)#queue-req: (\d{1,15})"
 _USAGE = r"(?:token|mamba) usage: (\d{1,9}(?:\.\d+)?)"
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
@@ -64,9 +64,10 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
             tokens = float(said[1]) + float(said[2])
             found.append(Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, tokens))
     for line in log.find("#queue-req: ") if log and not found else ():
-        if (said := re.search(_SGLANG, line.text)) is not None:
-            pools = [float(usage) for usage in re.findall(_USAGE, said[2])]
-            found.append(Load(line, int(said[1]), int(said[3]), max(pools, default=0.0)))  # the fullest stops all
+        said = re.search(_SGLANG, line.text)
+        pools = [float(usage) for usage in re.findall(_USAGE, said[2])] if said else []
+        if said and pools:
+            found.append(Load(line, int(said[1]), int(said[3]), max(pools)))  # the fullest stops all
     return list(found)
 
 

@@ -24,6 +24,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     workload_evidence,
 )
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaling import (
     Look,
     Scaler,
@@ -137,13 +139,9 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
     """What the controller says: it gets no value, although there is a pod to ask."""
     if pod.exists and not pod.ready:
         return None
-    rows = dig(scaler.item.raw, "status.conditions")
-    for row in rows if isinstance(rows, list) else ():
-        if (
-            isinstance(row, dict)
-            and (row.get("type"), row.get("status")) == ("ScalingActive", "False")
-            and str(row.get("reason")).startswith("FailedGet")
-        ):
+    for row in rows(scaler.item.raw, "status.conditions"):
+        inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
+        if inactive and str(row.get("reason")).startswith("FailedGet"):
             said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
             queue = _queue(pod, engine, scaler, logs) if logs is not None else None
             waits = f" Meanwhile {queue[0]}." if queue else ""
@@ -168,15 +166,8 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
     """What KEDA says of a ScaledObject that it cannot use as it stands, so that it scales nothing."""
     if scaler.item.kind.partition(".")[0] != "ScaledObject":
         return None
-    conditions = dig(scaler.item.raw, "status.conditions")
-    said = next(
-        (
-            row
-            for row in (conditions if isinstance(conditions, list) else ())
-            if isinstance(row, dict) and (row.get("type"), row.get("status")) == ("Ready", "False")
-        ),
-        None,
-    )
+    conditions = rows(scaler.item.raw, "status.conditions")
+    said = next((row for row in conditions if (row.get("type"), row.get("status")) == ("Ready", "False")), None)
     if said is None:
         return None
     events = list(_keda_events(scaler, pod.cluster))
@@ -187,7 +178,7 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
         role="cause" if asleep else "risk",
         severity="warning",
         confidence="likely" if asleep else "certain",
-        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {_sentence(why)}"
+        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {sentence(why)}"
         + (" There are 0 replicas, and nothing else makes one." if asleep else ""),
         evidence=(
             *events[-1:],
@@ -215,12 +206,6 @@ def _keda_events(scaler: Scaler, cluster: Cluster) -> Iterator[Evidence]:
         ):
             text = str(item.raw.get("message") or item.raw.get("note") or "")
             yield Evidence(source="event", ref=f"{scaler.ref} KEDAScalerFailed", text=text)
-
-
-def _sentence(text: str) -> str:
-    """Words of a program as the end of a sentence, cut where they are long."""
-    text = " ".join(text.split())
-    return f"{text[:240]} …" if len(text) > 240 else f"{text.rstrip('.')}."
 
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:

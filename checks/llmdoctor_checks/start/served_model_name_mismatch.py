@@ -1,6 +1,7 @@
 """Clients that ask for a model name which the server does not serve."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -220,8 +221,9 @@ def _quoted(asked: Asked) -> Iterator[Evidence]:
 def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix]:
     client, server = asked.container, fixes.edited(engine.pod)
     if engine.name == "ollama":
-        command = f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {engine.container.name} -- ollama pull {asked.model}"
-        yield fixes.advice(f"Load {asked.model} into the server", command)
+        inside = f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {engine.container.name} --"
+        # a variable of somebody's pod
+        yield fixes.advice(f"Load {asked.model} into the server", f"{inside} ollama pull {shlex.quote(asked.model)}")
     elif engine.name == "vllm":
         flag = f"--served-model-name {' '.join(names)} {asked.model}"
         yield fixes.advice(f"Let the server answer to that name as well: {flag} in {server}")
