@@ -240,7 +240,7 @@ def test_a_start_that_fell_silent_is_told_from_one_that_loads(scene: Scene, doct
     for last in (began, _now()):
         kubelet.logs[Instance(scene.name, "llama", "vllm", previous=False)] = Log(line, at=last)
         result = doctor("diagnose", "llama", "-n", scene.name, "-o", "json")
-        assert result.findings[0] == ("symptom", "not-ready")
-        said[last] = result.target["findings"][0]["summary"]
+        assert result.findings[:2] == [("cause", "slow-load"), ("symptom", "not-ready")]
+        said[last] = result.target["findings"][1]["summary"]
     assert "It was loading weights, and its log has no further line for 2 h" in said[began]
     assert "By its log it is loading weights." in said[last]

@@ -92,12 +92,10 @@ def retractions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
 
 
 def seconds_between(first: Line, last: Line) -> float | None:
-    """How long after one line another was written, by the kubelet's times or those that the engine prints (without a year)."""
-    if first.time and last.time:
-        return (last.time - first.time).total_seconds()
+    """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
     moments = [_moment(line) for line in (first, last)]
     if moments[0] is None or moments[1] is None:
-        return None
+        return (last.time - first.time).total_seconds() if first.time and last.time else None
     seconds = (moments[1] - moments[0]).total_seconds()
     return seconds if seconds >= 0 else seconds + 366 * 86400
 
