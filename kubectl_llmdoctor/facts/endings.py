@@ -241,9 +241,9 @@ _ANSWERS = 3
 _ANSWERED = (
     (
         "POST",
-        re.compile(r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'),
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$',
     ),
-    (": Success", re.compile(r"text_generation_router::server: .{0,80}: Success")),
+    (": Success", r"text_generation_router::server: .{0,80}: Success"),
 )
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
@@ -446,7 +446,7 @@ def _answers(log: Log) -> list[int]:
 
 def _answered(log: Log) -> list[int]:
     if "answered" not in log.memo:
-        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if pattern.search(x.text[:2000])}
+        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
         log.memo["answered"] = [sorted(said)]
     return log.memo["answered"][0]
 

@@ -50,9 +50,9 @@ _GPU_SIGNS = {
 #: The same for other makers' devices, by the start of their resources' names. Sources: the NodeFeatureRules of AMD's GPU operator and
 #: of Intel's device plugins; AWS names its instances with Neuron devices so.
 _OTHER_SIGNS = (
-    ("amd.com/", "feature.node.kubernetes.io/amd-gpu", re.compile("true")),
-    ("gpu.intel.com/", "intel.feature.node.kubernetes.io/gpu", re.compile("true")),
-    ("aws.amazon.com/neuron", "node.kubernetes.io/instance-type", re.compile(r"(?:inf|trn)\d\w*\.\w+")),
+    ("amd.com/", "feature.node.kubernetes.io/amd-gpu", "true"),
+    ("gpu.intel.com/", "intel.feature.node.kubernetes.io/gpu", "true"),
+    ("aws.amazon.com/neuron", "node.kubernetes.io/instance-type", r"(?:inf|trn)\d\w*\.\w+"),
 )
 
 #: A GPU node that is older and offers no GPU is no longer on its way: drivers that are compiled there take ten minutes.
@@ -618,7 +618,7 @@ class Node:
         for start, key, value in _OTHER_SIGNS:
             if resource.startswith(start) and not any(n.startswith(start) and v for n, v in self.accelerators.items()):
                 label = self.labels.get(key, "")
-                return (None, f"label {key}={label}") if value.fullmatch(label) else None
+                return (None, f"label {key}={label}") if re.fullmatch(value, label) else None
         return None
 
     def _seen(self) -> int | None:

@@ -51,7 +51,7 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
 )
 
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).
-_COUNTED = re.compile(r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)")
+_COUNTED = r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)"
 
 #: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
 _HARDWARE = ("GPU is lost", "fallen off", "Unable to determine the device handle", "requires reset")
@@ -105,7 +105,7 @@ def replaced(subject: Subject) -> bool:
 
 def _taken(message: str) -> bool:
     """Whether the kubelet has enough devices and other pods of its node hold them."""
-    found = _COUNTED.search(message)
+    found = re.search(_COUNTED, message)
     return found is not None and 0 < int(found["asked"]) <= int(found["all"]) < int(found["asked"]) + int(found["used"])
 
 

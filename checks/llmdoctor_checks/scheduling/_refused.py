@@ -30,7 +30,7 @@ _BELOW = ("Pod", "Node", "PersistentVolumeClaim")
 REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 
 #: How the API server words a refusal, whoever repeats it.
-_WORDS = re.compile(r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook')
+_WORDS = r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook'
 
 
 def lacking(subject: Subject) -> bool:
@@ -52,7 +52,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     if lacking(subject):
         for event in reversed(list(subject.events)):
             other = event.warning and event.kind not in _BELOW and event.reason not in REASONS
-            if other and _WORDS.search(event.message):
+            if other and re.search(_WORDS, event.message):
                 yield event.message, event_evidence(event, cluster)
         for above in subject.platform:
             for said in above.said:

@@ -43,11 +43,11 @@ _POOL = re.compile(r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^"
 _OVERHEAD = re.compile(r"daemonset overhead=\{[^}]*\},? ?")
 
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
-_CLAIM = re.compile(r"\bnodeclaim/(?P<name>[\w.-]+)")
+_CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
-_CODE = re.compile(r"^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)", re.DOTALL)
+_CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
 
 @check("autoscaler-blocked", since="0.1")
@@ -80,7 +80,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         return
     event = pending.scaling[-1]
     if event.reason == "Nominated":
-        claims = (cluster.item("NodeClaim", "", name) for name in _CLAIM.findall(event.message))
+        claims = (cluster.item("NodeClaim", "", name) for name in re.findall(_CLAIM, event.message))
         yield from _unlaunched([claim for claim in claims if claim], pending)
     if event.reason in ("TriggeredScaleUp", "Nominated"):
         return
@@ -126,7 +126,7 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
     claim, reason, said = next(((claim, *why) for claim in claims if (why := _refusal(claim))), (None, "", ""))
     if claim is None:
         return
-    code = _CODE.search(said)
+    code = re.search(_CODE, said)
     found = causes(pending) if pending else ()
     yield Finding(
         role="cause",

@@ -27,7 +27,7 @@ _OTHER_HARDWARE = re.compile(
 
 #: vLLM's own image, which is built for CUDA: `--device cpu` and VLLM_TARGET_DEVICE, which only the build reads, do not make
 #: it run on a CPU (vllm/platforms/__init__.py asks for "cpu" in the package's version).
-_CUDA_BUILD = re.compile(r"(?:^|/)vllm/vllm-openai(?:$|[:@])")
+_CUDA_BUILD = r"(?:^|/)vllm/vllm-openai(?:$|[:@])"
 
 _GPUS = ("auto", "cuda", "rocm")
 
@@ -148,7 +148,7 @@ def _elsewhere(pod: Pod) -> bool:
 def _for_gpus(engine: Engine) -> bool:
     """Whether image or settings say that it runs on GPUs: of an image with a name of its own nobody knows the build."""
     container = engine.container
-    if engine.name == "vllm" and _CUDA_BUILD.search(container.spec.image):
+    if engine.name == "vllm" and re.search(_CUDA_BUILD, container.spec.image):
         return True
     if _for_cpus(engine):
         return False

@@ -34,7 +34,7 @@ from llmdoctor_checks.scheduling._words import finding, node_lines
 _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
 
 #: What a provisioner's message repeats of the claim.
-_REPEATED = re.compile(r'^failed to provision volume with StorageClass "[^"]*": ')
+_REPEATED = r'^failed to provision volume with StorageClass "[^"]*": '
 
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
@@ -180,7 +180,7 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     provisioner = str(item.raw.get("provisioner") or "") if item else ""
     if provisioner == "kubernetes.io/no-provisioner":
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
-    why = " ".join(_REPEATED.sub("", told[-1]).split()) if told else ""
+    why = " ".join(re.sub(_REPEATED, "", told[-1]).split()) if told else ""
     why = f": {why[:200]} …" if len(why) > 200 else f": {why.rstrip('.')}" if why else ""
     return what + (f", storage class {name}" if name else "") + why
 

@@ -29,7 +29,7 @@ _FATAL = frozenset(
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
 #: The images of the projects themselves.
-_PUBLISHED = re.compile(r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])")
+_PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND,))
@@ -134,7 +134,7 @@ def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
 
     A build of somebody's own may have options that no release has.
     """
-    return [p for p in problems if p.meant] if _PUBLISHED.search(engine.container.spec.image) else []
+    return [p for p in problems if p.meant] if re.search(_PUBLISHED, engine.container.spec.image) else []
 
 
 def _list(problems: list[Problem]) -> str:

@@ -30,7 +30,7 @@ _PLACEHOLDER = re.compile(
 )
 
 #: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
-_CAPITALS = re.compile(r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b")
+_CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
 
 #: What the Hub's client sends with every request once it is set: a wrong one is refused even for public models.
 _TOKENS = frozenset(
@@ -106,7 +106,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
     image = _PLACEHOLDER.search(spec.image)
     head, _, last = spec.image.partition("@")[0].rpartition("/")
-    capitals = _CAPITALS.search(f"{head}/{last.partition(':')[0]}")
+    capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:
         yield "image", image[0], pod_evidence(container, "image", spec.image), True
     elif capitals and not container.pod.exists and not any(mark in spec.image for mark in "${<"):

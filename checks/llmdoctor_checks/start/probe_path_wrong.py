@@ -50,7 +50,7 @@ _ANSWERS = {
 
 #: How the runtime (runc, crun) and the shell of a probe's command say that a program is not there, on the last line: what
 #: the command prints after it is another matter (`wget … || curl …`).
-_PROGRAM = re.compile(
+_PROGRAM = (
     r'exec: \\?"(?P<runc>[^"\\]+)\\?": (?:executable file not found in \$PATH|stat [^:]+: no such file or directory)'
     r"|executable file `(?P<crun>[^`]+)` not found in \$PATH"
     r"|(?:^|[\s:/])(?:ba|da|a)?sh: (?:(?:line )?\d+: )?(?P<shell>[\w./-]+): (?:command )?not found$"
@@ -131,7 +131,7 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
     said: dict[str, tuple[Event, str]] = {}
     for verb in ("failed", "errored"):
         for kind, event in failures(container, events, verb):
-            found = _PROGRAM.search((event.message.rstrip().splitlines() or [""])[-1])
+            found = re.search(_PROGRAM, (event.message.rstrip().splitlines() or [""])[-1])
             # a liveness probe that cannot be run restarts nothing
             if found is None or (verb == "errored" and kind == "liveness"):
                 said.pop(kind, None)
