@@ -7,6 +7,7 @@ characters.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from re import Pattern
 
@@ -27,7 +28,7 @@ def _identifier() -> Pattern[str]:
     return re.compile(r"[A-Za-z_]\w*|\d+|[@*#?$!-]", re.ASCII)
 
 
-class Expansion:
+class Expansion(ABC):
     """What is known of a shell's variables, and the words that the words of its script become."""
 
     def __init__(self, env: Mapping[str, EnvVar]) -> None:
@@ -40,9 +41,9 @@ class Expansion:
         self.work = 0
         self.stopped = False
 
+    @abstractmethod
     def printed_by(self, script: str) -> str | None:
         """What the commands within `$(…)` print; None where that is not known."""
-        raise NotImplementedError
 
     def single(self, raw: str) -> str:
         """A word as one string, without splitting: the value of an assignment."""

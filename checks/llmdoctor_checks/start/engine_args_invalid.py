@@ -70,7 +70,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         yield Finding(
             role="cause",
             confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
-            summary=f"{engine.label} does not accept its arguments: {_list(shown)}.",
+            summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
             evidence=(
                 *(_evidence(pod, p) for p in shown),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
