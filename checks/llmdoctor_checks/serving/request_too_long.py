@@ -1,8 +1,21 @@
-"""Requests that the server refuses, many of them probably because they are too long."""
+"""Requests that the server refuses, many of them probably because they are too long, and prompts that it cuts."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Metrics, Pod, check, fixes, say_seconds
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Logs,
+    Metrics,
+    Pod,
+    check,
+    count_of,
+    fixes,
+    log_evidence,
+    say_seconds,
+)
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -14,8 +27,12 @@ _STATUSES = ("2xx", "3xx", "4xx", "5xx")
 _LONG, _OFTEN = 0.5, 0.01
 
 
-@check("request-too-long", since="0.1", severity="warning")
-def request_too_long(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+#: Ollama's runner says this of a prompt that is longer than the context, and goes on with what it keeps.
+_CUT = "truncating input prompt"
+
+
+@check("request-too-long", since="0.1", severity="warning", literals=(_CUT,))
+def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Logs | None) -> Iterator[Finding]:
     """Requests are longer than the server's context.
 
     Prompt and answer together must fit into the context length that the server was started with. Longer requests are refused
@@ -25,6 +42,9 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Fin
     The server's log says so for each request. Its metrics only count what was refused (vLLM by status, Text Generation
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
+    Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
+    set, in newer versions more on a large GPU), answers without what it cut, and only its log says so.
+
     ## Fix
 
     Raise the context as far as the model and the KV cache allow, or shorten what clients send.
@@ -33,7 +53,44 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Fin
 
     - https://docs.vllm.ai/en/latest/configuration/engine_args/
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+    - https://docs.ollama.com/context-length
     """
+    if engine.name == "ollama" and logs is not None:
+        yield from _cut(pod, engine, logs)
+    if metrics is not None:
+        yield from _counted(pod, engine, metrics)
+
+
+def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """Prompts that lost their beginning."""
+    container = engine.container
+    log = logs.current(container.name)
+    cuts = list(log.find(_CUT)) if log is not None else []
+    sizes = [(line, m) for line in cuts if (m := re.search(r"\blimit=(\d{1,9}) prompt=(\d{1,9})\b", line.text))]
+    if not sizes:
+        return
+    line, longest = max(sizes, key=lambda cut: int(cut[1][2]))
+    length = str(1 << (int(longest[2]) - 1).bit_length())
+    beyond = "beyond its longest prompt, as far as the GPU's memory allows"
+    if engine.at_least("0.5.13") is False:
+        fix = fixes.advice(f"Raise num_ctx to {length} in the Modelfile or in the clients' requests: {beyond}")
+    else:
+        summary = f"Raise Ollama's context {beyond}; a num_ctx of the client or the Modelfile counts before it"
+        fix = fixes.set_env(container, "OLLAMA_CONTEXT_LENGTH", length, summary)
+    yield Finding(
+        role="note",
+        severity="warning",
+        confidence="certain",
+        summary=f"{container.name} cut {count_of(len(sizes), 'prompt')} down to its context and answered without what it "
+        f"cut; the longest had {longest[2]} tokens, of which {longest[1]} fit.",
+        evidence=(log_evidence(line),),
+        fixes=(fix,),
+        pods=(pod.name,),
+    )
+
+
+def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """Refused requests of a server whose prompts come near its context."""
     length, limit = metrics.histogram("prompt_length"), engine.value("max_model_len")
     if length is None or not isinstance(limit, int) or limit < 1 or not pod.ready:
         return
