@@ -11,12 +11,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_llmdoctor import memory
 from kubectl_llmdoctor.catalog import gpus, models
 from kubectl_llmdoctor.catalog.architecture import of_config
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.version import at_least
-from kubectl_llmdoctor.memory import GIB, Serving, exactly
+from kubectl_llmdoctor.memory.amount import GIB, exactly
+from kubectl_llmdoctor.memory.budget import Measured, budget
+from kubectl_llmdoctor.memory.cache import kv_bytes, layout
+from kubectl_llmdoctor.memory.options import memory_of, options
+from kubectl_llmdoctor.memory.serving import Serving, of_settings
+from kubectl_llmdoctor.memory.weights import weights
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -35,7 +39,7 @@ def _serving(record: dict[str, Any]) -> Serving:
     settings = dict(record["settings"])
     if "mem_fraction_static" in settings:
         settings["gpu_memory_utilization"] = settings["mem_fraction_static"]
-    return memory.of_settings(record["engine"], record.get("version"), settings.get)
+    return of_settings(record["engine"], record.get("version"), settings.get)
 
 
 def _cases(*needed: str) -> list[tuple[dict[str, Any], models.Found]]:
@@ -66,21 +70,21 @@ def test_weights_are_those_that_engines_print(record: dict[str, Any], model: mod
     serving = _serving(record)
     if "tensor_parallel_size" not in record["settings"] or (record["model"], "weights") in INCOMPLETE:
         pytest.skip("the log does not say over how many GPUs the weights are spread")
-    weights = memory.weights(model.architecture, serving)
-    if isinstance(weights, str):
-        assert weights, "it says what is missing"
+    held = weights(model.architecture, serving)
+    if isinstance(held, str):
+        assert held, "it says what is missing"
         return
     printed = record["printed"]["model_loading_gib"] * GIB
-    assert weights.low * 0.96 <= printed <= weights.high * 1.04
+    assert held.low * 0.96 <= printed <= held.high * 1.04
 
 
 def test_weights_of_many_models_agree_within_3_percent() -> None:
     agree: set[str] = set()
     for record, model in _cases("model_loading_gib"):
-        weights = memory.weights(model.architecture, _serving(record))
-        if not isinstance(weights, str) and "tensor_parallel_size" in record["settings"]:
+        held = weights(model.architecture, _serving(record))
+        if not isinstance(held, str) and "tensor_parallel_size" in record["settings"]:
             printed = record["printed"]["model_loading_gib"] * GIB
-            if abs(weights.low / printed - 1) <= 0.03:
+            if abs(held.low / printed - 1) <= 0.03:
                 agree.add(str(record["model"]).lower())
     assert len(agree) >= 30, sorted(agree)
 
@@ -98,9 +102,9 @@ def _plain(record: dict[str, Any], model: models.Found) -> bool:
 def test_cache_holds_the_tokens_that_engines_print(record: dict[str, Any], model: models.Found) -> None:
     if not _plain(record, model):
         pytest.skip("printed by a rule that the log's settings do not decide")
-    layout = memory.layout(model.architecture, _serving(record))
-    assert not isinstance(layout, str), layout
-    tokens = layout.tokens(int(record["printed"]["available_kv_gib"] * GIB))
+    cut = layout(model.architecture, _serving(record))
+    assert not isinstance(cut, str), cut
+    tokens = cut.tokens(int(record["printed"]["available_kv_gib"] * GIB))
     # the log rounds the memory to a hundredth of a GiB
     slack = 0.005 / record["printed"]["available_kv_gib"] + 0.0005
     assert tokens == pytest.approx(record["printed"]["kv_tokens"], rel=slack)
@@ -109,9 +113,9 @@ def test_cache_holds_the_tokens_that_engines_print(record: dict[str, Any], model
 def test_cache_of_many_models_agrees_within_3_percent() -> None:
     agree: set[str] = set()
     for record, model in _cases("available_kv_gib", "kv_tokens"):
-        layout = memory.layout(model.architecture, _serving(record))
-        if _plain(record, model) and not isinstance(layout, str):
-            tokens = layout.tokens(int(record["printed"]["available_kv_gib"] * GIB))
+        cut = layout(model.architecture, _serving(record))
+        if _plain(record, model) and not isinstance(cut, str):
+            tokens = cut.tokens(int(record["printed"]["available_kv_gib"] * GIB))
             if abs(tokens / record["printed"]["kv_tokens"] - 1) <= 0.03:
                 agree.add(str(record["model"]).lower())
     assert len(agree) >= 25, sorted(agree)
@@ -125,7 +129,7 @@ def _predictable(record: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(("record", "model"), [c for c in _cases("kv_tokens") if _predictable(c[0])], ids=_name)
 def test_size_of_the_cache_is_predicted_or_not_said(record: dict[str, Any], model: models.Found) -> None:
     total = exactly(record["gpu_memory_gib"] * GIB, "log")
-    result = memory.budget(model.architecture, _serving(record), total, str(record.get("gpu")))
+    result = budget(model.architecture, _serving(record), total, str(record.get("gpu")))
     if result.tokens is None:
         assert result.missing
         return
@@ -142,7 +146,7 @@ def test_size_of_the_cache_is_predicted_for_many_models() -> None:
         if not _predictable(record):
             continue
         total = exactly(record["gpu_memory_gib"] * GIB, "log")
-        tokens = memory.budget(model.architecture, _serving(record), total, str(record.get("gpu"))).tokens
+        tokens = budget(model.architecture, _serving(record), total, str(record.get("gpu"))).tokens
         if tokens and tokens[1] - tokens[0] < 0.2 * record["printed"]["kv_tokens"]:
             predicted.add(str(record["model"]).lower())
     assert len(predicted) >= 20, sorted(predicted)
@@ -153,7 +157,7 @@ def test_sglang_keeps_as_many_bytes_for_a_token(record: dict[str, Any], model: m
     if "tensor_parallel_size" not in record["settings"]:
         pytest.skip("the log does not say over how many GPUs")
     serving = _serving(record)
-    width = memory.kv_bytes(model.architecture, serving)
+    width = kv_bytes(model.architecture, serving)
     assert width is not None
     per_token = sum(c.bytes_per_token(width, serving.tensor_parallel) for c in model.architecture.caches or ())
     printed = (record["printed"]["k_gb"] + record["printed"]["v_gb"]) * GIB / record["printed"]["kv_tokens"]
@@ -162,10 +166,10 @@ def test_sglang_keeps_as_many_bytes_for_a_token(record: dict[str, Any], model: m
 
 @pytest.mark.parametrize(("record", "model"), _cases("kv_needed_gib", "kv_needed_for"), ids=_name)
 def test_a_refusal_names_the_memory_that_is_computed(record: dict[str, Any], model: models.Found) -> None:
-    layout = memory.layout(model.architecture, _serving(record))
-    if isinstance(layout, str) or not _plain(record, model):
+    cut = layout(model.architecture, _serving(record))
+    if isinstance(cut, str) or not _plain(record, model):
         pytest.skip("layers that are not alike")
-    needed = layout.request(record["printed"]["kv_needed_for"], 8192) / GIB
+    needed = cut.request(record["printed"]["kv_needed_for"], 8192) / GIB
     assert needed == pytest.approx(record["printed"]["kv_needed_gib"], rel=0.02)
 
 
@@ -223,7 +227,7 @@ def _gaps() -> list[models.Model]:
 def test_a_gap_of_the_table_is_named_and_nothing_is_said(row: models.Model) -> None:
     shape = row.architecture
     assert H100 is not None
-    result = memory.budget(shape, Serving(), memory.memory_of(H100), H100.name)
+    result = budget(shape, Serving(), memory_of(H100), H100.name)
     assert result.missing, "what is missing has a name"
     assert set(shape.gaps) & set(result.missing)
     if shape.caches is None:
@@ -299,7 +303,7 @@ def test_a_field_that_is_missing_is_never_replaced(name: str, field: str) -> Non
         return
     assert shape.gaps
     assert H100 is not None
-    result = memory.budget(shape, Serving(), memory.memory_of(H100), H100.name)
+    result = budget(shape, Serving(), memory_of(H100), H100.name)
     assert result.missing
     assert result.verdict in ("unknown", "does-not-fit")
     assert result.concurrency is None
@@ -321,7 +325,7 @@ def test_a_setting_that_is_not_understood_is_named(serving: Serving, missing: st
     found = models.find("meta-llama/Llama-3.1-8B-Instruct")
     assert found is not None
     assert H100 is not None
-    result = memory.budget(found.architecture, serving, memory.memory_of(H100), H100.name)
+    result = budget(found.architecture, serving, memory_of(H100), H100.name)
     assert any(said.startswith(missing) for said in result.missing), result.missing
     assert result.verdict == "unknown"
     assert result.concurrency is None
@@ -330,7 +334,7 @@ def test_a_setting_that_is_not_understood_is_named(serving: Serving, missing: st
 def test_without_a_gpu_only_weights_and_bytes_per_token_are_said() -> None:
     found = models.find("meta-llama/Llama-3.1-8B-Instruct")
     assert found is not None
-    result = memory.budget(found.architecture, Serving(), None)
+    result = budget(found.architecture, Serving(), None)
     assert result.weights is not None
     assert result.per_token == 131072
     assert (result.verdict, result.missing) == ("unknown", ("the GPU's memory",))
@@ -354,7 +358,7 @@ def test_any_configuration_is_read_or_has_gaps(data: st.DataObject) -> None:
     shape = of_config(config)
     assert (shape.weights is not None and shape.caches is not None) or shape.gaps
     assert H100 is not None
-    memory.budget(shape, Serving(), memory.memory_of(H100), H100.name)
+    budget(shape, Serving(), memory_of(H100), H100.name)
 
 
 @given(
@@ -369,8 +373,8 @@ def test_more_room_never_fits_less(row: models.Model, tensor: int, context: int,
     small, large = gpus.by_name("L40S"), gpus.by_name("H200")
     assert small is not None
     assert large is not None
-    less = memory.budget(shape, serving, memory.memory_of(small), small.name)
-    more = memory.budget(shape, serving, memory.memory_of(large), large.name)
+    less = budget(shape, serving, memory_of(small), small.name)
+    more = budget(shape, serving, memory_of(large), large.name)
     if less.verdict == "fits":
         assert more.verdict == "fits"
     if less.longest and more.longest:
@@ -382,16 +386,16 @@ def test_options_fit_and_begin_with_the_gentlest() -> None:
     assert found is not None
     assert H100 is not None
     larger = [gpu for gpu in gpus.known() if gpu.name in ("H200", "B200")]
-    options = memory.options(found.architecture, Serving(tensor_parallel=2), H100, larger)
-    assert [option.step.kind for option in options] == ["context", "tensor", "checkpoint", "gpu"]
-    assert all(option.budget.verdict == "fits" for option in options)
+    gentle = options(found.architecture, Serving(tensor_parallel=2), H100, larger)
+    assert [option.step.kind for option in gentle] == ["context", "tensor", "checkpoint", "gpu"]
+    assert all(option.budget.verdict == "fits" for option in gentle)
 
 
 def test_what_an_engine_printed_wins() -> None:
     found = models.find("meta-llama/Llama-3.1-8B-Instruct")
     assert found is not None
-    printed = memory.Measured(cache=exactly(0.98 * GIB, "log line 213"))
-    result = memory.budget(found.architecture, Serving(max_model_len=131072), None, "", printed)
+    printed = Measured(cache=exactly(0.98 * GIB, "log line 213"))
+    result = budget(found.architecture, Serving(max_model_len=131072), None, "", printed)
     assert result.verdict == "does-not-fit"
     assert result.longest == (8016, 8016)
     assert msgspec.structs.asdict(result)["cache"].source == "log line 213"

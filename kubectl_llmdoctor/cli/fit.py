@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.gpus import Gpu
     from kubectl_llmdoctor.facts.sizing import Sizing
     from kubectl_llmdoctor.gather.cluster import Connection
-    from kubectl_llmdoctor.memory import Amount, Budget, Serving
+    from kubectl_llmdoctor.memory.amount import Amount
+    from kubectl_llmdoctor.memory.budget import Budget
+    from kubectl_llmdoctor.memory.serving import Serving
     from kubectl_llmdoctor.report.document import Bytes
     from kubectl_llmdoctor.report.fit import Fit
     from kubectl_llmdoctor.snapshot import Snapshot
@@ -222,7 +224,9 @@ def _of_model(
     quantization: str | None,
 ) -> Fit:
     from kubectl_llmdoctor.catalog.models import find
-    from kubectl_llmdoctor.memory import Serving, budget, memory_of
+    from kubectl_llmdoctor.memory.budget import budget
+    from kubectl_llmdoctor.memory.options import memory_of
+    from kubectl_llmdoctor.memory.serving import Serving
 
     known_from = "--config"
     if shape is None:
@@ -239,7 +243,8 @@ def _of_model(
 def _of_engine(
     sizing: Sizing, changes: Mapping[str, Any], gpu: Gpu | None, shape: Architecture | None, quantization: str | None
 ) -> Fit:
-    from kubectl_llmdoctor.memory import Budget, Measured, budget, memory_of
+    from kubectl_llmdoctor.memory.budget import Budget, Measured, budget
+    from kubectl_llmdoctor.memory.options import memory_of
 
     engine = sizing.engine
     name = str(engine.value("model") or "model not known")
@@ -266,7 +271,7 @@ def _of_engine(
 def _quantized(shape: Architecture, serving: Serving, quantization: str | None) -> tuple[Architecture, Serving]:
     """A checkpoint that is quantized in the usual way of a method, when one asks for it and the model is not."""
     from kubectl_llmdoctor.catalog.architecture import LINEAR, Quantization, bits_per_weight
-    from kubectl_llmdoctor.memory import online_bits
+    from kubectl_llmdoctor.memory.weights import online_bits
 
     if quantization is None:
         return shape, serving
@@ -290,7 +295,7 @@ def _document(
     result: Budget,
     target: str = "",
 ) -> Fit:
-    from kubectl_llmdoctor.memory import options
+    from kubectl_llmdoctor.memory.options import options
     from kubectl_llmdoctor.report import fit as report
 
     model = report.ModelInfo(name=name)

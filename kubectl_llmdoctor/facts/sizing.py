@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.engine import Engine
     from kubectl_llmdoctor.facts.logs import Line, Log
     from kubectl_llmdoctor.facts.subject import Subject
-    from kubectl_llmdoctor.memory import Budget, Measured, Option, Serving
+    from kubectl_llmdoctor.memory.budget import Budget, Measured
+    from kubectl_llmdoctor.memory.options import Option
+    from kubectl_llmdoctor.memory.serving import Serving
 
 #: Engines whose use of GPU memory is computed.
 ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
@@ -62,7 +64,9 @@ class Sizing:
 
         As they are stored: whatever the engine converts or quantizes them to when it loads them.
         """
-        from kubectl_llmdoctor.memory import Amount, Serving, weights
+        from kubectl_llmdoctor.memory.amount import Amount
+        from kubectl_llmdoctor.memory.serving import Serving
+        from kubectl_llmdoctor.memory.weights import weights
 
         found = weights(self.model[0], Serving()) if self.model else None
         return found.low if isinstance(found, Amount) else None
@@ -75,7 +79,7 @@ class Sizing:
     @cached_property
     def options(self) -> list[Option]:
         """Changes after which it surely fits, the gentlest first; none where the GPU is not known."""
-        from kubectl_llmdoctor.memory import options
+        from kubectl_llmdoctor.memory.options import options
 
         if self.budget is None or self.model is None or self.accelerator is None:
             return []
@@ -107,7 +111,7 @@ class Sizing:
     @cached_property
     def serving(self) -> Serving:
         """The settings that decide memory."""
-        from kubectl_llmdoctor.memory import of_settings
+        from kubectl_llmdoctor.memory.serving import of_settings
 
         return of_settings(self.engine.name, self.engine.version, self.engine.value)
 
@@ -152,7 +156,8 @@ class Sizing:
     @cached_property
     def budget(self) -> Budget | None:
         """What fits; None where `unknown` says why not."""
-        from kubectl_llmdoctor.memory import budget, memory_of
+        from kubectl_llmdoctor.memory.budget import budget
+        from kubectl_llmdoctor.memory.options import memory_of
 
         if self.unknown or self.model is None:
             return None
@@ -169,7 +174,7 @@ class Printed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _measured(**found: Any) -> Measured:
-    from kubectl_llmdoctor.memory import Measured
+    from kubectl_llmdoctor.memory.budget import Measured
 
     return Measured(**found)
 
@@ -222,7 +227,7 @@ LITERALS = tuple(dict.fromkeys(literal for rows in _TABLES.values() for _, liter
 
 
 def _printed(engine: str, log: Log) -> Printed:
-    from kubectl_llmdoctor.memory import exactly
+    from kubectl_llmdoctor.memory.amount import exactly
 
     chosen: dict[str, tuple[float, Line]] = {}
     for name, size, line in _amounts(engine, log):
