@@ -103,6 +103,9 @@ _HEARD_AS: dict[Obstacle, tuple[Kind, ...]] = {
 #: The ids that say that GPUs are short; a group of pods that lacks them for some members is more than that.
 SHORTAGE = frozenset({"gpu-insufficient", "gpu-fragmented"})
 
+#: Kueue opens it when it has found nodes with room for all pods of the workload.
+_TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
+
 #: How long after the end of its grace period a Terminating pod counts as stuck.
 _STUCK_SECONDS = 60
 
@@ -153,7 +156,7 @@ def cause(pending: Pending, id: str) -> Cause | None:  # the field's term
 
 def _causes(pending: Pending) -> tuple[Cause, ...]:
     if pending.gates:  # no scheduler has looked at it
-        return ()
+        return tuple(_unplaced(pending))
     refused = tuple(_refused(pending))
     if refused:
         return refused
@@ -161,6 +164,13 @@ def _causes(pending: Pending) -> tuple[Cause, ...]:
     if not found or found[0].id == "gpu-resource-absent":
         found = (*_unmade(pending), *found)[:1]
     return tuple(_as_sure(pending, one) for one in found)
+
+
+def _unplaced(pending: Pending) -> Iterator[Cause]:
+    """What keeps Kueue's topology-aware scheduling from opening its gate: it looks for room on nodes itself."""
+    found = _by_nodes(pending) if _TOPOLOGY_GATE in pending.gates else None
+    if found and found[0].id in (*SHORTAGE, "gpu-request-exceeds-node"):
+        yield _as_sure(pending, replace(found[0], confidence="likely"))
 
 
 def _as_sure(pending: Pending, found: Cause) -> Cause:
@@ -473,10 +483,16 @@ def _shortage_of(pending: Pending, made: Cause) -> Cause:
             freed = sum(h.requests[made.resource] for h in holders)
             if holders and reason and (reason.free or 0) + freed >= asked:
                 return replace(made, id=id_, holders=tuple(holders))
-    free = sum((r.free or 0) for v in made.verdicts if (r := v.lacking(made.resource)))
+    free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
     if free >= asked:
         return replace(made, id="gpu-fragmented")
     return made
+
+
+def scattered(pending: Pending, resource: str) -> list[NodeVerdict]:
+    """The nodes that lack enough of a resource and nothing else; one that is too small can take the pods of others."""
+    alone = [v for v in pending.verdicts if _obstacles(v) in (("gpu",), ("gpu-size",))]
+    return [v for v in alone if v.lacking(resource)]
 
 
 def stuck(pending: Pending, node: str) -> list[Holder]:

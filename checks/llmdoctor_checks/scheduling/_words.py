@@ -83,7 +83,7 @@ def finding(
         confidence=found.confidence,
         summary=summary + ending,
         evidence=(*said_by(pending), *evidence),
-        explains=(*EXPLAINS, *explains),
+        explains=(*EXPLAINS, *explains, *(("scheduling-gated",) if pending.gates else ())),
         fixes=tuple(fixes_),
         order=found.order,
         pods=(pending.pod.name,),
@@ -91,8 +91,10 @@ def finding(
 
 
 def said_by(pending: Pending) -> Iterator[Evidence]:
-    """The scheduler's message, from where it is whole."""
+    """The scheduler's message, from where it is whole, or the gates that keep it away."""
     condition = pending.condition
+    if pending.gates:
+        yield pod_evidence(pending.pod, "schedulingGates", ", ".join(pending.gates))
     if condition and condition.message:
         text = f"{condition.reason}: {condition.message}"
         yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)

@@ -1,11 +1,12 @@
 """GPUs are free, scattered over nodes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes
+from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes, names_of
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines, nodes_said
+from llmdoctor_checks.scheduling._separation import Cause, cause, scattered
+from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines
 
 
 @check("gpu-fragmented", since="0.1")
@@ -13,7 +14,8 @@ def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
     """Enough GPUs are free in total, but not on one node.
 
     All GPUs of a pod must be on one node. The nodes that could run the pod have together as many free GPUs as it asks
-    for or more, each alone has too few, because smaller pods are spread over them.
+    for or more, each alone has too few, because smaller pods are spread over them, or fill a large node while small nodes
+    are free. Kueue's topology-aware scheduling keeps its gate closed for the same reason.
 
     ## Fix
 
@@ -29,13 +31,18 @@ def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
     if found is None:
         return
     asked = pending.requests.get(found.resource, 0)
-    frees = {v.node.name: r.free or 0 if (r := v.lacking(found.resource)) else 0 for v in found.verdicts}
-    each = " + ".join(str(free) for free in frees.values() if free)
+    short = scattered(pending, found.resource)
+    frees = {v.node.name: r.free or 0 for v in short if (r := v.lacking(found.resource))}
+    some = [v for v in short if frees[v.node.name]]
+    each = " + ".join(str(frees[v.node.name]) for v in some)
     summary = (
-        f"{sum(frees.values())} {found.resource} are free on {nodes_said(found)} ({each}), "
+        f"{sum(frees.values())} {found.resource} are free on {count_of(len(some), 'node')} ({names_of(some)}: {each}), "
         f"but it asks for {asked} on one node, and no node has more than {max(frees.values())}."
     )
-    evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True)]
+    evidence = [
+        *asked_in(pending, found.resource),
+        *node_lines(pending, replace(found, verdicts=tuple(short)), holders=True),
+    ]
     yield finding(pending, found, summary, evidence, _fixes(pending, found, asked, frees), ("gpu-insufficient",))
 
 
