@@ -201,6 +201,8 @@ class Parser:
         self.known = True
         self.unresolved: set[str] = set()
         self.from_file = ""
+        #: read by vLLM-Omni, whose parser has options of its own
+        self.omni = False
 
     # -- problems
 
@@ -226,6 +228,7 @@ class Parser:
     def run(self, words: Iterable[Word]) -> None:
         """Parses the whole command line."""
         items = [self._item(word) for word in words]
+        self.omni = any(item.key == "--omni" for item in items)
         items = self._config(items)
         items = self._collect_dotted(items)
         self._options(items)
@@ -514,7 +517,7 @@ class Parser:
 
     def _unknown(self, key: str, words: list[Word], candidates: object = None) -> None:
         """An option that this version does not have: removed, not there yet, ambiguous, misspelt, or never heard of."""
-        if self.form not in _PLAIN_FORMS or key in ONLY_PRINT:
+        if self.form not in _PLAIN_FORMS or key in ONLY_PRINT or self.omni:
             return
         if isinstance(candidates, list) and candidates:
             names = ", ".join(sorted(candidates)[:4])

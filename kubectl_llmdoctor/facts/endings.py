@@ -134,6 +134,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             "Capturing CUDA graph",
             "Capturing the model for CUDA graphs",
+            "Capturing cudagraphs for decoding",
             "Capture cuda graph begin",  # SGLang
             "CUDA graph begin",  # SGLang 0.5.14+
         ),
@@ -425,6 +426,14 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
 def answered(log: Log | None) -> int:
     """How many requests a log says were answered; what an engine prints of its work from time to time is not counted."""
     return len(_answered(log)) if log is not None else 0
+
+
+def served(log: Log | None) -> bool:
+    """Whether the last start of a log came so far that it answered requests, also where its beginning is not in the log."""
+    if log is None:
+        return False
+    phase, begin = phase_of(log), next(reversed(_restarts(log)), 1)
+    return (phase is not None and phase.name == "serving") or any(at >= begin for at in _answers(log))
 
 
 def _requests(lines: Sequence[Line]) -> Iterator[Line]:

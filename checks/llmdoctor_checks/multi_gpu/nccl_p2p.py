@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Accelerator,
+    Confidence,
     Engine,
     Evidence,
     Finding,
@@ -12,9 +13,12 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     check,
+    endings,
     fixes,
     log_evidence,
+    log_of,
     phase_of,
+    pod_evidence,
     say_seconds,
 )
 
@@ -26,6 +30,9 @@ _CONNECTS = ("vLLM is using nccl==", "your platform lacks GPU P2P capability or 
 
 #: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
 _STUCK_SECONDS = 900
+
+#: A probe that ends a start which had come no further, after so long, did not end one that loads.
+_KILLED_SECONDS = 300
 
 #: Other words may follow the last of those lines, of other ranks and of libraries.
 _LINES_AFTER = 6
@@ -54,7 +61,8 @@ def nccl_p2p(
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
     workers = engine.workers_at_least
-    if workers >= 2 and logs is not None and (found_stuck := _stuck(pod, engine, logs, hardware)):
+    found_stuck = (_stuck(pod, engine, logs, hardware) or _killed(pod, engine, logs)) if logs and workers >= 2 else None
+    if found_stuck:
         yield found_stuck
         return
     env = engine.container.env
@@ -108,19 +116,51 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     spinning = [d for d in hardware.mine if (d.utilization_percent or 0) >= 99] if hardware else []
     all_spin = len(spinning) >= 2 and hardware is not None
     waits = f"; its {len(spinning)} GPUs show 100 % meanwhile" if all_spin else ""
+    shown = (
+        [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in spinning[:2]]
+        if hardware
+        else []
+    )
+    return _found(
+        pod,
+        line,
+        f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
+        *(shown if all_spin else ()),
+        confidence="likely" if all_spin else "possible",
+    )
+
+
+def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """The same of a start that a probe has ended since: its log ends there, and it ran for minutes."""
+    for ending in endings(pod):
+        log = log_of(ending, logs) if ending.container is engine.container else None
+        if (
+            log is None
+            or pod.nodes != 1
+            or phase_of(log) is not None
+            or ending.oom_killed
+            or ending.code not in (137, 143)
+        ):
+            continue
+        line = _end(logs, _CONNECTS, log.place)
+        if line is None or (ending.seconds or 0) < _KILLED_SECONDS:
+            continue
+        return _found(
+            pod,
+            line,
+            f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}, and its log ends where NCCL connects its GPUs",
+            pod_evidence(pod, ending.path, ending.text),
+        )
+    return None
+
+
+def _found(pod: Pod, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible") -> Finding:
     return Finding(
         role="cause",
-        confidence="likely" if all_spin else "possible",
-        summary=f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}.",
-        evidence=(
-            log_evidence(line),
-            *(
-                [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in spinning[:2]]
-                if all_spin and hardware
-                else ()
-            ),
-        ),
-        explains=("not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
+        confidence=confidence,
+        summary=f"{what}.",
+        evidence=(log_evidence(line), *more),
+        explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
             fixes.advice(
                 f"Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "

@@ -14,7 +14,6 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
-    answered,
     check,
     endings,
     event_evidence,
@@ -26,6 +25,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     probe_kills,
     say_seconds,
+    served,
 )
 from llmdoctor_checks.serving._load import last_load, works
 from llmdoctor_checks.start._probes import came_up, failures
@@ -82,7 +82,7 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         ]
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
-        up = phase.name == "serving" if phase else answered(log) > 0 or (ending.seconds or 0) >= _LONG_SECONDS
+        up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
         if not (kills and slow and (up or came_up(container))):
             continue
         probe = container.spec.liveness_probe

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_bytes,
     say_seconds,
+    served,
     setting_evidence,
 )
 from llmdoctor_checks.start._probes import came_up, failures
@@ -76,7 +77,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
-        if phase and phase.name == "serving":
+        if served(log):
             continue
         kills = list(probe_kills(pod, events, container)) if events else []
         kind = kills[-1][0] if kills else _by_time(ending)
