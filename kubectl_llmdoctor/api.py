@@ -19,7 +19,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import Ending, Phase, answered, endings, log_of, phase_of, probe_kills, stray
+from kubectl_llmdoctor.facts.endings import Ending, Phase, answered, endings, gone, log_of, phase_of, probe_kills, stray
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events, came_further
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
@@ -138,6 +138,7 @@ __all__ = [
     "endings",
     "event_evidence",
     "fixes",
+    "gone",
     "holder_of",
     "holds",
     "is_accelerator",
