@@ -1,5 +1,6 @@
 """A NetworkPolicy that stops the download of the model, or the ranks from finding each other."""
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -23,7 +24,17 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rules, selected
+from llmdoctor_checks.serving._policies import (
+    CILIUM,
+    cilium_egress,
+    cilium_leads_outside,
+    has_port,
+    labels_of,
+    leads_outside,
+    policies,
+    rules,
+    selected,
+)
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
@@ -57,7 +68,19 @@ _UNREACHED = (
 )
 
 #: Kinds of other network plugins, whose rules add to these.
-_FOREIGN = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "FQDNNetworkPolicy", "AdminNetworkPolicy")
+_FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
+
+#: A connection to an address outside, or to a name that is none of the cluster's, that got no answer. Sources: Go's net, urllib3.
+_SILENT = (
+    ("i/o timeout", r"dial tcp (?P<whom>\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d+): i/o timeout"),
+    (
+        "Max retries exceeded",
+        r"host='(?P<whom>[\w-]+(?:\.[\w-]+){1,6})', port=(?P<port>\d+)\): Max retries exceeded.{1,600}timed out",
+    ),
+)
+
+#: Where models come from, as a server that is ready names it while a pull fails.
+_STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
 
 
 @check("network-policy-blocks", since="0.2", severity="warning")
@@ -70,7 +93,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     either. A server over several pods needs all ports between its ranks: NCCL, gloo and Ray
     choose theirs when they start.
 
-    Policies add up: what one forbids another may allow. They do not bind pods on the host's network.
+    Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
     ## Fix
 
@@ -81,7 +104,11 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 
     - https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
-    if pod.spec.host_network or pod.ready or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
+    if pod.spec.host_network or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
+        return
+    if logs is not None and (pod.failing or pod.ready):
+        yield from _outside(pod, cluster, logs)
+    if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
     for engine in subject.engines(pod):
         model = engine.explicit("model")
@@ -91,6 +118,72 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         yield from _peers(pod, subject, cluster)
     if logs is not None and pod.failing:
         yield from _inside(pod, cluster, logs)
+
+
+def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """An address outside that gave no answer, at a port that no policy of Kubernetes or Cilium lets the pod out to."""
+    theirs = cilium_egress(pod, cluster)
+    ours = policies(pod, cluster, "Egress")
+    if not theirs:
+        return  # without Cilium's the model's address tells, see _egress
+    said = (
+        (line, told)
+        for log in logs
+        for words, pattern in _SILENT
+        for line in log.find(words)
+        if (told := re.search(pattern, line.text[:20_000])) and _is_outside(told["whom"])
+    )
+    for line, told in said:
+        if pod.ready and (line.log.previous or not any(store in line.text for store in _STORES)):
+            continue
+        port = int(told["port"])
+        if any(cilium_leads_outside(rule, port) for _, listed in theirs for rule in listed) or any(
+            has_port(rule, port) and leads_outside(rule) for rule in rules(ours, "Egress")
+        ):
+            continue
+        names = [item.name for item, _ in theirs] + [item.name for item in ours]
+        words = [", ".join(sorted(rule)) + f": {_numbers(rule)}" for rule in theirs[0][1]]
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{' and '.join(dict.fromkeys(names))} let {pod.name} out of the cluster at other ports than {port}, "
+            f"and {told['whom']} is asked there.",
+            evidence=(
+                log_evidence(line),
+                object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing"),
+            ),
+            explains=(
+                "model-registry-failed",
+                "hf-unreachable",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
+                    owner="platform",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _is_outside(whom: str) -> bool:
+    """Whether an address is public, or a name none that only the cluster knows."""
+    if re.fullmatch(r"[\d.]+", whom):
+        try:
+            return not ipaddress.ip_address(whom).is_private
+        except ValueError:
+            return False
+    return not whom.endswith((".local", ".svc", ".internal", ".lan", ".home.arpa"))
+
+
+def _numbers(rule: dict[str, object]) -> str:
+    listed = [one for ports in rows(rule.get("toPorts")) for one in rows(ports.get("ports"))]
+    return ", ".join(str(one.get("port")) for one in listed) or "all ports"
 
 
 def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
