@@ -406,7 +406,7 @@ def _not_read(start: Start) -> list[Problem]:
     Only where the engine's own program is known to get them: an image with a start script may make options of them.
     """
     names = [name for name in _READS_NO_SUCH.get(start.engine, ()) if name in start.env]
-    if not names or not start.known or start.form in ("image", "hidden", "python", "dynamo"):
+    if not names or not start.known or start.form in ("image", "hidden", "python", "dynamo", "kaito"):
         return []
     if start.implied and version_of_image(start.engine, start.launch.image, {})[0] is None and not _own_name(start):
         return []

@@ -120,6 +120,7 @@ _PROGRAMS = {
 _FILES = (
     ("openai/api_server.py", "vllm", ("vllm", "api_server")),
     ("entrypoints/api_server.py", "vllm", ("vllm", "demo")),
+    ("vllm/inference_api.py", "", ("vllm", "kaito")),
     ("launch_server.py", "sglang", ("sglang", "server")),
     ("launch_triton_server.py", "", ("triton", "launch")),
     ("huggingfaceserver/__main__.py", "", ("huggingfaceserver", "server")),

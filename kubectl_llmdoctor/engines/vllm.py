@@ -44,6 +44,13 @@ _NAMES = {"--enable-expert-parallel": "expert_parallel"}
 # script that cannot be seen) have some of their own or lack some.
 _PLAIN_FORMS = ("serve", "api_server", "image", "")
 
+# What KAITO's server (presets/workspace/inference/vllm/inference_api.py) starts vLLM with unless it is told otherwise; the
+# share of the GPU's memory it measures.
+_KAITO_DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("model", "/workspace/vllm/weights", "", ""),
+    ("port", 5000, "", ""),
+)
+
 # Secrets: only whether they are set.
 _SET_ONLY = frozenset({"--api-key", "--hf-token"})
 
@@ -532,7 +539,7 @@ class Parser:
     def _finish_positionals(self) -> None:
         """The model, and what is left over: glued options, values of options that take none, words too many."""
         words = list(self.positionals)
-        if self.form in ("hidden", "dynamo"):
+        if self.form in ("hidden", "dynamo", "kaito"):
             return
         if words and words[0][0].text == "serve":
             first = words.pop(0)[0]
@@ -682,6 +689,8 @@ def read(start: Start) -> Engine:
     if (extra := start.env.get("VLLM_ADDITIONAL_ARGS")) and start.implied and extra.value:
         args += [Word(text, extra.value, extra.path) for text in shell_words(extra.value)]
     parser.run(args)
+    if form == "kaito" and any(word.text.startswith("--kaito-config-file") for word in args):
+        parser.known = False  # what that file says comes last, and counts
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
         parser.problem("duplicate-serve", start.repeated[0].text, start.repeated, detail, True)
@@ -809,6 +818,9 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
     if version is not None and parse(version) is not None and not dialect(version).known:
         # outside of what was read only what never changed is stated
         rows = [row for row in rows if not row[2] and not row[3]]
+    if form == "kaito":
+        own = {name for name, _, _, _ in _KAITO_DEFAULTS}
+        rows = [*(row for row in rows if row[0] not in own and row[0] != "gpu_memory_utilization"), *_KAITO_DEFAULTS]
     if form in ("dynamo", "headless"):  # a worker behind another's front end opens no port of this kind
         rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows

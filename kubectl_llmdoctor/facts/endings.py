@@ -284,6 +284,15 @@ _BANNERS = (
     "Triton Server Version",
     "TensorRT-LLM version: ",
 )
+#: What the server in front of an engine prints, which may go on for long, when a process of the engine is gone. Sources: vLLM's
+#: executors and clients (0.4 to 0.33).
+_GONE = (
+    "died, exit code: -",
+    "died unexpectedly, shutting down",
+    "MQLLMEngine is already dead",
+    "Background loop has errored already.",
+    "EngineCore encountered an issue. See stack trace (above)",
+)
 #: What a server prints once when it starts, and in no other process of that start.
 _RESTARTS = (
     *(banner for banner, _ in _STARTS),
@@ -512,6 +521,15 @@ def told_to_stop(line: Line) -> bool:
     """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
     at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
     return at is not None and not any(at < x.number < line.number for text in _BANNERS for x in _marks(line.log, text))
+
+
+def gone(log: Log) -> Line | None:
+    """The last line by which a server says that its engine is gone, where it answered nothing and started nothing after that."""
+    last = max((x for text in _GONE for x in log.find(text)), key=lambda x: x.number, default=None)
+    if last is None or told_to_stop(last):
+        return None
+    later = (*_answers(log), *(x.number for text in _BANNERS for x in _marks(log, text)))
+    return None if any(at > last.number for at in later) else last
 
 
 def overcome(line: Line, signs: Sequence[str]) -> bool:

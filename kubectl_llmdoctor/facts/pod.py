@@ -91,7 +91,7 @@ class Shm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a pod by its status, or by what its own port answers."""
+    """One thing that is wrong with a pod by its status, or by what its own port answers or its log ends with."""
 
     #: `dead`: it counts as ready, and its own port says that the engine behind it is dead
     kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating", "dead"]
@@ -140,9 +140,11 @@ class Container:
 
     @cached_property
     def engine_dead(self) -> bool:
-        """Whether it counts as ready, and its own port says that the engine behind the server is dead."""
-        if not (self.running and self.status.ready and self.pod.exists and self.pod.cluster.snapshot.answers):
+        """Whether it counts as ready, and its own port, or where nobody asked it its log, says that the engine is dead."""
+        if not (self.running and self.status.ready and self.pod.exists):
             return False
+        if not self.pod.cluster.snapshot.answers:
+            return self._said_dead()
         from kubectl_llmdoctor import engines
         from kubectl_llmdoctor.facts.answers import Answers
 
@@ -152,6 +154,17 @@ class Container:
         engine, said = engines.read(self.launch), health.error.partition(": ")[2] or health.text
         words = _DEAD.get(engine.name) if engine else None
         return words is not None and (said.startswith(words) if words else not said)
+
+    def _said_dead(self) -> bool:
+        """Whether the log of the running instance ends with the death of its engine."""
+        from kubectl_llmdoctor.facts.endings import gone
+        from kubectl_llmdoctor.facts.logs import Log
+
+        mine = (self.pod.name, self.pod.namespace, self.name, False)
+        for text in self.pod.cluster.snapshot.logs:
+            if (text.pod, text.namespace or "default", text.container, text.previous) == mine:
+                return gone(Log(text)) is not None
+        return False
 
     @property
     def told(self) -> tuple[platforms.Told, ...]:
@@ -573,7 +586,7 @@ class Pod:
 
     @cached_property
     def troubles(self) -> tuple[Trouble, ...]:
-        """What is wrong by its status, or by what its own port answers, the gravest first."""
+        """What is wrong by its status, or by what its own port answers or its log ends with, the gravest first."""
         return tuple(self._troubles()) if self.exists else ()
 
     @property
@@ -583,7 +596,7 @@ class Pod:
 
     @property
     def failing_by_status(self) -> bool:
-        """The same without what only its own port says: its containers run and are ready then, so that all has started."""
+        """The same without an engine that died behind a ready server: all has started then."""
         return self.log_only or any(trouble.kind != "dead" for trouble in self.troubles)
 
     def _troubles(self) -> Iterator[Trouble]:
@@ -615,7 +628,9 @@ class Pod:
         for container in self.containers:
             running = container.status.state.running
             since = parse_time(running.started_at) if running and container.role == "init" else None
-            if now and since and (now - since).total_seconds() > _INIT_SECONDS:
+            # one that only waits for another pod (KubeRay's wait-gcs-ready) downloads nothing
+            long = _CREATING_SECONDS if container.name.startswith("wait") else _INIT_SECONDS
+            if now and since and (now - since).total_seconds() > long:
                 text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
                 yield Trouble(kind="creating", container=container, text=text, since=since)
         if status.phase == "Running" and not self.ready and not self.leaving:

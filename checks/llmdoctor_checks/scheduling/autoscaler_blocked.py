@@ -33,6 +33,8 @@ _LIMIT = re.compile(
     r"max node group size reached|limit reached|exceed(?:ed|s)? limits?|limits exceeded|MaxSize|no instance type",
     re.IGNORECASE,
 )
+#: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
+_AT_MOST = ("exceed limits for nodepool", "max node group size reached")
 _FAILED = re.compile(
     r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
@@ -93,7 +95,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         return
     if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
-    mended = failed or pool or "exceed limits for nodepool" in event.message
+    mended = failed or pool or any(words in event.message for words in _AT_MOST)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
     why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
     yield Finding(

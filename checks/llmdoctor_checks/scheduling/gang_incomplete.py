@@ -2,9 +2,26 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Subject, check, count_of, dig, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Event,
+    Evidence,
+    Finding,
+    Fix,
+    Pending,
+    Subject,
+    check,
+    count_of,
+    dig,
+    event_evidence,
+    fixes,
+    pod_evidence,
+)
 from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
+
+#: Volcano's overcommit plugin (pkg/scheduler/plugins/overcommit), of a group that it does not even let into the queue: what is
+#: idle, times a factor, is promised to groups that came before. Releases from 1.11 on name the resources.
+_FULL = "resource in cluster is overused"
 
 
 @check("gang-incomplete", since="0.1")
@@ -32,6 +49,10 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     words = () if alone else pending.said.of("gang")
     if pending.said.gang or words:
         yield _said(pending, found)
+        return
+    full = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if e.message.startswith(_FULL)]
+    if full and not found:  # no node was looked at
+        yield _not_queued(pending, full[-1])
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
     holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
@@ -76,6 +97,26 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         fixes=(
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
             fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
+        ),
+        pods=(pending.pod.name,),
+    )
+
+
+def _not_queued(pending: Pending, event: Event) -> Finding:
+    lacks = event.message.removeprefix(_FULL).removeprefix(": overused ")
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Volcano does not let the pod's group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
+        "is promised to groups that came before.",
+        evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending), *_groups(pending)),
+        explains=EXPLAINS,
+        fixes=(
+            fixes.advice(
+                "See which groups are Inqueue or Running, and delete those whose pods are gone",
+                "kubectl get podgroups.scheduling.volcano.sh -A",
+            ),
+            fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
         ),
         pods=(pending.pod.name,),
     )

@@ -32,7 +32,11 @@ _REFUSED = re.compile(
 )
 #: Kinds that want their pods at once.
 _EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
-_KUEUE = re.compile(r"insufficient (?:unused )?quota for (\S+) in flavor (\S+)")
+#: Kueue's flavor assigner (pkg/scheduler/flavorassigner/flavorassigner.go): too little quota, or none of a resource at all.
+_KUEUE = re.compile(
+    r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
+    r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
+)
 #: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion and capacity).
 _QUEUE = re.compile(
     r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
@@ -285,12 +289,22 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                         ),
                     ),
                     explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
-                    fixes=(
-                        fixes.advice(
-                            f"Wait for, or end, other workloads of {queue}; or ask for less {found[1]}",
-                            "kubectl get clusterqueues.kueue.x-k8s.io -o wide",
-                        ),
-                        fixes.advice(f"Raise the quota of flavor {found[2].rstrip(',')}", owner="platform"),
-                    ),
+                    fixes=tuple(_queue_fixes(found, str(queue))),
                 )
                 return
+
+
+def _queue_fixes(found: re.Match[str], queue: str) -> Iterator[Fix]:
+    """What helps where Kueue has too little quota of a resource, or none of it in any flavor."""
+    look = "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
+    uncovered = found["uncovered"]
+    if uncovered:
+        yield fixes.advice(
+            f"Give {uncovered} a nominalQuota in a flavor of the ClusterQueue behind {queue}, and name it in coveredResources",
+            look,
+            owner="platform",
+        )
+        yield fixes.advice(f"Take {uncovered} out of the requests and limits of the pod")
+        return
+    yield fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {found['short']}", look)
+    yield fixes.advice(f"Raise the quota of flavor {found['flavor'].rstrip(',')}", owner="platform")

@@ -1,8 +1,9 @@
-"""NetworkPolicies as the API defines them: which select a pod, and what they let through together."""
+"""NetworkPolicies as the API and Cilium define them: which select a pod, and what they let through together."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,3 +86,67 @@ def _public(cidr: str) -> bool:
     except ValueError:
         return False
     return network.prefixlen == 0 or not network.is_private
+
+
+#: Cilium's kinds; what they allow adds to what NetworkPolicies do.
+CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+
+#: Entities that are, or contain, what is outside of the cluster.
+_OUTSIDE = frozenset({"all", "world", "world-ipv4", "world-ipv6"})
+
+#: What names the other side in a rule of Cilium.
+_PEERS = ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toFQDNs", "toServices", "toNodes", "toGroups")
+
+
+def cilium_egress(pod: Pod, cluster: Cluster) -> list[tuple[Item, list[dict[str, Any]]]]:
+    """Cilium's policies that restrict what a pod may open, each with its rules.
+
+    Labels of the namespace are known where the Namespace was read; a selector that needs others selects nothing here.
+    """
+    labels = {**labels_of(pod), "io.kubernetes.pod.namespace": pod.namespace}
+    namespace = cluster.find("Namespace", "", pod.namespace)
+    of_namespace = dig(namespace, "metadata.labels") if namespace else None
+    for key, value in of_namespace.items() if isinstance(of_namespace, dict) else ():
+        labels[f"io.cilium.k8s.namespace.labels.{key}"] = str(value)
+    found = []
+    for kind in CILIUM:
+        for item in cluster.items(kind, pod.namespace if kind == CILIUM[0] else None):
+            specs = [dig(item.raw, "spec"), *rows(item.raw, "specs")]
+            for spec in specs:
+                egress = spec.get("egress") if isinstance(spec, dict) else None
+                if isinstance(egress, list) and selected(_bare(spec.get("endpointSelector")), labels):
+                    found.append((item, rows(egress)))
+    return found
+
+
+def _bare(selector: Any) -> Any:
+    """A selector without the sources of its labels (`k8s:app`, `any:app`)."""
+    if not isinstance(selector, dict):
+        return selector
+    wanted, terms = selector.get("matchLabels"), rows(selector.get("matchExpressions"))
+    names = wanted.items() if isinstance(wanted, dict) else ()
+    return {
+        "matchLabels": {_key(key): value for key, value in names},
+        "matchExpressions": [{**term, "key": _key(str(term.get("key")))} for term in terms],
+    }
+
+
+def _key(key: str) -> str:
+    return re.sub(r"^(?:k8s|any)[:.]", "", key)
+
+
+def cilium_leads_outside(rule: dict[str, Any], port: int) -> bool:
+    """Whether one of Cilium's rules may let a pod out of the cluster at a port; names and groups may mean any address."""
+    listed = [one for ports in rows(rule.get("toPorts")) for one in rows(ports.get("ports"))]
+    numbers = [str(one.get("port")) for one in listed]
+    if listed and not any(not n.isdecimal() or int(n) in (0, port) for n in numbers):
+        return False
+    if not any(rule.get(peer) for peer in _PEERS):
+        return True
+    entities = rule.get("toEntities")
+    cidrs = [*(rule.get("toCIDR") or ()), *(dig(one, "cidr") for one in rows(rule.get("toCIDRSet")))]
+    return (
+        (isinstance(entities, list) and bool(_OUTSIDE & set(map(str, entities))))
+        or any(_public(str(cidr)) for cidr in cidrs)
+        or bool(rule.get("toFQDNs") or rule.get("toGroups"))
+    )

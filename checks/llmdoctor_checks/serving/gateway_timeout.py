@@ -43,6 +43,12 @@ _COMMON_TOKENS = 16384
 #: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`.
 _GAVE_UP = ("upstream timed out (110:", "upstream_response_timeout", "upstream_per_try_timeout", "stream_idle_timeout")
 
+#: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
+_GENERATES = re.compile(
+    r"/v1/(?:chat/completions|completions|responses|messages)\b|/generate(?:_stream)?\b|/api/(?:generate|chat)\b"
+    r"|/v2/models/[^/\s]+/(?:infer|generate)|/v1/models/[^/\s]+:predict"
+)
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -96,10 +102,11 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
-    cut = _cut_off(pod, subject, cluster) if subject.engines(pod) or pod.log_only else []
+    serves = subject.engines(pod) or pod.log_only
+    cut = _cut_off(pod, subject, cluster) if serves else _own_words(pod, cluster)
     if cut and not stray(cut):
         timeout = next(_timeouts(pod, engine, subject, cluster), None) if engine else None
-        where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only else "this"
+        where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
             role="cause",
@@ -186,13 +193,29 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     either = "|".join(map(re.escape, sorted(names)))
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
+    # by its address, or that of its Service
+    addresses = {pod.status.pod_ip, *(str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)} - {
+        "",
+        "None",
+    }
+    there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
     return [
         line
         for who, line, plain in said
-        if named and who not in mine and (named.search(plain) or host.search(line.text[:20_000]))
+        if who not in mine
+        and (
+            (named and (named.search(plain) or host.search(line.text[:20_000])))
+            or (there and there.search(line.text[:20_000]))
+        )
     ]
+
+
+def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
+    """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
+    said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
+    return [line for who, line, _ in said if who == pod.name and _GENERATES.search(line.text[:20_000])]
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:

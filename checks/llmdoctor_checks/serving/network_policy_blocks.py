@@ -1,5 +1,7 @@
 """A NetworkPolicy that stops the download of the model, or the ranks from finding each other."""
 
+import ipaddress
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -22,7 +24,17 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.serving._policies import has_port, labels_of, leads_outside, policies, rules, selected
+from llmdoctor_checks.serving._policies import (
+    CILIUM,
+    cilium_egress,
+    cilium_leads_outside,
+    has_port,
+    labels_of,
+    leads_outside,
+    policies,
+    rules,
+    selected,
+)
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
@@ -43,20 +55,45 @@ _ELSEWHERE = frozenset(
 #: What a download says that gets no answer.
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
 
+#: A connection that was not made, and to whom; the address and the port by their groups. Sources: Prisma's P1001, Go's net, libpq,
+#: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray. A name that does not resolve, or an answer that refuses, is none.
+_UNREACHED = (
+    ("Can't reach database server at", r"at `?(?P<host>[\w.-]+)`?:`?(?P<port>\d+)"),
+    ("i/o timeout", r"dial tcp (?P<host>[\w.-]+):(?P<port>\d+): i/o timeout"),
+    ("i/o timeout", r"https?://(?P<host>[\w.-]+):(?P<port>\d+)[^ ]*\"?: dial tcp [\d.]+:\d+: i/o timeout"),
+    ("timed out", r"connection to server at \"(?P<host>[\w.-]+)\"[^,]*, port (?P<port>\d+) failed: .*timed out"),
+    ("ConnectTimeout", r"host='(?P<host>[\w.-]+)', port=(?P<port>\d+)"),
+    ("timed out", r"(?:onnect(?:ing|ion)? to|onnect to) (?:\w+://)?(?P<host>[\w.-]+):(?P<port>\d+)\b.{0,80}timed out"),
+    ("Failed to connect to GCS at address", r"at address (?P<host>[\w.-]+):(?P<port>\d+)"),
+)
+
 #: Kinds of other network plugins, whose rules add to these.
-_FOREIGN = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "FQDNNetworkPolicy", "AdminNetworkPolicy")
+_FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
+
+#: A connection to an address outside, or to a name that is none of the cluster's, that got no answer. Sources: Go's net, urllib3.
+_SILENT = (
+    ("i/o timeout", r"dial tcp (?P<whom>\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d+): i/o timeout"),
+    (
+        "Max retries exceeded",
+        r"host='(?P<whom>[\w-]+(?:\.[\w-]+){1,6})', port=(?P<port>\d+)\): Max retries exceeded.{1,600}timed out",
+    ),
+)
+
+#: Where models come from, as a server that is ready names it while a pull fails.
+_STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
 
 
 @check("network-policy-blocks", since="0.2", severity="warning")
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """A NetworkPolicy stops the model's download, DNS, or the ranks of one server from each other.
+    """A NetworkPolicy stops the download, DNS, another Service, or the ranks of one server.
 
     A pod that a policy with `Egress` selects may open only the connections that some rule allows. Without one to port
     443 of public addresses the Hub is out of reach, without one to port 53 not even its name resolves; the download
-    times out after minutes of retries. A server over several pods needs all ports between its ranks: NCCL, gloo and Ray
+    times out after minutes of retries; without one to the port of a database or cache in the cluster that cannot be reached
+    either. A server over several pods needs all ports between its ranks: NCCL, gloo and Ray
     choose theirs when they start.
 
-    Policies add up: what one forbids another may allow. They do not bind pods on the host's network.
+    Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
     ## Fix
 
@@ -67,7 +104,11 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 
     - https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
-    if pod.spec.host_network or pod.ready or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
+    if pod.spec.host_network or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
+        return
+    if logs is not None and (pod.failing or pod.ready):
+        yield from _outside(pod, cluster, logs)
+    if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
     for engine in subject.engines(pod):
         model = engine.explicit("model")
@@ -75,6 +116,143 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
             yield from _egress(pod, engine, model.value, cluster, logs)
     if subject.engines(pod):
         yield from _peers(pod, subject, cluster)
+    if logs is not None and pod.failing:
+        yield from _inside(pod, cluster, logs)
+
+
+def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """An address outside that gave no answer, at a port that no policy of Kubernetes or Cilium lets the pod out to."""
+    theirs = cilium_egress(pod, cluster)
+    ours = policies(pod, cluster, "Egress")
+    if not theirs:
+        return  # without Cilium's the model's address tells, see _egress
+    said = (
+        (line, told)
+        for log in logs
+        for words, pattern in _SILENT
+        for line in log.find(words)
+        if (told := re.search(pattern, line.text[:20_000])) and _is_outside(told["whom"])
+    )
+    for line, told in said:
+        if pod.ready and (line.log.previous or not any(store in line.text for store in _STORES)):
+            continue
+        port = int(told["port"])
+        if any(cilium_leads_outside(rule, port) for _, listed in theirs for rule in listed) or any(
+            has_port(rule, port) and leads_outside(rule) for rule in rules(ours, "Egress")
+        ):
+            continue
+        names = [item.name for item, _ in theirs] + [item.name for item in ours]
+        words = [", ".join(sorted(rule)) + f": {_numbers(rule)}" for rule in theirs[0][1]]
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{' and '.join(dict.fromkeys(names))} let {pod.name} out of the cluster at other ports than {port}, "
+            f"and {told['whom']} is asked there.",
+            evidence=(
+                log_evidence(line),
+                object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing"),
+            ),
+            explains=(
+                "model-registry-failed",
+                "hf-unreachable",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
+                    owner="platform",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _is_outside(whom: str) -> bool:
+    """Whether an address is public, or a name none that only the cluster knows."""
+    if re.fullmatch(r"[\d.]+", whom):
+        try:
+            return not ipaddress.ip_address(whom).is_private
+        except ValueError:
+            return False
+    return not whom.endswith((".local", ".svc", ".internal", ".lan", ".home.arpa"))
+
+
+def _numbers(rule: dict[str, object]) -> str:
+    listed = [one for ports in rows(rule.get("toPorts")) for one in rows(ports.get("ports"))]
+    return ", ".join(str(one.get("port")) for one in listed) or "all ports"
+
+
+def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A Service of the cluster that the pod could not reach, at a port that no policy lets it out to."""
+    found = policies(pod, cluster, "Egress")
+    if not found:
+        return
+    allowed = list(rules(found, "Egress"))
+    for words, pattern in _UNREACHED:
+        for line in logs.find(words):
+            named = re.search(pattern, line.text[:20_000])
+            service = _service(named["host"], pod, cluster) if named else None
+            if named is None or service is None:
+                continue
+            # a policy counts the port of the pods behind it
+            ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == named["port"]]
+            behind = [row.get("targetPort", row.get("port")) for row in ports]
+            numbers = [int(str(port)) for port in behind if str(port).isdecimal()]
+            if not numbers or len(numbers) < len(behind) or any(has_port(r, n) for r in allowed for n in numbers):
+                continue
+            names = " and ".join(item.name for item in found)
+            port = numbers[0]
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
+                f"{service.name} is none of them: it cannot be reached.",
+                evidence=(log_evidence(line), *(_quote(item, "egress") for item in found)),
+                explains=(
+                    "ray-cluster",
+                    "multinode-discovery",
+                    "crash-loop",
+                    "not-ready",
+                    "engine-init-failed",
+                    "pod-failed",
+                ),
+                fixes=(_let_out(found[0], service, port),),
+                pods=(pod.name,),
+            )
+            return
+
+
+def _service(host: str, pod: Pod, cluster: Cluster) -> Item | None:
+    """The Service that a name means in a pod, or an address."""
+    name, _, rest = host.partition(".")
+    namespace = rest.partition(".")[0] if rest and not host.replace(".", "").isdecimal() else pod.namespace
+    by_name = cluster.item("Service", namespace, name)
+    if by_name is not None:
+        return by_name
+    return next((item for item in cluster.items("Service") if dig(item.raw, "spec.clusterIP") == host), None)
+
+
+def _let_out(policy: Item, service: Item, port: int) -> Fix:
+    """A rule for the pods behind a Service, where its selector says which they are."""
+    selector = dig(service.raw, "spec.selector")
+    rule: dict[str, object] = {"ports": [{"protocol": "TCP", "port": port}]}
+    if isinstance(selector, dict) and selector:
+        peer: dict[str, object] = {"podSelector": {"matchLabels": selector}}
+        if service.namespace != policy.namespace:
+            peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": service.namespace}}
+        rule["to"] = [peer]
+    have = dig(policy.raw, "spec.egress")
+    path, value = ("/spec/egress/-", rule) if isinstance(have, list) else ("/spec/egress", [rule])
+    return fixes.patch_object(
+        policy,
+        f"Allow port {port} of {service.name} in NetworkPolicy/{policy.name}",
+        [{"op": "add", "path": path, "value": value}],
+        owner="platform",
+    )
 
 
 def _downloads(engine: Engine, model: str) -> bool:

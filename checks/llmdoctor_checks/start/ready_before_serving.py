@@ -1,12 +1,15 @@
 """A pod that counts as ready before its model answers."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Engine,
     Evidence,
     Finding,
     Fix,
+    Log,
     Logs,
     Pod,
     Workload,
@@ -36,9 +39,20 @@ _NOT_YET = {
     "nim": ("/v1/health/ready", (503,)),
 }
 
+#: What a client or a gateway prints of a port that nobody listens on yet.
+_TURNED_AWAY = (
+    "onnection refused",
+    "onnection_refused",
+    "no healthy upstream",
+    "503 Service Unavailable",
+    "ServiceUnavailable",
+)
+
 
 @check("ready-before-serving", since="0.2", severity="warning")
-def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None, logs: Logs | None) -> Iterator[Finding]:
+def ready_before_serving(
+    pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, logs: Logs | None
+) -> Iterator[Finding]:
     """The pod turns Ready before the model answers.
 
     A pod without a readiness probe is Ready as soon as its containers run. Loading a model takes minutes, in which the
@@ -49,7 +63,8 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None, lo
     Text Generation Inference open their port last: for them a tcpSocket probe is right.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
-    deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now.
+    deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
+    do where it loads by its own log, and that of a gateway or router says that it was turned away.
 
     ## Fix
 
@@ -63,7 +78,7 @@ def ready_before_serving(pod: Pod, engine: Engine, workload: Workload | None, lo
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
     container = engine.container
-    if pod.ready and (found := _observed(pod, engine, logs)):
+    if pod.ready and (found := _observed(pod, engine, logs) or _turned_away(pod, engine, cluster, logs)):
         yield found
         return
     if (
@@ -129,6 +144,38 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             pod_evidence(container, "readinessProbe", action),
         ),
         fixes=(_probe(engine, path),),
+        pods=(pod.name,),
+    )
+
+
+def _turned_away(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """A pod that counts as ready and still loads, and a client that it turned away, by the client's log."""
+    container, probe = engine.container, engine.container.spec.readiness_probe
+    phase = phase_of(logs.current(container.name) if logs else None)
+    if phase is None or phase.name == "serving" or engine.name not in _LATE:
+        return None
+    names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
+    named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
+    lines = (
+        line
+        for text in cluster.snapshot.logs
+        if text.pod and text.pod != pod.name
+        for words in _TURNED_AWAY
+        for line in Log(text).find(words)
+        if named.search(line.text[:20_000])
+    )
+    line = next(lines, None)
+    if line is None:
+        return None
+    action = _action(probe) if probe else "none"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; "
+        f"{line.log.pod} was turned away.",
+        evidence=(log_evidence(line), log_evidence(phase.line), pod_evidence(container, "readinessProbe", action)),
+        fixes=(_probe(engine, _NOT_YET.get(engine.name, ("/health", ()))[0]),),
         pods=(pod.name,),
     )
 

@@ -1,5 +1,6 @@
 """What a webhook should have added to the pod, and did not."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
@@ -27,6 +28,11 @@ _EXPLAINS = (
 
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
+
+#: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7, and
+#: the schemes of which the webhook makes a volume or a container of its own (pkg/webhook/admission/pod/storage_initializer_injector.go).
+_SOURCE = re.compile(r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri")
+_OTHERWISE = ("pvc://", "oci://")
 
 
 @check("webhook-not-injected", since="0.2")
@@ -78,6 +84,15 @@ def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
         return
     if any(container.name.startswith("storage-initializer") for container in pod.containers):
         return  # the webhook did its work; the mount may be left out of what was read
+    asked = next(((key, str(uri)) for key, uri in pod.obj.metadata.annotations.items() if _SOURCE.fullmatch(key)), None)
+    if asked and not asked[1].startswith(_OTHERWISE) and not any(c.mount_over(_MODELS) for c in pod.containers):
+        yield _finding(
+            pod,
+            "cause",
+            f"KServe's storage-initializer was to fetch {asked[1]}; the pod has no such container, and nothing is mounted at {_MODELS}.",
+            (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod)),
+        )
+        return
     for engine in subject.engines(pod):
         model = engine.explicit("model")
         if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     fixes,
+    gone,
     log_evidence,
     said,
 )
@@ -40,7 +41,8 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     The server in front of it answers all requests with an error from then on, and ends or is restarted. It is always a
     consequence: the process that died has printed why, in the first traceback, or was killed.
 
-    A server that stays up although its engine is dead says so on its own port: `/health` of vLLM and TensorRT-LLM answers 503.
+    A server that stays up although its engine is dead says so on its own port: `/health` of vLLM and TensorRT-LLM answers 503;
+    where nobody asked it, its log ends with the death of its engine, and no request is answered after that.
     Without a liveness probe on that path the pod stays Ready, and nothing restarts it.
 
     ## Fix
@@ -55,6 +57,11 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     if pod.ready:
         for engine in subject.engines(pod):
             yield from _by_port(pod, engine, logs)
+        for container in pod.containers if logs is not None else ():
+            log = logs.current(container.name) if logs and container.engine_dead else None
+            line = gone(log) if log else None
+            if line is not None:
+                yield _still_ready(pod, line)
     elif pod.failing and logs is not None:
         for line in _deaths(logs):
             yield _finding(pod, line)
@@ -78,6 +85,19 @@ def _finding(pod: Pod, line: Line) -> Finding:
         severity="critical" if pod.log_only else "warning",  # a pod that fails has a critical symptom of its own
         confidence="certain",
         summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
+        evidence=(log_evidence(line),),
+        order=float(line.number),
+        pods=(pod.name,),
+    )
+
+
+def _still_ready(pod: Pod, line: Line) -> Finding:
+    """A server that counts as ready, and whose log ends with the death of its engine."""
+    return Finding(
+        role="symptom",
+        severity="critical",
+        confidence="certain",
+        summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
         order=float(line.number),
         pods=(pod.name,),
