@@ -220,6 +220,12 @@ class KernelLog:
         return tuple(line for line in self.lines if _LOST.search(line.text) and "Xid" not in line.text)
 
     @cached_property
+    def absent(self) -> tuple[KernelLine, ...]:
+        """The same of GPUs that the driver did not take when it was loaded, so that nobody counts them."""
+        probed = [line.number for line in self.lines if "NVIDIA probe routine failed" in line.text]
+        return tuple(line for line in self.lost if any(line.number < number for number in probed))
+
+    @cached_property
     def kills(self) -> tuple[OutOfMemory, ...]:
         """Processes that were killed for lack of memory; the line before says in which cgroup and why."""
         found: list[OutOfMemory] = []
