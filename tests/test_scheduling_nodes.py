@@ -276,6 +276,27 @@ def test_a_label_that_says_only_that_there_is_a_gpu() -> None:
     assert should == (None, "label feature.node.kubernetes.io/pci-10de.present=true")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("cloud.google.com/gke-accelerator", "nvidia-l4", True),
+        ("karpenter.azure.com/sku-gpu-manufacturer", "nvidia", True),
+        ("node.kubernetes.io/instance-type", "g6e.xlarge", True),
+        ("node.kubernetes.io/instance-type", "p6-b200.48xlarge", True),
+        ("node.kubernetes.io/instance-type", "Standard_NC24ads_A100_v4", True),
+        ("node.kubernetes.io/instance-type", "a3-highgpu-8g", True),
+        ("node.kubernetes.io/instance-type", "g4ad.xlarge", False),
+        ("node.kubernetes.io/instance-type", "Standard_ND96isr_MI300X_v5", False),
+        ("node.kubernetes.io/instance-type", "m5.xlarge", False),
+        ("cloud.google.com/gke-tpu-accelerator", "tpu-v5-lite-podslice", False),
+    ],
+)
+def test_a_label_whose_value_names_the_gpu_or_the_machine(key: str, value: str, told: bool) -> None:
+    should = _node({key: value}, cpu="8").should_offer("nvidia.com/gpu")
+
+    assert should == ((None, f"label {key}={value}") if told else None)
+
+
 def test_what_an_object_that_was_shortened_offers_is_unknown() -> None:
     node = _node({}, cpu="8")
 

@@ -45,7 +45,20 @@ _GPU_SIGNS = {
     "feature.node.kubernetes.io/pci-10de.present": "true",
     "kubernetes.azure.com/accelerator": "nvidia",
     "k8s.amazonaws.com/accelerator": "nvidia",
+    "karpenter.azure.com/sku-gpu-manufacturer": "nvidia",
+    "karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia",
+    "eks.amazonaws.com/instance-gpu-manufacturer": "nvidia",
 }
+
+#: The same where the value names the GPU, or the machine that has some. Sources: GKE's list of GPU types; the GPU families of
+#: EC2 (g4ad has AMD's), Azure (MI300X is AMD's, NV and NG of either maker) and Compute Engine.
+_GPU_NAMES = (
+    ("cloud.google.com/gke-accelerator", r"nvidia-.+"),
+    (
+        "node.kubernetes.io/instance-type",
+        r"(?:p[2-6]\w*|g4dn|g5\w*|g6\w*|gr6\w*|g7\w*)(?:-\w+)?\.\w+|Standard_N[CD](?!\w*MI300)\w+|(?:a[234]x?|g[24])-\w+-\w+",
+    ),
+)
 
 #: The same for other makers' devices, by the start of their resources' names. Sources: the NodeFeatureRules of AMD's GPU operator and
 #: of Intel's device plugins; AWS names its instances with Neuron devices so.
@@ -600,6 +613,8 @@ class Node:
         for key, whose in (
             ("cloud.google.com/gke-accelerator-count", "cloud.google.com/gke-accelerator"),
             ("karpenter.k8s.aws/instance-gpu-count", "karpenter.k8s.aws/instance-gpu-manufacturer"),
+            ("eks.amazonaws.com/instance-gpu-count", "eks.amazonaws.com/instance-gpu-manufacturer"),
+            ("karpenter.azure.com/sku-gpu-count", "karpenter.azure.com/sku-gpu-manufacturer"),
         ):
             count = _integer(labels.get(key))
             if count and labels.get(whose, "").startswith("nvidia"):
@@ -611,6 +626,9 @@ class Node:
         for key, value in _GPU_SIGNS.items():
             if labels.get(key) == value:
                 return None, f"label {key}={value}"
+        for key, names in _GPU_NAMES:
+            if re.fullmatch(names, labels.get(key, "")):
+                return None, f"label {key}={labels[key]}"
         return None
 
     def _sign_of(self, resource: str) -> tuple[None, str] | None:

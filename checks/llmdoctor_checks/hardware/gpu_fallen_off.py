@@ -4,18 +4,22 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Confidence,
     Device,
     Evidence,
     Finding,
     Hardware,
     Logs,
+    Pending,
     Pod,
     Xid,
     bus_of,
     check,
     count_of,
+    fixes,
     letters,
+    node_hardware,
 )
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
@@ -30,13 +34,17 @@ from llmdoctor_checks.hardware._gpu import (
     said_then,
     where,
 )
+from llmdoctor_checks.scheduling._separation import causes
+from llmdoctor_checks.scheduling._words import asked_in, finding
 
 #: How the agent, in NVML's words, says that a GPU no longer answers.
 _LOST = re.compile(r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost")
 
 
 @check("gpu-fallen-off", since="0.1")
-def gpu_fallen_off(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
+def gpu_fallen_off(
+    pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster
+) -> Iterator[Finding]:
     """A GPU of the node has dropped out.
 
     The driver can no longer talk to the GPU (Xid 79, NVML error 15): the device fell off the PCIe bus by a fault of
@@ -47,6 +55,9 @@ def gpu_fallen_off(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[
     A GPU that does not answer in time, and of which the driver does not say that it is lost, may only be busy: that is
     said of a pod that fails, and is a risk for one that runs.
 
+    One that is gone when the driver is loaded is counted nowhere: the node has fewer GPUs than before, and a pod that asks
+    for all of them waits.
+
     ## Fix
 
     Cordon the node, move the pods away and reboot or power-cycle it. When it happens again, hand the node to the vendor.
@@ -55,6 +66,10 @@ def gpu_fallen_off(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[
 
     - https://docs.nvidia.com/deploy/xid-errors/
     """
+    if pending:
+        yield from _uncounted(pending, cluster)
+    if hardware is None:
+        return
     refused = pod.status.reason == "UnexpectedAdmissionError"
     found = hits(hardware, lambda number, _: number == 79)
     if not pod.failing:
@@ -76,6 +91,37 @@ def gpu_fallen_off(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[
         yield _finding(pod, hardware, text, evidence, sure, None)
     else:
         yield from _silent(pod, hardware)
+
+
+def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
+    """GPUs that were gone when the driver was loaded, where a pod waits for no more than these."""
+    found = next(iter(causes(pending)), None)
+    if found is None or found.id not in ("gpu-request-exceeds-node", "gpu-insufficient", "device-plugin-down"):
+        return
+    for verdict in found.verdicts:
+        hardware = node_hardware(cluster, verdict.node.name)
+        gone = hardware.kernel.absent if hardware else ()
+        short = max((reason.asked - (reason.free or 0) for reason in found.on(verdict)), default=0)
+        if hardware is None or not 0 < short <= len(gone):
+            continue
+        name, listed = verdict.node.name, verdict.node.allocatable(found.resource) or 0
+        yield finding(
+            pending,
+            found,
+            f"{count_of(len(gone), 'GPU')} of {name} had fallen off the bus when the driver "
+            f"was loaded: {name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}.",
+            [*asked_in(pending, found.resource), *(hardware.kernel.evidence(line) for line in gone[:3])],
+            [
+                fixes.advice(
+                    f"Take node {name} out of service and reboot it, cold if that does not help; replace the GPU when it is gone again",
+                    f"kubectl cordon {name}",
+                    fixes.on_node(name, "lspci -d 10de:; nvidia-smi -L"),
+                    owner="platform",
+                )
+            ],
+            (found.id,),
+        )
+        return
 
 
 def _silence(hardware: Hardware, devices: list[Device]) -> Iterator[Evidence]:

@@ -12,10 +12,10 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
     """A kernel touched memory of the GPU that it may not touch.
 
     The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
-    aligned (716), or for a reason that it does not say (719). The kernel's log has an Xid 13 or 31 then. It is a fault of the
-    program nearly always: of the engine, of a compiled kernel for this shape, quantization or attention backend. CUDA reports
-    it at some later call, so that the traceback
-    names the wrong place, and all that the process does afterwards fails with the same error. Other ranks wait until a timeout.
+    aligned (716), or for a reason that it does not say (719). The kernel's log has an Xid 13 or 31 then, of an AMD GPU a page
+    fault. It is a fault of the program nearly always: of the engine, of a compiled kernel for this shape, quantization or
+    attention backend. CUDA reports it at some later call, so that the traceback names the wrong place, and all that the process
+    does afterwards fails with the same error. Other ranks wait until a timeout.
 
     ## Fix
 
@@ -29,6 +29,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
     """
     found = [hit for hit in hits(hardware, _wanted) if hardware.explains(hit[0])]
     if not found:
+        yield from _by_amdgpu(pod, hardware)
         return
     xid, sure = found[0]
     meaning = xid_meaning(xid.number)
@@ -54,6 +55,29 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
         explains=CONSEQUENCES,
         fixes=(suspect, program) if again else (program,),
         order=order_of(xid),
+        pods=(pod.name,),
+    )
+
+
+def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """An access that an AMD GPU of the node refused about when the pod's process ended; no process is named that is known here."""
+    faults = [line for line in hardware.kernel.page_faults if hardware.during(line.time)]
+    sure = hardware.near(faults[0].time) if faults and faults[0].time else None
+    if sure is None or not any(name.startswith("amd.com/") for name in pod.accelerators):
+        return
+    yield Finding(
+        role="cause",
+        confidence=sure,
+        summary=f"An AMD GPU of {hardware.node} refused an access of a kernel (page fault) "
+        f"{'when' if sure == 'likely' else 'before'} this pod's process ended: a fault of the program nearly always.",
+        evidence=tuple(hardware.kernel.evidence(line) for line in faults[:2]),
+        explains=CONSEQUENCES,
+        fixes=(
+            fixes.advice(
+                "Find what makes it happen: another version of the engine, --enforce-eager, another attention backend "
+                "(without AITER), without expert parallelism; AMD_SERIALIZE_KERNEL=3 names the true kernel"
+            ),
+        ),
         pods=(pod.name,),
     )
 

@@ -36,6 +36,9 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. Xid 43 and 45 only follow another error or the end of
     a process. A GPU for which the driver asks for a reset or a reboot, with no Xid to be seen any more, is told of here too.
 
+    A server may stay Ready on a GPU that failed: Ollama answers which models it has, and starts no model any more. After
+    Xid 154 with another recovery action than none, nothing new starts on that GPU before it is reset.
+
     ## Fix
 
     Do what NVIDIA's catalogue says for the number: restart the program, reset the GPU with nothing running on it, or
@@ -58,14 +61,16 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         return
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
         meaning = xid_meaning(xid.number)
+        stuck = not telling and bool(meaning and meaning.disables) and _waits_for_reset(hardware, xid)
         minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
         same = [hit for hit in found if hit[0].number == xid.number]
         yield Finding(
-            role="cause" if telling else "risk" if meaning and meaning.disables else "note",
-            severity=None if telling else "warning" if meaning and meaning.disables else "info",
-            confidence="possible" if minor else sure,
+            role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
+            severity=None if telling or stuck else "warning" if meaning and meaning.disables else "info",
+            confidence="possible" if minor else "likely" if stuck else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
-            f"{f', {len(same)} times' if len(same) > 1 else ''}.",
+            f"{f', {len(same)} times' if len(same) > 1 else ''}"
+            f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
             evidence=once(
                 *quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
                 *said_then(pod, logs, xid),
@@ -118,6 +123,14 @@ def _demands(hardware: Hardware) -> Iterator[Evidence]:
         if device.asks_for:
             field = "lost" if device.lost else "recoveryAction"
             yield hardware.evidence(device, field, f"{field}: {device.lost or device.recovery_action}")
+
+
+def _waits_for_reset(hardware: Hardware, xid: Xid) -> bool:
+    """Whether the driver's last recovery action for a GPU, since an Xid on it, is not `None`."""
+    seen = hardware.kernel.xids
+    since = seen[seen.index(xid) :] if xid in seen else ()
+    said = [later.text for later in since if later.number == 154 and later.bus == xid.bus]
+    return bool(said) and "None" not in said[-1].rpartition(" to ")[2]
 
 
 def _wanted(number: int, meaning: XidMeaning | None) -> bool:

@@ -163,6 +163,12 @@ def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:
     return [h.pod for h in usage_of(cluster).holders(node) if is_device_plugin(h.pod)]
 
 
+def driver_of(cluster: Cluster, node: str) -> k8s.Pod | None:
+    """The pod that brings the driver to a node, where it is not done: the device plugin waits for it."""
+    holders = (h.pod for h in usage_of(cluster).holders(node))
+    return next((p for p in holders if "driver-daemonset" in p.metadata.name and p.status.phase != "Running"), None)
+
+
 def state_of(pod: k8s.Pod) -> str:
     """A pod's state in a few words: `Running`, `CrashLoopBackOff, 12 restarts`."""
     waiting = next((s.state.waiting.reason for s in _statuses(pod) if s.state.waiting), "")
@@ -189,6 +195,8 @@ _LINES = (
     "Incompatible strategy detected",
     "could not load NVML library",
     "Failed to initialize NVML",
+    # the first container of GKE's plugin, which waits for the driver
+    "GPU driver auto installation is disabled",
 )
 
 
@@ -214,5 +222,8 @@ def plugin_evidence(cluster: Cluster, node: str) -> Iterator[Evidence]:
         yield Evidence(source="pod", ref=ref, text=f"device plugin: {state_of(plugin)}{since}")
         for line in list(plugin_lines(cluster, plugin))[:2]:
             yield log_evidence(line)
+    if driver := driver_of(cluster, node):
+        ref = f"{driver.metadata.namespace or 'default'}/{driver.metadata.name}"
+        yield Evidence(source="pod", ref=ref, text=f"driver: {state_of(driver)}")
     if not plugins and cluster.complete("Pod"):
         yield Evidence(source="node", ref=f"Node/{node}", text="no device plugin pod runs here")

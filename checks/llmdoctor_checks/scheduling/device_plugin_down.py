@@ -21,7 +21,15 @@ from kubectl_llmdoctor.api import (
     node_hardware,
     pod_evidence,
 )
-from llmdoctor_checks.scheduling._admission import is_device_plugin, plugin_evidence, plugin_lines, plugins_on, refusal
+from llmdoctor_checks.scheduling._admission import (
+    driver_of,
+    is_device_plugin,
+    plugin_evidence,
+    plugin_lines,
+    plugins_on,
+    refusal,
+    state_of,
+)
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 
@@ -120,12 +128,14 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
             evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
         evidence += list(plugin_evidence(cluster, verdict.node.name))
+    driver = next((d for v in found.verdicts if (d := driver_of(cluster, v.node.name))), None)
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
     if parts:
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
-        summary += "".join(f"; {said}" for said, _ in broken[:3]) + "."
+        summary += "".join(f"; {said}" for said, _ in broken[:3])
+        summary += f"; the driver's pod is not done there ({state_of(driver)})." if driver else "."
     else:
         summary = (
             f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "

@@ -4,17 +4,22 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Evidence,
     Finding,
     Fix,
     Holder,
+    Line,
+    Log,
     Node,
     Pending,
     Usage,
     check,
     fixes,
+    log_evidence,
     node_evidence,
     usage_of,
 )
+from llmdoctor_checks.scheduling._admission import state_of
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
 
@@ -26,6 +31,9 @@ _WAITING = frozenset({"wait-for-jobs-required", "pod-deletion-required", "drain-
 _FAILED = "upgrade-failed"
 
 _MOST_PODS = 3
+
+#: What k8s-driver-manager, the first container of the driver's pod, says where a module is still in use.
+_IN_USE = "Could not unload NVIDIA driver kernel modules"
 
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
@@ -47,13 +55,14 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
 
 
 @check("driver-upgrade-blocked", since="0.1", on_node=_on_node)
-def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
+def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
     """The nodes that could run the pod are cordoned for a driver upgrade that does not go on.
 
     NVIDIA's GPU operator upgrades the driver node by node: it cordons the node, waits for jobs where it was told to,
     deletes or drains the pods that use a GPU, replaces the driver and uncordons the node. A pod that it may not delete
     (no controller, an emptyDir volume, a PodDisruptionBudget) or a job that does not end keeps the node cordoned; the
-    label `nvidia.com/gpu-driver-upgrade-state` says where it stands.
+    label `nvidia.com/gpu-driver-upgrade-state` says where it stands. A driver's pod that starts anew beside pods that use the
+    driver ends the same way: it cannot unload the modules, and keeps ending in k8s-driver-manager.
 
     ## Fix
 
@@ -68,6 +77,7 @@ def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
 
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-driver-upgrades.html
     """
+    yield from _in_use(pending, cluster)
     found = cause(pending, "node-not-ready")
     held = [v.node for v in found.verdicts if v.node.cordoned and _state(v.node)] if found else []
     failed = [n for n in held if _state(n) == _FAILED]
@@ -87,6 +97,51 @@ def driver_upgrade_blocked(pending: Pending) -> Iterator[Finding]:
     evidence = [*node_lines(pending, found), *(node_evidence(n, f"{_LABEL}={_state(n)}") for n in blocked[:3])]
     summary = f"{node.name} would fit, but {why}{more}."
     yield finding(pending, found, summary, evidence, _fixes(node, pods), ("node-not-ready",))
+
+
+def _in_use(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
+    """Nodes whose driver's pod cannot replace a driver that is in use."""
+    found = cause(pending, "node-not-ready") or cause(pending, "device-plugin-down")
+    for verdict in found.verdicts if found else ():
+        node = verdict.node
+        driver = next(
+            (h.pod for h in pending.usage.holders(node.name) if "driver-daemonset" in h.pod.metadata.name), None
+        )
+        stuck = driver is not None and driver.status.phase != "Running"
+        line = _refused(cluster, driver.metadata.namespace, driver.metadata.name) if driver and stuck else None
+        if found is None or driver is None or line is None or (node.cordoned and _state(node) in (_FAILED, *_WAITING)):
+            continue
+        meta = driver.metadata
+        ref = f"{meta.namespace or 'default'}/{meta.name}"
+        pods = _gpu_pods(pending.usage, node)
+        held = f": {', '.join(sorted(h.ref for h in pods)[:_MOST_PODS])}" if pods else ""
+        yield finding(
+            pending,
+            found,
+            f"{node.name} would fit, but its driver's pod cannot unload the driver that is in use there{held}.",
+            [
+                *node_lines(pending, found),
+                Evidence(source="pod", ref=ref, text=f"driver: {state_of(driver)}"),
+                log_evidence(line),
+                *((node_evidence(node, f"{_LABEL}={_state(node)}"),) if _state(node) else ()),
+            ],
+            [
+                fixes.advice(
+                    f"End what uses a GPU of {node.name}, or reboot the node; the driver's pod then goes on by itself",
+                    f"kubectl cordon {node.name}",
+                    fixes.on_node(node.name, "lsof /dev/nvidia*; cat /sys/module/nvidia/refcnt"),
+                    owner="platform",
+                )
+            ],
+            (found.id,),
+        )
+        return
+
+
+def _refused(cluster: Cluster, namespace: str, pod: str) -> Line | None:
+    """Where the driver's pod says that the modules are in use."""
+    logs = (t for t in cluster.snapshot.logs if (t.pod, t.namespace or "default") == (pod, namespace or "default"))
+    return next((line for text in logs for line in Log(text).find(_IN_USE)), None)
 
 
 def _state(node: Node) -> str:

@@ -19,6 +19,9 @@ from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
 from llmdoctor_checks.scheduling.gpu_resource_absent import offers
 
+#: Labels of NVIDIA's MIG manager (mig-parted, deployments/…/nvidia-mig-manager): what it shall apply, and how that went.
+_CONFIG, _STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
+
 
 @check("mig-profile-mismatch", since="0.1")
 def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -> Iterator[Finding]:
@@ -59,7 +62,22 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
             strategy = node.labels.get("nvidia.com/mig.strategy")
             text = f"status.allocatable {name}: {node.allocatable(name)}"
             evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))
-    yield finding(pending, found, summary, evidence, _fixes(pending, found, offered), ("gpu-resource-absent",))
+    failed = [v.node for v in pending.verdicts if v.node.labels.get(_STATE) == "failed"]
+    if failed:
+        config = failed[0].labels.get(_CONFIG, "its configuration")
+        summary = f"{summary[:-1]}; the MIG manager could not apply {config} on {failed[0].name}."
+        evidence += [node_evidence(n, f"{_CONFIG}={n.labels.get(_CONFIG, '')}, {_STATE}=failed") for n in failed[:3]]
+    ways = [*(_look(failed[0]) for _ in failed[:1]), *_fixes(pending, found, offered)]
+    yield finding(pending, found, summary, evidence, ways, ("gpu-resource-absent",))
+
+
+def _look(node: Node) -> Fix:
+    return fixes.advice(
+        f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
+        "its ConfigMap lacks), mend it and set the label anew",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name} | grep mig-manager",
+        owner="platform",
+    )
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:

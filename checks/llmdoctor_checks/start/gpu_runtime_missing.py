@@ -1,10 +1,13 @@
 """An engine that fell back to the CPU in a container that has a GPU."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import fallback
+
+_NO_DEVICE = "-capable device is detected"
 
 
 @check("gpu-runtime-missing", since="0.1")
@@ -39,7 +42,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         if found.too_slow:
             yield _slow(pod, engine, found.failed, found.cpu, found.library)
         return  # it is there, and unfit
-    line = found.cpu if found else _alone(container.name, logs) if engine.name != "ollama" else None
+    line = found.cpu if found else _alone(container.name, logs, pod.ready) if engine.name != "ollama" else None
     if line is None or not asked:
         return
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
@@ -54,7 +57,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         role="cause",
         severity="warning" if pod.ready else None,
         confidence="likely",
-        summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} asks for "
+        summary=f"{engine.label} runs on the CPU: {_unfit(line) or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
             log_evidence(line),
@@ -89,15 +92,24 @@ def _slow(pod: Pod, engine: Engine, failed: Line, cpu: Line, library: str) -> Fi
     )
 
 
-def _alone(container: str, logs: Logs) -> Line | None:
-    """What a build of llama.cpp or TEI with CUDA or ROCm says when it finds no device; any other failure has its own cause."""
+def _unfit(line: Line) -> str:
+    """Why CUDA or ROCm refused the GPU that llama.cpp was given, in the library's words."""
+    said = re.search(r"ggml_cuda_init: failed to initialize (?P<library>\w+): (?P<why>.+?)\s*$", line.text)
+    return f"{said['library']} answers '{said['why']}'" if said and _NO_DEVICE not in said["why"] else ""
+
+
+def _alone(container: str, logs: Logs, ready: bool) -> Line | None:
+    """What a build of llama.cpp or TEI with CUDA or ROCm says when it finds no device.
+
+    Any other failure has its own cause, which is silent once the pod serves.
+    """
     for log in reversed(logs.of(container)):
         found = next(log.find("Could not find a compatible CUDA device on host"), None)
         if found is not None:
             return found
         failed = next(log.find("ggml_cuda_init: failed to initialize"), None)
         if failed is not None:
-            return failed if "-capable device is detected" in failed.text else None
+            return failed if ready or _NO_DEVICE in failed.text else None
         line = next(log.find("no usable GPU found"), None)
         if line is not None:
             return line
