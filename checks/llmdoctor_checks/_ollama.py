@@ -15,6 +15,9 @@ _OF_A_DEVICE = "GGML_CUDA_INIT"
 #: The device may be fit: its initialisation took longer than Ollama waits.
 _SLOW = ("before timeout", "deadline exceeded")
 
+#: How releases before 0.1.33 say the same, which list no devices.
+_NONE = 'msg="no GPU detected"'
+
 _NO_KERNELS = "no rocblas support for gfx target"
 
 
@@ -41,6 +44,9 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
     for log in reversed(logs.of(container)):
         listed = list(log.find('msg="inference compute"'))
         if not listed:
+            none = next(log.find(_NONE), None)
+            if none is not None:
+                return Fallback(none)
             continue
         if not all("library=cpu" in line.text for line in listed):
             return None

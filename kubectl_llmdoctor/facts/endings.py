@@ -237,14 +237,19 @@ _GOES_ON = 2
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
 
-#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, TGI's router.
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's router.
 _ANSWERED = (
     (
         "POST",
-        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$',
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'
+        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b",
     ),
     (": Success", r"text_generation_router::server: .{0,80}: Success"),
 )
+#: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
+#: at most so many lines after what the process printed, which may be the stacks of all its threads.
+_FAILED = re.compile(r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b")
+_OF_A_MODEL = 1500
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
@@ -420,6 +425,24 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
         return True
     after = len(answers) - bisect.bisect_right(answers, last.number)
     return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
+
+
+def failed_requests(log: Log) -> list[int]:
+    """The lines by which a server whose models run in processes of their own says that a request failed; empty if they are stray."""
+    if "failed requests" not in log.memo:
+        found = [line for line in log.marks("POST") if _FAILED.search(line.text[:2000])]
+        log.memo["failed requests"] = [[] if not found or stray(found, ready=True) else [x.number for x in found]]
+    return log.memo["failed requests"][0]
+
+
+def cost_a_request(line: Line) -> bool:
+    """Whether a request failed soon after a line, in a server that lives on when the process of a model ends."""
+    failed = failed_requests(line.log)
+    at = bisect.bisect_left(failed, line.number)
+    if at == len(failed) or failed[at] - line.number > _OF_A_MODEL:
+        return False
+    answers = _answered(line.log)
+    return bisect.bisect_left(answers, line.number) == bisect.bisect_left(answers, failed[at])
 
 
 def answered(log: Log | None) -> int:

@@ -43,6 +43,9 @@ _COMMON_TOKENS = 16384
 #: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`.
 _GAVE_UP = ("upstream timed out (110:", "upstream_response_timeout", "upstream_per_try_timeout", "stream_idle_timeout")
 
+#: The server that nginx asked: the address of a pod, or of a Service.
+_UPSTREAM = re.compile(r'upstream: "[a-z]+://\[?([\da-fA-F.:]+?)\]?(?::\d+)?[/"]')
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -188,10 +191,18 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    # nginx names the server by its address
+    addresses = {one.status.pod_ip for one in subject.pods} | {
+        str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services
+    }
     return [
         line
         for who, line, plain in said
-        if named and who not in mine and (named.search(plain) or host.search(line.text[:20_000]))
+        if who not in mine
+        and (
+            (named and (named.search(plain) or host.search(line.text[:20_000])))
+            or any(found[1] in addresses for found in _UPSTREAM.finditer(line.text[:20_000]))
+        )
     ]
 
 
