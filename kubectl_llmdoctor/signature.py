@@ -17,8 +17,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
-    cost_a_request,
-    failed_requests,
+    failed_models,
     not_serving_yet,
     overcome,
     phase_at,
@@ -169,7 +168,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
             for log in subject.logs(pod):
                 container = pod.container(log.container)
                 died = not server or (pod.failing and _died(pod, container, previous=log.previous))
-                if not died and (log.previous or not failed_requests(log)):
+                if not died and (log.previous or not failed_models(log)):
                     continue
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
@@ -186,7 +185,7 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     captured = _captured(pattern, line)
                     if captured is None or not _fits(pattern, subject, pod, container):
                         continue
-                    if not died and not cost_a_request(line):
+                    if not died and not any(first <= line.number <= last for first, last in failed_models(log)):
                         continue
                     if (survived if server else not_serving_yet)(line) or told_to_stop(line):
                         continue

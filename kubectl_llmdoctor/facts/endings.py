@@ -250,6 +250,9 @@ _ANSWERED = (
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
 _FAILED = re.compile(r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b")
 _OF_A_MODEL = 1500
+#: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
+_NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
+_OF_A_LAUNCH = 200
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
@@ -427,22 +430,22 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
 
 
-def failed_requests(log: Log) -> list[int]:
-    """The lines by which a server whose models run in processes of their own says that a request failed; empty if they are stray."""
-    if "failed requests" not in log.memo:
-        found = [line for line in log.marks("POST") if _FAILED.search(line.text[:2000])]
-        log.memo["failed requests"] = [[] if not found or stray(found, ready=True) else [x.number for x in found]]
-    return log.memo["failed requests"][0]
+def failed_models(log: Log) -> list[list[int]]:
+    """Where a log shows that the process of a model failed in a server that lives on: the first and the last line of each place.
 
-
-def cost_a_request(line: Line) -> bool:
-    """Whether a request failed soon after a line, in a server that lives on when the process of a model ends."""
-    failed = failed_requests(line.log)
-    at = bisect.bisect_left(failed, line.number)
-    if at == len(failed) or failed[at] - line.number > _OF_A_MODEL:
-        return False
-    answers = _answered(line.log)
-    return bisect.bisect_left(answers, line.number) == bisect.bisect_left(answers, failed[at])
+    Empty where hardly a request failed of it, or where a model was loaded since.
+    """
+    if "failed models" not in log.memo:
+        failed, answers = [line for line in log.marks("POST") if _FAILED.search(line.text[:2000])], _answered(log)
+        found = []
+        for line in [] if not failed or stray(failed, ready=True) else failed:
+            before = bisect.bisect_left(answers, line.number)
+            first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
+            found.append([first, line.number])
+        launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
+        found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
+        log.memo["failed models"] = found
+    return log.memo["failed models"]
 
 
 def answered(log: Log | None) -> int:
