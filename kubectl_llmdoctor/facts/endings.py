@@ -248,6 +248,7 @@ _ANSWERED = (
 )
 #: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
+_FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
 _FAILED = re.compile(r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b")
 _OF_A_MODEL = 1500
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
@@ -306,7 +307,7 @@ _PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
-#: All that phase_of, survived, told_to_stop, crash_of and assertion_of look for. What went_on looks for is in every other
+#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in every other
 #: line.
 LITERALS = (
     *_CRASHES,
@@ -319,6 +320,9 @@ LITERALS = (
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
     *_LOAD_FAILED,
+    *_FAILED_TEXTS,
+    _NOT_LAUNCHED,
+    _LAUNCHED,
 )
 
 
@@ -436,9 +440,13 @@ def failed_models(log: Log) -> list[list[int]]:
     Empty where hardly a request failed of it, or where a model was loaded since.
     """
     if "failed models" not in log.memo:
-        failed, answers = [line for line in log.marks("POST") if _FAILED.search(line.text[:2000])], _answered(log)
+        failed = sorted(
+            (x for text in _FAILED_TEXTS for x in log.marks(text) if _FAILED.search(x.text[:2000])),
+            key=lambda x: x.number,
+        )
         found = []
         for line in [] if not failed or stray(failed, ready=True) else failed:
+            answers = _answered(log)
             before = bisect.bisect_left(answers, line.number)
             first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
             found.append([first, line.number])
