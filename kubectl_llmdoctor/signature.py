@@ -17,6 +17,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
+    failed_models,
     not_serving_yet,
     overcome,
     phase_at,
@@ -164,11 +165,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
     if "log" in signature.sources:
         for pattern in signature.patterns:
             server = (pattern.affects or signature.affects) == "server"
-            if server and not pod.failing:
-                continue
             for log in subject.logs(pod):
                 container = pod.container(log.container)
-                if server and not _died(pod, container, previous=log.previous):
+                died = not server or (pod.failing and _died(pod, container, previous=log.previous))
+                if not died and (log.previous or not failed_models(log)):
                     continue
                 if log.previous and not pod.failing:
                     continue  # an instance that is gone, of a pod that has recovered
@@ -184,6 +184,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                         continue
                     captured = _captured(pattern, line)
                     if captured is None or not _fits(pattern, subject, pod, container):
+                        continue
+                    if not died and not any(first <= line.number <= last for first, last in failed_models(log)):
                         continue
                     if (survived if server else not_serving_yet)(line) or told_to_stop(line):
                         continue

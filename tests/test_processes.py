@@ -52,6 +52,7 @@ def _log(text: str, *, previous: bool = False) -> Log:
         ("[2026-06-02 08:00:00 DP0 TP1] Scheduler hit an exception", "DP0 TP1", "Scheduler hit an exception"),
         ("(ServeReplica:llm pid=7) (Worker_TP1 pid=9) boom", "ServeReplica:llm (pid 7) Worker_TP1 (pid 9)", "boom"),
         ("[pod/llama-0/vllm] 2026-06-02T08:00:00.1Z (APIServer pid=1) boom", "llama-0/vllm APIServer (pid 1)", "boom"),
+        ("RuntimeError: [address=0.0.0.0:55022, pid=28175] boom", "", "RuntimeError: boom"),
         ("plain", "", "plain"),
         ("", "", ""),
     ],

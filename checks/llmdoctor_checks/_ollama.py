@@ -9,13 +9,16 @@ from kubectl_llmdoctor.api import Line, Logs
 
 _FAILED = r'msg="failure during (?:llama-server )?GPU discovery".*?/(?P<library>(?:cuda|rocm)\w*)\]".*? error="(?P<why>[^"]+)"'
 
+#: Since 0.31, where the search itself did not end.
+_WATCHDOG = r'msg="llama-server GPU discovery watchdog timed out".*?/(?P<library>(?:cuda|rocm)\w*)\]"'
+
 #: With this variable Ollama starts its runner once more for each device that it has found, to see whether the library runs on it.
 _OF_A_DEVICE = "GGML_CUDA_INIT"
 
 #: The device may be fit: its initialisation took longer than Ollama waits.
 _SLOW = ("before timeout", "deadline exceeded")
 
-#: What releases before 0.1.34 say, which list no devices.
+#: Releases of early 2024 say this, and list no devices.
 _NONE = 'msg="no GPU detected"'
 
 _NO_KERNELS = "no rocblas support for gfx target"
@@ -24,8 +27,9 @@ _NO_KERNELS = "no rocblas support for gfx target"
 class Fallback(NamedTuple):
     """The CPU is the only device that Ollama lists.
 
-    `failed` is a line about a GPU that it had found: `too_slow` to start within the 30 s that Ollama waits, else `refused`
-    because the library `library` fails on it or, if `gfx` is known, has nothing for this architecture.
+    `failed` is a line about a GPU that it had found: `too_slow` to start within the 30 s that Ollama waits (`unseen`: the
+    search for GPUs itself took longer), else `refused` because the library `library` fails on it or, if `gfx` is known, has
+    nothing for this architecture.
     """
 
     cpu: Line
@@ -33,6 +37,7 @@ class Fallback(NamedTuple):
     library: str = ""
     gfx: str = ""
     too_slow: bool = False
+    unseen: bool = False
 
     @property
     def refused(self) -> bool:
@@ -55,6 +60,8 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
             return Fallback(cpu, line, "rocm", gfx[1] if gfx else "")
         slow = None
         for line in log.find("GPU discovery"):
+            if late := re.search(_WATCHDOG, line.text):
+                slow = slow or Fallback(cpu, line, late["library"], too_slow=True, unseen=True)
             if _OF_A_DEVICE in line.text and (said := re.search(_FAILED, line.text)):
                 if not said["why"].endswith(_SLOW):
                     return Fallback(cpu, line, said["library"])

@@ -238,14 +238,23 @@ _GOES_ON = 2
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
 
-#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, TGI's router.
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's router.
 _ANSWERED = (
     (
         "POST",
-        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$',
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'
+        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b",
     ),
     (": Success", r"text_generation_router::server: .{0,80}: Success"),
 )
+#: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
+#: at most so many lines after what the process printed, which may be the stacks of all its threads.
+_FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
+_FAILED = re.compile(r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b")
+_OF_A_MODEL = 1500
+#: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
+_NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
+_OF_A_LAUNCH = 200
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
@@ -308,7 +317,7 @@ _PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
-#: All that phase_of, survived, told_to_stop, crash_of and assertion_of look for. What went_on looks for is in every other
+#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in every other
 #: line.
 LITERALS = (
     *_CRASHES,
@@ -321,6 +330,9 @@ LITERALS = (
     *(literal for pair in _STARTS for literal in pair),
     *(literal for pair in _LOADS for literals in pair for literal in literals),
     *_LOAD_FAILED,
+    *_FAILED_TEXTS,
+    _NOT_LAUNCHED,
+    _LAUNCHED,
 )
 
 
@@ -430,6 +442,28 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
         return True
     after = len(answers) - bisect.bisect_right(answers, last.number)
     return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
+
+
+def failed_models(log: Log) -> list[list[int]]:
+    """Where a log shows that the process of a model failed in a server that lives on: the first and the last line of each place.
+
+    Empty where hardly a request failed of it, or where a model was loaded since.
+    """
+    if "failed models" not in log.memo:
+        failed = sorted(
+            (x for text in _FAILED_TEXTS for x in log.marks(text) if _FAILED.search(x.text[:2000])),
+            key=lambda x: x.number,
+        )
+        found = []
+        for line in [] if not failed or stray(failed, ready=True) else failed:
+            answers = _answered(log)
+            before = bisect.bisect_left(answers, line.number)
+            first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
+            found.append([first, line.number])
+        launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
+        found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
+        log.memo["failed models"] = found
+    return log.memo["failed models"]
 
 
 def answered(log: Log | None) -> int:

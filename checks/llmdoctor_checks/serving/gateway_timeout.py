@@ -194,10 +194,8 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
     # by its address, or that of its Service
-    addresses = {pod.status.pod_ip, *(str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)} - {
-        "",
-        "None",
-    }
+    services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
+    addresses = {*(one.status.pod_ip for one in subject.pods), *services} - {"", "None"}
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import fallback
+from llmdoctor_checks._ollama import Fallback, fallback
 
 _NO_DEVICE = "-capable device is detected"
 
@@ -39,15 +39,20 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         return  # meant so
     found = fallback(container.name, logs) if engine.name == "ollama" else None
     if found is not None and found.failed is not None:
-        if found.too_slow:
-            yield _slow(pod, engine, found.failed, found.cpu, found.library)
+        if found.too_slow and (asked or not found.unseen):
+            yield _slow(pod, engine, found)
         return  # it is there, and unfit
-    line = found.cpu if found else _alone(container.name, logs, pod.ready) if engine.name != "ollama" else None
+    line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is None or not asked:
         return
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
-    if pod.spec.runtime_class_name:
+    if all(name.startswith("amd.com/") for name in asked):
+        fix = fixes.advice(
+            "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
+            f"/dev/kfd and /dev/dri are in it, in {fixes.edited(pod)}"
+        )
+    elif pod.spec.runtime_class_name:
         fix = fixes.advice(
             f"Look at the toolkit and the driver of node {pod.spec.node_name or '?'}: RuntimeClass "
             f"{pod.spec.runtime_class_name} is set and injects no GPU",
@@ -70,21 +75,26 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     )
 
 
-def _slow(pod: Pod, engine: Engine, failed: Line, cpu: Line, library: str) -> Finding:
-    """A GPU that Ollama had found, and that did not answer in time."""
+def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
+    """A GPU that Ollama had found, or was about to find, and that did not answer in time."""
     container = engine.container.name or "Ollama"
+    what = (
+        f"its search for GPUs with {found.library} did not end"
+        if found.unseen
+        else f"it found a GPU, and the GPU did not start up with {found.library}"
+    )
+    failed = found.failed or found.cpu
     return Finding(
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.label} runs on the CPU: it found a GPU, and the GPU did not start up with {library} within the 30 s that "
-        "Ollama waits.",
-        evidence=(log_evidence(failed), log_evidence(cpu)),
+        summary=f"{engine.label} runs on the CPU: {what} within the 30 s that Ollama waits.",
+        evidence=(log_evidence(failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fixes=(
             fixes.advice(
                 f"Restart {container} (the GPU may be awake then), keep the driver loaded on the node (nvidia-smi -pm 1) "
-                f"and set OLLAMA_LLM_LIBRARY={library}, so that Ollama tries one library alone"
+                f"and set OLLAMA_LLM_LIBRARY={found.library}, so that Ollama tries one library alone"
             ),
         ),
         order=failed.order,
@@ -107,9 +117,9 @@ def _alone(container: str, logs: Logs, ready: bool) -> Line | None:
         found = next(log.find("Could not find a compatible CUDA device on host"), None)
         if found is not None:
             return found
-        failed = next(log.find("ggml_cuda_init: failed to initialize"), None)
-        if failed is not None:
-            return failed if ready or _NO_DEVICE in failed.text else None
+        begun = next(reversed(list(log.find("ggml_cuda_init: "))), None)  # Ollama starts it anew for each model
+        if begun is not None and "failed to initialize" in begun.text:
+            return begun if ready or _NO_DEVICE in begun.text else None
         line = next(log.find("no usable GPU found"), None)
         if line is not None:
             return line

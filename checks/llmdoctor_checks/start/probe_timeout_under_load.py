@@ -11,6 +11,8 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -33,6 +35,12 @@ from llmdoctor_checks.start._probes import came_up, failures
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
 _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
 
+#: What SGLang prints before it answers 503: its `/health` computes a token, and got none within SGLANG_HEALTH_CHECK_TIMEOUT.
+_UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
+
+#: What shows that the scheduler worked on: a step, or an answer.
+_WORKED = re.compile(r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b")
+
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
 
@@ -52,7 +60,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     Engines answer `/health` from the process that also tokenizes, parses images and streams tokens, so under load, or with
     too little CPU, a second is soon over. A probe that sends a completion of its own waits in the queue behind all other
     requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
-    progress before the kill.
+    progress before the kill. SGLang's `/health` computes a token itself: it answers 503 when that waits for more than 20 seconds
+    behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`).
 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
@@ -75,12 +84,16 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         if events is None or ending.oom_killed or ending.code not in (0, 1, 137, 143):
             continue
         kills = [event for kind, event in probe_kills(pod, events, container) if kind == "liveness"]
+        log = log_of(ending, logs) if logs else None
+        token = _no_token(log)
         slow = [
             event
             for kind, event in failures(container, events)
-            if kind == "liveness" and any(words in event.message for words in _SLOW)
+            if kind == "liveness"
+            and (
+                any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
+            )
         ]
-        log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
         up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
         if not (kills and slow and (up or came_up(container))):
@@ -91,6 +104,10 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             if probe
             else "its liveness probe's timeout"
         )
+        if token and not any(words in slow[-1].message for words in _SLOW):
+            allowed = (
+                f"{token.text.partition(_UNHEALTHY)[2].split('.')[0]} that SGLang's health check allows for a token"
+            )
         span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
         yield Finding(
             role="cause",
@@ -98,9 +115,9 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within the {allowed}.",
             evidence=tuple(_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], kills[-1])]))
             + (pod_evidence(pod, ending.path, ending.text),)
-            + ((log_evidence(phase.line),) if phase else ()),
+            + ((log_evidence(token),) if token else (log_evidence(phase.line),) if phase else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
-            fixes=tuple(_fixes(pod, container.pointer, probe)),
+            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe)),
             # what the log says went wrong before the kill comes first
             order=float(len(log)) if log else None,
             pods=(pod.name,),
@@ -111,6 +128,22 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             yield found
             return
         yield from _risk(pod, engine)
+
+
+def _no_token(log: Log | None) -> Line | None:
+    """Where SGLang says first that its health check got no token, of a server that worked on after that."""
+    first = next(log.find(_UNHEALTHY), None) if log is not None else None
+    if log is None or first is None:
+        return None
+    after = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if line.number > first.number)
+    return first if any(_WORKED.search(line.text) for line in after) else None
+
+
+def _fix_of_token(pod: Pod) -> Fix:
+    return fixes.advice(
+        "Let SGLang's health check wait longer (SGLANG_HEALTH_CHECK_TIMEOUT, in seconds, and the probe's timeoutSeconds above it), "
+        f"or compute no token (SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=false), in {fixes.edited(pod)}"
+    )
 
 
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:

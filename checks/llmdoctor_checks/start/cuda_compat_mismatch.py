@@ -1,0 +1,63 @@
+"""llama.cpp, or Ollama with it, went on without the GPU since CUDA refused its libraries."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence, pod_evidence
+
+_REFUSED = "ggml_cuda_init: failed to initialize"
+
+#: CUDA's words for the errors 803 and 804.
+_WHY = re.compile(
+    r"system has unsupported display driver / cuda driver combination|forward compatibility was attempted on non supported HW"
+)
+
+
+@check("cuda-compat-mismatch", since="0.1", literals=(_REFUSED,))
+def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """The CUDA compatibility library does not fit this GPU or driver.
+
+    CUDA images bring a newer user-space driver (`/usr/local/cuda/compat`), with which they run on an older kernel driver. This
+    forward compatibility is allowed on data centre GPUs only, and only for some driver branches. On a GeForce or workstation
+    card CUDA refuses with error 804; with a library that does not fit the kernel driver, or two of them on the library path,
+    with error 803. llama.cpp then goes on without GPU and looks healthy but slow, or crashes later.
+
+    ## Fix
+
+    Take the compat folder off `LD_LIBRARY_PATH` (or `/etc/ld.so.conf.d`), use an image built for the CUDA that the driver
+    knows, or update the driver. After a driver update recreate the pods of that node.
+
+    ## References
+
+    - https://docs.nvidia.com/deploy/cuda-compatibility/
+    """
+    container = engine.container
+    asked = {name: n for name, n in container.accelerators.items() if name.startswith("nvidia.com/")}
+    if engine.name not in ("ollama", "llama.cpp") or not pod.ready or not asked:
+        return
+    log = logs.current(container.name)
+    line = next(reversed(list(log.find(_REFUSED))), None) if log else None
+    why = _WHY.search(line.text) if line else None
+    if line is None or why is None:
+        return
+    yield Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: CUDA refuses the libraries that it finds in the container ({why[0]}), though "
+        f"container {container.name} asks for {', '.join(f'{n} {name}' for name, n in asked.items())}.",
+        evidence=(
+            log_evidence(line),
+            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+        ),
+        explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
+        fixes=(
+            fixes.advice(
+                "Keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, use an image whose CUDA the "
+                f"driver of node {pod.spec.node_name or '?'} knows, and make {pod.name} anew where the driver was updated under it",
+                f"kubectl get node {pod.spec.node_name or '?'} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
