@@ -40,8 +40,18 @@ _FASTEST_TOKENS_PER_SECOND = 200
 _COMMON_TOKENS = 16384
 
 #: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
-#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`.
-_GAVE_UP = ("upstream timed out (110:", "upstream_response_timeout", "upstream_per_try_timeout", "stream_idle_timeout")
+#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text.
+_GAVE_UP = (
+    "upstream timed out (110:",
+    "upstream_response_timeout",
+    "upstream_per_try_timeout",
+    "stream_idle_timeout",
+    " UT response_timeout ",
+    '"response_timeout"',
+)
+
+#: A proxy that prints its own settings.
+_SETTING = re.compile(r'"response_timeout"\s*:')
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
@@ -188,10 +198,19 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    # nginx and Envoy name the pod that they asked by its address; that of a node is no pod's own
+    own = "|".join(
+        re.escape(one.status.pod_ip) for one in subject.pods if one.status.pod_ip and not one.spec.host_network
+    )
+    asked = re.compile(rf"(?<![\d.])(?:{own}):\d") if own else None
     return [
         line
         for who, line, plain in said
-        if named and who not in mine and (named.search(plain) or host.search(line.text[:20_000]))
+        if who not in mine
+        and (
+            (named and (named.search(plain) or host.search(line.text[:20_000])))
+            or (asked and asked.search(line.text[:20_000]))
+        )
     ]
 
 
@@ -202,6 +221,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         for text in cluster.snapshot.logs
         for log in (Log(text),)
         for line in sorted((x for said in _GAVE_UP for x in log.find(said)), key=lambda x: x.number)
+        if not _SETTING.search(line.text[:20_000])
     ]
 
 

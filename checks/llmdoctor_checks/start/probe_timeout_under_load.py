@@ -11,6 +11,8 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -27,11 +29,17 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import last_load, works
+from llmdoctor_checks.serving._load import last_load, seconds_between, works
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
 _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
+
+#: SGLang's `/health` waits for any answer of its scheduler, 20 s unless SGLANG_HEALTH_CHECK_TIMEOUT says otherwise, and then
+#: answers 503 (http_server.py, 0.4.6 and later). Long prompts that are computed in pieces give none, while each piece is printed.
+_NO_ANSWER = "Server couldn't get a response from detokenizer"
+_COMPUTES = ("Prefill batch", "Decode batch")
+_REFUSED, _WAITED_SECONDS = "statuscode: 503", 20
 
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
@@ -43,7 +51,7 @@ _SHORTEST_SECONDS = 5
 _LONG_SECONDS = 1800
 
 
-@check("probe-timeout-under-load", since="0.1")
+@check("probe-timeout-under-load", since="0.1", literals=(_NO_ANSWER, *_COMPUTES))
 def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up on a server that is up and too busy to answer in time.
 
@@ -51,8 +59,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     by default), a few times in a row, and the kubelet restarted it: all requests are lost, and the model is loaded again.
     Engines answer `/health` from the process that also tokenizes, parses images and streams tokens, so under load, or with
     too little CPU, a second is soon over. A probe that sends a completion of its own waits in the queue behind all other
-    requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
-    progress before the kill.
+    requests, and fails first when the queue is longest. So does SGLang's `/health`, which answers 503 when its scheduler has not
+    answered for 20 seconds. A server that truly hangs looks the same from outside; then its log shows no progress before the kill.
 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
@@ -64,7 +72,7 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         livenessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}
 
     Let the readiness probe take a busy replica out of the Service instead, after some failures with 5 seconds or more, and
-    give the server CPU.
+    give the server CPU. `SGLANG_HEALTH_CHECK_TIMEOUT` gives SGLang's own check more time.
 
     ## References
 
@@ -75,12 +83,14 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         if events is None or ending.oom_killed or ending.code not in (0, 1, 137, 143):
             continue
         kills = [event for kind, event in probe_kills(pod, events, container) if kind == "liveness"]
+        log = log_of(ending, logs) if logs else None
+        busy = _busy(log) if log else None
         slow = [
             event
             for kind, event in failures(container, events)
-            if kind == "liveness" and any(words in event.message for words in _SLOW)
+            if kind == "liveness"
+            and (any(words in event.message for words in _SLOW) or (busy and _REFUSED in event.message))
         ]
-        log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
         up = phase.name == "serving" if phase else answered(log) > 0 or (ending.seconds or 0) >= _LONG_SECONDS
         if not (kills and slow and (up or came_up(container))):
@@ -91,6 +101,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             if probe
             else "its liveness probe's timeout"
         )
+        if busy:
+            allowed = f"{_WAITED_SECONDS} s or so that SGLang waits for its scheduler before it calls itself unhealthy"
         span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
         yield Finding(
             role="cause",
@@ -98,7 +110,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within the {allowed}.",
             evidence=tuple(_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], kills[-1])]))
             + (pod_evidence(pod, ending.path, ending.text),)
-            + ((log_evidence(phase.line),) if phase else ()),
+            + ((log_evidence(phase.line),) if phase else ())
+            + (tuple(map(log_evidence, busy)) if busy else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
             fixes=tuple(_fixes(pod, container.pointer, probe)),
             # what the log says went wrong before the kill comes first
@@ -111,6 +124,17 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             yield found
             return
         yield from _risk(pod, engine)
+
+
+def _busy(log: Log) -> tuple[Line, Line] | None:
+    """SGLang's last complaint that its scheduler did not answer, after a batch that it had begun meanwhile; both lines."""
+    last = max(log.find(_NO_ANSWER), key=lambda line: line.number, default=None)
+    if last is None:
+        return None
+    before = (line for text in _COMPUTES for line in log.find(text) if line.number < last.number)
+    batch = max(before, key=lambda line: line.number, default=None)
+    seconds = seconds_between(batch, last) if batch else None
+    return (batch, last) if batch and seconds is not None and seconds <= _WAITED_SECONDS else None
 
 
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
