@@ -17,6 +17,7 @@ from kubectl_llmdoctor.facts.endings import (
     failed_load,
     last_round,
     lived_on,
+    of_a_request,
     phase_of,
 )
 from kubectl_llmdoctor.facts.engine import Engine
@@ -354,7 +355,7 @@ def _serves(log: Log) -> bool:
     """Whether a log is of a server that came up, and of nothing that went wrong."""
     if not _is_up(log) or crash_of(log) is not None or failed_load(log) is not None:
         return False
-    return all(lived_on(one.last) for one in tracebacks(log))
+    return all(lived_on(one.last) or of_a_request(one.root.first, one.last) for one in tracebacks(log))
 
 
 def _broke_off(log: Log) -> bool:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.endings import (
     PHASES,
+    answered,
     failed_models,
     not_serving_yet,
     overcome,
@@ -89,6 +90,9 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     affects: Literal["server", "requests"] = "server"
     #: a request that fails so may be what some client got wrong: a note, where the server answers many more
     stray: bool = False
+    #: what it says is of the load of a model, which some servers do when somebody asks for one: of an engine that has its only
+    #: model before it serves, it is of a request
+    loads: bool = False
     explains: tuple[str, ...] = ()
     #: as the patterns', for those that have none of their own
     overcome: tuple[str, ...] = ()
@@ -101,6 +105,9 @@ _WARNED = re.compile(
 )
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
+#: Engines that answer requests only once their model is loaded, and load no other one.
+_LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "trtllm", "lmdeploy"})
+_MANY_ANSWERS = 10
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
 #: Hits of a pattern around which a second line is looked for.
@@ -208,6 +215,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     order = line.order
                     found = _finding(signature, pattern, captured, subject, pod, container, evidence, order)
                     found = _weighed(found, signature, pattern, line, pod, past=past, server=server)
+                    if signature.loads and not server and _loads_first(subject, pod, container):
+                        found = _of_one_request(found, pattern, line)
                     if superseded(line):  # the start after it does not show yet how it goes
                         earlier = msgspec.structs.replace(found, confidence="possible")
                         continue
@@ -232,6 +241,19 @@ def _weighed(
     if signature.stray and not server and stray(_alike(pattern, line), ready=pod.exists and pod.ready):
         return msgspec.structs.replace(found, role="note", severity="info", explains=())
     return found
+
+
+def _loads_first(subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether a server that is up runs an engine that has loaded its only model before it serves."""
+    names = {e.name for e in subject.engines(pod) if container is None or e.container is container}
+    return (pod.ready or pod.log_only) and bool(names) and names <= _LOAD_FIRST
+
+
+def _of_one_request(found: Finding, pattern: Pattern, line: Line) -> Finding:
+    """What is said of a load where the one model answers many times as many requests: one of them met with the same words."""
+    if answered(line.log) < _MANY_ANSWERS * len(_alike(pattern, line)):
+        return found
+    return msgspec.structs.replace(found, role="note", severity="info", explains=())
 
 
 def _alike(pattern: Pattern, line: Line) -> list[Line]:

@@ -316,6 +316,19 @@ _CAUGHT = """ERROR 11-06 11:26:41 [serving_chat.py:1181] Traceback (most recent 
 ERROR 11-06 11:26:41 [serving_chat.py:1181]   File "/vllm/tool_parsers/hermes.py", line 291, in extract
 ERROR 11-06 11:26:41 [serving_chat.py:1181] partial_json_parser.core.exceptions.MalformedJSON: Missing pair
 """
+_HUNG_UP = """ERROR:    Exception in ASGI application
+Traceback (most recent call last):
+  File "/usr/lib/python3/dist-packages/starlette/responses.py", line 265, in __call__
+    await wrap(partial(self.listen_for_disconnect, receive))
+asyncio.exceptions.CancelledError: Cancelled by cancel scope 757f107d7cd0
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/usr/lib/python3/dist-packages/vllm/engine/async_llm_engine.py", line 782, in generate
+    raise e
+asyncio.exceptions.CancelledError
+"""
 _REFUSED = 'INFO:     10.0.1.4:41860 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
 
 
@@ -326,6 +339,9 @@ _REFUSED = 'INFO:     10.0.1.4:41860 - "POST /v1/chat/completions HTTP/1.1" 400 
         (_OK, "undetermined"),
         (_OK * 2 + _CAUGHT + _REFUSED, "healthy"),
         (_OK * 2 + _CAUGHT, "undetermined"),  # the last that it said
+        (_OK * 2 + _CAUGHT + _OK, "undetermined"),
+        (_OK * 2 + _HUNG_UP + _OK, "healthy"),  # of one request, as uvicorn says
+        (_OK * 2 + _HUNG_UP, "undetermined"),
         ("Serving endpoints:\n  0.0.0.0:8000/openapi.json\n", "healthy"),
         ("INFO serve 19100 -- Application 'llm' is ready at http://0.0.0.0:8000/.\n", "healthy"),
         ("INFO: the dashboard is ready at http://127.0.0.1:8265\n", "undetermined"),

@@ -300,6 +300,22 @@ def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, r
 
 
 @pytest.mark.parametrize(
+    ("image", "answers", "role"),
+    [
+        ("vllm/vllm-openai:v0.11.0", 10, "note"),
+        ("vllm/vllm-openai:v0.11.0", 9, "cause"),
+        ("ollama/ollama:0.12.3", 10, "cause"),
+    ],
+)
+def test_a_load_that_fails_in_a_server_that_has_its_model_is_a_note(image: str, answers: int, role: str) -> None:
+    pod = _pod(ready=True)
+    pod["spec"]["containers"][0]["image"] = image
+    tree = _tree(affects="requests", explains=["not-ready"], loads=True)
+
+    assert [f.role for f in _found(tree, pod, _log(_OK * answers + _BAD))] == [role]
+
+
+@pytest.mark.parametrize(
     ("before", "after", "role"), [(0, 1, "cause"), (0, 2, "note"), (9, 0, "cause"), (10, 0, "note")]
 )
 def test_of_a_log_alone_what_follows_says_that_a_request_was_a_stray_one(before: int, after: int, role: str) -> None:

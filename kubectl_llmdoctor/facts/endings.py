@@ -261,6 +261,9 @@ _PER_STRAY, _AFTER_ONE = 10, 2
 #: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
 
+#: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
+_OF_A_REQUEST = "Exception in ASGI application"
+
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
     "ggml_abort",
@@ -428,6 +431,13 @@ def lived_on(line: Line) -> bool:
 def refused(line: Line) -> bool:
     """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
     return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
+
+
+def of_a_request(first: Line, last: Line) -> bool:
+    """Whether a traceback, from line to line, is uvicorn's of one request, and others were answered after it."""
+    caught = any(_OF_A_REQUEST in before.text for before in first.log.lines(first.number - 2, first.number - 1))
+    limit = next((at for at in _later_banners(last.log) if at > last.number), len(last.log) + 1)
+    return caught and any(last.number < at < limit for at in _answers(last.log))
 
 
 def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:

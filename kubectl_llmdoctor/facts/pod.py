@@ -27,6 +27,8 @@ DEFAULT_SHM_BYTES = 64 * 2**20
 #: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+#: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before.
+_OFTEN, _SETTLED_SECONDS = 5, 86400
 
 #: How long a node with GPUs may take from the autoscaler's decision until it can be used.
 _NODE_SECONDS = 630
@@ -46,6 +48,8 @@ _NO_STOP = frozenset({"FailedScheduling", "FailedToRetrieveImagePullSecret"})
 
 #: The kubelet's words for a restart that a probe brought about.
 _PROBE_KILL = re.compile(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
+#: And for one because somebody changed its image or resources in place.
+_CHANGED = re.compile(r"^Container (?P<container>\S+) definition changed, will be restarted")
 
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
@@ -645,12 +649,24 @@ class Pod:
 
     def _killed_by_probe(self, container: Container, ended: datetime) -> bool:
         """Whether the kubelet told the instance that ended then to end, for a failed probe."""
+        return self._killed(_PROBE_KILL, container, ended)
+
+    def _killed(self, words: re.Pattern[str], container: Container, ended: datetime) -> bool:
+        """Whether the kubelet told the instance that ended then to end, and said so in these words."""
         grace = self.spec.termination_grace_period_seconds or 30
         for event in self._events:
-            found = _PROBE_KILL.match(event.message) if event.reason == "Killing" and event.last else None
+            found = words.match(event.message) if event.reason == "Killing" and event.last else None
             if found and event.last and found["container"] == container.name:
                 return abs((ended - event.last).total_seconds()) <= grace + 15
         return False
+
+    def _restarted_from_outside(self, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
+        """Whether a container that is ready again ended with its node or runtime, or was made anew as somebody had asked.
+
+        Of an instance that was gone when the kubelet or the runtime came back nothing is known: 255, Unknown.
+        """
+        lost = (ended.exit_code, ended.reason) == (255, "Unknown")
+        return container.status.ready and (lost or (since is not None and self._killed(_CHANGED, container, since)))
 
     def _ended_by_deletion(self, container: Container) -> bool:
         """Whether a container ended after its pod was deleted: it was told to."""
@@ -680,8 +696,20 @@ class Pod:
             )
         elif died and ended and container.restarts and container.role != "init":
             age = (now - since).total_seconds() if now and since else None
-            if not container.status.ready or age is None or age < _RECENT_SECONDS or container.restarts >= 5:
+            often = container.restarts >= _OFTEN and not (
+                age and since and self._settled(container.restarts, since, age)
+            )
+            recent = (age is None or age < _RECENT_SECONDS) and not self._restarted_from_outside(
+                container, ended, since
+            )
+            if not container.status.ready or recent or often:
                 yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
+
+    def _settled(self, restarts: int, since: datetime, age: float) -> bool:
+        """Whether it has run for a day since its last restart, and for longer than its restarts were apart before."""
+        made = parse_time(self.obj.metadata.creation_timestamp)
+        apart = (since - made).total_seconds() / restarts if made else None
+        return apart is not None and age >= max(_SETTLED_SECONDS, 2 * apart)
 
 
 def _ending(ended: k8s.Terminated) -> str:

@@ -88,7 +88,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
             *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS))),
             *by_others(hardware, "ecc-uncorrectable"),
         ),
-        explains=CONSEQUENCES if ended else (),
+        explains=("illegal-memory-access", *CONSEQUENCES) if ended else (),
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
@@ -107,7 +107,7 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         f"{count_of(len(hardware.left), 'GPU')} of the {len(hardware.devices)} there {'is' if len(hardware.left) == 1 else 'are'} "
         "nobody else's.",
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
-        explains=(*(("cuda-oom-weights", "cuda-oom-runtime") if alone else ()), *CONSEQUENCES),
+        explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
@@ -123,7 +123,7 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         confidence="likely" if said[0][1] == "certain" else "possible",
         summary=f"The node {hardware.node} is marked for an error in the memory of a GPU ({said[0][0].type}).",
         evidence=by_others(hardware, "ecc-uncorrectable"),
-        explains=CONSEQUENCES,
+        explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )

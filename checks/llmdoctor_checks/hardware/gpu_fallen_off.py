@@ -152,7 +152,7 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         summary=f"{' and '.join(device.title for device in silent[:3])} of {hardware.node}, which this pod uses, "
         "did not answer the driver in time.",
         evidence=tuple(_silence(hardware, silent)),
-        explains=("nvml-lost", *CONSEQUENCES) if pod.failing else (),
+        explains=("nvml-lost", "illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
         pods=(pod.name,),
     )

@@ -77,7 +77,7 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             *quoted(errors),
             *by_others(hardware, "nvlink-down"),
         ),
-        explains=("xid-error", *CONSEQUENCES) if together else (),
+        explains=("xid-error", "illegal-memory-access", *CONSEQUENCES) if together else (),
         fixes=(
             out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"),
             *([elsewhere(pod)] if together else []),
@@ -154,7 +154,7 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
         summary=f"The node {hardware.node} is marked for an NVLink that failed ({said[0][0].type}); the {pod.gpus} GPUs of this pod "
         "exchange everything over such links.",
         evidence=by_others(hardware, "nvlink-down"),
-        explains=CONSEQUENCES,
+        explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
         fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
         pods=(pod.name,),
     )

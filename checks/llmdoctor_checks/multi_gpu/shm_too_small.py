@@ -42,7 +42,7 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
     something is mounted there. NCCL takes 9.2 MiB per connection and channel where the GPUs cannot reach each other
     directly and fails with "No space left on device" or "Error while creating shared memory segment"; vLLM, PyTorch
     and SGLang make sparse files there and die by SIGBUS (exit code 135, "Bus error") when a page does not fit, at the
-    start or under load.
+    start or under load. A server whose workers only have NCCL there, and that is ready, has what it needs: that is a note.
 
     ## Fix
 
@@ -81,12 +81,15 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
             pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
+        # NCCL takes its share when it connects, before the server is ready; vLLM's queues grow with what goes through them
+        apart = tuple(_apart(hardware)) if hardware else ()
+        enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
         yield Finding(
-            role="risk",
-            severity="warning",
+            role="note" if enough else "risk",
+            severity="info" if enough else "warning",
             confidence="likely",
             summary=_risk(engine, workers),
-            evidence=(*(_apart(hardware) if hardware else ()), *_spec(container, engine)),
+            evidence=(*apart, *_spec(container, engine)),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,) if pod.exists else (),
         )
@@ -167,11 +170,16 @@ def _several_gpus(container: Container) -> bool:
     return container.gpus > 1 or bool(container.spec.resources.claims or container.pod.spec.resource_claims)
 
 
+def _own_queues(engine: Engine) -> bool:
+    """Whether its workers get their work through files in /dev/shm."""
+    return engine.name == "vllm" and engine.value("distributed_executor_backend") != "ray"
+
+
 def _risk(engine: Engine, workers: int) -> str:
     shm = engine.container.shm
     size = "64 MiB, the default" if shm.source == "default" else say_bytes(shm.size_bytes or 0)
     text = f"{workers} workers of {engine.label} share a /dev/shm of {size}."
-    if engine.name == "vllm" and engine.value("distributed_executor_backend") != "ray":
+    if _own_queues(engine):
         need = _queues(engine, workers)
         return f"{text} Its message queues alone are files of {say_bytes(need)} there; a page that does not fit kills by SIGBUS."
     return f"{text} Where the GPUs have no peer access, NCCL needs 9.2 MiB there per connection and channel."

@@ -47,6 +47,8 @@ class Look(NamedTuple):
     text: str
     #: of a resource: the percentage of the request that is the target
     percent: int | None = None
+    #: of a metric: how much each replica shall have, as it stands there; empty where the target is of another kind
+    each: str = ""
 
 
 class Scaler(NamedTuple):
@@ -97,7 +99,9 @@ def _scaled_object(item: Item) -> Scaler:
             percent = int(value) if utilization and value.isdecimal() else None
             looks.append(Look(path, "resource", kind, f"type: {kind}, value: {value}", percent))
         elif isinstance(query, str):
-            looks.append(Look(f"{path}.metadata.query", "metric", query, query))
+            average = trigger.get("metricType") in (None, "AverageValue")
+            each = str(dig(trigger, "metadata.threshold") or "") if average else ""
+            looks.append(Look(f"{path}.metadata.query", "metric", query, query, each=each))
         else:
             looks.append(Look(path, "other", kind, f"type: {kind}"))
     minimum = min(_number(dig(spec, "minReplicaCount"), 0), idle)
@@ -118,7 +122,8 @@ def _hpa(item: Item) -> Scaler:
             )
         else:
             name = str(dig(own, "metric.name") or "")
-            looks.append(Look(path, "metric" if name else "other", name, name or kind))
+            each = str(dig(own, "target.averageValue") or "")
+            looks.append(Look(path, "metric" if name else "other", name, name or kind, each=each))
     if not looks:
         percent = dig(spec, "targetCPUUtilizationPercentage")
         if isinstance(percent, int):

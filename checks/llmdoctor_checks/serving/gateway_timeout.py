@@ -40,8 +40,18 @@ _FASTEST_TOKENS_PER_SECOND = 200
 _COMMON_TOKENS = 16384
 
 #: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
-#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`.
-_GAVE_UP = ("upstream timed out (110:", "upstream_response_timeout", "upstream_per_try_timeout", "stream_idle_timeout")
+#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text.
+_GAVE_UP = (
+    "upstream timed out (110:",
+    "upstream_response_timeout",
+    "upstream_per_try_timeout",
+    "stream_idle_timeout",
+    " UT response_timeout ",
+    '"response_timeout"',
+)
+
+#: A proxy that prints its own settings.
+_SETTING = re.compile(r'"response_timeout"\s*:')
 
 #: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
 _GENERATES = re.compile(
@@ -193,9 +203,10 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     either = "|".join(map(re.escape, sorted(names)))
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
-    # by its address, or that of its Service
+    # by its address, or that of its Service; that of a node is no pod's own
     services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
-    addresses = {*(one.status.pod_ip for one in subject.pods), *services} - {"", "None"}
+    own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
+    addresses = {*own, *services} - {"", "None"}
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
@@ -223,6 +234,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         for text in cluster.snapshot.logs
         for log in (Log(text),)
         for line in sorted((x for said in _GAVE_UP for x in log.find(said)), key=lambda x: x.number)
+        if not _SETTING.search(line.text[:20_000])
     ]
 
 

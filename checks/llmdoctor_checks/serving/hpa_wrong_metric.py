@@ -1,5 +1,6 @@
 """An autoscaler that looks at what does not follow the load."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -22,8 +23,10 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_cores,
     say_seconds,
+    setting_evidence,
     workload_evidence,
 )
+from kubectl_llmdoctor.catalog.metrics import metric
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaling import (
@@ -77,6 +80,9 @@ def hpa_wrong_metric(
     on (0.11 hides it). SGLang and llama.cpp emit metrics only with `--enable-metrics` and `--metrics`. A metric that
     nobody emits has no value, and the autoscaler does nothing.
 
+    The requests that run are no more than the engine runs at once (`--max-num-seqs`, llama.cpp's `--parallel`): an autoscaler
+    on them alone, with a target of as many or more, never adds a replica.
+
     Router, proxies and engines on CPU are another matter: there CPU follows the load.
 
     ## Fix
@@ -128,11 +134,40 @@ def hpa_wrong_metric(
             yield _blind(pod, engine, scaler, metrics, rescale) or _resource(pod, engine, scaler, rescale)
             return
         named = [look for look in scaler.looks if look.source == "metric"]
+        if len(scaler.looks) == 1 and named and (found := _beyond(pod, engine, scaler, named[0], rescale)):
+            yield found
+            return
         for look in named:
             if len(named) == len(scaler.looks) and (found := _silent(pod, engine, scaler, look)):
                 yield found
                 return
     yield from _operator(pod, engine, subject, metrics)
+
+
+def _beyond(pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix) -> Finding | None:
+    """A target for the requests that run which a full replica does not exceed, while the others wait unseen."""
+    limit, running = engine.explicit("max_num_seqs"), metric(engine.name, "running", engine.version)
+    # the metric alone: by its name, or the sum of its series in a query
+    alone = re.fullmatch(r"(?:(?:sum|avg)\()?([a-z][\w:]*)(?:\{[^{}]*\})?\)?", look.name.strip())
+    if limit is None or not isinstance(limit.value, int) or limit.value < 1 or running is None or alone is None:
+        return None
+    if alone[1].replace(":", "_", 1) != running.name.replace(":", "_", 1) or not look.each.isdecimal():
+        return None
+    if int(look.each) < limit.value:
+        return None
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {limit.value} at "
+        "once and lets the others wait, so that no load adds one.",
+        evidence=(
+            scaler.evidence(look.path, f"{look.text}, {look.each} for each replica"),
+            setting_evidence(engine.container, limit),
+        ),
+        fixes=(rescale,),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs | None) -> Finding | None:

@@ -56,6 +56,10 @@ _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 #: Requests that were put back have room again after less, as a rule.
 _LONG_BACK = 20
 
+#: What vLLM prints while it reads no prompt; the share of the cache that a few running requests then hold, at least, and how many
+#: times as many wait.
+_NO_PROMPT, _HALF, _TIMES_AS_MANY = "Avg prompt throughput: 0.0 tokens/s", 0.5, 4
+
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
 
@@ -73,7 +77,8 @@ def kv_cache_saturated(
 
     It is judged by the engine's metrics over ten minutes and more (`vllm:kv_cache_usage_perc`, `sglang:token_usage`, …), or
     by what it prints of itself. A cache that is full while nobody waits is well used. A batch that was handed in at once
-    fills the cache until it is done, and its queue shrinks.
+    fills the cache until it is done, and its queue shrinks. Where a few requests hold most of the cache and none of many others is
+    begun for minutes, that is possible, too.
 
     Prompts that begin alike share their cache. Where hardly any token is found there although prompts have a common beginning,
     it is often that the beginning holds a date or a user's name, or that a router sends the same conversation to another
@@ -158,6 +163,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said = since or said
     if not said or not all(load.waiting for load in said) or not works(pod, said):
         return
+    if lasting and (found := _none_begun(pod, engine, said)) is not None:
+        yield found
+        return
     last, times = said[-1], _preempted_by_log(engine, logs, said)
     full = all(load.cache >= _FULL for load in said)
     # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those
@@ -187,6 +195,36 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             log_evidence(last.line),
             *((log_evidence(out),) if (out := times[2] if times else put_back) else ()),
         ),
+        explains=("queue-growing",),
+        fixes=(_fix(pod, ""),),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | None:
+    """vLLM has begun none of those that wait, for minutes, beside a few that hold most of the cache.
+
+    It begins a waiting request as soon as there is room for it and as long as fewer run than may. What waits for something
+    else (a grammar, an adapter, a cache from elsewhere) looks the same, so that it is a guess.
+    """
+    first, last = said[0], said[-1]
+    limit = engine.explicit("max_num_seqs")
+    limited = limit is not None and isinstance(limit.value, int) and limit.value <= last.running
+    if limited or not all(_NO_PROMPT in load.line.text and load.tokens for load in said):
+        return None
+    if any(load.cache < _HALF or load.waiting < _TIMES_AS_MANY * load.running or not load.running for load in said):
+        return None
+    if last.waiting < first.waiting or all(load.cache >= _FULL for load in said):
+        return None  # it is worked off, or full by its own word
+    seconds = seconds_between(first.line, last.line) or 0
+    return Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"{last.waiting} requests wait in {engine.container.name or engine.title}, and in {say_seconds(seconds)} none of them "
+        f"was begun (no prompt was read): {last.cache:.0%} of the KV cache is taken by {count_of(last.running, 'running one')}, and "
+        "what is left may be too little for the next.",
+        evidence=(log_evidence(first.line), log_evidence(last.line)),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
