@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     served,
 )
-from llmdoctor_checks.serving._load import last_load, works
+from llmdoctor_checks.serving._load import last_load, seconds_between, works
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
@@ -131,12 +131,20 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
 
 
 def _no_token(log: Log | None) -> Line | None:
-    """Where SGLang says first that its health check got no token, of a server that worked on after that."""
+    """Where SGLang says first that its health check got no token, of a server that worked meanwhile or after that."""
     first = next(log.find(_UNHEALTHY), None) if log is not None else None
     if log is None or first is None:
         return None
-    after = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if line.number > first.number)
-    return first if any(_WORKED.search(line.text) for line in after) else None
+    said = first.text.partition(_UNHEALTHY)[2].split(" ")[0]
+    waited = int(said) if said.isdecimal() else 0
+    worked = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if _WORKED.search(line.text))
+    return first if any(line.number > first.number or _begun(line, first, waited) for line in worked) else None
+
+
+def _begun(line: Line, complaint: Line, waited: int) -> bool:
+    """Whether a line was printed while the health check waited, so many seconds up to its complaint."""
+    seconds = seconds_between(line, complaint)
+    return seconds is not None and seconds <= waited
 
 
 def _fix_of_token(pod: Pod) -> Fix:
