@@ -34,6 +34,10 @@ _GPUS = ("auto", "cuda", "rocm")
 #: Extended resources that compute nothing.
 _NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
 
+#: With it OpenShift AI's webhook puts the resources of a hardware profile into an InferenceService that it admits
+#: (opendatahub-io/odh-model-controller, internal/webhook/serving/hardwareprofile).
+_PROFILE = "opendatahub.io/hardware-profile-name"
+
 #: A variable that the kubelet replaces in a command.
 _VARIABLE = re.compile(r"\$\(([A-Za-z_]\w*)\)")
 
@@ -140,8 +144,11 @@ def _asks_for_nothing(container: Container) -> bool:
 
 
 def _elsewhere(pod: Pod) -> bool:
-    """Whether another object may ask for the GPU, a runtime or a preset, or a container beside it does."""
+    """Whether another object may ask for the GPU, a runtime, a preset or a profile, or a container beside it does."""
     kind = pod.template_of.kind if pod.template_of else ""
+    annotations = pod.template_of.metadata.get("annotations") if pod.template_of else None
+    if isinstance(annotations, dict) and annotations.get(_PROFILE):
+        return True
     return pod.partial or "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
 
 
@@ -154,6 +161,8 @@ def _for_gpus(engine: Engine) -> bool:
         return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
+    if not engine.found.argv_known:
+        return False  # a script that cannot be seen may build or download something, and start nothing
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
 
 
