@@ -681,7 +681,9 @@ def read(start: Start) -> Engine:
     if (extra := start.env.get("VLLM_ADDITIONAL_ARGS")) and start.implied and extra.value:
         args += [Word(text, extra.value, extra.path) for text in shell_words(extra.value)]
     parser.run(args)
-    if start.implied and _image_variables(start) and "tensor_parallel_size" not in parser.settings:
+    # vLLM-Omni puts each stage of a model on the devices that its stage configuration names (vllm_omni/entrypoints/cli)
+    staged = any(word.text == "--omni" for word in args)
+    if (staged or (start.implied and _image_variables(start))) and "tensor_parallel_size" not in parser.settings:
         parser.unresolved.add("tensor_parallel_size")
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
