@@ -64,7 +64,8 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     somebody else as well.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
-    there are builds of their own. Since the CPU is what was meant, that is noted.
+    there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
+    arguments nor variables nor resources: the outline of one, which somebody completes.
 
     ## Fix
 
@@ -108,7 +109,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
-        noted = cpu or pod.spec.runtime_class_name == "nvidia"
+        noted = cpu or pod.spec.runtime_class_name == "nvidia" or _outline(container)
         yield Finding(
             role="note" if noted else "risk",
             severity="info" if noted else "warning",
@@ -179,6 +180,12 @@ def _open(container: Container) -> bool:
     """Whether its arguments name variables that nothing here sets: a base, which others complete."""
     words = " ".join([*container.launch.command, *container.launch.args])
     return not container.spec.env_from and any(name not in container.env for name in _VARIABLE.findall(words))
+
+
+def _outline(container: Container) -> bool:
+    """Whether it has an image and next to nothing else, so that it shows a place rather than a server to be run."""
+    spec, resources = container.spec, container.spec.resources
+    return not (spec.command or spec.args or spec.env or spec.env_from or resources.limits or resources.requests)
 
 
 def _resources(container: Container) -> str:
