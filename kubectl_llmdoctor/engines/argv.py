@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from .launch import EnvVar, Launch
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "busybox"})
+#: Programs that give a script to the shell of another user: `su USER -c SCRIPT`.
+LOGINS = frozenset({"su", "runuser"})
 
 MAX_TEXT = 200_000  # characters of one script or value
 
@@ -138,7 +140,7 @@ def expand(launch: Launch) -> Expansion:
     words = written(launch.command, f"{launch.path}.command", env) + args
     names = [basename(word.text) for word in words[:24]]
     known = any(path and path in launch.files for path in (words[0].text,)) if words else False
-    if not known and not SHELLS.intersection(names):
+    if not known and not SHELLS.intersection(names) and not LOGINS.intersection(names[:1]):
         words = [word._replace(text=open_references(word.text)) for word in words]
         return Expansion((Command(tuple(words), env, True, False),) if words else (), (), env, launch.files)
     from .shell import Shell

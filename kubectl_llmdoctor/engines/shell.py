@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .argv import MAX_TEXT, SHELLS, Command, Stray, Word, basename, open_references, unknown
+from .argv import LOGINS, MAX_TEXT, SHELLS, Command, Stray, Word, basename, open_references, unknown
 from .expansion import MAX_WORDS, Value, known
 from .grammar import MAX_DEPTH, Lexer, Node, Parser, assignment, unquote
 from .launch import EnvVar
@@ -49,7 +49,11 @@ class Shell(Texts):
             self.env = dict(env)
             self.variables = {**self.variables, **{name: known(item) for name, item in changed.items()}}
         started = False
-        if shell is not None and self.depth < MAX_DEPTH:
+        login = self._login_script(words) if basename(words[0].text) in LOGINS else None
+        if login is not None and self.depth < MAX_DEPTH:
+            self._script(login.text, login.path, "sh", [])
+            started = True
+        elif shell is not None and self.depth < MAX_DEPTH:
             started = self._run_shell(words[shell:])
         elif (script := self.file(words[0].text)) is not None and self.depth < MAX_DEPTH:
             self._script(script, self.file_path(words[0].text), words[0].text, words[1:])
@@ -62,6 +66,13 @@ class Shell(Texts):
             self.commands.append(
                 Command(tuple(words), dict(self.env if env is None else env), self.sure, self.scripted)
             )
+
+    @staticmethod
+    def _login_script(words: list[Word]) -> Word | None:
+        """What follows `-c` of `su` and `runuser`, before or after the user's name."""
+        options = [word.text for word in words[1:24]]
+        at = next((i for i, text in enumerate(options, 1) if text in ("-c", "-lc", "--command")), len(words))
+        return words[at + 1] if at + 1 < len(words) else None
 
     @staticmethod
     def _shell_index(words: list[Word]) -> int | None:

@@ -117,7 +117,9 @@ _VARIABLES: dict[str, tuple[str, str, str, str]] = {
     "VLLM_RAY_PER_WORKER_GPUS": ("ray_per_worker_gpus", "float", "", ""),
 }
 
-# Images whose own start script turns variables into options: variable -> option; `*` is appended as it is.
+# Images whose own start script turns variables into options: variable -> option; `*` is appended as it is. Where nothing
+# says it, the script sets the tensor parallel size by the GPUs that it finds (entrypoint.sh of substratusai/vllm-docker),
+# so that it is not known here.
 _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
     "substratusai/vllm": {
         "MODEL": "--model",
@@ -691,6 +693,9 @@ def read(start: Start) -> Engine:
     parser.run(args)
     if form == "kaito" and any(word.text.startswith("--kaito-config-file") for word in args):
         parser.known = False  # what that file says comes last, and counts
+    # vLLM-Omni puts each stage of a model on the devices that its stage configuration names (vllm_omni/entrypoints/cli)
+    if (parser.omni or (start.implied and _image_variables(start))) and "tensor_parallel_size" not in parser.settings:
+        parser.unresolved.add("tensor_parallel_size")
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
         parser.problem("duplicate-serve", start.repeated[0].text, start.repeated, detail, True)
@@ -720,12 +725,16 @@ def _entrypoint(form: str) -> tuple[str, ...]:
     return ("vllm", "serve") if form == "serve" else ()
 
 
+def _image_variables(start: Start) -> dict[str, str]:
+    """The variables that the image's own start script reads; empty for an image that has none."""
+    repository = split_image(start.launch.image)[0].lower()
+    return next((rows for name, rows in _IMAGE_VARIABLES.items() if repository.endswith(name)), {})
+
+
 def _image_arguments(start: Start) -> list[Word]:
     """Options that the image's own start script makes of variables."""
-    repository = split_image(start.launch.image)[0].lower()
-    table = next((rows for name, rows in _IMAGE_VARIABLES.items() if repository.endswith(name)), {})
     out = []
-    for variable, option in table.items():
+    for variable, option in _image_variables(start).items():
         found = start.env.get(variable)
         if found is None or not found.value:
             continue

@@ -105,7 +105,13 @@ def _template(
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **own}
     return Template(
         raw=raw,
-        pod={"metadata": {"labels": {**table(spec.get("labels")), **labels}}, "spec": pod},
+        pod={
+            "metadata": {
+                "labels": {**table(spec.get("labels")), **labels},
+                "annotations": table(spec.get("annotations")),
+            },
+            "spec": pod,
+        },
         places=tuple(places),
         base=show(raw, at),
         part=part,

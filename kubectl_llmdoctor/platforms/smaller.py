@@ -376,18 +376,18 @@ def _ome(raw: Json, fields: tuple[tuple[str, str], ...], *, context: bool) -> li
     return found
 
 
-def workspace(raw: Json, _find: Finder) -> list[Template]:
+def workspace(raw: Json, find: Finder) -> list[Template]:
     """KAITO: the template as it stands, or the preset's pod, which runs vLLM unless an annotation wants transformers."""
-    return _kaito(raw, "inference", table(dig(raw, "metadata", "annotations")))
+    return _kaito(raw, "inference", table(dig(raw, "metadata", "annotations")), find)
 
 
-def inference_set(raw: Json, _find: Finder) -> list[Template]:
+def inference_set(raw: Json, find: Finder) -> list[Template]:
     """KAITO: the Workspace that each replica of a set is."""
     own, inner = (dig(raw, *path, "annotations") for path in (("metadata",), ("spec", "template", "metadata")))
-    return _kaito(raw, "spec.template.inference", {**table(own), **table(inner)})
+    return _kaito(raw, "spec.template.inference", {**table(own), **table(inner)}, find)
 
 
-def _kaito(raw: Json, at: str, annotations: Json) -> list[Template]:
+def _kaito(raw: Json, at: str, annotations: Json, find: Finder) -> list[Template]:
     inference = table(dig(raw, *at.split(".")))
     template = inference.get("template")
     if isinstance(template, dict):
@@ -396,13 +396,35 @@ def _kaito(raw: Json, at: str, annotations: Json) -> list[Template]:
     preset = dig(inference, "preset", "name")
     if not isinstance(preset, str) or annotations.get("kaito.sh/runtime") == "transformers":
         return []
+    words, texts, places_of = _kaito_config(raw, inference.get("config"), find)
     told = Told(
         container="inference",
-        argv=("vllm", "serve", preset),
+        argv=("vllm", "serve", preset, *words),
         skip=2,
-        texts=(f"preset: {preset}",),
-        places=(f"{at}.preset.name",),
+        texts=(f"preset: {preset}", *texts),
+        places=(f"{at}.preset.name", *places_of),
         path=f"{at}.preset",
     )
     pod = {"metadata": {}, "spec": {"containers": [{"name": "inference"}]}}
     return [Template(raw=raw, pod=pod, places=(("", ""),), base=f"{at}.preset", nodes=None, partial=True, told=(told,))]
+
+
+def _kaito_config(raw: Json, name: Any, find: Finder) -> tuple[list[str], list[str], list[str]]:
+    """The options of vLLM in the ConfigMap that a preset names: words, how each stands there, and where.
+
+    presets/workspace/inference/vllm/inference_api.py makes an option of each key under `vllm`.
+    """
+    item = find("ConfigMap", namespace_of(raw), name) if isinstance(name, str) and name else None
+    text = dig(item, "data", "inference_config.yaml")
+    if not isinstance(text, str):
+        return [], [], []
+    import yaml
+
+    try:
+        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return [], [], []
+    given = {str(key): value for key, value in table(dig(tree, "vllm")).items() if isinstance(value, str | int | float)}
+    words = [f"--{key}={say(value)}" for key, value in given.items() if not isinstance(value, bool)]
+    texts = [f"{key}: {say(value)}" for key, value in given.items() if not isinstance(value, bool)]
+    return words, texts, [f"ConfigMap/{name} data[inference_config.yaml]"] * len(words)

@@ -34,6 +34,10 @@ _GPUS = ("auto", "cuda", "rocm")
 #: Extended resources that compute nothing.
 _NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
 
+#: With it OpenShift AI's webhook puts the resources of a hardware profile into an InferenceService that it admits
+#: (opendatahub-io/odh-model-controller, internal/webhook/serving/hardwareprofile).
+_PROFILE = "opendatahub.io/hardware-profile-name"
+
 #: A variable that the kubelet replaces in a command.
 _VARIABLE = re.compile(r"\$\(([A-Za-z_]\w*)\)")
 
@@ -60,7 +64,8 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     somebody else as well.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
-    there are builds of their own. Since the CPU is what was meant, that is noted.
+    there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
+    arguments nor variables nor resources: the outline of one, which somebody completes.
 
     ## Fix
 
@@ -104,7 +109,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
-        noted = cpu or pod.spec.runtime_class_name == "nvidia"
+        noted = cpu or pod.spec.runtime_class_name == "nvidia" or _outline(container)
         yield Finding(
             role="note" if noted else "risk",
             severity="info" if noted else "warning",
@@ -140,8 +145,11 @@ def _asks_for_nothing(container: Container) -> bool:
 
 
 def _elsewhere(pod: Pod) -> bool:
-    """Whether another object may ask for the GPU, a runtime or a preset, or a container beside it does."""
+    """Whether another object may ask for the GPU, a runtime, a preset or a profile, or a container beside it does."""
     kind = pod.template_of.kind if pod.template_of else ""
+    annotations = pod.template_of.metadata.get("annotations") if pod.template_of else None
+    if isinstance(annotations, dict) and annotations.get(_PROFILE):
+        return True
     return pod.partial or "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
 
 
@@ -154,6 +162,8 @@ def _for_gpus(engine: Engine) -> bool:
         return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
+    if not engine.found.argv_known:
+        return False  # a script that cannot be seen may build or download something, and start nothing
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
 
 
@@ -170,6 +180,12 @@ def _open(container: Container) -> bool:
     """Whether its arguments name variables that nothing here sets: a base, which others complete."""
     words = " ".join([*container.launch.command, *container.launch.args])
     return not container.spec.env_from and any(name not in container.env for name in _VARIABLE.findall(words))
+
+
+def _outline(container: Container) -> bool:
+    """Whether it has an image and next to nothing else, so that it shows a place rather than a server to be run."""
+    spec, resources = container.spec, container.spec.resources
+    return not (spec.command or spec.args or spec.env or spec.env_from or resources.limits or resources.requests)
 
 
 def _resources(container: Container) -> str:

@@ -29,6 +29,7 @@ from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_cl
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
+from llmdoctor_checks.serving._autoscaling import scalers
 
 #: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
 _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
@@ -68,30 +69,38 @@ def pvc_unbound(
     elif events and not pod.ready and pod.exists:
         yield from _attached_elsewhere(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
-        yield from _shared(pod, workload)
+        yield from _shared(pod, workload, subject)
 
 
-def _shared(pod: Pod, workload: Workload) -> Iterator[Finding]:
-    """Several pods of a manifest that mount one claim which one node can have at a time."""
-    replicas = (workload.replicas or 1) * (pod.nodes or 1)
-    if replicas < 2 or _on_one_node(pod):
+def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]:
+    """Several pods of a manifest, now or when it is scaled, that mount one claim which one node can have at a time."""
+    if _on_one_node(pod):
         return
     for claim in volume_claims(pod):
         if not claim.modes or not _ONE_NODE.issuperset(claim.modes):
             continue
         if any(word in (claim.storage_class or "").lower() for word in _SHARED):
             continue
+        replicas, who = (workload.replicas or 1) * (pod.nodes or 1), workload.ref
+        told = workload_evidence(workload, "spec.replicas", str(workload.replicas or 1))
+        if replicas < 2:
+            scaler = next((one for one in scalers(subject, pod.cluster) if one.maximum > 1), None)
+            if scaler is None:
+                return
+            replicas, who = scaler.maximum, f"{workload.ref}, as many as {scaler.ref} may make,"
+            field = "maxReplicaCount" if scaler.item.kind == "ScaledObject" else "maxReplicas"
+            told = scaler.evidence(f"spec.{field}", str(scaler.maximum))
         mode = claim.modes[0]
         where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
         yield Finding(
             role="risk",
             severity="warning",
             confidence="likely",
-            summary=f"{replicas} pods of {workload.ref} mount claim {claim.name}, which is {mode}: it can be attached "
+            summary=f"{replicas} pods of {who} mount claim {claim.name}, which is {mode}: it can be attached "
             f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
             evidence=(
                 pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
-                workload_evidence(workload, "spec.replicas", str(workload.replicas or 1)),
+                told,
                 *((object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),) if claim.item else ()),
             ),
             fixes=(

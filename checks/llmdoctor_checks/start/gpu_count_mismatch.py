@@ -54,7 +54,8 @@ def gpu_count_mismatch(
     Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.
 
     A device of AWS Neuron holds several cores, so that its number says nothing. A slice of TPUs may span several pods; it
-    is judged where the node selector shows that it does not, and that each chip takes one worker.
+    is judged where the node selector shows that it does not, and only for too many workers: a pod takes all chips of its
+    machine, however few of them it needs.
 
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
     may all be the same GPU.
@@ -159,6 +160,8 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
 def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     """GPUs that are asked for and not used: only where the engine's own arguments are all known and say so."""
     container = engine.container
+    if "google.com/tpu" in container.accelerators:
+        return  # the chips of a machine are taken together, however many of them are used
     size = engine.explicit("tensor_parallel_size")
     silent = size is None and not any(name in engine.found.unresolved for name in _SIZES)
     if not (size or silent) or not engine.found.argv_known or engine.pod.failing:

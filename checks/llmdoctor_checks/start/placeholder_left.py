@@ -29,6 +29,9 @@ _PLACEHOLDER = re.compile(
     r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
 )
 
+#: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
+_IN_IMAGE = re.compile(r"<[^<>%\s][^<>]*>")
+
 #: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
 _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
 
@@ -104,7 +107,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
     spec = container.spec
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
-    image = _PLACEHOLDER.search(spec.image)
+    image = _PLACEHOLDER.search(spec.image) or _IN_IMAGE.search(spec.image)
     head, _, last = spec.image.partition("@")[0].rpartition("/")
     capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:

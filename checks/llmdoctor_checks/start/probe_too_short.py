@@ -219,6 +219,8 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         return
     if not (probe.http_get or probe.tcp_socket) or (engine.name == "triton" and not _of_language(engine)):
         return
+    if pod.partial or (pod.completed and kind == "liveness"):
+        return  # the operator's own startup probe, or the rest of this one, may come from elsewhere
     files, how, evidence = _files(engine, sizing)
     least = _SHORTEST_START_SECONDS + files
     if _budget(probe) >= least:
