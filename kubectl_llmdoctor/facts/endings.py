@@ -112,7 +112,16 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Phases of a start in order; each with pieces of the lines that engines print when they enter it.
 _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("downloading the model", ("Downloading shards", "Download file:", "pulling manifest", "Fetching ")),
+    (
+        "downloading the model",
+        (
+            "Downloading shards",
+            "Download file:",
+            "text_generation_launcher: Download: [",
+            "pulling manifest",
+            "Fetching ",
+        ),
+    ),
     (
         "loading weights",
         (

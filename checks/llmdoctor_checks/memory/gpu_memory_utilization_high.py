@@ -1,5 +1,6 @@
 """A share of GPU memory that leaves too little for the rest."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -21,18 +22,24 @@ _HIGH = 0.95
 #: From here on it cannot be meant: less than 2 % is left.
 _EXTREME = 0.98
 
+#: What the driver and a CUDA context of its own take of a GPU that nobody else uses, GiB.
+_CONTEXT_GIB = 1.0
+
+_TOO_MUCH = "on startup is less than desired GPU memory utilization"
+_FREE = re.compile(r"Free memory on device(?! cpu)[^(]*\((?P<free>[\d.]{1,9})/(?P<total>[\d.]{1,9}) GiB\)")
+
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-@check("gpu-memory-utilization-high", since="0.1", literals=_OUT_OF_MEMORY)
+@check("gpu-memory-utilization-high", since="0.1", literals=(*_OUT_OF_MEMORY, _TOO_MUCH))
 def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine reserves so much GPU memory that the rest does not fit.
 
     vLLM reserves `--gpu-memory-utilization` of the whole card for weights, activations and KV cache. What is outside
     that budget (up to 0.19 the CUDA graphs, NCCL buffers, the CUDA context, other processes) must fit into what is
-    left. A value near 1 then ends in "CUDA out of memory" while graphs are captured or under load. It never ends in
-    OOMKilled: that is host memory. SGLang's `--mem-fraction-static` covers weights and cache only, so it needs more
-    room than vLLM's.
+    left; where even the empty GPU has less free, the engine refuses to start. A value near 1 then ends in "CUDA out of
+    memory" while graphs are captured or under load. It never ends in OOMKilled: that is host memory. SGLang's
+    `--mem-fraction-static` covers weights and cache only, so it needs more room than vLLM's.
 
     ## Fix
 
@@ -51,7 +58,21 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     container = engine.container
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     failed = _out_of_memory(logs, container.name) if logs and crashed else None
-    if failed:
+    refused = _never_free(logs, container.name) if logs and crashed else None
+    if refused:
+        line, free, total = refused
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: the rest is "
+            "what the driver and the engine's own CUDA context take, no other program.",
+            evidence=(log_evidence(line), setting_evidence(container, setting)),
+            explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            fixes=_fixes(engine, setting.flag),
+            order=line.order,
+            pods=(pod.name,),
+        )
+    elif failed:
         yield Finding(
             role="cause",
             confidence="likely",
@@ -79,6 +100,16 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             fixes=_fixes(engine, setting.flag),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _never_free(logs: Logs, container: str) -> tuple[Line, float, float] | None:
+    """The line by which the engine refuses a share that no GPU has free, although nobody else uses this one, and the GiB in it."""
+    for log in logs.of(container):
+        for line in log.find(_TOO_MUCH):
+            said = _FREE.search(line.text)
+            if said and float(said["total"]) - float(said["free"]) <= _CONTEXT_GIB:
+                return line, float(said["free"]), float(said["total"])
+    return None
 
 
 def _out_of_memory(logs: Logs, container: str) -> Line | None:

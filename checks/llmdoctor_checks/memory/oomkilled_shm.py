@@ -22,6 +22,9 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
 
+#: Where models are kept by default in the images of engines that run as root.
+_CACHES = ("/root/.cache/huggingface/hub", "/root/.ollama/models")
+
 
 @check("oomkilled-shm", since="0.1")
 def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
@@ -71,7 +74,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
             if not whole:
                 continue
             largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])
-            stored = _stored(container, limit)
+            stored = _stored(container, limit) or _cached(container, limit)
             if stored:
                 place, told = stored
                 yield Finding(
@@ -168,6 +171,22 @@ def _stored(container: Container, limit: int) -> tuple[str, Evidence] | None:
         size = units(volume.empty_dir.size_limit)
         if value.rstrip("/") != mount.mount_path.rstrip("/") and (size is None or size * 2 >= limit):
             return value, pod_evidence(container, path, value)
+    return None
+
+
+def _cached(container: Container, limit: int) -> tuple[str, Evidence] | None:
+    """The same of the place where the Hub's client and Ollama keep models unless they are told another."""
+    told = {"HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "XDG_CACHE_HOME", "OLLAMA_MODELS"}
+    if told & set(container.env):
+        return None
+    for place in _CACHES:
+        mount = container.mount_over(place)
+        volume = container.pod.volume(mount.name) if mount else None
+        if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
+            continue
+        size = units(volume.empty_dir.size_limit)
+        if size is None or size * 2 >= limit:
+            return place, pod_evidence(container, f"volumeMounts[{mount.name}]", mount.mount_path)
     return None
 
 

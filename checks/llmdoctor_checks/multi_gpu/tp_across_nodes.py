@@ -19,6 +19,11 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.multi_gpu._network import fabric
+from llmdoctor_checks.serving._load import last_load
+
+#: A request that gets fewer tokens in a second waits for something: any GPU on which such models are spread makes several times
+#: as many, while it runs few requests at once.
+_SLOW_TOKENS, _FEW = 4.0, 16
 
 
 @check("tp-across-nodes", since="0.1", severity="warning")
@@ -27,7 +32,8 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
 
     Tensor parallel ranks exchange their results twice per layer and token. Inside a node NVLink carries that; between
     nodes it needs InfiniBand, RoCE or EFA with GPUDirect, or an NVLink domain over several nodes (GB200 NVL72). Over
-    TCP the GPUs mostly wait: tokens come many times slower, and collectives run into their timeout under load.
+    TCP the GPUs mostly wait: tokens come many times slower, and collectives run into their timeout under load. It is the
+    cause where a server that runs few requests at once says that each of them gets only some tokens a second.
 
     ## Fix
 
@@ -52,17 +58,18 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     if slow is None and any(fabric(one) for one in (pod, *subject.pods)):
         return
     spans = size.value // gpus
+    pace = _pace(pod, container, logs) if slow and logs is not None else None
     evidence = [setting_evidence(container, size)]
     evidence += [
         pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in container.accelerators.items()
     ]
     yield Finding(
-        role="risk" if slow else "note",
+        role="cause" if pace else "risk" if slow else "note",
         severity="warning" if slow else "info",
         confidence="likely" if slow else "possible",
         summary=f"{engine.label} spreads tensor parallelism ({size.text}) over {spans} pods of {count_of(gpus, 'GPU')}, "
-        + ("and their network is TCP." if slow else "and nothing asks for an RDMA device."),
-        evidence=(*((slow,) if slow else ()), *evidence),
+        + (f"and their network is TCP{pace[0] if pace else ''}." if slow else "and nothing asks for an RDMA device."),
+        evidence=(*((slow,) if slow else ()), *(pace[1] if pace else ()), *evidence),
         fixes=(
             fixes.advice(
                 f"Set the tensor parallel size to {gpus} and the pipeline parallel size to {spans} in {fixes.edited(pod)}"
@@ -71,6 +78,18 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _pace(pod: Pod, container: Container, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
+    """What a server with few requests says of its pace, where that is very slow: words, and the quotations."""
+    said = [load for load in last_load(container, logs) if load.tokens and load.running]
+    if not pod.ready or len(said) < 2 or not all(load.running <= _FEW and not load.waiting for load in said):
+        return None
+    best = max((load.tokens or 0) / load.running for load in said[1:])  # the first may count prompts
+    if best >= _SLOW_TOKENS:
+        return None
+    text = f": with {count_of(said[-1].running, 'request')} at once each gets {best:.2g} tokens a second"
+    return text, (log_evidence(said[-1].line),)
 
 
 def _group(engine: Engine, subject: Subject) -> int | None:

@@ -65,6 +65,7 @@ _BY_CONDITION: dict[str, Kind] = {
 #: Events about a pod that say who takes it away, by reason.
 _EVENTS: tuple[tuple[str, str, Kind], ...] = (
     ("Preempted", "Preempted by", "preempted"),
+    ("Stopped", "Preempted to accommodate a workload", "preempted"),  # Kueue
     ("Evicted", "Evicted pod", "drained"),  # Karpenter
     ("ScaleDown", "deleting pod for node scale down", "drained"),
     ("TaintManagerEviction", "Marking for deletion", "drained"),
@@ -113,6 +114,11 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         if status.reason == reason and piece in status.message:
             said = f"{reason}: {status.message}"
             return Taken(kind=kind, why=status.message or reason, evidence=(pod_evidence(pod, "status", said),))
+    stopped = pod.condition("TerminationTarget")  # Kueue's, of a pod that it queues by itself
+    if stopped is not None and stopped.status == "True" and stopped.message.startswith("Preempted to accommodate"):
+        said = f"{stopped.reason}: {stopped.message}"
+        quoted = (pod_evidence(pod, "status.conditions[TerminationTarget]", said),)
+        return Taken(kind="preempted", why=stopped.message, evidence=quoted)
     condition = pod.condition("DisruptionTarget")
     if condition is None or condition.status != "True":
         return None

@@ -100,6 +100,15 @@ def seconds_between(first: Line, last: Line) -> float | None:
     return seconds if seconds >= 0 else seconds + 366 * 86400
 
 
+def seconds_ago(line: Line, now: datetime | None) -> float | None:
+    """How long before the snapshot a line was written, by the time that the engine prints, taken for UTC, or the kubelet's."""
+    if now is None:
+        return None
+    if (at := _moment(line)) is None:
+        return (now - line.time).total_seconds() if line.time else None
+    return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
+
+
 def _moment(line: Line) -> datetime | None:
     found = re.search(_TIME, line.text)
     if found is None:

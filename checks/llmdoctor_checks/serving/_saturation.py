@@ -26,7 +26,7 @@ _DRAINS = 0.75
 _GROWS = 1.5
 
 #: Fewer points say nothing of how something went.
-_FEWEST_POINTS = 5
+_FEWEST_POINTS = 3
 
 
 class Load(NamedTuple):

@@ -78,7 +78,9 @@ def cpu_starved(
     kernel shares them out by the requests, so that it falls back to what it requested: a risk where its tasks wait for cores
     already, a note where they do not.
 
-    An engine that computes on the CPU needs many cores, and threads on them. vLLM's builds for CPUs up to 0.8 leave themselves
+    An engine that computes on the CPU needs many cores, and threads on them. llama.cpp and Ollama start a thread for each core of
+    the node, whatever the limit allows: they wait for each other at every step, and while one has used up the quota all stand
+    still. Where the kernel says that this is so in most periods, it is the cause. vLLM's builds for CPUs up to 0.8 leave themselves
     one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so.
 
     ## Fix
@@ -157,6 +159,8 @@ def _by_quota(
         return None
     share, evidence = throttled
     starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
+    if starves is None and _computes_there(pod, engine, throttled[0]):
+        starves = "the model is computed on the CPU, so that all its threads stand still meanwhile", ()
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",
@@ -167,6 +171,11 @@ def _by_quota(
         fixes=_fixes(container, engine, limit),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _computes_there(pod: Pod, engine: Engine, throttled: float) -> bool:
+    """Whether a server that computes its model on the CPU stands still most of the time."""
+    return pod.ready and throttled > _MOSTLY and not engine.container.accelerators and not pod.lent
 
 
 def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Finding | None:

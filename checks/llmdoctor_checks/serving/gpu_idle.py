@@ -68,7 +68,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     spans = [gpu.memory_used for gpu in empty if gpu.memory_used is not None]
     names = ", ".join(gpu.id for gpu in empty)
     yield Finding(
-        role="risk",
+        role="cause",
         severity="warning",
         confidence="certain",
         summary=f"{count_of(len(empty), 'GPU')} of {len(gpus)} of {container.name} ({names}) did nothing and held "
@@ -102,7 +102,7 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     what = "while the others are loaded" if loaded else f"though {engine.title} has been ready for {say_seconds(ready)}"
     use = f"Ask for {count_of(len(loaded), 'GPU')} in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor parallel size)"
     yield Finding(
-        role="risk" if loaded else "note",
+        role="cause" if loaded else "note",
         severity="warning" if loaded else "info",
         confidence="likely",
         summary=f"{count_of(len(empty), 'GPU')} of {len(gpus)} of {container.name} on {hardware.node} "

@@ -85,16 +85,18 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
     median, slow = first.quantile(0.5), first.quantile(0.95)
     if bound is None or slow < max(_SLOWER * median, _SLOW_SECONDS):
         return None
-    if waiting.mean >= 1 or (cache is not None and max(cache.values) > 0.9):
+    # where prompts are computed whole, the queue is theirs: whatever comes meanwhile waits for the step to end
+    if (waiting.mean >= 1 and _whole_prompts(engine) is None) or (cache is not None and max(cache.values) > 0.9):
         return None  # they wait for room, which is another matter
+    queued = "hardly any is queued" if waiting.mean < 1 else f"{waiting.mean:.0f} are queued and the KV cache has room"
     short, far = length.below(bound), 1 - length.below(bound * _TIMES)
     return Finding(
-        role="risk",
+        role="cause",
         severity="warning",
-        confidence="possible",
+        confidence="likely" if _whole_prompts(engine) else "possible",
         summary=f"{short:.0%} of the prompts of {engine.container.name} have at most {bound:.0f} tokens, and {far:.1%} more than "
         f"{bound * _TIMES:.0f}. Half of the requests get their first token in {median:.2g} s, one in twenty waits {slow:.2g} s or "
-        "longer, while hardly any is queued.",
+        f"longer, while {queued}.",
         evidence=(
             length.evidence(f"{short:.0%} at most {bound:.0f} tokens, {far:.1%} more than {bound * _TIMES:.0f}"),
             first.evidence(f"median {median:.2g} s, 95 % within {slow:.2g} s"),

@@ -131,7 +131,11 @@ def hpa_wrong_metric(
             yield failed
             return
         if scaler.looks and all(look.source == "resource" for look in scaler.looks):
-            yield _blind(pod, engine, scaler, metrics, rescale) or _resource(pod, engine, scaler, rescale)
+            yield (
+                _blind(pod, engine, scaler, metrics, rescale)
+                or _below(pod, engine, scaler, metrics, logs, rescale)
+                or _resource(pod, engine, scaler, rescale)
+            )
             return
         named = [look for look in scaler.looks if look.source == "metric"]
         if len(scaler.looks) == 1 and named and (found := _beyond(pod, engine, scaler, named[0], rescale)):
@@ -303,6 +307,57 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
         fixes=(rescale,),
         pods=(pod.name,),
     )
+
+
+def _below(
+    pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, logs: Logs | None, rescale: Fix
+) -> Finding | None:
+    """Requests wait, more than run or more and more, while its own readings are below its targets, so that it adds nothing."""
+    readings = _readings(scaler)
+    replicas = dig(scaler.item.raw, "status.currentReplicas")
+    if not readings or not pod.ready or engine.container.engine_dead or not isinstance(replicas, int):
+        return None
+    load = load_of(metrics) if metrics is not None else None
+    if replicas >= scaler.maximum:
+        return None
+    if load is not None and load.queues and load.grows:
+        waits = f"{load.waiting.last:.0f} requests wait, {load.waiting.points[0][1]:.0f} did {say_seconds(load.waiting.seconds)} before"
+        shown = load_evidence(load)[:1]
+    elif logs is not None and (queue := _queue(pod, engine, scaler, logs)) is not None:
+        waits, shown = queue[0].partition(", and it stays")[0], (queue[1],)
+    else:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} scales {engine.label} on GPUs by {' and '.join(name for name, _, _ in readings)}: {waits}, while it reads "
+        + " and ".join(f"{now}% {name} and adds replicas above {target}%" for name, now, target in readings)
+        + f"; it stays at {replicas} of {scaler.maximum}.",
+        evidence=(
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *(scaler.evidence("status.currentMetrics", f"{name}: {now}%") for name, now, _ in readings),
+            *shown,
+        ),
+        explains=("queue-growing", "kv-cache-saturated"),
+        fixes=(rescale,),
+        pods=(pod.name,),
+    )
+
+
+def _readings(scaler: Scaler) -> list[tuple[str, int, int]]:
+    """What it reads of each resource and its target, percent of the request; empty unless all are known and below."""
+    found = []
+    for look in scaler.looks:
+        current = next(
+            (row for row in rows(scaler.item.raw, "status.currentMetrics") if dig(row, "resource.name") == look.name),
+            None,
+        )
+        now = dig(current, "resource.current.averageUtilization")
+        if not isinstance(now, int) or look.percent is None or now >= look.percent:
+            return []
+        found.append((look.name, now, look.percent))
+    return found
 
 
 def _stood_still(scaler: Scaler, metrics: Metrics) -> tuple[Span, str] | None:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, Workload, check, dig, fixes
 
+#: Why KServe takes no runtime, as its status says (`FailureReason` of its API).
+_REASONS = frozenset({"RuntimeNotRecognized", "NoSupportingRuntime", "RuntimeDisabled"})
+
 
 @check("isvc-runtime-missing", since="0.1")
 def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster) -> Iterator[Finding]:
@@ -25,6 +28,9 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     want = workload.runtime_wanted
     if want is None or subject.exists or _served(workload):
         return
+    if (told := _told(workload)) is not None:
+        yield _finding(subject, workload, f"KServe says of the runtime of {workload.ref}: {told.text}.", [], told)
+        return
     namespace = workload.namespace
     listed = [*cluster.items("ServingRuntime", namespace), *cluster.items("ClusterServingRuntime")]
     form = f"{want.format} {want.version}".strip()
@@ -42,7 +48,18 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
         yield _finding(subject, workload, f"No runtime offers itself for the model format {form}.", listed)
 
 
-def _finding(subject: Subject, workload: Workload, summary: str, runtimes: list[Item]) -> Finding:
+def _told(workload: Workload) -> Evidence | None:
+    """What KServe's status says of a runtime that is not there, is disabled or does not fit."""
+    info = dig(workload.raw, "status.modelStatus.lastFailureInfo")
+    if not isinstance(info, dict) or info.get("reason") not in _REASONS:
+        return None
+    text = f"{info['reason']}: {info.get('message') or ''}".rstrip(": .")
+    return Evidence(source="workload", ref=f"{workload.ref} status.modelStatus.lastFailureInfo", text=text)
+
+
+def _finding(
+    subject: Subject, workload: Workload, summary: str, runtimes: list[Item], told: Evidence | None = None
+) -> Finding:
     there = (
         Evidence(source="workload", ref=f"{_ref(item)} spec.supportedModelFormats", text=_formats(item))
         for item in runtimes[:6]
@@ -52,7 +69,7 @@ def _finding(subject: Subject, workload: Workload, summary: str, runtimes: list[
         severity="warning" if subject.static else None,
         confidence="certain",
         summary=summary,
-        evidence=(_asked(subject, workload), *there),
+        evidence=(*((told,) if told else ()), _asked(subject, workload), *there),
         explains=() if subject.static else ("rollout-stuck", "not-ready", "pod-pending"),
         fixes=tuple(_fixes(workload, runtimes)),
     )

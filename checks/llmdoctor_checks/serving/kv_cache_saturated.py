@@ -99,8 +99,12 @@ def kv_cache_saturated(
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:
         yield from _over_time(pod, engine, metrics, load, load.cache)
+    elif logs is not None and (found := list(_by_log(pod, engine, logs))):
+        yield from found
+    elif metrics is not None:
+        yield from _at_once(pod, engine, metrics)
     elif logs is not None:
-        yield from _by_log(pod, engine, logs)
+        return
     elif pod.exists:
         yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
@@ -139,6 +143,36 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
         fixes=(spread_fix(pod) if spread else _fix(pod, more),),
+        pods=(pod.name,),
+    )
+
+
+def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """One look at the metrics port, or a few close together: full, somebody waits, and it has happened often since the start."""
+    waiting, running, cache = metrics.span("waiting"), metrics.span("running"), metrics.cache
+    grown = metrics.increase("preemptions")
+    if waiting is None or running is None or cache is None or grown is None or grown.amount < _FEWEST_TIMES:
+        return
+    if min(waiting.values) < 1 or min(cache.values) < _FULL:
+        return
+    since = "since the server started" if grown.lifetime else f"in {say_seconds(grown.seconds)}"
+    times = count_of(round(grown.amount), "time")
+    yield Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"The KV cache of {engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room while "
+        f"{running.last:.0f} run, and running ones were preempted for lack of room, {times} {since}.",
+        evidence=(
+            cache.evidence(lambda n: f"{n:.0%}"),
+            waiting.evidence(),
+            Evidence(
+                source="metric",
+                ref=metrics.source,
+                text=f"{metrics.name_of('preemptions')}: +{grown.amount:.0f} {since}",
+            ),
+        ),
+        explains=("queue-growing",),
+        fixes=(_fix(pod, ""),),
         pods=(pod.name,),
     )
 

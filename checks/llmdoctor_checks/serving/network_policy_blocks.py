@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    k8s,
     log_evidence,
     object_evidence,
     setting_evidence,
@@ -82,6 +83,9 @@ _SILENT = (
 #: Where models come from, as a server that is ready names it while a pull fails.
 _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
 
+#: What a Ray worker says of a head that does not answer: KubeRay's init container, and Ray itself.
+_NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable to connect to GCS")
+
 
 @check("network-policy-blocks", since="0.2", severity="warning")
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -118,6 +122,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         yield from _peers(pod, subject, cluster)
     if logs is not None and pod.failing:
         yield from _inside(pod, cluster, logs)
+    yield from _head(pod, cluster, logs)
 
 
 def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -339,6 +344,65 @@ def _open(item: Item, closed: list[str]) -> Fix:
     return fixes.patch_object(
         item, f"Allow {' and '.join(closed)} in NetworkPolicy/{item.name}", operations, owner="platform"
     )
+
+
+def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A Ray worker that gets no answer from a head which runs, and a policy by which the head takes nothing from it."""
+    line = next((line for words in _NO_HEAD for line in logs.find(words)), None) if logs and pod.failing else None
+    group = pod.obj.metadata.labels.get("ray.io/cluster")
+    if line is None or not group:
+        return
+    for head in cluster.all(k8s.Pod, "Pod"):
+        labels = {key: str(value) for key, value in head.metadata.labels.items()}
+        if head.metadata.namespace != pod.namespace or labels.get("ray.io/cluster") != group:
+            continue
+        if labels.get("ray.io/node-type") != "head" or head.status.phase != "Running" or head.spec.host_network:
+            continue
+        found = [item for item in cluster.items("NetworkPolicy", pod.namespace) if _binds(item, labels)]
+        if not found or any(_lets_in(rule, labels_of(pod)) for rule in rules(found, "Ingress")):
+            return
+        names = " and ".join(item.name for item in found)
+        rule = {"from": [{"podSelector": {"matchLabels": {"ray.io/cluster": group}}}]}
+        have = dig(found[0].raw, "spec.ingress")
+        path, value = ("/spec/ingress/-", rule) if isinstance(have, list) else ("/spec/ingress", [rule])
+        operations = [{"op": "add", "path": path, "value": value}]
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",
+            evidence=(log_evidence(line), *(_quote(item, "ingress") for item in found)),
+            explains=(
+                "ray-cluster",
+                "multinode-discovery",
+                "crash-loop",
+                "not-ready",
+                "engine-init-failed",
+                "pod-failed",
+            ),
+            fixes=(
+                fixes.patch_object(
+                    found[0], "Let the pods of the Ray cluster reach each other", operations, owner="platform"
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _binds(item: Item, labels: dict[str, str]) -> bool:
+    """Whether a policy restricts what a pod of these labels takes in."""
+    kinds = dig(item.raw, "spec.policyTypes")
+    listed = not isinstance(kinds, list) or "Ingress" in kinds
+    return listed and selected(dig(item.raw, "spec.podSelector"), labels)
+
+
+def _lets_in(rule: dict[str, object], labels: dict[str, str] | None) -> bool:
+    """Whether a rule may let a pod of these labels in to the port of Ray's head; a foreign one is taken for it."""
+    peers = rows(rule.get("from"))
+    of_worker = not peers or any("podSelector" not in p or selected(p.get("podSelector"), labels or {}) for p in peers)
+    return of_worker and has_port(rule, 6379)
 
 
 def _peers(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
 
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its
-    default is 0.
+    default is 0. Where there are none now it is the cause.
 
     ## Fix
 
@@ -43,8 +43,11 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
         when = f"{wait} after the last activity the last replica goes" if keda else "the last replica goes when idle"
         said = dig(scaler.item.raw, "spec.minReplicaCount" if keda else "spec.minReplicas")
         low = "minReplicaCount" if keda else "minReplicas"
+        asleep = _asleep(subject)
+        if asleep:
+            when = "there are 0 replicas now"
         yield Finding(
-            role="risk",
+            role="cause" if asleep else "risk",
             severity="warning",
             confidence="likely",
             summary=f"{scaler.ref} scales to zero on {names}, which only a running pod emits: {when}, and no request "
@@ -57,6 +60,12 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _asleep(subject: Subject) -> bool:
+    """Whether the workload stands at zero in a cluster, not only in a manifest."""
+    raw = subject.workload.raw if subject.workload else {}
+    return dig(raw, "spec.replicas") == 0 and isinstance(raw.get("status"), dict) and not dig(raw, "status.replicas")
 
 
 def _woken(scaler: Scaler) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Evidence,
     Finding,
     Item,
     Pod,
@@ -31,7 +32,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
-    and every connection is refused.
+    and every connection is refused. Its EndpointSlices say so.
 
     ## Fix
 
@@ -107,12 +108,17 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
     selector = {key: str(value) for key, value in _selector(item).items()}
     labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
     wrong = [key for key, value in selector.items() if labels.get(key) != value]
+    # the same value under another name is the usual slip: `app` for `app.kubernetes.io/name`
+    under = {
+        key: next((k for k, v in labels.items() if v == selector[key] and k not in selector), None) for key in wrong
+    }
     plain = all("/" not in key or key.startswith("app.kubernetes.io/") for key in wrong)
-    if not plain or not set(selector) & set(labels) or not _same_name(item.name, subject, pod):
+    if not plain or not (set(selector) & set(labels) or any(under.values())) or not _same_name(item.name, subject, pod):
         return
     if any(_OTHERS.search(text) or "{" in text for text in (item.name, *selector.values())):
         return
-    if pod.exists and not cluster.complete("Pod", pod.namespace):
+    empty = _without_endpoint(item, cluster)
+    if pod.exists and empty is None and not cluster.complete("Pod", pod.namespace):
         return
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
@@ -122,17 +128,43 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         at = "/spec/selector/" + key.replace("~", "~0").replace("/", "~1")
         change = {"op": "replace", "value": labels[key]} if key in labels else {"op": "remove"}
         operations.append({**change, "path": at})
+        if key not in labels and (own := under[key]) is not None:
+            path = "/spec/selector/" + own.replace("~", "~0").replace("/", "~1")
+            operations.append({"op": "add", "value": labels[own], "path": path})
     # a server that runs, and that no Service of the namespace leads to
-    cut_off = pod.exists and pod.ready and cluster.complete("Service", pod.namespace)
+    cut_off = pod.exists and pod.ready and (empty is not None or cluster.complete("Service", pod.namespace))
     yield Finding(
         role="cause" if cut_off else "risk",
         severity="warning",
         confidence="likely",
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
-        evidence=(object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),),
+        evidence=(
+            object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
+            *((empty,) if empty is not None else ()),
+        ),
         fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", operations),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _without_endpoint(item: Item, cluster: Cluster) -> Evidence | None:
+    """What says that a Service has no endpoint; None where one is known, or nothing is."""
+    slices = [
+        one
+        for one in cluster.items("EndpointSlice", item.namespace)
+        if dig(one.raw, "metadata.labels")
+        and dig(one.raw, "metadata.labels").get("kubernetes.io/service-name") == item.name
+    ]
+    if slices:
+        return (
+            None
+            if any(dig(one.raw, "endpoints") for one in slices)
+            else object_evidence(slices[0], "endpoints", "none")
+        )
+    for one in cluster.items("Endpoints", item.namespace):
+        if one.name == item.name and not dig(one.raw, "subsets"):
+            return object_evidence(one, "subsets", "none")
+    return None
 
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:

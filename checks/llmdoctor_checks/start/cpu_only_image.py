@@ -68,9 +68,11 @@ def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     evidence: list[Evidence] = [log_evidence(said[0])] if said else []
     evidence.append(pod_evidence(container, "image", container.spec.image))
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
+    # the log says that it happens; by its name alone the image may hold a GPU build
+    slow = said is not None and pod.ready
     what = f"{container.spec.image} is a CPU build of {engine.title}" + (f" ({build.why})" if build else "")
     yield Finding(
-        role="cause" if failing else "risk",
+        role="cause" if failing or slow else "risk",
         severity=None if failing else "warning",
         confidence="certain" if said and said[1] == "certain" else "likely",
         summary=f"{what}; container {container.name} asks for {_list(asked)}, which it cannot use.",
@@ -78,6 +80,8 @@ def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         explains=(
             ("gpu-runtime-missing", "compiler-missing", "crash-loop", "not-ready", "engine-init-failed", "pod-failed")
             if failing
+            else ("weights-off-gpu", "cpu-starved")
+            if slow
             else ()
         ),
         fixes=(_fix(pod, container, build),),

@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Pod, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    phase_of,
+    pod_evidence,
+)
 
 #: Commands that never end.
 _FOREVER = (
@@ -23,14 +35,28 @@ _BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
 #: In a loop: it watches over the server rather than wait for nothing.
 _WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
 
+#: The last line of a program that ended: the shell's word of a signal, an engine's of a part that died.
+_DEAD = re.compile(
+    r"^(?:\S+: line \d+: +\d+ )?(?:Killed|Terminated|Aborted|Segmentation fault|Bus error|Illegal instruction)\b"
+    r"|(?i:received sigquit from a child process)|EngineDeadError|EngineCore encountered an issue"
+)
+#: The same of one that never served: an exception, or the complaint of a parser of arguments.
+_FAILED = re.compile(
+    r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b(?::|$)|^[\w. -]{1,60}: error: |\berror: unrecognized arguments"
+)
+#: So many lines at the end are looked at: an engine's other processes may have a last word, too.
+_LAST_LINES = 4
+
 
 @check("crash-hidden", since="0.2", severity="warning")
-def crash_hidden(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A shell keeps the container running when the engine has crashed.
 
     `vllm serve … || sleep infinity` is put into a command while somebody debugs, and stays there. When the engine ends,
     the container does not: no restart, no exit code, no previous log, and the pod stays Running. Without a liveness probe
     it stays so for ever, holds its GPUs, and without a readiness probe it goes on getting requests.
+
+    It is the cause where the container runs, and its log ends with the engine's end.
 
     With a liveness probe the kubelet restarts the container after all: then it is only noted.
 
@@ -57,17 +83,34 @@ def crash_hidden(pod: Pod, engine: Engine) -> Iterator[Finding]:
             tail = "its liveness probe must find out" if watched else "nothing restarts it"
             if not watched and container.spec.readiness_probe is None:
                 tail += ", and the pod stays Ready"
+            ended = _ended(engine, logs) if logs is not None and container.running and not watched else None
+            when = f"{engine.title} has ended, and" if ended else f"When {engine.title} ends,"
             yield Finding(
-                role="note" if watched else "risk",
-                severity="info" if watched else "warning",
+                role="cause" if ended else "note" if watched else "risk",
+                severity="critical" if ended else "info" if watched else "warning",
                 confidence="likely",
-                summary=f"When {engine.title} ends, the shell of {container.name} goes on with "
-                f"`{_short(found['forever'])}`: {tail}.",
-                evidence=(pod_evidence(container, f"{group}[{index}]", _around(text, found)),),
+                summary=f"{when} the shell of {container.name} goes on with `{_short(found['forever'])}`: {tail}.",
+                evidence=(
+                    pod_evidence(container, f"{group}[{index}]", _around(text, found)),
+                    *((log_evidence(ended),) if ended else ()),
+                ),
+                explains=("not-ready",) if ended else (),
                 fixes=(_fix(engine, group, index, text, found, server),),
                 pods=(pod.name,) if pod.exists else (),
             )
             return
+
+
+def _ended(engine: Engine, logs: Logs) -> Line | None:
+    """The line by which the log of a container that runs shows that the engine in it has ended."""
+    log = logs.current(engine.container.name)
+    last = [line for line in log.lines(max(len(log) - 20, 1)) if line.text.strip()][-_LAST_LINES:] if log else []
+    phase = phase_of(log)
+    serves = phase is not None and phase.name == "serving"
+    for line in reversed(last):
+        if _DEAD.search(line.text) or (not serves and _FAILED.search(line.text)):
+            return line
+    return None
 
 
 def _short(text: str) -> str:

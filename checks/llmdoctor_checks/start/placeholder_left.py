@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
+    Events,
     Evidence,
     Finding,
+    Logs,
     Pod,
     Subject,
     check,
+    event_evidence,
     fixes,
     k8s,
+    log_evidence,
     object_evidence,
     pod_evidence,
 )
@@ -40,9 +44,37 @@ _TOKENS = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
 )
 
+#: What the Hub's client says of a token that is none.
+_REFUSED = (
+    "401 Client Error",
+    "Invalid credentials in Authorization header",
+    "Invalid user token",
+    "Invalid username or password",
+)
+
+_COMPLAINS = re.compile(
+    r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does ?n.t exist|no such|refused|unable"
+)
+
+_CONSEQUENCES = (
+    "hf-unauthorized",
+    "hf-unreachable",
+    "model-not-found",
+    "model-registry-failed",
+    "image-pull-failed",
+    "pvc-unbound",
+    "secret-missing",
+    "engine-init-failed",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "pod-pending",
+    "rollout-stuck",
+)
+
 
 @check("placeholder-left", since="0.2", severity="warning")
-def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
+def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """A placeholder was never replaced by a real value.
 
     `<YOUR_HF_TOKEN>` or `REPLACE_ME` is a valid string: the API server accepts it and the program starts with it. A token
@@ -50,7 +82,8 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
     bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
     (InvalidImageName).
 
-    It is a risk where the engine uses the value: its arguments and what they take from variables, its image, its token for
+    It is the cause where the pod fails and what it says names the placeholder, or the Hub refuses its token. It is a risk
+    where the engine uses the value: its arguments and what they take from variables, its image, its token for
     the Hub, the volumes that it mounts. Elsewhere it is noted, and so is a Secret in a manifest, which is often filled in
     apart from it, and a name in capitals such as `PROJECT_ID` in an image, which CI or kustomize may fill in.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
@@ -74,16 +107,34 @@ def placeholder_left(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if not found:
         return
     used = [row for row in found if row[4]]
-    container, path, text, evidence, _ = (used or found)[0]
+    proven = [(row, proof) for row in used if pod.failing and (proof := _proof(row[0], row[1], row[2], logs, events))]
+    container, path, text, evidence, _ = proven[0][0] if proven else (used or found)[0]
     yield Finding(
-        role="risk" if used else "note",
-        severity="warning" if used else "info",
+        role="cause" if proven else "risk" if used else "note",
+        severity="critical" if proven else "warning" if used else "info",
         confidence="likely",
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
-        evidence=tuple(row[3] for row in (used or found)),
+        evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
+        explains=_CONSEQUENCES if proven else (),
         fixes=(fixes.advice(f"Replace {text} by the real value in {_where(pod, evidence)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _proof(container: Container, path: str, text: str, logs: Logs | None, events: Events | None) -> Evidence | None:
+    """What names the placeholder when the pod fails, or says that the Hub refuses the token that it is."""
+    for log in logs.of(container.name) if logs else ():
+        if path.partition("[")[2].rstrip("]") in _TOKENS:
+            for literal in _REFUSED:
+                if (line := next(log.find(literal), None)) is not None:
+                    return log_evidence(line)
+        for line in log.find(text):
+            if _COMPLAINS.search(line.text):
+                return log_evidence(line)
+    for event in events or ():
+        if event.warning and text in event.message:
+            return event_evidence(event, container.pod.cluster)
+    return None
 
 
 def _then(container: Container, path: str, text: str) -> str:

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
 )
+from llmdoctor_checks.serving._load import seconds_ago
 from llmdoctor_checks.start._services import service_of
 
 #: Engines that open it only then.
@@ -48,6 +49,14 @@ _TURNED_AWAY = (
     "ServiceUnavailable",
 )
 
+#: Commands that succeed whatever the server does.
+_ALWAYS = re.compile(
+    r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|exit 0|(?:/bin/)?echo [\w .-]+)"
+)
+
+#: A line of the log that is older says nothing of now.
+_FRESH_SECONDS = 300
+
 
 @check("ready-before-serving", since="0.2", severity="warning")
 def ready_before_serving(
@@ -64,7 +73,8 @@ def ready_before_serving(
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
-    do where it loads by its own log, and that of a gateway or router says that it was turned away.
+    do where it loads by its own log, and that of a gateway or router says that it was turned away, or nothing asks whether the
+    model is loaded.
 
     ## Fix
 
@@ -78,7 +88,9 @@ def ready_before_serving(
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
     container = engine.container
-    if pod.ready and (found := _observed(pod, engine, logs) or _turned_away(pod, engine, cluster, logs)):
+    if pod.ready and (
+        found := _observed(pod, engine, logs) or _turned_away(pod, engine, cluster, logs) or _loading(pod, engine, logs)
+    ):
         yield found
         return
     if (
@@ -180,6 +192,47 @@ def _turned_away(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) 
     )
 
 
+def _loading(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """A pod that counts as ready and gets requests, while its log says right now that the model is being loaded."""
+    container, probe, service = engine.container, engine.container.spec.readiness_probe, service_of(pod)
+    log = logs.current(container.name) if logs else None
+    phase = phase_of(log)
+    if service is None or log is None or phase is None or phase.name in ("", "serving") or engine.name not in _LATE:
+        return None
+    if probe is not None and not _nothing(probe):
+        return None
+    now, tail = pod.cluster.now, list(log.lines(max(len(log) - 20, 1)))
+    last = next((line for line in reversed(tail) if seconds_ago(line, now) is not None), None)
+    ago = seconds_ago(last, now) if last else None
+    if last is None or ago is None or not -5 <= ago <= _FRESH_SECONDS:
+        return None
+    says = (
+        "has no readiness probe"
+        if probe is None
+        else f"has a readiness probe that cannot fail (`{' '.join(_words(probe))}`)"
+    )
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely" if probe else "possible",
+        summary=f"{pod.name} counts as ready, since {container.name} {says}, and {engine.title} is {phase.name}: Service {service.name} "
+        "sends it requests that are refused until the model is loaded.",
+        evidence=(log_evidence(last), pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")),
+        fixes=(_probe(engine, "/health"),),
+        order=last.order,
+        pods=(pod.name,),
+    )
+
+
+def _words(probe: k8s.Probe) -> tuple[str, ...]:
+    return tuple(str(word) for word in (probe.exec.command if probe.exec else ()))
+
+
+def _nothing(probe: k8s.Probe) -> bool:
+    """Whether a probe asks nobody: a command that always succeeds."""
+    return _ALWAYS.fullmatch(" ".join(_words(probe))) is not None
+
+
 def _action(probe: k8s.Probe) -> str:
     return f"httpGet {probe.http_get.path}" if probe.http_get else "tcpSocket" if probe.tcp_socket else "exec or grpc"
 
@@ -190,7 +243,7 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
         return engine.name != "llama.cpp" and engine.name not in _ALIVE
     if probe.http_get and engine.name in _ALIVE:
         return probe.http_get.path.rstrip("/") != _ALIVE[engine.name][0]
-    return True
+    return not _nothing(probe)
 
 
 def _finding(pod: Pod, role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:

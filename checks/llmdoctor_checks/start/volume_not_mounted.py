@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Pod,
+    Setting,
     check,
     fixes,
     k8s,
@@ -26,8 +27,9 @@ def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
     model path without a mount is looked for in the image: vLLM then takes it for a repository of the Hub and says that
     it is not a valid id.
 
-    It is a risk where the engine's model lies under a path at which another container mounts the volume. A volume that no
-    container mounts is noted: it still has to be bound and attached before the pod starts.
+    It is a risk where the engine's model lies under a path at which another container mounts the volume, and the cause where the
+    server failed. It is so, too, where its model lies under no mount and no container mounts the one volume that may hold it.
+    A volume that no container mounts is noted: it still has to be bound and attached before the pod starts.
 
     ## Fix
 
@@ -65,6 +67,8 @@ def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
             )
             return
     if pod.exists:
+        if model is not None and path.startswith("/"):
+            yield from _forgotten(pod, engine, model)
         return
     unused = [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]
     if unused:
@@ -79,6 +83,39 @@ def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 fixes.advice(f"Mount {names} in {container.name} or take the declaration out, in {fixes.edited(pod)}"),
             ),
         )
+
+
+def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
+    """A server that failed, whose model lies under no mount, while a volume that may hold it is mounted by nobody."""
+    container = engine.container
+    failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+    unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _stores(v)]
+    if not failing or container.mount_over(str(model.value)) is not None or len(unused) != 1:
+        return
+    yield Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.label} loads its model from {model.value}, where {container.name} mounts nothing; no container mounts the "
+        f"volume {unused[0].name}.",
+        evidence=(
+            setting_evidence(container, model),
+            _declared(pod, unused[0]),
+            pod_evidence(container, "volumeMounts", _mounts(container)),
+        ),
+        explains=("model-not-found", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+        fixes=(
+            fixes.advice(
+                f"Mount {unused[0].name} in {container.name} under a directory of {model.value}, in {fixes.edited(pod)}"
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _stores(volume: k8s.Volume) -> bool:
+    """Whether a volume may hold a model before the pod starts."""
+    return _meant(volume) and bool(volume.persistent_volume_claim or volume.host_path)
 
 
 def _elsewhere(container: Container, path: str) -> tuple[Container, k8s.VolumeMount] | None:

@@ -18,6 +18,7 @@ _NEEDED = ("vault.hashicorp.com/agent-inject", "gke-gcsfuse/volumes")
 
 _EXPLAINS = (
     "model-not-found",
+    "image-pull-failed",
     "storage-initializer-failed",
     "volume-mount-failed",
     "crash-loop",
@@ -42,7 +43,7 @@ def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
     Meshes, secret injectors, storage drivers and KServe change a pod when it is made. When the webhook was down with
     `failurePolicy: Ignore`, when the namespace is left out by its label, or when the pod was made before the webhook was
     installed, the pod comes without the container and nobody says so: the model is not under /mnt/models, secrets are not
-    in their files, a bucket cannot be mounted.
+    in their files, a bucket cannot be mounted, the image of a gateway is still `auto`.
 
     Only of a pod that exists can this be said; a manifest never has what a webhook will add.
 
@@ -76,6 +77,20 @@ def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
         )
         return
     yield from _kserve(pod, subject)
+    yield from _auto(pod)
+
+
+def _auto(pod: Pod) -> Iterator[Finding]:
+    """Istio's own image name for "put in the mesh's": only its webhook knows what that is."""
+    for container in pod.containers:
+        if container.spec.image == "auto" and pod.failing_by_status:
+            yield _finding(
+                pod,
+                "cause",
+                f"The image of container {container.name} is still auto, which Istio's webhook replaces when a pod is made.",
+                (pod_evidence(container, "image", "auto"),),
+            )
+            return
 
 
 def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:

@@ -107,6 +107,10 @@ _TAIL = (
     r"[.,]*\s*(?:no new claims to deallocate|still not schedulable|deallocation of ResourceClaim completed"
     r"|deletion of ResourceClaim completed|plugin disabled|preemption: |No preemption victims found)"
 )
+#: Volcano's account of a group, of which others could be placed; what follows is why one of its members could not.
+_ORIGIN = (
+    r"^(\d{1,9}/\d{1,9} tasks in gang unschedulable: .*?\b[1-9]\d{0,8} Schedulable)\b[^.]{0,200}\. Origin reason is "
+)
 _ITEM = r"(\d{1,9}) (\S.*)"
 #: KAI's; some of its releases begin it with a capital.
 _KAI = r"[Nn]o nodes with enough resources were found[: ]*"
@@ -117,6 +121,7 @@ def parse(text: str) -> Said:
     body = text.strip()
     cut = body.endswith("...")
     body = body.removesuffix("...").rstrip(" ,") if cut else body
+    group = _regex(_ORIGIN).search(body)
     total = None
     head = _regex(_HEAD).search(body)
     if head:
@@ -132,7 +137,7 @@ def parse(text: str) -> Said:
         body, after = body[: tail.start()], body[tail.start() :]
     # ". not found" after a PreFilter's text comes from the DRA PostFilter, which found no state of its own
     body = _regex(r"\. not found\.?\s*$").sub("", body.strip()).rstrip(". \n")
-    refused: list[Count] = []
+    refused = list(_count(0, group.group(1))) if group else []
     counts: list[Count] = []
     for part in _regex(r"(?:, |\. ?\s)(?=\d+ \S)").split(body) if body else ():
         item = _regex(_ITEM).fullmatch(part.strip().rstrip(".")) if part else None
