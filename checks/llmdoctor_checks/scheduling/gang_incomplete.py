@@ -22,6 +22,8 @@ from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 #: Volcano's overcommit plugin (pkg/scheduler/plugins/overcommit), of a group that it does not even let into the queue: what is
 #: idle, times a factor, is promised to groups that came before. Releases from 1.11 on name the resources.
 _FULL = "resource in cluster is overused"
+#: It tells the state of the group in an event of its own.
+_STATE = "in gang unschedulable"
 
 
 @check("gang-incomplete", since="0.1")
@@ -50,9 +52,9 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     if pending.said.gang or words:
         yield _said(pending, found)
         return
-    full = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if e.message.startswith(_FULL)]
-    if full and not found:  # no node was looked at
-        yield _not_queued(pending, full[-1])
+    said = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if _STATE not in e.message]
+    if said and said[-1].message.startswith(_FULL) and not found:  # no node was looked at
+        yield _not_queued(pending, said[-1])
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
     holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
@@ -117,6 +119,7 @@ def _not_queued(pending: Pending, event: Event) -> Finding:
                 "kubectl get podgroups.scheduling.volcano.sh -A",
             ),
             fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
+            fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
         ),
         pods=(pending.pod.name,),
     )

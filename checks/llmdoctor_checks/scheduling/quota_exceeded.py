@@ -37,15 +37,13 @@ _KUEUE = re.compile(
     r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
-#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion, capacity and
-#: overcommit).
+#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion and capacity).
 _QUEUE = re.compile(
     r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
     r"allocated for non-preemptible pods"
     r"|(?:^|: )(?P<over>[^:]+?) quota has reached the allowable limit of [^.]+\. Limit is (?P<limit>[^,]+), currently "
     r"(?P<taken>.+?) allocated and workload requested (?P<wants>[^.]+)"
     r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
-    r"|(?P<overused>resource in cluster is overused)"
 )
 #: Volcano tells the gang's state and the reason in two events.
 _GANG = "in gang unschedulable"
@@ -165,31 +163,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
                 return
 
 
-def _overused(pod: Pod, evidence: Evidence) -> Finding:
-    """Volcano's plugin overcommit: what the groups in the queues ask for is more than it lets in at once."""
-    return Finding(
-        role="cause",
-        confidence="likely",
-        summary="Volcano does not let it into the queue, because the groups that are in ask for all that the cluster has.",
-        evidence=(evidence,),
-        explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                "End groups that hold a place without running: PodGroups whose pods are done still count with minResources",
-                "kubectl get podgroups -A",
-                owner="platform",
-            ),
-            fixes.advice(
-                "Raise overcommit-factor of the plugin overcommit (default 1.2), or add nodes", owner="platform"
-            ),
-        ),
-        pods=(pod.name,),
-    )
-
-
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
-    if found["overused"]:
-        return _overused(pod, evidence)
     name = found["queue"] or found["over"]
     queue = f"queue {name}" if name else "its queue"
     more = [fixes.advice(f"Raise the quota of {queue}", owner="platform")]
