@@ -1,5 +1,6 @@
 """A group that cannot place all its members."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Subject, check, count_of, dig, fixes, pod_evidence
@@ -32,6 +33,9 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     words = () if alone else pending.said.of("gang")
     if pending.said.gang or words:
         yield _said(pending, found)
+        return
+    if (few := _too_few(pending)) is not None:
+        yield few
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
     holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
@@ -79,6 +83,37 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         ),
         pods=(pending.pod.name,),
     )
+
+
+def _too_few(pending: Pending) -> Finding | None:
+    """KAI's word on a group that has fewer pods than must start together, so that it does not look for nodes at all."""
+    meta = pending.pod.obj.metadata
+    names = {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+    for item in pending.pod.cluster.items("Event", pending.pod.namespace):
+        about, message = dig(item.raw, "involvedObject"), str(item.raw.get("message") or item.raw.get("note") or "")
+        said = re.search(
+            r"Job is not ready for scheduling\. Waiting for (\d{1,9}) pods.*?currently (\d{1,9}) exist", message
+        )
+        if said is None or dig(about, "kind") != "PodGroup" or dig(about, "name") not in names:
+            continue
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"Of the {said[1]} pods that must start together {said[2]} are there, so {pending.scheduler} looks for no node yet.",
+            evidence=(
+                Evidence(source="event", ref=f"PodGroup/{dig(about, 'name')} {item.raw.get('reason')}", text=message),
+            ),
+            explains=EXPLAINS,
+            fixes=(
+                fixes.advice(
+                    "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
+                    "start together",
+                    f"kubectl -n {pending.pod.namespace} get pods,podgroups",
+                ),
+            ),
+            pods=(pending.pod.name,),
+        )
+    return None
 
 
 def _groups(pending: Pending) -> Iterator[Evidence]:
