@@ -1,5 +1,6 @@
 """A group that cannot place all its members."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -55,6 +56,9 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     said = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if _STATE not in e.message]
     if said and said[-1].message.startswith(_FULL) and not found:  # no node was looked at
         yield _not_queued(pending, said[-1])
+        return
+    if (few := _too_few(pending)) is not None:
+        yield few
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
     holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
@@ -125,10 +129,45 @@ def _not_queued(pending: Pending, event: Event) -> Finding:
     )
 
 
-def _groups(pending: Pending) -> Iterator[Evidence]:
-    """The PodGroup of the pod, by annotation or label, whatever scheduler it is of."""
+def _too_few(pending: Pending) -> Finding | None:
+    """KAI's word on a group that has fewer pods than must start together, so that it does not look for nodes at all."""
+    names = _group_names(pending)
+    for item in pending.pod.cluster.items("Event", pending.pod.namespace):
+        about, message = dig(item.raw, "involvedObject"), str(item.raw.get("message") or item.raw.get("note") or "")
+        said = re.search(
+            r"Job is not ready for scheduling\. Waiting for (\d{1,9}) pods.*?currently (\d{1,9}) exist", message
+        )
+        if said is None or dig(about, "kind") != "PodGroup" or dig(about, "name") not in names:
+            continue
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"Of the {said[1]} pods that must start together {said[2]} are there, so {pending.scheduler} looks for no node yet.",
+            evidence=(
+                Evidence(source="event", ref=f"PodGroup/{dig(about, 'name')} {item.raw.get('reason')}", text=message),
+            ),
+            explains=EXPLAINS,
+            fixes=(
+                fixes.advice(
+                    "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
+                    "start together",
+                    f"kubectl -n {pending.pod.namespace} get pods,podgroups",
+                ),
+            ),
+            pods=(pending.pod.name,),
+        )
+    return None
+
+
+def _group_names(pending: Pending) -> set[str]:
+    """What an annotation or label names as the pod's group."""
     meta = pending.pod.obj.metadata
-    names = {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+    return {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+
+
+def _groups(pending: Pending) -> Iterator[Evidence]:
+    """The PodGroup of the pod, whatever scheduler it is of."""
+    names = _group_names(pending)
     for item in pending.pod.cluster.items("PodGroup", pending.pod.namespace):
         if item.name in names:
             least = dig(item.raw, "spec.minMember")

@@ -133,8 +133,10 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         if port.value in declared and numbers <= declared:
             continue  # ports beside the one for requests, for transfers or metrics
         wrong = ", ".join(str(n) for n in sorted(numbers))
+        # of a server that runs: whoever asks this Service is refused, and no other leads to it
+        refused = pod.exists and pod.ready and port.source == "flag" and len(list(pod.services)) == 1
         yield Finding(
-            role="risk",
+            role="cause" if refused else "risk",
             severity="warning",
             confidence="likely",
             summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",

@@ -56,7 +56,12 @@ _NETWORK = (
 )
 
 #: What a proxy says that cannot reach its control plane.
-_CONTROL_PLANE = ("gRPC config stream closed", "failed to warm certificate", "failed to generate workload certificate")
+_CONTROL_PLANE = (
+    "gRPC config stream closed",
+    "gRPC config stream to",
+    "failed to warm certificate",
+    "failed to generate workload certificate",
+)
 
 _EXPLAINS = (
     "volume-mount-failed",
@@ -78,9 +83,9 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     """A sidecar is not ready, or keeps the network from what starts before it.
 
     In a service mesh all connections of a pod are redirected to its proxy (Istio, Linkerd). Until the proxy runs and has its
-    configuration, every connection is refused. Init containers run before the proxy, so that one which downloads the model
-    never reaches its store; a server that asks the hub in its first seconds fails when the proxy is late, and for ever when
-    the proxy cannot reach its control plane.
+    configuration, every connection is refused, and while it is not ready the pod is not. Init containers run before the
+    proxy, so that one which downloads the model never reaches its store; a server that asks the hub in its first seconds
+    fails when the proxy is late, and for ever when the proxy cannot reach its control plane.
 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
@@ -148,6 +153,17 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
                     cut_off=bool(told),
                 )
                 return
+        others = [c for c in pod.containers if c.role == "main" and c is not proxy]
+        if others and all(c.running and c.status.ready for c in others) and not any(True for _ in endings(pod)):
+            told = _complaint(proxy, logs)
+            yield _finding(
+                pod,
+                proxy,
+                f"{proxy.name} alone is not ready: the pod's other containers are, and nobody is sent to them.",
+                "likely",
+                [pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false"), *told],
+                cut_off=bool(told),
+            )
 
 
 def _is_server(container: Container) -> bool:
