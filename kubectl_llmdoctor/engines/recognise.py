@@ -90,6 +90,8 @@ _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", "api_server"),
     "vllm.entrypoints.launchers.api_server": ("vllm", "api_server"),
     "vllm.entrypoints.api_server": ("vllm", "demo"),
+    "ipex_llm.vllm.xpu.entrypoints.openai.api_server": ("vllm", "api_server"),
+    "ipex_llm.vllm.cpu.entrypoints.openai.api_server": ("vllm", "api_server"),
     "dynamo.vllm": ("vllm", "dynamo"),
     "sglang.launch_server": ("sglang", "server"),
     "dynamo.sglang": ("sglang", "dynamo"),

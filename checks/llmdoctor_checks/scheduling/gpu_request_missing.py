@@ -109,7 +109,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
-        noted = cpu or pod.spec.runtime_class_name == "nvidia" or _outline(container)
+        noted = cpu or pod.spec.runtime_class_name == "nvidia" or _outline(engine)
         yield Finding(
             role="note" if noted else "risk",
             severity="info" if noted else "warning",
@@ -182,10 +182,16 @@ def _open(container: Container) -> bool:
     return not container.spec.env_from and any(name not in container.env for name in _VARIABLE.findall(words))
 
 
-def _outline(container: Container) -> bool:
-    """Whether it has an image and next to nothing else, so that it shows a place rather than a server to be run."""
-    spec, resources = container.spec, container.spec.resources
-    return not (spec.command or spec.args or spec.env or spec.env_from or resources.limits or resources.requests)
+def _outline(engine: Engine) -> bool:
+    """Whether it has an image and next to nothing else, so that it shows a place rather than a server to be run.
+
+    The image of a NIM holds its model: it needs no more.
+    """
+    spec = engine.container.spec
+    resources = spec.resources
+    return engine.name != "nim" and not (
+        spec.command or spec.args or spec.env or spec.env_from or resources.limits or resources.requests
+    )
 
 
 def _resources(container: Container) -> str:

@@ -75,6 +75,9 @@ def gpu_count_mismatch(
         if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
             yield from _idle(engine, 1, container.devices or 0)
         return
+    if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
+        # an entrypoint of the image's own may add to its arguments: they alone may be too many
+        workers = engine.workers_at_least if engine.workers_at_least > (container.devices or 0) else None
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
         return
