@@ -37,6 +37,9 @@ _NODE_SECONDS = 630
 _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
 _PROMISES = ("TriggeredScaleUp", "Nominated")
 
+#: The machine that Karpenter is getting for a pod, in the event that promises it.
+_CLAIM = r"\bnodeclaim/([\w.-]+)"
+
 #: How long after its grace period a pod that was deleted may still be listed.
 _LEAVING_SECONDS = 60
 
@@ -565,14 +568,15 @@ class Pod:
     def awaits_node(self) -> bool:
         """Whether it is new, and an autoscaler is making a node for it: its last word on the pod was a promise.
 
-        A node that was made since and is ready did not help, so that the promise is over.
+        A node that was made since and is ready did not help, so that the promise is over; so it is where the cloud did not
+        give the machine.
         """
         now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
         said = [(e.last, e) for e in self._events if e.last and (e.reason in _SCALING or is_provisioner(e.reporter))]
         if not said or not now or not made or (now - made).total_seconds() > _NODE_SECONDS:
             return False
         last, newest = max(said, key=lambda pair: pair[0])
-        if newest.reason not in _PROMISES:
+        if newest.reason not in _PROMISES or any(map(self._unlaunched, re.findall(_CLAIM, newest.message))):
             return False
         since = max(made, newest.first or last)
         return not any(
@@ -580,6 +584,16 @@ class Pod:
             and at >= since
             and any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
             for node in self.cluster.all(k8s.Node, "Node")
+        )
+
+    def _unlaunched(self, claim: str) -> bool:
+        """Whether Karpenter says that it could not launch a machine."""
+        from kubectl_llmdoctor.facts.workload import dig
+
+        conditions = dig(self.cluster.find("NodeClaim", "", claim) or {}, "status.conditions")
+        return any(
+            isinstance(one, dict) and one.get("type") == "Launched" and one.get("reason") == "LaunchFailed"
+            for one in (conditions if isinstance(conditions, list) else ())
         )
 
     @cached_property

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said
 
 
@@ -39,6 +40,7 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
     """
     yield from refused_for("cpu-memory-insufficient", pod, subject)
+    yield from told("cpu-memory-insufficient", pod, subject)
     found = cause(pending, "cpu-memory-insufficient") if pending else None
     if not pending or not found:
         return

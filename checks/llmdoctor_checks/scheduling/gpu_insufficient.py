@@ -6,6 +6,7 @@ from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fi
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import (
     asked_in,
     finding,
@@ -35,6 +36,7 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """
     yield from refused_for("gpu-insufficient", pod, subject)
+    yield from told("gpu-insufficient", pod, subject)
     found = cause(pending, "gpu-insufficient") if pending else None
     if pending is None or found is None:
         return

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     log_of,
+    parse_time,
     pod_evidence,
 )
 
@@ -136,6 +137,25 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
                     log_evidence(line) if line else pod_evidence(container, "command", waits[0] if waits else ""),
                     pod_evidence(container, "name", f"runs before {proxy.name}"),
                 ],
+            )
+            return
+    running = proxy.status.state.running
+    up = parse_time(running.started_at) if running and not proxy.restarts else None
+    for ending in endings(pod) if up else ():
+        done = parse_time(ending.terminated.finished_at)
+        line = _refused(pod, ending.container, logs) if done and up and done < up else None
+        if line and ending.container.role == "main" and ending.container is not proxy and proxy.role == "main":
+            took = pod_evidence(
+                pod,
+                f"status.containerStatuses[{proxy.name}].state.running",
+                f"startedAt: {running.started_at if running else None}",
+            )
+            yield _finding(
+                pod,
+                proxy,
+                f"{ending.container.name} ended before {proxy.name} was started, through which all its connections lead.",
+                "likely",
+                [log_evidence(line), took],
             )
             return
     if proxy.running and not proxy.status.ready:

@@ -1,0 +1,45 @@
+"""The scheduler's words where the pod is gone: Knative takes it away when it gives up, and repeats them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, fixes, is_accelerator, parse
+from llmdoctor_checks.scheduling._words import EXPLAINS
+
+_WORDS = " nodes are available:"
+
+
+def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """What a revision says that no node could take: `gpu-insufficient` or `cpu-memory-insufficient`.
+
+    Where a GPU is among what nodes lack it is the GPU: nodes without one mostly lack the rest as well.
+    """
+    if pod.exists or pod.log_only or subject.exists or subject.static:
+        return
+    for workload in subject.platform:
+        for one in workload.said:
+            if not one.failed or _WORDS not in one.text:
+                continue
+            counts = [c for c in parse(one.text).counts if c.kind == "resource" and c.resource]
+            gpus = [c for c in counts if is_accelerator(c.resource)]
+            short = gpus or [c for c in counts if c.resource in ("cpu", "memory")]
+            if not short or id_ != ("gpu-insufficient" if gpus else "cpu-memory-insufficient"):
+                return
+            lacks = " and ".join(f"{c.resource} on {c.number}" for c in short)
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"No node could take the pod: too little {lacks}. {workload.ref} gave it up.",
+                evidence=(Evidence(source="workload", ref=f"{workload.ref} {one.path}", text=one.text),),
+                explains=EXPLAINS,
+                fixes=(
+                    fixes.advice(
+                        f"Request less {' and '.join(c.resource for c in short)}, and apply {workload.ref} anew"
+                    ),
+                    fixes.advice(
+                        "Free what others hold, or add a node", "kubectl get pods -A -o wide", owner="platform"
+                    ),
+                ),
+            )
+            return
