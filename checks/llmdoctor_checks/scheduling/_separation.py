@@ -373,7 +373,7 @@ def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]
     """Nodes that nothing known keeps off: the scheduler's words on plugins not worked out here are of them."""
     counts = sorted(pending.said.of(*_OF_OTHERS), key=lambda c: (-c.number, c.text))
     if not counts:
-        return ()
+        return tuple(replace(c, verdicts=tuple(open_)) for c in _unregistered(pending))
     obstacle = _OF_OTHERS[counts[0].kind]
     same = tuple(c for c in counts if _OF_OTHERS[c.kind] == obstacle)
     served = next((r for r in pending.requests if r in pending.delegated), "")
@@ -551,7 +551,14 @@ def _by_message(pending: Pending) -> tuple[Cause, ...]:
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)
-    return _by_resources(pending, resources) if resources else _by_filters(pending)
+    return _by_resources(pending, resources) if resources else _by_filters(pending) or _unregistered(pending)
+
+
+def _unregistered(pending: Pending) -> tuple[Cause, ...]:
+    """HAMi knows no devices of the nodes that got as far as its own filter."""
+    counts = pending.said.of("unregistered")
+    resource = next(iter(wanted_accelerators(pending)), "")
+    return (_told("plugin", counts, resource=resource),) if counts and not pending.said.of("resource") else ()
 
 
 def _occupied(said: Said) -> int | None:

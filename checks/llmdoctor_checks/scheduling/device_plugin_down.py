@@ -121,17 +121,21 @@ def device_plugin_down(
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:
     evidence = [*asked_in(pending, found.resource)]
     parts = []
+    unknown = sum(count.number for count in found.counts if count.kind == "unregistered")
     for verdict in sorted(found.verdicts, key=lambda v: v.node.name)[:3]:
         should = verdict.node.should_offer(found.resource)
         listed = verdict.node.allocatable(found.resource) or 0
-        if should:
+        if should and not unknown:
             parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
             evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
         evidence += list(plugin_evidence(cluster, verdict.node.name))
     driver = next((d for v in found.verdicts if (d := driver_of(cluster, v.node.name))), None)
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
-    if parts:
+    if unknown:
+        they = nodes_said(found) if found.verdicts else f"{unknown} node{'s' if unknown > 1 else ''}"
+        summary = f"HAMi knows no device of {they}: its device plugin does not run there, or has found none."
+    elif parts:
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3])

@@ -132,6 +132,11 @@ class Ask:
         """Whether DRA judges a resource on a node, not NodeResourcesFit: a class serves it and no plugin offers it."""
         return resource in self.classes and node.offers(resource) == 0
 
+    def booked(self, node: Node, resource: str) -> bool:
+        """Whether HAMi judges a resource on a node: it books shares of a GPU (`nvidia.com/gpumem`) itself, and no node offers them."""
+        share = any(part in resource.partition("/")[2].lower() for part in ("mem", "core", "priority"))
+        return share and "hami" in (self.spec.scheduler_name or "") and node.offers(resource) == 0
+
 
 def _takes(node: Node, usage: Usage, pod: k8s.Pod) -> bool:
     """Whether a pod could go to a node, by its tolerations, its selector and what it asks for."""

@@ -153,7 +153,7 @@ def fit(node: Node, ask: Ask) -> Iterator[Reason]:
         )
     for resource, asked in ask.requests.items():
         have = node.offers(resource)
-        if asked <= 0 or have is None or ask.delegated(node, resource):
+        if asked <= 0 or have is None or ask.delegated(node, resource) or ask.booked(node, resource):
             continue
         free = have - used.get(resource, 0)
         if asked > free:

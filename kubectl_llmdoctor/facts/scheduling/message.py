@@ -26,6 +26,7 @@ Kind = Literal[
     "features",
     "gang",
     "group-limit",
+    "unregistered",
     "other",
 ]
 
@@ -218,6 +219,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("limit reached", "group-limit"),
     ("backoff after failed scale-up", "group-limit"),
     ("not ready for scale-up", "group-limit"),
+    ("node unregistered", "unregistered"),  # HAMi: no device plugin told it of devices there
 )
 
 
