@@ -247,14 +247,14 @@ _GOES_ON = 2
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
 _ANSWERS = 3
 
-#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's router.
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's and TEI's routers.
 _ANSWERED = (
     (
         "POST",
         r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'
         r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b",
     ),
-    (": Success", r"text_generation_router::server: .{0,80}: Success"),
+    (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
 #: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
