@@ -43,11 +43,13 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
         when = f"{wait} after the last activity the last replica goes" if keda else "the last replica goes when idle"
         said = dig(scaler.item.raw, "spec.minReplicaCount" if keda else "spec.minReplicas")
         low = "minReplicaCount" if keda else "minReplicas"
+        asleep = not subject.static and subject.workload is not None and subject.workload.replicas == 0
+        now = f"{subject.workload.ref} has none now" if asleep and subject.workload else when
         yield Finding(
-            role="risk",
+            role="cause" if asleep else "risk",
             severity="warning",
             confidence="likely",
-            summary=f"{scaler.ref} scales to zero on {names}, which only a running pod emits: {when}, and no request "
+            summary=f"{scaler.ref} scales to zero on {names}, which only a running pod emits: {now}, and no request "
             "brings one back.",
             evidence=(
                 scaler.evidence(f"spec.{low}", f"{low}: {said}" if said is not None else f"no {low}, which means 0"),
