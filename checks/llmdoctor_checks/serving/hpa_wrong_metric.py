@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
+    parse_time,
     pod_evidence,
     say_cores,
     say_seconds,
@@ -49,6 +50,9 @@ _METRIC = "autoscaling.knative.dev/metric"
 
 #: How many replicas an autoscaler has now.
 _REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
+
+#: What has no value for so long is not only restarting.
+_LASTS_SECONDS = 600
 
 #: Fewer that wait are a burst.
 _QUEUE = 10
@@ -112,7 +116,8 @@ def hpa_wrong_metric(
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause; so it is where
-    it gets no value and could add replicas, while the engine's log says that more requests wait than run.
+    it gets no value and could add replicas, while the engine's log says that more requests wait than run. One that has had no value
+    for ten minutes or more does nothing, whatever comes.
 
     ## References
 
@@ -184,8 +189,11 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
             said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
             queue = _queue(pod, engine, scaler, logs) if logs is not None else None
             waits = f" Meanwhile {queue[0]}." if queue else ""
+            told = _for_long(scaler, row, pod.cluster) if not queue else None
+            if told:
+                waits = f" It has said so for {told[0]}."
             return Finding(
-                role="cause" if queue else "risk",
+                role="cause" if queue or told else "risk",
                 severity="warning",
                 confidence="certain",
                 summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.{waits}",
@@ -193,11 +201,24 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                     scaler.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
                     *((queue[1],) if queue else ()),
+                    *(told[1] if told else ()),
                 ),
                 explains=("queue-growing", "kv-cache-saturated") if queue else (),
                 fixes=(_lookup(pod, engine, scaler, rescale),),
                 pods=(pod.name,) if pod.exists else (),
             )
+    return None
+
+
+def _for_long(scaler: Scaler, condition: dict[str, Any], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:
+    """For how long it has had no value, and the event that says so, where that is no hiccup of what serves the metrics."""
+    since, now = parse_time(condition.get("lastTransitionTime")), cluster.now
+    if since is not None and now is not None and (now - since).total_seconds() >= _LASTS_SECONDS:
+        return say_seconds((now - since).total_seconds()), ()
+    for raw, said in _events(scaler, str(condition.get("reason")), cluster):
+        first, last = (parse_time(raw.get(key)) for key in ("firstTimestamp", "lastTimestamp"))
+        if first is not None and last is not None and (last - first).total_seconds() >= _LASTS_SECONDS:
+            return say_seconds((last - first).total_seconds()), (said,)
     return None
 
 
@@ -209,7 +230,8 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
     said = next((row for row in conditions if (row.get("type"), row.get("status")) == ("Ready", "False")), None)
     if said is None:
         return None
-    events = list(_keda_events(scaler, pod.cluster))
+    # the condition often says only that the triggers failed
+    events = [said for _, said in _events(scaler, "KEDAScalerFailed", pod.cluster)]
     why = events[-1].text if events else str(said.get("message") or said.get("reason") or "")
     # at zero replicas KEDA alone could make one
     asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
@@ -235,16 +257,14 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
     )
 
 
-def _keda_events(scaler: Scaler, cluster: Cluster) -> Iterator[Evidence]:
-    """What KEDA's events say of the triggers; the condition often says only that they failed."""
+def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dict[str, Any], Evidence]]:
+    """What is said of an autoscaler for a reason: the event as it is, and as evidence."""
     for item in cluster.items("Event", scaler.item.namespace):
         about = item.raw.get("involvedObject") or item.raw.get("regarding")
-        if item.raw.get("reason") == "KEDAScalerFailed" and (dig(about, "kind"), dig(about, "name")) == (
-            "ScaledObject",
-            scaler.item.name,
-        ):
+        here = (str(scaler.item.raw.get("kind")), scaler.item.name)
+        if item.raw.get("reason") == reason and (dig(about, "kind"), dig(about, "name")) == here:
             text = str(item.raw.get("message") or item.raw.get("note") or "")
-            yield Evidence(source="event", ref=f"{scaler.ref} KEDAScalerFailed", text=text)
+            yield item.raw, Evidence(source="event", ref=f"{scaler.ref} {reason}", text=text)
 
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
