@@ -171,7 +171,7 @@ class _Names:
             self._object(value, key, parent)
             for inner, item in value.items():
                 if parent not in ("labels", "annotations") and isinstance(inner, str) and "/" in inner:
-                    self._host(inner.partition("/")[0])
+                    self._host(_of_label(inner)[1].partition("/")[0])
                 self._walk(item, inner, key)
         elif isinstance(value, list | tuple):
             self._arguments(value)
@@ -435,7 +435,8 @@ class _Names:
             return self._new[key]
         # `kind` is a field, whatever somebody calls a pod.
         field = parent not in (*_LABELS, "annotations", "data") and re.fullmatch(r"[a-z][A-Za-z0-9]*", key)
-        return key if field else self._substitute(key)
+        before, own = _of_label(key)
+        return key if field else before + self._substitute(own)
 
     def _annotation(self, key: str, text: str) -> str:
         """An annotation of a public project, a number, common words; what anybody else's says, nobody here knows."""
@@ -444,8 +445,15 @@ class _Names:
 
     @staticmethod
     def _is_public_key(key: str) -> bool:
-        domain, slash, _ = key.partition("/")
+        domain, slash, _ = _of_label(key)[1].partition("/")
         return bool(slash) and _is_public_host(domain)
+
+
+def _of_label(key: str) -> tuple[str, str]:
+    """What Cilium's selectors put before a label's key, for its source and for labels of namespaces, and the key."""
+    before = re.match(r"(?:(?:k8s|any)[:.])?(?:io\.cilium\.k8s\.namespace\.labels\.)?", key)
+    end = before.end() if before else 0
+    return key[:end], key[end:]
 
 
 def _is_constant(key: str, value: str) -> bool:

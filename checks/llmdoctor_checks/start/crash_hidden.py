@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     phase_of,
     pod_evidence,
+    said,
 )
 
 #: Commands that never end.
@@ -108,7 +109,8 @@ def _ended(engine: Engine, logs: Logs) -> Line | None:
     phase = phase_of(log)
     serves = phase is not None and phase.name == "serving"
     for line in reversed(last):
-        if _DEAD.search(line.text) or (not serves and _FAILED.search(line.text)):
+        text = said(line.text).text
+        if _DEAD.search(text) or (not serves and _FAILED.search(text)):
             return line
     return None
 
