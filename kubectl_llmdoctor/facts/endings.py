@@ -329,8 +329,8 @@ _PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
-#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in every other
-#: line.
+#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in
+#: every other line.
 LITERALS = (
     *_CRASHES,
     _ASSERTION,
