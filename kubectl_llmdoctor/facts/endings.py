@@ -558,7 +558,7 @@ def _marks(log: Log, literal: str) -> Iterator[Line]:
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
-    """Whether a line stands between the begin and the end of the same load."""
+    """Whether a line stands between the beginning and the end of the same load."""
     starts = [x.number for text in begins for x in line.log.marks(text)]
     done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
     begun = max((at for at in starts if at < line.number), default=None)
