@@ -106,7 +106,8 @@ _WARNED = re.compile(
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
-_LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "trtllm", "lmdeploy"})
+_LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
+#: So many answers for each line that speaks of a load say that the model is there.
 _MANY_ANSWERS = 10
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16

@@ -100,12 +100,21 @@ def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Si
 
 
 @pytest.mark.parametrize("signature", _signatures(), ids=lambda s: s.id)
+def test_what_a_signature_explains_is_an_id(signature: Signature) -> None:
+    told = {*signature.explains, *(id_ for pattern in signature.patterns for id_ in pattern.explains or ())}
+
+    assert told <= {check.id for check in CHECKS}
+
+
+@pytest.mark.parametrize("signature", _signatures(), ids=lambda s: s.id)
 def test_no_expression_of_a_signature_is_slow_on_a_long_line(signature: Signature) -> None:
     for pattern in signature.patterns:
         started = time.process_time()
         for text in ("1", "a.", "A ", "/a", "'"):
-            capture(pattern, (pattern.literal + text * 20_000)[:20_000])
-
+            line = (pattern.literal + text * 20_000)[:20_000]
+            capture(pattern, line)
+            for around in filter(None, (pattern.near_match, pattern.raised_in)):
+                re.search(around, line)
         assert time.process_time() - started < 0.4, pattern
 
 

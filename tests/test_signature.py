@@ -304,6 +304,7 @@ def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, r
     [
         ("vllm/vllm-openai:v0.11.0", 10, "note"),
         ("vllm/vllm-openai:v0.11.0", 9, "cause"),
+        ("nvcr.io/nvidia/tensorrt-llm/release:1.0.0", 10, "note"),
         ("ollama/ollama:0.12.3", 10, "cause"),
     ],
 )

@@ -329,8 +329,8 @@ _PORT_TAKEN = "ddress already in use"
 _AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in _WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
-#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in every other
-#: line.
+#: All that phase_of, survived, told_to_stop, failed_models, crash_of and assertion_of look for. What went_on looks for is in
+#: every other line.
 LITERALS = (
     *_CRASHES,
     _ASSERTION,
@@ -558,7 +558,7 @@ def _marks(log: Log, literal: str) -> Iterator[Line]:
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
-    """Whether a line stands between the begin and the end of the same load."""
+    """Whether a line stands between the beginning and the end of the same load."""
     starts = [x.number for text in begins for x in line.log.marks(text)]
     done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
     begun = max((at for at in starts if at < line.number), default=None)

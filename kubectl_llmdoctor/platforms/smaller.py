@@ -424,7 +424,11 @@ def _kaito_config(raw: Json, name: Any, find: Finder) -> tuple[list[str], list[s
         tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return [], [], []
-    given = {str(key): value for key, value in table(dig(tree, "vllm")).items() if isinstance(value, str | int | float)}
-    words = [f"--{key}={say(value)}" for key, value in given.items() if not isinstance(value, bool)]
-    texts = [f"{key}: {say(value)}" for key, value in given.items() if not isinstance(value, bool)]
+    given = {
+        str(key): say(value)
+        for key, value in table(dig(tree, "vllm")).items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    }
+    words = [f"--{key}={value}" for key, value in given.items()]
+    texts = [f"{key}: {value}" for key, value in given.items()]
     return words, texts, [f"ConfigMap/{name} data[inference_config.yaml]"] * len(words)

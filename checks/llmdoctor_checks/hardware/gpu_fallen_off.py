@@ -115,7 +115,7 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
                 fixes.advice(
                     f"Take node {name} out of service and reboot it, cold if that does not help; replace the GPU when it is gone again",
                     f"kubectl cordon {name}",
-                    fixes.on_node(name, "lspci -d 10de:; nvidia-smi -L"),
+                    fixes.on_node(name, "sh -c 'lspci -d 10de:; nvidia-smi -L'"),
                     owner="platform",
                 )
             ],

@@ -26,7 +26,9 @@ _EXTREME = 0.98
 _CONTEXT_GIB = 1.0
 
 _TOO_MUCH = "on startup is less than desired GPU memory utilization"
-_FREE = re.compile(r"Free memory on device(?! cpu)[^(]*\((?P<free>[\d.]{1,9})/(?P<total>[\d.]{1,9}) GiB\)")
+_FREE = re.compile(
+    r"Free memory on device(?! cpu)[^(]*\((?P<free>\d{1,5}(?:\.\d{1,4})?)/(?P<total>\d{1,5}(?:\.\d{1,4})?) GiB\)"
+)
 
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -63,9 +65,9 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
         line, free, total = refused
         yield Finding(
             role="cause",
-            confidence="certain",
-            summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: the rest is "
-            "what the driver and the engine's own CUDA context take, no other program.",
+            confidence="likely",
+            summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: the driver and "
+            "the engine's own CUDA context take as much as the rest, without any other program.",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
             explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, setting.flag),

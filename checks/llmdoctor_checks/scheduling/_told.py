@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, fixes, is_accelerator, parse
+from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, count_of, fixes, is_accelerator, parse
 from llmdoctor_checks.scheduling._words import EXPLAINS
 
 _WORDS = " nodes are available:"
@@ -26,7 +26,7 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
             short = gpus or [c for c in counts if c.resource in ("cpu", "memory")]
             if not short or id_ != ("gpu-insufficient" if gpus else "cpu-memory-insufficient"):
                 return
-            lacks = " and ".join(f"{c.resource} on {c.number}" for c in short)
+            lacks = " and ".join(f"{c.resource} on {count_of(c.number, 'node')}" for c in short)
             yield Finding(
                 role="cause",
                 confidence="likely",

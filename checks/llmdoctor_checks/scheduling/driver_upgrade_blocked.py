@@ -129,7 +129,7 @@ def _in_use(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
                 fixes.advice(
                     f"End what uses a GPU of {node.name}, or reboot the node; the driver's pod then goes on by itself",
                     f"kubectl cordon {node.name}",
-                    fixes.on_node(node.name, "lsof /dev/nvidia*; cat /sys/module/nvidia/refcnt"),
+                    fixes.on_node(node.name, "sh -c 'lsof /dev/nvidia*; cat /sys/module/nvidia/refcnt'"),
                     owner="platform",
                 )
             ],

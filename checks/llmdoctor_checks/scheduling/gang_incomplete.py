@@ -25,6 +25,8 @@ from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 _FULL = "resource in cluster is overused"
 #: It tells the state of the group in an event of its own.
 _STATE = "in gang unschedulable"
+#: KAI's event about the PodGroup.
+_FEWER = r"Job is not ready for scheduling\. Waiting for (\d{1,9}) pods.*?currently (\d{1,9}) exist"
 
 
 @check("gang-incomplete", since="0.1")
@@ -57,7 +59,7 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     if said and said[-1].message.startswith(_FULL) and not found:  # no node was looked at
         yield _not_queued(pending, said[-1])
         return
-    if (few := _too_few(pending)) is not None:
+    if (few := _too_few(pending, subject)) is not None:
         yield few
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
@@ -129,23 +131,17 @@ def _not_queued(pending: Pending, event: Event) -> Finding:
     )
 
 
-def _too_few(pending: Pending) -> Finding | None:
+def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     """KAI's word on a group that has fewer pods than must start together, so that it does not look for nodes at all."""
-    names = _group_names(pending)
-    for item in pending.pod.cluster.items("Event", pending.pod.namespace):
-        about, message = dig(item.raw, "involvedObject"), str(item.raw.get("message") or item.raw.get("note") or "")
-        said = re.search(
-            r"Job is not ready for scheduling\. Waiting for (\d{1,9}) pods.*?currently (\d{1,9}) exist", message
-        )
-        if said is None or dig(about, "kind") != "PodGroup" or dig(about, "name") not in names:
+    for event in subject.events:
+        said = re.search(_FEWER, event.message) if event.kind == "PodGroup" else None
+        if said is None:
             continue
         return Finding(
             role="cause",
             confidence="likely",
             summary=f"Of the {said[1]} pods that must start together {said[2]} are there, so {pending.scheduler} looks for no node yet.",
-            evidence=(
-                Evidence(source="event", ref=f"PodGroup/{dig(about, 'name')} {item.raw.get('reason')}", text=message),
-            ),
+            evidence=(event_evidence(event, pending.pod.cluster),),
             explains=EXPLAINS,
             fixes=(
                 fixes.advice(
@@ -159,15 +155,10 @@ def _too_few(pending: Pending) -> Finding | None:
     return None
 
 
-def _group_names(pending: Pending) -> set[str]:
-    """What an annotation or label names as the pod's group."""
-    meta = pending.pod.obj.metadata
-    return {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
-
-
 def _groups(pending: Pending) -> Iterator[Evidence]:
-    """The PodGroup of the pod, whatever scheduler it is of."""
-    names = _group_names(pending)
+    """The PodGroup of the pod, by annotation or label, whatever scheduler it is of."""
+    meta = pending.pod.obj.metadata
+    names = {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
     for item in pending.pod.cluster.items("PodGroup", pending.pod.namespace):
         if item.name in names:
             least = dig(item.raw, "spec.minMember")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._raw import rows, words
 
 
 def labels_of(pod: Pod) -> dict[str, str]:
@@ -43,12 +43,17 @@ def _fits(term: dict[str, Any], labels: dict[str, str]) -> bool:
 
 def policies(pod: Pod, cluster: Cluster, direction: str) -> list[Item]:
     """The policies that restrict a pod in one direction (`Ingress` or `Egress`)."""
+    return policies_on(labels_of(pod), pod.namespace, cluster, direction)
+
+
+def policies_on(labels: dict[str, str], namespace: str, cluster: Cluster, direction: str) -> list[Item]:
+    """The same for a pod that has these labels."""
     found = []
-    for item in cluster.items("NetworkPolicy", pod.namespace):
+    for item in cluster.items("NetworkPolicy", namespace):
         types = dig(item.raw, "spec.policyTypes")
         default = ["Ingress", "Egress"] if dig(item.raw, "spec.egress") else ["Ingress"]
         if direction in (types if isinstance(types, list) else default) and selected(
-            dig(item.raw, "spec.podSelector"), labels_of(pod)
+            dig(item.raw, "spec.podSelector"), labels
         ):
             found.append(item)
     return found
@@ -99,30 +104,32 @@ _PEERS = ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toFQDNs", "toServ
 
 
 def cilium_egress(pod: Pod, cluster: Cluster) -> list[tuple[Item, list[dict[str, Any]]]]:
-    """Cilium's policies that restrict what a pod may open, each with its rules.
+    """Cilium's policies on what a pod may open, each with its rules; none where no policy denies what the others do not allow.
 
-    Labels of the namespace are known where the Namespace was read; a selector that needs others selects nothing here.
+    A policy denies it where it has rules, unless its `enableDefaultDeny` says otherwise (pkg/policy/api/rule.go). Labels of the
+    namespace are known where the Namespace was read; a selector that needs others selects nothing here.
     """
     labels = {**labels_of(pod), "io.kubernetes.pod.namespace": pod.namespace}
     namespace = cluster.find("Namespace", "", pod.namespace)
     of_namespace = dig(namespace, "metadata.labels") if namespace else None
     for key, value in of_namespace.items() if isinstance(of_namespace, dict) else ():
         labels[f"io.cilium.k8s.namespace.labels.{key}"] = str(value)
-    found = []
+    found, denied = [], False
     for kind in CILIUM:
         for item in cluster.items(kind, pod.namespace if kind == CILIUM[0] else None):
             specs = [dig(item.raw, "spec"), *rows(item.raw, "specs")]
             for spec in specs:
-                egress = spec.get("egress") if isinstance(spec, dict) else None
-                if isinstance(egress, list) and selected(_bare(spec.get("endpointSelector")), labels):
-                    found.append((item, rows(egress)))
-    return found
+                allowed, selector = rows(spec, "egress"), dig(spec, "endpointSelector")
+                if not isinstance(selector, dict) or not selected(_bare(selector), labels):
+                    continue
+                deny = dig(spec, "enableDefaultDeny.egress")
+                denied |= deny if isinstance(deny, bool) else bool(allowed)
+                found.append((item, allowed))
+    return found if denied else []
 
 
-def _bare(selector: Any) -> Any:
+def _bare(selector: dict[str, Any]) -> dict[str, Any]:
     """A selector without the sources of its labels (`k8s:app`, `any:app`)."""
-    if not isinstance(selector, dict):
-        return selector
     wanted, terms = selector.get("matchLabels"), rows(selector.get("matchExpressions"))
     names = wanted.items() if isinstance(wanted, dict) else ()
     return {
@@ -135,18 +142,32 @@ def _key(key: str) -> str:
     return re.sub(r"^(?:k8s|any)[:.]", "", key)
 
 
+def cilium_ports(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ports of one of Cilium's rules; empty means all."""
+    return [one for ports in rows(rule, "toPorts") for one in rows(ports, "ports")]
+
+
+def _covers(one: dict[str, Any], port: int) -> bool:
+    """Whether an entry means this port among others; one by name may be any, and 0 is all."""
+    number, end = str(one.get("port")), one.get("endPort")
+    if not number.isdecimal() or int(number) == 0:
+        return True
+    return int(number) <= port <= (end if isinstance(end, int) and end else int(number))
+
+
 def cilium_leads_outside(rule: dict[str, Any], port: int) -> bool:
-    """Whether one of Cilium's rules may let a pod out of the cluster at a port; names and groups may mean any address."""
-    listed = [one for ports in rows(rule.get("toPorts")) for one in rows(ports.get("ports"))]
-    numbers = [str(one.get("port")) for one in listed]
-    if listed and not any(not n.isdecimal() or int(n) in (0, port) for n in numbers):
+    """Whether one of Cilium's rules may let a pod out of the cluster at a port; names and groups may mean any address.
+
+    Without a peer a rule allows its ports to everybody, and without ports either nothing at all.
+    """
+    listed = cilium_ports(rule)
+    if listed and not any(_covers(one, port) for one in listed):
         return False
     if not any(rule.get(peer) for peer in _PEERS):
-        return True
-    entities = rule.get("toEntities")
-    cidrs = [*(rule.get("toCIDR") or ()), *(dig(one, "cidr") for one in rows(rule.get("toCIDRSet")))]
+        return bool(listed)
+    cidrs = [*words(rule, "toCIDR"), *(dig(one, "cidr") for one in rows(rule, "toCIDRSet"))]
     return (
-        (isinstance(entities, list) and bool(_OUTSIDE & set(map(str, entities))))
+        bool(_OUTSIDE.intersection(words(rule, "toEntities")))
         or any(_public(str(cidr)) for cidr in cidrs)
         or bool(rule.get("toFQDNs") or rule.get("toGroups"))
     )

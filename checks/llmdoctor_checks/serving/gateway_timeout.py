@@ -121,7 +121,7 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{where} gave up waiting for an answer of {whose} server; its log says so {times}.",
+            summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
             evidence=(
                 *(log_evidence(line) for line in cut[:2]),
                 *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),

@@ -188,7 +188,7 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
         if inactive and str(row.get("reason")).startswith("FailedGet"):
             said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
             queue = _queue(pod, engine, scaler, logs) if logs is not None else None
-            waits = f" Meanwhile {queue[0]}." if queue else ""
+            waits = f" Meanwhile {queue[0]}, and {_stays(scaler)}." if queue else ""
             told = _for_long(scaler, row, pod.cluster) if not queue else None
             if told:
                 waits = f" It has said so for {told[0]}."
@@ -269,14 +269,20 @@ def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dic
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
     """A queue that lasts and is longer than what runs, where the autoscaler could add a replica."""
-    said, replicas = recent_load(engine.container, logs), dig(scaler.item.raw, "status.currentReplicas")
-    if not said or not works(pod, said) or not isinstance(replicas, int) or replicas >= scaler.maximum:
+    said = recent_load(engine.container, logs)
+    if not said or not works(pod, said) or not _stays(scaler):
         return None
     if any(load.waiting < max(_QUEUE, load.running) for load in said):
         return None
     last = said[-1]
-    text = f"{last.waiting} requests wait while {last.running} run, and it stays at {replicas} of {scaler.maximum} replicas"
-    return text, log_evidence(last.line)
+    return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
+
+
+def _stays(scaler: Scaler) -> str:
+    """How many replicas it has, in words; empty where that is not known, or it could add none."""
+    replicas = dig(scaler.item.raw, "status.currentReplicas")
+    could = isinstance(replicas, int) and replicas < scaler.maximum
+    return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""
 
 
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
@@ -334,17 +340,14 @@ def _below(
 ) -> Finding | None:
     """Requests wait, more than run or more and more, while its own readings are below its targets, so that it adds nothing."""
     readings = _readings(scaler)
-    replicas = dig(scaler.item.raw, "status.currentReplicas")
-    if not readings or not pod.ready or engine.container.engine_dead or not isinstance(replicas, int):
+    if not readings or not pod.ready or engine.container.engine_dead or not _stays(scaler):
         return None
     load = load_of(metrics) if metrics is not None else None
-    if replicas >= scaler.maximum:
-        return None
     if load is not None and load.queues and load.grows:
         waits = f"{load.waiting.last:.0f} requests wait, {load.waiting.points[0][1]:.0f} did {say_seconds(load.waiting.seconds)} before"
         shown = load_evidence(load)[:1]
     elif logs is not None and (queue := _queue(pod, engine, scaler, logs)) is not None:
-        waits, shown = queue[0].partition(", and it stays")[0], (queue[1],)
+        waits, shown = queue[0], (queue[1],)
     else:
         return None
     return Finding(
@@ -353,7 +356,7 @@ def _below(
         confidence="likely",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {' and '.join(name for name, _, _ in readings)}: {waits}, while it reads "
         + " and ".join(f"{now}% {name} and adds replicas above {target}%" for name, now, target in readings)
-        + f"; it stays at {replicas} of {scaler.maximum}.",
+        + f"; {_stays(scaler)}.",
         evidence=(
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             *(scaler.evidence("status.currentMetrics", f"{name}: {now}%") for name, now, _ in readings),

@@ -29,10 +29,12 @@ from llmdoctor_checks.serving._policies import (
     CILIUM,
     cilium_egress,
     cilium_leads_outside,
+    cilium_ports,
     has_port,
     labels_of,
     leads_outside,
     policies,
+    policies_on,
     rules,
     selected,
 )
@@ -85,6 +87,8 @@ _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.c
 
 #: What a Ray worker says of a head that does not answer: KubeRay's init container, and Ray itself.
 _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable to connect to GCS")
+
+_CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
 
 
 @check("network-policy-blocks", since="0.2", severity="warning")
@@ -151,20 +155,13 @@ def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{' and '.join(dict.fromkeys(names))} let {pod.name} out of the cluster at other ports than {port}, "
-            f"and {told['whom']} is asked there.",
+            summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
+            f"at which it asks {told['whom']}.",
             evidence=(
                 log_evidence(line),
                 object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing"),
             ),
-            explains=(
-                "model-registry-failed",
-                "hf-unreachable",
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-            ),
+            explains=("model-registry-failed", "hf-unreachable", *_CONSEQUENCES),
             fixes=(
                 fixes.advice(
                     f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
@@ -187,8 +184,7 @@ def _is_outside(whom: str) -> bool:
 
 
 def _numbers(rule: dict[str, object]) -> str:
-    listed = [one for ports in rows(rule.get("toPorts")) for one in rows(ports.get("ports"))]
-    return ", ".join(str(one.get("port")) for one in listed) or "all ports"
+    return ", ".join(str(one.get("port")) for one in cilium_ports(rule)) or "all ports"
 
 
 def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -217,14 +213,7 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
                 f"{service.name} is none of them: it cannot be reached.",
                 evidence=(log_evidence(line), *(_quote(item, "egress") for item in found)),
-                explains=(
-                    "ray-cluster",
-                    "multinode-discovery",
-                    "crash-loop",
-                    "not-ready",
-                    "engine-init-failed",
-                    "pod-failed",
-                ),
+                explains=("ray-cluster", "multinode-discovery", *_CONSEQUENCES),
                 fixes=(_let_out(found[0], service, port),),
                 pods=(pod.name,),
             )
@@ -358,7 +347,7 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             continue
         if labels.get("ray.io/node-type") != "head" or head.status.phase != "Running" or head.spec.host_network:
             continue
-        found = [item for item in cluster.items("NetworkPolicy", pod.namespace) if _binds(item, labels)]
+        found = policies_on(labels, pod.namespace, cluster, "Ingress")
         if not found or any(_lets_in(rule, labels_of(pod)) for rule in rules(found, "Ingress")):
             return
         names = " and ".join(item.name for item in found)
@@ -372,14 +361,7 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             confidence="likely",
             summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",
             evidence=(log_evidence(line), *(_quote(item, "ingress") for item in found)),
-            explains=(
-                "ray-cluster",
-                "multinode-discovery",
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-            ),
+            explains=("ray-cluster", "multinode-discovery", *_CONSEQUENCES),
             fixes=(
                 fixes.patch_object(
                     found[0], "Let the pods of the Ray cluster reach each other", operations, owner="platform"
@@ -391,17 +373,10 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         return
 
 
-def _binds(item: Item, labels: dict[str, str]) -> bool:
-    """Whether a policy restricts what a pod of these labels takes in."""
-    kinds = dig(item.raw, "spec.policyTypes")
-    listed = not isinstance(kinds, list) or "Ingress" in kinds
-    return listed and selected(dig(item.raw, "spec.podSelector"), labels)
-
-
-def _lets_in(rule: dict[str, object], labels: dict[str, str] | None) -> bool:
+def _lets_in(rule: dict[str, object], labels: dict[str, str]) -> bool:
     """Whether a rule may let a pod of these labels in to the port of Ray's head; a foreign one is taken for it."""
     peers = rows(rule.get("from"))
-    of_worker = not peers or any("podSelector" not in p or selected(p.get("podSelector"), labels or {}) for p in peers)
+    of_worker = not peers or any("podSelector" not in p or selected(p.get("podSelector"), labels) for p in peers)
     return of_worker and has_port(rule, 6379)
 
 

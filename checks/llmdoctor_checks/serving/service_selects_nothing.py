@@ -149,18 +149,14 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
 
 def _without_endpoint(item: Item, cluster: Cluster) -> Evidence | None:
     """What says that a Service has no endpoint; None where one is known, or nothing is."""
-    slices = [
-        one
-        for one in cluster.items("EndpointSlice", item.namespace)
-        if dig(one.raw, "metadata.labels")
-        and dig(one.raw, "metadata.labels").get("kubernetes.io/service-name") == item.name
-    ]
+    slices = []
+    for one in cluster.items("EndpointSlice", item.namespace):
+        labels = dig(one.raw, "metadata.labels")
+        if isinstance(labels, dict) and labels.get("kubernetes.io/service-name") == item.name:
+            slices.append(one)
     if slices:
-        return (
-            None
-            if any(dig(one.raw, "endpoints") for one in slices)
-            else object_evidence(slices[0], "endpoints", "none")
-        )
+        known = any(dig(one.raw, "endpoints") for one in slices)
+        return None if known else object_evidence(slices[0], "endpoints", "none")
     for one in cluster.items("Endpoints", item.namespace):
         if one.name == item.name and not dig(one.raw, "subsets"):
             return object_evidence(one, "subsets", "none")

@@ -45,16 +45,23 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is None or not asked:
         return
+    node, unfit = pod.spec.node_name or "?", _unfit(line)
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
-    if all(name.startswith("amd.com/") for name in asked):
+    if unfit:  # the runtime has brought the library that answers
+        fix = fixes.advice(
+            f"See whether the GPUs and the driver of node {node} answer, and what the kernel's log says of them; then make the pod anew",
+            fixes.on_node(node, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
+            owner="platform",
+        )
+    elif all(name.startswith("amd.com/") for name in asked):
         fix = fixes.advice(
             "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
             f"/dev/kfd and /dev/dri are in it, in {fixes.edited(pod)}"
         )
     elif pod.spec.runtime_class_name:
         fix = fixes.advice(
-            f"Look at the toolkit and the driver of node {pod.spec.node_name or '?'}: RuntimeClass "
+            f"Look at the toolkit and the driver of node {node}: RuntimeClass "
             f"{pod.spec.runtime_class_name} is set and injects no GPU",
             owner="platform",
         )
@@ -62,7 +69,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         role="cause",
         severity="warning" if pod.ready else None,
         confidence="likely",
-        summary=f"{engine.label} runs on the CPU: {_unfit(line) or 'it sees no GPU'}, though container {container.name} asks for "
+        summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
             log_evidence(line),

@@ -133,8 +133,9 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         if port.value in declared and numbers <= declared:
             continue  # ports beside the one for requests, for transfers or metrics
         wrong = ", ".join(str(n) for n in sorted(numbers))
-        # of a server that runs: whoever asks this Service is refused, and no other leads to it
-        refused = pod.exists and pod.ready and port.source == "flag" and len(list(pod.services)) == 1
+        # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
+        alone = all(other is container or other.role == "init" for other in pod.containers)
+        refused = pod.exists and pod.ready and alone and port.source == "flag" and len(list(pod.services)) == 1
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",

@@ -100,19 +100,18 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             continue
         probe = container.spec.liveness_probe
         allowed = (
-            f"{say_seconds(probe.timeout_seconds)} that its liveness probe allows"
+            f"the {say_seconds(probe.timeout_seconds)} that its liveness probe allows"
             if probe
             else "its liveness probe's timeout"
         )
         if token and not any(words in slow[-1].message for words in _SLOW):
-            allowed = (
-                f"{token.text.partition(_UNHEALTHY)[2].split('.')[0]} that SGLang's health check allows for a token"
-            )
+            waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
+            allowed = f"the {waited} that SGLang's health check allows for a token"
         span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within the {allowed}.",
+            summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within {allowed}.",
             evidence=tuple(_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], kills[-1])]))
             + (pod_evidence(pod, ending.path, ending.text),)
             + ((log_evidence(token),) if token else (log_evidence(phase.line),) if phase else ()),

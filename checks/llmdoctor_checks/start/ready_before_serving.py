@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -9,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Log,
     Logs,
     Pod,
@@ -88,9 +90,7 @@ def ready_before_serving(
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
     container = engine.container
-    if pod.ready and (
-        found := _observed(pod, engine, logs) or _turned_away(pod, engine, cluster, logs) or _loading(pod, engine, logs)
-    ):
+    if pod.ready and (found := _observed(pod, engine, logs) or _loading(pod, engine, cluster, logs)):
         yield found
         return
     if (
@@ -160,12 +160,42 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     )
 
 
-def _turned_away(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
-    """A pod that counts as ready and still loads, and a client that it turned away, by the client's log."""
-    container, probe = engine.container, engine.container.spec.readiness_probe
-    phase = phase_of(logs.current(container.name) if logs else None)
-    if phase is None or phase.name == "serving" or engine.name not in _LATE:
+def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """A pod that counts as ready while its log says that the model is being loaded, and requests that find it so.
+
+    The log of who sent one says that it was refused; or a Service sends them, no probe stands before them, and the log is of now.
+    """
+    container, probe, service = engine.container, engine.container.spec.readiness_probe, service_of(pod)
+    log = logs.current(container.name) if logs else None
+    phase = phase_of(log)
+    if log is None or phase is None or phase.name == "serving" or engine.name not in _LATE:
         return None
+    evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
+    blind = probe is None or _nothing(probe)
+    if client := _turned_away(pod, cluster):
+        summary = f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {client.log.pod} was "
+        summary += "turned away."
+        evidence = [log_evidence(client), log_evidence(phase.line), *evidence]
+    elif service and blind and (last := _newest(log, pod.cluster.now)):
+        has = f"a readiness probe that cannot fail (`{' '.join(_words(probe))}`)" if probe else "no readiness probe"
+        summary = f"{pod.name} counts as ready, since {container.name} has {has}, and {engine.title} is {phase.name}: Service "
+        summary += f"{service.name} sends it requests that are refused until the model is loaded."
+        evidence = [log_evidence(last), *evidence]
+    else:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely" if client or probe else "possible",
+        summary=summary,
+        evidence=tuple(evidence),
+        fixes=(_probe(engine, "/health"),),
+        pods=(pod.name,),
+    )
+
+
+def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
+    """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service."""
     names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
     lines = (
@@ -176,56 +206,19 @@ def _turned_away(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) 
         for line in Log(text).find(words)
         if named.search(line.text[:20_000])
     )
-    line = next(lines, None)
-    if line is None:
-        return None
-    action = _action(probe) if probe else "none"
-    return Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
-        summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; "
-        f"{line.log.pod} was turned away.",
-        evidence=(log_evidence(line), log_evidence(phase.line), pod_evidence(container, "readinessProbe", action)),
-        fixes=(_probe(engine, _NOT_YET.get(engine.name, ("/health", ()))[0]),),
-        pods=(pod.name,),
-    )
+    return next(lines, None)
 
 
-def _loading(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
-    """A pod that counts as ready and gets requests, while its log says right now that the model is being loaded."""
-    container, probe, service = engine.container, engine.container.spec.readiness_probe, service_of(pod)
-    log = logs.current(container.name) if logs else None
-    phase = phase_of(log)
-    if service is None or log is None or phase is None or phase.name in ("", "serving") or engine.name not in _LATE:
-        return None
-    if probe is not None and not _nothing(probe):
-        return None
-    now, tail = pod.cluster.now, list(log.lines(max(len(log) - 20, 1)))
-    last = next((line for line in reversed(tail) if seconds_ago(line, now) is not None), None)
-    ago = seconds_ago(last, now) if last else None
-    if last is None or ago is None or not -5 <= ago <= _FRESH_SECONDS:
-        return None
-    says = (
-        "has no readiness probe"
-        if probe is None
-        else f"has a readiness probe that cannot fail (`{' '.join(_words(probe))}`)"
-    )
-    return Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely" if probe else "possible",
-        summary=f"{pod.name} counts as ready, since {container.name} {says}, and {engine.title} is {phase.name}: Service {service.name} "
-        "sends it requests that are refused until the model is loaded.",
-        evidence=(log_evidence(last), pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")),
-        fixes=(_probe(engine, "/health"),),
-        order=last.order,
-        pods=(pod.name,),
-    )
+def _newest(log: Log, now: datetime | None) -> Line | None:
+    """The last line of a log that has a time, where that is but some minutes ago."""
+    for line in reversed(list(log.lines(max(len(log) - 20, 1)))):
+        if (ago := seconds_ago(line, now)) is not None:
+            return line if -5 <= ago <= _FRESH_SECONDS else None
+    return None
 
 
-def _words(probe: k8s.Probe) -> tuple[str, ...]:
-    return tuple(str(word) for word in (probe.exec.command if probe.exec else ()))
+def _words(probe: k8s.Probe) -> list[str]:
+    return [str(word) for word in (probe.exec.command if probe.exec else ())]
 
 
 def _nothing(probe: k8s.Probe) -> bool:

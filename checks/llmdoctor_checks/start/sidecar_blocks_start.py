@@ -1,10 +1,12 @@
 """A service mesh's proxy that is not up while others in the pod need the network."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Container,
+    Ending,
     Events,
     Evidence,
     Finding,
@@ -112,6 +114,17 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     proxy = next((c for c in pod.containers if c.name in _PROXIES), None)
     if proxy is None:
         return
+    ways = (
+        _held_back(pod, proxy, events, logs),
+        _before(pod, proxy, logs),
+        _late(pod, proxy, logs),
+        _not_ready(pod, proxy, logs),
+    )
+    yield from itertools.islice(itertools.chain(*ways), 1)
+
+
+def _held_back(pod: Pod, proxy: Container, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """A proxy whose hook lets no other container start before it is ready."""
     hooks = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name] if events else []
     if hooks and "pilot-agent wait" in hooks[-1].message:
         told = _complaint(proxy, logs)
@@ -123,7 +136,10 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
             [event_evidence(hooks[-1], pod.cluster), *told],
             cut_off=bool(told),
         )
-        return
+
+
+def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """Init containers that need the network before the proxy starts."""
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
         waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
@@ -138,52 +154,57 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
                     pod_evidence(container, "name", f"runs before {proxy.name}"),
                 ],
             )
-            return
+
+
+def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A container that ended before the proxy beside it was there."""
     running = proxy.status.state.running
-    up = parse_time(running.started_at) if running and not proxy.restarts else None
-    for ending in endings(pod) if up else ():
+    up = parse_time(running.started_at) if running and not proxy.restarts and proxy.role == "main" else None
+    for ending, line in _ended_beside(pod, proxy, logs) if up else ():
         done = parse_time(ending.terminated.finished_at)
-        line = _refused(pod, ending.container, logs) if done and up and done < up else None
-        if line and ending.container.role == "main" and ending.container is not proxy and proxy.role == "main":
-            took = pod_evidence(
-                pod,
-                f"status.containerStatuses[{proxy.name}].state.running",
-                f"startedAt: {running.started_at if running else None}",
-            )
+        if running and up and done and done < up:
+            at = f"status.containerStatuses[{proxy.name}].state.running"
             yield _finding(
                 pod,
                 proxy,
                 f"{ending.container.name} ended before {proxy.name} was started, through which all its connections lead.",
                 "likely",
-                [log_evidence(line), took],
+                [log_evidence(line), pod_evidence(pod, at, f"startedAt: {running.started_at}")],
             )
-            return
-    if proxy.running and not proxy.status.ready:
-        for ending in endings(pod):
-            line = _refused(pod, ending.container, logs)
-            if line and ending.container.role == "main" and ending.container is not proxy:
-                ready = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false")
-                told = _complaint(proxy, logs)
-                yield _finding(
-                    pod,
-                    proxy,
-                    f"{proxy.name} is not ready, and all connections of {ending.container.name} lead through it.",
-                    "likely",
-                    [log_evidence(line), ready, *told],
-                    cut_off=bool(told),
-                )
-                return
-        others = [c for c in pod.containers if c.role == "main" and c is not proxy]
-        if others and all(c.running and c.status.ready for c in others) and not any(True for _ in endings(pod)):
-            told = _complaint(proxy, logs)
-            yield _finding(
-                pod,
-                proxy,
-                f"{proxy.name} alone is not ready: the pod's other containers are, and nobody is sent to them.",
-                "likely",
-                [pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false"), *told],
-                cut_off=bool(told),
-            )
+
+
+def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A proxy that runs and is not ready: others failed meanwhile, or it alone is not."""
+    if not proxy.running or proxy.status.ready:
+        return
+    ready, told = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false"), _complaint(proxy, logs)
+    for ending, line in _ended_beside(pod, proxy, logs):
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} is not ready, and all connections of {ending.container.name} lead through it.",
+            "likely",
+            [log_evidence(line), ready, *told],
+            cut_off=bool(told),
+        )
+    others = [c for c in pod.containers if c.role == "main" and c is not proxy]
+    if others and all(c.running and c.status.ready for c in others) and next(iter(endings(pod)), None) is None:
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} alone is not ready: the pod's other containers are, and nobody is sent to them.",
+            "likely",
+            [ready, *told],
+            cut_off=bool(told),
+        )
+
+
+def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tuple[Ending, Line]]:
+    """Containers beside the proxy that ended, each with its line of a connection that did not come about."""
+    for ending in endings(pod):
+        line = _refused(pod, ending.container, logs)
+        if line and ending.container.role == "main" and ending.container is not proxy:
+            yield ending, line
 
 
 def _is_server(container: Container) -> bool:
