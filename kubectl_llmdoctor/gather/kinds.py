@@ -135,6 +135,14 @@ def _rows() -> Iterator[Kind]:
     yield Kind("VMCluster", "vmclusters", "operator.victoriametrics.com", ("v1beta1",))
     yield Kind("VirtualService", "virtualservices", "networking.istio.io", ("v1", "v1beta1", "v1alpha3"), short=("vs",))
     yield Kind("CiliumNetworkPolicy", "ciliumnetworkpolicies", "cilium.io", ("v2",), short=("cnp",))
+    yield Kind(
+        "CiliumClusterwideNetworkPolicy",
+        "ciliumclusterwidenetworkpolicies",
+        "cilium.io",
+        ("v2",),
+        namespaced=False,
+        short=("ccnp",),
+    )
     yield Kind("PodCliqueSet", "podcliquesets", "grove.io", ("v1alpha1",), short=("pcs",))
     yield Kind("PodCliqueScalingGroup", "podcliquescalinggroups", "grove.io", ("v1alpha1",), short=("pcsg",))
     yield Kind("PodClique", "podcliques", "grove.io", ("v1alpha1",), short=("pclq",))

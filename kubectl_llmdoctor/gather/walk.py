@@ -54,6 +54,7 @@ NAMESPACE_LISTS_IF_THERE = (
     core("ServiceMonitor", "monitoring.coreos.com"),
     core("PodMonitor", "monitoring.coreos.com"),
     core("CiliumNetworkPolicy", "cilium.io"),
+    core("CiliumClusterwideNetworkPolicy", "cilium.io"),
 )
 
 _DEPLOYMENT = ("apps", "Deployment")

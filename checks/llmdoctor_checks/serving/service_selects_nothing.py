@@ -117,8 +117,8 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         return
     if any(_OTHERS.search(text) or "{" in text for text in (item.name, *selector.values())):
         return
-    empty = _without_endpoint(item, cluster)
-    if pod.exists and empty is None and not cluster.complete("Pod", pod.namespace):
+    empty = _emptied(item, cluster)
+    if pod.exists and (empty is False or (empty is None and not cluster.complete("Pod", pod.namespace))):
         return
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
@@ -132,7 +132,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             path = "/spec/selector/" + own.replace("~", "~0").replace("/", "~1")
             operations.append({"op": "add", "value": labels[own], "path": path})
     # a server that runs, and that no Service of the namespace leads to
-    cut_off = pod.exists and pod.ready and (empty is not None or cluster.complete("Service", pod.namespace))
+    cut_off = pod.exists and pod.ready and (isinstance(empty, Evidence) or cluster.complete("Service", pod.namespace))
     yield Finding(
         role="cause" if cut_off else "risk",
         severity="warning",
@@ -140,26 +140,29 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
         evidence=(
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
-            *((empty,) if empty is not None else ()),
+            *((empty,) if isinstance(empty, Evidence) else ()),
         ),
         fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", operations),),
         pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _without_endpoint(item: Item, cluster: Cluster) -> Evidence | None:
-    """What says that a Service has no endpoint; None where one is known, or nothing is."""
+def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
+    """What says that a Service has no endpoint; False where it has one, of whatever pod, and None where nothing is known."""
     slices = []
     for one in cluster.items("EndpointSlice", item.namespace):
         labels = dig(one.raw, "metadata.labels")
         if isinstance(labels, dict) and labels.get("kubernetes.io/service-name") == item.name:
             slices.append(one)
     if slices:
-        known = any(dig(one.raw, "endpoints") for one in slices)
-        return None if known else object_evidence(slices[0], "endpoints", "none")
+        return (
+            False
+            if any(dig(one.raw, "endpoints") for one in slices)
+            else object_evidence(slices[0], "endpoints", "none")
+        )
     for one in cluster.items("Endpoints", item.namespace):
-        if one.name == item.name and not dig(one.raw, "subsets"):
-            return object_evidence(one, "subsets", "none")
+        if one.name == item.name:
+            return False if dig(one.raw, "subsets") else object_evidence(one, "subsets", "none")
     return None
 
 
