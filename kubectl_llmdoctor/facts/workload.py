@@ -122,7 +122,11 @@ class Workload:
         """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
         conditions = dig(self.raw, "status.conditions")
         for condition in conditions if isinstance(conditions, list) and not self.built_in else ():
-            if isinstance(condition, dict) and condition.get("status") == "True" and condition.get("type") in _AT_REST:
+            if (
+                isinstance(condition, dict)
+                and condition.get("status") == "True"
+                and str(condition.get("type")) in _AT_REST
+            ):
                 return True
         labels = dig(self.raw, "metadata.labels")
         queued = isinstance(labels, dict) and "kueue.x-k8s.io/queue-name" in labels

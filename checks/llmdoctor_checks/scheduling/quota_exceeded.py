@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -269,12 +270,7 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
 
 def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """Kueue's word on a workload that waits for quota."""
-    mine = {item.uid for item in subject.related.values() if item.uid}
-    names = set(subject.related)
-    for item in cluster.items("Workload", subject.namespace):
-        refs = rows(item.raw, "metadata.ownerReferences")
-        if not any(r.get("uid") in mine or (r.get("kind"), r.get("name")) in names for r in refs):
-            continue
+    for item in workloads(subject, cluster):
         for condition in rows(item.raw, "status.conditions"):
             message = str(condition.get("message") or "")
             found = _KUEUE.search(message)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, check, dig, fixes, pod_evidence
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -41,8 +42,8 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     held = item and not subject.exists and not subject.static and _suspended(item) and _queue(item)
     if not gated and not held:
         return
-    workloads = list(_workloads(subject, cluster))
-    said = [e for w in workloads for e in _waits(w)]
+    queued = list(workloads(subject, cluster))
+    said = [e for w in queued for e in _waits(w)]
     if gated:
         pod = gated[0]
         gates = [g.name for g in pod.spec.scheduling_gates]
@@ -59,7 +60,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             summary=f"{who} has not opened {which}, so no scheduler looks at the pod.",
             evidence=(*evidence, *said, *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
-            fixes=tuple(_fixes(subject, gates, workloads)),
+            fixes=tuple(_fixes(subject, gates, queued)),
             pods=tuple(p.name for p in gated),
         )
     elif item:
@@ -75,7 +76,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                 *said,
             ),
             explains=EXPLAINS,
-            fixes=tuple(_fixes(subject, [_QUEUE], workloads)),
+            fixes=tuple(_fixes(subject, [_QUEUE], queued)),
         )
 
 
@@ -91,17 +92,6 @@ def _suspended(item: Item) -> bool:
 def _queue(item: Item) -> str:
     labels = dig(item.raw, "metadata.labels")
     return str(labels.get(_QUEUE) or "") if isinstance(labels, dict) else ""
-
-
-def _workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
-    """Kueue's Workload objects of this target: owned by one of its objects."""
-    mine = {item.uid for item in subject.related.values() if item.uid}
-    names = set(subject.related)
-    for item in cluster.items("Workload", subject.namespace):
-        for ref in rows(item.raw, "metadata.ownerReferences"):
-            if ref.get("uid") in mine or (ref.get("kind"), ref.get("name")) in names:
-                yield item
-                break
 
 
 def _waits(workload: Item) -> Iterator[Evidence]:
@@ -133,15 +123,15 @@ def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
                     yield Evidence(source="workload", ref=f"{item.kind}/{item.name} status.lastErrors", text=text)
 
 
-def _fixes(subject: Subject, gates: list[str], workloads: list[Item]) -> Iterator[Fix]:
+def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[Fix]:
     namespace = subject.namespace
     if any("kueue" in g for g in gates):
         commands = [
             f"kubectl -n {namespace} get workloads.kueue.x-k8s.io",
             "kubectl get clusterqueues.kueue.x-k8s.io -o yaml",
         ]
-        if workloads:
-            commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {workloads[0].name}"
+        if queued:
+            commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {queued[0].name}"
         yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
         if subject.workload and not _queue(subject.workload.item):
             yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")

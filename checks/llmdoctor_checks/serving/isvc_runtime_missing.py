@@ -51,7 +51,7 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
 def _told(workload: Workload) -> Evidence | None:
     """What KServe's status says of a runtime that is not there, is disabled or does not fit."""
     info = dig(workload.raw, "status.modelStatus.lastFailureInfo")
-    if not isinstance(info, dict) or info.get("reason") not in _REASONS:
+    if not isinstance(info, dict) or str(info.get("reason")) not in _REASONS:
         return None
     text = f"{info['reason']}: {info.get('message') or ''}".rstrip(": .")
     return Evidence(source="workload", ref=f"{workload.ref} status.modelStatus.lastFailureInfo", text=text)

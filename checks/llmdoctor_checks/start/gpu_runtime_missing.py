@@ -8,6 +8,8 @@ from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import Fallback, fallback
 
 _NO_DEVICE = "-capable device is detected"
+#: CUDA's word for no driver at all as well as for an old one.
+_NO_DRIVER = "driver version is insufficient"
 
 
 @check("gpu-runtime-missing", since="0.1")
@@ -48,7 +50,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     node, unfit = pod.spec.node_name or "?", _unfit(line)
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
-    if unfit:  # the runtime has brought the library that answers
+    if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         fix = fixes.advice(
             f"See whether the GPUs and the driver of node {node} answer, and what the kernel's log says of them; then make the pod anew",
             fixes.on_node(node, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
