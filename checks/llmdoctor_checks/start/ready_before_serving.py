@@ -75,8 +75,8 @@ def ready_before_serving(
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
-    do where it loads by its own log, and that of a gateway or router says that it was turned away, or nothing asks whether the
-    model is loaded.
+    do where it loads by its own log, and that of a gateway or router says that it was turned away, or its probe cannot fail. Without
+    a probe that is a risk while it lasts.
 
     ## Fix
 
@@ -184,7 +184,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
     else:
         return None
     return Finding(
-        role="cause",
+        role="cause" if client or probe else "risk",  # most have no probe, and none has asked yet
         severity="warning",
         confidence="likely" if client or probe else "possible",
         summary=summary,
