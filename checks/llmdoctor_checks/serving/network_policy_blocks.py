@@ -140,10 +140,11 @@ def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         for log in logs
         for words, pattern in _SILENT
         for line in log.find(words)
-        if (told := re.search(pattern, line.text[:20_000])) and _is_outside(told["whom"])
+        if (told := re.search(pattern, line.text[:20_000]))
     )
     for line, told in said:
-        if pod.ready and (line.log.previous or not any(store in line.text for store in _STORES)):
+        store = any(name in line.text for name in _STORES)
+        if (not store and (pod.ready or not _is_outside(told["whom"]))) or (pod.ready and line.log.previous):
             continue
         port = int(told["port"])
         if any(cilium_leads_outside(rule, port) for _, listed in theirs for rule in listed) or any(
