@@ -259,7 +259,7 @@ _ANSWERED = (
 #: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
 _FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
-_FAILED = re.compile(r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b")
+_FAILED = r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b"
 _OF_A_MODEL = 1500
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
 _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
@@ -470,7 +470,7 @@ def failed_models(log: Log) -> list[list[int]]:
     """
     if "failed models" not in log.memo:
         failed = sorted(
-            (x for text in _FAILED_TEXTS for x in log.marks(text) if _FAILED.search(x.text[:2000])),
+            (x for text in _FAILED_TEXTS for x in log.marks(text) if re.search(_FAILED, x.text[:2000])),
             key=lambda x: x.number,
         )
         found = []

@@ -104,7 +104,7 @@ _AER = re.compile(
 )
 _MISMATCH = re.compile(r"NVRM: API mismatch")
 _LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
-_PAGE_FAULT = re.compile(r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id")
+_PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
 _CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
 _KILLED = re.compile(
     r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d{1,15})kB, anon-rss:(?P<anon>\d{1,15})kB"
@@ -229,7 +229,9 @@ class KernelLog:
     @cached_property
     def page_faults(self) -> tuple[KernelLine, ...]:
         """Accesses that an AMD GPU refused (`amdgpu/gmc_v*_0.c`)."""
-        return tuple(line for line in self.lines if "page fault (src_id" in line.text and _PAGE_FAULT.search(line.text))
+        return tuple(
+            line for line in self.lines if "page fault (src_id" in line.text and re.search(_PAGE_FAULT, line.text)
+        )
 
     @cached_property
     def kills(self) -> tuple[OutOfMemory, ...]:

@@ -52,7 +52,7 @@ _NO_STOP = frozenset({"FailedScheduling", "FailedToRetrieveImagePullSecret"})
 #: The kubelet's words for a restart that a probe brought about.
 _PROBE_KILL = re.compile(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
 #: And for one because somebody changed its image or resources in place.
-_CHANGED = re.compile(r"^Container (?P<container>\S+) definition changed, will be restarted")
+_CHANGED = r"^Container (?P<container>\S+) definition changed, will be restarted"
 
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
@@ -665,11 +665,11 @@ class Pod:
         """Whether the kubelet told the instance that ended then to end, for a failed probe."""
         return self._killed(_PROBE_KILL, container, ended)
 
-    def _killed(self, words: re.Pattern[str], container: Container, ended: datetime) -> bool:
+    def _killed(self, words: str | re.Pattern[str], container: Container, ended: datetime) -> bool:
         """Whether the kubelet told the instance that ended then to end, and said so in these words."""
         grace = self.spec.termination_grace_period_seconds or 30
         for event in self._events:
-            found = words.match(event.message) if event.reason == "Killing" and event.last else None
+            found = re.match(words, event.message) if event.reason == "Killing" and event.last else None
             if found and event.last and found["container"] == container.name:
                 return abs((ended - event.last).total_seconds()) <= grace + 15
         return False

@@ -33,7 +33,7 @@ _LOGGER = re.compile(
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+Z?\s+(?:- [\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:[\w.:-]+ )?(?:-- : )?)"
 )
 # RuntimeError: [address=0.0.0.0:55022, pid=28175] …, as Xinference's actors mark what they raise
-_ACTOR = re.compile(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
+_ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -87,7 +87,7 @@ def _said(text: str) -> Said:
         text = text[found.end() :]
         if (inner := _RANK.match(text)) is not None:
             process, text = process or f"rank {inner['rank']}", text[inner.end() :]
-    return Said(process, _ACTOR.sub("", text, count=1) if "[address=" in text[:200] else text)
+    return Said(process, re.sub(_ACTOR, "", text, count=1) if "[address=" in text[:200] else text)
 
 
 def _named(found: re.Match[str]) -> str:

@@ -26,9 +26,7 @@ _EXTREME = 0.98
 _CONTEXT_GIB = 1.0
 
 _TOO_MUCH = "on startup is less than desired GPU memory utilization"
-_FREE = re.compile(
-    r"Free memory on device(?! cpu)[^(]*\((?P<free>\d{1,5}(?:\.\d{1,4})?)/(?P<total>\d{1,5}(?:\.\d{1,4})?) GiB\)"
-)
+_FREE = r"Free memory on device(?! cpu)[^(]*\((?P<free>\d{1,5}(?:\.\d{1,4})?)/(?P<total>\d{1,5}(?:\.\d{1,4})?) GiB\)"
 
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -108,7 +106,7 @@ def _never_free(logs: Logs, container: str) -> tuple[Line, float, float] | None:
     """The line by which the engine refuses a share that no GPU has free, although nobody else uses this one, and the GiB in it."""
     for log in logs.of(container):
         for line in log.find(_TOO_MUCH):
-            said = _FREE.search(line.text)
+            said = re.search(_FREE, line.text)
             if said and float(said["total"]) - float(said["free"]) <= _CONTEXT_GIB:
                 return line, float(said["free"]), float(said["total"])
     return None

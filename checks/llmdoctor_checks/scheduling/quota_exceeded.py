@@ -34,7 +34,7 @@ _REFUSED = re.compile(
 #: Kinds that want their pods at once.
 _EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
 #: Kueue's flavor assigner (pkg/scheduler/flavorassigner/flavorassigner.go): too little quota, or none of a resource at all.
-_KUEUE = re.compile(
+_KUEUE = (
     r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
@@ -273,7 +273,7 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     for item in workloads(subject, cluster):
         for condition in rows(item.raw, "status.conditions"):
             message = str(condition.get("message") or "")
-            found = _KUEUE.search(message)
+            found = re.search(_KUEUE, message)
             if found and condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
                 queue = dig(item.raw, "spec.queueName") or "its queue"
                 yield Finding(

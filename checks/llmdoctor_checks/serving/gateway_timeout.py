@@ -51,10 +51,10 @@ _GAVE_UP = (
 )
 
 #: A proxy that prints its own settings.
-_SETTING = re.compile(r'"response_timeout"\s*:')
+_SETTING = r'"response_timeout"\s*:'
 
 #: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
-_GENERATES = re.compile(
+_GENERATES = (
     r"/v1/(?:chat/completions|completions|responses|messages)\b|/generate(?:_stream)?\b|/api/(?:generate|chat)\b"
     r"|/v2/models/[^/\s]+/(?:infer|generate)|/v1/models/[^/\s]+:predict"
 )
@@ -224,7 +224,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
-    return [line for who, line, _ in said if who == pod.name and _GENERATES.search(line.text[:20_000])]
+    return [line for who, line, _ in said if who == pod.name and re.search(_GENERATES, line.text[:20_000])]
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -234,7 +234,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         for text in cluster.snapshot.logs
         for log in (Log(text),)
         for line in sorted((x for said in _GAVE_UP for x in log.find(said)), key=lambda x: x.number)
-        if not _SETTING.search(line.text[:20_000])
+        if not re.search(_SETTING, line.text[:20_000])
     ]
 
 

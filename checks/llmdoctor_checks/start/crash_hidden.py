@@ -37,12 +37,12 @@ _BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
 _WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
 
 #: The last line of a program that ended: the shell's word of a signal, an engine's of a part that died.
-_DEAD = re.compile(
+_DEAD = (
     r"^(?:\S+: line \d+: +\d+ )?(?:Killed|Terminated|Aborted|Segmentation fault|Bus error|Illegal instruction)\b"
     r"|(?i:received sigquit from a child process)|EngineDeadError|EngineCore encountered an issue"
 )
 #: The same of one that never served: an exception, or the complaint of a parser of arguments.
-_FAILED = re.compile(
+_FAILED = (
     r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b(?::|$)|^[\w. -]{1,60}: error: |\berror: unrecognized arguments"
 )
 #: So many lines at the end are looked at: an engine's other processes may have a last word, too.
@@ -110,7 +110,7 @@ def _ended(engine: Engine, logs: Logs) -> Line | None:
     serves = phase is not None and phase.name == "serving"
     for line in reversed(last):
         text = said(line.text).text
-        if _DEAD.search(text) or (not serves and _FAILED.search(text)):
+        if re.search(_DEAD, text) or (not serves and re.search(_FAILED, text)):
             return line
     return None
 

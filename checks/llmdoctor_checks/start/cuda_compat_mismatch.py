@@ -8,9 +8,7 @@ from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_
 _REFUSED = "ggml_cuda_init: failed to initialize"
 
 #: CUDA's words for the errors 803 and 804.
-_WHY = re.compile(
-    r"system has unsupported display driver / cuda driver combination|forward compatibility was attempted on non supported HW"
-)
+_WHY = r"system has unsupported display driver / cuda driver combination|forward compatibility was attempted on non supported HW"
 
 
 @check("cuda-compat-mismatch", since="0.1", literals=(_REFUSED,))
@@ -37,7 +35,7 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
         return
     log = logs.current(container.name)
     line = next(reversed(list(log.find(_REFUSED))), None) if log else None
-    why = _WHY.search(line.text) if line else None
+    why = re.search(_WHY, line.text) if line else None
     if line is None or why is None:
         return
     yield Finding(

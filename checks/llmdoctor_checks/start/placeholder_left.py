@@ -34,7 +34,7 @@ _PLACEHOLDER = re.compile(
 )
 
 #: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
-_IN_IMAGE = re.compile(r"<[^<>%\s][^<>]*>")
+_IN_IMAGE = r"<[^<>%\s][^<>]*>"
 
 #: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
 _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
@@ -52,9 +52,7 @@ _REFUSED = (
     "Invalid username or password",
 )
 
-_COMPLAINS = re.compile(
-    r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does ?n.t exist|no such|refused|unable"
-)
+_COMPLAINS = r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does ?n.t exist|no such|refused|unable"
 
 _CONSEQUENCES = (
     "hf-unauthorized",
@@ -129,7 +127,7 @@ def _proof(container: Container, path: str, text: str, logs: Logs | None, events
                 if (line := next(log.find(literal), None)) is not None:
                     return log_evidence(line)
         for line in log.find(text):
-            if _COMPLAINS.search(line.text):
+            if re.search(_COMPLAINS, line.text):
                 return log_evidence(line)
     for event in events or ():
         if event.warning and text in event.message:
@@ -158,7 +156,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
     spec = container.spec
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
-    image = _PLACEHOLDER.search(spec.image) or _IN_IMAGE.search(spec.image)
+    image = _PLACEHOLDER.search(spec.image) or re.search(_IN_IMAGE, spec.image)
     head, _, last = spec.image.partition("@")[0].rpartition("/")
     capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:

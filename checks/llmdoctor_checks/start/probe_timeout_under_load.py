@@ -39,7 +39,7 @@ _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed 
 _UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
 
 #: What shows that the scheduler worked on: a step, or an answer.
-_WORKED = re.compile(r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b")
+_WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
@@ -136,7 +136,7 @@ def _no_token(log: Log | None) -> Line | None:
         return None
     said = first.text.partition(_UNHEALTHY)[2].split(" ")[0]
     waited = int(said) if said.isdecimal() else 0
-    worked = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if _WORKED.search(line.text))
+    worked = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if re.search(_WORKED, line.text))
     return first if any(line.number > first.number or _begun(line, first, waited) for line in worked) else None
 
 

@@ -32,7 +32,7 @@ _MODELS = "/mnt/models"
 
 #: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7, and
 #: the schemes of which the webhook makes a volume or a container of its own (pkg/webhook/admission/pod/storage_initializer_injector.go).
-_SOURCE = re.compile(r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri")
+_SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
 _OTHERWISE = ("pvc://", "oci://")
 
 
@@ -99,7 +99,9 @@ def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
         return
     if any(container.name.startswith("storage-initializer") for container in pod.containers):
         return  # the webhook did its work; the mount may be left out of what was read
-    asked = next(((key, str(uri)) for key, uri in pod.obj.metadata.annotations.items() if _SOURCE.fullmatch(key)), None)
+    asked = next(
+        ((key, str(uri)) for key, uri in pod.obj.metadata.annotations.items() if re.fullmatch(_SOURCE, key)), None
+    )
     if asked and not asked[1].startswith(_OTHERWISE) and not any(c.mount_over(_MODELS) for c in pod.containers):
         yield _finding(
             pod,
