@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import causes
 
@@ -206,3 +208,15 @@ def test_one_more_node_is_offered_where_it_would_do() -> None:
 
     assert [fix.summary for fix in one_more(busy, causes(busy)[0])] == ["Add a node like a; then it fits there"]
     assert one_more(apart, causes(apart)[0]) == []
+
+
+@pytest.mark.parametrize(("own", "offered"), [("2", ["Ask for 3 cpu instead of 4 for the whole pod"]), ("4", [])])
+def test_the_whole_pod_never_asks_for_less_than_its_containers(own: str, offered: list[str]) -> None:
+    """The API server refuses `resources.requests` of a pod below what its containers ask for together."""
+    snapshot = Path(__file__).parents[1] / "checks" / "cases" / "cpu-memory-insufficient" / "fires_whole_pod.yaml"
+    tree = yaml.safe_load(snapshot.read_text(encoding="utf-8"))
+    waits, *others = tree["objects"]
+    waits["spec"]["containers"][0]["resources"]["requests"]["cpu"] = own
+    pending = waiting(waits, *others)
+
+    assert [fix.summary.partition(";")[0] for fix in ways(pending, causes(pending)[0])] == offered

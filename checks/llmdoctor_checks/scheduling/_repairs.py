@@ -312,6 +312,8 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
         said.append(f"ask for {value} {resource} in {container.name} instead of {say_amount(resource, mine)}{hint}")
     whole = spec.resources.requests if spec.resources else {}
     if resource in whole and (value := _round(resource, free)):
+        if sum(c.request(resource) or 0 for c in pending.pod.containers if c.role != "init") > free:
+            return None  # the API server takes no less for the pod than its containers ask for together
         operations = [{"op": "add", "path": f"/resources/requests/{escaped(resource)}", "value": value}]
         spec = fixes.applied(pending.pod.spec, operations) or spec
         said = [f"ask for {value} {resource} instead of {whole[resource]} for the whole pod"]
