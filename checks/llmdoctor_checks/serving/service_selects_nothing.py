@@ -123,14 +123,11 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
     said = ", ".join(f"{key}={selector[key]}, the pod has {labels.get(key) or 'no such label'}" for key in wrong)
-    operations: list[dict[str, Any]] = []
+    right = {key: value for key, value in selector.items() if key not in wrong}
     for key in wrong:
-        at = "/spec/selector/" + key.replace("~", "~0").replace("/", "~1")
-        change = {"op": "replace", "value": labels[key]} if key in labels else {"op": "remove"}
-        operations.append({**change, "path": at})
-        if key not in labels and (own := under[key]) is not None:
-            path = "/spec/selector/" + own.replace("~", "~0").replace("/", "~1")
-            operations.append({"op": "add", "value": labels[own], "path": path})
+        own = key if key in labels else under[key]
+        right |= {own: labels[own]} if own is not None else {}
+    operation = {"op": "replace", "path": "/spec/selector", "value": right}
     # a server that runs, and that no Service of the namespace leads to
     cut_off = pod.exists and pod.ready and (isinstance(empty, Evidence) or cluster.complete("Service", pod.namespace))
     yield Finding(
@@ -142,7 +139,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((empty,) if isinstance(empty, Evidence) else ()),
         ),
-        fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", operations),),
+        fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
         pods=(pod.name,) if pod.exists else (),
     )
 
