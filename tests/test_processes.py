@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.facts.logs import Log, Logs
-from kubectl_llmdoctor.facts.processes import Said, first_errors, said, tracebacks
+from kubectl_llmdoctor.facts.processes import Said, first_errors, raised_at, said, tracebacks
 from kubectl_llmdoctor.snapshot import LogText
 
 CORE = "(EngineCore_DP0 pid=141) ERROR 06-02 07:57:02 [core.py:708] "
@@ -114,6 +114,30 @@ device
 
     assert (one.error, one.last.number) == ("RuntimeError", 5)
     assert one.message == "CUDA error: no kernel image is available for execution on the device"
+
+
+def test_a_traceback_without_its_indentation_is_read_alike() -> None:
+    text = """\
+Traceback (most recent call last):
+File "/transformers/auto/configuration_auto.py", line 989, in from_pretrained
+config_class = CONFIG_MAPPING[config_dict["model_type"]]
+^^^^^^^^^^^^^^^^^^^^^^^^
+File "/transformers/auto/configuration_auto.py", line 691, in __getitem__
+raise KeyError(key)
+KeyError: 'mllama'
+"""
+    (one,) = tracebacks(_log(text))
+    frame = raised_at(one.last)
+
+    assert (one.error, one.message, one.last.number) == ("KeyError", "'mllama'", 7)
+    assert frame is not None
+    assert (frame.line.number, frame.refuses) == (5, True)
+
+
+def test_a_line_below_other_text_is_raised_in_no_frame() -> None:
+    text = 'File "/x.py", line 1, in f\nstarted\nserving\nready\nValueError: no\n'
+
+    assert raised_at(_log(text).line(5)) is None
 
 
 def test_a_traceback_that_breaks_off_is_none() -> None:

@@ -38,6 +38,9 @@ _ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
+_FRAME = re.compile(r'\s*File "[^"]+", line \d+, in ')
+#: Lines below a frame that quote its statement and mark a part of it.
+_QUOTING = 2
 _LINKS = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
@@ -140,8 +143,8 @@ def tracebacks(log: Log) -> list[Traceback]:
 
 def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
     """The traceback that starts on a line; None when its end is not there."""
-    process = said(start.text).process
-    # the frames stand as far to the right as the heading, and the error does
+    process, quoting = said(start.text).process, 0
+    # the frames stand further to the right than the heading, and the error does not; unless the indentation was lost
     for line in start.log.lines(start.number + 1, start.number + _LONGEST):
         one = said(line.text)
         if one.process != process:
@@ -150,6 +153,12 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
         if not text.strip() or text[:1].isspace() or text.startswith(("+", "|", "│", "╰")):  # the frame of Rich's
             continue
         error = _ERROR.match(text.strip())
+        if _FRAME.match(text):
+            quoting = _QUOTING
+            continue
+        if error is None and quoting and START not in text:
+            quoting -= 1
+            continue
         if error is None or START in text:
             return None
         message = (error["message"] or "").strip()
@@ -176,9 +185,6 @@ class Frame(msgspec.Struct, frozen=True):
     refuses: bool
 
 
-_FRAME = re.compile(r'\s+File "[^"]+", line \d+, in ')
-
-
 def raised_at(line: Line) -> Frame | None:
     """The innermost frame of the traceback that a line ends; None where no frame stands before it, or lines are missing."""
     frames = line.log.frames
@@ -188,7 +194,7 @@ def raised_at(line: Line) -> Frame | None:
 
 
 def _raised_at(line: Line) -> Frame | None:
-    process, statement = said(line.text).process, ""
+    process, statement, flush = said(line.text).process, "", 0
     for number in range(line.number - 1, max(line.log.first, line.number - _LONGEST) - 1, -1):
         if line.log.torn(number, line.number):
             return None
@@ -199,7 +205,9 @@ def _raised_at(line: Line) -> Frame | None:
         if _FRAME.match(one.text):
             return Frame(other, statement.startswith(("raise ", "assert ")) or statement == "raise")
         if not one.text[:1].isspace():
-            return None
+            flush += 1  # a log that was copied without its indentation
+            if flush > _QUOTING or START in one.text:
+                return None
         statement = one.text.strip() or statement  # the first line of several that quote it counts
     return None
 
