@@ -136,7 +136,13 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "profiling GPU memory",
-        ("Model loading took", "Loading model weights took", "Load weight end", "Warming up model"),
+        (
+            "Model loading took",
+            "Loading model weights took",
+            "Load weight end",
+            "Warming up model",
+            "Available KV cache memory: ",  # vLLM, at the end
+        ),
     ),
     (
         "capturing CUDA graphs",
@@ -146,6 +152,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Capturing cudagraphs for decoding",
             "Capture cuda graph begin",  # SGLang
             "CUDA graph begin",  # SGLang 0.5.14+
+            "Graph capturing finished",  # vLLM, before it warms up its sampler
         ),
     ),
     (

@@ -1,6 +1,7 @@
 """Parallel sizes that do not fit the GPUs of the pod."""
 
 import math
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -36,6 +37,10 @@ _GROUPED = (
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
 )
+#: What is printed once all workers run: they have loaded the model, or have met to be connected with one another; and what
+#: Ray puts before a line of a worker on another node.
+_STARTED = re.compile(r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip=")
+
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
@@ -101,8 +106,8 @@ def gpu_count_mismatch(
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
-    if failing and any("KV cache" in log.text for log in (logs.of(container.name) if logs else ())):
-        return  # all workers had started and loaded: whatever ended them came later
+    if failing and any(_STARTED.search(log.text) for log in (logs.of(container.name) if logs else ())):
+        return  # all workers had started, in other pods too: whatever ended them came later
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
