@@ -56,7 +56,7 @@ def _log(text: str, *, previous: bool = False) -> Log:
         ("plain", "", "plain"),
         ("", "", ""),
         (
-            'Mar 29 02:41:04 DEBUG GRPC stderr id="tts-127.0.0.1:40419" line="KeyError: \"speaker\""',
+            r'Mar 29 02:41:04 DEBUG GRPC stderr id="tts-127.0.0.1:40419" line="KeyError: \"speaker\""',
             "tts-127.0.0.1:40419",
             'KeyError: "speaker"',
         ),
