@@ -55,6 +55,19 @@ def _log(text: str, *, previous: bool = False) -> Log:
         ("RuntimeError: [address=0.0.0.0:55022, pid=28175] boom", "", "RuntimeError: boom"),
         ("plain", "", "plain"),
         ("", "", ""),
+        (
+            r'Mar 29 02:41:04 DEBUG GRPC stderr id="tts-127.0.0.1:40419" line="KeyError: \"speaker\""',
+            "tts-127.0.0.1:40419",
+            'KeyError: "speaker"',
+        ),
+        ("8:11PM DBG GRPC(llm.bin-127.0.0.1:38721): stderr CUDA error 35", "llm.bin-127.0.0.1:38721", "CUDA error 35"),
+        (
+            "2025-02-24T09:11:40.687902Z  WARN llama_cpp_server::supervisor: crates/llama-cpp-server/src/supervisor.rs:110: "
+            "<chat>: error: unknown argument: --jinja",
+            "<chat>",
+            "error: unknown argument: --jinja",
+        ),
+        ("[57329] srv  load_model: failed to load model", "port 57329", "srv  load_model: failed to load model"),
     ],
 )  # fmt: skip
 def test_who_wrote_a_line(line: str, process: str, text: str) -> None:

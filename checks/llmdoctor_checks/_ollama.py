@@ -18,8 +18,8 @@ _OF_A_DEVICE = "GGML_CUDA_INIT"
 #: The device may be fit: its initialisation took longer than Ollama waits.
 _SLOW = ("before timeout", "deadline exceeded")
 
-#: Releases of early 2024 say this, and list no devices.
-_NONE = 'msg="no GPU detected"'
+#: Releases of early 2024 say this, and list no devices; later ones that, before they list the CPU.
+_NONE = ('msg="no GPU detected"', 'msg="no compatible GPUs were discovered"')
 
 _NO_KERNELS = "no rocblas support for gfx target"
 
@@ -49,7 +49,7 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
     for log in reversed(logs.of(container)):
         listed = list(log.find('msg="inference compute"'))
         if not listed:
-            if none := next(log.find(_NONE), None):
+            if none := next((line for text in _NONE for line in log.find(text)), None):
                 return Fallback(none)
             continue
         if not all("library=cpu" in line.text for line in listed):

@@ -259,18 +259,28 @@ _ANSWERED = (
     (
         "POST",
         r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'
-        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b",
+        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b",
     ),
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
 #: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
 _FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
-_FAILED = r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b"
+_FAILED = (
+    r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b"
+    r"|\bHTTP request method=\"?POST\"? path=\S+ status=500\b"
+)
 _OF_A_MODEL = 1500
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
 _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _OF_A_LAUNCH = 200
+#: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
+#: many lines before or after that.
+_NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"
+_TRITON_MODEL = (
+    r"\bmodel_(?:lifecycle|repository_manager)\.cc:\d+\] \"?(?:failed to load|successfully loaded) '(?P<model>[^']+)'"
+)
+_OF_A_LOAD = 40
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
@@ -352,6 +362,8 @@ LITERALS = (
     *_FAILED_TEXTS,
     _NOT_LAUNCHED,
     _LAUNCHED,
+    _NOT_LOADED,
+    _LOADED,
 )
 
 
@@ -488,8 +500,18 @@ def failed_models(log: Log) -> list[list[int]]:
             found.append([first, line.number])
         launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
         found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
+        loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
+        found += [
+            [x.number - _OF_A_LOAD, x.number + _OF_A_LOAD]
+            for x in log.marks(_NOT_LOADED)
+            if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
+        ]
         log.memo["failed models"] = found
     return log.memo["failed models"]
+
+
+def _triton_model(line: Line) -> re.Match[str] | None:
+    return re.search(_TRITON_MODEL, line.text[:2000])
 
 
 def answered(log: Log | None) -> int:

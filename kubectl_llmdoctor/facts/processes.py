@@ -2,7 +2,8 @@
 
 Several processes and ranks write to one log, line by line. Each engine marks them in its own way; what carries no mark
 belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_logs), Ray's worker prefixes, PyTorch's
-`[rank3]:`, SGLang `srt/utils` (`TP0`), Text Generation Inference's JSON and text logs, logging of glog (Triton).
+`[rank3]:`, SGLang `srt/utils` (`TP0`), Text Generation Inference's JSON and text logs, logging of glog (Triton), LocalAI
+`pkg/model/process.go`, Tabby `llama-cpp-server/src/supervisor.rs`, llama.cpp `tools/server/server-models.cpp`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ _LOGGER = re.compile(
 _ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
+# what a server says that a process of its own has printed: LocalAI, Tabby, llama-server as a router
+_RELAYS = re.compile(
+    r'(?:\S+ +){3}DEBUG GRPC (?:stderr|stdout) id="(?P<id>[^"]{1,200})" line="(?P<quoted>(?:[^"\\]|\\.)*)"'
+    r"|\S+ DBG GRPC\((?P<model>[^)]{1,200})\): (?:stderr|stdout) (?P<text>.*)"
+    r"|\S+ +WARN llama_cpp_server::supervisor: \S+/supervisor\.rs:\d+: (?P<server><\w+>): (?P<line>.*)"
+    r"|\[(?P<port> ?\d{4,5})\] (?P<said>.*)"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
 _FRAME = re.compile(r'\s*File "[^"]+", line \d+, in ')
@@ -76,6 +84,11 @@ def _unstamped(text: str) -> str:
 
 def _said(text: str) -> Said:
     """The same of a line before which no log store put anything."""
+    relayed = _RELAYS.match(text) if text[:1] == "[" or "GRPC" in text[:40] or "supervisor.rs" in text[:200] else None
+    if relayed is not None:
+        who = relayed["id"] or relayed["model"] or relayed["server"] or f"port {relayed['port'].strip()}"
+        own = relayed["text"] or relayed["line"] or relayed["said"] or ""
+        return Said(who, re.sub(r"\\(.)", r"\1", relayed["quoted"]) if relayed["quoted"] is not None else own)
     process = ""
     if (found := _PARENTHESES.match(text)) is not None:
         process, text = _named(found), text[found.end() :]

@@ -191,13 +191,14 @@ def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) 
 
 
 def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
-    """Lines of other pods' logs (gateways) that say that this server did not answer in time."""
+    """Lines of gateways' logs, in other pods or beside the server in its own, that say that it did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster))
     if pod.log_only:
         return [line for who, line, _ in said if not who]
     if not pod.exists or not said:
         return []
     mine = {one.name for one in subject.pods}
+    servers = {engine.container.name for engine in subject.engines(pod)}
     names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
     either = "|".join(map(re.escape, sorted(names)))
@@ -213,10 +214,13 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     return [
         line
         for who, line, plain in said
-        if who not in mine
-        and (
-            (named and (named.search(plain) or host.search(line.text[:20_000])))
-            or (there and there.search(line.text[:20_000]))
+        if (
+            (
+                (named and (named.search(plain) or host.search(line.text[:20_000])))
+                or (there and there.search(line.text[:20_000]))
+            )
+            if who not in mine
+            else who == pod.name and line.log.container not in servers and re.search(_GENERATES, line.text[:20_000])
         )
     ]
 
