@@ -571,11 +571,12 @@ def _by_message(pending: Pending) -> tuple[Cause, ...]:
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)
-    return _by_resources(pending, resources) if resources else _by_filters(pending) or _unregistered(pending)
+    # a node that is asked for its devices has passed the filters before
+    return _by_resources(pending, resources) if resources else _unregistered(pending) or _by_filters(pending)
 
 
 def _unregistered(pending: Pending) -> tuple[Cause, ...]:
-    """HAMi knows no devices of the nodes that got as far as its own filter."""
+    """HAMi, or Volcano's deviceshare, knows no devices of the nodes that got as far as its own filter."""
     counts = pending.said.of("unregistered")
     resource = next(iter(wanted_accelerators(pending)), "")
     return (_told("plugin", counts, resource=resource),) if counts and not pending.said.of("resource") else ()
