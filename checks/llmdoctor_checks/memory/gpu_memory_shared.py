@@ -1,4 +1,4 @@
-"""Processes of others on a GPU of this pod, as the node agent sees them."""
+"""Processes of others on a GPU of this pod, by the node agent or by the account of who found no room."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Line,
     Logs,
     Pod,
     Process,
@@ -46,7 +47,30 @@ _LITTLE = 0.5
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
-@check("gpu-memory-shared", since="0.1", literals=("inference compute", "layers to GPU"))
+#: PyTorch's account of a GPU that has no room (c10/cuda/CUDACachingAllocator): since 2.1, and before. What the process has
+#: besides PyTorch's memory only the newer one counts, and not in every container.
+_ACCOUNTS = (
+    re.compile(
+        r"total capacity of (?P<total>[\d.]{1,9} [KMG]iB) of which (?P<free>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) is free\. "
+        r"(?:Including non-PyTorch memory, this process has (?P<own>[\d.]{1,9} [KMG]iB) memory in use\. )?"
+        r"Of the allocated memory (?P<used>[\d.]{1,9} [KMG]iB) is allocated by PyTorch.{0,160}? and "
+        r"(?P<kept>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) is reserved by PyTorch but unallocated"
+    ),
+    re.compile(
+        r"; (?P<total>[\d.]{1,9} [KMG]iB) total capacity; [\d.]{1,9} [KMG]iB already allocated; "
+        r"(?P<free>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) free; (?P<used>[\d.]{1,9} [KMG]iB) reserved in total by PyTorch"
+    ),
+)
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
+#: What a process may hold besides, at most: its context, the buffers of NCCL, graphs of other libraries.
+_BESIDES = 0.25
+
+
+@check(
+    "gpu-memory-shared",
+    since="0.1",
+    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate"),
+)
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 
@@ -70,6 +94,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
     for server in subject.engines(pod) if logs is not None else ():
         if (crowded := _crowded(pod, server, logs)) is not None:
             yield crowded
+    if logs is not None:
+        yield from _accounted(pod, logs)
     if hardware is None:
         return
     uid = pod.obj.metadata.uid
@@ -140,6 +166,50 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         order=last[0].order,
         pods=(pod.name,),
     )
+
+
+def _accounted(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A server that found no GPU memory, and by PyTorch's own account has little of what is taken."""
+    for ending in endings(pod):
+        for log in logs.of(ending.container.name):
+            for line in log.find("out of memory. Tried to allocate"):
+                if (finding := _of_others(pod, line)) is not None:
+                    yield finding
+                    return
+
+
+def _of_others(pod: Pod, line: Line) -> Finding | None:
+    said = next((found for account in _ACCOUNTS if (found := account.search(line.text))), None)
+    if said is None:
+        return None
+    parts = {name: _bytes(text) for name, text in said.groupdict().items() if text}
+    total, own = parts["total"], parts.get("own") or parts["used"] + parts.get("kept", 0)
+    held = total - parts["free"] - own
+    if own > total or held < 2 * _LEAST or held < _BESIDES * total:
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Of the GPU's {say_bytes(total)} this process has {say_bytes(own)} and {say_bytes(parts['free'])} are free: other "
+        f"processes hold {say_bytes(held)}.",
+        evidence=(log_evidence(line),),
+        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room", *CONSEQUENCES),
+        fixes=(
+            fixes.advice(
+                "Find who else uses the GPU (time slicing or MPS shares, another process of this container, one that outlived its "
+                "container), and give this pod a GPU of its own or each its share",
+                f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
+                owner="platform",
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _bytes(text: str) -> float:
+    number, _, unit = text.partition(" ")
+    return float(number) * _UNITS[unit]
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     dig,
     is_accelerator,
     k8s,
+    parse,
     parse_time,
     top_of,
 )
@@ -162,7 +163,9 @@ def _causes(pending: Pending) -> tuple[Cause, ...]:
         return refused
     found = _evaluated(pending)
     if not found or found[0].id == "gpu-resource-absent":
-        found = (*_unmade(pending), *found)[:1]
+        found = (*_unmade(pending), *_kept_off_groups(pending), *found)[:1]
+    elif found[0].obstacle == "selector" or (found[0].obstacle == "gpu" and not found[0].verdicts):
+        found = (*_kept_off_groups(pending, any_taint=found[0].obstacle == "selector"), *found)[:1]
     return tuple(_as_sure(pending, one) for one in found)
 
 
@@ -423,6 +426,23 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
                 yield Cause(id="node-selector-mismatch", obstacle="selector", confidence="likely", counts=(count,))
 
 
+def _kept_off_groups(pending: Pending, *, any_taint: bool = False) -> Iterator[Cause]:
+    """The group whose nodes are meant for it has none, and a taint that the pod does not tolerate, by the cluster autoscaler.
+
+    What no node is refused for is said of a group without nodes. Where the pod selects nodes that are not there any such group
+    is meant; else one whose taint marks GPUs.
+    """
+    event = next((e for e in reversed(pending.scaling) if e.reason == "NotTriggerScaleUp"), None)
+    known = {c.taint for c in pending.said.of("taint")}
+    for count in parse(event.message.partition(": ")[2] or event.message).of("taint") if event else ():
+        named = count.taint and not _of_control_plane(count.taint) and not _of_state(count.taint)
+        if named and count.taint not in known and (any_taint or _marks_gpus(count.taint.partition(":")[0])):
+            group = Count(
+                number=count.number, text=f"node group, {count.number} by its count", kind="taint", taint=count.taint
+            )
+            yield Cause(id="taint-untolerated", obstacle="own-taint", confidence="likely", counts=(group,))
+
+
 def _made(
     pending: Pending,
     obstacle: Obstacle,
@@ -551,11 +571,12 @@ def _by_message(pending: Pending) -> tuple[Cause, ...]:
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)
-    return _by_resources(pending, resources) if resources else _by_filters(pending) or _unregistered(pending)
+    # a node that is asked for its devices has passed the filters before
+    return _by_resources(pending, resources) if resources else _unregistered(pending) or _by_filters(pending)
 
 
 def _unregistered(pending: Pending) -> tuple[Cause, ...]:
-    """HAMi knows no devices of the nodes that got as far as its own filter."""
+    """HAMi, or Volcano's deviceshare, knows no devices of the nodes that got as far as its own filter."""
     counts = pending.said.of("unregistered")
     resource = next(iter(wanted_accelerators(pending)), "")
     return (_told("plugin", counts, resource=resource),) if counts and not pending.said.of("resource") else ()

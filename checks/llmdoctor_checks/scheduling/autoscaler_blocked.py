@@ -34,7 +34,7 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 #: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
-_AT_MOST = ("exceed limits for nodepool", "max node group size reached")
+_AT_MOST = re.compile(r"exceed limits for nodepool|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached")
 _FAILED = re.compile(
     r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
@@ -95,7 +95,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         return
     if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
-    mended = failed or pool or any(words in event.message for words in _AT_MOST)
+    mended = failed or pool or _AT_MOST.search(event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
     why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
     yield Finding(

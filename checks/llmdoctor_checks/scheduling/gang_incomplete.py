@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pending,
     Subject,
     check,
@@ -17,6 +18,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     pod_evidence,
 )
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 
@@ -54,6 +56,9 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     words = () if alone else pending.said.of("gang")
     if pending.said.gang or words:
         yield _said(pending, found)
+        return
+    if (fitting := _fitting(pending)) and not alone:
+        yield _held_back(pending, found, fitting)
         return
     said = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if _STATE not in e.message]
     if said and said[-1].message.startswith(_FULL) and not found:  # no node was looked at
@@ -106,6 +111,51 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
             fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
         ),
+        pods=(pending.pod.name,),
+    )
+
+
+def _fitting(pending: Pending) -> list[Item]:
+    """The pods of the same group for which Volcano has a node, and which it does not place without this one.
+
+    It says so in their PodScheduled condition (pkg/scheduler/framework/job_updater.go and api/unschedule_info.go).
+    """
+    group = _group_of(pending.pod.item)
+    return [
+        item
+        for item in pending.pod.cluster.items("Pod", pending.pod.namespace)
+        if group and item is not pending.pod.item and _group_of(item) == group and _could_be_placed(item)
+    ]
+
+
+def _group_of(pod: Item | None) -> str:
+    """Volcano's PodGroup of a pod, by its annotation."""
+    annotations = dig(pod.raw, "metadata.annotations") if pod else None
+    return str(annotations.get("scheduling.k8s.io/group-name") or "") if isinstance(annotations, dict) else ""
+
+
+def _could_be_placed(pod: Item) -> bool:
+    return any(
+        c.get("type") == "PodScheduled" and c.get("reason") == "Schedulable" for c in rows(pod.raw, "status.conditions")
+    )
+
+
+def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) -> Finding:
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{pending.scheduler} has nodes for {count_of(len(fitting), 'other pod')} of the group and none for this one, so it places "
+        "none of them.",
+        evidence=(
+            *said_by(pending),
+            *(
+                Evidence(source="pod", ref=f"{item.name} status.conditions[PodScheduled]", text="Schedulable")
+                for item in fitting[:3]
+            ),
+            *_groups(pending),
+        ),
+        explains=(*EXPLAINS, *(c.id for c in found)),
+        fixes=(fixes.advice("Make room for the whole group at once, or lower the number that must start together"),),
         pods=(pending.pod.name,),
     )
 

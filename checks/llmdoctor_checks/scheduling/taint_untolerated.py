@@ -33,7 +33,7 @@ def taint_untolerated(pending: Pending) -> Iterator[Finding]:
         summary = f"{nodes_said(found)} {'has' if one else 'have'} a taint that it does not tolerate: {named(taints)}."
     else:
         said = ", ".join(dict.fromkeys(c.taint for c in found.counts if c.taint))
-        pools = [c.text for c in found.counts if c.text.startswith("nodepool ")]
+        pools = [c.text for c in found.counts if c.text.startswith(("nodepool ", "node group"))]
         if pools:
             summary = f"The nodes that would be made for it ({', '.join(pools)}) have a taint that it does not tolerate"
         else:

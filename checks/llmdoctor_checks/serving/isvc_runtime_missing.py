@@ -26,10 +26,12 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     - https://kserve.github.io/website/docs/concepts/resources/servingruntime
     """
     want = workload.runtime_wanted
-    if want is None or subject.exists or _served(workload):
+    if want is None or subject.exists or _ready(workload):
         return
     if (told := _told(workload)) is not None:
         yield _finding(subject, workload, f"KServe says of the runtime of {workload.ref}: {told.text}.", [], told)
+        return
+    if _by_mesh(workload):
         return
     namespace = workload.namespace
     listed = [*cluster.items("ServingRuntime", namespace), *cluster.items("ClusterServingRuntime")]
@@ -114,13 +116,16 @@ def _formats(runtime: Item) -> str:
     return ", ".join(found) or "none"
 
 
-def _served(workload: Workload) -> bool:
-    """Whether it is ready (scaled to zero, say), or ModelMesh serves it, which chooses runtimes in another way."""
-    annotations = dig(workload.raw, "metadata.annotations")
-    mode = annotations.get("serving.kserve.io/deploymentMode") if isinstance(annotations, dict) else ""
+def _ready(workload: Workload) -> bool:
+    """Whether it is ready: scaled to zero, say."""
     conditions = dig(workload.raw, "status.conditions")
-    ready = any(
+    return any(
         isinstance(row, dict) and row.get("type") == "Ready" and row.get("status") == "True"
         for row in (conditions if isinstance(conditions, list) else ())
     )
-    return ready or mode == "ModelMesh"
+
+
+def _by_mesh(workload: Workload) -> bool:
+    """Whether ModelMesh serves it, which chooses runtimes in another way (`multiModel: true`)."""
+    annotations = dig(workload.raw, "metadata.annotations")
+    return isinstance(annotations, dict) and annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"

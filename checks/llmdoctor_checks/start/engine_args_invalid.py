@@ -25,6 +25,9 @@ _FATAL = frozenset(
     {"unknown-flag", "removed-flag", "missing-value", "bad-value", "glued", "duplicate-serve", "conflict"}
 )
 
+#: Into how many parts a model is split, or how often it stands beside itself.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
@@ -39,6 +42,8 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
     stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
     where a configuration class refuses the value) within seconds, before it loads anything.
+
+    A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
 
     Of an image whose release is not known (`latest`) only slips of the pen and other engines' names are told: no release
     that was read has such an option, and one that is spelt almost like it, or does the same, is there.
@@ -57,6 +62,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     """
     if logs:
         yield from _tls_refused(pod, engine, logs)
+    yield from _no_size(pod, engine)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
@@ -122,6 +128,37 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A parallel size below one, which the parsers of most releases take; the model is then shared out by dividing by it."""
+    settings = [s for name in _SIZES if (s := engine.explicit(name)) and isinstance(s.value, int) and s.value < 1]
+    crashed = any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles)
+    if not settings or engine.name not in ("vllm", "sglang") or (pod.exists and not crashed):
+        return
+    yield Finding(
+        role="cause" if pod.exists else "risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
+        evidence=tuple(setting_evidence(engine.container, s) for s in settings),
+        explains=(
+            "gpu-runtime-missing",
+            "tp-not-divisible",
+            "crash-loop",
+            "not-ready",
+            "engine-init-failed",
+            "pod-failed",
+        )
+        if pod.exists
+        else (),
+        fixes=(
+            fixes.advice(
+                f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _sure(problems: list[Problem]) -> list[Problem]:

@@ -8,11 +8,13 @@ from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import Fallback, fallback
 
 _NO_DEVICE = "-capable device is detected"
+#: Ollama (discover/amd_linux.go) without the device in its container.
+_NO_KFD = "kfd driver not loaded"
 #: CUDA's word for no driver at all as well as for an old one.
 _NO_DRIVER = "driver version is insufficient"
 
 
-@check("gpu-runtime-missing", since="0.1")
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD,))
 def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -45,6 +47,8 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
             yield _slow(pod, engine, found)
         return  # it is there, and unfit
     line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
+    if line is not None and not asked:
+        yield from _without_kfd(pod, engine, logs)
     if line is None or not asked:
         return
     node, unfit = pod.spec.node_name or "?", _unfit(line)
@@ -82,6 +86,38 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         order=line.order,
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """Ollama in a container that was made for an AMD GPU, and got no device: it sees the node's GPU in sysfs alone."""
+    container = engine.container
+    devices = [m.mount_path for m in container.spec.volume_mounts if m.mount_path.startswith(("/dev/dri", "/dev/kfd"))]
+    meant = "rocm" in container.spec.image.rpartition(":")[2]
+    for line in (found for log in logs.of(container.name) for found in log.find(_NO_KFD)):
+        if not meant and not devices:
+            return  # any container of a node with an AMD GPU sees that much of it
+        yield Finding(
+            role="cause",
+            severity="warning" if pod.ready else None,
+            confidence="likely",
+            summary=f"{engine.label} runs on the CPU: the node has an AMD GPU, and container {container.name} has no /dev/kfd.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(container, "image", container.spec.image)
+                if meant
+                else pod_evidence(container, "volumeMounts", ", ".join(devices)),
+            ),
+            explains=("not-ready", "probe-too-short", "cpu-starved"),
+            fixes=(
+                fixes.advice(
+                    f"Ask for the GPU (limits amd.com/gpu, with AMD's device plugin on the node) in {fixes.edited(pod)}; without the "
+                    "plugin mount /dev/kfd and /dev/dri from the node"
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
 
 
 def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:

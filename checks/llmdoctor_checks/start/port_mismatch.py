@@ -21,6 +21,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
 _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
@@ -32,12 +34,13 @@ def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
-    healthy server. A Service with a wrong `targetPort` refuses every connection while the pod looks fine.
+    healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
+    while the pod looks fine.
 
     ## Fix
 
-    Make the probe's port, the Service's `targetPort` and the engine's `--port` the same; a named port avoids the
-    mistake.
+    Make the probe's port, the Service's `targetPort`, the InferencePool's `targetPorts` and the engine's `--port` the same; a
+    named port avoids the mistake.
 
     ## References
 
@@ -78,6 +81,7 @@ def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
         return
     yield from _through_sidecar(pod, container, engine, port)
     yield from _services(pod, container, engine, port)
+    yield from _pools(pod, container, engine, port)
 
 
 def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
@@ -150,6 +154,41 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
             fixes=(_retarget(item, len(service.spec.ports), port.value),),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _pools(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+    """An InferencePool sends to ports of the pod by their numbers, whatever Service there is."""
+    if port.source != "flag" or any(other is not container and other.role != "init" for other in pod.containers):
+        return
+    for pool in pod.cluster.items("InferencePool", pod.namespace):
+        listed = [row.get("number") for row in rows(pool.raw, "spec.targetPorts")] or [
+            dig(pool.raw, "spec.targetPortNumber")
+        ]
+        numbers = {number for number in listed if isinstance(number, int)}
+        if not numbers or not picked_by(pool, pod) or port.value in numbers or numbers & _further(engine):
+            continue
+        wrong = ", ".join(str(n) for n in sorted(numbers))
+        field = "targetPorts" if rows(pool.raw, "spec.targetPorts") else "targetPortNumber"
+        value = [{"number": port.value}] if field == "targetPorts" else port.value
+        yield Finding(
+            role="cause" if pod.exists and pod.ready else "risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
+            evidence=(
+                Evidence(source="workload", ref=f"InferencePool/{pool.name} spec.{field}", text=wrong),
+                _port_evidence(container, port),
+            ),
+            fixes=(
+                fixes.patch_object(
+                    pool,
+                    f"Set {field} to {port.value} in InferencePool/{pool.name}",
+                    [{"op": "replace", "path": f"/spec/{field}", "value": value}],
+                ),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
 
 
 def _retarget(item: Item, ports: int, port: object) -> Fix:

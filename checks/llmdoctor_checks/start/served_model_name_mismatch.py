@@ -15,7 +15,6 @@ from kubectl_llmdoctor.api import (
     Item,
     Pod,
     check,
-    dig,
     fixes,
     k8s,
     object_evidence,
@@ -23,6 +22,7 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._services import picked_by
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
@@ -136,7 +136,7 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
         return
     backends = {("Service", service.name) for service in pod.services if _alone(pod, service, cluster)}
     backends |= {
-        ("InferencePool", pool.name) for pool in cluster.items("InferencePool", pod.namespace) if _picks(pool, pod)
+        ("InferencePool", pool.name) for pool in cluster.items("InferencePool", pod.namespace) if picked_by(pool, pod)
     }
     for item in cluster.items("HTTPRoute", pod.namespace) if backends else ():
         for at, rule in enumerate(rows(item.raw, "spec.rules")):
@@ -152,14 +152,6 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
                     value = header.get("value")
                     if exact and isinstance(value, str) and _NAME.fullmatch(value):
                         yield Routed(item, f"spec.rules[{at}].matches.headers", value)
-
-
-def _picks(pool: Item, pod: Pod) -> bool:
-    """Whether an InferencePool selects a pod: by `matchLabels`, or, before its v1, by the labels themselves."""
-    selector = dig(pool.raw, "spec.selector")
-    wanted = selector.get("matchLabels", selector) if isinstance(selector, dict) else None
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-    return isinstance(wanted, dict) and bool(wanted) and all(labels.get(k) == str(v) for k, v in wanted.items())
 
 
 def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:

@@ -3,7 +3,18 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Finding,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+)
 
 #: What asks for an injection, the container that comes of it, and who injects it.
 _INJECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
@@ -30,14 +41,20 @@ _EXPLAINS = (
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
 
+#: How a server says that nothing is there.
+_MISSES = (
+    r"(?i)no such file|not found|n[o']t exist|not a (?:local|valid)|must be in the form|incorrect|invalid|fail|unable|missing|"
+    r"can(?:no|')t|could ?n[o']t|does ?n[o']t|is no\b|no \w+ (?:file|model|config)"
+)
+
 #: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7, and
 #: the schemes of which the webhook makes a volume or a container of its own (pkg/webhook/admission/pod/storage_initializer_injector.go).
 _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
 _OTHERWISE = ("pvc://", "oci://")
 
 
-@check("webhook-not-injected", since="0.2")
-def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
+@check("webhook-not-injected", since="0.2", literals=(_MODELS,))
+def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A container that a webhook should have added to the pod is missing.
 
     Meshes, secret injectors, storage drivers and KServe change a pod when it is made. When the webhook was down with
@@ -76,7 +93,7 @@ def webhook_not_injected(pod: Pod, subject: Subject) -> Iterator[Finding]:
             (pod_evidence(pod, f"metadata.{kind}[{key}]", value), _present(pod)),
         )
         return
-    yield from _kserve(pod, subject)
+    yield from _kserve(pod, subject, logs)
     yield from _auto(pod)
 
 
@@ -93,7 +110,7 @@ def _auto(pod: Pod) -> Iterator[Finding]:
             return
 
 
-def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
+def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
     if not pod.failing_by_status or "serving.kserve.io/inferenceservice" not in pod.obj.metadata.labels:
         return
@@ -114,7 +131,7 @@ def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
         model = engine.explicit("model")
         if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):
             continue
-        if engine.container.mount_over(_MODELS) is None:
+        if engine.container.mount_over(_MODELS) is None and not _fails_otherwise(engine.container, logs):
             yield _finding(
                 pod,
                 "cause",
@@ -122,6 +139,12 @@ def _kserve(pod: Pod, subject: Subject) -> Iterator[Finding]:
                 (setting_evidence(engine.container, model), _present(pod)),
             )
             return
+
+
+def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
+    """Whether the server printed something, and nothing of a model that it misses there."""
+    texts = [log for log in logs.of(container.name) if log.text] if logs else []
+    return bool(texts) and not any(re.search(_MISSES, line.text) for log in texts for line in log.find(_MODELS))
 
 
 def _present(pod: Pod) -> Evidence:

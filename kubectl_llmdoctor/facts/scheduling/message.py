@@ -220,6 +220,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("backoff after failed scale-up", "group-limit"),
     ("not ready for scale-up", "group-limit"),
     ("node unregistered", "unregistered"),  # HAMi: no device plugin told it of devices there
+    ("node not initialized with device", "unregistered"),  # Volcano's deviceshare: the same
 )
 
 
