@@ -1,6 +1,7 @@
 """Parallel sizes that do not fit the GPUs of the pod."""
 
 import math
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -38,6 +39,14 @@ _GROUPED = (
 )
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
+)
+
+
+#: What only shows when all ranks are there: they have loaded the model, or NCCL has joined them and connects one to
+#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection).
+_STARTED = re.compile(
+    r"KV cache|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
+    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!Cuda failure)"
 )
 
 
@@ -101,8 +110,8 @@ def gpu_count_mismatch(
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
-    if failing and any("KV cache" in log.text for log in (logs.of(container.name) if logs else ())):
-        return  # all workers had started and loaded: whatever ended them came later
+    if failing and any(_STARTED.search(log.text) for log in (logs.of(container.name) if logs else ())):
+        return  # all workers had started: whatever ended them came later
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
