@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     holder_of,
     k8s,
     log_evidence,
+    log_of,
     pod_evidence,
     say_bytes,
 )
@@ -42,11 +43,27 @@ _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
 _LITTLE = 0.5
 
+#: PyTorch's account of a GPU that is full (c10/cuda/CUDACachingAllocator.cpp), since 2.1 and before.
+_AMOUNT = r"([\d.]{1,12}) (bytes|KiB|MiB|GiB)"
+_ACCOUNT = re.compile(
+    rf"GPU \d+ has a total capacity (?:of )?{_AMOUNT} of which {_AMOUNT} is free\. "
+    rf"Of the allocated memory {_AMOUNT} is allocated by PyTorch,.{{0,80}}? and {_AMOUNT} is reserved by PyTorch but unallocated"
+)
+_EARLIER_ACCOUNT = re.compile(
+    rf"GPU \d+; {_AMOUNT} total capacity; {_AMOUNT} already allocated; {_AMOUNT} free; {_AMOUNT} reserved in total by PyTorch"
+)
+_BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
+
+#: What a process takes of a GPU past PyTorch (context, NCCL, cuBLAS, graphs) is less than the greater of these, save where an
+#: engine has an allocator of its own.
+_PAST_PYTORCH, _PAST_PYTORCH_SHARE = 4 * GIB, 0.3
+_OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
+
 #: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
-@check("gpu-memory-shared", since="0.1", literals=("inference compute", "layers to GPU"))
+@check("gpu-memory-shared", since="0.1", literals=("inference compute", "layers to GPU", "CUDA out of memory"))
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 
@@ -70,6 +87,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
     for server in subject.engines(pod) if logs is not None else ():
         if (crowded := _crowded(pod, server, logs)) is not None:
             yield crowded
+    if logs is not None and (counted := _counted(pod, subject, logs)) is not None:
+        yield counted
     if hardware is None:
         return
     uid = pod.obj.metadata.uid
@@ -140,6 +159,63 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         order=last[0].order,
         pods=(pod.name,),
     )
+
+
+def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
+    """What PyTorch says of a full GPU, of which it has itself only a part: the rest is somebody else's."""
+    engine = next(iter(subject.engines(pod)), None)
+    if not pod.failing or (engine and (engine.name in _OWN_ALLOCATORS or engine.explicit("enable_sleep_mode"))):
+        return None
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        for line in log.find("CUDA out of memory") if log else ():
+            if (account := _account(line.text)) is None:
+                continue
+            total, free, own = account
+            others = total - free - own
+            if others <= max(_PAST_PYTORCH, _PAST_PYTORCH_SHARE * total):
+                continue
+            return Finding(
+                role="cause",
+                confidence="likely" if others > own else "possible",
+                summary=f"Of the GPU's {say_bytes(total)} PyTorch had {say_bytes(own)} when none was left ({say_bytes(free)} free): "
+                f"about {say_bytes(others)} are held by something else, another process of this container or another pod.",
+                evidence=(log_evidence(line),),
+                explains=(
+                    "cuda-oom-weights",
+                    "cuda-oom-profile",
+                    "cuda-oom-runtime",
+                    "kv-cache-no-room",
+                    *CONSEQUENCES,
+                ),
+                fixes=(
+                    fixes.advice(
+                        "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
+                        "or a MIG slice, or less memory",
+                        f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
+                        owner="platform",
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+    return None
+
+
+def _account(text: str) -> tuple[int, int, int] | None:
+    """Total, free, and what PyTorch has, in bytes."""
+    if now := _ACCOUNT.search(text[:4000]):
+        total, free, held, kept = _amounts(now)
+        return total, free, held + kept
+    if before := _EARLIER_ACCOUNT.search(text[:4000]):
+        total, _, free, own = _amounts(before)
+        return total, free, own
+    return None
+
+
+def _amounts(found: re.Match[str]) -> tuple[int, ...]:
+    parts = found.groups()
+    return tuple(int(float(n) * _BYTES[unit]) for n, unit in zip(parts[::2], parts[1::2], strict=True))
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
