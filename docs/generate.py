@@ -48,7 +48,12 @@ FAMILIES = {
     "symptoms": "Symptoms: what is seen; always explained by something else",
 }
 
-_SOURCES = {"log": "container logs", "event": "events", "status": "container and pod status"}
+_SOURCES = {
+    "log": "container logs",
+    "event": "events",
+    "status": "container and pod status",
+    "probe": "what probes met with",
+}
 
 
 def expected() -> dict[Path, str]:

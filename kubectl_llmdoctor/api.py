@@ -32,7 +32,7 @@ from kubectl_llmdoctor.facts.endings import (
     stray,
 )
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.events import Event, Events, came_further
+from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
@@ -148,6 +148,7 @@ __all__ = [
     "dig",
     "endings",
     "event_evidence",
+    "events_of",
     "fixes",
     "gone",
     "holder_of",

@@ -34,6 +34,7 @@ from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Container, Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
 from kubectl_llmdoctor.facts.subject import Subject, Unknown
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Evidence, Severity
 from kubectl_llmdoctor.snapshot import LogText
 
@@ -87,8 +88,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     doc: str = ""
     severity: Severity = "critical"
     confidence: Confidence = "certain"
-    #: where the line may stand
-    sources: tuple[Literal["log", "event", "status"], ...] = ("log",)
+    #: where the line may stand; `probe`: what the command of a probe printed in the container, as an event says it
+    sources: tuple[Literal["log", "event", "status", "probe"], ...] = ("log",)
     #: whether it ends the server, or only fails requests (then it is a cause in a pod that is ready, too)
     affects: Literal["server", "requests"] = "server"
     #: a request that fails so may be what some client got wrong: a note, where the server answers many more
@@ -298,6 +299,14 @@ def _said(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[F
                 not about_other
                 and (event.warning or event.kind != "Pod")
                 and event.reason != "Unhealthy"  # what a probe met with is no fault of a start
+            ):
+                texts.append((event.message, None, event_evidence(event, subject.cluster)))
+    if "probe" in signature.sources and pod and own:
+        started = [c.status.state.running.started_at for c in pod.containers if c.status.state.running]
+        since = min((at for at in map(parse_time, started) if at), default=None)
+        for event in subject.events:
+            if (event.kind, event.name, event.reason) == ("Pod", pod.name, "Unhealthy") and not (
+                since and event.last and event.last < since
             ):
                 texts.append((event.message, None, event_evidence(event, subject.cluster)))
     for pattern in signature.patterns:

@@ -86,6 +86,11 @@ class EventIndex:
         found.update(row for uid in uids for row in self._uids.get(uid, ()))
         return [found[number] for number in sorted(found)]
 
+    def of_kind(self, kind: str) -> list[Event]:
+        """The events about objects of one kind, whatever their name."""
+        found = dict(row for (about, _), rows in self._named.items() if about == kind for row in rows)
+        return [found[number] for number in sorted(found)]
+
 
 def events_of(cluster: Cluster) -> EventIndex:
     """All events of the snapshot, in the order of their namespaces and names."""

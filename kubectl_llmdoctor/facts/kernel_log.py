@@ -1,6 +1,7 @@
 """The kernel's log of a node: Xids and SXids of NVIDIA's driver, errors of the PCIe bus, processes killed for want of memory.
 
-Sources of the forms: NVIDIA's Xid and fabric manager guides; Linux `drivers/pci/pcie/aer.c` and `mm/oom_kill.c`.
+Sources of the forms: NVIDIA's Xid and fabric manager guides; Linux `drivers/pci/pci.c`, `drivers/pci/pcie/aer.c`,
+`drivers/gpu/drm/amd/amdgpu/amdgpu_device.c` and `mm/oom_kill.c`.
 """
 
 from __future__ import annotations
@@ -103,7 +104,11 @@ _AER = re.compile(
     r"(?P<about>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d))"
 )
 _MISMATCH = re.compile(r"NVRM: API mismatch")
-_LOST = re.compile(r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)")
+_LOST = re.compile(
+    r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)|amdgpu\b.{0,60}\bdevice lost from bus"
+    r"|\b(?:amdgpu|nvidia) \S{1,16}: Unable to change power state from \w+ to D0, device inaccessible"
+)
+_LOADED = re.compile(r"NVRM: loading NVIDIA UNIX")
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
 _CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
 _KILLED = re.compile(
@@ -219,6 +224,11 @@ class KernelLog:
     def lost(self) -> tuple[KernelLine, ...]:
         """Lines that say, without an Xid, that a GPU fell off the bus."""
         return tuple(line for line in self.lines if _LOST.search(line.text) and "Xid" not in line.text)
+
+    def outlived(self, xid: Xid) -> bool:
+        """Whether the driver was loaded again after an Xid of this log, which begins anew with every GPU."""
+        place = xid.evidence.line
+        return place is not None and any(line.number > place and _LOADED.search(line.text) for line in self.lines)
 
     @cached_property
     def absent(self) -> tuple[KernelLine, ...]:

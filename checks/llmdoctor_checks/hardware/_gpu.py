@@ -131,7 +131,9 @@ def busy(percent: float | None) -> bool | None:
 
 def looked_at(hardware: Hardware, summary: str, *before: str) -> Fix:
     """Look at the GPUs of the node."""
-    command = fixes.on_node(hardware.node, "nvidia-smi -q")
+    amd = any(name.startswith("amd.com/") for name in hardware.pod.accelerators)
+    tool = "sh -c 'dmesg -T | grep -i -e amdgpu -e pcieport'" if amd else "nvidia-smi -q"
+    command = fixes.on_node(hardware.node, tool)
     return fixes.advice(summary, *before, command, owner="platform")
 
 

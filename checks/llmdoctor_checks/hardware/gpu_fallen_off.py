@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Hardware,
+    Line,
     Logs,
     Pending,
     Pod,
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     fixes,
     letters,
+    log_evidence,
     node_hardware,
 )
 from llmdoctor_checks.hardware._gpu import (
@@ -37,11 +39,21 @@ from llmdoctor_checks.hardware._gpu import (
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import asked_in, finding
 
+#: What CUDA says that cannot begin, by the first that asks it; and why, where the driver gives no reason (999).
+_UNKNOWN = (
+    "cudaGetDeviceCount",
+    "failed to initialize CUDA",
+    "CUDA initialization",
+    "cuInit",
+    "Failed to initialize NVML",
+)
+_UNKNOWN_ERROR = "nknown error"
+
 #: How the agent, in NVML's words, says that a GPU no longer answers.
 _LOST = re.compile(r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost")
 
 
-@check("gpu-fallen-off", since="0.1")
+@check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
 def gpu_fallen_off(
     pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster
 ) -> Iterator[Finding]:
@@ -80,9 +92,10 @@ def gpu_fallen_off(
         yield _finding(
             pod, hardware, where(hardware, xid), (*evidence, *by_others(hardware, "gpu-fallen-off")), sure, xid
         )
-    elif refused and (old := [xid for xid in hardware.xids if xid.number == 79]):
-        # the device plugin refuses whole nodes for one GPU, whoever was on it when it went
-        yield _finding(pod, hardware, where(hardware, old[-1]), (old[-1].evidence,), "likely", None)
+    elif (old := _not_back(hardware)) and (refused or (said := _no_start(pod, logs))):
+        # the device plugin refuses whole nodes for one GPU, whoever was on it when it went, and so may the driver
+        proof = () if refused else (log_evidence(said),) if said else ()
+        yield _finding(pod, hardware, where(hardware, old), (old.evidence, *proof), "likely", None)
     elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
         text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
         yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
@@ -91,6 +104,20 @@ def gpu_fallen_off(
         yield _finding(pod, hardware, text, evidence, sure, None)
     else:
         yield from _silent(pod, hardware)
+
+
+def _not_back(hardware: Hardware) -> Xid | None:
+    """The last Xid 79 of the node, whosever the GPU was, unless the driver was loaded again since."""
+    old = [xid for xid in hardware.xids if xid.number == 79]
+    return old[-1] if old and not hardware.kernel.outlived(old[-1]) else None
+
+
+def _no_start(pod: Pod, logs: Logs | None) -> Line | None:
+    """Where CUDA could not even begin in a container of the pod, for a reason that the driver does not know."""
+    if not pod.failing or not pod.gpus:
+        return None
+    found = (line for log in logs or () for text in _UNKNOWN for line in log.find(text) if _UNKNOWN_ERROR in line.text)
+    return next(found, None)
 
 
 def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:

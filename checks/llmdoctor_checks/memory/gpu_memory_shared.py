@@ -1,4 +1,4 @@
-"""Processes of others on a GPU of this pod, by the node agent or by the account of who found no room."""
+"""Processes of others on a GPU of this pod, as the node agent sees them."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
-    Line,
     Logs,
     Pod,
     Process,
@@ -22,6 +21,7 @@ from kubectl_llmdoctor.api import (
     holder_of,
     k8s,
     log_evidence,
+    log_of,
     pod_evidence,
     say_bytes,
 )
@@ -43,27 +43,29 @@ _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
 _LITTLE = 0.5
 
-#: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
-_FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
-
-
-#: PyTorch's account of a GPU that has no room (c10/cuda/CUDACachingAllocator): since 2.1, and before. What the process has
+#: PyTorch's account of a GPU that is full (c10/cuda/CUDACachingAllocator.cpp), since 2.1 and before. What the process has
 #: besides PyTorch's memory only the newer one counts, and not in every container.
 _ACCOUNTS = (
     re.compile(
-        r"total capacity of (?P<total>[\d.]{1,9} [KMG]iB) of which (?P<free>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) is free\. "
+        r"GPU \d+ has a total capacity (?:of )?(?P<total>[\d.]{1,9} [KMG]iB) of which (?P<free>[\d.]{1,9} (?:[KMG]iB|bytes)) is free\. "
         r"(?:Including non-PyTorch memory, this process has (?P<own>[\d.]{1,9} [KMG]iB) memory in use\. )?"
-        r"Of the allocated memory (?P<used>[\d.]{1,9} [KMG]iB) is allocated by PyTorch.{0,160}? and "
-        r"(?P<kept>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) is reserved by PyTorch but unallocated"
+        r"Of the allocated memory (?P<used>[\d.]{1,9} (?:[KMG]iB|bytes)) is allocated by PyTorch.{0,160}? and "
+        r"(?P<kept>[\d.]{1,9} (?:[KMG]iB|bytes)) is reserved by PyTorch but unallocated"
     ),
     re.compile(
-        r"; (?P<total>[\d.]{1,9} [KMG]iB) total capacity; [\d.]{1,9} [KMG]iB already allocated; "
-        r"(?P<free>[\d.]{1,9} [KMG]iB|\d{1,9} bytes) free; (?P<used>[\d.]{1,9} [KMG]iB) reserved in total by PyTorch"
+        r"GPU \d+; (?P<total>[\d.]{1,9} [KMG]iB) total capacity; [\d.]{1,9} (?:[KMG]iB|bytes) already allocated; "
+        r"(?P<free>[\d.]{1,9} (?:[KMG]iB|bytes)) free; (?P<used>[\d.]{1,9} (?:[KMG]iB|bytes)) reserved in total by PyTorch"
     ),
 )
-_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
-#: What a process may hold besides, at most: its context, the buffers of NCCL, graphs of other libraries.
-_BESIDES = 0.25
+_BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
+
+#: What a process takes of a GPU past PyTorch (context, NCCL, cuBLAS, graphs) is less than the greater of these, save where an
+#: engine has an allocator of its own.
+_PAST_PYTORCH, _PAST_PYTORCH_SHARE = 4 * GIB, 0.3
+_OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
+
+#: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
+_FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
 @check(
@@ -94,8 +96,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
     for server in subject.engines(pod) if logs is not None else ():
         if (crowded := _crowded(pod, server, logs)) is not None:
             yield crowded
-    if logs is not None:
-        yield from _accounted(pod, logs)
+    if logs is not None and (counted := _counted(pod, subject, logs)) is not None:
+        yield counted
     if hardware is None:
         return
     uid = pod.obj.metadata.uid
@@ -168,48 +170,59 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     )
 
 
-def _accounted(pod: Pod, logs: Logs) -> Iterator[Finding]:
-    """A server that found no GPU memory, and by PyTorch's own account has little of what is taken."""
+def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
+    """What PyTorch says of a full GPU, of which it has itself only a part: the rest is somebody else's."""
+    engine = next(iter(subject.engines(pod)), None)
+    if not pod.failing or (engine and (engine.name in _OWN_ALLOCATORS or engine.explicit("enable_sleep_mode"))):
+        return None
     for ending in endings(pod):
-        for log in logs.of(ending.container.name):
-            for line in log.find("out of memory. Tried to allocate"):
-                if (finding := _of_others(pod, line)) is not None:
-                    yield finding
-                    return
+        log = log_of(ending, logs)
+        for line in log.find("out of memory. Tried to allocate") if log else ():
+            if (account := _account(line.text)) is None:
+                continue
+            total, free, own = account
+            others = total - free - own
+            if others <= max(_PAST_PYTORCH, _PAST_PYTORCH_SHARE * total):
+                continue
+            return Finding(
+                role="cause",
+                confidence="likely" if others > own else "possible",
+                summary=f"Of the GPU's {say_bytes(total)} this process had {say_bytes(own)} when none was left ({say_bytes(free)} free): "
+                f"about {say_bytes(others)} are held by something else, another process of this container or another pod.",
+                evidence=(log_evidence(line),),
+                explains=(
+                    "cuda-oom-weights",
+                    "cuda-oom-profile",
+                    "cuda-oom-runtime",
+                    "kv-cache-no-room",
+                    *CONSEQUENCES,
+                ),
+                fixes=(
+                    fixes.advice(
+                        "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
+                        "or a MIG slice, or less memory",
+                        f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
+                        owner="platform",
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+    return None
 
 
-def _of_others(pod: Pod, line: Line) -> Finding | None:
-    said = next((found for account in _ACCOUNTS if (found := account.search(line.text))), None)
+def _account(text: str) -> tuple[float, float, float] | None:
+    """Total, free, and what this process has of it as far as PyTorch tells, in bytes."""
+    said = next((found for account in _ACCOUNTS if (found := account.search(text[:4000]))), None)
     if said is None:
         return None
-    parts = {name: _bytes(text) for name, text in said.groupdict().items() if text}
-    total, own = parts["total"], parts.get("own") or parts["used"] + parts.get("kept", 0)
-    held = total - parts["free"] - own
-    if own > total or held < 2 * _LEAST or held < _BESIDES * total:
-        return None
-    return Finding(
-        role="cause",
-        confidence="likely",
-        summary=f"Of the GPU's {say_bytes(total)} this process has {say_bytes(own)} and {say_bytes(parts['free'])} are free: other "
-        f"processes hold {say_bytes(held)}.",
-        evidence=(log_evidence(line),),
-        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room", *CONSEQUENCES),
-        fixes=(
-            fixes.advice(
-                "Find who else uses the GPU (time slicing or MPS shares, another process of this container, one that outlived its "
-                "container), and give this pod a GPU of its own or each its share",
-                f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
-                owner="platform",
-            ),
-        ),
-        order=line.order,
-        pods=(pod.name,),
-    )
+    parts = {name: _bytes(amount) for name, amount in said.groupdict().items() if amount}
+    return parts["total"], parts["free"], parts.get("own") or parts["used"] + parts.get("kept", 0)
 
 
-def _bytes(text: str) -> float:
-    number, _, unit = text.partition(" ")
-    return float(number) * _UNITS[unit]
+def _bytes(amount: str) -> float:
+    number, _, unit = amount.partition(" ")
+    return float(number) * _BYTES[unit]
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:

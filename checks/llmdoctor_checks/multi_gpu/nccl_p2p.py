@@ -25,8 +25,15 @@ from kubectl_llmdoctor.api import (
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
 
-#: What vLLM prints before NCCL connects the GPUs, and where it has found no peer access: what comes next loads the weights.
-_CONNECTS = ("vLLM is using nccl==", "your platform lacks GPU P2P capability or P2P test failed")
+#: What vLLM prints where it has found no peer access.
+_NO_ACCESS = "your platform lacks GPU P2P capability or P2P test failed"
+
+#: What vLLM prints before NCCL connects the GPUs, and NCCL itself (NCCL_DEBUG=INFO, RCCL too) when it has: what comes next is the first
+#: exchange, and then the weights are loaded.
+_CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " Init COMPLETE")
+
+#: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
+_IOMMU = 'Missing "iommu=pt" from kernel command line'
 
 #: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
 _STUCK_SECONDS = 900
@@ -38,7 +45,7 @@ _KILLED_SECONDS = 300
 _LINES_AFTER = 6
 
 
-@check("nccl-p2p", since="0.1", literals=_CONNECTS)
+@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU))
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:
@@ -109,7 +116,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):
         return None
     # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
-    line = _end(logs, _CONNECTS[1:] if pod.log_only else _CONNECTS, log.place)
+    line = _end(logs, (_NO_ACCESS,) if pod.log_only else _CONNECTS, log.place)
     if line is None:
         return None
     since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
@@ -123,6 +130,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     )
     return _found(
         pod,
+        logs,
         line,
         f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
         *(shown if all_spin else ()),
@@ -147,6 +155,7 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             continue
         return _found(
             pod,
+            logs,
             line,
             f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}, and its log ends where NCCL connects its GPUs",
             pod_evidence(pod, ending.path, ending.text),
@@ -154,12 +163,16 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return None
 
 
-def _found(pod: Pod, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible") -> Finding:
+def _found(
+    pod: Pod, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
+) -> Finding:
+    warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
+    lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
     return Finding(
         role="cause",
         confidence=confidence,
-        summary=f"{what}.",
-        evidence=(log_evidence(line), *more),
+        summary=f"{what}{lacks}.",
+        evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
             fixes.advice(

@@ -488,7 +488,7 @@ def _absent_id(pending: Pending, resource: str) -> str:
     """Whether the devices are there in another cut (MIG), or not at all."""
     offered = {n for v in pending.verdicts for n, amount in v.node.accelerators.items() if amount}
     mig = any(n.startswith("nvidia.com/mig-") for n in offered)
-    cut = any(v.node.labels.get("nvidia.com/mig.config.state") == "failed" for v in pending.verdicts)
+    cut = any(v.node.labels.get("nvidia.com/mig.config.state") in ("failed", "pending") for v in pending.verdicts)
     if resource.startswith("nvidia.com/mig-") and (cut or any(vendor(n) == "nvidia.com" for n in offered)):
         return "mig-profile-mismatch"
     return "mig-profile-mismatch" if resource == "nvidia.com/gpu" and mig else "gpu-resource-absent"

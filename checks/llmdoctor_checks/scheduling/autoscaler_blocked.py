@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     event_evidence,
+    events_of,
     fixes,
     is_provisioner,
     parse,
@@ -48,6 +49,8 @@ _OVERHEAD = re.compile(r"daemonset overhead=\{[^}]*\},? ?")
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
+#: Machines with accelerators, by the names that EC2 gives their families.
+_ACCELERATED = re.compile(r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+")
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
@@ -78,12 +81,16 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     found = causes(pending)
     # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
     meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
+    names = [n for event in pending.scaling if event.reason == "Nominated" for n in re.findall(_CLAIM, event.message)]
     if not pending.scaling:
+        yield from _no_capacity(pending, names)
         return
     event = pending.scaling[-1]
     if event.reason == "Nominated":
-        claims = (cluster.item("NodeClaim", "", name) for name in re.findall(_CLAIM, event.message))
-        yield from _unlaunched([claim for claim in claims if claim], pending)
+        claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
+        yield from _unlaunched(claims, pending)
+        if not claims:
+            yield from _no_capacity(pending, names)
     if event.reason in ("TriggeredScaleUp", "Nominated"):
         return
     pool = _pool(pending, event)
@@ -150,6 +157,44 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
         ),
         order=float(len(found)),
         pods=(pending.pod.name,) if pending else (),
+    )
+
+
+def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
+    """The cloud has no machine of a kind now: Karpenter says so of the NodeClaim, which it then deletes.
+
+    Where no NodeClaim is known to be for the pod, one counts whose kind of machine has accelerators, as a pod lacks that
+    asks for some: in a cluster that gets none of them it is the same answer for all.
+    """
+    found, cluster = causes(pending), pending.pod.cluster
+    if not found or found[0].id not in _MENDED:
+        return
+    told = [
+        event
+        for event in events_of(cluster).of_kind("NodeClaim")
+        if event.reason == "InsufficientCapacityError"
+        and (event.name in names if names else found[0].id.startswith("gpu-") and _ACCELERATED.search(event.message))
+    ]
+    if not told:
+        return
+    event = max(told, key=lambda e: (e.last is not None, e.last.timestamp() if e.last else 0, e.name))
+    code = re.search(_CODE, event.message)
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else event.message)}",
+        evidence=(event_evidence(event, cluster), *said_by(pending)),
+        explains=(*EXPLAINS, *(c.id for c in found)),
+        fixes=(
+            fixes.advice(
+                "Allow other instance types, zones or capacity types in the NodePool; reserve capacity where it must be this one",
+                "kubectl get events -A --field-selector reason=InsufficientCapacityError",
+                owner="platform",
+            ),
+            fixes.advice("Free the GPUs that are there", owner="platform"),
+        ),
+        order=float(len(found)),
+        pods=(pending.pod.name,),
     )
 
 

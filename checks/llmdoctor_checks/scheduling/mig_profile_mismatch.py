@@ -21,6 +21,9 @@ from llmdoctor_checks.scheduling.gpu_resource_absent import offers
 
 #: Labels of NVIDIA's MIG manager (mig-parted, deployments/…/nvidia-mig-manager): what it shall apply, and how that went.
 _CONFIG, _STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
+#: The states in which the slices are not there, in words. One that stays `pending` has most often ended at a pod that would
+#: not go: the manager waits for the label to change, and leaves the device plugin switched off.
+_SAID = {"failed": "could not apply", "pending": "has begun and not finished"}
 
 
 @check("mig-profile-mismatch", since="0.1")
@@ -62,11 +65,16 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
             strategy = node.labels.get("nvidia.com/mig.strategy")
             text = f"status.allocatable {name}: {node.allocatable(name)}"
             evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))
-    failed = [v.node for v in pending.verdicts if v.node.labels.get(_STATE) == "failed"]
+    failed = [v.node for v in pending.verdicts if v.node.labels.get(_STATE) in _SAID]
+    failed.sort(key=lambda node: node.labels[_STATE] != "failed")
     if failed:
-        config = failed[0].labels.get(_CONFIG, "its configuration")
-        summary = f"{summary[:-1]}; the MIG manager could not apply {config} on {failed[0].name}."
-        evidence += [node_evidence(n, f"{_CONFIG}={n.labels.get(_CONFIG, '')}, {_STATE}=failed") for n in failed[:3]]
+        config, state = failed[0].labels.get(_CONFIG, "its configuration"), failed[0].labels[_STATE]
+        summary = f"{summary[:-1]}; the MIG manager {_SAID[state]} {config} on {failed[0].name}."
+        evidence += [
+            node_evidence(n, f"{_CONFIG}={n.labels.get(_CONFIG, '')}, {_STATE}={n.labels[_STATE]}") for n in failed[:3]
+        ]
+        held = [(key, value) for key, value in failed[0].labels.items() if value == "paused-for-mig-change"]
+        evidence += [node_evidence(failed[0], f"{key}={value}") for key, value in sorted(held)[:1]]
     ways = [*(_look(failed[0]) for _ in failed[:1]), *_fixes(pending, found, offered)]
     yield finding(pending, found, summary, evidence, ways, ("gpu-resource-absent",))
 
@@ -74,7 +82,7 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
 def _look(node: Node) -> Fix:
     return fixes.advice(
         f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
-        "its ConfigMap lacks), mend it and set the label anew",
+        "its ConfigMap lacks, a pod that would not end), mend it and set the label to another value and back",
         f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name} | grep mig-manager",
         owner="platform",
     )

@@ -46,6 +46,14 @@ _GROUPED_KINDS = frozenset(
 )
 
 
+#: What only shows when all ranks are there: they have loaded the model, or NCCL has joined them and connects one to
+#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection).
+_STARTED = re.compile(
+    r"KV cache|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
+    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!Cuda failure)"
+)
+
+
 @check("gpu-count-mismatch", since="0.1")
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
