@@ -241,9 +241,15 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
     return _OF_OTHERS.get(reason.kind)
 
 
-def _marks_gpus(key: str) -> bool:
+def _marks_gpus(key: str, value: str = "gpu") -> bool:
     """Whether a taint says "GPU node" and not "kept for somebody"."""
-    return is_accelerator(key) or key in ("sku", "gpu", "accelerator")
+    return is_accelerator(key) or (key in ("sku", "gpu", "accelerator") and (key != "sku" or "gpu" in value.lower()))
+
+
+def _key_and_value(taint: str) -> tuple[str, str]:
+    """The parts of a taint as the scheduler writes it: `sku: gpu`."""
+    key, _, value = taint.partition(": ")
+    return key.strip(), value.strip()
 
 
 def _shortage(node: Node, reason: Reason) -> Obstacle:
@@ -628,6 +634,9 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     if not of_gpu:
         return ()
     resource = max(of_gpu, key=lambda c: c.number).resource or next(iter(wanted))
+    marked = [c for c in said.of("taint") if _marks_gpus(*_key_and_value(c.taint))]
+    if marked and not pending.verdicts:  # nodes without GPUs lack them, too
+        return (_told("own-taint", marked), replace(_told("gpu", of_gpu, "possible", resource), rank=1))
     if _occupied(said) == 0:
         return (_never(pending, resource, of_gpu),)
     made = _told("gpu", of_gpu, resource=resource)
