@@ -626,6 +626,7 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     said = pending.said
     elsewhere = sum(c.number for c in said.counts if c.kind != "resource")
     reached = said.total - elsewhere if said.total is not None else sum(c.number for c in resources)
+    reached = max(reached, *(c.number for c in resources))  # HAMi gives several reasons for one node
     lacking = max((c.number for c in of_gpu), default=0)
     if others and lacking < reached:  # some node has the accelerators free and lacks something else
         top = max(others, key=lambda c: (c.number, c.resource))
@@ -662,6 +663,9 @@ def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:
     if sum(c.number for c in unnamed) not in (0, 1, 3):  # one or three are most often the control plane's
         return _told("taint", unnamed, "possible")
     alone = len(said.counts) == len(counts)
+    away = [c for c in said.counts if c.kind == "unschedulable" or (c.taint and _of_state(c.taint))]
+    if away:  # the others could never hold it, and a node that is away says nothing of its GPUs
+        return _told("node", away, "possible")
     if asked > 1:
         return _told("gpu-size", counts, "possible", resource)
     return _told("absent", counts, "likely" if alone else "possible", resource)
