@@ -7,6 +7,7 @@ from typing import Any
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
+    Events,
     Evidence,
     Finding,
     Line,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     dig,
+    event_evidence,
     fixes,
     log_evidence,
     pod_evidence,
@@ -50,7 +52,7 @@ _LEFT = r"remaining number of requests (\d{1,9})"
 
 
 @check("graceful-shutdown", since="0.2", severity="warning")
-def graceful_shutdown(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
     A pod that is deleted, drained or replaced runs its preStop hook, gets SIGTERM after it, and SIGKILL when
@@ -93,8 +95,10 @@ def graceful_shutdown(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[F
         parts.append(f"{engine.title} may take {say_seconds(drain[0])} for running requests")
     stated = f"{allowed} s" if grace is not None else f"the default of {allowed} s"
     longer = int(needed) + _DEFAULT_SECONDS
+    hooks = [e for e in events.of("FailedPreStopHook", kind="Pod") if e.name == pod.name] if events else []
+    cut = hooks[-1:] if hook and hook[0] > allowed and pod.obj.metadata.deletion_timestamp else []
     yield Finding(
-        role="risk",
+        role="cause" if cut else "risk",
         severity="warning",
         confidence="certain",
         summary=f"The grace period of {container.name} is {stated}, but {' and '.join(parts)}: "
@@ -102,6 +106,7 @@ def graceful_shutdown(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[F
         evidence=(
             pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
             *(part[1] for part in (hook, drain) if part),
+            *(event_evidence(event, pod.cluster) for event in cut),
         ),
         fixes=(
             fixes.set_spec(
