@@ -51,6 +51,9 @@ _GROWING_SECONDS = 1800
 #: From this share on of what cannot be taken back a limit is as good as reached.
 _FULL = 0.95
 
+#: A process that a cgroup's limit killed held this share of it, at least, where it was the one that filled it.
+_NEAR = 0.9
+
 #: A kill is remembered for so long, and until the server has run so many times as long as before it.
 _REMEMBERED_DAYS, _LONG_SURE = 7, 2
 
@@ -104,6 +107,10 @@ def oomkilled_host(
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
         # a worker that is killed need not take the container's first process with it
         by_kernel = kill is not None and kill.shmem < kill.anon
+        unnamed = None
+        if kill is None and hardware and limit is not None and not ending.oom_killed:
+            kill = unnamed = _at_limit(hardware, limit)
+            by_kernel = unnamed is not None
         if limit is None or not (ending.oom_killed or by_kernel):
             continue
         log = log_of(ending, logs) if logs else None
@@ -111,7 +118,7 @@ def oomkilled_host(
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
         yield Finding(
             role="cause",
-            confidence="likely" if _shared(ending.container, limit) and not by_kernel else "certain",
+            confidence="likely" if unnamed or (_shared(ending.container, limit) and not by_kernel) else "certain",
             summary=_summary(ending, limit, phase, engine, kill),
             evidence=(
                 *_evidence(ending, limit, phase),
@@ -122,6 +129,16 @@ def oomkilled_host(
             fixes=tuple(_fixes(ending.container, limit, subject)),
             pods=(pod.name,),
         )
+
+
+def _at_limit(hardware: Hardware, limit: int) -> OutOfMemory | None:
+    """A process that some cgroup's limit killed, by a line that names no pod, and that held what this container may have."""
+    near = (
+        kill
+        for kill in hardware.kernel.kills
+        if kill.whole_node is False and not kill.pod_uid and _NEAR * limit <= kill.anon <= limit
+    )
+    return next(near, None)
 
 
 def _counted(container: Container, hardware: Hardware) -> Iterator[Evidence]:

@@ -53,6 +53,9 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).
 _COUNTED = r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)"
 
+#: So long after its start the kubelet waits for no device plugin.
+_SOON_SECONDS = 600
+
 #: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
 _HARDWARE = ("GPU is lost", "fallen off", "Unable to determine the device handle", "requires reset")
 
@@ -85,10 +88,30 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
         found = _regex(pattern).search(status.message)
         if found:
             resource = found.groupdict().get("resource") or own
-            if verdict == "down" and pattern.startswith("no healthy devices") and node and _all_back(node, resource):
+            early = (node and _all_back(node, resource)) or _kubelet_began(pod)
+            if verdict == "down" and pattern.startswith("no healthy devices") and early:
                 verdict = "not-ready"
             return Refusal(verdict=verdict, resource=resource, text=text)
     return None
+
+
+def _kubelet_began(pod: Pod) -> bool:
+    """Whether the kubelet, or the node, had just started when it refused the pod, by what events say.
+
+    "not registered" is what it says of a pod's ConfigMaps and Secrets that it knew before and has not seen yet.
+    """
+    refused = parse_time(pod.status.start_time)
+    for item in pod.cluster.items("Event"):
+        about, message = item.raw.get("involvedObject") or {}, str(item.raw.get("message") or "")
+        if about.get("kind") == "Pod" and about.get("name") == pod.name and message.endswith(" not registered"):
+            return True
+        if about.get("kind") != "Node" or about.get("name") != pod.spec.node_name or refused is None:
+            continue
+        at = parse_time(str(item.raw.get("lastTimestamp") or ""))
+        began = item.raw.get("reason") == "Rebooted" or message == "Starting kubelet."
+        if began and at is not None and -60 <= (refused - at).total_seconds() <= _SOON_SECONDS:
+            return True
+    return False
 
 
 def _all_back(node: Node, resource: str) -> bool:

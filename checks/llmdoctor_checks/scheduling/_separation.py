@@ -244,9 +244,15 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
     return _OF_OTHERS.get(reason.kind)
 
 
-def _marks_gpus(key: str) -> bool:
+def _marks_gpus(key: str, value: str = "gpu") -> bool:
     """Whether a taint says "GPU node" and not "kept for somebody"."""
-    return is_accelerator(key) or key in ("sku", "gpu", "accelerator")
+    return is_accelerator(key) or (key in ("sku", "gpu", "accelerator") and (key != "sku" or "gpu" in value.lower()))
+
+
+def _key_and_value(taint: str) -> tuple[str, str]:
+    """The parts of a taint as the scheduler writes it: `sku: gpu`."""
+    key, _, value = taint.partition(": ")
+    return key.strip(), value.strip()
 
 
 def _shortage(node: Node, reason: Reason) -> Obstacle:
@@ -641,6 +647,7 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     said = pending.said
     elsewhere = sum(c.number for c in said.counts if c.kind != "resource")
     reached = said.total - elsewhere if said.total is not None else sum(c.number for c in resources)
+    reached = max(reached, *(c.number for c in resources))  # HAMi gives several reasons for one node
     lacking = max((c.number for c in of_gpu), default=0)
     if others and lacking < reached:  # some node has the accelerators free and lacks something else
         top = max(others, key=lambda c: (c.number, c.resource))
@@ -649,6 +656,9 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     if not of_gpu:
         return ()
     resource = max(of_gpu, key=lambda c: c.number).resource or next(iter(wanted))
+    marked = [c for c in said.of("taint") if _marks_gpus(*_key_and_value(c.taint))]
+    if marked and not pending.verdicts:  # nodes without GPUs lack them, too
+        return (_told("own-taint", marked), replace(_told("gpu", of_gpu, "possible", resource), rank=1))
     if _occupied(said) == 0:
         return (_never(pending, resource, of_gpu),)
     made = _told("gpu", of_gpu, resource=resource)
@@ -674,6 +684,9 @@ def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:
     if sum(c.number for c in unnamed) not in (0, 1, 3):  # one or three are most often the control plane's
         return _told("taint", unnamed, "possible")
     alone = len(said.counts) == len(counts)
+    away = [c for c in said.counts if c.kind == "unschedulable" or (c.taint and _of_state(c.taint))]
+    if away:  # the others could never hold it, and a node that is away says nothing of its GPUs
+        return _told("node", away, "possible")
     if asked > 1:
         return _told("gpu-size", counts, "possible", resource)
     return _told("absent", counts, "likely" if alone else "possible", resource)

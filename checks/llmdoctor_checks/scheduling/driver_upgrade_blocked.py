@@ -82,7 +82,8 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     held = [v.node for v in found.verdicts if v.node.cordoned and _state(v.node)] if found else []
     failed = [n for n in held if _state(n) == _FAILED]
     waiting = {n.name: _gpu_pods(pending.usage, n) for n in held if _state(n) in _WAITING}
-    blocked = [n for n in held if n in failed or waiting.get(n.name)]
+    unknown = not cluster.complete("Pod")
+    blocked = [n for n in held if n in failed or waiting.get(n.name) or (unknown and n.name in waiting)]
     if found is None or not blocked:
         return
     node = min(blocked, key=lambda n: (n not in failed, n.name))
@@ -92,7 +93,8 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     else:
         refs = ", ".join(sorted(h.ref for h in pods)[:_MOST_PODS])
         rest = f" and {len(pods) - _MOST_PODS} more" if len(pods) > _MOST_PODS else ""
-        why = f"it is cordoned for a driver upgrade that waits ({_state(node)}) for the pods on its GPUs: {refs}{rest}"
+        why = f"it is cordoned for a driver upgrade that waits ({_state(node)}) for pods on it"
+        why += f": {refs}{rest}" if pods else ""
     more = f"; the same holds for {len(blocked) - 1} more" if len(blocked) > 1 else ""
     evidence = [*node_lines(pending, found), *(node_evidence(n, f"{_LABEL}={_state(n)}") for n in blocked[:3])]
     summary = f"{node.name} would fit, but {why}{more}."
@@ -160,6 +162,14 @@ def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
             f"End {pods[0].ref}, or let it move: the operator then upgrades the driver and uncordons {node.name}",
             f"kubectl -n {one.namespace or 'default'} get pod {one.name} -o wide",
             f"kubectl get node {node.name} --show-labels",
+            owner="platform",
+        )
+        return
+    if _state(node) in _WAITING:
+        yield fixes.advice(
+            f"See which jobs and pods of {node.name} the upgrade waits for, and end them or let them move; the operator then goes on",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name}",
+            f"kubectl get events -A --field-selector involvedObject.name={node.name}",
             owner="platform",
         )
         return

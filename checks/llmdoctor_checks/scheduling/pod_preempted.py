@@ -2,17 +2,24 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Cluster, Events, Evidence, Finding, Node, Pod, Subject, check, fixes
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+from llmdoctor_checks.scheduling._kueue import workloads
 
 
 @check("pod-preempted", since="0.1")
-def pod_preempted(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
+def pod_preempted(
+    pod: Pod, subject: Subject, cluster: Cluster, events: Events | None, node: Node | None
+) -> Iterator[Finding]:
     """The pod had to make room for one of higher priority.
 
     The scheduler deletes running pods of lower priority when a pod of higher priority fits nowhere else; the kubelet does
     so for critical system pods. The victim gets its termination grace period and is then gone. In a group of pods (a
     LeaderWorkerSet, a Ray cluster) the loss of one ends the whole replica, and the others report only a broken connection.
+
+    Kueue takes the quota of a whole job for one of higher priority, or for a queue that has lent it: the job is suspended, its
+    pods are deleted, and its Workload says for whom.
 
     ## Fix
 
@@ -23,6 +30,9 @@ def pod_preempted(pod: Pod, subject: Subject, events: Events | None, node: Node 
 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """
+    if not pod.exists and (evicted := _by_kueue(subject, cluster)):
+        yield evicted
+        return
     found = taken(pod, subject, events, node)
     if found is None or found.kind != "preempted":
         return
@@ -41,3 +51,39 @@ def pod_preempted(pod: Pod, subject: Subject, events: Events | None, node: Node 
         ),
         pods=(pod.name,),
     )
+
+
+def _by_kueue(subject: Subject, cluster: Cluster) -> Finding | None:
+    """A job whose quota Kueue gave to another, and that waits since; what keeps it from quota by now is another matter."""
+    for workload in workloads(subject, cluster):
+        conditions = {str(row.get("type")): row for row in rows(workload.raw, "status.conditions")}
+        evicted, waits = conditions.get("Preempted"), conditions.get("QuotaReserved")
+        if evicted is None or waits is None or (evicted.get("status"), waits.get("status")) != ("True", "False"):
+            continue
+        message = str(evicted.get("message") or "")
+        if not message or str(waits.get("message")) != message:
+            continue
+        name = subject.workload.ref if subject.workload else workload.name
+        return Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"Kueue has suspended {name} to make room for another job: {message}",
+            evidence=(
+                Evidence(
+                    source="workload",
+                    ref=f"Workload/{workload.name} status.conditions[Preempted]",
+                    text=f"{evicted.get('reason')}: {message}",
+                ),
+            ),
+            explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending"),
+            fixes=(
+                fixes.advice(
+                    "Give it a WorkloadPriorityClass above that of the jobs that may wait (kueue.x-k8s.io/priority-class), or more quota "
+                    "of its own",
+                    "kubectl get workloadpriorityclasses",
+                    f"kubectl -n {workload.namespace} get workload {workload.name} -o yaml",
+                    owner="platform",
+                ),
+            ),
+        )
+    return None

@@ -25,6 +25,7 @@ _VLLM = (
     r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
 _SGLANG = r"Decode batch[.,] #running-req: (\d{1,15}), (.*?)#queue-req: (\d{1,15})"
+_SGLANG_TOKENS = r"gen throughput \(token/s\): (\d{1,9}(?:\.\d+)?)"
 _USAGE = r"(?:token|mamba) usage: (\d{1,9}(?:\.\d+)?)"
 #: What vLLM's first engine prints of a preemption, the first one and each fiftieth.
 PREEMPTED = "is preempted by PreemptionMode"
@@ -67,7 +68,9 @@ def last_load(container: Container, logs: Logs) -> list[Load]:
         said = re.search(_SGLANG, line.text)
         pools = [float(usage) for usage in re.findall(_USAGE, said[2])] if said else []
         if said and pools:
-            found.append(Load(line, int(said[1]), int(said[3]), max(pools)))  # the fullest stops all
+            pace = re.search(_SGLANG_TOKENS, said[2]) if said else None
+            each = float(pace[1]) if pace else None
+            found.append(Load(line, int(said[1]), int(said[3]), max(pools), each))  # the fullest stops all
     return list(found)
 
 

@@ -1,23 +1,45 @@
 """A model that is downloaded again at every start."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import GIB, Engine, Finding, Pod, Sizing, check, fixes, pod_evidence, say_bytes
+from kubectl_llmdoctor.api import (
+    GIB,
+    Engine,
+    Evidence,
+    Finding,
+    Logs,
+    Pod,
+    Sizing,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    say_bytes,
+    say_seconds,
+)
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
 
 #: Below this a download at 1 Gbit/s is over within about four minutes, and a start is not much faster without it.
 _LARGE_BYTES = 30 * GIB
 
+#: What vLLM says when a download is over, and how long one takes, at least, that is worth a word.
+_TOOK, _SLOW_SECONDS = r"Time spent downloading weights for .*: (\d{1,9}(?:\.\d+)?) seconds", 240
+
+#: The bar of a file that is being fetched.
+_UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S*: +\d{1,2}%\|"
+
 
 @check("cache-ephemeral", since="0.2", severity="info")
-def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The model is downloaded again at every start.
 
     The engine fetches its model from the Hugging Face Hub into the container's own file system, or into an emptyDir. The
     first is gone when the container restarts, the second when the pod does. Every new replica, rollout and eviction then
     waits for the whole download, and an outage of the Hub or its rate limit keeps the service from coming back.
 
-    That is how most deployments begin, so it is noted for models whose size is known and large, and never more.
+    That is how most deployments begin, so it is noted for models whose size is known and large. It is the cause where a restarted
+    container is not ready yet, downloads by its log, and the instance before had taken minutes for the same download.
 
     ## Fix
 
@@ -40,14 +62,33 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Findin
         return
     where = f"emptyDir {place.volume}" if place.volume else "the container's own file system"
     when = "pod" if place.volume else "start of the container"
+    again = _again(pod, engine, logs) if logs is not None and not place.volume else None
     told = place.evidence or pod_evidence(engine.container, "volumeMounts", f"nothing at {path}")
     yield Finding(
-        role="note",
-        severity="info",
-        confidence="certain",
+        role="cause" if again else "note",
+        severity="warning" if again else "info",
+        confidence="possible" if again else "certain",  # what ended it before may be the point
         summary=f"{engine.label} downloads {say_bytes(size)} of {engine.value('model')} to {path} in {where}: each new {when} "
-        "does so again.",
-        evidence=(told,),
+        f"does so again{again[0] if again else ''}.",
+        evidence=(told, *(again[1] if again else ())),
+        explains=("not-ready", "rollout-stuck") if again else (),
         fixes=(fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
+    """A download under way in an instance that follows one which had made it: words, and the quotations."""
+    container = engine.container
+    now = logs.current(container.name)
+    before = next((log for log in logs.of(container.name) if log.previous), None)
+    if pod.ready or not container.restarts or now is None or before is None:
+        return None
+    under_way = next((line for line in now.lines(max(len(now) - 20, 1)) if re.search(_UNDER_WAY, line.text)), None)
+    if under_way is None or next(now.find("Time spent downloading weights"), None) is not None:
+        return None
+    for line in before.find("Time spent downloading weights"):
+        if (said := re.search(_TOOK, line.text)) and float(said[1]) >= _SLOW_SECONDS:
+            words = f", now after restart {container.restarts}; the last time it took {say_seconds(float(said[1]))}"
+            return words, (log_evidence(line), log_evidence(under_way))
+    return None

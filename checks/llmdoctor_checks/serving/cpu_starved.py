@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     say_cores,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import recent_load, works
+from llmdoctor_checks.serving._load import last_load, recent_load, works
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
@@ -32,6 +32,8 @@ from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 _THROTTLED = 0.25
 #: In more than this share of periods it stands still longer than it runs on.
 _MOSTLY = 0.5
+#: In more than this share nearly all of its time is waiting.
+_NEARLY_ALWAYS = 0.8
 
 #: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
 #: has no limit that makes it wait: the node's cores are taken by others.
@@ -159,6 +161,7 @@ def _by_quota(
         return None
     share, evidence = throttled
     starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
+    starves = starves or (_far_too_few(pod, engine, share, logs) if logs else None)
     if starves is None and _computes_there(pod, engine, throttled[0]):
         starves = "the model is computed on the CPU, so that all its threads stand still meanwhile", ()
     works = f", and {starves[0]}" if starves else ""
@@ -171,6 +174,25 @@ def _by_quota(
         fixes=_fixes(container, engine, limit),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _far_too_few(pod: Pod, engine: Engine, share: float, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
+    """Less than half of the cores that the processes of the engine keep busy, nearly always used up, while requests run."""
+    processes, limit = busy(engine), engine.container.limit("cpu")
+    said = last_load(engine.container, logs)
+    if (
+        not pod.ready
+        or share < _NEARLY_ALWAYS
+        or processes is None
+        or limit is None
+        or not said
+        or not said[-1].running
+    ):
+        return None
+    if limit * 2 > processes.total * 1000:
+        return None
+    text = f"{engine.title} keeps {processes.total} processes busy ({processes.text}) while {said[-1].running} requests run"
+    return text, (log_evidence(said[-1].line),)
 
 
 def _computes_there(pod: Pod, engine: Engine, throttled: float) -> bool:

@@ -7,20 +7,30 @@ from typing import Any
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
+    Events,
     Evidence,
     Finding,
+    Line,
+    Logs,
     Pod,
     Setting,
     check,
+    count_of,
     dig,
+    event_evidence,
     fixes,
+    log_evidence,
     pod_evidence,
     say_seconds,
     setting_evidence,
 )
+from llmdoctor_checks.serving._load import last_load
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
+
+#: The exit code of SIGKILL.
+_KILLED = 137
 
 #: How an engine is told to finish running requests after SIGTERM: setting or variable, seconds when it is not set.
 _DRAINS = {"vllm": "shutdown_timeout"}
@@ -30,8 +40,19 @@ _SLEEP = re.compile(r"(?:^|[\s;&'\"])sleep\s+(?P<seconds>\d+(?:\.\d+)?)(?P<unit>
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
+#: What servers print when they are told to end: uvicorn (vLLM, SGLang up to its own word), SGLang, TGI.
+_TOLD = (
+    "Waiting for connections to close",
+    "Waiting for background tasks to complete",
+    "Gracefully exiting",
+    "Shutting down",
+)
+#: SGLang's count of what is left.
+_LEFT = r"remaining number of requests (\d{1,9})"
+
+
 @check("graceful-shutdown", since="0.2", severity="warning")
-def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
     A pod that is deleted, drained or replaced runs its preStop hook, gets SIGTERM after it, and SIGKILL when
@@ -41,6 +62,8 @@ def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
     It is a risk where the pod's own numbers contradict each other: a hook or a drain time that the grace period ends.
     That no drain is set at all is true of most deployments, and not reported.
+
+    It is the cause where a pod that was told to go ended by SIGKILL, and its log says that requests were running then.
 
     ## Fix
 
@@ -54,6 +77,9 @@ def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
     """
+    if logs is not None and (found := _cut(pod, engine, logs)):
+        yield found
+        return
     container = engine.container
     grace = pod.spec.termination_grace_period_seconds
     allowed = _DEFAULT_SECONDS if grace is None else grace
@@ -69,8 +95,10 @@ def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
         parts.append(f"{engine.title} may take {say_seconds(drain[0])} for running requests")
     stated = f"{allowed} s" if grace is not None else f"the default of {allowed} s"
     longer = int(needed) + _DEFAULT_SECONDS
+    hooks = [e for e in events.of("FailedPreStopHook", kind="Pod") if e.name == pod.name] if events else []
+    cut = hooks[-1:] if hook and hook[0] > allowed and pod.obj.metadata.deletion_timestamp else []
     yield Finding(
-        role="risk",
+        role="cause" if cut else "risk",
         severity="warning",
         confidence="certain",
         summary=f"The grace period of {container.name} is {stated}, but {' and '.join(parts)}: "
@@ -78,6 +106,7 @@ def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
         evidence=(
             pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
             *(part[1] for part in (hook, drain) if part),
+            *(event_evidence(event, pod.cluster) for event in cut),
         ),
         fixes=(
             fixes.set_spec(
@@ -86,6 +115,57 @@ def graceful_shutdown(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose engine was killed while it finished its requests."""
+    container = engine.container
+    ended = container.status.state.terminated if container.status else None
+    log = logs.current(container.name)
+    if ended is None or ended.exit_code != _KILLED or ended.reason == "OOMKilled" or log is None:
+        return None
+    if not pod.obj.metadata.deletion_timestamp:
+        return None
+    told = next((line for words in _TOLD for line in log.find(words)), None)
+    left = _running(container, logs, told) if told is not None else None
+    if told is None or left is None:
+        return None
+    count, line = left
+    grace = pod.spec.termination_grace_period_seconds
+    seconds = _DEFAULT_SECONDS if grace is None else grace
+    longer = max(10 * seconds, 300)
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} was told to end and killed {seconds} s later, its grace period, while {count_of(count, 'request')} still ran: "
+        "their answers are cut off.",
+        evidence=(
+            log_evidence(told),
+            log_evidence(line),
+            pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code)),
+            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.set_spec(
+                pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
+            ),
+        ),
+        order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:
+    """How many requests ran at the end, by the last statement after the server was told to end."""
+    last = [load for load in last_load(container, logs) if load.line.number > told.number]
+    if last:
+        return (last[-1].running, last[-1].line) if last[-1].running else None
+    log = logs.current(container.name)
+    lines = list(log.find("remaining number of requests")) if log else []
+    said = re.search(_LEFT, lines[-1].text) if lines else None
+    return (int(said[1]), lines[-1]) if said and int(said[1]) else None
 
 
 def _hook(container: Container) -> tuple[float, Evidence] | None:

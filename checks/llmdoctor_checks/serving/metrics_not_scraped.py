@@ -20,8 +20,9 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
+from kubectl_llmdoctor.catalog.metrics import names
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.serving._autoscaling import metrics_off
+from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
 from llmdoctor_checks.serving._policies import labels_of, selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
@@ -95,7 +96,7 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     if any(_works(engine, one) for one in asked):
         return
     for one in asked:
-        yield _finding(pod, engine, one)
+        yield _finding(pod, engine, one, _without_value(engine, subject, cluster))
         return
     kinds = ("ServiceMonitor", "PodMonitor")
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
@@ -196,7 +197,20 @@ def _listened(engine: Engine, pod: Pod) -> set[Any]:
     return declared | {engine.value("port"), engine.value("metrics_port")}
 
 
-def _finding(pod: Pod, engine: Engine, one: Asked) -> Finding:
+def _without_value(engine: Engine, subject: Subject, cluster: Cluster) -> Evidence | None:
+    """What an autoscaler of the workload says that gets no value for a metric of the engine."""
+    emitted = {metric.name for metric in names(engine.name, engine.version)}
+    emitted |= {name.replace(":", "_") for name in emitted}  # as adapters write it
+    for scaler in scalers(subject, cluster):
+        for row in rows(scaler.item.raw, "status.conditions"):
+            said = str(row.get("message") or "")
+            silent = row.get("type") == "ScalingActive" and row.get("status") == "False"
+            if silent and any(name in said for name in emitted):
+                return scaler.evidence("status.conditions[ScalingActive]", f"{row.get('reason')}: {said}")
+    return None
+
+
+def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None) -> Finding:
     right = _PATHS.get(engine.name, (one.path,))
     fix: Fix
     if metrics_off(engine):
@@ -216,12 +230,14 @@ def _finding(pod: Pod, engine: Engine, one: Asked) -> Finding:
             if one.item
             else fixes.advice(f"Set the annotation prometheus.io/path to {right[0]} in {fixes.edited(pod)}")
         )
+    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
     return Finding(
-        role="risk",
+        role="cause" if scaling and pod.ready else "risk",
         severity="warning",
         confidence="likely",
-        summary=f"{what}: nobody sees its queue and cache.",
-        evidence=(one.evidence,),
+        summary=f"{what}: {lost}.",
+        evidence=(one.evidence, *((scaling,) if scaling else ())),
+        explains=("hpa-wrong-metric",) if scaling else (),
         fixes=(fix,),
         pods=(pod.name,) if pod.exists else (),
     )

@@ -133,8 +133,8 @@ def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """An address outside that gave no answer, at a port that no policy of Kubernetes or Cilium lets the pod out to."""
     theirs = cilium_egress(pod, cluster)
     ours = policies(pod, cluster, "Egress")
-    if not theirs:
-        return  # without Cilium's the model's address tells, see _egress
+    if not theirs and not ours:
+        return
     said = (
         (line, told)
         for log in logs
@@ -152,22 +152,26 @@ def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         ):
             continue
         names = [item.name for item, _ in theirs] + [item.name for item in ours]
-        words = [", ".join(sorted(rule)) + f": {_numbers(rule)}" for rule in theirs[0][1]]
+        words = [", ".join(sorted(rule)) + f": {_numbers(rule)}" for rule in theirs[0][1]] if theirs else []
+        quoted = (
+            object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing")
+            if theirs
+            else _quote(ours[0], "egress")
+        )
         yield Finding(
             role="cause",
             confidence="likely",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
             f"at which it asks {told['whom']}.",
-            evidence=(
-                log_evidence(line),
-                object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing"),
-            ),
+            evidence=(log_evidence(line), quoted),
             explains=("model-registry-failed", "hf-unreachable", *_CONSEQUENCES),
             fixes=(
                 fixes.advice(
                     f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
                     owner="platform",
-                ),
+                )
+                if theirs
+                else _open(ours[0], [f"port {port} of public addresses"], port),
             ),
             pods=(pod.name,),
         )
@@ -320,13 +324,13 @@ def _words(rule: dict[str, object]) -> str:
     return f"{to}: {ports or 'all ports'}"
 
 
-def _open(item: Item, closed: list[str]) -> Fix:
+def _open(item: Item, closed: list[str], port: int = 443) -> Fix:
     wanted: list[dict[str, object]] = []
     if "DNS (port 53)" in closed:
         wanted.append({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
-    if closed[-1].startswith("port 443"):
+    if closed[-1].startswith(f"port {port}"):
         block = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
-        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": 443}]})
+        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port}]})
     have = dig(item.raw, "spec.egress")
     operations: list[dict[str, object]] = [{"op": "add", "path": "/spec/egress/-", "value": rule} for rule in wanted]
     if not isinstance(have, list):

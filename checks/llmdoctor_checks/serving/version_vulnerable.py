@@ -9,11 +9,13 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Logs,
     Pod,
     Subject,
     check,
     dig,
     fixes,
+    log_evidence,
     pod_evidence,
     setting_evidence,
 )
@@ -40,13 +42,49 @@ class Place(NamedTuple):
     cluster: Cluster
 
 
+class Blow(NamedTuple):
+    """A request that ends a server of some releases, and what the log then shows: the error, and the file that raises it."""
+
+    id: str
+    first: str
+    fixed: str
+    what: str
+    words: str
+    raised_in: str
+
+
+#: vLLM's advisories GHSA-9hcf-v7m4-6m2j and GHSA-6qc9-v4r8-22xg: the grammar of a request is compiled in the engine's own process,
+#: which ends with the error. Texts: xgrammar's `regex_converter.cc` and `json_schema_converter.cc`.
+_BLOWS = (
+    Blow(
+        "CVE-2025-48943",
+        "0.8.0",
+        "0.9.0",
+        "a request with an invalid regular expression",
+        "Regex parsing error at",
+        "xgrammar",
+    ),
+    Blow(
+        "CVE-2025-48942",
+        "0.8.0",
+        "0.9.0",
+        "a request with an invalid JSON schema",
+        "json_schema_converter.cc",
+        "xgrammar",
+    ),
+)
+
+
 @check("version-vulnerable", since="0.1", severity="warning")
-def version_vulnerable(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+def version_vulnerable(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None
+) -> Iterator[Finding]:
     """The engine's version has a known vulnerability, and the configuration opens it.
 
     Most advisories need something besides the version: a connector for KV transfer, several nodes, a certain tool
     parser, a model that takes videos, a port that everybody reaches. Only where the configuration shows that, it is said
-    here; for the rest a scanner of images is the better tool. A key does not close all of these: some paths are open
+    here; for the rest a scanner of images is the better tool. Where the log of a server that ended shows the request that an
+    advisory speaks of, it is the cause. A key does not close all of these: some paths are open
     without it, and ports of the engine's own workers know none.
 
     ## Fix
@@ -60,6 +98,9 @@ def version_vulnerable(pod: Pod, engine: Engine, subject: Subject, cluster: Clus
     - https://osv.dev
     """
     if not engine.version:
+        return
+    if logs is not None and (struck := _struck(pod, engine, logs)):
+        yield struck
         return
     place = Place(engine, subject, cluster)
     found: list[tuple[Vulnerability, Evidence]] = []
@@ -92,6 +133,37 @@ def version_vulnerable(pod: Pod, engine: Engine, subject: Subject, cluster: Clus
         fixes=(fixes.advice(f"Take {engine.title} {newest} or later in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """An instance that a request ended in the way of an advisory."""
+    if engine.name != "vllm" or not pod.failing:
+        return None
+    for blow in _BLOWS:
+        if engine.at_least(blow.fixed) is not False or not engine.at_least(blow.first):
+            continue
+        for log in logs.of(engine.container.name):
+            line = next(log.find(blow.words), None)
+            dead = next(log.find("EngineDeadError"), None)
+            frame = line and any(blow.raised_in in one.text for one in log.lines(max(line.number - 12, 1), line.number))
+            if line is None or dead is None or not frame or dead.number < line.number:
+                continue
+            return Finding(
+                role="cause",
+                severity="critical",
+                confidence="likely",
+                summary=f"{blow.what.capitalize()} ended {engine.label}: {blow.id}, fixed in {blow.fixed}.",
+                evidence=(
+                    log_evidence(line),
+                    log_evidence(dead),
+                    pod_evidence(engine.container, "image", engine.container.spec.image),
+                ),
+                explains=("engine-dead", "crash-loop", "not-ready", "pod-failed"),
+                fixes=(fixes.advice(f"Take {engine.title} {blow.fixed} or later in {fixes.edited(pod)}"),),
+                order=line.order,
+                pods=(pod.name,),
+            )
+    return None
 
 
 def _key(version: str) -> tuple[int, ...]:

@@ -24,7 +24,9 @@ _FOREVER = (
     r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.*?\bdone)"
 )
 #: After an engine that runs in the foreground; the sign says whether only when it failed.
-_AFTER = re.compile(rf"(?P<sign>\|\||;|\n)\s*(?:\{{\s*)?(?:echo[^;\n]*[;\n]\s*)?(?P<forever>{_FOREVER})", re.DOTALL)
+_AFTER = re.compile(
+    rf"(?P<sign>\|\||;|\n)\s*(?:[{{(]\s*)?(?P<told>echo[^;\n]*?(?:[;\n]|&&)\s*)?(?P<forever>{_FOREVER})", re.DOTALL
+)
 #: Programs that engines are started by.
 _SERVERS = re.compile(
     r"vllm\s+serve|vllm\.entrypoints|sglang\.launch_server|sglang\s+serve|text-generation-launcher|llama-server"
@@ -84,7 +86,9 @@ def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findin
             tail = "its liveness probe must find out" if watched else "nothing restarts it"
             if not watched and container.spec.readiness_probe is None:
                 tail += ", and the pod stays Ready"
-            ended = _ended(engine, logs) if logs is not None and container.running and not watched else None
+            ended = None
+            if logs is not None and container.running and not watched:
+                ended = _ended(engine, logs, found["told"] or "")
             when = f"{engine.title} has ended, and" if ended else f"When {engine.title} ends,"
             yield Finding(
                 role="cause" if ended else "note" if watched else "risk",
@@ -102,14 +106,20 @@ def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findin
             return
 
 
-def _ended(engine: Engine, logs: Logs) -> Line | None:
-    """The line by which the log of a container that runs shows that the engine in it has ended."""
+def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:
+    """The line by which the log of a container that runs shows that the engine in it has ended.
+
+    The wrapper may say so itself, by an `echo` before it goes to sleep.
+    """
+    words = re.match(r"""echo\s+(?:-\w+\s+)?(['"]?)(?P<words>[^'"$`\\]{8,}?)\1\s*(?:[;&\n]|$)""", told)
     log = logs.current(engine.container.name)
     last = [line for line in log.lines(max(len(log) - 20, 1)) if line.text.strip()][-_LAST_LINES:] if log else []
     phase = phase_of(log)
     serves = phase is not None and phase.name == "serving"
     for line in reversed(last):
         text = said(line.text).text
+        if words and line.text.strip() == words["words"].strip():
+            return line
         if re.search(_DEAD, text) or (not serves and re.search(_FAILED, text)):
             return line
     return None

@@ -1,5 +1,6 @@
 """An engine that listens on the loopback address alone."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -9,6 +10,8 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
+    Logs,
     Pod,
     Setting,
     check,
@@ -16,6 +19,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     k8s,
+    log_evidence,
     object_evidence,
     pod_evidence,
     setting_evidence,
@@ -28,12 +32,19 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"
 #: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
 _TOLD_TO_END = frozenset({0, 137, 143})
 
+#: What servers print of the address on which they listen: llama-server, uvicorn, Ollama.
+_LISTENS = (
+    ("server is listening", r"server is listening(?: on https?://|, hostname: )(?P<host>[^\s,:]+|\[[^\]\s]+\])[:,]"),
+    ("Uvicorn running on", r"Uvicorn running on https?://(?P<host>[^\s:]+|\[[^\]\s]+\]):\d+"),
+    ('msg="Listening on', r'msg="Listening on (?P<host>[^\s:]+|\[[^\]\s]+\]):\d+'),
+)
+
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
 @check("loopback-only", since="0.2")
-def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[Finding]:
+def loopback_only(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on the loopback address, where nobody outside its pod reaches it.
 
     Every process of a pod can reach 127.0.0.1, and nothing else can: the kubelet's probes and the Service connect to the
@@ -55,10 +66,10 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[F
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
     host, container = engine.get("host"), engine.container
+    told = host is not None and (host.source != "default" or engine.found.argv_known)
+    line = _listens(container, logs) if logs is not None else None
     if (
-        host is None
-        or (host.source == "default" and not engine.found.argv_known)
-        or str(host.value).lower() not in _LOOPBACK
+        (line is None and (host is None or not told or str(host.value).lower() not in _LOOPBACK))
         or (pod.exists and pod.ready)
         or pod.log_only
     ):
@@ -76,14 +87,22 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None) -> Iterator[F
         return
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
-    tail = "" if host.source != "default" else ", its default"
+    where = str(host.value) if host is not None and str(host.value).lower() in _LOOPBACK else "the loopback address"
+    tail = ", its default" if host is not None and host.source == "default" and where == str(host.value) else ""
+    if line is not None:
+        tail += ", by its log"
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
         confidence="likely",
-        summary=f"{engine.label} listens on {host.value}{tail}, and {who} asks the address of the pod: "
+        summary=f"{engine.label} listens on {where}{tail}, and {who} asks the address of the pod: "
         "every connection is refused.",
-        evidence=(*(event_evidence(e, pod.cluster) for e in refused[-1:]), _said(container, host), evidence),
+        evidence=(
+            *(event_evidence(e, pod.cluster) for e in refused[-1:]),
+            *((log_evidence(line),) if line is not None else ()),
+            *((_said(container, host),) if host is not None and where == str(host.value) else ()),
+            evidence,
+        ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
         fixes=(_fix(engine, host),),
         pods=(pod.name,) if pod.exists else (),
@@ -97,6 +116,20 @@ def _ended_by_itself(container: Container, events: Events | None) -> bool:
     watched = spec.liveness_probe is not None or spec.startup_probe is not None
     killed = any(kind != "readiness" for kind, _ in failures(container, events))
     return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)
+
+
+def _listens(container: Container, logs: Logs) -> Line | None:
+    """The line by which the instance that runs says that it listens on the loopback address, and on no other."""
+    log, found = logs.current(container.name), None
+    for words, pattern in _LISTENS if log is not None else ():
+        for line in log.find(words) if log is not None else ():
+            said = re.search(pattern, line.text)
+            if said is None:
+                continue
+            if said["host"].lower() not in _LOOPBACK:
+                return None
+            found = line
+    return found
 
 
 def _said(container: Container, host: Setting) -> Evidence:
@@ -128,16 +161,16 @@ def _service(pod: Pod) -> tuple[str, Evidence] | None:
     return f"Service {item.name}", object_evidence(item, "spec.selector", selector)
 
 
-def _fix(engine: Engine, host: Setting) -> Fix:
+def _fix(engine: Engine, host: Setting | None) -> Fix:
     container, summary = engine.container, "Listen on all addresses of the pod"
-    if host.source == "env":
+    if host is not None and host.source == "env":
         name = host.text.partition("=")[0]
         index = next((i for i, v in enumerate(container.spec.env) if v.name == name and v.value is not None), None)
         if index is not None:
             value = str(container.spec.env[index].value).replace(str(host.value), "0.0.0.0")  # noqa: S104 # the fix
             operation = {"op": "replace", "path": f"{container.pointer}/env/{index}/value", "value": value}
             return fixes.patch(container.pod, summary, [operation])
-    flag = host.flag if host.source == "flag" else _FLAGS.get(engine.name, "")
+    flag = host.flag if host is not None and host.source == "flag" else _FLAGS.get(engine.name, "")
     if not flag:
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     return fixes.set_flag(engine, "host", flag, "0.0.0.0", summary)  # noqa: S104 # the fix

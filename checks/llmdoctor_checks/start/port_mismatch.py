@@ -1,6 +1,7 @@
 """A probe or Service that asks another port than the one the engine listens on."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import cast
 
@@ -12,12 +13,15 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
+    Logs,
     Pod,
     Setting,
     check,
     dig,
     fixes,
     k8s,
+    log_evidence,
     pod_evidence,
     setting_evidence,
 )
@@ -29,7 +33,7 @@ _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
 @check("port-mismatch", since="0.1")
-def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
+def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
@@ -79,12 +83,14 @@ def port_mismatch(pod: Pod, engine: Engine) -> Iterator[Finding | Abstain]:
             pods=(pod.name,) if pod.exists else (),
         )
         return
-    yield from _through_sidecar(pod, container, engine, port)
+    yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port)
     yield from _pools(pod, container, engine, port)
 
 
-def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+def _through_sidecar(
+    pod: Pod, container: Container, engine: Engine, port: Setting, logs: Logs | None
+) -> Iterator[Finding]:
     """Knative's queue-proxy and KServe's agent ask the server in the kubelet's place, at the port that they were told."""
     for trouble in pod.troubles:
         sidecar = trouble.container
@@ -92,6 +98,9 @@ def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setti
             continue
         told = sidecar.env.get(_SIDECAR_PROBE)
         asked = _port_in(told.value) if told and told.value else None
+        line = _refused(sidecar, logs) if asked is None and logs is not None else None
+        if line is not None:
+            asked = int(line[1])
         if asked is None or asked == port.value or _listener(container, asked) not in (None, sidecar.name):
             continue
         yield Finding(
@@ -99,10 +108,12 @@ def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setti
             confidence="likely",
             summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
             evidence=(
-                pod_evidence(sidecar, f"env[{_SIDECAR_PROBE}]", str(told.value) if told else ""),
+                log_evidence(line[0])
+                if line is not None
+                else pod_evidence(sidecar, f"env[{_SIDECAR_PROBE}]", str(told.value) if told else ""),
                 _port_evidence(container, port),
             ),
-            explains=("not-ready", "probe-too-short", "rollout-stuck"),
+            explains=("not-ready", "probe-too-short", "sidecar-blocks-start", "rollout-stuck"),
             fixes=(
                 fixes.advice(
                     f"Let {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
@@ -112,6 +123,15 @@ def _through_sidecar(pod: Pod, container: Container, engine: Engine, port: Setti
             pods=(pod.name,),
         )
         return
+
+
+def _refused(sidecar: Container, logs: Logs) -> tuple[Line, str] | None:
+    """The last line by which Knative's queue-proxy says that its probe was refused, and the port."""
+    log = logs.current(sidecar.name)
+    for line in reversed(list(log.find("robe error (failed"))) if log is not None else ():
+        if said := re.search(r"dial tcp (?:127\.0\.0\.1|\[::1\]):(\d{1,5}): connect: connection refused", line.text):
+            return line, said[1]
+    return None
 
 
 def _port_in(probe: str) -> int | None:

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Workload,
     check,
+    count_of,
     fixes,
     k8s,
     log_evidence,
@@ -46,10 +47,15 @@ _NOT_YET = {
 _TURNED_AWAY = (
     "onnection refused",
     "onnection_refused",
+    "Cannot connect to host",  # aiohttp, of a refusal as well
+    "ECONNREFUSED",
     "no healthy upstream",
     "503 Service Unavailable",
     "ServiceUnavailable",
 )
+
+#: llama-server's `main` and `server_context`, before and after the model is loaded; `log_server_r` ends with the status.
+_LLAMA_LOADS, _LLAMA_LOADED = "loading model", "model loaded"
 
 #: Commands that succeed whatever the server does.
 _ALWAYS = r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|exit 0|(?:/bin/)?echo [\w .-]+)"
@@ -88,7 +94,9 @@ def ready_before_serving(
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
     container = engine.container
-    if pod.ready and (found := _observed(pod, engine, logs) or _loading(pod, engine, cluster, logs)):
+    if pod.ready and (
+        found := _observed(pod, engine, logs) or _loading(pod, engine, cluster, logs) or _answered(pod, engine, logs)
+    ):
         yield found
         return
     if (
@@ -187,6 +195,31 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         confidence="likely" if client or probe else "possible",
         summary=summary,
         evidence=tuple(evidence),
+        fixes=(_probe(engine, "/health"),),
+        pods=(pod.name,),
+    )
+
+
+def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """llama-server, which answers 503 to whoever asks before the model is loaded, by its own log; its probe does not ask it."""
+    container, probe = engine.container, engine.container.spec.readiness_probe
+    log = logs.current(container.name) if logs else None
+    if log is None or engine.name != "llama.cpp" or (probe is not None and _honest(engine, probe)):
+        return None
+    begun = next(reversed(list(log.find(_LLAMA_LOADS))), None)
+    if begun is None or any(line.number > begun.number for line in log.find(_LLAMA_LOADED)):
+        return None
+    failed = [line for line in log.find("request: POST ") if line.number > begun.number and line.text.endswith(" 503")]
+    if not failed:
+        return None
+    action = _action(probe) if probe else "none"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} still loads the model: it has answered "
+        f"{count_of(len(failed), 'request')} with 503 meanwhile.",
+        evidence=(log_evidence(failed[-1]), log_evidence(begun), pod_evidence(container, "readinessProbe", action)),
         fixes=(_probe(engine, "/health"),),
         pods=(pod.name,),
     )

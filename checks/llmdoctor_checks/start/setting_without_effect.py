@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, Problem, check, fixes
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Line, Logs, Pod, Problem, check, fixes, log_evidence
 
 #: Variables with a check of their own.
 _ELSEWHERE = frozenset(["NCCL_TIMEOUT"])
 
+#: Ollama's variable for the length of its context.
+_CONTEXT = "OLLAMA_CONTEXT_LENGTH"
+
 
 @check("setting-without-effect", since="0.1", severity="info")
-def setting_without_effect(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A setting has no effect: this version of the engine never reads it.
 
     An environment variable that nobody knows is not an error, so a misspelt one, or one that a newer version has
@@ -31,6 +34,21 @@ def setting_without_effect(pod: Pod, engine: Engine) -> Iterator[Finding]:
     found = [p for p in engine.problems if p.kind == "no-effect" and p.flag not in _ELSEWHERE]
     if not found:
         return
+    cut = next((p for p in found if p.flag in engine.container.env and _CONTEXT in p.detail), None)
+    line = _cuts(engine, logs) if cut is not None and logs is not None and pod.ready else None
+    if cut is not None and line is not None:
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
+            evidence=(_evidence(pod, cut), log_evidence(line)),
+            explains=("request-too-long",),
+            fixes=(_fix(engine, cut),),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
     grave = bool(lost) and not pod.ready
     shown = lost if grave else found
@@ -43,6 +61,12 @@ def setting_without_effect(pod: Pod, engine: Engine) -> Iterator[Finding]:
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _cuts(engine: Engine, logs: Logs) -> Line | None:
+    """The last line by which Ollama says that it cut a prompt."""
+    log = logs.current(engine.container.name)
+    return next(reversed(list(log.find("truncating input prompt"))), None) if log and engine.name == "ollama" else None
 
 
 def _summary(engine: Engine, shown: list[Problem]) -> str:

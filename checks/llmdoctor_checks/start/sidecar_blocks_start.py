@@ -111,6 +111,7 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     if not pod.failing:
         return
     yield from _never_ends(pod, logs)
+    yield from _not_started(pod, events, logs)
     proxy = next((c for c in pod.containers if c.name in _PROXIES), None)
     if proxy is None:
         return
@@ -197,6 +198,46 @@ def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Findin
             [ready, *told],
             cut_off=bool(told),
         )
+
+
+def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """A native sidecar whose startup probe does not succeed: no container after it is started before."""
+    if any(c.role == "main" and (c.running or c.terminated or c.restarts) for c in pod.containers):
+        return
+    for container in pod.containers:
+        running, probe = container.status.state.running, container.spec.startup_probe
+        if container.role != "sidecar" or running is None or probe is None or container.status.started is not False:
+            continue
+        failed = [
+            e
+            for e in (events.of("Unhealthy", kind="Pod") if events else ())
+            if e.name == pod.name and e.message.startswith("Startup probe failed")
+        ]
+        if not failed:
+            continue
+        last = pod.containers[-1].name
+        told = _complaint(container, logs)
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The startup probe of the sidecar {container.name} does not succeed, and {last} is started only after it.",
+            evidence=(
+                event_evidence(failed[-1], pod.cluster),
+                pod_evidence(pod, f"status.initContainerStatuses[{container.name}].started", "false"),
+                *told,
+            ),
+            explains=_EXPLAINS,
+            fixes=tuple(_fixes(pod, container, cut_off=bool(told)))
+            if container.name in _PROXIES
+            else (
+                fixes.advice(
+                    f"See in its log what {container.name} waits for",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name}",
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
 
 
 def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tuple[Ending, Line]]:

@@ -1,0 +1,76 @@
+"""GKE's driver, which lies where the image does not look."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Finding,
+    Logs,
+    Node,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    node_evidence,
+    pod_evidence,
+)
+
+#: GKE's own label of nodes with GPUs; its device plugin mounts the driver at that folder, into each container that asks for one.
+_LABEL, _FOLDER = "cloud.google.com/gke-accelerator", "/usr/local/nvidia"
+
+_MISSING = "libcuda.so.1: cannot open shared object file"
+
+
+@check("driver-libs-not-on-path", since="0.3")
+def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Logs) -> Iterator[Finding]:
+    """The driver's libraries are not on the library path.
+
+    The node mounts the driver's libraries into the container, but the image does not look there. On GKE they lie under
+    `/usr/local/nvidia/lib64`, elsewhere the loader's cache was not renewed (ldconfig missing or not allowed), or the runtime
+    injects only the utility part of the driver. Then vLLM detects no platform, Triton says that libcuda.so cannot be found, or
+    the linker cannot find -lcuda when a kernel is built.
+
+    ## Fix
+
+    Set `LD_LIBRARY_PATH` to the driver's folder, use an image whose entrypoint runs ldconfig, and ask for the driver
+    capabilities `compute,utility`.
+
+    ## References
+
+    - https://cloud.google.com/kubernetes-engine/docs/how-to/gpus
+    - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
+    """
+    path = container.env.get("LD_LIBRARY_PATH")
+    known = path is None or path.value is not None
+    if not container.gpus or pod.ready or not known or _LABEL not in node.labels:
+        return
+    if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
+        return
+    line = next((line for log in logs.of(container.name) for line in log.find(_MISSING)), None)
+    if line is None:
+        return
+    folders = f"{_FOLDER}/lib64:/usr/local/cuda/lib64"
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"libcuda.so.1 is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
+        + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
+        evidence=(
+            log_evidence(line),
+            node_evidence(node, f"{_LABEL}={node.labels[_LABEL]}"),
+            *((pod_evidence(container, "env[LD_LIBRARY_PATH]", str(path.value)),) if path is not None else ()),
+        ),
+        explains=(
+            "gpu-runtime-missing",
+            "driver-missing",
+            "import-broken",
+            "system-library-missing",
+            "engine-init-failed",
+            "crash-loop",
+            "not-ready",
+            "pod-failed",
+        ),
+        fixes=(fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),),
+        order=line.order,
+        pods=(pod.name,),
+    )
