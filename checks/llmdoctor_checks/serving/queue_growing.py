@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import Load as Statement
-from llmdoctor_checks.serving._load import recent_load, works
+from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
 
 #: So many requests wait at the end, at least: fewer are a burst.
@@ -160,8 +160,8 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
-    said = recent_load(engine.container, logs)
-    if not said or min(load.waiting for load in said) == 0 or not works(pod, said):
+    said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
+    if not lasts(said) or not works(pod, said):
         return
     third = len(said) // 3
     early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
