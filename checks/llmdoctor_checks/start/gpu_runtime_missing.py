@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import Fallback, fallback
+from llmdoctor_checks._ollama import Fallback, fallback, lost
 
 _NO_DEVICE = "-capable device is detected"
 #: CUDA's word for no driver at all as well as for an old one.
@@ -45,7 +45,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
             yield _slow(pod, engine, found)
         return  # it is there, and unfit
     line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
-    if line is None or not asked:
+    if line is None or not asked or lost(container.name, logs):
         return
     node, unfit = pod.spec.node_name or "?", _unfit(line)
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
