@@ -40,6 +40,7 @@ from llmdoctor_checks.serving._saturation import (
     load_of,
     need_of,
     spread_fix,
+    stands_still,
 )
 
 #: From this share on the cache counts as full: a block that is left over fits no request.
@@ -96,6 +97,8 @@ def kv_cache_saturated(
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
     if not (pod.ready or pod.log_only) or engine.container.engine_dead:
+        return
+    if metrics is not None and stands_still(engine, metrics):
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:

@@ -23,7 +23,16 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
-from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
+from llmdoctor_checks.serving._saturation import (
+    Load,
+    evidence,
+    idle_peer,
+    limit_of,
+    load_of,
+    need_of,
+    spread_fix,
+    stands_still,
+)
 
 #: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
@@ -67,6 +76,8 @@ def queue_growing(
     - https://docs.ollama.com/faq
     """
     if not (pod.ready or pod.log_only) or engine.container.engine_dead:
+        return
+    if metrics is not None and stands_still(engine, metrics):
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
