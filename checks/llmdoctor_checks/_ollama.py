@@ -68,3 +68,20 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
                 slow = slow or Fallback(cpu, line, said["library"], too_slow=True)
         return slow or Fallback(cpu)
     return None
+
+
+#: What llama.cpp, of which Ollama starts a new process for each model, says of the devices.
+LOST = "ggml_cuda_init: "
+
+
+def lost(container: str, logs: Logs) -> tuple[Line, Line] | None:
+    """A model for which the instance that runs had found a GPU, and the last one, for which it finds none; else None.
+
+    That Ollama lists a GPU at its start is not enough: it reads of AMD's in /sys, and a slice of one may be listed and not opened.
+    """
+    log = logs.current(container)
+    said = list(log.find(LOST)) if log else []
+    there = [line for line in said if re.search(r"found [1-9]\d{0,3} (?:CUDA|ROCm) devices", line.text)]
+    if not there or "failed to initialize" not in said[-1].text:
+        return None
+    return there[-1], said[-1]

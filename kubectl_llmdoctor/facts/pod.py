@@ -37,6 +37,9 @@ _NODE_SECONDS = 630
 _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
 _PROMISES = ("TriggeredScaleUp", "Nominated")
 
+#: The scheduler speaks of a new pod sooner, and the API server at once of one that it may not look at yet.
+_FIRST_WORD_SECONDS = 30
+
 #: The machine that Karpenter is getting for a pod, in the event that promises it.
 _CLAIM = r"\bnodeclaim/([\w.-]+)"
 
@@ -565,6 +568,13 @@ class Pod:
         return [event for event in found if (event.namespace or self.namespace) == self.namespace]
 
     @cached_property
+    def just_made(self) -> bool:
+        """Whether it is seconds old, and nobody has said anything of it yet: no scheduler has looked at it."""
+        now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
+        young = now is not None and made is not None and (now - made).total_seconds() <= _FIRST_WORD_SECONDS
+        return young and self.unscheduled and not self._events and self.condition("PodScheduled") is None
+
+    @cached_property
     def awaits_node(self) -> bool:
         """Whether it is new, and an autoscaler is making a node for it: its last word on the pod was a promise.
 
@@ -585,6 +595,11 @@ class Pod:
             and any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
             for node in self.cluster.all(k8s.Node, "Node")
         )
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether it waits for a node, and not only for the scheduler's first word or for a node that is being made."""
+        return self.unscheduled and not self.awaits_node and not self.just_made
 
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
@@ -624,7 +639,7 @@ class Pod:
         elif status.phase == "Succeeded":
             return
         elif self.unscheduled:
-            if not self.awaits_node:
+            if self.unplaced:
                 made = parse_time(self.obj.metadata.creation_timestamp)
                 yield Trouble(kind="pending", text="Pending, no node", since=made)
             return

@@ -1,18 +1,41 @@
-"""Prefill and decode that serve different models."""
+"""Prefill and decode that serve different models, and a cache that never comes."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Subject, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    log_evidence,
+    say_seconds,
+    setting_evidence,
+)
+from llmdoctor_checks.serving._load import seconds_between
+
+#: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
+_WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
+
+#: A cache is there within seconds; who still waits then waits for one that does not come.
+_NEVER_SECONDS = 30
 
 
-@check("kv-transfer-failed", since="0.1")
-def kv_transfer_failed(subject: Subject) -> Iterator[Finding]:
+@check("kv-transfer-failed", since="0.1", literals=(_WAITS,))
+def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
 
     In disaggregated serving one engine reads the prompt and hands its KV cache to another that generates. The hand-over
     fails: the peer crashed, its address or side-channel port is wrong (the default address is the loopback), versions or
     settings differ, or the transport (UCX, RDMA, Mooncake) does not work between these pods. Requests then time out, or
     the decode engine computes everything again.
+
+    vLLM's NIXL connector says nothing of a cache that never comes, but in debug messages: each step repeats that the request
+    waits.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
     to the other.
@@ -27,9 +50,13 @@ def kv_transfer_failed(subject: Subject) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/features/nixl_connector_usage/
     - https://docs.sglang.ai/advanced_features/pd_disaggregation.html
     """
+    if logs is not None and (waited := _waits(logs)):
+        yield _never_came(pod, *waited)
+    if pod is not subject.pods[0]:
+        return  # what the two sides say in a manifest is said once
     sides: dict[str, Engine] = {}
-    for pod in subject.pods:
-        for engine in subject.engines(pod):
+    for one in subject.pods:
+        for engine in subject.engines(one):
             side = _side(engine)
             if side and engine.explicit("model"):
                 sides.setdefault(side, engine)
@@ -47,6 +74,37 @@ def kv_transfer_failed(subject: Subject) -> Iterator[Finding]:
         "the KV cache of one is of no use to the other.",
         evidence=(setting_evidence(prefill.container, theirs), setting_evidence(decode.container, ours)),
         fixes=(fixes.set_flag(prefill, "model", theirs.flag, str(ours.value), f"Serve {ours.value} on both sides"),),
+    )
+
+
+def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
+    """The last request that waits for its cache: its name, the first and the last line that say so, and the seconds between."""
+    last = next(reversed(list(logs.find(_WAITS))), None)
+    said = re.search(rf"(\S+){_WAITS}", last.text) if last else None
+    if last is None or said is None:
+        return None
+    first = next((line for line in last.log.find(_WAITS) if said[1] in line.text), last)
+    seconds = seconds_between(first, last)
+    return (said[1], first, last, seconds) if seconds is not None and seconds >= _NEVER_SECONDS else None
+
+
+def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float) -> Finding:
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"Request {request} has waited for {say_seconds(seconds)} and longer for a KV cache that another engine computed.",
+        evidence=(log_evidence(first), log_evidence(last)),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=(
+            fixes.advice(
+                "Look whether prefill serves and is reached at the address that it gives for its side channel "
+                "(VLLM_NIXL_SIDE_CHANNEL_HOST: the pod's own), and take a router or sidecar of vLLM's own release",
+                *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),
+            ),
+        ),
+        order=first.order,
+        pods=(pod.name,) if pod.exists else (),
     )
 
 

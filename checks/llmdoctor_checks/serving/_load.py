@@ -7,8 +7,10 @@ and with each prefill (from 0.5 on with a comma after "Decode batch", and one us
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -52,8 +54,19 @@ class Load(NamedTuple):
 def recent_load(container: Container, logs: Logs) -> list[Load]:
     """The last statements of the instance that runs, oldest first; empty where they cover less than two minutes or so."""
     said = last_load(container, logs)
-    lasting = len(said) >= _FEWEST and (seconds_between(said[0].line, said[-1].line) or 0) >= _SECONDS
-    return said if lasting or len(said) == RECENT else []
+    return said if lasts(said) else []
+
+
+def lasts(said: list[Load]) -> bool:
+    """Whether these statements cover two minutes or so."""
+    return len(said) == RECENT or (
+        len(said) >= _FEWEST and (seconds_between(said[0].line, said[-1].line) or 0) >= _SECONDS
+    )
+
+
+def since_when(said: list[Load], holds: Callable[[Load], bool]) -> list[Load]:
+    """The last of these statements, from when on something has held without a break."""
+    return list(itertools.takewhile(holds, reversed(said)))[::-1]
 
 
 def last_load(container: Container, logs: Logs) -> list[Load]:

@@ -25,6 +25,9 @@ _DRAINS = 0.75
 #: The queue grows where its last third is longer than its first by this factor.
 _GROWS = 1.5
 
+#: Who computes nothing for so long stands still: the prefill of the longest prompts takes less.
+_STILL_SECONDS = 300
+
 #: Fewer points say nothing of how something went.
 _FEWEST_POINTS = 3
 
@@ -73,6 +76,14 @@ def load_of(metrics: Metrics) -> Load | None:
         return None
     cache = metrics.cache
     return Load(waiting, running, cache if cache and cache.seconds >= SUSTAINED_SECONDS else None)
+
+
+def stands_still(engine: Engine, metrics: Metrics) -> bool:
+    """Whether vLLM, which counts tokens with each step, has counted none for minutes: what waits, then waits for that to end."""
+    made, read = (metrics.rates(name) for name in ("generation_tokens", "prompt_tokens"))
+    if engine.name != "vllm" or made is None or read is None:
+        return False
+    return not any(value for span in (made, read) for value in span.tail(_STILL_SECONDS).values)
 
 
 class Need(NamedTuple):

@@ -50,6 +50,10 @@ _GAVE_UP = (
     '"response_timeout"',
 )
 
+#: Knative's activator (`handler.go`), which holds a request until a pod is ready, as long as the revision's timeout allows. It says
+#: the same of a request that found the queue full, or whose client went away.
+_NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
+
 #: A proxy that prints its own settings.
 _SETTING = r'"response_timeout"\s*:'
 
@@ -127,7 +131,12 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
                 *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
             ),
             fixes=(
-                _fix(timeout, 0)
+                fixes.advice(
+                    'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
+                    f"takes to become ready, in {fixes.edited(pod)}"
+                )
+                if all(_NO_POD in line.text for line in cut)
+                else _fix(timeout, 0)
                 if timeout
                 else fixes.advice(
                     "Raise the timeout of the gateway's route above the longest generation, or let clients stream"
@@ -201,6 +210,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     servers = {engine.container.name for engine in subject.engines(pod)}
     names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
+    names |= {str(pod.obj.metadata.labels.get("serving.knative.dev/revision") or "")} - {""}
     either = "|".join(map(re.escape, sorted(names)))
     # a route may spell a model's name with dots where Kubernetes has none
     named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
@@ -237,8 +247,8 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         (text.pod, line, re.sub(r"[._]", "-", line.text[:20_000]))
         for text in cluster.snapshot.logs
         for log in (Log(text),)
-        for line in sorted((x for said in _GAVE_UP for x in log.find(said)), key=lambda x: x.number)
-        if not re.search(_SETTING, line.text[:20_000])
+        for line in sorted((x for said in (*_GAVE_UP, _NO_POD) for x in log.find(said)), key=lambda x: x.number)
+        if not re.search(_SETTING, line.text[:20_000]) and (_NO_POD not in line.text or _LATE in line.text)
     ]
 
 

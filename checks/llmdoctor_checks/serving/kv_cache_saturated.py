@@ -24,10 +24,11 @@ from llmdoctor_checks.serving._load import (
     PREEMPTED,
     RETRACTED,
     last_load,
+    lasts,
     preemptions,
-    recent_load,
     retractions,
     seconds_between,
+    since_when,
     works,
 )
 from llmdoctor_checks.serving._load import Load as Statement
@@ -39,6 +40,7 @@ from llmdoctor_checks.serving._saturation import (
     load_of,
     need_of,
     spread_fix,
+    stands_still,
 )
 
 #: From this share on the cache counts as full: a block that is left over fits no request.
@@ -95,6 +97,8 @@ def kv_cache_saturated(
     - https://docs.sglang.ai/advanced_features/hyperparameter_tuning.html
     """
     if not (pod.ready or pod.log_only) or engine.container.engine_dead:
+        return
+    if metrics is not None and stands_still(engine, metrics):
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:
@@ -192,11 +196,14 @@ def _preempted(metrics: Metrics) -> int:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
-    said, lasting = last_load(engine.container, logs), bool(recent_load(engine.container, logs))
+    said = last_load(engine.container, logs)
     put_back, since = _put_back(engine, logs, said)
-    said = since or said
-    if not said or not all(load.waiting for load in said) or not works(pod, said):
+    said = since or since_when(said, lambda load: load.waiting > 0)
+    if not said or not works(pod, said):
         return
+    lasting, while_full = lasts(said), since_when(said, lambda load: load.cache >= _FULL)
+    if lasts(while_full):
+        said = while_full
     if lasting and (found := _none_begun(pod, engine, said)) is not None:
         yield found
         return

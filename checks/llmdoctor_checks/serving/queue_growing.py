@@ -22,15 +22,26 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.serving._autoscaling import scalers
-from llmdoctor_checks.serving._load import Load as Statement
-from llmdoctor_checks.serving._load import recent_load, works
-from llmdoctor_checks.serving._saturation import Load, evidence, idle_peer, limit_of, load_of, need_of, spread_fix
+from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
+from llmdoctor_checks.serving._saturation import (
+    Load,
+    evidence,
+    idle_peer,
+    limit_of,
+    load_of,
+    need_of,
+    spread_fix,
+    stands_still,
+)
 
 #: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
 
 #: The queue grows where its last third of statements counts more than its first by this factor.
 _GROWS = 1.5
+
+#: Two looks so far apart that both show a queue here and none there are no chance.
+_NO_BURST_SECONDS = 110
 
 #: Kinds with a plain number of replicas.
 _PLAIN = ("Deployment", "StatefulSet")
@@ -65,6 +76,8 @@ def queue_growing(
     - https://docs.ollama.com/faq
     """
     if not (pod.ready or pod.log_only) or engine.container.engine_dead:
+        return
+    if metrics is not None and stands_still(engine, metrics):
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
@@ -141,9 +154,24 @@ def _start_of(pod: Pod, engine: Engine) -> float | None:
 
 
 def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
-    """One look at the metrics port: it may be a burst."""
+    """One look at the metrics port, or a few: it may be a burst, unless another replica is idle all the while."""
     waiting, running = metrics.span("waiting"), metrics.span("running")
-    if waiting is None or running is None or min(waiting.values) < max(_LEAST, running.last):
+    if waiting is None or running is None or min(waiting.values) < _LEAST:
+        return
+    idle = _idle_now(metrics, min(running.values))
+    if idle is not None and min(waiting.seconds, idle[1].seconds) >= _NO_BURST_SECONDS:
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
+            f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited. Meanwhile {idle[0]} runs "
+            f"{max(idle[1].values):.0f} at most, and has no queue.",
+            evidence=(waiting.evidence(), running.evidence(), idle[1].evidence()),
+            fixes=(spread_fix(pod),),
+            pods=(pod.name,),
+        )
+        return
+    if min(waiting.values) < running.last:
         return
     yield Finding(
         role="note",
@@ -160,12 +188,14 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
-    said = recent_load(engine.container, logs)
-    if not said or min(load.waiting for load in said) == 0 or not works(pod, said):
+    said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
+    if not lasts(said) or not works(pod, said):
         return
     third = len(said) // 3
     early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
-    last, idle = said[-1], _idle_now(metrics, said) if metrics is not None else None
+    last, idle = said[-1], None
+    if metrics is not None:
+        idle = _idle_now(metrics, min(load.running for load in said))
     if (late < _GROWS * early and idle is None) or last.waiting < max(_LEAST, last.running):
         return
     times = -(-(last.waiting + last.running) // max(last.running, 1))
@@ -189,15 +219,10 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
     )
 
 
-def _idle_now(metrics: Metrics, said: list[Statement]) -> tuple[str, Span] | None:
-    """A replica that has no queue and little to do at this moment, while this one has had a queue all the time."""
+def _idle_now(metrics: Metrics, busy: float) -> tuple[str, Span] | None:
+    """A replica that has no queue and less than half to do of what this one has, in all looks."""
     for peer in metrics.peers:
         waiting, running = peer.span("waiting"), peer.span("running")
-        if (
-            waiting
-            and running
-            and not any(waiting.values)
-            and max(running.values) < min(load.running for load in said) / 2
-        ):
+        if waiting and running and not any(waiting.values) and max(running.values) < busy / 2:
             return peer.pod.name, running._replace(metric=f"{running.metric} of {peer.pod.name}")
     return None

@@ -30,6 +30,13 @@ _LONG, _OFTEN = 0.5, 0.01
 #: Ollama's runner says this of a prompt that is longer than the context, and goes on with what it keeps.
 _CUT = "truncating input prompt"
 
+#: So many prompts, and so large a share of the requests that were answered, are no few that went astray.
+_FEWEST_CUTS, _MOST = 5, 0.5
+
+#: Gin's access log of what Ollama generates, and of embeddings, of which a text that is too long loses its end by default.
+_POSTED = 'POST     "/'
+_GENERATED, _EMBEDDED = r"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\"", r"/(?:api/embed|v1/embeddings)"
+
 
 @check("request-too-long", since="0.1", severity="warning", literals=(_CUT,))
 def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Logs | None) -> Iterator[Finding]:
@@ -43,7 +50,8 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Lo
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
-    set, in newer versions more on a large GPU), answers without what it cut, and only its log says so.
+    set, in newer versions more on a large GPU), answers without what it cut, and only its log says so. Where that happens to most
+    requests, it is why the model forgets what it was told.
 
     ## Fix
 
@@ -77,12 +85,17 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     else:
         summary = f"Raise Ollama's context {beyond}; a num_ctx of the client or the Modelfile counts before it"
         fix = fixes.set_env(container, "OLLAMA_CONTEXT_LENGTH", length, summary)
+    posted = [x.text for x in log.find(_POSTED) if " | 200 | " in x.text] if log is not None else []
+    answered = sum(bool(re.search(_GENERATED, text)) for text in posted)
+    usual = len(sizes) >= max(_FEWEST_CUTS, _MOST * answered) and answered >= _FEWEST_CUTS
+    usual = usual and not any(re.search(_EMBEDDED, text) for text in posted)
     yield Finding(
-        role="note",
+        role="cause" if usual and (pod.ready or pod.log_only) else "note",
         severity="warning",
-        confidence="certain",
+        confidence="likely" if usual else "certain",
         summary=f"{container.name} cut {count_of(len(sizes), 'prompt')} down to its context and answered without what it "
-        f"cut; the longest had {longest[2]} tokens, of which {longest[1]} fit.",
+        f"cut; the longest had {longest[2]} tokens, of which {longest[1]} fit"
+        + (f". It answered {answered} requests." if usual else "."),
         evidence=(log_evidence(line),),
         fixes=(fix,),
         pods=(pod.name,),

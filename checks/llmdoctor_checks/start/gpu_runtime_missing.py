@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import Fallback, fallback
+from llmdoctor_checks._ollama import Fallback, fallback, lost
 
 _NO_DEVICE = "-capable device is detected"
 #: Ollama (discover/amd_linux.go) without the device in its container.
@@ -49,7 +49,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
-    if line is None or not asked:
+    if line is None or not asked or lost(container.name, logs):
         return
     node, unfit = pod.spec.node_name or "?", _unfit(line)
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"

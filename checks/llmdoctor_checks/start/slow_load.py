@@ -38,6 +38,16 @@ _ON_THE_WAY = ("downloading the model", "loading weights")
 _BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d{1,9})/(\d{1,9}) \[((?:\d{1,9}:)?\d{1,9}:\d\d)<"
 _SHARDS = " shards:"
 
+#: The bar of huggingface_hub for a file of weights: its name, the share that is there, the time so far, what is left, the pace.
+_FETCH = (
+    r"([\w.-]{1,100}\.(?:safetensors|gguf|bin|pth?)): +(\d{1,3})%\|[^|\]]{0,200}\| [^ \[]{1,20} "
+    r"\[((?:\d{1,9}:)?\d{1,9}:\d\d)<((?:\d{1,9}:)?\d{1,9}:\d\d), +([\d.]{1,9} ?[kMG]?i?B/s)\]"
+)
+_PACE = "B/s]"
+
+#: A file whose pace is known for so long does not get faster by itself.
+_KNOWN_SECONDS = 300
+
 #: What vLLM says when the weights are read, and SGLang from 0.5.10 on; before, two lines of SGLang with a time each.
 _TOOK = (
     r"(?:Loading weights took|(?:Model loading|Loading model weights) took [\d.]+ Gi?B(?: memory)? and) (\d{1,9}(?:\.\d+)?) seconds"
@@ -61,7 +71,7 @@ class Bar(NamedTuple):
         return self.seconds / self.done * self.shards
 
 
-@check("slow-load", since="0.1", literals=(_SHARDS, *_TAKEN, _BEGIN, _END))
+@check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END))
 def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
 
@@ -76,6 +86,8 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     Ollama gives up when a load makes no progress for `OLLAMA_LOAD_TIMEOUT`. Its pod stays ready, and its requests are
     answered with errors. (That a client went away before its model was loaded is no fault of the server, and is not
     reported.)
+
+    A download from the Hugging Face Hub shows its pace for each file.
 
     Where nothing says how far it is, a first start that has been at it for half an hour is told of as possible: a download may
     also stand still (the hub's Xet storage without a word, above all), and so may a file system.
@@ -103,6 +115,9 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         slow = bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS
         if (slow or bar.whole >= _LONG_SECONDS) and _last(bar.line):
             yield _loading(pod, engine, bar)
+        return
+    if bar is None and not pod.ready and (found := _fetching(pod, engine, log)) is not None:
+        yield found
         return
     if (found := _long_on_the_way(pod, engine, log, bar)) is not None:
         yield found
@@ -135,6 +150,34 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
         explains=("not-ready", "rollout-stuck"),
         fixes=(_fix(pod, engine),),
         order=bar.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _fetching(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+    """A file of the weights that is fetched so slowly that it alone takes tens of minutes."""
+    found = [(line, said) for line in log.find(_PACE) for said in re.finditer(_FETCH, line.text)]
+    if not found:
+        return None
+    line, said = found[-1]
+    passed, left = _clock(said[3]), _clock(said[4])
+    if passed < _KNOWN_SECONDS or passed + left < _SLOW_SECONDS or not _last(line):
+        return None
+    return Finding(
+        role="risk" if pod.log_only else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} downloads its weights at {said[5]}: {said[1]} is {said[2]}% there after {say_seconds(passed)}, and takes "
+        f"{say_seconds(left)} more.",
+        evidence=(log_evidence(line),),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                "Keep the model on a volume that outlives the pod, or take it from a mirror that is nearer (HF_ENDPOINT), in "
+                f"{fixes.edited(pod)}; see what holds the way to the hub back (a proxy, a limit of the node's bandwidth, many pods at once)"
+            ),
+        ),
+        order=line.order,
         pods=(pod.name,),
     )
 

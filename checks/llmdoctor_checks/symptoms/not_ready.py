@@ -1,6 +1,7 @@
 """The symptom of a pod that has a node and does not serve."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -8,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Events,
     Evidence,
     Finding,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -20,12 +22,16 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.scheduling._refused import holds
+from llmdoctor_checks.serving._load import seconds_ago
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
 _LOADING_SECONDS = 630
 
 #: Engines print nothing for minutes while they compile kernels and read large shards; FlashInfer's first start takes 15.
 _SILENT_SECONDS = 900
+
+#: Not every line has a time.
+_LAST_LINES = 20
 
 
 @check("not-ready", since="0.1")
@@ -101,6 +107,13 @@ def _without_replica(container: Container, subject: Subject) -> bool:
     return worker and asked and serves
 
 
+def _speaks(log: Log, now: datetime | None) -> bool:
+    """Whether a log that says nothing of a known phase has grown lately, by the times in its last lines."""
+    ago = (seconds_ago(line, now) for line in reversed(list(log.lines(max(len(log) - _LAST_LINES, 1)))))
+    last = next((seconds for seconds in ago if seconds is not None), None)
+    return last is not None and 0 <= last < _SILENT_SECONDS
+
+
 def _refusals(pod: Pod, events: Events | None) -> list[Event]:
     """What the kubelet could not do for the pod: the last event of each kind, none of an earlier time."""
     found = {
@@ -123,7 +136,7 @@ def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evide
     log = logs.current(container.name) if logs else None
     phase = phase_of(log)
     if log is None or phase is None:
-        return "", (), False
+        return "", (), log is not None and _speaks(log, container.pod.cluster.now)
     now, last = container.pod.cluster.now, log.line(len(log)).time
     silent = (now - last).total_seconds() if now and last else 0
     moving = False
