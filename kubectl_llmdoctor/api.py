@@ -51,7 +51,7 @@ from kubectl_llmdoctor.facts.nodes import (
     usage_of,
 )
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
-from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.processes import looks_like_error, said
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import (
@@ -159,6 +159,7 @@ __all__ = [
     "letters",
     "log_evidence",
     "log_of",
+    "looks_like_error",
     "milli",
     "names_of",
     "node_evidence",

@@ -56,6 +56,9 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: the innermost frame of the traceback is in a file that this matches, and its statement is a `raise` or `assert`: the
     #: code refuses something. What fails otherwise there may as well be a fault of the code.
     raised_in: str = ""
+    #: only where the log keeps the last line of the traceback and none of its frames, and the engine is known: then nothing
+    #: but its words says whose exception it is
+    bare: bool = False
     #: only in these phases of a start (`endings.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
@@ -113,6 +116,10 @@ _MANY_ANSWERS = 10
 _SIDE_BY_SIDE = 16
 #: Hits of a pattern around which a second line is looked for.
 _MOST_NEAR = 500
+
+
+#: A word in an expression.
+_NAMED = re.compile(r"\(\?&(\w+)\)")
 
 
 @cache
@@ -182,13 +189,13 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     continue  # an instance that is gone, of a pod that has recovered
                 earlier: Finding | None = None
                 for count, line in enumerate(log.find(pattern.literal)):
-                    if (pattern.near or pattern.raised_in) and count >= _MOST_NEAR:
+                    if (pattern.near or pattern.raised_in or pattern.bare) and count >= _MOST_NEAR:
                         break  # each looks at the lines around it
                     if _SOURCE.match(said(line.text).text):
                         continue  # the source of a message in a traceback, not the message
                     # the frame of an error rules out most patterns, before their expressions are compiled
                     frame = _near(pattern, line) if pattern.raised_in else None
-                    if pattern.raised_in and frame is None:
+                    if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):
                         continue
                     captured = _captured(pattern, line)
                     if captured is None or not _fits(pattern, subject, pod, container):
@@ -410,7 +417,7 @@ def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | N
     if not pattern.engines:
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
-    return not names or any(name in pattern.engines for name in names)
+    return (not names and (pod.log_only or not pattern.bare)) or any(name in pattern.engines for name in names)
 
 
 def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:
@@ -468,6 +475,8 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
     for pattern in signature.patterns:
         if unknown := set(pattern.phases) - {"", *PHASES}:
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
+        if pattern.bare and not pattern.engines:
+            raise ValueError(f"{pattern.literal!r} is bare, and names no engines")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
@@ -477,10 +486,14 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
 def _spelt(pattern: Pattern, words: Mapping[str, str]) -> Pattern:
     """A pattern with the words that it names in their place."""
 
-    def word(named: re.Match[str]) -> str:
-        if named[1] not in words:
-            raise ValueError(f"no such word: {named[1]}; known are {', '.join(sorted(words))}")
-        return words[named[1]]
-
     parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in")}
-    return msgspec.structs.replace(pattern, **{key: re.sub(r"\(\?&(\w+)\)", word, text) for key, text in parts.items()})
+    return msgspec.structs.replace(pattern, **{key: _with_words(text, words) for key, text in parts.items()})
+
+
+def _with_words(text: str, words: Mapping[str, str]) -> str:
+    """An expression with the words in their place; a word may name those that stand above it."""
+    for name, word in reversed([*words.items()]):
+        text = text.replace(f"(?&{name})", word)
+    if unknown := _NAMED.search(text):
+        raise ValueError(f"no such word: {unknown[1]}; known are {', '.join(sorted(words))}")
+    return text

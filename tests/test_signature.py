@@ -643,6 +643,38 @@ def test_of_a_log_alone_the_option_is_said() -> None:
     assert finding.fixes[0].summary == "Cap it (--max-model-len, in SGLang --context-length)"
 
 
+@pytest.mark.parametrize(
+    ("image", "above", "found"),
+    [
+        ("vllm/vllm-openai:v0.11.0", "EngineCore failed to start.", True),
+        (
+            "vllm/vllm-openai:v0.11.0",
+            '  File "/usr/lib/python3.12/json/decoder.py", line 3, in decode\n    raise fans',
+            False,
+        ),
+        ("acme/gateway:1.4.0", "EngineCore failed to start.", False),
+    ],
+)
+def test_words_alone_count_where_no_frame_says_whose_they_are_and_the_engine_is_known(
+    image: str, above: str, found: bool
+) -> None:
+    pattern = {"literal": "Error: ", "match": "^ValueError: no (?P<what>fans)", "bare": True, "engines": ["vllm"]}
+    pod = _pod(ready=False, restarts=3)
+    pod["spec"]["containers"][0]["image"] = image
+    tree = _tree(patterns=[pattern], matches=["ValueError: no fans"])
+
+    log = _log(f"{above}\nValueError: no fans\n", previous=True)
+
+    assert [f.id for f in _found(tree, pod, log)] == ["disk-eaten"] * found
+
+
+def test_bare_words_without_engines_are_refused() -> None:
+    tree = _tree(patterns=[{"literal": "Error: ", "match": "^ValueError: no fans", "bare": True}])
+
+    with pytest.raises(ValueError, match="'Error: ' is bare, and names no engines"):
+        parse(tree, stem="disk_eaten")
+
+
 def test_a_word_of_the_package_stands_for_its_expression_and_an_unknown_one_is_named() -> None:
     pattern = {"literal": "fan", "match": "^fan (?&stops)$"}
     tree = {
@@ -659,3 +691,13 @@ def test_a_word_of_the_package_stands_for_its_expression_and_an_unknown_one_is_n
     assert signature.patterns[0].match == "^fan (?:is stuck|stands)$"
     with pytest.raises(ValueError, match="no such word: stops; known are turns"):
         parse(tree, stem="fan_stuck", words={"turns": "turns"})
+
+
+def test_a_word_may_name_those_above_it() -> None:
+    tree = _tree(patterns=[{"literal": "fan", "match": "(?&ends)"}])
+
+    signature = parse(tree, stem="disk_eaten", words={"stops": "stuck", "ends": "(?:(?&stops)|gone)"})
+
+    assert signature.patterns[0].match == "(?:stuck|gone)"
+    with pytest.raises(ValueError, match="no such word: stops"):
+        parse(tree, stem="disk_eaten", words={"ends": "(?:(?&stops)|gone)", "stops": "stuck"})

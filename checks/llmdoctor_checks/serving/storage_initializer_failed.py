@@ -1,0 +1,84 @@
+"""KServe's storage initializer that ended with an error, whatever its log says; what names the error is the signature's."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    check,
+    endings,
+    fixes,
+    log_evidence,
+    log_of,
+    looks_like_error,
+    pod_evidence,
+    said,
+)
+
+#: What a quoted error may take of a sentence.
+_QUOTED = 200
+#: Exceptions of the clients of object stores.
+_STORE = r"(?:botocore|boto3|s3transfer|google|azure)\.[\w.]+: "
+#: Whoever sent these (the kernel, the kubelet) knows why the container ended; the initializer does not.
+_SIGNALLED = frozenset({137, 143})
+
+
+@check("storage-initializer-failed", since="0.1")
+def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """KServe's storage initializer could not fetch the model.
+
+    KServe puts an init container before the server that downloads the model to `/mnt/models`. It failed, so that the server's
+    container never starts: credentials that do not reach it (they belong to the service account, not to the server's environment), a
+    wrong address or endpoint, a store that refuses, too little memory (1 GiB by default) or disk. Its last line names the reason
+    it saw, which for the Hugging Face hub is not always the true one.
+
+    ## Fix
+
+    Correct the storageUri; attach the Secret with the store's credentials to the pod's service account; raise the initializer's limits
+    in the ConfigMap `inferenceservice-config` or a ClusterStorageContainer.
+
+    ## References
+
+    - https://kserve.github.io/website/docs/model-serving/storage/overview
+    - https://github.com/kserve/kserve
+    """
+    for ending in endings(pod):
+        name = ending.container.name
+        if not name.startswith("storage-initializer") or ending.oom_killed or ending.code in _SIGNALLED:
+            continue
+        log = log_of(ending, logs) if logs else None
+        error = _last_error(log) if log else None
+        words = said(error.text).text.strip() if error else ""
+        how = f": {words[:_QUOTED]}" if error else "; its log says why."
+        of_store = re.match(_STORE, words) is not None
+        yield Finding(
+            role="cause",
+            confidence="likely" if of_store else "possible",
+            summary=f"{name} ended with exit code {ending.code} before the model was there{how}",
+            evidence=(pod_evidence(pod, ending.path, ending.text), *([log_evidence(error)] if error else [])),
+            pods=(pod.name,),
+            explains=(
+                *(("model-registry-failed",) if of_store else ()),
+                "crash-loop",
+                "not-ready",
+                "pod-failed",
+                "rollout-stuck",
+            ),
+            fixes=(
+                fixes.advice(
+                    "Correct storageUri, or give the service account of the pod the credentials of the store "
+                    "(annotations of its Secret name the S3 endpoint)",
+                    f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
+                ),
+            ),
+        )
+
+
+def _last_error(log: Log) -> Line | None:
+    """The last line that says what went wrong."""
+    return next((line for line in reversed([*log.lines()]) if looks_like_error(line.text)), None)
