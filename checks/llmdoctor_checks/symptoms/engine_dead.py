@@ -25,6 +25,7 @@ _STOPPING = ("[shutdown]", "Shutting down", "SIGTERM", "KeyboardInterrupt")
 _DEATHS = (
     "EngineCore encountered a fatal error.",  # vLLM 0.8.5+, engine core
     "died unexpectedly, shutting down client",  # vLLM 0.10+, API server
+    "MPClient: engine core exited unexpectedly",  # vLLM 0.32, API server
     "EngineCore encountered an issue. See stack trace (above) for the root cause.",  # vLLM 0.8.5+, API server
     "EngineCore hit an exception: Traceback",  # vLLM 0.7 and 0.8, V1
     "Scheduler hit an exception: Traceback",  # SGLang 0.4+
@@ -139,5 +140,9 @@ def _restart(pod: Pod, engine: Engine) -> Fix:
 
 def _stopping(line: Line) -> bool:
     """Whether the server was told to stop shortly before a line."""
-    before = line.log.lines(max(1, line.number - 60), line.number)
-    return any(text in other.text for other in before for text in _STOPPING)
+    for other in line.log.lines(max(1, line.number - 60), line.number):
+        if "engine core exited unexpectedly" in other.text:  # what it then shuts down is what is left
+            return False
+        if any(text in other.text for text in _STOPPING):
+            return True
+    return False
