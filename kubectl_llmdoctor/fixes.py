@@ -6,7 +6,7 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -429,6 +429,18 @@ def mount_shm(container: Container, size: str, summary: str) -> Fix:
         _append("/volumes", volume, exists=bool(pod.spec.volumes)),
         _append(f"{at}/volumeMounts", mount, exists=bool(container.spec.volume_mounts)),
     ]
+    return patch(pod, summary, operations)
+
+
+def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> Fix:
+    """Mount directories of one new emptyDir at `paths`, at which nothing is mounted."""
+    pod, mounts = container.pod, f"{container.pointer}/volumeMounts"
+    taken = {v.name for v in pod.spec.volumes}
+    name = next(n for i in range(1, 99) if (n := f"scratch-{i}" if i > 1 else "scratch") not in taken)
+    operations = [_append("/volumes", {"name": name, "emptyDir": {}}, exists=bool(pod.spec.volumes))]
+    for number, path in enumerate(paths):
+        mount = {"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")}
+        operations.append(_append(mounts, mount, exists=bool(number or container.spec.volume_mounts)))
     return patch(pod, summary, operations)
 
 

@@ -178,8 +178,12 @@ class Dialect:
     def _add(self, flag: Flag) -> None:
         kind = self.kind(flag)
         names = [flag.name]
-        current = [names for since, names in flag.aliases if not self.known or since <= self.low]
-        for others in current[-1:] if self.known else current:
+        if self.known:  # a name that came between the samples may be there already
+            current = [others for since, others in flag.aliases if since <= self.low][-1:]
+            current += [others for since, others in flag.aliases if self.low < since <= self.high]
+        else:
+            current = [others for _, others in flag.aliases]
+        for others in current:
             names += others
         for name in names:
             negative = name.startswith("!")
@@ -197,6 +201,11 @@ class Dialect:
             if len(found) > 1 and not self.known:
                 newest = [other for other in found if self.options[other].flag.last == len(self.table.samples) - 1]
                 found = newest if len(newest) == 1 else found
+            elif len(found) > 1 and self.low < self.high:
+                # an option that came between the samples may not be there yet, and makes nothing ambiguous
+                certain = [other for other in found if self.has(self.options[other].flag)]
+                if len({self.options[other].flag.name for other in certain}) < 2:
+                    found = (certain or found)[:1]
             if len({self.options[other].flag.name for other in found}) == 1:
                 return self.options[found[0]]
             return found or None

@@ -34,6 +34,13 @@ _GPUS = ("auto", "cuda", "rocm")
 #: Extended resources that compute nothing.
 _NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
 
+#: IBM's fork of TGI, which computes on the CPU where it sees no GPU (IBM/text-generation-inference,
+#: server/text_generation_server/inference_engine/engine.py): Caikit's small models are served so.
+_TGIS = re.compile(r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/)*(?:text-generation-inference|text-gen-server)\b")
+
+#: What TGI is told for a machine without a GPU (its README).
+_TGI_ON_CPU = "--disable-custom-kernels"
+
 #: With it OpenShift AI's webhook puts the resources of a hardware profile into an InferenceService that it admits
 #: (opendatahub-io/odh-model-controller, internal/webhook/serving/hardwareprofile).
 _PROFILE = "opendatahub.io/hardware-profile-name"
@@ -162,6 +169,12 @@ def _for_gpus(engine: Engine) -> bool:
         return False
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
+    if engine.name == "tgi" and (
+        _TGIS.search(container.spec.image)
+        or _TGI_ON_CPU in (*container.launch.command, *container.launch.args)
+        or "DISABLE_CUSTOM_KERNELS" in container.env
+    ):
+        return False
     if not engine.found.argv_known:
         return False  # a script that cannot be seen may build or download something, and start nothing
     return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1

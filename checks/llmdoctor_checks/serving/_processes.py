@@ -20,17 +20,20 @@ def busy(engine: Engine) -> Busy | None:
     """The busy processes of an engine; None where they are not known.
 
     vLLM from 0.8 on schedules in an engine core of its own, one per data parallel rank; with one GPU per rank the model
-    runs in it, else in one worker per GPU. SGLang schedules in the GPU processes themselves.
+    runs in it, else in one worker per GPU. SGLang schedules in the GPU processes themselves. Of a group of pods only those in
+    this container count: no more workers than it has devices.
     """
-    workers = engine.workers
+    workers, devices = engine.workers, engine.container.devices
     if workers is None or engine.name not in ("vllm", "sglang", "tgi", "lmdeploy"):
         return None
+    everywhere, workers = workers, min(workers, devices or workers)
     if engine.name == "vllm" and engine.at_least("0.5.5") is False:
         return Busy(workers, workers, "one process per GPU")  # the API server of its own process came with 0.5.5
     servers = engine.value("tokenizer_worker_num" if engine.name == "sglang" else "api_server_count", 1)
     ranks = engine.value("data_parallel_size", 1)
     if not isinstance(servers, int) or not isinstance(ranks, int):
         return None
+    ranks = max(ranks * workers // everywhere, 1)
     front = f"{servers} API server{'s' if servers > 1 else ''}"
     if workers == ranks or engine.container.one_process:
         return Busy(ranks + servers, ranks, f"{front}, {ranks} engine{'s' if ranks > 1 else ''}")

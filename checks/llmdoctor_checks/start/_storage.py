@@ -53,12 +53,12 @@ def cache_path(engine: Engine) -> str:
         variable = engine.container.env.get(name)
         if variable is not None:
             return f"{variable.value.rstrip('/')}{tail}" if variable.value and variable.value.startswith("/") else ""
-    if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or _other_user(engine.container):
+    if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or other_user(engine.container):
         return ""
     return _DEFAULTS.get(engine.name, "")
 
 
-def _other_user(container: Container) -> bool:
+def other_user(container: Container) -> bool:
     """Whether it runs as another user than the image's, whose home is not known."""
     return any(
         context.run_as_user or context.run_as_non_root

@@ -89,8 +89,9 @@ def gpu_count_mismatch(
             yield from _idle(engine, 1, container.devices or 0)
         return
     if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
-        # an entrypoint of the image's own may add to its arguments: they alone may be too many
-        workers = engine.workers_at_least if engine.workers_at_least > (container.devices or 0) else None
+        # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
+        least, devices = engine.workers_at_least, container.devices or 0
+        workers = least if least > devices or (least == devices and _slices(container)) else None
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
         return
@@ -139,12 +140,17 @@ def _devices(container: Container, count: int) -> str:
     return f"{container.gpus} x {resource}{more}"
 
 
+def _slices(container: Container) -> str:
+    """The resource of MIG slices that a container asks for; empty where it asks for none."""
+    return next((name for name in container.accelerators if name.startswith("nvidia.com/mig-")), "")
+
+
 def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iterator[Finding]:
     """As many devices as workers, which are slices or shares of a GPU and not GPUs."""
     container, pod = engine.container, engine.pod
     if pod.ready:
         return
-    slices = next((name for name in container.accelerators if name.startswith("nvidia.com/mig-")), "")
+    slices = _slices(container)
     if not slices and device is not None and device.gpu.profile:
         slices = f"nvidia.com/gpu ({device.gpu.name})"
     if slices:
