@@ -29,15 +29,17 @@ from llmdoctor_checks.start._services import service_of
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
 
+#: Every IPv4 address of the pod, and none of its IPv6 addresses.
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104 # what an engine was told
+
+#: What servers print once they listen: llama-server, Uvicorn, Gunicorn, Ollama, vLLM before it starts Uvicorn.
+_LISTENS = re.compile(
+    r"(?:[Ll]istening (?:on|at:?)|is listening, hostname:|[Rr]unning on|API server(?: \d+)? on) +(?:https?://)?"
+    r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
+)
+
 #: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
 _TOLD_TO_END = frozenset({0, 137, 143})
-
-#: What servers print of the address on which they listen: llama-server, uvicorn, Ollama.
-_LISTENS = (
-    ("server is listening", r"server is listening(?: on https?://|, hostname: )(?P<host>[^\s,:]+|\[[^\]\s]+\])[:,]"),
-    ("Uvicorn running on", r"Uvicorn running on https?://(?P<host>[^\s:]+|\[[^\]\s]+\]):\d+"),
-    ('msg="Listening on', r'msg="Listening on (?P<host>[^\s:]+|\[[^\]\s]+\]):\d+'),
-)
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
@@ -45,18 +47,19 @@ _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp"
 
 @check("loopback-only", since="0.2")
 def loopback_only(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """The engine listens on the loopback address, where nobody outside its pod reaches it.
+    """The engine listens on an address at which nobody outside its pod reaches it.
 
-    Every process of a pod can reach 127.0.0.1, and nothing else can: the kubelet's probes and the Service connect to the
-    pod's address and are refused. The log looks well, and an exec probe or `kubectl port-forward` even works. SGLang,
-    llama-server and trtllm-serve listen on the loopback address unless they are told otherwise; so does Ollama outside its
-    own image.
+    Mostly that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
+    probes and the Service connect to the pod's address and are refused. The log looks well, and an exec probe or
+    `kubectl port-forward` even works. SGLang, llama-server and trtllm-serve listen on the loopback address unless they are
+    told otherwise; so does Ollama outside its own image. In a cluster of IPv6 alone 0.0.0.0 is no better: it means every
+    IPv4 address, and the pod has none.
 
     A second container that passes requests on (a login, a router) is a reason to listen there: then nothing is said.
 
     ## Fix
 
-    Listen on all addresses of the pod:
+    Listen on all addresses of the pod, with IPv6 on `::`:
 
         args: [--host, 0.0.0.0]
 
@@ -65,48 +68,70 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None, logs: Logs | 
     - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
-    host, container = engine.get("host"), engine.container
-    told = host is not None and (host.source != "default" or engine.found.argv_known)
-    line = _listens(container, logs) if logs is not None else None
-    if (
-        (line is None and (host is None or not told or str(host.value).lower() not in _LOOPBACK))
-        or (pod.exists and pod.ready)
-        or pod.log_only
-    ):
+    container = engine.container
+    if (pod.exists and pod.ready) or pod.log_only or pod.completed:
         return
-    if pod.completed or any(c is not container and c.role != "init" for c in pod.containers):
+    if any(c is not container and c.role != "init" for c in pod.containers):
         return  # something else in the pod may listen for it
-    asked = _probe(container) or _service(pod)
-    if asked is None:
-        return
-    who, evidence = asked
+    asked = _probe(container)
+    host = _told(engine)
     troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-    failing = troubled and not _ended_by_itself(container, events)
-    refused = [event for _, event in failures(container, events)]
-    if pod.failing and not troubled:
+    line = _listens(container, logs) if troubled else None
+    if host and line and (line[0] == _ANY_IPV4) != (host.value == _ANY_IPV4):
+        host = None  # the engine itself says otherwise
+    address = str(host.value) if host else line[0] if line else ""
+    if not address or (pod.failing and not troubled):
         return
+    refused = [event for _, event in failures(container, events)]
+    failing = troubled and not _ended_by_itself(container, events)
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
-    where = str(host.value) if host is not None and str(host.value).lower() in _LOOPBACK else "the loopback address"
-    tail = ", its default" if host is not None and host.source == "default" and where == str(host.value) else ""
-    if line is not None:
-        tail += ", by its log"
+    if address == _ANY_IPV4:
+        # the kubelet asks the first of the pod's addresses
+        if asked is None or not failing or not refused or ":" not in pod.status.pod_ip:
+            return
+        address, reaches = f"{address}, which is IPv4 alone", f"the pod's IPv6 address {pod.status.pod_ip}"
+    else:
+        asked, reaches = asked or _service(pod), "the address of the pod"
+    if asked is None or (line and not failing):
+        return
+    who, evidence = asked
+    tail = ", its default" if host and host.source == "default" else ""
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
         confidence="likely",
-        summary=f"{engine.label} listens on {where}{tail}, and {who} asks the address of the pod: "
-        "every connection is refused.",
+        summary=f"{engine.label} listens on {address}{tail}, and {who} asks {reaches}: every connection is refused.",
         evidence=(
             *(event_evidence(e, pod.cluster) for e in refused[-1:]),
-            *((log_evidence(line),) if line is not None else ()),
-            *((_said(container, host),) if host is not None and where == str(host.value) else ()),
+            *((_said(container, host),) if host else ()),
+            *((log_evidence(line[1]),) if line else ()),
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
-        fixes=(_fix(engine, host),),
+        fixes=(_fix(engine, host, "::" if ":" in pod.status.pod_ip else _ANY_IPV4),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _told(engine: Engine) -> Setting | None:
+    """The address that the engine was told, or its default, where not everybody reaches it there."""
+    host = engine.get("host")
+    if host is None or (host.source == "default" and not engine.found.argv_known):
+        return None
+    return host if str(host.value).lower() in (*_LOOPBACK, _ANY_IPV4) else None
+
+
+def _listens(container: Container, logs: Logs | None) -> tuple[str, Line] | None:
+    """The address at which the log says that it answers what the kubelet asks, and the line."""
+    ports = {str(_number(container, action.port)) for _, _, action in _actions(container)}
+    for log in reversed(logs.of(container.name) if logs else []):
+        for literal in ("127.0.0.1", "localhost", "[::1]", _ANY_IPV4):
+            for line in log.find(literal):
+                said = _LISTENS.search(line.text)
+                if said and said["port"] in ports:
+                    return said["host"], line
+    return None
 
 
 def _ended_by_itself(container: Container, events: Events | None) -> bool:
@@ -118,20 +143,6 @@ def _ended_by_itself(container: Container, events: Events | None) -> bool:
     return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)
 
 
-def _listens(container: Container, logs: Logs) -> Line | None:
-    """The line by which the instance that runs says that it listens on the loopback address, and on no other."""
-    log, found = logs.current(container.name), None
-    for words, pattern in _LISTENS if log is not None else ():
-        for line in log.find(words) if log is not None else ():
-            said = re.search(pattern, line.text)
-            if said is None:
-                continue
-            if said["host"].lower() not in _LOOPBACK:
-                return None
-            found = line
-    return found
-
-
 def _said(container: Container, host: Setting) -> Evidence:
     if host.source == "default":
         return pod_evidence(container, "args", f"no address ({host.text})")
@@ -140,15 +151,24 @@ def _said(container: Container, host: Setting) -> Evidence:
 
 def _probe(container: Container) -> tuple[str, Evidence] | None:
     """The first probe of the kubelet that connects to the pod's address."""
+    for kind, name, action in _actions(container):
+        return f"the {kind} probe", pod_evidence(container, f"{kind}Probe.{name}.port", str(action.port))
+    return None
+
+
+def _actions(container: Container) -> Iterator[tuple[str, str, k8s.HttpGet | k8s.TcpSocket]]:
+    """The kind of each probe that connects to the pod's address, how it asks, and what."""
     spec = container.spec
     probes = (("startup", spec.startup_probe), ("liveness", spec.liveness_probe), ("readiness", spec.readiness_probe))
     for kind, probe in probes:
         action = (probe.http_get or probe.tcp_socket) if probe else None
-        if probe is None or action is None or (probe.http_get and probe.http_get.host):
-            continue
-        name = "httpGet" if probe.http_get else "tcpSocket"
-        return f"the {kind} probe", pod_evidence(container, f"{kind}Probe.{name}.port", str(action.port))
-    return None
+        if probe and action and not (probe.http_get and probe.http_get.host):
+            yield kind, "httpGet" if probe.http_get else "tcpSocket", action
+
+
+def _number(container: Container, port: int | str) -> int | str:
+    """A port's number, where it has a name that the container declares."""
+    return next((p.container_port for p in container.spec.ports if p.name == port), port)
 
 
 def _service(pod: Pod) -> tuple[str, Evidence] | None:
@@ -161,16 +181,16 @@ def _service(pod: Pod) -> tuple[str, Evidence] | None:
     return f"Service {item.name}", object_evidence(item, "spec.selector", selector)
 
 
-def _fix(engine: Engine, host: Setting | None) -> Fix:
+def _fix(engine: Engine, host: Setting | None, address: str) -> Fix:
     container, summary = engine.container, "Listen on all addresses of the pod"
-    if host is not None and host.source == "env":
+    if host and host.source == "env":
         name = host.text.partition("=")[0]
         index = next((i for i, v in enumerate(container.spec.env) if v.name == name and v.value is not None), None)
         if index is not None:
-            value = str(container.spec.env[index].value).replace(str(host.value), "0.0.0.0")  # noqa: S104 # the fix
+            value = str(container.spec.env[index].value).replace(str(host.value), address)
             operation = {"op": "replace", "path": f"{container.pointer}/env/{index}/value", "value": value}
             return fixes.patch(container.pod, summary, [operation])
-    flag = host.flag if host is not None and host.source == "flag" else _FLAGS.get(engine.name, "")
+    flag = host.flag if host and host.source == "flag" else _FLAGS.get(engine.name, "")
     if not flag:
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
-    return fixes.set_flag(engine, "host", flag, "0.0.0.0", summary)  # noqa: S104 # the fix
+    return fixes.set_flag(engine, "host", flag, address, summary)
