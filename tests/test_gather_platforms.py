@@ -180,10 +180,15 @@ def test_the_machines_that_karpenter_asks_for_are_read_for_a_pod_that_waits(api:
     waits = pod("llama-0")
     del waits["spec"]["nodeName"]
     waits["status"] = {"phase": "Pending"}
-    api.objects = [waits, obj("NodeClaim", "gpu-a", "karpenter.sh/v1", ns="")]
+    # the claim that was refused is gone
+    refused = obj("Event", "gpu-b.1", ns="default", involvedObject={"kind": "NodeClaim", "name": "gpu-b"}, message="m")
+    of_a_pod = obj("Event", "x.1", ns="default", involvedObject={"kind": "Pod", "name": "x", "namespace": "default"})
+    api.objects = [waits, obj("NodeClaim", "gpu-a", "karpenter.sh/v1", ns=""), refused, of_a_pod]
     api.faults["/apis"] = [raw(200, _discovery(kinds.core("NodeClaim", "karpenter.sh").at("v1")))]
 
-    assert names(run(cluster, "llama-0"), "NodeClaim") == ["gpu-a"]
+    found = run(cluster, "llama-0")
+    assert names(found, "NodeClaim") == ["gpu-a"]
+    assert names(found, "Event") == ["gpu-b.1"]
 
 
 def test_the_machines_of_a_kaito_workspace_without_a_pod_are_read(api: FakeApi, cluster: Cluster) -> None:

@@ -40,6 +40,8 @@ class Capacity:
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
             pot.get_list(core("NodeClaim", "karpenter.sh"), "", if_there=True)
+            # One that the cloud refused is deleted soon, and its events stay: those of objects without a namespace are in this one.
+            pot.get_list(core("Event"), "default", fields="involvedObject.kind=NodeClaim")
         if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)
