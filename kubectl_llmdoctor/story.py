@@ -69,7 +69,7 @@ def _endpoints(subject: Subject) -> Iterator[str]:
 def placement(subject: Subject) -> tuple[doc.Placement, ...]:
     """For a pod that waits: which nodes could run it, and what stops it on each."""
     for facts in subject.scopes["pod"]:
-        if facts["Pod"].unplaced:
+        if facts["Pod"].unscheduled and not facts["Pod"].awaits_node:
             from kubectl_llmdoctor.facts.scheduling.placement import placement
 
             return placement(facts["Pending"])

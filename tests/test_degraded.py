@@ -362,6 +362,9 @@ def _misleads(before: doc.Target, cause: doc.Finding | None, now: doc.Finding | 
 _BY_WHAT_IS_LEFT = {
     # the provisioner's event named the taint of the pool that would have given the resource
     ("events", "taint-untolerated", "gpu-resource-absent"),
+    # that there was a GPU before stands in the part that is not here
+    ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),
+    ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
 }
 
 

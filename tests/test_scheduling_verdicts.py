@@ -17,7 +17,7 @@ from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 from kubectl_llmdoctor.target import subjects
 
-MADE, NOW = "2026-11-20T09:58:00Z", "2026-11-20T10:00:00Z"
+NOW = "2026-11-20T10:00:00Z"
 BOTH = (ReadList(kind="Node"), ReadList(kind="Pod"))
 
 
@@ -45,7 +45,7 @@ def _pod(name: str, gpus: int, *, node: str = "", message: str = "", labels: Any
     return {
         "kind": "Pod",
         "apiVersion": "v1",
-        "metadata": {"name": name, "namespace": "serving", "labels": labels or {}, "creationTimestamp": MADE},
+        "metadata": {"name": name, "namespace": "serving", "labels": labels or {}, "creationTimestamp": NOW},
         "spec": {"containers": [container if gpus else {"name": "c", "image": "x"}], "nodeName": node} | spec,
         "status": {"phase": "Running" if node else "Pending", "conditions": [] if node or not message else [condition]},
     }

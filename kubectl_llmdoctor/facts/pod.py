@@ -596,11 +596,6 @@ class Pod:
             for node in self.cluster.all(k8s.Node, "Node")
         )
 
-    @property
-    def unplaced(self) -> bool:
-        """Whether it waits for a node, and not only for the scheduler's first word or for a node that is being made."""
-        return self.unscheduled and not self.awaits_node and not self.just_made
-
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
         from kubectl_llmdoctor.facts.workload import dig
@@ -639,7 +634,7 @@ class Pod:
         elif status.phase == "Succeeded":
             return
         elif self.unscheduled:
-            if self.unplaced:
+            if not self.awaits_node:
                 made = parse_time(self.obj.metadata.creation_timestamp)
                 yield Trouble(kind="pending", text="Pending, no node", since=made)
             return

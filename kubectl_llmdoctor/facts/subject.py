@@ -364,7 +364,7 @@ class Subject:
         return f"no log of {pod.name} was read" if len(self.pods) > 1 else "no log was read"
 
     def _pending(self, pod: Pod) -> Any:
-        if not pod.unplaced:
+        if not pod.unscheduled or pod.awaits_node:
             return NOT_APPLICABLE
         from kubectl_llmdoctor.facts.scheduling.pending import Pending
 

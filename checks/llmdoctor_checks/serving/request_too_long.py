@@ -31,7 +31,7 @@ _LONG, _OFTEN = 0.5, 0.01
 _CUT = "truncating input prompt"
 
 #: So many prompts, and so large a share of the requests that were answered, are no few that went astray.
-_FEWEST_CUTS, _MOST = 5, 0.5
+_FEWEST_CUTS, _MOST = 5, 0.8
 
 #: Gin's access log of what Ollama generates, and of embeddings, of which a text that is too long loses its end by default.
 _POSTED = 'POST     "/'

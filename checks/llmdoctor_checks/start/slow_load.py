@@ -116,7 +116,7 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         if (slow or bar.whole >= _LONG_SECONDS) and _last(bar.line):
             yield _loading(pod, engine, bar)
         return
-    if bar is None and not pod.ready and (found := _fetching(pod, engine, log)) is not None:
+    if not pod.ready and (found := _fetching(pod, engine, log, bar)) is not None:
         yield found
         return
     if (found := _long_on_the_way(pod, engine, log, bar)) is not None:
@@ -154,10 +154,10 @@ def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
     )
 
 
-def _fetching(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | None:
     """A file of the weights that is fetched so slowly that it alone takes tens of minutes."""
     found = [(line, said) for line in log.find(_PACE) for said in re.finditer(_FETCH, line.text)]
-    if not found:
+    if not found or (bar is not None and bar.line.number > found[-1][0].number):
         return None
     line, said = found[-1]
     passed, left = _clock(said[3]), _clock(said[4])

@@ -10,7 +10,8 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     """The pod waits for a node.
 
     No node was chosen for the pod, so nothing of it runs. The scheduler's message counts reasons over all nodes; the
-    one that matters is what separates the pod from the nodes that were meant for it.
+    one that matters is what separates the pod from the nodes that were meant for it. A pod that is seconds old, and of which
+    no scheduler has said anything yet, is on its way.
 
     ## Fix
 
@@ -30,7 +31,7 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     else:
         evidence = pod_evidence(pod, "status.phase", pod.status.phase or "Pending")
     yield Finding(
-        role="symptom",
+        role="note" if pod.just_made else "symptom",
         confidence="certain",
         summary=f"{pod.name} waits for a node{length}.",
         evidence=(evidence,),
