@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, cast
@@ -438,11 +438,14 @@ class Pod:
 
     @cached_property
     def services(self) -> list[Item]:
-        """The Services whose selector it matches."""
+        """The Services whose selector it matches: of its namespace, else those of its folder that go there."""
+        found = self._selecting(self.cluster.items("Service", self.namespace))
+        return found or self._selecting(self.cluster.beside(self.template_of or self.item, "Service"))
+
+    def _selecting(self, services: Iterable[Item]) -> list[Item]:
         labels = {key: str(value) for key, value in self.obj.metadata.labels.items()}
         found = []
-        near = self.cluster.beside(self.template_of or self.item, "Service")
-        for item in (*self.cluster.items("Service", self.namespace), *near):
+        for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
             if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
                 found.append(item)
