@@ -410,3 +410,11 @@ def test_an_option_of_another_engine_is_told_from_a_slip_of_the_pen() -> None:
     assert option("huggingfaceserver", "max_model_len") == "--max-model-len"
     assert option("ollama", "gpu_memory_utilization") == "the engine's share of GPU memory"
     assert option(None, "max_model_len") == "--max-model-len, in SGLang --context-length"
+
+
+def test_the_server_that_speaks_grpc_answers_no_http() -> None:
+    found = engine(
+        image="vllm/vllm-openai:v0.21.0", command=["python3", "-m", "vllm.entrypoints.grpc_server", "--model=m"]
+    )
+    assert found.value("port") == 50051
+    assert found.get("health_path") is None

@@ -141,6 +141,39 @@ def test_what_stands_once_beside_two_variants_is_about_each(tmp_path: Path) -> N
     assert found["b-large.yaml"] & about == {"k8s-env-collision", "shm-too-small"}
 
 
+_NAMED = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {MODEL: acme/m}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: public}
+spec: {type: LoadBalancer, selector: {app: llama}, ports: [{port: 80, targetPort: 8000}]}
+"""
+_NAMING = """          env:
+            - {name: MODEL, valueFrom: {configMapKeyRef: {name: settings, key: MODEL}}}
+          args:"""
+
+
+@pytest.mark.parametrize(("own", "others", "read"), [(True, False, True), (False, True, True), (True, True, False)])
+def test_what_states_no_namespace_goes_into_that_of_its_folder(
+    tmp_path: Path, own: bool, others: bool, read: bool
+) -> None:
+    text = MANIFEST if own else MANIFEST.replace("  namespace: serving\n", "")
+    text = text.replace("--model=Qwen/Qwen3-8B", "--model=$(MODEL)").replace("          args:", _NAMING)
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(
+        _NAMED.replace("{name: s", "{namespace: x, name: s").replace("{name: p", "{namespace: x, name: p")
+        if others
+        else _NAMED
+    )
+    tree = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+
+    assert tree["targets"][0]["engine"]["config"].get("model") == ("acme/m" if read else None)
+    assert ("api-exposed" in _risks(tree)) is read
+
+
 def test_a_number_that_something_else_fills_in_is_not_given() -> None:
     """`envsubst` and its like: the rest of the object is judged, and what is not known is not guessed."""
     text = MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: ${REPLICAS}\n  selector", 1)

@@ -90,6 +90,7 @@ _MODULES = {
     "vllm.entrypoints.openai.api_server": ("vllm", "api_server"),
     "vllm.entrypoints.launchers.api_server": ("vllm", "api_server"),
     "vllm.entrypoints.api_server": ("vllm", "demo"),
+    "vllm.entrypoints.grpc_server": ("vllm", "grpc"),
     "ipex_llm.vllm.xpu.entrypoints.openai.api_server": ("vllm", "api_server"),
     "ipex_llm.vllm.cpu.entrypoints.openai.api_server": ("vllm", "api_server"),
     "dynamo.vllm": ("vllm", "dynamo"),

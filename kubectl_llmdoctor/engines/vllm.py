@@ -541,7 +541,7 @@ class Parser:
     def _finish_positionals(self) -> None:
         """The model, and what is left over: glued options, values of options that take none, words too many."""
         words = list(self.positionals)
-        if self.form in ("hidden", "dynamo", "kaito"):
+        if self.form in ("hidden", "dynamo", "kaito", "grpc"):
             return
         if words and words[0][0].text == "serve":
             first = words.pop(0)[0]
@@ -830,6 +830,9 @@ def _defaults_for(form: str, version: str | None) -> list[tuple[str, Any, str, s
     if form == "kaito":
         own = {name for name, _, _, _ in _KAITO_DEFAULTS}
         rows = [*(row for row in rows if row[0] not in own and row[0] != "gpu_memory_utilization"), *_KAITO_DEFAULTS]
+    if form == "grpc":  # vllm/entrypoints/grpc_server.py: neither health nor metrics over HTTP, and it asks for no key
+        http = ("port", "api_key", "health_path", "enable_metrics")
+        rows = [*(row for row in rows if row[0] not in http), ("port", 50051, "", "")]
     if form in ("dynamo", "headless"):  # a worker behind another's front end opens no port of this kind
         rows = [row for row in rows if row[0] not in ("port", "host", "api_key", "health_path")]
     return rows

@@ -146,6 +146,28 @@ class Cluster:
         """One object, raw and typed."""
         return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
 
+    def beside(self, item: Item | None, kind: str) -> list[Item]:
+        """Manifests of a kind in the folder of another that go into its namespace: only one of the two states one.
+
+        Who applies the folder names the namespace. Where those that state one name several, none is meant surely.
+        """
+        if item is None or item.origin is None:
+            return []
+        folders = self.once(f"folders of {kind}", lambda: self._folders(kind))
+        stated = bool(item.metadata.get("namespace"))
+        found = folders.get((item.origin.file.rpartition("/")[0], not stated), [])
+        found = [other for other in found if other.namespace != item.namespace]
+        return found if len({other.namespace for other in found}) == 1 else []
+
+    def _folders(self, kind: str) -> dict[tuple[str, bool], list[Item]]:
+        """The manifests of a kind by folder, and by whether they state a namespace."""
+        folders: dict[tuple[str, bool], list[Item]] = {}
+        for item in self.items(kind):
+            if item.origin is not None:
+                key = (item.origin.file.rpartition("/")[0], bool(item.metadata.get("namespace")))
+                folders.setdefault(key, []).append(item)
+        return folders
+
     def find(self, kind: str, namespace: str, name: str) -> Json | None:
         """One raw object; without a name all of the kind, as a list."""
         if not name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, cast
@@ -209,7 +209,7 @@ class Container:
         cluster, found = self.pod.cluster, dict[str, EnvVar]()
         for source in self.spec.env_from:
             if source.config_map_ref:
-                item = cluster.item("ConfigMap", self.pod.namespace, source.config_map_ref.name)
+                item = self.pod.config_map(source.config_map_ref.name)
                 config = item.typed() if item else None
                 for key, value in config.data.items() if isinstance(config, k8s.ConfigMap) else ():
                     name = source.prefix + key
@@ -235,7 +235,7 @@ class Container:
             return ("" if var.value is None else _scalar(var.value)), "value"
         if source.config_map_key_ref:
             ref = source.config_map_key_ref
-            item = self.pod.cluster.item("ConfigMap", self.pod.namespace, ref.name)
+            item = self.pod.config_map(ref.name)
             config = item.typed() if item else None
             value = config.data.get(ref.key) if isinstance(config, k8s.ConfigMap) else None
             return (None if value is None else _scalar(value)), f"ConfigMap {ref.name}/{ref.key}"
@@ -255,7 +255,7 @@ class Container:
             volume = self.pod.volume(mount.name)
             if volume is None or volume.config_map is None:
                 continue
-            item = self.pod.cluster.item("ConfigMap", self.pod.namespace, volume.config_map.name)
+            item = self.pod.config_map(volume.config_map.name)
             config = item.typed() if item else None
             if not isinstance(config, k8s.ConfigMap):
                 continue
@@ -434,12 +434,21 @@ class Pod:
         """The pod's namespace."""
         return self.obj.metadata.namespace or "default"
 
+    def config_map(self, name: str) -> Item | None:
+        """The ConfigMap that it names."""
+        near = self.cluster.beside(self.template_of or self.item, "ConfigMap")
+        return self.cluster.item("ConfigMap", self.namespace, name) or next((i for i in near if i.name == name), None)
+
     @cached_property
     def services(self) -> list[Item]:
-        """The Services whose selector it matches."""
+        """The Services whose selector it matches: of its namespace, else those of its folder that go there."""
+        found = self._selecting(self.cluster.items("Service", self.namespace))
+        return found or self._selecting(self.cluster.beside(self.template_of or self.item, "Service"))
+
+    def _selecting(self, services: Iterable[Item]) -> list[Item]:
         labels = {key: str(value) for key, value in self.obj.metadata.labels.items()}
         found = []
-        for item in self.cluster.items("Service", self.namespace):
+        for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
             if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
                 found.append(item)
