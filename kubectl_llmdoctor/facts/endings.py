@@ -250,15 +250,15 @@ _WORKS = (
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 
-#: How uvicorn logs that the client asked for something that cannot be, and the lines after an error where it does so.
-_REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b')
+#: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
+_REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
 _ANSWERS = 3
 
 #: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's and TEI's routers.
 _ANSWERED = (
     (
         "POST",
-        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|done request: POST .{0,200} 2\d\d$'
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
         r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b",
     ),
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
