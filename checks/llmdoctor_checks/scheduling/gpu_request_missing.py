@@ -72,7 +72,9 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
     there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
-    arguments nor variables nor resources: the outline of one, which somebody completes.
+    arguments nor variables nor resources: the outline of one, which somebody completes. Of TGI with
+    `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's fork of it, which takes the CPU where it sees
+    none, nothing is said.
 
     ## Fix
 
