@@ -438,9 +438,11 @@ def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> F
     taken = {v.name for v in pod.spec.volumes}
     name = next(n for i in range(1, 99) if (n := f"scratch-{i}" if i > 1 else "scratch") not in taken)
     operations = [_append("/volumes", {"name": name, "emptyDir": {}}, exists=bool(pod.spec.volumes))]
-    for number, path in enumerate(paths):
-        mount = {"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")}
-        operations.append(_append(mounts, mount, exists=bool(number or container.spec.volume_mounts)))
+    added = [{"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in paths]
+    if container.spec.volume_mounts:
+        operations += [_append(mounts, mount, exists=True) for mount in added]
+    else:
+        operations.append({"op": "add", "path": mounts, "value": added})
     return patch(pod, summary, operations)
 
 

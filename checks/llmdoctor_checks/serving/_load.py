@@ -117,11 +117,13 @@ def seconds_between(first: Line, last: Line) -> float | None:
 
 
 def seconds_ago(line: Line, now: datetime | None) -> float | None:
-    """How long before the snapshot a line was written, by the time that the engine prints, taken for UTC, or the kubelet's."""
+    """How long before the snapshot a line was written, by the kubelet's time, or by the engine's own, taken for UTC."""
     if now is None:
         return None
+    if line.time:
+        return (now - line.time).total_seconds()
     if (at := _moment(line)) is None:
-        return (now - line.time).total_seconds() if line.time else None
+        return None
     return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
 
 

@@ -37,19 +37,16 @@ _GROUPED = (
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
 )
-#: What is printed once all workers run: they have loaded the model, or have met to be connected with one another; and what
-#: Ray puts before a line of a worker on another node.
-_STARTED = re.compile(r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip=")
-
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
 
-
-#: What only shows when all ranks are there: they have loaded the model, or NCCL has joined them and connects one to
-#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection).
+#: What only shows when all ranks are there: they have loaded the model, Gloo connects them with one another, NCCL has joined
+#: them and sets up a connection (`init.cc` exchanges what each rank has before any file of `transport/` does), or Ray puts
+#: the address of another node before what a worker says.
 _STARTED = re.compile(
-    r"KV cache|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
+    r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
+    r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!Cuda failure)"
 )
 
