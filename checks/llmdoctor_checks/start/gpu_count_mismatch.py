@@ -37,20 +37,17 @@ _GROUPED = (
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
 )
-#: What is printed once all workers run: they have loaded the model, or have met to be connected with one another; and what
-#: Ray puts before a line of a worker on another node.
-_STARTED = re.compile(r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip=")
-
 _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
 
-
-#: What only shows when all ranks are there: they have loaded the model, or NCCL has joined them and connects one to
-#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection).
+#: What only shows when all ranks are there: they have loaded the model, Gloo or NCCL has joined them and connects one to
+#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection), or Ray prints what a
+#: worker on another node says.
 _STARTED = re.compile(
-    r"KV cache|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
-    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!Cuda failure)"
+    r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
+    r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
+    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
 )
 
 
