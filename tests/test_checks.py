@@ -37,6 +37,7 @@ def test_case_gives_what_it_expects(path: Path) -> None:
 #: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
 _SLIP = re.compile(
     r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"
+    r"|(?<![\w.-])(?<!of )1 (?:node|pod|GPU|replica|request) (?:\([^)]*\) )?(?:are|have|do|were)\b"
     r"|(?<!node)(?<!pod)\(s\)|\S  \S| [?;,]|^[Oo]r "
 )
 

@@ -233,7 +233,7 @@ FORMS: dict[str, Change] = {
 _COSTS = {
     # another container may listen on the loopback for the engine, and pass requests on
     ("a proxy beside it", "loopback-only"),
-    # nor is it known which port another container listens on, that a pool of pods sends to
+    # or at the port that an InferencePool names
     ("a proxy beside it", "port-mismatch"),
     # the minutes of its queue are counted by the times that are put before the lines, and those are hundredths of a second apart
     *((form, "queue-growing") for form in ("Docker's JSON", "CRI", "kubectl logs --timestamps", "a store's time")),
@@ -362,9 +362,8 @@ def _misleads(before: doc.Target, cause: doc.Finding | None, now: doc.Finding | 
 
 #: Other causes that are right by what is left, though the whole tells better.
 _BY_WHAT_IS_LEFT = {
-    # the provisioner's event named the taint of the pool that would have given the resource
+    # the provisioner's event named the taint of the pool or group that would have given the resource
     ("events", "taint-untolerated", "gpu-resource-absent"),
-    # and the autoscaler's, that of the group which would have given a node
     ("events", "taint-untolerated", "gpu-insufficient"),
     # that there was a GPU before stands in the part that is not here
     ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),

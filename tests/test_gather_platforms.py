@@ -191,6 +191,19 @@ def test_the_machines_that_karpenter_asks_for_are_read_for_a_pod_that_waits(api:
     assert names(found, "Event") == ["gpu-b.1"]
 
 
+def test_no_events_of_machines_are_asked_for_where_there_is_no_karpenter(api: FakeApi, cluster: Cluster) -> None:
+    waits = pod("llama-0")
+    del waits["spec"]["nodeName"]
+    waits["status"] = {"phase": "Pending"}
+    api.objects = [waits]
+    api.faults["/apis"] = [raw(200, _discovery())]
+
+    found = run(cluster, "llama-0")
+    assert api.asked("/api/v1/nodes")
+    assert not api.asked("/api/v1/namespaces/default/events")
+    assert not {missing.source for missing in found.missing} & {"events", "nodeclaims"}
+
+
 def test_the_machines_of_a_kaito_workspace_without_a_pod_are_read(api: FakeApi, cluster: Cluster) -> None:
     mine = {"kaito.sh/workspace": "x", "kaito.sh/workspacenamespace": "serving"}
     workspace = obj("Workspace", "x", "kaito.sh/v1beta1")

@@ -435,9 +435,11 @@ class Pod:
         return self.obj.metadata.namespace or "default"
 
     def config_map(self, name: str) -> Item | None:
-        """The ConfigMap that it names."""
+        """The ConfigMap that it names: of its namespace, else one of its folder that goes there."""
+        if (found := self.cluster.item("ConfigMap", self.namespace, name)) is not None:
+            return found
         near = self.cluster.beside(self.template_of or self.item, "ConfigMap")
-        return self.cluster.item("ConfigMap", self.namespace, name) or next((i for i in near if i.name == name), None)
+        return next((item for item in near if item.name == name), None)
 
     @cached_property
     def services(self) -> list[Item]:

@@ -37,13 +37,13 @@ _LOGGER = re.compile(
 _ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
-# what a server says that a process of its own has printed: LocalAI, Tabby, llama-server as a router
+# what a server says that a process of its own has printed: LocalAI, Tabby; llama-server as a router, by the port of that one
 _RELAYS = re.compile(
     r'(?:\S+ +){3}DEBUG GRPC (?:stderr|stdout) id="(?P<id>[^"]{1,200})" line="(?P<quoted>(?:[^"\\]|\\.)*)"'
     r"|\S+ DBG GRPC\((?P<model>[^)]{1,200})\): (?:stderr|stdout) (?P<text>.*)"
     r"|\S+ +WARN llama_cpp_server::supervisor: \S+/supervisor\.rs:\d+: (?P<server><\w+>): (?P<line>.*)"
-    r"|\[(?P<port> ?\d{4,5})\] (?P<said>.*)"
 )
+_ROUTED = re.compile(r"\[ ?(\d{4,5})\] ")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
 _FRAME = re.compile(r'\s*File "[^"]+", line \d+, in ')
@@ -82,13 +82,24 @@ def _unstamped(text: str) -> str:
     return text[stamp.end() :] if stamp else text
 
 
+def _relayed(text: str) -> Said | None:
+    """The same of a line that a server passes on; most lines are none, and cost next to nothing here."""
+    if text.startswith("["):
+        routed = _ROUTED.match(text)
+        return Said(f"port {routed[1]}", text[routed.end() :]) if routed else None
+    if text.find("GRPC", 0, 40) < 0 and text.find("supervisor.rs", 0, 200) < 0:
+        return None
+    found = _RELAYS.match(text)
+    if found is None:
+        return None
+    own = found["text"] or found["line"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
+    return Said(found["id"] or found["model"] or found["server"], own)
+
+
 def _said(text: str) -> Said:
     """The same of a line before which no log store put anything."""
-    relayed = _RELAYS.match(text) if text[:1] == "[" or "GRPC" in text[:40] or "supervisor.rs" in text[:200] else None
-    if relayed is not None:
-        who = relayed["id"] or relayed["model"] or relayed["server"] or f"port {relayed['port'].strip()}"
-        own = relayed["text"] or relayed["line"] or relayed["said"] or ""
-        return Said(who, re.sub(r"\\(.)", r"\1", relayed["quoted"]) if relayed["quoted"] is not None else own)
+    if (relayed := _relayed(text)) is not None:
+        return relayed
     process = ""
     if (found := _PARENTHESES.match(text)) is not None:
         process, text = _named(found), text[found.end() :]

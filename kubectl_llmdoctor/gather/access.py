@@ -83,6 +83,14 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("persistentvolumeclaims (all namespaces)", "list", "volumes attached to a node", namespaced=False)
     yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
     yield rule("nodeclaims", "list", "machines that a cloud does not give", "karpenter.sh", namespaced=False)
+    yield AccessRow(
+        resource="events (namespace default)",
+        group="",
+        verbs=("list",),
+        namespaced=True,
+        namespace="default",
+        needed_for="the same, by the events of NodeClaims that are gone",
+    )
     for resource, what in _STORAGE:
         yield rule(resource, "list", what, "storage.k8s.io", namespaced=False)
     for resource, what in _DEVICES:

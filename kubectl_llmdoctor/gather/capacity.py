@@ -39,9 +39,7 @@ class Capacity:
             if pot.once("all pods"):
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
-            pot.get_list(core("NodeClaim", "karpenter.sh"), "", if_there=True)
-            # One that the cloud refused is deleted soon, and its events stay: those of objects without a namespace are in this one.
-            pot.get_list(core("Event"), "default", fields="involvedObject.kind=NodeClaim")
+            pot.get_list(core("NodeClaim", "karpenter.sh"), "", self._claim_events, if_there=True)
         if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)
@@ -54,6 +52,13 @@ class Capacity:
         if claims or any(related.asks_for_devices(c.get("resources")) for c in related.containers(pod)):
             for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
                 pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims, limit=_MANY)
+
+    def _claim_events(self, _claims: list[Json]) -> None:
+        """Events of NodeClaims, also of those that are gone: one that the cloud refused is deleted soon, and its events stay.
+
+        Events of objects without a namespace are in the namespace `default`.
+        """
+        self._pot.get_list(core("Event"), "default", fields="involvedObject.kind=NodeClaim")
 
     def _all_nodes(self, *, ask_agents: bool) -> None:
         nodes: list[slim.Node] = []

@@ -45,16 +45,17 @@ _LITTLE = 0.5
 
 #: PyTorch's account of a GPU that is full (c10/cuda/CUDACachingAllocator.cpp), since 2.1 and before. What the process has
 #: besides PyTorch's memory only the newer one counts, and not in every container.
+_AMOUNT = r"\d{1,9}(?:\.\d{1,9})? (?:[KMG]iB|bytes)"
 _ACCOUNTS = (
     re.compile(
-        r"GPU \d+ has a total capacity (?:of )?(?P<total>[\d.]{1,9} [KMG]iB) of which (?P<free>[\d.]{1,9} (?:[KMG]iB|bytes)) is free\. "
-        r"(?:Including non-PyTorch memory, this process has (?P<own>[\d.]{1,9} [KMG]iB) memory in use\. )?"
-        r"Of the allocated memory (?P<used>[\d.]{1,9} (?:[KMG]iB|bytes)) is allocated by PyTorch.{0,160}? and "
-        r"(?P<kept>[\d.]{1,9} (?:[KMG]iB|bytes)) is reserved by PyTorch but unallocated"
+        rf"GPU \d+ has a total capacity (?:of )?(?P<total>{_AMOUNT}) of which (?P<free>{_AMOUNT}) is free\. "
+        rf"(?:Including non-PyTorch memory, this process has (?P<own>{_AMOUNT}) memory in use\. )?"
+        rf"Of the allocated memory (?P<used>{_AMOUNT}) is allocated by PyTorch.{{0,160}}? and "
+        rf"(?P<kept>{_AMOUNT}) is reserved by PyTorch but unallocated"
     ),
     re.compile(
-        r"GPU \d+; (?P<total>[\d.]{1,9} [KMG]iB) total capacity; [\d.]{1,9} (?:[KMG]iB|bytes) already allocated; "
-        r"(?P<free>[\d.]{1,9} (?:[KMG]iB|bytes)) free; (?P<used>[\d.]{1,9} (?:[KMG]iB|bytes)) reserved in total by PyTorch"
+        rf"GPU \d+; (?P<total>{_AMOUNT}) total capacity; {_AMOUNT} already allocated; "
+        rf"(?P<free>{_AMOUNT}) free; (?P<used>{_AMOUNT}) reserved in total by PyTorch"
     ),
 )
 _BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}

@@ -20,12 +20,14 @@ from llmdoctor_checks.serving._load import seconds_between
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
 _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
+#: And this, once, when the cache has come.
+_CAME = "Finished recving KV transfer for request "
 
 #: A cache is there within seconds; who still waits then waits for one that does not come.
 _NEVER_SECONDS = 30
 
 
-@check("kv-transfer-failed", since="0.1", literals=(_WAITS,))
+@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME))
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
 
@@ -78,10 +80,10 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
 
 
 def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
-    """The last request that waits for its cache: its name, the first and the last line that say so, and the seconds between."""
+    """The last request that waited for a cache which never came: its name, the first and the last line, the seconds between."""
     last = next(reversed(list(logs.find(_WAITS))), None)
     said = re.search(rf"(\S+){_WAITS}", last.text) if last else None
-    if last is None or said is None:
+    if last is None or said is None or any(line.text.rstrip().endswith(said[1]) for line in last.log.find(_CAME)):
         return None
     first = next((line for line in last.log.find(_WAITS) if said[1] in line.text), last)
     seconds = seconds_between(first, last)
@@ -93,7 +95,7 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"Request {request} has waited for {say_seconds(seconds)} and longer for a KV cache that another engine computed.",
+        summary=f"Request {request} waited for {say_seconds(seconds)} or longer for a KV cache that another engine computed.",
         evidence=(log_evidence(first), log_evidence(last)),
         explains=("queue-growing", "gateway-timeout"),
         fixes=(

@@ -61,8 +61,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
     container, workers = engine.container, engine.workers_at_least
     shm = container.shm
     # llama.cpp has nothing there: what it maps is the file of the model
-    own = engine.name not in ("llama.cpp", "ollama")
-    killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS" and own]
+    shares = engine.name not in ("llama.cpp", "ollama")
+    killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS" and shares]
     full = _filled(container, hardware) if hardware else None
     small = shm.source == "default" or (shm.source == "memory-volume" and (shm.size_bytes or 2**60) < 512 * MIB)
     if full and not (killed and small):

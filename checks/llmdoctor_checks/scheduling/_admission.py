@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     Subject,
+    events_of,
     fixes,
     is_accelerator,
     k8s,
@@ -88,9 +89,9 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
         found = _regex(pattern).search(status.message)
         if found:
             resource = found.groupdict().get("resource") or own
-            early = (node and _all_back(node, resource)) or _kubelet_began(pod)
-            if verdict == "down" and pattern.startswith("no healthy devices") and early:
-                verdict = "not-ready"
+            if verdict == "down" and pattern.startswith("no healthy devices"):
+                early = (node and _all_back(node, resource)) or _kubelet_began(pod)
+                verdict = "not-ready" if early else verdict
             return Refusal(verdict=verdict, resource=resource, text=text)
     return None
 
@@ -101,15 +102,11 @@ def _kubelet_began(pod: Pod) -> bool:
     "not registered" is what it says of a pod's ConfigMaps and Secrets that it knew before and has not seen yet.
     """
     refused = parse_time(pod.status.start_time)
-    for item in pod.cluster.items("Event"):
-        about, message = item.raw.get("involvedObject") or {}, str(item.raw.get("message") or "")
-        if about.get("kind") == "Pod" and about.get("name") == pod.name and message.endswith(" not registered"):
+    for event in events_of(pod.cluster).about([("Pod", pod.name), ("Node", pod.spec.node_name)]):
+        if event.kind == "Pod" and event.namespace == pod.namespace and event.message.endswith(" not registered"):
             return True
-        if about.get("kind") != "Node" or about.get("name") != pod.spec.node_name or refused is None:
-            continue
-        at = parse_time(str(item.raw.get("lastTimestamp") or ""))
-        began = item.raw.get("reason") == "Rebooted" or message == "Starting kubelet."
-        if began and at is not None and -60 <= (refused - at).total_seconds() <= _SOON_SECONDS:
+        began = event.kind == "Node" and (event.reason == "Rebooted" or event.message == "Starting kubelet.")
+        if began and refused and event.last and -60 <= (refused - event.last).total_seconds() <= _SOON_SECONDS:
             return True
     return False
 

@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
@@ -68,7 +68,8 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
         one = len(found.verdicts) == 1
         summary = f"{nodes_said(found)} would fit but {'is' if one else 'are'} {', '.join(kinds)}."
     else:
-        summary = f"{nodes_said(found)} are cordoned or not fit for new pods, by the scheduler's count."
+        are = "is" if number_of(found) == 1 else "are"
+        summary = f"{nodes_said(found)} {are} cordoned or not fit for new pods, by the scheduler's count."
     evidence = [
         *node_lines(pending, found),
         *(e for v in found.verdicts[:3] for e in _conditions(pending.pod.cluster, v.node)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, selected
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
 
 @check("pod-spread-unsatisfied", since="0.1")
@@ -31,7 +31,8 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
         return
     texts = "; ".join(f"{c.number} {c.text}" for c in found.counts)
     repelling = _repelling(pending)
-    summary = f"{nodes_said(found)} have room, but other pods keep it off: {texts}."
+    have = "has" if number_of(found) == 1 else "have"
+    summary = f"{nodes_said(found)} {have} room, but other pods keep it off: {texts}."
     evidence = [*_own(pending), *_theirs(repelling), *node_lines(pending, found)]
     yield finding(pending, found, summary, evidence, _fixes(pending, found, repelling))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence
 from llmdoctor_checks.scheduling._repairs import named, tolerating, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of, scaling_lines
 
 
 @check("taint-untolerated", since="0.1")
@@ -37,7 +37,8 @@ def taint_untolerated(pending: Pending) -> Iterator[Finding]:
         if pools:
             summary = f"The nodes that would be made for it ({', '.join(pools)}) have a taint that it does not tolerate"
         else:
-            summary = f"{nodes_said(found)} have a taint that it does not tolerate, by the scheduler's count"
+            have = "has" if number_of(found) == 1 else "have"
+            summary = f"{nodes_said(found)} {have} a taint that it does not tolerate, by the scheduler's count"
         summary += f": {said}." if said else " (which one, its message does not say)."
     yield finding(
         pending,

@@ -24,10 +24,10 @@ from llmdoctor_checks.start._storage import cache_path, hub_model, store
 _LARGE_BYTES = 30 * GIB
 
 #: What vLLM says when a download is over, and how long one takes, at least, that is worth a word.
-_TOOK, _SLOW_SECONDS = r"Time spent downloading weights for .*: (\d{1,9}(?:\.\d+)?) seconds", 240
+_TOOK, _SLOW_SECONDS = r"Time spent downloading weights for .{1,200}: (\d{1,9}(?:\.\d+)?) seconds", 240
 
 #: The bar of a file that is being fetched.
-_UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S*: +\d{1,2}%\|"
+_UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S{0,40}: +\d{1,2}%\|"
 
 
 @check("cache-ephemeral", since="0.2", severity="info")

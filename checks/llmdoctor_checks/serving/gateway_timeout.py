@@ -221,18 +221,14 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
-    return [
-        line
-        for who, line, plain in said
-        if (
-            (
-                (named and (named.search(plain) or host.search(line.text[:20_000])))
-                or (there and there.search(line.text[:20_000]))
-            )
-            if who not in mine
-            else who == pod.name and line.log.container not in servers and re.search(_GENERATES, line.text[:20_000])
-        )
-    ]
+
+    def about_it(who: str, line: Line, plain: str) -> bool:
+        text = line.text[:20_000]
+        if who in mine:  # a proxy beside the server
+            return who == pod.name and line.log.container not in servers and bool(re.search(_GENERATES, text))
+        return bool((named and (named.search(plain) or host.search(text))) or (there and there.search(text)))
+
+    return [line for who, line, plain in said if about_it(who, line, plain)]
 
 
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:

@@ -209,15 +209,14 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     last, times = said[-1], _preempted_by_log(engine, logs, said)
     full = all(load.cache >= _FULL for load in said)
-    # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those
-    deep = len(said) >= _FEWEST_STATEMENTS and all(load.waiting >= load.running for load in said)
-    # a log that was cut down shows fewer; then the engine's own word that the cache is full counts as one
-    deep = deep or (
-        len(said) + len(retractions(engine.container, logs)) > _FEWEST_STATEMENTS
-        and len(said) > 1
+    # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those;
+    # a log that was cut down shows fewer, and then the engine's own word that the cache is full counts as one
+    enough = len(said) >= _FEWEST_STATEMENTS or (
+        len(said) > 1
+        and len(said) + len(retractions(engine.container, logs)) > _FEWEST_STATEMENTS
         and said[0].waiting <= last.waiting
-        and all(load.waiting >= load.running for load in said)
     )
+    deep = enough and all(load.waiting >= load.running for load in said)
     if not (full and (lasting or deep)) and not times and put_back is None:
         return
     third = max(len(said) // 3, 1)

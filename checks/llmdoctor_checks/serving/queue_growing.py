@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Span,
     Subject,
     check,
+    count_of,
     dig,
     fixes,
     log_evidence,
@@ -204,7 +205,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
         role="cause",
         confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
-        f"it was {said[0].waiting} {len(said) - 1} statements before{spread}.",
+        f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
         fixes=(
             spread_fix(pod)

@@ -43,36 +43,23 @@ class Place(NamedTuple):
 
 
 class Blow(NamedTuple):
-    """A request that ends a server of some releases, and what the log then shows: the error, and the file that raises it."""
+    """A request that ends a server of some releases, and the error that the log then shows."""
 
     id: str
     first: str
     fixed: str
     what: str
     words: str
-    raised_in: str
 
 
 #: vLLM's advisories GHSA-9hcf-v7m4-6m2j and GHSA-6qc9-v4r8-22xg: the grammar of a request is compiled in the engine's own process,
 #: which ends with the error. Texts: xgrammar's `regex_converter.cc` and `json_schema_converter.cc`.
 _BLOWS = (
-    Blow(
-        "CVE-2025-48943",
-        "0.8.0",
-        "0.9.0",
-        "a request with an invalid regular expression",
-        "Regex parsing error at",
-        "xgrammar",
-    ),
-    Blow(
-        "CVE-2025-48942",
-        "0.8.0",
-        "0.9.0",
-        "a request with an invalid JSON schema",
-        "json_schema_converter.cc",
-        "xgrammar",
-    ),
+    Blow("CVE-2025-48943", "0.8.0", "0.9.0", "A request with an invalid regular expression", "Regex parsing error at"),
+    Blow("CVE-2025-48942", "0.8.0", "0.9.0", "A request with an invalid JSON schema", "json_schema_converter.cc"),
 )
+#: In whose frames that error stands.
+_GRAMMAR = "xgrammar"
 
 
 @check("version-vulnerable", since="0.1", severity="warning")
@@ -145,14 +132,14 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         for log in logs.of(engine.container.name):
             line = next(log.find(blow.words), None)
             dead = next(log.find("EngineDeadError"), None)
-            frame = line and any(blow.raised_in in one.text for one in log.lines(max(line.number - 12, 1), line.number))
+            frame = line and any(_GRAMMAR in one.text for one in log.lines(max(line.number - 12, 1), line.number))
             if line is None or dead is None or not frame or dead.number < line.number:
                 continue
             return Finding(
                 role="cause",
                 severity="critical",
                 confidence="likely",
-                summary=f"{blow.what.capitalize()} ended {engine.label}: {blow.id}, fixed in {blow.fixed}.",
+                summary=f"{blow.what} ended {engine.label}: {blow.id}, fixed in {blow.fixed}.",
                 evidence=(
                     log_evidence(line),
                     log_evidence(dead),

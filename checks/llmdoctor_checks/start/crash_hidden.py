@@ -21,11 +21,14 @@ from kubectl_llmdoctor.api import (
 #: Commands that never end.
 _FOREVER = (
     r"(?:exec\s+)?(?:sleep\s+(?:infinity|inf|\d{5,}|\d+d)|tail\s+-[fF]\s+/dev/null|cat\s*(?:$|[;\n])"
-    r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.*?\bdone)"
+    r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.{0,1000}?\bdone)"
 )
-#: After an engine that runs in the foreground; the sign says whether only when it failed.
+#: After an engine that runs in the foreground; the sign says whether only when it failed. Of thousands of empty lines each
+#: would look through all that follow.
+_GAP = r"\s{0,40}"
 _AFTER = re.compile(
-    rf"(?P<sign>\|\||;|\n)\s*(?:[{{(]\s*)?(?P<told>echo[^;\n]*?(?:[;\n]|&&)\s*)?(?P<forever>{_FOREVER})", re.DOTALL
+    rf"(?P<sign>\|\||;|\n){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]*?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
+    re.DOTALL,
 )
 #: Programs that engines are started by.
 _SERVERS = re.compile(

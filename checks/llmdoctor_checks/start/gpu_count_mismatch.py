@@ -41,13 +41,13 @@ _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
 
-#: What only shows when all ranks are there: they have loaded the model, Gloo connects them with one another, NCCL has joined
-#: them and sets up a connection (`init.cc` exchanges what each rank has before any file of `transport/` does), or Ray puts
-#: the address of another node before what a worker says.
+#: What only shows when all ranks are there: they have loaded the model, Gloo or NCCL has joined them and connects one to
+#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection), or Ray prints what a
+#: worker on another node says.
 _STARTED = re.compile(
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
-    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!Cuda failure)"
+    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
 )
 
 

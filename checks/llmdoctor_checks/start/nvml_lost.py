@@ -35,15 +35,15 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
     """
     if hardware is not None and (len(hardware.mine) < max(pod.gpus, 1) or any(device.lost for device in hardware.mine)):
         return
-    found = _beside_the_driver(hardware, logs) if hardware is not None else None
-    found = found or next((one for one in (_since_its_start(c.name, logs) for c in pod.containers) if one), None)
+    closed = _beside_the_driver(hardware, logs) if hardware is not None else None
+    found = closed or next((one for one in (_since_its_start(c.name, logs) for c in pod.containers) if one), None)
     if found is None:
         return
     confidence, order, summary, evidence = found
     yield Finding(
         role="cause",
         confidence=confidence,
-        severity="warning" if pod.ready else None,
+        severity="warning" if pod.ready and not closed else None,  # Ollama goes on with the CPU
         summary=summary,
         evidence=evidence,
         explains=(

@@ -44,7 +44,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
             evidence=(_evidence(pod, cut), log_evidence(line)),
             explains=("request-too-long",),
-            fixes=(_fix(engine, cut),),
+            fixes=(*_meant(engine, cut), _fix(engine, cut)),
             order=line.order,
             pods=(pod.name,),
         )
@@ -67,6 +67,15 @@ def _cuts(engine: Engine, logs: Logs) -> Line | None:
     """The last line by which Ollama says that it cut a prompt."""
     log = logs.current(engine.container.name)
     return next(reversed(list(log.find("truncating input prompt"))), None) if log and engine.name == "ollama" else None
+
+
+def _meant(engine: Engine, problem: Problem) -> Iterator[Fix]:
+    """The variable of the context that Ollama reads, with the value that was given to the other."""
+    value = engine.container.env[problem.flag].value or ""
+    if value.isdigit():
+        yield fixes.set_env(
+            engine.container, _CONTEXT, value, f"Set {_CONTEXT} to {value}, as far as the GPU's memory allows"
+        )
 
 
 def _summary(engine: Engine, shown: list[Problem]) -> str:
