@@ -62,6 +62,17 @@ def _crashed(last: str) -> Target:
         "ValueError: unsupported format character 'y' (0x79) at index 3",
         "ValueError: mutable default <class 'dict'> for field rope is not allowed: use default_factory",
         "KeyError: 'step_size'",
+        "ValueError: unsupported locale setting",
+        "KeyError: 'llama'",
+        "TypeError: SamplingParams.__init__() got an unexpected keyword argument 'guided_decoding'",
+        # the network, and what links GPUs
+        "requests.exceptions.ProxyError: HTTPConnectionPool(host='127.0.0.1', port=30000): Max retries exceeded with url: "
+        "/get_model_info (Caused by ProxyError('Unable to connect to proxy'))",
+        "requests.exceptions.SSLError: HTTPSConnectionPool(host='api.wandb.ai', port=443): Max retries exceeded with url: /",
+        "RuntimeError: Timed out waiting for peers; VLLM_HOST_IP must be unique on each node",
+        "RuntimeError: Peer access is not supported between these two devices",
+        "RuntimeError: nvshmem: IBGDA is not supported on this platform",
+        "RuntimeError: ibv_reg_mr failed: Operation not supported",
         # a request, where the head of the log is gone
         "ValueError: max_tokens must be at least 1, got 0.",
         "ValueError: temperature must be non-negative, got -1.0.",
