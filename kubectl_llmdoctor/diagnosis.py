@@ -286,7 +286,7 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
 
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
     decides, then time. Of two that explain each other the more certain one counts, and what is certain is no consequence
-    of a mere guess. A guess from the very lines that a surer cause explains is left out: it is a worse reading of them, no
+    of a mere guess. A guess from the very lines that a surer cause rests on is left out: it is a worse reading of them, no
     consequence. A cause that explains nothing, such as requests that are refused, stands below those that do.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
@@ -301,7 +301,7 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     ranked = [
         (msgspec.structs.replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
         for f, order in found
-        if f.id not in explained or not any(_reads_better(c, f) for c in causes.values() if c.id not in explained)
+        if not any(_reads_better(c, f) for c in causes.values() if c.id not in explained)
     ]
     present = {f.id for f, _ in ranked}
     ranked.sort(
@@ -327,11 +327,15 @@ def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
 
 
 def _reads_better(cause: doc.Finding, guess: doc.Finding) -> bool:
-    """Whether `cause`, which explains a mere guess, rests on all the lines that the guess rests on."""
+    """Whether `cause`, which explains a mere guess or something else that is wrong, rests on all that the guess rests on.
+
+    Only of lines of a log this says that the guess is a worse reading: one field of an object may have two faults.
+    """
+    lines = cause.explains != () and {e.source for e in guess.evidence} == {"log"}
     return (
         guess.role == "cause"
         and guess.confidence == "possible" != cause.confidence
-        and guess.id in cause.explains
+        and (guess.id in cause.explains or lines)
         and {(e.source, e.ref, e.line) for e in guess.evidence} <= {(e.source, e.ref, e.line) for e in cause.evidence}
     )
 

@@ -426,7 +426,7 @@ def _fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | N
     if not pattern.engines:
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
-    return (not names and (pod.log_only or not pattern.bare)) or any(name in pattern.engines for name in names)
+    return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
 
 
 def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:

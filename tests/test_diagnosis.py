@@ -61,6 +61,21 @@ def test_a_guess_from_the_lines_of_a_surer_cause_is_left_out() -> None:
     assert _ids(rank([root, elsewhere])) == [("cuda-oom-runtime", "cause"), ("cuda-oom-weights", "symptom")]
 
 
+def test_a_guess_from_the_lines_of_a_surer_cause_that_does_not_know_it_is_left_out_too() -> None:
+    quoted, other = (Evidence(source="log", ref="vllm", text="FP8 needs deep_gemm", line=n) for n in (7, 8))
+    field = Evidence(source="pod", ref="spec.containers[vllm].args", text="--quantization=fp8")
+    root = _finding("import-broken", confidence="likely", explains=("crash-loop",), evidence=(quoted, field)), 7.0
+    kept = [("import-broken", "cause"), ("quantization-mismatch", "cause")]
+
+    def beside(*evidence: Evidence) -> list[tuple[str, str]]:
+        guess = _finding("quantization-mismatch", confidence="possible", explains=("crash-loop",), evidence=evidence)
+        return _ids(rank([root, (guess, 7.0)]))
+
+    assert beside(quoted) == kept[:1]
+    assert beside(other) == kept
+    assert beside(field) == kept
+
+
 def test_explains_names_only_what_is_there() -> None:
     found = rank(
         [(_finding("root", explains=("crash-loop", "http-5xx")), 0.0), (_finding("crash-loop", role="symptom"), 0.0)]
