@@ -26,9 +26,8 @@ from llmdoctor_checks.scheduling._words import finding, node_lines
 #: NVIDIA's GPU operator writes there how far the upgrade of a node has come (k8s-operator-libs, pkg/upgrade/consts.go).
 _LABEL = "nvidia.com/gpu-driver-upgrade-state"
 
-#: The states in which it waits for pods; those of jobs need not use a GPU.
-_JOBS = "wait-for-jobs-required"
-_WAITING = frozenset({_JOBS, "pod-deletion-required", "drain-required"})
+#: The states in which it waits for pods.
+_WAITING = frozenset({"wait-for-jobs-required", "pod-deletion-required", "drain-required"})
 _FAILED = "upgrade-failed"
 
 _MOST_PODS = 3
@@ -84,9 +83,7 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     failed = [n for n in held if _state(n) == _FAILED]
     waiting = {n.name: _gpu_pods(pending.usage, n) for n in held if _state(n) in _WAITING}
     unknown = not cluster.complete("Pod")
-    blocked = [
-        n for n in held if n in failed or waiting.get(n.name) or (n.name in waiting and (unknown or _state(n) == _JOBS))
-    ]
+    blocked = [n for n in held if n in failed or waiting.get(n.name) or (unknown and n.name in waiting)]
     if found is None or not blocked:
         return
     node = min(blocked, key=lambda n: (n not in failed, n.name))
