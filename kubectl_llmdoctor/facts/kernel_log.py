@@ -86,43 +86,39 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
     line: KernelLine
 
 
-_XID = re.compile(r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)")
-_INSTANCE = re.compile(r"GPU-I:(?P<number>[0-9a-fA-F]{1,4})")
-_PID = re.compile(r"pid='?(?P<pid>\d{1,10})")
+_XID = r"NVRM: Xid \((?P<bus>[^)]{1,40})\)[^:]{0,80}: (?P<number>\d{1,5})(?P<rest>.*)"
+_INSTANCE = r"GPU-I:(?P<number>[0-9a-fA-F]{1,4})"
+_PID = r"pid='?(?P<pid>\d{1,10})"
 #: What recent drivers add to an Xid 45.
-_CAUSED = re.compile(r"caused by previous Xid (?P<number>\d{1,5})")
-_NAME = re.compile(r"name='?(?P<name>[^,']{1,64})")
-_SXID = re.compile(
-    r"SXid \([^)]{1,40}\): (?P<number>\d{4,6}), (?P<grade>Fatal|Non-fatal|Severity (?P<severity>\d+))(?:, )?(?P<rest>.*)"
-)
+_CAUSED = r"caused by previous Xid (?P<number>\d{1,5})"
+_NAME = r"name='?(?P<name>[^,']{1,64})"
+_SXID = r"SXid \([^)]{1,40}\): (?P<number>\d{4,6}), (?P<grade>Fatal|Non-fatal|Severity (?P<severity>\d+))(?:, )?(?P<rest>.*)"
 #: Which GPU is at which address; the driver prints it once before the first Xid of each.
-_NAMED = re.compile(r"NVRM: GPU at PCI:(?P<bus>[0-9a-fA-F:]{7,16}): (?P<uuid>GPU-[0-9a-f-]{8,36})")
-_AER = re.compile(
+_NAMED = r"NVRM: GPU at PCI:(?P<bus>[0-9a-fA-F:]{7,16}): (?P<uuid>GPU-[0-9a-f-]{8,36})"
+_AER = (
     r"(?P<bus>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): (?:AER: )?"
     r"(?:PCIe Bus Error: severity=(?P<severity>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?)(?:, type=(?P<layer>[\w ]{1,40}))?"
     r"|(?:Multiple )?(?P<told>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?) error (?:message )?received(?: from|:) "
     r"(?P<about>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d))"
 )
-_MISMATCH = re.compile(r"NVRM: API mismatch")
-_LOST = re.compile(
+_MISMATCH = r"NVRM: API mismatch"
+_LOST = (
     r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost)|amdgpu\b.{0,60}\bdevice lost from bus"
     r"|\b(?:amdgpu|nvidia) \S{1,16}: Unable to change power state from \w+ to D0, device inaccessible"
 )
-_LOADED = re.compile(r"NVRM: loading NVIDIA UNIX")
+_LOADED = r"NVRM: loading NVIDIA UNIX"
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
-_CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)")
-_KILLED = re.compile(
+_CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
+_KILLED = (
     r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d{1,15})kB, anon-rss:(?P<anon>\d{1,15})kB"
     r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?"
 )
-_POD = re.compile(r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})")
-_CONTAINER = re.compile(r"[0-9a-f]{64}")
+_POD = r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})"
+_CONTAINER = r"[0-9a-f]{64}"
 
-_ISO = re.compile(
-    r"^(?:\S+: (?:kern|user): +\w+: )?\s*\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
-)
-_CTIME = re.compile(r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
-_SYSLOG = re.compile(r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) ")
+_ISO = r"^(?:\S+: (?:kern|user): +\w+: )?\s*\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+_CTIME = r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]"
+_SYSLOG = r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) "
 
 
 class KernelLog:
@@ -143,7 +139,7 @@ class KernelLog:
     @cached_property
     def uuids(self) -> dict[str, str]:
         """The UUIDs of GPUs by their addresses, as far as the driver printed them."""
-        named = (_NAMED.search(line.text) for line in self.lines if "NVRM: GPU at PCI:" in line.text)
+        named = (re.search(_NAMED, line.text) for line in self.lines if "NVRM: GPU at PCI:" in line.text)
         return {bus_of(found["bus"]): found["uuid"] for found in named if found}
 
     @cached_property
@@ -151,13 +147,15 @@ class KernelLog:
         """The Xids."""
         found: list[Xid] = []
         for line in self.lines:
-            if match := _XID.search(line.text):
+            if match := re.search(_XID, line.text):
                 bus, rest = bus_of(match["bus"]), match["rest"]
-                pid, name, part = _PID.search(rest), _NAME.search(rest), _INSTANCE.search(match["bus"])
+                pid, name, part = re.search(_PID, rest), re.search(_NAME, rest), re.search(_INSTANCE, match["bus"])
                 said = re.sub(r"^(?:, (?:pid|name)=[^,]*)*,? ?", "", rest)
                 numbers = [int(match["number"])]
                 # the line of the first one may be lost, as in a log that wraps around
-                if (before := _CAUSED.search(rest)) and not any(x.bus == bus and x.number != numbers[0] for x in found):
+                if (before := re.search(_CAUSED, rest)) and not any(
+                    x.bus == bus and x.number != numbers[0] for x in found
+                ):
                     numbers.insert(0, int(before["number"]))
                 found += (
                     Xid(
@@ -187,7 +185,7 @@ class KernelLog:
                 line=line,
             )
             for line in self.lines
-            if "SXid" in line.text and (found := _SXID.search(line.text))
+            if "SXid" in line.text and (found := re.search(_SXID, line.text))
         )
 
     @cached_property
@@ -198,7 +196,7 @@ class KernelLog:
         """
         found = []
         for line in self.lines:
-            match = _AER.search(line.text) if "orrect" in line.text else None
+            match = re.search(_AER, line.text) if "orrect" in line.text else None
             if match:
                 severity = (match["severity"] or match["told"]).lower()
                 found.append(
@@ -218,17 +216,17 @@ class KernelLog:
     @cached_property
     def mismatches(self) -> tuple[KernelLine, ...]:
         """Lines in which the kernel module refuses a library of another version."""
-        return tuple(line for line in self.lines if _MISMATCH.search(line.text))
+        return tuple(line for line in self.lines if re.search(_MISMATCH, line.text))
 
     @cached_property
     def lost(self) -> tuple[KernelLine, ...]:
         """Lines that say, without an Xid, that a GPU fell off the bus."""
-        return tuple(line for line in self.lines if _LOST.search(line.text) and "Xid" not in line.text)
+        return tuple(line for line in self.lines if re.search(_LOST, line.text) and "Xid" not in line.text)
 
     def outlived(self, xid: Xid) -> bool:
         """Whether the driver was loaded again after an Xid of this log, which begins anew with every GPU."""
         place = xid.evidence.line
-        return place is not None and any(line.number > place and _LOADED.search(line.text) for line in self.lines)
+        return place is not None and any(line.number > place and re.search(_LOADED, line.text) for line in self.lines)
 
     @cached_property
     def absent(self) -> tuple[KernelLine, ...]:
@@ -249,12 +247,12 @@ class KernelLog:
         found: list[OutOfMemory] = []
         why: re.Match[str] | None = None
         for line in self.lines:
-            why = _CONSTRAINT.search(line.text) or why
-            killed = _KILLED.search(line.text)
+            why = re.search(_CONSTRAINT, line.text) or why
+            killed = re.search(_KILLED, line.text)
             if not killed:
                 continue
             rest = why["rest"] if why else line.text
-            uid, ids = _POD.search(rest), _CONTAINER.findall(_after(rest, "task_memcg=") or rest)
+            uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _after(rest, "task_memcg=") or rest)
             memcg = "cgroup" in line.text or (why is not None and why["constraint"] == "CONSTRAINT_MEMCG")
             found.append(
                 OutOfMemory(
@@ -264,7 +262,7 @@ class KernelLog:
                     shmem=int(killed["shmem"] or 0) * 1024,
                     whole_node=not memcg,
                     pod_uid=uid["uid"].replace("_", "-") if uid else "",
-                    of_pod=memcg and "oom_memcg=" in rest and not _CONTAINER.search(_after(rest, "oom_memcg=")),
+                    of_pod=memcg and "oom_memcg=" in rest and not re.search(_CONTAINER, _after(rest, "oom_memcg=")),
                     container_id=ids[-1] if ids else "",
                     time=line.time,
                     line=line,
@@ -281,12 +279,12 @@ def _after(text: str, key: str) -> str:
 
 def _time(line: str, now: datetime | None) -> datetime | None:
     """When a line was written: journald's, dmesg's and syslog's forms; seconds since the boot say nothing here."""
-    if found := _ISO.match(line):
+    if found := re.match(_ISO, line):
         return parse_time(found[1].replace(" ", "T").replace(",", "."))
     try:
-        if found := _CTIME.match(line):
+        if found := re.match(_CTIME, line):
             return datetime.strptime(found[1], "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
-        if (found := _SYSLOG.match(line)) and now:  # without a year: the last one that is not in the future
+        if (found := re.match(_SYSLOG, line)) and now:  # without a year: the last one that is not in the future
             moment = datetime.strptime(f"{now.year} {found[1]}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC)
             return moment if moment <= now + timedelta(days=1) else moment.replace(year=now.year - 1)
     except ValueError:

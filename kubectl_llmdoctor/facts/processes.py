@@ -38,7 +38,7 @@ _ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 # what a server says that a process of its own has printed: LocalAI, Tabby; llama-server as a router, by the port of that one
-_RELAYS = re.compile(
+_RELAYS = (
     r'(?:\S+ +){3}DEBUG GRPC (?:stderr|stdout) id="(?P<id>[^"]{1,200})" line="(?P<quoted>(?:[^"\\]|\\.)*)"'
     r"|\S+ DBG GRPC\((?P<model>[^)]{1,200})\): (?:stderr|stdout) (?P<text>.*)"
     r"|\S+ +WARN llama_cpp_server::supervisor: \S+/supervisor\.rs:\d+: (?P<server><\w+>): (?P<line>.*)"
@@ -89,7 +89,7 @@ def _relayed(text: str) -> Said | None:
         return Said(f"port {routed[1]}", text[routed.end() :]) if routed else None
     if text.find("GRPC", 0, 40) < 0 and text.find("supervisor.rs", 0, 200) < 0:
         return None
-    found = _RELAYS.match(text)
+    found = re.match(_RELAYS, text)
     if found is None:
         return None
     own = found["text"] or found["line"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")

@@ -50,7 +50,7 @@ _UNKNOWN = (
 _UNKNOWN_ERROR = "nknown error"
 
 #: How the agent, in NVML's words, says that a GPU no longer answers.
-_LOST = re.compile(r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost")
+_LOST = r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost"
 
 
 @check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
@@ -208,7 +208,7 @@ def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Ev
     dead = [d for d in hardware.devices if (letters(d.lost) == "lost" or d.silent) and not d.users]
     evidence = list(_silence(hardware, dead))
     if not evidence:
-        lost = [error.text for error in hardware.agent.errors if _LOST.search(error.text)]
+        lost = [error.text for error in hardware.agent.errors if re.search(_LOST, error.text)]
         evidence = [hardware.of_node.said(text) for text in lost[:2]]
     seen, offered = len(hardware.devices), hardware.offered
     if seen and offered and seen < offered:

@@ -26,11 +26,9 @@ from ._budget import finding, gib, role_of, room
 _LONG_TOKENS = 32768
 
 #: vLLM when the cache cannot hold one request of the maximum length, with its own estimate from 0.8.5 on.
-_TOO_LONG = re.compile(r"max seq len \((?P<asked>\d{1,9})\)")
-_ESTIMATE = re.compile(
-    r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
-)
-_USING = re.compile(r"Using max model len (?P<tokens>\d{1,9})")
+_TOO_LONG = r"max seq len \((?P<asked>\d{1,9})\)"
+_ESTIMATE = r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
+_USING = r"Using max model len (?P<tokens>\d{1,9})"
 
 _FLAGS = {
     "vllm": "--max-model-len",
@@ -119,9 +117,9 @@ def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:
     """The line by which vLLM refuses, the length asked for, and the length that fits."""
     for log in logs.of(container):
         for line in log.find("max seq len ("):
-            asked = _TOO_LONG.search(line.text)
+            asked = re.search(_TOO_LONG, line.text)
             if asked and ("KV cache is needed" in line.text or "stored in KV cache" in line.text):
-                estimate = _ESTIMATE.search(line.text)
+                estimate = re.search(_ESTIMATE, line.text)
                 fits = int(estimate["fits"] or estimate["stored"]) if estimate else None
                 return line, int(asked["asked"]), fits
     return None
@@ -131,7 +129,7 @@ def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | N
     """The model's own maximum: as the engine says it, else from the table of models."""
     for log in logs.of(engine.container.name) if logs else ():
         for line in log.find("Using max model len"):
-            found = _USING.search(line.text)
+            found = re.search(_USING, line.text)
             if found:
                 return int(found["tokens"]), log_evidence(line)
     model = engine.explicit("model")

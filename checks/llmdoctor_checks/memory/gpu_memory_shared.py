@@ -35,7 +35,7 @@ _MUCH = 0.1
 
 
 #: What Ollama says of each GPU when it starts, in GiB or MiB.
-_FREE = re.compile(
+_FREE = (
     r'library=(?:cuda|rocm|CUDA|ROCm)\b.*?total="(\d{1,9}(?:\.\d+)?) ([GM]iB)" available="(\d{1,9}(?:\.\d+)?) ([GM]iB)"'
 )
 _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
@@ -47,13 +47,13 @@ _LITTLE = 0.5
 #: besides PyTorch's memory only the newer one counts, and not in every container.
 _AMOUNT = r"\d{1,9}(?:\.\d{1,9})? (?:[KMG]iB|bytes)"
 _ACCOUNTS = (
-    re.compile(
+    (
         rf"GPU \d+ has a total capacity (?:of )?(?P<total>{_AMOUNT}) of which (?P<free>{_AMOUNT}) is free\. "
         rf"(?:Including non-PyTorch memory, this process has (?P<own>{_AMOUNT}) memory in use\. )?"
         rf"Of the allocated memory (?P<used>{_AMOUNT}) is allocated by PyTorch.{{0,160}}? and "
         rf"(?P<kept>{_AMOUNT}) is reserved by PyTorch but unallocated"
     ),
-    re.compile(
+    (
         rf"GPU \d+; (?P<total>{_AMOUNT}) total capacity; {_AMOUNT} already allocated; "
         rf"(?P<free>{_AMOUNT}) free; (?P<used>{_AMOUNT}) reserved in total by PyTorch"
     ),
@@ -143,7 +143,9 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
-    sizes = [(line, said) for line in log.find("inference compute") if (said := _FREE.search(line.text)) is not None]
+    sizes = [
+        (line, said) for line in log.find("inference compute") if (said := re.search(_FREE, line.text)) is not None
+    ]
     last = last_offloaded(log)
     if not sizes or last is None or last[1] >= last[2]:
         return None
@@ -214,7 +216,7 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 def _account(text: str) -> tuple[float, float, float] | None:
     """Total, free, and what this process has of it as far as PyTorch tells, in bytes."""
-    said = next((found for account in _ACCOUNTS if (found := account.search(text[:4000]))), None)
+    said = next((found for account in _ACCOUNTS if (found := re.search(account, text[:4000]))), None)
     if said is None:
         return None
     parts = {name: _bytes(amount) for name, amount in said.groupdict().items() if amount}

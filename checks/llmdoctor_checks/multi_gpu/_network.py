@@ -7,10 +7,10 @@ import re
 from kubectl_llmdoctor.api import Pod
 
 #: Resources of InfiniBand, RoCE and EFA devices, and of NVLink domains over several nodes.
-_FABRIC = re.compile(r"rdma|infiniband|hca|roce|\befa\b|mlnx|mellanox|hostdev|/ib|erdma|imex|sriov|networks/")
+_FABRIC = r"rdma|infiniband|hca|roce|\befa\b|mlnx|mellanox|hostdev|/ib|erdma|imex|sriov|networks/"
 
 #: Variables that somebody sets who has such a network.
-_VARIABLES = re.compile(
+_VARIABLES = (
     r"NCCL_IB_(HCA|GID_INDEX|ADDR|TC|SL|QPS|TIMEOUT|CUDA)|FI_|NCCL_NET(_PLUGIN)?$|NCCL_MNNVL|NVSHMEM_IB|UCX_NET|GLOO_IB"
 )
 
@@ -30,7 +30,7 @@ def rdma_device(pod: Pod) -> bool:
         resources, security = container.spec.resources, container.spec.security_context
         if security and security.privileged:
             return True
-        if any(_FABRIC.search(name.lower()) for name in (*resources.limits, *resources.requests)):
+        if any(re.search(_FABRIC, name.lower()) for name in (*resources.limits, *resources.requests)):
             return True
     return False
 
@@ -44,8 +44,8 @@ def fabric(pod: Pod) -> bool:
         return True
     for container in pod.containers:
         resources = container.spec.resources
-        if any(_FABRIC.search(name.lower()) for name in (*resources.limits, *resources.requests)):
+        if any(re.search(_FABRIC, name.lower()) for name in (*resources.limits, *resources.requests)):
             return True
-        if any(_VARIABLES.match(name) for name in container.env):
+        if any(re.match(_VARIABLES, name) for name in container.env):
             return True
     return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -30,8 +31,7 @@ from kubectl_llmdoctor.api import (
 Verdict = Literal["not-ready", "down", "shared"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A pod that the kubelet refused at admission, for want of a device."""
 
     verdict: Verdict

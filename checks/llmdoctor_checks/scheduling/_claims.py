@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s
 from llmdoctor_checks._raw import rows, words
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class VolumeClaim:
+class VolumeClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A PersistentVolumeClaim that a pod uses."""
 
     name: str
@@ -93,8 +93,7 @@ def on_one_node(pod: Pod) -> bool:
     return False
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class DeviceClaim:
+class DeviceClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A ResourceClaim that a pod uses, by the name the pod gives it."""
 
     name: str

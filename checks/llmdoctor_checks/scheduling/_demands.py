@@ -15,9 +15,7 @@ _AFFINITY = f"/affinity/nodeAffinity/{REQUIRED}"
 #: What an image was built for.
 _OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
 #: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
-_MEASURED = re.compile(
-    r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
-)
+_MEASURED = r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
 _DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
 
 
@@ -57,7 +55,7 @@ def labels_wanted(unmet: list[Mismatch]) -> dict[str, str]:
 
 def _measured(miss: Mismatch) -> bool:
     """Whether a label is no matter of opinion: nobody should write another value there."""
-    return bool(_MEASURED.fullmatch(miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))
+    return bool(re.fullmatch(_MEASURED, miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))
 
 
 def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:

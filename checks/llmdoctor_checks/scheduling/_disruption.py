@@ -7,8 +7,9 @@ pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler'
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Event,
@@ -78,8 +79,7 @@ _REBOOT_SECONDS = 600
 _NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod was taken away."""
 
     kind: Kind

@@ -7,7 +7,8 @@ node may be several things: then the changes for all of them are offered as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -39,8 +40,7 @@ _NEW = "new-node"
 _CORDON = "node.kubernetes.io/unschedulable"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change; `text` says what to do, as a clause that `; then it fits on …` may follow."""
 
     text: str
@@ -58,8 +58,7 @@ class Change:
     fix: Fix | None = None
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps a pod off one node, all of one kind."""
 
     pending: Pending

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, get_args
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     STAGES,
@@ -111,8 +112,7 @@ _TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
 _STUCK_SECONDS = 60
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Cause:
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that separates the pod from nodes that are meant for it."""
 
     id: str
@@ -173,7 +173,7 @@ def _unplaced(pending: Pending) -> Iterator[Cause]:
     """What keeps Kueue's topology-aware scheduling from opening its gate: it looks for room on nodes itself."""
     found = _by_nodes(pending) if _TOPOLOGY_GATE in pending.gates else None
     if found and found[0].id in (*SHORTAGE, "gpu-request-exceeds-node"):
-        yield _as_sure(pending, replace(found[0], confidence="likely"))
+        yield _as_sure(pending, msgspec.structs.replace(found[0], confidence="likely"))
 
 
 def _as_sure(pending: Pending, found: Cause) -> Cause:
@@ -186,7 +186,7 @@ def _as_sure(pending: Pending, found: Cause) -> Cause:
     return (
         found
         if not pending.unread or alone or found.obstacle in _OF_OTHERS.values()
-        else replace(found, confidence="possible")
+        else msgspec.structs.replace(found, confidence="possible")
     )
 
 
@@ -351,7 +351,7 @@ def _by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
             also = tuple(o for o in obstacles if o != obstacle)
             made = _made(pending, obstacle, tuple(groups[obstacles]), sure, also)
             if made.id not in {c.id for c in found}:
-                found.append(replace(made, rank=len(found)))
+                found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)
 
 
@@ -382,7 +382,7 @@ def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]
     """Nodes that nothing known keeps off: the scheduler's words on plugins not worked out here are of them."""
     counts = sorted(pending.said.of(*_OF_OTHERS), key=lambda c: (-c.number, c.text))
     if not counts:
-        return tuple(replace(c, verdicts=tuple(open_)) for c in _unregistered(pending))
+        return tuple(msgspec.structs.replace(c, verdicts=tuple(open_)) for c in _unregistered(pending))
     obstacle = _OF_OTHERS[counts[0].kind]
     same = tuple(c for c in counts if _OF_OTHERS[c.kind] == obstacle)
     served = next((r for r in pending.requests if r in pending.delegated), "")
@@ -473,7 +473,7 @@ def _made(
     if obstacle == "gpu":
         return _shortage_of(pending, made)
     if obstacle == "absent":
-        return replace(made, id=_absent_id(pending, resource))
+        return msgspec.structs.replace(made, id=_absent_id(pending, resource))
     return made
 
 
@@ -509,10 +509,10 @@ def _shortage_of(pending: Pending, made: Cause) -> Cause:
             reason = verdict.lacking(made.resource)
             freed = sum(h.requests[made.resource] for h in holders)
             if holders and reason and (reason.free or 0) + freed >= asked:
-                return replace(made, id=id_, holders=tuple(holders))
+                return msgspec.structs.replace(made, id=id_, holders=tuple(holders))
     free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
     if free >= asked:
-        return replace(made, id="gpu-fragmented")
+        return msgspec.structs.replace(made, id="gpu-fragmented")
     return made
 
 
@@ -658,14 +658,14 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     resource = max(of_gpu, key=lambda c: c.number).resource or next(iter(wanted))
     marked = [c for c in said.of("taint") if _marks_gpus(*_key_and_value(c.taint))]
     if marked and not pending.verdicts:  # nodes without GPUs lack them, too
-        return (_told("own-taint", marked), replace(_told("gpu", of_gpu, "possible", resource), rank=1))
+        return (_told("own-taint", marked), msgspec.structs.replace(_told("gpu", of_gpu, "possible", resource), rank=1))
     if _occupied(said) == 0:
         return (_never(pending, resource, of_gpu),)
     made = _told("gpu", of_gpu, resource=resource)
     for node in pending.usage.nodes:
         former = [h for h in outgoing(pending, node) if h.requests.get(resource, 0)]
         if former and sum(h.requests[resource] for h in former) >= pending.requests.get(resource, 1):
-            return (replace(made, id="rollout-deadlock", holders=tuple(former)),)
+            return (msgspec.structs.replace(made, id="rollout-deadlock", holders=tuple(former)),)
     return (made,)
 
 

@@ -35,22 +35,22 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 #: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
-_AT_MOST = re.compile(r"exceed limits for nodepool|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached")
+_AT_MOST = r"exceed limits for nodepool|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached"
 _FAILED = re.compile(
     r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,
 )
 #: Karpenter's words on one pool, and what its DaemonSets take there.
-_POOL = re.compile(r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^",\\]+)\\?"')
-_OVERHEAD = re.compile(r"daemonset overhead=\{[^}]*\},? ?")
+_POOL = r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^",\\]+)\\?"'
+_OVERHEAD = r"daemonset overhead=\{[^}]*\},? ?"
 
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
 #: Machines with accelerators, by the names that EC2 gives their families.
-_ACCELERATED = re.compile(r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+")
+_ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
@@ -102,7 +102,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         return
     if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
-    mended = failed or pool or _AT_MOST.search(event.message)
+    mended = failed or pool or re.search(_AT_MOST, event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
     why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
     yield Finding(
@@ -173,7 +173,9 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
         event
         for event in events_of(cluster).of_kind("NodeClaim")
         if event.reason == "InsufficientCapacityError"
-        and (event.name in names if names else found[0].id.startswith("gpu-") and _ACCELERATED.search(event.message))
+        and (
+            event.name in names if names else found[0].id.startswith("gpu-") and re.search(_ACCELERATED, event.message)
+        )
     ]
     if not told:
         return
@@ -215,13 +217,13 @@ def _pool(pending: Pending, event: Event) -> str:
     the pod's nodeSelector names: a pool for everybody says the same of a GPU that it never had.
     """
     for part in event.message.split("; "):
-        name = _POOL.search(part)
+        name = re.search(_POOL, part)
         if name is None or "no instance type" not in part:
             continue
         asked = pending.pod.spec.node_selector.items()
         named = any(str(value) in _values(part, key) for key, value in asked)
         if named or "gpu" in name["pool"].lower():
-            return f"nodepool {name['pool']}: {_OVERHEAD.sub('', part[name.end() :]).strip(', ')}"
+            return f"nodepool {name['pool']}: {re.sub(_OVERHEAD, '', part[name.end() :]).strip(', ')}"
     return ""
 
 

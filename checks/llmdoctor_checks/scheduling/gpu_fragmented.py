@@ -1,7 +1,8 @@
 """GPUs are free, scattered over nodes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+import msgspec
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes, names_of
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
@@ -41,7 +42,7 @@ def gpu_fragmented(pending: Pending) -> Iterator[Finding]:
     )
     evidence = [
         *asked_in(pending, found.resource),
-        *node_lines(pending, replace(found, verdicts=tuple(short)), holders=True),
+        *node_lines(pending, msgspec.structs.replace(found, verdicts=tuple(short)), holders=True),
     ]
     yield finding(pending, found, summary, evidence, _fixes(pending, found, asked, frees), ("gpu-insufficient",))
 

@@ -36,7 +36,7 @@ _NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$"
 
 #: IBM's fork of TGI, which computes on the CPU where it sees no GPU (IBM/text-generation-inference,
 #: server/text_generation_server/inference_engine/engine.py): Caikit's small models are served so.
-_TGIS = re.compile(r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/)*(?:text-generation-inference|text-gen-server)\b")
+_TGIS = r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/)*(?:text-generation-inference|text-gen-server)\b"
 
 #: What TGI is told for a machine without a GPU (its README).
 _TGI_ON_CPU = "--disable-custom-kernels"
@@ -46,7 +46,7 @@ _TGI_ON_CPU = "--disable-custom-kernels"
 _PROFILE = "opendatahub.io/hardware-profile-name"
 
 #: A variable that the kubelet replaces in a command.
-_VARIABLE = re.compile(r"\$\(([A-Za-z_]\w*)\)")
+_VARIABLE = r"\$\(([A-Za-z_]\w*)\)"
 
 #: What engines say when they see no GPU.
 _NO_GPU = (
@@ -172,7 +172,7 @@ def _for_gpus(engine: Engine) -> bool:
     if any(name in container.env for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")):
         return True
     if engine.name == "tgi" and (
-        _TGIS.search(container.spec.image)
+        re.search(_TGIS, container.spec.image)
         or _TGI_ON_CPU in (*container.launch.command, *container.launch.args)
         or "DISABLE_CUSTOM_KERNELS" in container.env
     ):
@@ -194,7 +194,7 @@ def _for_cpus(engine: Engine) -> str:
 def _open(container: Container) -> bool:
     """Whether its arguments name variables that nothing here sets: a base, which others complete."""
     words = " ".join([*container.launch.command, *container.launch.args])
-    return not container.spec.env_from and any(name not in container.env for name in _VARIABLE.findall(words))
+    return not container.spec.env_from and any(name not in container.env for name in re.findall(_VARIABLE, words))
 
 
 def _outline(engine: Engine) -> bool:

@@ -39,7 +39,7 @@ _KUEUE = (
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
 #: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion and capacity).
-_QUEUE = re.compile(
+_QUEUE = (
     r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
     r"allocated for non-preemptible pods"
     r"|(?:^|: )(?P<over>[^:]+?) quota has reached the allowable limit of [^.]+\. Limit is (?P<limit>[^,]+), currently "
@@ -158,7 +158,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
             latest = 2 if mine and _GANG in mine[-1].message else 1
             said += [(e.message, event_evidence(e, subject.cluster)) for e in mine[-latest:]]
         for message, evidence in said:
-            found = _QUEUE.search(message)
+            found = re.search(_QUEUE, message)
             if found:
                 yield _held_back(pod, found, evidence)
                 return

@@ -36,7 +36,7 @@ _KILLED = 137
 _DRAINS = {"vllm": "shutdown_timeout"}
 _TGI = "GRACEFUL_TERMINATION_TIMEOUT"
 
-_SLEEP = re.compile(r"(?:^|[\s;&'\"])sleep\s+(?P<seconds>\d+(?:\.\d+)?)(?P<unit>[smh]?)(?=$|[\s;&'\"])")
+_SLEEP = r"(?:^|[\s;&'\"])sleep\s+(?P<seconds>\d+(?:\.\d+)?)(?P<unit>[smh]?)(?=$|[\s;&'\"])"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -178,7 +178,7 @@ def _hook(container: Container) -> tuple[float, Evidence] | None:
     text = " ".join(map(str, command)) if isinstance(command, list) else ""
     if re.search(r"\b(?:for|while|until|if|case)\b", text):
         return None  # how often it sleeps cannot be told
-    total = sum(float(found["seconds"]) * _UNITS[found["unit"]] for found in _SLEEP.finditer(text))
+    total = sum(float(found["seconds"]) * _UNITS[found["unit"]] for found in re.finditer(_SLEEP, text))
     return (total, pod_evidence(container, "lifecycle.preStop.exec.command", text)) if total else None
 
 

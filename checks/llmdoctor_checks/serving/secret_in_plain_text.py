@@ -7,10 +7,10 @@ from typing import Any
 from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, Subject, check, count_of, fixes, pod_evidence
 
 #: What masking left of a secret: its kind. Blanks and placeholders hide nothing.
-_MASK = re.compile(r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>")
+_MASK = r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>"
 
 #: An option or a variable of a script, with what it is given.
-_GIVEN = re.compile(
+_GIVEN = (
     r"(?P<name>--[\w-]*(?:key|token|password)|[A-Z][A-Z0-9_]*(?:KEY|TOKEN|PASSWORD))[ =]+['\"]?(?P<value><masked:\S+)"
 )
 
@@ -65,7 +65,7 @@ _Literal = tuple[str, str, str, list[_Operation]]
 def _literals(container: Container) -> Iterator[_Literal]:
     at, secret = container.pointer, _secret(container)
     for index, variable in enumerate(container.spec.env):
-        if isinstance(variable.value, str) and _MASK.fullmatch(variable.value):
+        if isinstance(variable.value, str) and re.fullmatch(_MASK, variable.value):
             operation = {"op": "replace", "path": f"{at}/env/{index}", "value": _reference(variable.name, secret)}
             yield variable.name, f"env[{variable.name}]", variable.value, [operation]
     for group in ("command", "args"):
@@ -74,13 +74,13 @@ def _literals(container: Container) -> Iterator[_Literal]:
             if "\n" in word:
                 yield from _in_script(f"{group}[{index}]", word)
                 continue
-            if not _MASK.search(word):
+            if not re.search(_MASK, word):
                 continue
             flag, equals, tail = word.partition("=")
             name = flag if equals else words[index - 1] if index else ""
             key = _KEY_FLAGS.get(name, "")
             operations: list[_Operation] = []
-            if key and key not in container.env and _MASK.fullmatch(tail if equals else word):
+            if key and key not in container.env and re.fullmatch(_MASK, tail if equals else word):
                 new: Any = _reference(key, secret)
                 has = bool(container.spec.env)
                 value = f"{flag}=$({key})" if equals else f"$({key})"
@@ -94,8 +94,8 @@ def _literals(container: Container) -> Iterator[_Literal]:
 def _in_script(path: str, script: str) -> Iterator[_Literal]:
     """Secrets that a script gives to an option or a variable."""
     for line in script.splitlines():
-        found = None if line.lstrip().startswith("#") else _GIVEN.search(line)
-        if found and _MASK.match(found["value"]):
+        found = None if line.lstrip().startswith("#") else re.search(_GIVEN, line)
+        if found and re.match(_MASK, found["value"]):
             yield found["name"], path, line.strip(), []
 
 

@@ -21,9 +21,9 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.serving._exposure import leads, matches
 
 #: Words in names and labels of what stands in front of engines, or beside them.
-_OTHERS = re.compile(r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head")
+_OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
 
-_SUFFIX = re.compile(r"-(?:svc|service|server|deployment|api|headless)$")
+_SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
 @check("service-selects-nothing", since="0.2", severity="warning")
@@ -115,7 +115,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
     plain = all("/" not in key or key.startswith("app.kubernetes.io/") for key in wrong)
     if not plain or not (set(selector) & set(labels) or any(under.values())) or not _same_name(item.name, subject, pod):
         return
-    if any(_OTHERS.search(text) or "{" in text for text in (item.name, *selector.values())):
+    if any(re.search(_OTHERS, text) or "{" in text for text in (item.name, *selector.values())):
         return
     empty = _emptied(item, cluster)
     if pod.exists and (empty is False or (empty is None and not cluster.complete("Pod", pod.namespace))):
@@ -165,6 +165,6 @@ def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
     """Whether a Service is named after the workload, give or take an ending."""
-    mine = _SUFFIX.sub("", subject.workload.name if subject.workload else pod.name)
-    other = _SUFFIX.sub("", name)
+    mine = re.sub(_SUFFIX, "", subject.workload.name if subject.workload else pod.name)
+    other = re.sub(_SUFFIX, "", name)
     return mine in other or other in mine

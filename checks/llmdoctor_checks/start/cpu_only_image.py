@@ -28,7 +28,7 @@ _SAYS = (
 )
 
 #: A build for GPUs, by the name of its image.
-_OF_GPUS = re.compile(r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])")
+_OF_GPUS = r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])"
 
 #: What llama.cpp prints when a GPU backend is there, whatever becomes of it.
 _BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
@@ -104,7 +104,7 @@ def _says(container: Container, logs: Logs | None) -> tuple[Line, str] | None:
             line = next(log.find(literal), None)
             if line is None:
                 continue
-            gpu_build = _OF_GPUS.search(container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
+            gpu_build = re.search(_OF_GPUS, container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
             if sure == "likely" and gpu_build:
                 continue  # that found no device: the runtime's fault, not the image's
             return line, sure

@@ -10,8 +10,8 @@ _PTX = "the provided PTX was compiled with an unsupported toolchain"
 
 #: Where there is no driver at all CUDA says the first, too: these show that one answered in the same log.
 _DRIVER = (
-    re.compile(r'msg="inference compute".*library=(?i:cuda)\b.* driver=[1-9]'),
-    re.compile(r"ggml_(?:cuda_init|init_cublas): found [1-9]\d* CUDA devices"),
+    r'msg="inference compute".*library=(?i:cuda)\b.* driver=[1-9]',
+    r"ggml_(?:cuda_init|init_cublas): found [1-9]\d* CUDA devices",
 )
 
 
@@ -73,5 +73,5 @@ def _answers(refused: Line) -> bool:
     """Whether a log shows that there is a driver."""
     texts = ('msg="inference compute"', "CUDA devices")
     return any(
-        pattern.search(line.text[:2000]) for text in texts for line in refused.log.find(text) for pattern in _DRIVER
+        re.search(pattern, line.text[:2000]) for text in texts for line in refused.log.find(text) for pattern in _DRIVER
     )

@@ -44,7 +44,7 @@ _GROUPED_KINDS = frozenset(
 #: What only shows when all ranks are there: they have loaded the model, Gloo or NCCL has joined them and connects one to
 #: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection), or Ray prints what a
 #: worker on another node says.
-_STARTED = re.compile(
+_STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
@@ -112,7 +112,7 @@ def gpu_count_mismatch(
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
-    if failing and any(_STARTED.search(log.text) for log in (logs.of(container.name) if logs else ())):
+    if failing and any(re.search(_STARTED, log.text) for log in (logs.of(container.name) if logs else ())):
         return  # all workers had started, in other pods too: whatever ended them came later
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Engine, Finding, Fix, Pod, Workload, check, fixes, pod_evidence
 
 #: Tags that name another image after each release of their publisher.
-_MOVES = re.compile(
+_MOVES = (
     r"^(?:latest|nightly|main|master|dev|edge|stable|(?:server|full|light)(?:-(?:cuda|rocm|vulkan|intel|musa))?)$"
     r"|-latest$|^latest-"
 )
@@ -34,7 +34,7 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
     if not image or any(mark in image for mark in "@${<") or container.told or pod.partial:
         return  # a digest, a name that is yet to be filled in, or one that an operator chooses
     tag = image.rpartition("/")[2].partition(":")[2]
-    if tag and not _MOVES.search(tag):
+    if tag and not re.search(_MOVES, tag):
         return
     replicas = workload.replicas if workload else None
     several = replicas is not None and replicas > 1

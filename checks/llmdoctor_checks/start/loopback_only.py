@@ -33,7 +33,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"
 _ANY_IPV4 = "0.0.0.0"  # noqa: S104 # what an engine was told
 
 #: What servers print once they listen: llama-server, Uvicorn, Gunicorn, Ollama, vLLM before it starts Uvicorn.
-_LISTENS = re.compile(
+_LISTENS = (
     r"(?:[Ll]istening (?:on|at:?)|is listening, hostname:|[Rr]unning on|API server(?: \d+)? on) +(?:https?://)?"
     r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
 )
@@ -128,7 +128,7 @@ def _listens(container: Container, logs: Logs | None) -> tuple[str, Line] | None
     for log in reversed(logs.of(container.name) if logs else []):
         for literal in ("127.0.0.1", "localhost", "[::1]", _ANY_IPV4):
             for line in log.find(literal):
-                said = _LISTENS.search(line.text)
+                said = re.search(_LISTENS, line.text)
                 if said and said["port"] in ports:
                     return said["host"], line
     return None

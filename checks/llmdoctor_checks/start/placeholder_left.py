@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 
 #: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = (
     r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE"
     r"|[Ii]nput|INPUT|[Ff]ill|FILL)[-_ ][\w .:/-]{1,60}>"
     r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
@@ -156,7 +156,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
     spec = container.spec
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
-    image = _PLACEHOLDER.search(spec.image) or re.search(_IN_IMAGE, spec.image)
+    image = re.search(_PLACEHOLDER, spec.image) or re.search(_IN_IMAGE, spec.image)
     head, _, last = spec.image.partition("@")[0].rpartition("/")
     capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:
@@ -165,7 +165,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         # CI and kustomize put a name in the place of such a word
         yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
-        own = _PLACEHOLDER.search(str(variable.value)) if variable.value is not None else None
+        own = re.search(_PLACEHOLDER, str(variable.value)) if variable.value is not None else None
         token = variable.name in _TOKENS
         if own:
             path, value = f"env[{variable.name}]", str(variable.value)
@@ -179,7 +179,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         for index, word in enumerate(getattr(spec, group)):
             for line in str(word).splitlines():
                 code = line.partition(" #")[0]
-                own = None if code.lstrip().startswith("#") else _PLACEHOLDER.search(code)
+                own = None if code.lstrip().startswith("#") else re.search(_PLACEHOLDER, code)
                 if own:
                     yield f"{group}[{index}]", own[0], pod_evidence(container, f"{group}[{index}]", line.strip()), True
     yield from _of_volumes(container)
@@ -195,7 +195,7 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
         for place, value in said:
-            if own := _PLACEHOLDER.search(value):
+            if own := re.search(_PLACEHOLDER, value):
                 path = f"volumes[{name}].{place}"
                 yield path, own[0], pod_evidence(container.pod, path, value), True
 
@@ -207,7 +207,7 @@ def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | 
     if item is None or not isinstance(secret, k8s.Secret):
         return None
     value = str(secret.string_data.get(ref.key, secret.data.get(ref.key, "")))
-    found = _PLACEHOLDER.search(value)
+    found = re.search(_PLACEHOLDER, value)
     if not found and not value.endswith("+placeholder>"):
         return None
     evidence = object_evidence(item, ref.key, value)

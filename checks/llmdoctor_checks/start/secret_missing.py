@@ -60,9 +60,7 @@ def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
 
 
 #: What a registry says that wants credentials.
-_REFUSED = re.compile(
-    r"(?i)unauthorized|authentication required|forbidden|access denied|no basic auth credentials|denied:"
-)
+_REFUSED = r"(?i)unauthorized|authentication required|forbidden|access denied|no basic auth credentials|denied:"
 
 
 def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
@@ -71,7 +69,7 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
         return
     own = [e for e in events if e.kind == "Pod" and e.name == pod.name]
     missing = [e for e in own if e.reason == "FailedToRetrieveImagePullSecret"]
-    refused = [e for e in own if "Failed to pull image" in e.message and _REFUSED.search(e.message)]
+    refused = [e for e in own if "Failed to pull image" in e.message and re.search(_REFUSED, e.message)]
     names = [secret.name for secret in pod.spec.image_pull_secrets]
     named = [name for name in names if missing and name in missing[-1].message]
     if not refused or not named:

@@ -29,7 +29,7 @@ _PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
 _REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
 
 #: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.
-_SERVERS = re.compile(
+_SERVERS = (
     r"(?:istio|linkerd|queue|routing|cloud-?sql|auth|oauth2?|envoy|kube-rbac)-proxy|(?:llm-d-)?routing-sidecar"
     r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
 )
@@ -251,7 +251,7 @@ def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tup
 def _is_server(container: Container) -> bool:
     """Whether an init container runs a program that is known to serve until it is stopped."""
     image = container.spec.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    return container.role == "init" and bool(_SERVERS.fullmatch(container.name) or _SERVERS.fullmatch(image))
+    return container.role == "init" and bool(re.fullmatch(_SERVERS, container.name) or re.fullmatch(_SERVERS, image))
 
 
 def _as_sidecar(container: Container) -> Fix:

@@ -32,9 +32,9 @@ _SECONDARY = (
 
 
 #: vLLM names the processes that ended, and how: `Failed core proc(s): {'EngineCore_DP0': -9}`.
-_ENDED = re.compile(r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)")
+_ENDED = r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)"
 #: SGLang's scheduler ends the server when no step of it has finished for so long; the soft one only says so.
-_HANG = re.compile(r"atchdog timeout \(self\.watchdog_timeout=(?P<seconds>\d+)(?:\.\d+)?(?:\)|, self\.soft=False)")
+_HANG = r"atchdog timeout \(self\.watchdog_timeout=(?P<seconds>\d+)(?:\.\d+)?(?:\)|, self\.soft=False)"
 #: SGLang stops its processes one after the other when it is told to end, and calls that a failure.
 _STOPPED = "SIGTERM received."
 
@@ -60,13 +60,13 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         for line in logs.find(text):
             if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
-            hang = _HANG.search(line.text)
+            hang = re.search(_HANG, line.text)
             if text.startswith("atchdog") and not hang:
                 continue
             if text.startswith("It usually") and any(x.number < line.number for x in line.log.find(_STOPPED)):
                 continue
             who = line.log.container or "The engine"
-            ended = _ENDED.search(line.text)
+            ended = re.search(_ENDED, line.text)
             how = SIGNALS.get(int(ended["signal"]), f"signal {ended['signal']}") if ended else ""
             killed = f" Its {ended['who']} was ended by {how}." if ended else ""
             summary = f"{who} says: {text.removesuffix(' (exit code: ')}{killed}"
