@@ -1,10 +1,10 @@
-"""How many layers of a model llama.cpp, and Ollama with it, put on the GPU."""
+"""How much of a model llama.cpp, and Ollama with it, put on the GPU, and servers that went on without one."""
 
 from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Line, Log
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, log_evidence, pod_evidence
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
 _OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
@@ -17,3 +17,30 @@ def last_offloaded(log: Log) -> tuple[Line, int, int] | None:
         if (said := re.search(_OFFLOADED, line.text)) is not None and int(said[2]):
             found = line, int(said[1]), int(said[2])
     return found
+
+
+def asked_for(engine: Engine) -> dict[str, int]:
+    """The GPUs of NVIDIA that the container of a llama.cpp or Ollama asks for, which goes on without them; else nothing."""
+    if engine.name not in ("ollama", "llama.cpp"):
+        return {}
+    return {name: n for name, n in engine.container.accelerators.items() if name.startswith("nvidia.com/")}
+
+
+def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
+    """A ready server whose GPU CUDA refuses on a line: slow, not dead."""
+    container, asked = engine.container, asked_for(engine)
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: {why}, though container {container.name} asks for "
+        f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
+        evidence=(
+            log_evidence(refused),
+            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+        ),
+        explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
+        fixes=(fix,),
+        order=refused.order,
+        pods=(container.pod.name,),
+    )

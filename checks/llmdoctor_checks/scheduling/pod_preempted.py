@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Events, Evidence, Finding, Node, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Cluster, Events, Finding, Node, Pod, Subject, check, fixes, object_evidence
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
 from llmdoctor_checks.scheduling._kueue import workloads
@@ -69,11 +69,7 @@ def _by_kueue(subject: Subject, cluster: Cluster) -> Finding | None:
             confidence="certain",
             summary=f"Kueue has suspended {name} to make room for another job: {message}",
             evidence=(
-                Evidence(
-                    source="workload",
-                    ref=f"Workload/{workload.name} status.conditions[Preempted]",
-                    text=f"{evicted.get('reason')}: {message}",
-                ),
+                object_evidence(workload, "status.conditions[Preempted]", f"{evicted.get('reason')}: {message}"),
             ),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending"),
             fixes=(

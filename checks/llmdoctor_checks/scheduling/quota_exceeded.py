@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     milli,
+    object_evidence,
     pod_evidence,
     requests_of,
 )
@@ -281,10 +282,8 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                     confidence="certain",
                     summary=f"Kueue holds it back in {queue}: {message}.",
                     evidence=(
-                        Evidence(
-                            source="workload",
-                            ref=f"Workload/{item.name} status.conditions[QuotaReserved]",
-                            text=f"{condition.get('reason')}: {message}",
+                        object_evidence(
+                            item, "status.conditions[QuotaReserved]", f"{condition.get('reason')}: {message}"
                         ),
                     ),
                     explains=("scheduling-gated", "pod-pending", "rollout-stuck"),

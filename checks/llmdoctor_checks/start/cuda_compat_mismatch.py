@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes
+from llmdoctor_checks._offloaded import asked_for, without_gpu
 
 _REFUSED = "ggml_cuda_init: failed to initialize"
 
@@ -29,33 +30,17 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
 
     - https://docs.nvidia.com/deploy/cuda-compatibility/
     """
-    container = engine.container
-    asked = {name: n for name, n in container.accelerators.items() if name.startswith("nvidia.com/")}
-    if engine.name not in ("ollama", "llama.cpp") or not pod.ready or not asked:
+    if not pod.ready or not asked_for(engine):
         return
-    log = logs.current(container.name)
+    log = logs.current(engine.container.name)
     line = next(reversed(list(log.find(_REFUSED))), None) if log else None
     why = re.search(_WHY, line.text) if line else None
     if line is None or why is None:
         return
-    yield Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
-        summary=f"{engine.label} runs on the CPU: CUDA refuses the libraries that it finds in the container ({why[0]}), though "
-        f"container {container.name} asks for {', '.join(f'{n} {name}' for name, n in asked.items())}.",
-        evidence=(
-            log_evidence(line),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
-        ),
-        explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
-        fixes=(
-            fixes.advice(
-                "Keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, use an image whose CUDA the "
-                f"driver of node {pod.spec.node_name or '?'} knows, and make {pod.name} anew where the driver was updated under it",
-                f"kubectl get node {pod.spec.node_name or '?'} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
-            ),
-        ),
-        order=line.order,
-        pods=(pod.name,),
+    node = pod.spec.node_name or "?"
+    fix = fixes.advice(
+        "Keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, use an image whose CUDA the "
+        f"driver of node {node} knows, and make {pod.name} anew where the driver was updated under it",
+        f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
     )
+    yield without_gpu(engine, line, f"CUDA refuses the libraries that it finds in the container ({why[0]})", fix)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes
+from llmdoctor_checks._offloaded import asked_for, without_gpu
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
 _PTX = "the provided PTX was compiled with an unsupported toolchain"
@@ -34,10 +35,8 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     - https://docs.nvidia.com/deploy/cuda-compatibility/
     - https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
     """
-    container = engine.container
-    asked = {name: n for name, n in container.accelerators.items() if name.startswith("nvidia.com/")}
-    log = logs.current(container.name)
-    if engine.name not in ("ollama", "llama.cpp") or not pod.ready or not asked or log is None:
+    log = logs.current(engine.container.name)
+    if not pod.ready or not asked_for(engine) or log is None:
         return
     refused = max((line for text in (_OLD, _PTX) for line in log.find(text)), key=lambda x: x.number, default=None)
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
@@ -46,27 +45,12 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if any(line.number > refused.number for line in log.find("ggml_cuda_init: found ")):
         return  # the next process had the GPU
     node = pod.spec.node_name or "?"
-    yield Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
-        summary=f"{engine.label} runs on the CPU: the driver of node {node} is older than its CUDA, though container "
-        f"{container.name} asks for {', '.join(f'{n} {name}' for name, n in asked.items())}.",
-        evidence=(
-            log_evidence(refused),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
-        ),
-        explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
-        fixes=(
-            fixes.advice(
-                f"Update the NVIDIA driver of node {node}, or use an image built for an older CUDA",
-                f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
-                owner="platform",
-            ),
-        ),
-        order=refused.order,
-        pods=(pod.name,),
+    fix = fixes.advice(
+        f"Update the NVIDIA driver of node {node}, or use an image built for an older CUDA",
+        f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
+        owner="platform",
     )
+    yield without_gpu(engine, refused, f"the driver of node {node} is older than its CUDA", fix)
 
 
 def _answers(refused: Line) -> bool:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     log_evidence,
+    object_evidence,
     pod_evidence,
     setting_evidence,
 )
@@ -196,7 +197,7 @@ def _pools(pod: Pod, container: Container, engine: Engine, port: Setting) -> Ite
             confidence="likely",
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
             evidence=(
-                Evidence(source="workload", ref=f"InferencePool/{pool.name} spec.{field}", text=wrong),
+                object_evidence(pool, f"spec.{field}", wrong),
                 _port_evidence(container, port),
             ),
             fixes=(
