@@ -22,7 +22,7 @@ from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.text import render
-from kubectl_llmdoctor.signature import Signature
+from kubectl_llmdoctor.signatures.declared import Signature
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))

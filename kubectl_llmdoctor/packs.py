@@ -15,7 +15,8 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run
 from kubectl_llmdoctor.report.document import Severity
-from kubectl_llmdoctor.signature import Signature, as_check, parse
+from kubectl_llmdoctor.signatures.check import as_check
+from kubectl_llmdoctor.signatures.declared import Signature, parse
 
 GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"

@@ -13,7 +13,8 @@ from kubectl_llmdoctor.check import Check
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Report
-from kubectl_llmdoctor.signature import Signature, capture, matching
+from kubectl_llmdoctor.signatures.declared import Signature
+from kubectl_llmdoctor.signatures.wording import capture, matching
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 from kubectl_llmdoctor.testing import complaints, diagnose_case, find_cases, load_case
 

@@ -21,7 +21,9 @@ from kubectl_llmdoctor.gather.access import RULES
 from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.gather.kinds import KINDS
 from kubectl_llmdoctor.packs import installed
-from kubectl_llmdoctor.signature import as_check, matching, parse
+from kubectl_llmdoctor.signatures.check import as_check
+from kubectl_llmdoctor.signatures.declared import parse
+from kubectl_llmdoctor.signatures.wording import matching
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

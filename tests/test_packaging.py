@@ -14,7 +14,7 @@ import pytest
 from kubectl_llmdoctor import packs
 from kubectl_llmdoctor.check import Check, DeclarationError
 from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, build_index, load, signature_of
-from kubectl_llmdoctor.signature import as_check
+from kubectl_llmdoctor.signatures.check import as_check
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
 ROOT = Path(__file__).parent.parent

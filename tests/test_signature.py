@@ -9,7 +9,8 @@ import pytest
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.report.document import Finding
-from kubectl_llmdoctor.signature import as_check, parse
+from kubectl_llmdoctor.signatures.check import as_check
+from kubectl_llmdoctor.signatures.declared import parse
 from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
 
 

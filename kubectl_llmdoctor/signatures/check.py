@@ -1,0 +1,73 @@
+"""A signature as a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
+from kubectl_llmdoctor.facts.endings import signs_of
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.subject import Subject, Unknown
+from kubectl_llmdoctor.report.document import CONFIDENCES
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
+from kubectl_llmdoctor.signatures.logs import in_logs
+from kubectl_llmdoctor.signatures.statements import in_statements
+
+
+def as_check(signature: Signature, *, family: str, where: str) -> Check:
+    """The signature as the same `Check` that a function becomes."""
+    # of several wordings the most certain one counts, then the first
+    patterns = sorted(
+        signature.patterns, key=lambda pattern: CONFIDENCES.index(pattern.confidence or signature.confidence)
+    )
+    signature = msgspec.structs.replace(signature, patterns=tuple(patterns))
+
+    def run(subject: Subject) -> Iterator[Finding | Abstain]:
+        return _run(signature, subject)
+
+    return Check(
+        id=signature.id,
+        title=signature.doc.strip().partition("\n")[0].rstrip("."),
+        doc=signature.doc.strip(),
+        family=family,
+        since=signature.since,
+        severity=signature.severity,
+        needs=(Need(fact="Subject", optional=False),),
+        run=run,
+        where=where,
+        lines=True,
+        literals=tuple(text for pattern in patterns for text in _literals(signature, pattern) if text)
+        if "log" in signature.sources
+        else (),
+    )
+
+
+def _run(signature: Signature, subject: Subject) -> Iterator[Finding | Abstain]:
+    if not subject.exists and not subject.static and not any(pod.log_only for pod in subject.pods):
+        if found := in_statements(signature, subject, None):
+            yield found
+        return
+    for pod in subject.pods:
+        if found := _of_pod(signature, subject, pod):
+            yield found
+        elif signature.sources == ("log",) and not subject.logs(pod):
+            missing = subject.no_logs(pod)
+            if isinstance(missing, Unknown):
+                yield Abstain(reason=missing.reason)
+
+
+def _of_pod(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
+    requests = signature.affects == "requests"
+    if not (subject.logs(pod) or pod.failing or requests or subject.refused):
+        return None
+    found = in_logs(signature, subject, pod) if "log" in signature.sources else None
+    if found is None and (pod.failing_by_status or requests or subject.refused):
+        return in_statements(signature, subject, pod)
+    return found
+
+
+def _literals(signature: Signature, pattern: Pattern) -> tuple[str, ...]:
+    overcome = signature.overcome if pattern.overcome is None else pattern.overcome
+    return (pattern.literal, pattern.near, *signs_of(overcome))

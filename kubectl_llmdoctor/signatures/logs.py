@@ -1,0 +1,193 @@
+"""What the lines of a pod's logs prove by a signature, and how much of it the lines around them leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.evidence import log_evidence
+from kubectl_llmdoctor.facts.endings import (
+    answered,
+    failed_models,
+    not_serving_yet,
+    overcome,
+    phase_at,
+    phase_of,
+    stray,
+    superseded,
+    survived,
+    told_to_stop,
+    went_on,
+)
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
+from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at
+
+#: What an engine's logger says without calling it an error, and an exception in it: one that was caught.
+_WARNED = re.compile(
+    r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
+)
+#: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
+_SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
+#: Engines that answer requests only once their model is loaded, and load no other one.
+_LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
+#: So many answers for each line that speaks of a load say that the model is there.
+_MANY_ANSWERS = 10
+#: Hits of a pattern around which other lines are looked for.
+_MOST_NEAR = 500
+
+
+def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
+    """The best finding of a pod: by the order of patterns, then of the instance that died, then of the one that runs."""
+    for pattern in signature.patterns:
+        for log in subject.logs(pod):
+            if next(log.find(pattern.literal), None) and (
+                found := _Wording(signature, pattern, subject, pod, log).best()
+            ):
+                return found
+    return None
+
+
+class _Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that a pattern matches, with the frame or the second line that it asks for."""
+
+    line: Line
+    captured: dict[str, str]
+    near: Line | None = None
+
+
+class _Wording:
+    """One pattern against one log of a pod."""
+
+    def __init__(self, signature: Signature, pattern: Pattern, subject: Subject, pod: Pod, log: Log) -> None:
+        self._signature, self._pattern = signature, pattern
+        self._subject, self._pod, self._log = subject, pod, log
+        self._container = pod.container(log.container)
+        self._server = (pattern.affects or signature.affects) == "server"
+        self._overcome = signature.overcome if pattern.overcome is None else pattern.overcome
+        #: whether what the log says may have ended this server
+        self._died = not self._server or (pod.failing and _died(pod, self._container, previous=log.previous))
+
+    def best(self) -> Finding | None:
+        """The first finding of the last start, else a possible one of a start that another followed."""
+        pod, log = self._pod, self._log
+        if log.previous and not (pod.failing and self._died):
+            return None  # an instance that is gone, of a pod that has recovered
+        if not self._died and not failed_models(log):
+            return None
+        earlier = None
+        for hit in self._hits():
+            state = self._state(hit.line)
+            if state == "over":
+                continue
+            found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
+            if not superseded(hit.line):
+                return found
+            earlier = msgspec.structs.replace(
+                found, confidence="possible"
+            )  # how the start after it goes is not shown yet
+        return earlier
+
+    def _hits(self) -> Iterator[_Hit]:
+        pattern = self._pattern
+        for count, line in enumerate(self._log.find(pattern.literal)):
+            if (pattern.near or pattern.raised_in or pattern.bare) and count >= _MOST_NEAR:
+                return  # each looks at the lines around it
+            if _SOURCE.match(said(line.text).text):
+                continue  # the source of a message in a traceback, not the message
+            # the frame of an error rules out most patterns, before their expressions are compiled
+            frame = refused_at(pattern, line) if pattern.raised_in else None
+            if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):
+                continue
+            names = captured(pattern, line)
+            if names is None or not fits(pattern, self._subject, self._pod, self._container):
+                continue
+            if pattern.phases and phase_at(line) not in pattern.phases:
+                continue
+            if not pattern.near:
+                yield _Hit(line=line, captured=names, near=frame)
+            elif second := beside(pattern, line):
+                yield _Hit(line=line, captured=names | second[1], near=frame or second[0])
+
+    def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
+        """What the lines after it, and the pod, say of a line's trouble."""
+        if not self._died and not any(first <= line.number <= last for first, last in failed_models(self._log)):
+            return "over"
+        if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
+            return "over"
+        on = self._server and went_on(line)
+        if not on and not overcome(line, self._overcome):
+            return "stands"
+        if self._container and self._container.running and not self._log.previous:
+            return "over"
+        if self._pod.log_only and (on or not self._server or _serves_after(line)):
+            return "over"  # nothing says that it ever ended
+        return "perhaps over"
+
+    def _finding(self, hit: _Hit) -> Finding:
+        evidence = [log_evidence(hit.line, self._pattern.literal)]
+        if hit.near and hit.near.number != hit.line.number:
+            evidence.append(log_evidence(hit.near, self._pattern.near))
+        return finding(
+            self._signature,
+            self._pattern,
+            hit.captured,
+            self._subject,
+            self._pod,
+            self._container,
+            evidence,
+            hit.line.order,
+        )
+
+    def _weighed(self, found: Finding, line: Line, *, past: bool) -> Finding:
+        """A finding, as sure and as grave as what stands around its line lets it be."""
+        pod = self._pod
+        if past:  # the last resort where nothing else is found
+            found = msgspec.structs.replace(found, confidence="possible", explains=())
+        elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
+            found = msgspec.structs.replace(found, confidence="possible")
+        if self._server:
+            return found
+        if not found.explains and not past and not pod.log_only and pod.failing:
+            return msgspec.structs.replace(found, role="note")  # the pod fails of something else
+        if (self._signature.stray and stray(self._alike(line), ready=pod.exists and pod.ready)) or (
+            self._signature.loads and self._one_request(line)
+        ):
+            return msgspec.structs.replace(found, role="note", severity="info", explains=())
+        return found
+
+    def _one_request(self, line: Line) -> bool:
+        """Whether a line that speaks of a load is of a request: the one model of a server that is up answers many more."""
+        names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
+        up = self._pod.ready or self._pod.log_only
+        return (
+            up and bool(names) and names <= _LOAD_FIRST and answered(line.log) >= _MANY_ANSWERS * len(self._alike(line))
+        )
+
+    def _alike(self, line: Line) -> list[Line]:
+        """All lines of the log that the pattern matches, of which a line is one."""
+        every = line.log.find(self._pattern.literal)
+        return [x for x in every if x == line or captured(self._pattern, x) is not None]
+
+
+def _serves_after(line: Line) -> bool:
+    """Whether the last start that a log shows came up after a line."""
+    phase = phase_of(line.log)
+    return phase is not None and phase.name == "serving" and phase.line.number > line.number
+
+
+def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
+    """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server."""
+    if pod.log_only or container is None or previous or container.engine_dead:
+        return True
+    ended = container.status.state.terminated
+    if ended is not None and ended.exit_code == 0:
+        return False
+    return not (container.running and container.status.ready)

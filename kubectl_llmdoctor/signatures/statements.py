@@ -1,0 +1,152 @@
+"""What others say by a signature: the kubelet in statuses and events, operators of their objects, controllers in their logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.report.document import Evidence
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
+from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
+from kubectl_llmdoctor.snapshot import LogText
+
+
+class _Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """A text, and where it stands."""
+
+    text: str
+    evidence: Evidence
+    container: Container | None = None
+    #: the text as a line of the end of a log, where the kubelet keeps it
+    line: Line | None = None
+
+
+def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Finding | None:
+    """The first finding of what is said of a pod, or of a workload without any, by the order of patterns: the most telling."""
+    statements = list(_statements(signature, subject, pod))
+    for pattern in signature.patterns:
+        for said in statements:
+            names = _proven(pattern, said)
+            if names is None or not (pod is None or fits(pattern, subject, pod, said.container)):
+                continue
+            evidence = msgspec.structs.replace(said.evidence, text=quotation(said.evidence.text, pattern.literal))
+            found = finding(signature, pattern, names, subject, pod, said.container, [evidence])
+            if said.line and found.confidence == "certain":  # what stood before it in the log is not known
+                return msgspec.structs.replace(found, confidence="likely")
+            return found
+    return None
+
+
+def _proven(pattern: Pattern, said: _Statement) -> dict[str, str] | None:
+    """What a pattern captures of a statement that shows all that it asks for."""
+    if pattern.phases:
+        return None
+    line = said.line
+    names = captured(pattern, line) if line else capture(pattern, said.text)
+    if names is None:
+        return None
+    if pattern.raised_in:
+        return names if line and refused_at(pattern, line) else None
+    if pattern.near and pattern.near not in said.text:
+        return names if line and beside(pattern, line) else None
+    return names
+
+
+def _statements(signature: Signature, subject: Subject, pod: Pod | None) -> Iterator[_Statement]:
+    own = pod if pod and (pod.failing_by_status or signature.affects == "requests") else None
+    if "status" in signature.sources:
+        if own:
+            yield from _of_kubelet(own)
+        yield from _of_operators(subject)
+    else:
+        yield from _of_operators(subject, quoted=True)
+        if own:
+            yield from _kept_ends(subject, own)
+    if "log" in signature.sources and pod is None:
+        yield from _of_controllers(signature, subject)
+    if "event" in signature.sources and (own or pod is None):
+        yield from _of_events(subject, own)
+    if "probe" in signature.sources and own:
+        yield from _of_probes(subject, own)
+
+
+def _of_kubelet(pod: Pod) -> Iterator[_Statement]:
+    """What the status says of the pod and its containers."""
+    for where, text, container in _status_texts(pod):
+        yield _Statement(text=text, evidence=Evidence(source="pod", ref=where, text=text), container=container)
+
+
+def _kept_ends(subject: Subject, pod: Pod) -> Iterator[_Statement]:
+    """The end of a log as the kubelet keeps it, where the log itself is gone."""
+    for where, text, container in _status_texts(pod):
+        if container and "terminated" in where and not subject.logs(pod).of(container.name):
+            for line in Log(LogText(text=text.partition(": ")[2])).lines():  # without the reason
+                evidence = Evidence(source="pod", ref=where, text=line.text)
+                yield _Statement(text=line.text, evidence=evidence, container=container, line=line)
+
+
+def _status_texts(pod: Pod) -> Iterator[tuple[str, str, Container | None]]:
+    """Where, reason and message, container."""
+    if pod.status.message:
+        yield "status.message", f"{pod.status.reason}: {pod.status.message}", None
+    for container in pod.containers:
+        kind = "containerStatuses" if container.role == "main" else "initContainerStatuses"
+        for state, name in ((container.status.state, "state"), (container.status.last_state, "lastState")):
+            path = f"status.{kind}[{container.name}].{name}"
+            if state.waiting and state.waiting.message:
+                yield f"{path}.waiting", f"{state.waiting.reason}: {state.waiting.message}", container
+            if state.terminated and state.terminated.message:
+                yield f"{path}.terminated", f"{state.terminated.reason}: {state.terminated.message}", container
+
+
+def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statement]:
+    """What operators say of the objects above the pods; `quoted`: only where they repeat the server's own words."""
+    for workload in subject.platform:
+        for one in workload.said:
+            if quoted and not (one.quoted and one.failed):
+                continue
+            ref = f"{workload.ref} {one.path}"
+            for text in one.text.splitlines() if one.quoted else [one.text]:
+                yield _Statement(text=text, evidence=Evidence(source="workload", ref=ref, text=text.strip()))
+
+
+def _of_controllers(signature: Signature, subject: Subject) -> Iterator[_Statement]:
+    """Lines of a controller's log that name the object: no pod of it exists, and only its controller knows why."""
+    names = subject.workload.names if subject.workload else frozenset()
+    if not names:
+        return
+    named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-]|\.\w)")
+    for _, log in subject.controllers:
+        for pattern in signature.patterns:
+            for line in log.find(pattern.literal):
+                if named.search(line.text[:20_000]):
+                    yield _Statement(text=line.text, evidence=log_evidence(line, pattern.literal))
+                    break
+
+
+def _of_events(subject: Subject, pod: Pod | None) -> Iterator[_Statement]:
+    """Warnings about the pod, and all that is said of what it belongs to."""
+    for event in subject.events:
+        about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
+        if about_other or not (event.warning or event.kind != "Pod") or event.reason == "Unhealthy":
+            continue  # what a probe met with is no fault of a start
+        yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+
+
+def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
+    """What the commands of probes printed in the instances that run."""
+    started = [c.status.state.running.started_at for c in pod.containers if c.status.state.running]
+    since = min((at for at in map(parse_time, started) if at), default=None)
+    for event in subject.events:
+        if (event.kind, event.name, event.reason) == ("Pod", pod.name, "Unhealthy") and not (
+            since and event.last and event.last < since
+        ):
+            yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))

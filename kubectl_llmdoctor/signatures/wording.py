@@ -1,0 +1,123 @@
+"""One wording of a cause against one text: what it captures, whose it is, and the finding that it makes."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from functools import cache
+
+from kubectl_llmdoctor.advice import Situation, fill
+from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.report.document import Evidence
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
+
+#: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
+_SIDE_BY_SIDE = 16
+#: What is searched of one line.
+_MOST_CHARS = 20_000
+
+
+def matching(signature: Signature, text: str) -> bool:
+    """Whether a line is one that the signature looks for, whatever must stand around it."""
+    return any(capture(pattern, text) is not None for pattern in signature.patterns)
+
+
+def capture(pattern: Pattern, text: str) -> dict[str, str] | None:
+    """What the pattern captures of a text that it matches."""
+    if pattern.literal not in text:
+        return None
+    if not pattern.match:
+        return {}
+    found = _search(pattern.match, text)
+    # a sentence that ends after a name or a number leaves its full stop with it
+    return {k: v.rstrip(".,;:") or v for k, v in _names(found).items()} if found else None
+
+
+def captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
+    """What the pattern captures of a line, or of what its process said."""
+    found = capture(pattern, line.text)
+    return capture(pattern, said(line.text).text) if found is None else found
+
+
+def refused_at(pattern: Pattern, line: Line) -> Line | None:
+    """The frame that raised the error which the line ends, where it is one that the pattern asks for."""
+    frame = raised_at(line)
+    return frame.line if frame and frame.refuses and _search(pattern.raised_in, frame.line.text) else None
+
+
+def beside(pattern: Pattern, line: Line) -> tuple[Line, dict[str, str]] | None:
+    """The second line that must stand around this one, and what is captured of it."""
+    for other in line.log.marks(pattern.near):
+        away = abs(other.number - line.number)
+        if away > pattern.within * _SIDE_BY_SIDE or line.log.torn(line.number, other.number):
+            continue
+        if (away <= pattern.within or _close(line, other, pattern.within)) and (
+            found := _search(pattern.near_match, other.text)
+        ):
+            return other, _names(found)
+    return None
+
+
+def _close(line: Line, other: Line, within: int) -> bool:
+    """Whether two lines of one process stand so near each other among the lines of that process."""
+    who = said(line.text).process
+    if not who or said(other.text).process != who:
+        return False
+    first, last = sorted((line.number, other.number))
+    return sum(said(one.text).process == who for one in line.log.lines(first + 1, last)) <= within
+
+
+def _search(expression: str, text: str) -> re.Match[str] | None:
+    return _regex(expression).search(text[:_MOST_CHARS])
+
+
+@cache
+def _regex(expression: str) -> re.Pattern[str]:
+    return re.compile(expression)
+
+
+def _names(found: re.Match[str]) -> dict[str, str]:
+    return {k: v for k, v in found.groupdict().items() if v is not None}
+
+
+def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether the pattern is of an engine that runs there."""
+    if not pattern.engines:
+        return True
+    names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
+    return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def finding(
+    signature: Signature,
+    pattern: Pattern,
+    captured: dict[str, str],
+    subject: Subject,
+    pod: Pod | None,
+    container: Container | None,
+    evidence: Iterable[Evidence],
+    order: float | None = None,
+) -> Finding:
+    """The cause, in the words of the pattern and with the fixes for this case."""
+    here = Situation(subject, pod, container, captured)
+    return Finding(
+        role="cause",
+        summary=fill(_summary(signature, pattern, here.values), here.values),
+        confidence=pattern.confidence or signature.confidence,
+        evidence=tuple(evidence),
+        explains=signature.explains if pattern.explains is None else pattern.explains,
+        fixes=here.fixes(pattern.fixes or signature.fixes),
+        order=order,
+        pods=(pod.name,) if pod else (),
+    )
+
+
+def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:
+    """The pattern's summary where all that it names was captured."""
+    names = {name for _, name, _, _ in string.Formatter().parse(pattern.summary) if name}
+    return pattern.summary if pattern.summary and names <= values.keys() else signature.summary
