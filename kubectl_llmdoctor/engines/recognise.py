@@ -7,7 +7,7 @@ mirrors publish them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from .argv import Word, basename
@@ -265,52 +265,58 @@ def _is_python(name: str) -> bool:
 _NONE = Match("", "", (), ())
 
 
+#: Programs with subcommands: those that serve, as which engine in which form.
+_COMMANDS: dict[str, dict[tuple[str, ...], tuple[str, str]]] = {
+    "vllm": {("serve",): ("vllm", "serve")},
+    "sglang": {("serve",): ("sglang", "serve")},
+    "ollama": {("serve",): ("ollama", "serve"), ("start",): ("ollama", "serve")},
+    "lmdeploy": {("serve", "api_server"): ("lmdeploy", "server")},
+}
+#: Programs that serve with or without a subcommand: engine, form, the subcommand, and those that do something else.
+_SERVERS: dict[str, tuple[str, str, str, Container[str]]] = {
+    "local-ai": ("localai", "server", "run", LOCALAI_ERRANDS),
+    "trtllm-serve": (
+        "tensorrt-llm",
+        "serve",
+        "serve",
+        ("disaggregated", "disaggregated_mpi_worker", "mm_embedding_serve"),
+    ),
+}
+#: vLLM's examples: they start Ray, not the server.
+_STARTS_RAY = ("multi-node-serving.sh", "run_cluster.sh")
+
+
 def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     """The engine whose program is `words[at]`; a Match without engine for a program that is known to be none."""
     name = basename(words[at].text)
-    following = [word.text for word in words[at + 1 : at + 3]]
     if _is_python(name) or name in ("torchrun", "accelerate"):
         return _python(words, at)
-    if name == "vllm":
-        return _subcommand(words, at, following, {"serve": ("vllm", "serve")})
-    if name == "sglang":
-        return _subcommand(words, at, following, {"serve": ("sglang", "serve")})
-    if name == "ollama":
-        return _subcommand(words, at, following, {"serve": ("ollama", "serve"), "start": ("ollama", "serve")})
-    if name == "local-ai":
-        if following[:1] == ["run"]:
-            return Match("localai", "server", words[at : at + 2], words[at + 2 :])
-        if following and following[0] in LOCALAI_ERRANDS:
-            return _NONE
-        return Match("localai", "server", words[at : at + 1], words[at + 1 :])
-    if name == "trtllm-serve":
-        if following[:1] in (["disaggregated"], ["disaggregated_mpi_worker"], ["mm_embedding_serve"]):
-            return _NONE
-        skip = 2 if following[:1] == ["serve"] else 1
-        return Match("tensorrt-llm", "serve", words[at : at + skip], words[at + skip :])
-    if name == "lmdeploy":
-        if following == ["serve", "api_server"]:
-            return Match("lmdeploy", "server", words[at : at + 3], words[at + 3 :])
+    if name in _COMMANDS:
+        for command, (engine, form) in _COMMANDS[name].items():
+            if _follows(words, at, command):
+                return _from(words, at, len(command), engine, form)
+        return _NONE
+    following = words[at + 1].text if at + 1 < len(words) else ""
+    if name in _SERVERS:
+        engine, form, serve, errands = _SERVERS[name]
+        return _NONE if following in errands else _from(words, at, int(following == serve), engine, form)
+    if name in _STARTS_RAY:
         return _NONE
     if name == "server" and of_image(image) == "llama.cpp":
-        return Match("llama.cpp", "server", words[at : at + 1], words[at + 1 :])
-    if name in ("multi-node-serving.sh", "run_cluster.sh"):  # vLLM's examples: they start Ray, not the server
-        return _NONE
-    if name in ("start_server.sh", "start-server.sh") and of_image(image) != "nim":
-        return None
-    if name in _PROGRAMS:
-        engine, form = _PROGRAMS[name]
-        return Match(engine, form, words[at : at + 1], words[at + 1 :])
+        return _from(words, at, 0, "llama.cpp", "server")
+    if name in _PROGRAMS and (name not in ("start_server.sh", "start-server.sh") or of_image(image) == "nim"):
+        return _from(words, at, 0, *_PROGRAMS[name])
     return None
 
 
-def _subcommand(
-    words: tuple[Word, ...], at: int, following: list[str], commands: dict[str, tuple[str, str]]
-) -> Match | None:
-    if following and following[0] in commands:
-        engine, form = commands[following[0]]
-        return Match(engine, form, words[at : at + 2], words[at + 2 :])
-    return _NONE
+def _follows(words: tuple[Word, ...], at: int, command: tuple[str, ...]) -> bool:
+    return tuple(word.text for word in words[at + 1 : at + 1 + len(command)]) == command
+
+
+def _from(words: tuple[Word, ...], at: int, subcommands: int, engine: str, form: str) -> Match:
+    """The engine, its program with so many subcommands, and what follows them."""
+    end = at + 1 + subcommands
+    return Match(engine, form, words[at:end], words[end:])
 
 
 def _python(words: tuple[Word, ...], at: int) -> Match | None:

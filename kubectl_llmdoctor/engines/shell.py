@@ -327,25 +327,8 @@ class Shell(Texts):
         self, words: list[Word], raws: list[str], env: Mapping[str, EnvVar], redirections: list[tuple[str, str, str]]
     ) -> bool | None:
         name = words[0].text
-        if name in (":", "true"):
-            return True
-        if name == "false":
-            return False
-        if name in ("[", "test"):
-            self.tested = True
-            end = -1 if name == "[" and raws[-1] == "]" else len(raws)
-            return self._test(raws[1:end], double=False)
-        if name in ("exit", "return"):
-            self.stopped = True
-            return None
-        if name == "exec":
-            rest = words[1:]
-            while rest and rest[0].text in ("-c", "-l", "-cl", "-a", "--"):  # exec's own options
-                rest = rest[2:] if rest[0].text == "-a" else rest[1:]
-            if rest:
-                self.start(rest, env)
-                self.stopped = True
-            return None
+        if name in _BUILTINS:
+            return _BUILTINS[name](self, words, raws, env)
         if name in self.functions:
             saved, self.params = self.params, words[1:]
             self._node(self.functions[name])
@@ -353,33 +336,6 @@ class Shell(Texts):
             if self.sure:
                 self.stopped = False
             return None
-        if name == "set":
-            if "--" in raws:
-                self.params = [word for raw in raws[raws.index("--") + 1 :] for word in self.fields(raw)]
-            return True
-        if name == "shift":
-            count = words[1].text if len(words) > 1 else "1"
-            self.params = self.params[int(count) if count.isdecimal() and len(count) < 4 else 1 :]
-            return True
-        if name == "eval":
-            self._script(" ".join(word.text for word in words[1:]), self.path, self.arg0, self.params, inherit=True)
-            return None
-        if name in (".", "source"):
-            text = self.file(words[1].text) if len(words) > 1 else None
-            if text is not None and self.depth < MAX_DEPTH:
-                path = self.file_path(words[1].text)
-                self._script(text, path, self.arg0, words[2:] or self.params, inherit=True)
-            return None
-        if name in ("read", "mapfile", "readarray"):
-            for word in words[1:]:
-                if word.text.isidentifier():
-                    self.variables[word.text] = unknown(f"${{{word.text}}}")
-            return None
-        if name == "unset":
-            for word in words[1:]:
-                self.variables.pop(word.text, None)
-                self.env.pop(word.text, None)
-            return True
         produced = basename(name) in TOOLS
         self.output = (
             self.printed(basename(name), [word.text for word in words[1:]], redirections) if produced else None
@@ -387,6 +343,60 @@ class Shell(Texts):
         self.redirect(redirections)
         self.start(words, env)
         return True if self.output is not None else None
+
+    # -- builtins: the words, the same before their expansion, and the environment -> the status
+
+    def _true(self, _words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> bool:
+        return True
+
+    def _false(self, _words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> bool:
+        return False
+
+    def _tests(self, words: list[Word], raws: list[str], _env: Mapping[str, EnvVar]) -> bool | None:
+        self.tested = True
+        end = -1 if words[0].text == "[" and raws[-1] == "]" else len(raws)
+        return self._test(raws[1:end], double=False)
+
+    def _exit(self, _words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> None:
+        self.stopped = True
+
+    def _exec(self, words: list[Word], _raws: list[str], env: Mapping[str, EnvVar]) -> None:
+        rest = words[1:]
+        while rest and rest[0].text in ("-c", "-l", "-cl", "-a", "--"):  # exec's own options
+            rest = rest[2:] if rest[0].text == "-a" else rest[1:]
+        if rest:
+            self.start(rest, env)
+            self.stopped = True
+
+    def _set(self, _words: list[Word], raws: list[str], _env: Mapping[str, EnvVar]) -> bool:
+        if "--" in raws:
+            self.params = [word for raw in raws[raws.index("--") + 1 :] for word in self.fields(raw)]
+        return True
+
+    def _shift(self, words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> bool:
+        count = words[1].text if len(words) > 1 else "1"
+        self.params = self.params[int(count) if count.isdecimal() and len(count) < 4 else 1 :]
+        return True
+
+    def _eval(self, words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> None:
+        self._script(" ".join(word.text for word in words[1:]), self.path, self.arg0, self.params, inherit=True)
+
+    def _source(self, words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> None:
+        text = self.file(words[1].text) if len(words) > 1 else None
+        if text is not None and self.depth < MAX_DEPTH:
+            path = self.file_path(words[1].text)
+            self._script(text, path, self.arg0, words[2:] or self.params, inherit=True)
+
+    def _read(self, words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> None:
+        for word in words[1:]:
+            if word.text.isidentifier():
+                self.variables[word.text] = unknown(f"${{{word.text}}}")
+
+    def _unset(self, words: list[Word], _raws: list[str], _env: Mapping[str, EnvVar]) -> bool:
+        for word in words[1:]:
+            self.variables.pop(word.text, None)
+            self.env.pop(word.text, None)
+        return True
 
     def _compare(self, expression: str) -> bool | None:
         """`(( a > b ))`: True, False, or None where it is not known or does more than compare."""
@@ -483,6 +493,27 @@ class Shell(Texts):
         if operator in ("-f", "-e", "-r", "-s") and value in self.files:
             return True
         return None
+
+
+_BUILTINS: dict[str, Callable[[Shell, list[Word], list[str], Mapping[str, EnvVar]], bool | None]] = {
+    ":": Shell._true,
+    "true": Shell._true,
+    "false": Shell._false,
+    "[": Shell._tests,
+    "test": Shell._tests,
+    "exit": Shell._exit,
+    "return": Shell._exit,
+    "exec": Shell._exec,
+    "set": Shell._set,
+    "shift": Shell._shift,
+    "eval": Shell._eval,
+    ".": Shell._source,
+    "source": Shell._source,
+    "read": Shell._read,
+    "mapfile": Shell._read,
+    "readarray": Shell._read,
+    "unset": Shell._unset,
+}
 
 
 def _uses_parameters(script: str) -> bool:

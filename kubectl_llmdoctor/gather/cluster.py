@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.errors import AccessError, UsageError
@@ -112,39 +113,32 @@ def _by_name(pot: Collector, walk: Walk, named: list[tuple[str, Kind, str]], nod
     """Reads what was named and all around it. One that cannot be had among several is noted, not raised."""
     failed: dict[int, AccessError] = {}
     found: dict[int, Json] = {}
-
     on_nodes: dict[str, list[Json]] = {}
 
-    def start(position: int, namespace: str, kind: Kind, name: str) -> Callable[[], None]:
-        def work() -> None:
-            try:
-                obj = targets.read(pot, kind, namespace, name)
-            except targets.UnavailableError as error:
-                if len(named) + len(nodes) == 1:
-                    raise
-                failed[position] = error
-                return
-            found[position] = obj
-            if kind is kinds.POD:
-                walk.pod(obj)
-            else:
-                walk.workload(obj, explain=True, kind=kind)
+    def start(position: int, namespace: str, kind: Kind, name: str) -> None:
+        try:
+            obj = targets.read(pot, kind, namespace, name)
+        except targets.UnavailableError as error:
+            if len(named) + len(nodes) == 1:
+                raise
+            failed[position] = error
+            return
+        found[position] = obj
+        if kind is kinds.POD:
+            walk.pod(obj)
+        else:
+            walk.workload(obj, explain=True, kind=kind)
 
-        return work
-
-    def on_node(node: str) -> Callable[[], None]:
-        def work() -> None:
-            on_nodes[node] = selection.on_node(pot, node)
-            walk.explain(on_nodes[node], f"node {node}")
-
-        return work
+    def on_node(node: str) -> None:
+        on_nodes[node] = selection.on_node(pot, node)
+        walk.explain(on_nodes[node], f"node {node}")
 
     what = [name if kind is kinds.POD else f"{kind.kind} {name}" for _, kind, name in named]
     pot.say(f"reading {', '.join([*what, *(f'the pods on {node}' for node in nodes)])}")
     for position, (namespace, kind, name) in enumerate(named):
-        pot.task(kind.resource, f"{namespace}/{name}", start(position, namespace, kind, name))
+        pot.task(kind.resource, f"{namespace}/{name}", partial(start, position, namespace, kind, name))
     for node in nodes:
-        pot.task("pods", f"node {node}", on_node(node))
+        pot.task("pods", f"node {node}", partial(on_node, node))
     pot.workers.settle()
     of_nodes = [_pod_ref(pod) for node in nodes for pod in on_nodes.get(node, ())]
     if not found and not of_nodes:
@@ -156,23 +150,20 @@ def _by_name(pot: Collector, walk: Walk, named: list[tuple[str, Kind, str]], nod
         if position in failed:
             pot.miss(kind.resource, f"{namespace}/{name}", str(failed[position]))
         elif position in found:
-            if kind.key in _SELECTORS:
-                asked += sorted(map(_pod_ref, walk.pods), key=lambda ref: ref.name)
-            else:
-                obj = found[position]
-                asked.append(
-                    TargetRef(
-                        kind=kind.kind,
-                        name=name_of(obj),
-                        namespace=namespace_of(obj),
-                        api_version=str(obj.get("apiVersion") or kind.api_version),
-                    )
-                )
+            asked += _refs(kind, found[position], walk)
     asked += of_nodes
     if not asked:
         namespace, kind, name = named[0]
         raise AccessError(f"no pod belongs to {kind.kind} {name!r} in namespace {namespace!r}")
     return list(dict.fromkeys(asked))
+
+
+def _refs(kind: Kind, obj: Json, walk: Walk) -> list[TargetRef]:
+    """What an object that was named stands for: itself, or the pods that it selects."""
+    if kind.key in _SELECTORS:
+        return sorted(map(_pod_ref, walk.pods), key=lambda ref: ref.name)
+    version = str(obj.get("apiVersion") or kind.api_version)
+    return [TargetRef(kind=kind.kind, name=name_of(obj), namespace=namespace_of(obj), api_version=version)]
 
 
 def _by_looks(pot: Collector, walk: Walk, namespace: str, selector: str) -> list[TargetRef]:

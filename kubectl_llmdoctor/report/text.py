@@ -18,6 +18,7 @@ from kubectl_llmdoctor.report.document import (
     Fix,
     Placement,
     Report,
+    Role,
     Suppressed,
     Target,
     Verdict,
@@ -72,30 +73,19 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if _is_fine(target) and not page.wide:
         _one_line(page, target, name_columns)
         return
-    roles = ("cause", "symptom", "risk", "note")
-    causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
+    causes, symptoms, risks, notes = (_of_role(target, role) for role in ("cause", "symptom", "risk", "note"))
     word, tone = words.VERDICTS[target.verdict], _TONES[target.verdict]
     word = f"{len(causes)} causes found" if len(causes) > 1 else word
     page.flow((words.name(target), "bold"), (word, tone), (words.about(target), ""), (target.status, ""))
 
-    titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
-    explained: set[str] = set()
-    for cause in causes:
-        page.gap()
-        _finding(page, target, cause, "CAUSE", "red")
-        page.gap()
-        _fixes(page, target, cause)
-        page.gap()
-        page.prose("EXPLAINS", "; ".join(titles.get(i, i) for i in cause.explains), page.limit(3))
-        explained.update(cause.explains)
+    _causes(page, target, causes)
     if target.verdict == "undetermined":
         page.gap()
         page.prose("CAUSE", "Not determined by what was read." + " What it shows:" * bool(symptoms), tone="red")
-    if page.wide or target.verdict == "undetermined":
-        for symptom in symptoms:
-            page.gap()
-            _finding(page, target, symptom, "SYMPTOM", "yellow")
-        symptoms = []
+    symptoms_in_full = page.wide or target.verdict == "undetermined"
+    for symptom in symptoms if symptoms_in_full else ():
+        page.gap()
+        _finding(page, target, symptom, "SYMPTOM", "yellow")
     if target.placement:
         page.gap()
         _placement(page, target.placement)
@@ -105,7 +95,37 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
         page.gap()
     page.prose("IMPACT", target.impact)
     _changes(page, target.changes, taken_at)
-    _brief(page, "SYMPTOM", [f for f in symptoms if f.id not in explained])
+    if not symptoms_in_full:
+        explained = {id for cause in causes for id in cause.explains}
+        _brief(page, "SYMPTOM", [f for f in symptoms if f.id not in explained])
+    _risks(page, target, risks)
+    _next_steps(page, target.next_steps)
+    if page.wide:
+        _all_else(page, target, notes)
+        return
+    _hidden(page, [item for item in target.suppressed if item.role == "cause"])
+    if _more(target):
+        page.prose("MORE", f"{_more(target)}: -o wide")
+
+
+def _of_role(target: Target, role: Role) -> list[Finding]:
+    return [f for f in target.findings if f.role == role]
+
+
+def _causes(page: Page, target: Target, causes: Sequence[Finding]) -> None:
+    """Each with its evidence and fixes, and what it explains."""
+    titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
+    for cause in causes:
+        page.gap()
+        _finding(page, target, cause, "CAUSE", "red")
+        page.gap()
+        _fixes(page, target, cause)
+        page.gap()
+        page.prose("EXPLAINS", "; ".join(titles.get(i, i) for i in cause.explains), page.limit(3))
+
+
+def _risks(page: Page, target: Target, risks: Sequence[Finding]) -> None:
+    """The first in full where nothing else is wrong, the others in a line each."""
     in_full = page.first(risks, 3 if target.verdict == "at-risk" else 0)
     for risk in in_full:
         page.gap()
@@ -114,21 +134,24 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if in_full:
         page.gap()
     _brief(page, "RISK", risks[len(in_full) :])
-    if target.next_steps:
-        page.gap()
-        page.prose("NEXT", "Run:" if target.next_steps[0].startswith("kubectl ") else target.next_steps[0])
-    for number, step in enumerate(target.next_steps):
+
+
+def _next_steps(page: Page, steps: Sequence[str]) -> None:
+    """What to do where no cause was found: commands that can be copied, and sentences."""
+    if not steps:
+        return
+    page.gap()
+    page.prose("NEXT", "Run:" if steps[0].startswith("kubectl ") else steps[0])
+    for number, step in enumerate(steps):
         if step.startswith("kubectl "):
             _commands(page, (step,))
         elif number:
             page.prose("", step)
-    if target.next_steps:
-        page.gap()
-    if not page.wide:
-        _hidden(page, [item for item in target.suppressed if item.role == "cause"])
-        if _more(target):
-            page.prose("MORE", f"{_more(target)}: -o wide")
-        return
+    page.gap()
+
+
+def _all_else(page: Page, target: Target, notes: Sequence[Finding]) -> None:
+    """What only the wide report says: notes, the settings of the engines, what is suppressed."""
     for note in notes:
         page.gap()
         _finding(page, target, note, "NOTE", "bold")

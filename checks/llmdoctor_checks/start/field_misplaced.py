@@ -133,26 +133,28 @@ def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield key, key, "resources"
         elif key in _OF_PROBE:
             yield key, key, "a probe"
-    resources = _table(raw.get("resources"))
-    for key in resources:
+    for key in _table(raw.get("resources")):
         if key in _OF_CONTAINER or key in _OF_POD:
             yield f"resources.{key}", key, "the container" if key in _OF_CONTAINER else "the pod's spec"
         elif _is_resource(key):
             yield f"resources.{key}", key, "resources.limits"
     for probe in _PROBES:
         inside = _table(raw.get(probe))
-        for key in inside:
-            if key in _OF_CONTAINER or key == "resources":
-                yield f"{probe}.{key}", key, "the container"
+        yield from _of_container(inside, probe)
         for action in _ACTIONS:
             for key in _table(inside.get(action)):
                 if key in _OF_PROBE:
                     yield f"{probe}.{action}.{key}", key, probe
     for group in ("env", "ports", "volumeMounts"):
         for row in rows(raw, group):
-            for key in row:
-                if key in _OF_CONTAINER or key == "resources":
-                    yield f"{group}[{row.get('name', 0)}].{key}", key, "the container"
+            yield from _of_container(row, f"{group}[{row.get('name', 0)}]")
+
+
+def _of_container(table: dict[str, Any], path: str) -> Iterator[tuple[str, str, str]]:
+    """Fields of the container that stand one level too deep."""
+    for key in table:
+        if key in _OF_CONTAINER or key == "resources":
+            yield f"{path}.{key}", key, "the container"
 
 
 def _is_resource(key: str) -> bool:

@@ -430,30 +430,7 @@ def _case(
 ) -> Case:
     used: list[str] = []
     node = draw.one(nodes)  # what the pod asks for is mostly what this one has
-    allocatable = node["status"]["allocatable"]
-    resources: Object = {"requests": {}, "limits": {}}
-    device = [r for r in node["status"]["capacity"] if "/" in r]
-    if draw.calm and not draw.chance(0.3):
-        resources["requests"] = {"cpu": "100m", "memory": "64Mi"}
-    elif device and draw.chance(0.75):
-        amount = (
-            draw.one([1, 1, 1, 2, 4, 8, 16])
-            if draw.chance(0.8)
-            else int(allocatable.get(device[0], 1)) + draw.between(0, 1)
-        )
-        resources["limits"][draw.one(device)] = str(amount)
-        used.append("device")
-    elif draw.chance(0.1):
-        resources["limits"][draw.one(["nvidia.com/gpu", "example.com/fpga", "nvidia.com/mig-1g.5gb"])] = "1"
-        used.append("device")
-    if not draw.calm and draw.chance(0.8):
-        resources["requests"]["cpu"] = draw.one(["0", "1m", "100m", "0.5", "1", "2", "4", "15500m", "64"])
-    if not draw.calm and draw.chance(0.7):
-        resources["requests"]["memory"] = draw.one(["1Mi", "500m", "1Gi", "2000M", "16Gi", "120Gi", "1e12"])
-    if draw.chance(0.05 if draw.calm else 0.2):
-        resources["requests"]["ephemeral-storage"] = draw.one(["1Gi", "93Gi", "200Gi"])
-    if draw.chance(0.2) and "memory" in resources["requests"]:
-        resources["limits"]["memory"] = resources["requests"].pop("memory")
+    resources = _resources(draw, node, used)
     pod = _pod(draw, name, draw.one(["serving", "serving", "research", "web"]), resources)
     spec = pod["spec"]
     _dress(draw, pod, chosen)
@@ -497,6 +474,35 @@ def _case(
         used.append("devices")
     case.features = tuple(used)
     return case
+
+
+def _resources(draw: Draw, node: Object, used: list[str]) -> Object:
+    """Requests and limits of the main container."""
+    allocatable = node["status"]["allocatable"]
+    resources: Object = {"requests": {}, "limits": {}}
+    device = [r for r in node["status"]["capacity"] if "/" in r]
+    if draw.calm and not draw.chance(0.3):
+        resources["requests"] = {"cpu": "100m", "memory": "64Mi"}
+    elif device and draw.chance(0.75):
+        amount = (
+            draw.one([1, 1, 1, 2, 4, 8, 16])
+            if draw.chance(0.8)
+            else int(allocatable.get(device[0], 1)) + draw.between(0, 1)
+        )
+        resources["limits"][draw.one(device)] = str(amount)
+        used.append("device")
+    elif draw.chance(0.1):
+        resources["limits"][draw.one(["nvidia.com/gpu", "example.com/fpga", "nvidia.com/mig-1g.5gb"])] = "1"
+        used.append("device")
+    if not draw.calm and draw.chance(0.8):
+        resources["requests"]["cpu"] = draw.one(["0", "1m", "100m", "0.5", "1", "2", "4", "15500m", "64"])
+    if not draw.calm and draw.chance(0.7):
+        resources["requests"]["memory"] = draw.one(["1Mi", "500m", "1Gi", "2000M", "16Gi", "120Gi", "1e12"])
+    if draw.chance(0.05 if draw.calm else 0.2):
+        resources["requests"]["ephemeral-storage"] = draw.one(["1Gi", "93Gi", "200Gi"])
+    if draw.chance(0.2) and "memory" in resources["requests"]:
+        resources["limits"]["memory"] = resources["requests"].pop("memory")
+    return resources
 
 
 def _pod(draw: Draw, name: str, namespace: str, resources: Object) -> Object:

@@ -184,6 +184,16 @@ class Store:
         self.parts.append(Part(item, {"phase": phase}, 0 if deleted else None))
         self.claims[space].append(name)
 
+    def _zone_labels(self, zone: str) -> dict[str, str]:
+        """What provisioners before CSI wrote on a volume, if anything."""
+        draw = self.draw
+        labels = {_ZONE: draw.one([zone, "zone-a__zone-b"])} if draw.chance(0.5) else {}
+        if labels and draw.chance(0.3):
+            labels["topology.kubernetes.io/region"] = draw.one(["region-1", "region-2"])
+        if labels and draw.chance(0.2):
+            labels = {"failure-domain.beta.kubernetes.io/zone": zone}
+        return labels
+
     def _claim(self, space: str) -> None:
         draw = self.draw
         name = self._next("data")
@@ -204,11 +214,7 @@ class Store:
                 self._add_claim(space, name, "block", volume=volume)
                 self.bound[space].append((name, zone))
             case 1 | 2 | 3:
-                labels = {_ZONE: draw.one([zone, "zone-a__zone-b"])} if draw.chance(0.5) else {}
-                if labels and draw.chance(0.3):
-                    labels["topology.kubernetes.io/region"] = draw.one(["region-1", "region-2"])
-                if labels and draw.chance(0.2):
-                    labels = {"failure-domain.beta.kubernetes.io/zone": zone}
+                labels = self._zone_labels(zone)
                 self._volume(
                     volume, "block", affinity=zonal if draw.chance(0.7) else None, claim=(space, name), labels=labels
                 )
