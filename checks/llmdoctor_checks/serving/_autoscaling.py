@@ -36,6 +36,9 @@ _LATER = (
 EMITTED = re.compile(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv_inference_|nv_trt_llm_)\w+")
 
 
+_KINDS = ("ScaledObject", "HorizontalPodAutoscaler")
+
+
 class Look(NamedTuple):
     """One thing that an autoscaler looks at."""
 
@@ -71,19 +74,25 @@ class Scaler(NamedTuple):
 
 def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
     """The autoscalers of what owns these pods."""
-    owners = {(kind.partition(".")[0], name) for kind, name in subject.related if kind != "Pod"}
-    keda = []
-    for item in cluster.items("ScaledObject", subject.namespace):
-        target = dig(item.raw, "spec.scaleTargetRef")
-        if isinstance(target, dict) and (str(target.get("kind") or "Deployment"), str(target.get("name"))) in owners:
-            keda.append(item)
-            yield _scaled_object(item)
-    for item in cluster.items("HorizontalPodAutoscaler", subject.namespace):
-        target = dig(item.raw, "spec.scaleTargetRef")
-        if not isinstance(target, dict) or (str(target.get("kind")), str(target.get("name"))) not in owners:
-            continue
+    every = cluster.once("autoscalers by target", lambda: _by_target(cluster))
+    owners = dict.fromkeys((kind.partition(".")[0], name) for kind, name in subject.related if kind != "Pod")
+    keda, hpas = ([i for o in owners for i in every.get((kind, subject.namespace, *o), ())] for kind in _KINDS)
+    yield from map(_scaled_object, keda)
+    for item in hpas:
         if not any(cluster.owner(item) is one or item.name == f"keda-hpa-{one.name}" for one in keda):
             yield _hpa(item)
+
+
+def _by_target(cluster: Cluster) -> dict[tuple[str, str, str, str], list[Item]]:
+    """The autoscalers by their kind, namespace, and the kind and name of what they scale."""
+    found: dict[tuple[str, str, str, str], list[Item]] = {}
+    for kind in _KINDS:
+        for item in cluster.items(kind):
+            target = dig(item.raw, "spec.scaleTargetRef")
+            if isinstance(target, dict):
+                scaled = str(target.get("kind") or "Deployment"), str(target.get("name"))
+                found.setdefault((kind, item.namespace, *scaled), []).append(item)
+    return found
 
 
 def _scaled_object(item: Item) -> Scaler:
