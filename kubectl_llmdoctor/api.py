@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.endings import (
     Ending,
     Phase,
@@ -38,18 +39,7 @@ from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, 
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
-from kubectl_llmdoctor.facts.nodes import (
-    Holder,
-    Mismatch,
-    Node,
-    Nodes,
-    Usage,
-    holds,
-    requests_of,
-    selected,
-    show_taint,
-    usage_of,
-)
+from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
 from kubectl_llmdoctor.facts.processes import looks_like_error, said
 from kubectl_llmdoctor.facts.sizing import Sizing
@@ -65,6 +55,7 @@ from kubectl_llmdoctor.facts.units import (
     say_seconds,
     units,
 )
+from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 

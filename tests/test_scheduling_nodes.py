@@ -8,16 +8,9 @@ import pytest
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.nodes import (
-    Node,
-    holds,
-    host_ports,
-    mismatches,
-    requests_of,
-    show_taint,
-    tolerated,
-    usage_of,
-)
+from kubectl_llmdoctor.facts.constraints import holds, mismatches, show_taint, tolerated
+from kubectl_llmdoctor.facts.nodes import Node
+from kubectl_llmdoctor.facts.usage import host_ports, requests_of, usage_of
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 
 

@@ -10,9 +10,9 @@ from llmdoctor_checks.scheduling._separation import cause, causes
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.nodes import _USAGE
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.placement import placement
+from kubectl_llmdoctor.facts.usage import _USAGE
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 from kubectl_llmdoctor.target import subjects

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.nodes import Amounts, Node, Usage, nodes_of, requests_of, usage_of
+from kubectl_llmdoctor.facts.nodes import Node, nodes_of
 from kubectl_llmdoctor.facts.units import say_bytes, say_cores
+from kubectl_llmdoctor.facts.usage import Amounts, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.report import document as doc
 

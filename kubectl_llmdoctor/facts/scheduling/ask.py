@@ -8,19 +8,12 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import (
-    Amounts,
-    Node,
-    Usage,
-    host_ports,
-    mismatches,
-    named_nodes,
-    requests_of,
-    tolerated,
-)
+from kubectl_llmdoctor.facts.constraints import mismatches, named_nodes, tolerated
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.scheduling.objects import DeviceClass, Objects
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
+from kubectl_llmdoctor.facts.usage import Amounts, Usage, host_ports, requests_of
 
 
 class Ask:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Node, ref_of
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.migration import IN_TREE, in_tree
 from kubectl_llmdoctor.facts.scheduling.objects import (
@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.scheduling.objects import (
 )
 from kubectl_llmdoctor.facts.scheduling.using import claims_of, class_of, refusal, unread_of, used_by
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
+from kubectl_llmdoctor.facts.usage import ref_of
 
 
 def restrictions(ask: Ask) -> Filter | Reason | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_llmdoctor.facts.nodes import Node, unmet
+from kubectl_llmdoctor.facts.constraints import unmet
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
 from kubectl_llmdoctor.facts.scheduling.devices import Demand, Inventory, Search, Shortage, UnsureError, Want, wants
 from kubectl_llmdoctor.facts.scheduling.objects import DeviceClass, DeviceSelector, ResourceClaim, ResourceSlice

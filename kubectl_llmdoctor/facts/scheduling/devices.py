@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Node, unmet
+from kubectl_llmdoctor.facts.constraints import unmet
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling import cel
 from kubectl_llmdoctor.facts.scheduling.objects import (
     Amount,

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import (
-    Node,
-    host_ports,
-    is_possible,
-    mismatches,
-    show_requirement,
-    show_taint,
-    tolerated,
-)
+from kubectl_llmdoctor.facts.constraints import is_possible, mismatches, show_requirement, show_taint, tolerated
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason, say_amount
+from kubectl_llmdoctor.facts.usage import host_ports
 
 #: What the scheduler says of nodes that a PreFilter left out before any filter.
 LEFT_OUT = "node(s) didn't satisfy plugin(s) [NodeAffinity]"

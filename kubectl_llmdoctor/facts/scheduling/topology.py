@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Node, mismatches, ref_of, selected, tolerated
+from kubectl_llmdoctor.facts.constraints import mismatches, selected, tolerated
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.objects import Namespace
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
+from kubectl_llmdoctor.facts.usage import ref_of
 
 #: The label that every namespace has: its name.
 _NAME = "kubernetes.io/metadata.name"

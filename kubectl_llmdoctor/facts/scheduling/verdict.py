@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Mismatch, Node, is_state_taint
+from kubectl_llmdoctor.facts.constraints import Mismatch, is_state_taint
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.message import Kind
 from kubectl_llmdoctor.facts.units import say_bytes, say_cores
 

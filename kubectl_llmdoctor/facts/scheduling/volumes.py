@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.nodes import Mismatch, Node, selected, unmet
+from kubectl_llmdoctor.facts.constraints import Mismatch, selected, unmet
+from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
 from kubectl_llmdoctor.facts.scheduling.migration import MIGRATED, ZONES, in_tree, translated
 from kubectl_llmdoctor.facts.scheduling.objects import (
