@@ -15,8 +15,9 @@ from typing import Literal
 import msgspec
 
 from kubectl_llmdoctor.engines.names import OPTIONS, option
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import (

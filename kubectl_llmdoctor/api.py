@@ -20,6 +20,7 @@ from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
+from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.endings import (
     Ending,
     Phase,
@@ -40,10 +41,11 @@ from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchErro
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
-from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, said
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
     GIB,
     MIB,

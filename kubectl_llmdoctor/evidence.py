@@ -5,10 +5,11 @@ from __future__ import annotations
 from kubectl_llmdoctor.engines.config import Setting
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.report.document import Evidence
 

@@ -11,8 +11,9 @@ import pytest
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.gather.files import load as read
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.platforms import pointer

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import PortAnswer
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.pod import Container
+    from kubectl_llmdoctor.facts.container import Container
 
 #: Where an engine states its version: the paths, and the key in the answer. Sources: the HTTP servers of the engines.
 _VERSIONS = {

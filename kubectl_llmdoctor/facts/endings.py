@@ -11,9 +11,10 @@ from itertools import pairwise
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.events import Event, Events
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
 from kubectl_llmdoctor.facts.units import parse_time
 

@@ -12,8 +12,9 @@ import msgspec
 from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.facts.answers import Answers
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 
 #: How much of a log's head may hold the engine's banner.
 _HEAD_CHARS = 400_000

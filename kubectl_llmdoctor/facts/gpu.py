@@ -12,10 +12,10 @@ from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.catalog.gpus import Gpu
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.hardware import node_hardware
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.pod import Container
 from kubectl_llmdoctor.facts.subject import NOT_APPLICABLE, NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.facts.units import GIB, MIB
 

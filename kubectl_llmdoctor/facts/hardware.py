@@ -16,11 +16,12 @@ from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, MigDevice, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.dcgm import gpus_by_metrics
 from kubectl_llmdoctor.facts.endings import Ending, endings
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition, gpu_conditions
 from kubectl_llmdoctor.facts.kernel_log import KernelLog, OutOfMemory, Xid
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import parse_time, units
 from kubectl_llmdoctor.report.document import Confidence, Evidence
 from kubectl_llmdoctor.snapshot import NodeData

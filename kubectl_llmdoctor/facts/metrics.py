@@ -19,9 +19,10 @@ from weakref import WeakKeyDictionary
 from kubectl_llmdoctor.catalog.metrics import ENGINES, PLATFORM, Metric, Role, metrics_of
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.exposition import samples
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.report.document import Evidence

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import HOSTNAME, integer, is_state_taint
-from kubectl_llmdoctor.facts.pod import is_accelerator
+from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.units import milli, parse_time, units
 from kubectl_llmdoctor.facts.usage import Amounts
 

@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import (
     answered,
     failed_models,
@@ -24,7 +25,7 @@ from kubectl_llmdoctor.facts.endings import (
     went_on,
 )
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature

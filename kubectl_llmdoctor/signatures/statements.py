@@ -9,8 +9,9 @@ import msgspec
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.report.document import Evidence

@@ -9,8 +9,9 @@ from functools import cache
 
 from kubectl_llmdoctor.advice import Situation, fill
 from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line
-from kubectl_llmdoctor.facts.pod import Container, Pod
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.report.document import Evidence

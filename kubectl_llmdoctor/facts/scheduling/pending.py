@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.pod import Pod, is_accelerator
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.scheduling.message import NEVER_JUDGED, Kind, Said, is_provisioner, parse
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason
 from kubectl_llmdoctor.facts.units import parse_time

@@ -1,0 +1,325 @@
+"""The containers of a pod: spec and status joined, environment and mounted files resolved."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from kubectl_llmdoctor.engines.launch import EnvVar, Launch
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.units import milli, units
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor import platforms
+    from kubectl_llmdoctor.facts.pod import Pod
+
+#: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
+DEFAULT_SHM_BYTES = 64 * 2**20
+
+_GPU_RESOURCES = (
+    r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|"
+    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|huawei\.com/Ascend\w+|"
+    r"\w+\.com/(gpu|mlu|vgpu)|intel\.com/gpu"
+)
+
+
+#: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
+#: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
+_ONE_PROCESS = re.compile(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
+
+#: Devices that one chip of a TPU shows to a program, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs:
+#: v4 and v5p join their two cores to one device, v5e and v6e have one core, tpu7x shows both.
+_TPU_LABEL = "cloud.google.com/gke-tpu-accelerator"
+_TPU_DEVICES = {"tpu-v4-podslice": 1, "tpu-v5-lite-podslice": 1, "tpu-v5p-slice": 1, "tpu-v6e-slice": 1, "tpu7x": 2}
+
+
+#: Digits of the largest port.
+_PORT_DIGITS = 5
+
+
+def is_accelerator(resource: str) -> bool:
+    """Whether a resource name is a GPU or another accelerator."""
+    return re.fullmatch(_GPU_RESOURCES, resource) is not None
+
+
+#: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
+#: something else while it scales. Sources: vLLM entrypoints/serve/instrumentator/health.py, TensorRT-LLM serve/openai_server.py.
+_DEAD = {"vllm": "", "tensorrt-llm": "LLM is unavailable."}
+
+
+class Shm(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands at /dev/shm in a container."""
+
+    #: None: not limited by Kubernetes (node memory)
+    size_bytes: int | None
+    source: Literal["default", "memory-volume", "volume", "host-ipc"]
+    volume: str = ""
+
+
+class Container:
+    """One container of a pod: what was asked for and what became of it."""
+
+    def __init__(self, pod: Pod, spec: k8s.Container, status: k8s.ContainerStatus | None, *, init: bool) -> None:
+        self.pod = pod
+        self.spec = spec
+        self.status = status or k8s.ContainerStatus(name=spec.name)
+        self.role: Literal["main", "init", "sidecar"] = (
+            "main" if not init else "sidecar" if spec.restart_policy == "Always" else "init"
+        )
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.spec.name
+
+    @cached_property
+    def path(self) -> str:
+        """Where it stands in its object: `spec.containers[vllm]`."""
+        template = None if self.pod.exists else self.pod.template
+        if template:
+            return template.shown(self.pointer)
+        group = "containers" if self.role == "main" else "initContainers"
+        return f"spec.{group}[{self.name}]"
+
+    @property
+    def pointer(self) -> str:
+        """Where it stands in the pod spec, as JSON patches need it: `/containers/0`."""
+        return f"/{'containers' if self.role == 'main' else 'initContainers'}/{self.index}"
+
+    def shown(self, path: str) -> str:
+        """The place of something inside it: an argument may stand in another field of the object than its container."""
+        template = None if self.pod.exists else self.pod.template
+        inside = path.removeprefix(f"{self.path}.args[")
+        if template is None or inside == path or not inside[:-1].isdecimal():
+            return path
+        return template.shown(f"{self.pointer}/args/{inside[:-1]}")
+
+    @cached_property
+    def engine_dead(self) -> bool:
+        """Whether it counts as ready, and its own port, or where nobody asked it its log, says that the engine is dead."""
+        if not (self.running and self.status.ready and self.pod.exists):
+            return False
+        if not self.pod.cluster.snapshot.answers:
+            return self._said_dead()
+        from kubectl_llmdoctor import engines
+        from kubectl_llmdoctor.facts.answers import Answers
+
+        health = Answers(self).at("/health")
+        if health is None or health.status != 503:
+            return False
+        engine, said = engines.read(self.launch), health.error.partition(": ")[2] or health.text
+        words = _DEAD.get(engine.name) if engine else None
+        return words is not None and (said.startswith(words) if words else not said)
+
+    def _said_dead(self) -> bool:
+        """Whether the log of the running instance ends with the death of its engine."""
+        from kubectl_llmdoctor.facts.endings import gone
+        from kubectl_llmdoctor.facts.logs import Log
+
+        mine = (self.pod.name, self.pod.namespace, self.name, False)
+        for text in self.pod.cluster.snapshot.logs:
+            if (text.pod, text.namespace or "default", text.container, text.previous) == mine:
+                return gone(Log(text)) is not None
+        return False
+
+    @property
+    def told(self) -> tuple[platforms.Told, ...]:
+        """Engines that an operator starts in it and of which its own command says nothing."""
+        template = self.pod.template if self.pod.by_operator else None
+        return tuple(told for told in template.told if told.container == self.name) if template else ()
+
+    @cached_property
+    def index(self) -> int:
+        """Its position among its kind, as JSON patches need it."""
+        group = self.pod.spec.containers if self.role == "main" else self.pod.spec.init_containers
+        return next((i for i, c in enumerate(group) if c is self.spec), 0)
+
+    @cached_property
+    def launch(self) -> Launch:
+        """What it was told to run, with its environment resolved as far as the snapshot knows."""
+        return Launch(
+            image=self.spec.image,
+            command=tuple(map(_scalar, self.spec.command)),
+            args=tuple(map(_scalar, self.spec.args)),
+            env=self.env,
+            files=self.files,
+            ports=tuple(p.container_port for p in self.spec.ports),
+            path=self.path,
+            name=self.name,
+            labels={k: str(v) for k, v in self.pod.obj.metadata.labels.items()},
+        )
+
+    @cached_property
+    def env(self) -> dict[str, EnvVar]:
+        """The environment in order; a value that only a Secret or the node knows is None."""
+        cluster, found = self.pod.cluster, dict[str, EnvVar]()
+        for source in self.spec.env_from:
+            if source.config_map_ref:
+                item = self.pod.config_map(source.config_map_ref.name)
+                config = item.typed() if item else None
+                for key, value in config.data.items() if isinstance(config, k8s.ConfigMap) else ():
+                    name = source.prefix + key
+                    origin = f"ConfigMap {source.config_map_ref.name}/{key}"
+                    found[name] = EnvVar(name=name, value=str(value), origin=origin, path=f"{self.path}.envFrom")
+            elif source.secret_ref:
+                item = cluster.item("Secret", self.pod.namespace, source.secret_ref.name)
+                secret = item.typed() if item else None
+                if isinstance(secret, k8s.Secret):
+                    for key in [*secret.data, *secret.string_data]:
+                        name = source.prefix + key
+                        origin = f"Secret {source.secret_ref.name}/{key}"
+                        found[name] = EnvVar(name=name, value=None, origin=origin, path=f"{self.path}.envFrom")
+        for var in self.spec.env:
+            known, origin = self._resolve(var)
+            found[var.name] = EnvVar(name=var.name, value=known, origin=origin, path=f"{self.path}.env[{var.name}]")
+        return found
+
+    def _resolve(self, var: k8s.EnvVar) -> tuple[str | None, str]:
+        """A variable's value, and where it comes from."""
+        source = var.value_from
+        if source is None:
+            return ("" if var.value is None else _scalar(var.value)), "value"
+        if source.config_map_key_ref:
+            ref = source.config_map_key_ref
+            item = self.pod.config_map(ref.name)
+            config = item.typed() if item else None
+            value = config.data.get(ref.key) if isinstance(config, k8s.ConfigMap) else None
+            return (None if value is None else _scalar(value)), f"ConfigMap {ref.name}/{ref.key}"
+        if source.secret_key_ref:
+            return None, f"Secret {source.secret_key_ref.name}/{source.secret_key_ref.key}"
+        if source.field_ref:
+            return self.pod.field(source.field_ref.field_path), f"field {source.field_ref.field_path}"
+        if source.resource_field_ref:
+            return None, f"resource {source.resource_field_ref.resource}"
+        return None, "unknown source"
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Text files that mounted ConfigMaps put into the container, by absolute path."""
+        files: dict[str, str] = {}
+        for mount in self.spec.volume_mounts:
+            volume = self.pod.volume(mount.name)
+            if volume is None or volume.config_map is None:
+                continue
+            item = self.pod.config_map(volume.config_map.name)
+            config = item.typed() if item else None
+            if not isinstance(config, k8s.ConfigMap):
+                continue
+            paths = {i.key: i.path for i in volume.config_map.items} or {key: key for key in config.data}
+            for key, path in paths.items():
+                if key in config.data and mount.sub_path in ("", path):
+                    root = mount.mount_path.rstrip("/")
+                    files[root if mount.sub_path else f"{root}/{path}"] = str(config.data[key])
+        return files
+
+    def limit(self, resource: str) -> int | None:
+        """A limit in whole units (bytes, GPUs; millicores for cpu); None when it has none."""
+        return _amount(resource, self.spec.resources.limits.get(resource))
+
+    def request(self, resource: str) -> int | None:
+        """A request, which defaults to the limit as the API server does."""
+        asked = self.spec.resources.requests.get(resource, self.spec.resources.limits.get(resource))
+        return _amount(resource, asked)
+
+    @cached_property
+    def accelerators(self) -> dict[str, int]:
+        """GPUs and other accelerators it asks for, by resource name."""
+        names = [*self.spec.resources.limits, *self.spec.resources.requests]
+        return {n: count for n in dict.fromkeys(names) if is_accelerator(n) and (count := self.request(n))}
+
+    @property
+    def gpus(self) -> int:
+        """How many accelerators it asks for, of all names together."""
+        return sum(self.accelerators.values())
+
+    @property
+    def devices(self) -> int | None:
+        """How many devices a program sees of the accelerators that it asks for; None where the resource does not say.
+
+        A chip of AWS Neuron is several cores, by its generation; a TPU chip is one device or two.
+        """
+        count = 0
+        for resource, amount in self.accelerators.items():
+            if resource == "google.com/tpu":
+                each = _TPU_DEVICES.get(str(self.pod.spec.node_selector.get(_TPU_LABEL, "")))
+            else:
+                each = None if resource in ("aws.amazon.com/neuron", "aws.amazon.com/neurondevice") else 1
+            if each is None:
+                return None
+            count += each * amount
+        return count
+
+    @property
+    def one_process(self) -> bool:
+        """Whether one process drives all its accelerators: nothing is then exchanged between workers."""
+        return any(_ONE_PROCESS.fullmatch(resource) for resource in self.accelerators)
+
+    @cached_property
+    def terminated(self) -> k8s.Terminated | None:
+        """The last instance that ended, if any."""
+        return self.status.state.terminated or self.status.last_state.terminated
+
+    @property
+    def restarts(self) -> int:
+        """How often it was restarted."""
+        return self.status.restart_count
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.status.state.running is not None
+
+    @property
+    def waiting(self) -> k8s.Waiting | None:
+        """Why it waits, when it does."""
+        return self.status.state.waiting
+
+    def mount_at(self, path: str) -> k8s.VolumeMount | None:
+        """The mount whose path is exactly `path`."""
+        return next((m for m in self.spec.volume_mounts if m.mount_path.rstrip("/") == path), None)
+
+    def mount_over(self, path: str) -> k8s.VolumeMount | None:
+        """The innermost mount that `path` lies in."""
+        fits = [m for m in self.spec.volume_mounts if f"{path}/".startswith(m.mount_path.rstrip("/") + "/")]
+        return max(fits, key=lambda m: len(m.mount_path), default=None)
+
+    @cached_property
+    def shm(self) -> Shm:
+        """What stands at /dev/shm.
+
+        A memory-backed emptyDir is as large as the smallest of node memory, pod memory limit and sizeLimit
+        (kubelet, SizeMemoryBackedVolumes).
+        """
+        mount = self.mount_at("/dev/shm")
+        volume = self.pod.volume(mount.name) if mount else None
+        if mount and volume is None:
+            return Shm(size_bytes=None, source="volume", volume=mount.name)
+        if volume and volume.empty_dir and volume.empty_dir.medium == "Memory":
+            bounds = [b for b in (units(volume.empty_dir.size_limit), self.pod.memory_limit) if b]
+            return Shm(size_bytes=min(bounds, default=None), source="memory-volume", volume=volume.name)
+        if volume:
+            limit = units(volume.empty_dir.size_limit) if volume.empty_dir else None
+            return Shm(size_bytes=limit, source="volume", volume=volume.name)
+        if self.pod.spec.host_ipc:
+            return Shm(size_bytes=None, source="host-ipc")
+        return Shm(size_bytes=DEFAULT_SHM_BYTES, source="default")
+
+    def port_number(self, port: str | int) -> int | None:
+        """A probe's or Service's port as a number; a name is looked up among the declared ports."""
+        if isinstance(port, int):
+            return port
+        if port.isdecimal():
+            return int(port) if len(port) <= _PORT_DIGITS else None
+        return next((p.container_port for p in self.spec.ports if p.name == port), None)
+
+
+def _amount(resource: str, quantity: str | int | float | None) -> int | None:
+    return None if quantity is None else milli(quantity) if resource == "cpu" else units(quantity)
+
+
+def _scalar(value: k8s.Scalar) -> str:
+    """A scalar as the API server would have it as a string."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -1,0 +1,160 @@
+"""What is wrong with a pod by its status, its events and its own port: no cause, but that there is one to be found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.units import parse_time, say_seconds
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.container import Container
+    from kubectl_llmdoctor.facts.pod import Pod
+
+#: From when on a pod that is being made, or an init container that runs, is taken for stuck; and how long ago an end
+#: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
+#: of looking does not decide.
+_CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+#: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before.
+_OFTEN, _SETTLED_SECONDS = 5, 86400
+
+#: The kubelet's words for a restart that a probe brought about.
+_PROBE_KILL = re.compile(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
+#: And for one because somebody changed its image or resources in place.
+_CHANGED = r"^Container (?P<container>\S+) definition changed, will be restarted"
+
+#: Waiting reasons of a container that is only on its way.
+_STARTING = ("ContainerCreating", "PodInitializing", "")
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a pod by its status, or by what its own port answers or its log ends with."""
+
+    #: `dead`: it counts as ready, and its own port says that the engine behind it is dead
+    kind: Literal["pending", "waiting", "crashed", "failed", "not-ready", "creating", "dead"]
+    text: str
+    container: Container | None = None
+    since: datetime | None = None
+
+
+def troubles_of(pod: Pod) -> Iterator[Trouble]:
+    """Everything that is wrong with a pod that exists, the gravest first."""
+    now, status = pod.cluster.now, pod.status
+    if status.phase == "Failed":
+        yield Trouble(kind="failed", text=f"{status.reason or 'Failed'}: {status.message}".rstrip(": "))
+    elif status.phase == "Succeeded":
+        return
+    elif pod.unscheduled:
+        if not pod.awaits_node:
+            made = parse_time(pod.obj.metadata.creation_timestamp)
+            yield Trouble(kind="pending", text="Pending, no node", since=made)
+        return
+    for container in pod.containers:
+        if not (pod.leaving and _ended_by_deletion(pod, container)):
+            yield from _container_troubles(pod, container, now)
+        if container.engine_dead:
+            yield Trouble(kind="dead", container=container, text="Running, its engine is dead")
+    yield from _stuck(pod, now)
+    if status.phase == "Running" and not pod.ready and not pod.leaving:
+        for container in pod.containers:
+            if container.role == "main" and container.running and not container.status.ready:
+                since = (
+                    parse_time(container.status.state.running.started_at) if container.status.state.running else None
+                )
+                yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
+
+
+def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
+    """Containers that are being made, and init containers that run, for too long."""
+    starting = [c for c in pod.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
+    runs = any(c.running for c in pod.containers if c.role != "sidecar")
+    if starting and pod.status.phase in ("", "Pending", "Running") and not runs:
+        # after its node was restarted a pod is still Running while its containers are made anew
+        ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
+        since = max((at for at in (pod.started_at, *ended) if at), default=None)
+        age = (now - since).total_seconds() if now and since else None
+        if age is None or age > _CREATING_SECONDS or pod.warned:
+            length = f" for {say_seconds(age)}" if age is not None else ""
+            yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
+    for container in pod.containers:
+        running = container.status.state.running
+        since = parse_time(running.started_at) if running and container.role == "init" else None
+        # one that only waits for another pod (KubeRay's wait-gcs-ready) downloads nothing
+        long = _CREATING_SECONDS if container.name.startswith("wait") else _INIT_SECONDS
+        if now and since and (now - since).total_seconds() > long:
+            text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
+            yield Trouble(kind="creating", container=container, text=text, since=since)
+
+
+def _killed_by_probe(pod: Pod, container: Container, ended: datetime) -> bool:
+    """Whether the kubelet told the instance that ended then to end, for a failed probe."""
+    return _killed(pod, _PROBE_KILL, container, ended)
+
+
+def _killed(pod: Pod, words: str | re.Pattern[str], container: Container, ended: datetime) -> bool:
+    """Whether the kubelet told the instance that ended then to end, and said so in these words."""
+    grace = pod.spec.termination_grace_period_seconds or 30
+    for event in pod.events:
+        found = re.match(words, event.message) if event.reason == "Killing" and event.last else None
+        if found and event.last and found["container"] == container.name:
+            return abs((ended - event.last).total_seconds()) <= grace + 15
+    return False
+
+
+def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
+    """Whether a container that is ready again ended with its node or runtime, or was made anew as somebody had asked.
+
+    Of an instance that was gone when the kubelet or the runtime came back nothing is known: 255, Unknown.
+    """
+    lost = (ended.exit_code, ended.reason) == (255, "Unknown")
+    return container.status.ready and (lost or (since is not None and _killed(pod, _CHANGED, container, since)))
+
+
+def _ended_by_deletion(pod: Pod, container: Container) -> bool:
+    """Whether a container ended after its pod was deleted: it was told to."""
+    until = parse_time(pod.obj.metadata.deletion_timestamp)
+    ended = container.status.state.terminated
+    at = parse_time(ended.finished_at) if ended else None
+    grace = pod.spec.termination_grace_period_seconds
+    if until is None or at is None:
+        return False
+    return (until - at).total_seconds() <= (30 if grace is None else grace)
+
+
+def _container_troubles(pod: Pod, container: Container, now: datetime | None) -> Iterator[Trouble]:
+    waiting, ended = container.waiting, container.terminated
+    since = parse_time(ended.finished_at) if ended else None
+    died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
+    if ended and container.role == "main" and container.running and not container.status.ready:
+        died = True  # a server does not end by itself: told to by a failed probe it ends with 0
+    if ended and since and container.restarts and _killed_by_probe(pod, container, since):
+        died = True
+    if waiting and waiting.reason == "CrashLoopBackOff":
+        yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
+    elif waiting and waiting.reason not in _STARTING:
+        yield Trouble(kind="waiting", container=container, text=waiting.reason)
+    elif container.status.state.terminated and died:
+        yield Trouble(kind="crashed", container=container, text=_ending(container.status.state.terminated), since=since)
+    elif died and ended and container.restarts and container.role != "init":
+        age = (now - since).total_seconds() if now and since else None
+        often = container.restarts >= _OFTEN and not (age and since and _settled(pod, container.restarts, since, age))
+        recent = (age is None or age < _RECENT_SECONDS) and not _restarted_from_outside(pod, container, ended, since)
+        if not container.status.ready or recent or often:
+            yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
+
+
+def _settled(pod: Pod, restarts: int, since: datetime, age: float) -> bool:
+    """Whether it has run for a day since its last restart, and for longer than its restarts were apart before."""
+    made = parse_time(pod.obj.metadata.creation_timestamp)
+    apart = (since - made).total_seconds() / restarts if made else None
+    return apart is not None and age >= max(_SETTLED_SECONDS, 2 * apart)
+
+
+def _ending(ended: k8s.Terminated) -> str:
+    """`OOMKilled, exit 137`."""
+    return f"{ended.reason or 'ended'}, exit {ended.exit_code}"
