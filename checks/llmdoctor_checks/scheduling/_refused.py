@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
 from llmdoctor_checks._raw import rows
@@ -63,7 +64,9 @@ def hurts(subject: Subject) -> bool:
     """Whether a pod that is refused is missed: there is none, one fails, or fewer are ready than wanted."""
     workload = subject.workload
     short = workload is not None and workload.ready is not None and (workload.replicas or 0) > workload.ready
-    failed = short or holds(workload, "ReplicaFailure")
+    failed = (
+        short or holds(workload, "ReplicaFailure") or (workload is not None and _short(workload.kind, workload.raw))
+    )
     return lacking(subject) or failed or any(pod.failing for pod in subject.pods)
 
 
@@ -76,9 +79,12 @@ def holds(workload: Workload | None, *types: str) -> bool:
 def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
     """Whether a controller has fewer pods than it was asked for."""
     item = cluster.item(kind, namespace, name)
+    return item is not None and _short(kind, item.raw)
+
+
+def _short(kind: str, raw: Any) -> bool:
     paths = ("status.desiredWorkerReplicas", "status.availableWorkerReplicas")
-    paths = paths if kind == "RayCluster" else ("spec.replicas", "status.replicas")
-    asked, have = (dig(item.raw, path) for path in paths) if item else (None, None)
+    asked, have = (dig(raw, path) for path in (paths if kind == "RayCluster" else ("spec.replicas", "status.replicas")))
     return isinstance(asked, int) and asked > (have if isinstance(have, int) else 0)
 
 

@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     units,
 )
-from llmdoctor_checks.scheduling._refused import lacking, refusals
+from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals
 
 #: Texts: API server, validation of container resources.
 _REFUSED = re.compile(
@@ -50,9 +50,11 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources
     """
+    told = _told(subject, cluster)
+    if pod.exists and told and pod is subject.pods[0]:
+        yield _of_a_member(subject, told)
     if pod.exists or pod.partial:
         return
-    told = _told(subject, cluster)
     missed = lacking(subject) and not subject.static
     for container in pod.containers:
         for resource, asked, limit in _unequal(container):
@@ -73,6 +75,27 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
                 fixes=(_fix(container, resource, asked),),
             )
             return
+
+
+def _of_a_member(subject: Subject, told: tuple[Evidence, ...]) -> Finding:
+    """Of a group that has some of its pods, where others are refused: the workers of a Ray cluster beside its head."""
+    missed = hurts(subject)
+    said = _REFUSED.search(told[0].text)
+    resource = (said and said["resource"]) or "its GPU"
+    return Finding(
+        role="cause" if missed else "risk",
+        severity="critical" if missed else "warning",
+        confidence="certain",
+        summary=f"Another pod of the group requests {resource} without a limit of the same number: the API server refuses it.",
+        evidence=told,
+        explains=("rollout-stuck", "not-ready", "ray-cluster", "gang-incomplete"),
+        fixes=(
+            fixes.advice(
+                f"Put {resource} under limits, with the number that is requested, in "
+                f"{subject.workload.ref if subject.workload else 'the object that makes the pods'}"
+            ),
+        ),
+    )
 
 
 def _unequal(container: Container) -> Iterator[tuple[str, object, object]]:

@@ -10,11 +10,14 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Line,
     Logs,
     Pod,
     Setting,
+    Subject,
     check,
+    dig,
     endings,
     event_evidence,
     fixes,
@@ -24,6 +27,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._probes import failures
 from llmdoctor_checks.start._services import service_of
 
@@ -46,13 +50,14 @@ _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp"
 
 
 @check("loopback-only", since="0.2")
-def loopback_only(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 
     Mostly that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
     probes and the Service connect to the pod's address and are refused. The log looks well, and an exec probe or
     `kubectl port-forward` even works. SGLang, llama-server and trtllm-serve listen on the loopback address unless they are
-    told otherwise; so does Ollama outside its own image. In a cluster of IPv6 alone 0.0.0.0 is no better: it means every
+    told otherwise; so do llamafile, and Ollama outside its own image. Where nothing probes the server the pod is even ready,
+    and only clients of its Service notice. In a cluster of IPv6 alone 0.0.0.0 is no better: it means every
     IPv4 address, and the pod has none.
 
     A second container that passes requests on (a login, a router) is a reason to listen there: then nothing is said.
@@ -68,15 +73,50 @@ def loopback_only(pod: Pod, engine: Engine, events: Events | None, logs: Logs | 
     - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
-    container = engine.container
-    if (pod.exists and pod.ready) or pod.log_only or pod.completed:
+    if pod.log_only or pod.completed or sum(c.role != "init" for c in pod.containers) != 1:
+        return  # of several, another may listen for it
+    engine = next((e for e in subject.engines(pod) if e.container.role != "init"), None)
+    if pod.exists and pod.ready:
+        yield from _behind_service(pod, engine, logs)
+    elif engine:
+        yield from _asked_in_vain(pod, engine, events, logs)
+
+
+def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
+    """A server that says itself that it listens there, on the port to which a Service sends: no probe noticed it."""
+    container = next(c for c in pod.containers if c.role != "init")
+    item = service_of(pod)
+    if item is None or pod.spec.host_network or _probe(container):
         return
-    if any(c is not container and c.role != "init" for c in pod.containers):
-        return  # something else in the pod may listen for it
+    port, line = next(
+        ((p, said) for p in _targets(container, item) if (said := _listens(container, logs, {p}))), ("", None)
+    )
+    if line is None or line[0] == _ANY_IPV4 or _elsewhere(container, logs, port):
+        return
+    who, evidence = _named(item)
+    yield Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
+        "address of the pod: every connection is refused.",
+        evidence=(log_evidence(line[1]), evidence),
+        fixes=(
+            _fix(engine, None, _ANY_IPV4)
+            if engine
+            else fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}"),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """An engine whose address keeps the kubelet or a Service from reaching it."""
+    container = engine.container
     asked = _probe(container)
     host = _told(engine)
     troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-    line = _listens(container, logs) if troubled else None
+    line = _listens(container, logs, _probed(container)) if troubled else None
     if host and line and (line[0] == _ANY_IPV4) != (host.value == _ANY_IPV4):
         host = None  # the engine itself says otherwise
     address = str(host.value) if host else line[0] if line else ""
@@ -122,9 +162,26 @@ def _told(engine: Engine) -> Setting | None:
     return host if str(host.value).lower() in (*_LOOPBACK, _ANY_IPV4) else None
 
 
-def _listens(container: Container, logs: Logs | None) -> tuple[str, Line] | None:
-    """The address at which the log says that it answers what the kubelet asks, and the line."""
-    ports = {str(_number(container, action.port)) for _, _, action in _actions(container)}
+def _probed(container: Container) -> set[str]:
+    """The ports that the kubelet asks."""
+    return {str(_number(container, action.port)) for _, _, action in _actions(container)}
+
+
+def _targets(container: Container, service: Item) -> list[str]:
+    """The container's ports to which a Service sends."""
+    ports = rows(service.raw, "spec.ports")
+    return [str(_number(container, port.get("targetPort") or port.get("port") or 0)) for port in ports]
+
+
+def _elsewhere(container: Container, logs: Logs | None, port: str) -> bool:
+    """Whether the log names another address as well: Flask prints each at which it listens."""
+    other = rf"[Rr]unning on (?:all addresses|https?://(?!127\.|localhost|\[::1\])\S+:{port}\b)"
+    found = (line for log in (logs.of(container.name) if logs else []) for line in log.find("unning on "))
+    return any(re.search(other, line.text) for line in found)
+
+
+def _listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line] | None:
+    """The address at which the log says that it listens on one of the ports, and the line."""
     for log in reversed(logs.of(container.name) if logs else []):
         for literal in ("127.0.0.1", "localhost", "[::1]", _ANY_IPV4):
             for line in log.find(literal):
@@ -174,11 +231,13 @@ def _number(container: Container, port: int | str) -> int | str:
 def _service(pod: Pod) -> tuple[str, Evidence] | None:
     """A Service that leads to the pod."""
     item = service_of(pod)
-    service = item.typed() if item else None
-    if item is None or not isinstance(service, k8s.Service):
-        return None
-    selector = ", ".join(f"{key}: {value}" for key, value in service.spec.selector.items())
-    return f"Service {item.name}", object_evidence(item, "spec.selector", selector)
+    return _named(item) if item else None
+
+
+def _named(item: Item) -> tuple[str, Evidence]:
+    selector = dig(item.raw, "spec.selector")
+    text = ", ".join(f"{key}: {value}" for key, value in selector.items()) if isinstance(selector, dict) else ""
+    return f"Service {item.name}", object_evidence(item, "spec.selector", text)
 
 
 def _fix(engine: Engine, host: Setting | None, address: str) -> Fix:

@@ -1,5 +1,6 @@
 """A variable or flag that this engine and version never reads."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Line, Logs, Pod, Problem, check, fixes, log_evidence
@@ -9,6 +10,10 @@ _ELSEWHERE = frozenset(["NCCL_TIMEOUT"])
 
 #: Ollama's variable for the length of its context.
 _CONTEXT = "OLLAMA_CONTEXT_LENGTH"
+
+
+#: What vLLM prints of the model that it loads: the worker of every release, and the engine before it.
+_LOADS = re.compile(r"Starting to load model (?P<worker>\S+?)\.{0,3}$|with config: model='(?P<engine>[^']+)'")
 
 
 @check("setting-without-effect", since="0.1", severity="info")
@@ -50,6 +55,21 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         )
         return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
+    named = next((p for p in lost if p.flag == "model"), None)
+    other = _loads_another(engine, named, logs) if named and logs else None
+    if named and other:
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="certain",
+            summary=f"{_summary(engine, [named])} So it serves another model than {named.text}.",
+            evidence=(_evidence(pod, named), log_evidence(other)),
+            explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
+            fixes=(_fix(engine, named),),
+            order=other.order,
+            pods=(pod.name,),
+        )
+        return
     grave = bool(lost) and not pod.ready
     shown = lost if grave else found
     yield Finding(
@@ -67,6 +87,17 @@ def _cuts(engine: Engine, logs: Logs) -> Line | None:
     """The last line by which Ollama says that it cut a prompt."""
     log = logs.current(engine.container.name)
     return next(reversed(list(log.find("truncating input prompt"))), None) if log and engine.name == "ollama" else None
+
+
+def _loads_another(engine: Engine, named: Problem, logs: Logs) -> Line | None:
+    """The line by which vLLM says that it loads another model than the one that was named."""
+    log = logs.current(engine.container.name)
+    for literal in ("Starting to load model ", "with config: model="):
+        for line in log.find(literal) if log else ():
+            said = _LOADS.search(line.text)
+            if said and (said["worker"] or said["engine"]) != named.text:
+                return line
+    return None
 
 
 def _meant(engine: Engine, problem: Problem) -> Iterator[Fix]:

@@ -1,5 +1,6 @@
 """A volume that the server needs, mounted elsewhere or nowhere."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -8,18 +9,37 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
+    Logs,
     Pod,
     Setting,
     check,
     fixes,
     k8s,
+    log_evidence,
     pod_evidence,
     setting_evidence,
 )
 
+#: How servers say that a file is not there: Python, llama.cpp.
+_ABSENT = re.compile(r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'")
 
-@check("volume-not-mounted", since="0.2", severity="warning")
-def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
+_EXPLAINS = (
+    "model-not-found",
+    "chat-template-missing",
+    "lora-adapter-missing",
+    "engine-args-invalid",
+    "engine-init-failed",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+)
+
+
+@check(
+    "volume-not-mounted", since="0.2", severity="warning", literals=("No such file or directory: ", "failed to open")
+)
+def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A volume that the server needs is declared, and not mounted in its container.
 
     `volumes` only says what the pod may mount; each container must name it under `volumeMounts`. An init container that
@@ -29,6 +49,7 @@ def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
     It is a risk where the engine's model lies under a path at which another container mounts the volume, and the cause where the
     server failed. It is so, too, where its model lies under no mount and no container mounts the one volume that may hold it.
+    The same holds of another file that its arguments or variables name (a chat template, an adapter) and that it did not find.
     A volume that no container mounts is noted: it still has to be bound and attached before the pod starts.
 
     ## Fix
@@ -69,6 +90,7 @@ def volume_not_mounted(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if pod.exists:
         if model is not None and path.startswith("/"):
             yield from _forgotten(pod, engine, model)
+        yield from _missed(pod, engine, logs)
         return
     unused = [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]
     if unused:
@@ -111,6 +133,59 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
         ),
         pods=(pod.name,),
     )
+
+
+def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """A server that failed for a file that it was told of, whose path lies under no mount: a volume for it is left over."""
+    container = engine.container
+    if not any(t.container is container and t.kind == "crashed" for t in pod.troubles):
+        return
+    for path, line in _absent(container, logs):
+        other = _elsewhere(container, path)
+        unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _brings(v)]
+        if other:
+            whose, mount = other
+            said = f"volume {mount.name} is mounted at {mount.mount_path} only in {whose.name}, not in {container.name}"
+            evidence, fix = (
+                pod_evidence(whose, f"volumeMounts[{mount.name}]", mount.mount_path),
+                _mount(container, mount),
+            )
+        elif len(unused) == 1:
+            name = unused[0].name
+            said = f"{container.name} mounts nothing there, and no container mounts the volume {name}"
+            evidence = _declared(pod, unused[0])
+            fix = fixes.advice(f"Mount {name} in {container.name} under a directory of {path}, in {fixes.edited(pod)}")
+        else:
+            continue
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"{engine.label} was told of {path} and did not find it: {said}.",
+            evidence=(log_evidence(line), evidence, pod_evidence(container, "volumeMounts", _mounts(container))),
+            explains=_EXPLAINS,
+            fixes=(fix,),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line]]:
+    """Files that the container's arguments or variables name, that the log says are absent, and that no mount holds."""
+    spec = container.spec
+    told = "\n".join(str(word) for word in (*spec.command, *spec.args, *(v.value or "" for v in spec.env)))
+    for log in logs.of(container.name) if logs else ():
+        for literal in ("No such file or directory: '/", "failed to open file '/"):
+            for line in log.find(literal):
+                said = _ABSENT.search(line.text)
+                if said and said["path"] in told and container.mount_over(said["path"]) is None:
+                    yield said["path"], line
+
+
+def _brings(volume: k8s.Volume) -> bool:
+    """Whether a volume may hold a file before the pod starts."""
+    return _stores(volume) or volume.config_map is not None or volume.secret is not None
 
 
 def _stores(volume: k8s.Volume) -> bool:

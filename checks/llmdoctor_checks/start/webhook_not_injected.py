@@ -11,7 +11,9 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
     fixes,
+    object_evidence,
     pod_evidence,
     setting_evidence,
 )
@@ -47,10 +49,13 @@ _MISSES = (
     r"can(?:no|')t|could ?n[o']t|does ?n[o']t|is no\b|no \w+ (?:file|model|config)"
 )
 
-#: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7, and
-#: the schemes of which the webhook makes a volume or a container of its own (pkg/webhook/admission/pod/storage_initializer_injector.go).
+#: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7. From
+#: every scheme it makes a mount over /mnt/models in the server's container: of an emptyDir that storage-initializer fills, of the
+#: claim itself, or of a modelcar's folder (pkg/webhook/admission/pod/storage_initializer_injector.go).
 _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
-_OTHERWISE = ("pvc://", "oci://")
+
+#: A label of namespaces that KServe's webhook leaves out (config/webhook/manifests.yaml, `namespaceSelector`).
+_LEFT_OUT = "control-plane"
 
 
 @check("webhook-not-injected", since="0.2", literals=(_MODELS,))
@@ -119,12 +124,13 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     asked = next(
         ((key, str(uri)) for key, uri in pod.obj.metadata.annotations.items() if re.fullmatch(_SOURCE, key)), None
     )
-    if asked and not asked[1].startswith(_OTHERWISE) and not any(c.mount_over(_MODELS) for c in pod.containers):
+    if asked and not any(c.mount_over(_MODELS) for c in pod.containers):
+        why, left_out = _left_out(pod)
         yield _finding(
             pod,
             "cause",
-            f"KServe's storage-initializer was to fetch {asked[1]}; the pod has no such container, and nothing is mounted at {_MODELS}.",
-            (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod)),
+            f"KServe's webhook was to bring {asked[1]}; the pod has no storage-initializer, and nothing is mounted at {_MODELS}{why}.",
+            (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
         )
         return
     for engine in subject.engines(pod):
@@ -139,6 +145,16 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
                 (setting_evidence(engine.container, model), _present(pod)),
             )
             return
+
+
+def _left_out(pod: Pod) -> tuple[str, tuple[Evidence, ...]]:
+    """Whether the namespace says that KServe's webhook passes it over."""
+    item = pod.cluster.item("Namespace", "", pod.namespace)
+    label = dig(item.raw, f"metadata.labels.{_LEFT_OUT}") if item else None
+    if item is None or label is None:
+        return "", ()
+    why = f": it passes over namespaces with the label {_LEFT_OUT}, and {pod.namespace} has it"
+    return why, (object_evidence(item, f"metadata.labels[{_LEFT_OUT}]", str(label)),)
 
 
 def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
