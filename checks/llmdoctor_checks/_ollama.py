@@ -21,6 +21,9 @@ _SLOW = ("before timeout", "deadline exceeded")
 #: Releases of early 2024 say this, and list no devices; later ones that, before they list the CPU.
 _NONE = ('msg="no GPU detected"', 'msg="no compatible GPUs were discovered"')
 
+#: What CUDA and ROCm answer in a container that got none.
+NO_DEVICE = "-capable device is detected"
+
 _NO_KERNELS = "no rocblas support for gfx target"
 
 
@@ -85,3 +88,21 @@ def lost(container: str, logs: Logs) -> tuple[Line, Line] | None:
     if not there or "failed to initialize" not in said[-1].text:
         return None
     return there[-1], said[-1]
+
+
+def alone(container: str, logs: Logs, ready: bool) -> Line | None:
+    """What a build of llama.cpp or TEI with CUDA or ROCm says when it finds no device.
+
+    Any other failure has its own cause, which is silent once the pod serves.
+    """
+    for log in reversed(logs.of(container)):
+        found = next(log.find("Could not find a compatible CUDA device on host"), None)
+        if found is not None:
+            return found
+        begun = next(reversed(list(log.find(LOST))), None)  # Ollama starts it anew for each model
+        if begun is not None and "failed to initialize" in begun.text:
+            return begun if ready or NO_DEVICE in begun.text else None
+        line = next(log.find("no usable GPU found"), None)
+        if line is not None:
+            return line
+    return None

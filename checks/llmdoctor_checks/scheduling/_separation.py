@@ -258,7 +258,7 @@ def _key_and_value(taint: str) -> tuple[str, str]:
 def _shortage(node: Node, reason: Reason) -> Obstacle:
     resource, have = reason.resource, reason.allocatable or 0
     if not is_accelerator(resource) and not (have == 0 and _resembles(resource)):
-        return _plain(resource)
+        return "plugin" if have == 0 and _silent_plugin(node, resource) else _plain(resource)
     should = node.should_offer(resource)
     if should:
         count = should[0]
@@ -269,6 +269,12 @@ def _shortage(node: Node, reason: Reason) -> Obstacle:
     if have == 0:
         return "absent"
     return "gpu-size" if reason.asked > have else "gpu"
+
+
+def _silent_plugin(node: Node, resource: str) -> bool:
+    """Whether shares of a GPU (`nvidia.com/gpumem`) are missing with the GPU itself, which the same plugin advertises."""
+    whole = f"{vendor(resource)}/gpu"
+    return resource.startswith(whole) and not node.amounts.get(whole) and node.should_offer(whole) is not None
 
 
 def _obstacles(verdict: NodeVerdict) -> tuple[Obstacle, ...]:
@@ -421,7 +427,8 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
         hits = [*_incompatible().finditer(event.message)] if event.reason == "FailedScheduling" else []
         hits.sort(key=lambda hit: "gpu" not in hit["pool"].lower())
         # a pool that came further, to the choice of an instance type, may be the one that is meant
-        alone = len({*_pools().findall(event.message)}) == 1
+        pools = {*_pools().findall(event.message)}
+        alone = len(pools) == 1 or (len(hits) == len(pools) and len({hit["demand"] for hit in hits} - {None}) == 1)
         for hit in hits:
             gpus = not pending.accelerators or "gpu" in hit["pool"].lower() or alone
             if hit["taint"] and (gpus or _marks_gpus(hit["taint"].partition("=")[0].partition(":")[0])):
@@ -472,6 +479,8 @@ def _made(
     )
     if obstacle == "gpu":
         return _shortage_of(pending, made)
+    if obstacle == "extended":
+        return _held(pending, made) or made
     if obstacle == "absent":
         return msgspec.structs.replace(made, id=_absent_id(pending, resource))
     return made
@@ -502,7 +511,18 @@ def _absent_id(pending: Pending, resource: str) -> str:
 
 def _shortage_of(pending: Pending, made: Cause) -> Cause:
     """Why the devices of a resource do not suffice on nodes that have enough of them when empty."""
-    asked = pending.requests[made.resource]
+    held, asked = _held(pending, made), pending.requests[made.resource]
+    if held:
+        return held
+    free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
+    if free >= asked:
+        return msgspec.structs.replace(made, id="gpu-fragmented")
+    return made
+
+
+def _held(pending: Pending, made: Cause) -> Cause | None:
+    """A shortage that ends with pods which should be gone, or which the same update is to remove; None if it is neither."""
+    asked = pending.requests.get(made.resource, 0)
     for id_, pick in (("gpu-held-by-dead-pod", stuck), ("rollout-deadlock", outgoing)):
         for verdict in made.verdicts:
             holders = [h for h in pick(pending, verdict.node.name) if h.requests.get(made.resource, 0)]
@@ -510,10 +530,7 @@ def _shortage_of(pending: Pending, made: Cause) -> Cause:
             freed = sum(h.requests[made.resource] for h in holders)
             if holders and reason and (reason.free or 0) + freed >= asked:
                 return msgspec.structs.replace(made, id=id_, holders=tuple(holders))
-    free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
-    if free >= asked:
-        return msgspec.structs.replace(made, id="gpu-fragmented")
-    return made
+    return None
 
 
 def scattered(pending: Pending, resource: str) -> list[NodeVerdict]:
@@ -652,7 +669,8 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     if others and lacking < reached:  # some node has the accelerators free and lacks something else
         top = max(others, key=lambda c: (c.number, c.resource))
         obstacle = _plain(top.resource)
-        return (_told(obstacle, [c for c in others if _plain(c.resource) == obstacle], resource=top.resource),)
+        made = _told(obstacle, [c for c in others if _plain(c.resource) == obstacle], resource=top.resource)
+        return (_replacing(pending, made) if obstacle == "extended" else made,)
     if not of_gpu:
         return ()
     resource = max(of_gpu, key=lambda c: c.number).resource or next(iter(wanted))
@@ -661,12 +679,17 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
         return (_told("own-taint", marked), msgspec.structs.replace(_told("gpu", of_gpu, "possible", resource), rank=1))
     if _occupied(said) == 0:
         return (_never(pending, resource, of_gpu),)
-    made = _told("gpu", of_gpu, resource=resource)
+    return (_replacing(pending, _told("gpu", of_gpu, resource=resource)),)
+
+
+def _replacing(pending: Pending, made: Cause) -> Cause:
+    """The same shortage as a deadlock, where pods that the same update is to remove hold what the pod needs."""
+    resource = made.resource
     for node in pending.usage.nodes:
         former = [h for h in outgoing(pending, node) if h.requests.get(resource, 0)]
         if former and sum(h.requests[resource] for h in former) >= pending.requests.get(resource, 1):
-            return (msgspec.structs.replace(made, id="rollout-deadlock", holders=tuple(former)),)
-    return (made,)
+            return msgspec.structs.replace(made, id="rollout-deadlock", holders=tuple(former))
+    return made
 
 
 def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:

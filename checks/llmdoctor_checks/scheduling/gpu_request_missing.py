@@ -12,9 +12,13 @@ from kubectl_llmdoctor.api import (
     Pod,
     check,
     fixes,
+    is_accelerator,
     log_evidence,
     pod_evidence,
+    setting_evidence,
 )
+from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._ollama import alone, fallback
 
 #: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
 _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
@@ -58,6 +62,20 @@ _NO_GPU = (
     "No accelerator (CUDA",
     "libcuda.so.1: cannot open shared object file",
     "No GPU devices found",
+    "No supported device detected",  # vLLM up to 0.4
+    "Device string must not be empty",
+    "number of visible devices (0)",
+    "no GPUs found!",
+    "No HIP GPUs are available",
+    "NVIDIA Driver was not detected",
+)
+
+#: Engines that take the CPU where they see no GPU.
+_EITHER = frozenset({"ollama", "llama.cpp", "tei"})
+
+#: Labels of nodes that only those with GPUs have.
+_GPU_LABELS = re.compile(
+    r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 )
 
 
@@ -69,6 +87,10 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     it the pod may land on any node, and the engine finds no device: "Failed to infer device type", "No CUDA GPUs are
     available". Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
     somebody else as well.
+
+    Ollama, llama.cpp and Text Embeddings Inference take the CPU then, and are many times slower. That is a fault where the
+    pod was meant for a GPU: its RuntimeClass, its node selector, a toleration for GPU nodes, variables of NVIDIA's runtime or
+    the layers that llama.cpp shall put on a GPU say so.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
     there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
@@ -87,7 +109,11 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     """
     container = engine.container
-    if engine.name not in _NEED_GPU or pod.log_only or not _asks_for_nothing(container):
+    if pod.log_only or not _asks_for_nothing(container):
+        return
+    if engine.name in _EITHER:
+        yield from _on_cpu(pod, engine, logs)
+    if engine.name not in _NEED_GPU:
         return
     line = next(
         (x for text in _NO_GPU for log in (logs.of(container.name) if logs else ()) for x in log.find(text)), None
@@ -134,6 +160,50 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
                 fix,
             ),
         )
+
+
+def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """A server that runs on the CPU although its pod was meant for a GPU."""
+    container = engine.container
+    if logs is None or cpu_build(container.spec.image) or str(engine.value("gpu_layers")) == "0":
+        return
+    found = fallback(container.name, logs) if engine.name == "ollama" else None
+    line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
+    meant = _meant(pod, engine)
+    if line is None or meant is None or (found and found.failed):
+        return
+    yield Finding(
+        role="cause",
+        severity="warning" if pod.ready else None,
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: container {container.name} asks for no GPU, though {meant.ref} says that one was meant.",
+        evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container)), meant),
+        explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "slow-load"),
+        fixes=(
+            fixes.set_resource(
+                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _meant(pod: Pod, engine: Engine) -> Evidence | None:
+    """What of the pod says that it was meant for a GPU."""
+    container, spec = engine.container, pod.spec
+    if "nvidia" in spec.runtime_class_name:
+        return pod_evidence(pod, "runtimeClassName", spec.runtime_class_name)
+    for key, value in spec.node_selector.items():
+        if _GPU_LABELS.search(key) and str(value).lower() not in ("false", "no", "none"):
+            return pod_evidence(pod, "nodeSelector", f"{key}: {value}")
+    layers = engine.explicit("gpu_layers") if engine.name == "llama.cpp" else None
+    if layers is not None:
+        return setting_evidence(container, layers)
+    if "NVIDIA_DRIVER_CAPABILITIES" in container.env:
+        return pod_evidence(container, "env", "NVIDIA_DRIVER_CAPABILITIES")
+    keys = [toleration.key for toleration in spec.tolerations if is_accelerator(toleration.key or "")]
+    return pod_evidence(pod, "tolerations", keys[0]) if keys else None
 
 
 def _asks_for_nothing(container: Container) -> bool:

@@ -2,10 +2,24 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Events, Finding, Node, Pod, Subject, check, fixes, object_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Events,
+    Finding,
+    Node,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    object_evidence,
+    parse_time,
+)
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
 from llmdoctor_checks.scheduling._kueue import workloads
+
+#: Kueue takes the quota back within moments of the word that it will.
+_SAME_SECONDS = 60
 
 
 @check("pod-preempted", since="0.1")
@@ -19,7 +33,8 @@ def pod_preempted(
     LeaderWorkerSet, a Ray cluster) the loss of one ends the whole replica, and the others report only a broken connection.
 
     Kueue takes the quota of a whole job for one of higher priority, or for a queue that has lent it: the job is suspended, its
-    pods are deleted, and its Workload says for whom.
+    pods are deleted (those that a StatefulSet or a Deployment makes anew wait at Kueue's gate), and its Workload says for
+    whom. That it finds no quota since is the other side of it.
 
     ## Fix
 
@@ -30,7 +45,7 @@ def pod_preempted(
 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """
-    if not pod.exists and (evicted := _by_kueue(subject, cluster)):
+    if (not pod.exists or pod.unscheduled) and (evicted := _by_kueue(subject, cluster)):
         yield evicted
         return
     found = taken(pod, subject, events, node)
@@ -54,24 +69,32 @@ def pod_preempted(
 
 
 def _by_kueue(subject: Subject, cluster: Cluster) -> Finding | None:
-    """A job whose quota Kueue gave to another, and that waits since; what keeps it from quota by now is another matter."""
+    """A job whose quota Kueue gave to another, and that has had none since: it lost it by that, at the same time."""
     for workload in workloads(subject, cluster):
         conditions = {str(row.get("type")): row for row in rows(workload.raw, "status.conditions")}
         evicted, waits = conditions.get("Preempted"), conditions.get("QuotaReserved")
         if evicted is None or waits is None or (evicted.get("status"), waits.get("status")) != ("True", "False"):
             continue
         message = str(evicted.get("message") or "")
-        if not message or str(waits.get("message")) != message:
+        lost = (
+            parse_time(str(waits.get("lastTransitionTime") or "")),
+            parse_time(str(evicted.get("lastTransitionTime") or "")),
+        )
+        same = lost[0] is not None and lost[1] is not None and abs((lost[0] - lost[1]).total_seconds()) <= _SAME_SECONDS
+        if not message or not (same or str(waits.get("message")) == message):
             continue
         name = subject.workload.ref if subject.workload else workload.name
         return Finding(
             role="cause",
             confidence="certain",
-            summary=f"Kueue has suspended {name} to make room for another job: {message}",
+            summary=f"Kueue has taken the quota of {name} to make room for another job: {message}",
             evidence=(
                 object_evidence(workload, "status.conditions[Preempted]", f"{evicted.get('reason')}: {message}"),
+                object_evidence(
+                    workload, "status.conditions[QuotaReserved]", f"{waits.get('reason')}: {waits.get('message')}"
+                ),
             ),
-            explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending"),
+            explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
             fixes=(
                 fixes.advice(
                     "Give it a WorkloadPriorityClass above that of the jobs that may wait (kueue.x-k8s.io/priority-class), or more quota "

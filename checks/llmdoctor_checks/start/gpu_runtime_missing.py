@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import Fallback, fallback, lost
+from llmdoctor_checks._ollama import NO_DEVICE, Fallback, alone, fallback, lost
 
-_NO_DEVICE = "-capable device is detected"
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
 #: CUDA's word for no driver at all as well as for an old one.
@@ -46,7 +45,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         if found.too_slow and (asked or not found.unseen):
             yield _slow(pod, engine, found)
         return  # it is there, and unfit
-    line = found.cpu if found else _alone(container.name, logs, pod.ready and engine.name != "ollama")
+    line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):
@@ -150,22 +149,4 @@ def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
 def _unfit(line: Line) -> str:
     """Why CUDA or ROCm refused the GPU that llama.cpp was given, in the library's words."""
     said = re.search(r"ggml_cuda_init: failed to initialize (?P<library>\w+): (?P<why>.+?)\s*$", line.text)
-    return f"{said['library']} answers '{said['why']}'" if said and _NO_DEVICE not in said["why"] else ""
-
-
-def _alone(container: str, logs: Logs, ready: bool) -> Line | None:
-    """What a build of llama.cpp or TEI with CUDA or ROCm says when it finds no device.
-
-    Any other failure has its own cause, which is silent once the pod serves.
-    """
-    for log in reversed(logs.of(container)):
-        found = next(log.find("Could not find a compatible CUDA device on host"), None)
-        if found is not None:
-            return found
-        begun = next(reversed(list(log.find("ggml_cuda_init: "))), None)  # Ollama starts it anew for each model
-        if begun is not None and "failed to initialize" in begun.text:
-            return begun if ready or _NO_DEVICE in begun.text else None
-        line = next(log.find("no usable GPU found"), None)
-        if line is not None:
-            return line
-    return None
+    return f"{said['library']} answers '{said['why']}'" if said and NO_DEVICE not in said["why"] else ""
