@@ -1,7 +1,7 @@
 """A CPU build of the engine in a container that asks for a GPU."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    Subject,
     check,
     fixes,
     log_evidence,
@@ -19,11 +20,14 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
 
+#: PyTorch without CUDA that is asked for it, whatever program asks.
+_TORCH = "Torch not compiled with CUDA enabled"
+
 #: What only a build without GPU support prints: vLLM's platform by its own build, PyTorch, llama.cpp without a backend.
 _SAYS = (
     ("Automatically detected platform cpu", "certain"),
     ("device_config=cpu", "certain"),
-    ("Torch not compiled with CUDA enabled", "certain"),
+    (_TORCH, "certain"),
     ("no usable GPU found, --gpu-layers option will be ignored", "likely"),
 )
 
@@ -35,7 +39,7 @@ _BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded
 
 
 @check("cpu-only-image", since="0.1")
-def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
 
     Most engines come in several builds, and the shortest name is not always the one for GPUs: `llama.cpp:server` and,
@@ -54,14 +58,20 @@ def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     - https://github.com/ggml-org/llama.cpp/blob/master/docs/docker.md
     - https://github.com/kserve/kserve/pull/4049
     """
-    container = engine.container
+    engines = {engine.container.name: engine for engine in subject.engines(pod)}
+    for container in pod.containers:
+        yield from _of(pod, container, engines.get(container.name), logs)
+
+
+def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
+    """One container; of a program that is no known engine PyTorch alone says what it was built for."""
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
-    if not asked or pod.log_only or engine.value("device") == "cpu":
+    if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
-    build = cpu_build(container.spec.image)
+    build = cpu_build(container.spec.image) if engine else None
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
-    said = _says(container, logs)
+    said = _says(container, logs, _SAYS if engine else ((_TORCH, "certain"),))
     if build is None and said is None:
         return
     failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
@@ -70,7 +80,8 @@ def cpu_only_image(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
     # the log says that it happens; by its name alone the image may hold a GPU build
     slow = said is not None and pod.ready
-    what = f"{container.spec.image} is a CPU build of {engine.title}" + (f" ({build.why})" if build else "")
+    of = engine.title if engine else "PyTorch"
+    what = f"{container.spec.image} is a CPU build of {of}" + (f" ({build.why})" if build else "")
     yield Finding(
         role="cause" if failing or slow else "risk",
         severity=None if failing else "warning",
@@ -98,9 +109,9 @@ def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
     )
 
 
-def _says(container: Container, logs: Logs | None) -> tuple[Line, str] | None:
+def _says(container: Container, logs: Logs | None, words: Iterable[tuple[str, str]]) -> tuple[Line, str] | None:
     for log in logs.of(container.name) if logs else ():
-        for literal, sure in _SAYS:
+        for literal, sure in words:
             line = next(log.find(literal), None)
             if line is None:
                 continue

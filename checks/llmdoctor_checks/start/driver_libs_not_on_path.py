@@ -18,7 +18,11 @@ from kubectl_llmdoctor.api import (
 #: GKE's own label of nodes with GPUs; its device plugin mounts the driver at that folder, into each container that asks for one.
 _LABEL, _FOLDER = "cloud.google.com/gke-accelerator", "/usr/local/nvidia"
 
-_MISSING = "libcuda.so.1: cannot open shared object file"
+#: The driver's library, and the driver's own program for whoever looks for that first (Text Embeddings Inference).
+_MISSING = (
+    ("libcuda.so.1: cannot open shared object file", "libcuda.so.1"),
+    ("Error: 'nvidia-smi' command not found.", "nvidia-smi"),
+)
 
 
 @check("driver-libs-not-on-path", since="0.3")
@@ -46,14 +50,17 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
         return
     if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
         return
-    line = next((line for log in logs.of(container.name) for line in log.find(_MISSING)), None)
-    if line is None:
+    found = next(
+        ((line, what) for log in logs.of(container.name) for text, what in _MISSING for line in log.find(text)), None
+    )
+    if found is None:
         return
+    line, what = found
     folders = f"{_FOLDER}/lib64:/usr/local/cuda/lib64"
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"libcuda.so.1 is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
+        summary=f"{what} is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
         evidence=(
             log_evidence(line),
@@ -70,7 +77,13 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
             "not-ready",
             "pod-failed",
         ),
-        fixes=(fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),),
+        fixes=(
+            fixes.advice(
+                f"Put {_FOLDER}/bin on PATH and {_FOLDER}/lib64 on LD_LIBRARY_PATH before the server starts, in {fixes.edited(pod)}"
+            )
+            if what == "nvidia-smi"
+            else fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),
+        ),
         order=line.order,
         pods=(pod.name,),
     )
