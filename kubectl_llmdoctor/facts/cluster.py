@@ -199,9 +199,19 @@ class Cluster:
                 found = self._uids.get(_text(ref.get("uid")))
                 kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
                 found = found or self.item(kind, item.namespace, _text(ref.get("name")))
+                found = found or self._deployment_of(kind, item, _text(ref.get("name")))
                 if found is not None and found is not item:
                     return found
         return self._labelled_owner(item)
+
+    def _deployment_of(self, kind: str, item: Item, name: str) -> Item | None:
+        """The Deployment whose ReplicaSet owns a pod and is not here: its controller names it `<deployment>-<pod-template-hash>`."""
+        labels = item.metadata.get("labels")
+        stated = labels.get("pod-template-hash") if isinstance(labels, dict) else None
+        deployment, _, template = name.rpartition("-")
+        if kind != "ReplicaSet" or not deployment or stated not in (None, template):
+            return None
+        return self.item("Deployment", item.namespace, deployment)
 
     def _labelled_owner(self, item: Item) -> Item | None:
         """The object that its labels name: operators label what they make, and a link between may not have been read."""

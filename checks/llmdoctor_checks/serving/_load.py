@@ -21,6 +21,8 @@ RECENT = 12
 
 #: Fewer say as much where they stand so far apart, for a log is often thinned out before it is passed on.
 _FEWEST, _SECONDS = 6, 110
+#: And so few where they cover several minutes.
+_THINNED, _MINUTES = 4, 180
 
 _VLLM = (
     r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
@@ -42,13 +44,18 @@ _TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 
 
 class Load(NamedTuple):
-    """One statement; `cache` is the share in use, 0 to 1, `tokens` what it computes in a second (None where it does not say)."""
+    """One statement; `cache` is the share in use, 0 to 1, `tokens` what it computes in a second (None where it does not say).
+
+    Of vLLM's `read` and `made` are the prompt tokens and the generated ones among them.
+    """
 
     line: Line
     running: int
     waiting: int
     cache: float
     tokens: float | None = None
+    read: float | None = None
+    made: float | None = None
 
 
 def recent_load(container: Container, logs: Logs) -> list[Load]:
@@ -59,9 +66,10 @@ def recent_load(container: Container, logs: Logs) -> list[Load]:
 
 def lasts(said: list[Load]) -> bool:
     """Whether these statements cover two minutes or so."""
-    return len(said) == RECENT or (
-        len(said) >= _FEWEST and (seconds_between(said[0].line, said[-1].line) or 0) >= _SECONDS
-    )
+    if len(said) == RECENT or len(said) < _THINNED:
+        return len(said) == RECENT
+    seconds = seconds_between(said[0].line, said[-1].line) or 0
+    return seconds >= (_SECONDS if len(said) >= _FEWEST else _MINUTES)
 
 
 def since_when(said: list[Load], holds: Callable[[Load], bool]) -> list[Load]:
@@ -69,14 +77,15 @@ def since_when(said: list[Load], holds: Callable[[Load], bool]) -> list[Load]:
     return list(itertools.takewhile(holds, reversed(said)))[::-1]
 
 
-def last_load(container: Container, logs: Logs) -> list[Load]:
-    """The last statements of the instance that runs, `RECENT` of them at most, oldest first."""
+def last_load(container: Container, logs: Logs, most: int = RECENT) -> list[Load]:
+    """The last statements of the instance that runs, `most` of them at most, oldest first."""
     log = logs.current(container.name)
-    found: deque[Load] = deque(maxlen=RECENT)
+    found: deque[Load] = deque(maxlen=most)
     for line in log.find("Running: ") if log else ():
         if (said := re.search(_VLLM, line.text)) is not None:
-            tokens = float(said[1]) + float(said[2])
-            found.append(Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, tokens))
+            read, made = float(said[1]), float(said[2])
+            share = float(said[5]) / 100
+            found.append(Load(line, int(said[3]), int(said[4]), share, read + made, read, made))
     for line in log.find("#queue-req: ") if log and not found else ():
         said = re.search(_SGLANG, line.text)
         pools = [float(usage) for usage in re.findall(_USAGE, said[2])] if said else []

@@ -1,5 +1,7 @@
 """An API without a key that can be reached from outside the cluster."""
 
+import ipaddress
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -9,11 +11,15 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
+    Logs,
     Pod,
     Subject,
     Workload,
     check,
+    count_of,
     fixes,
+    log_evidence,
     object_evidence,
     pod_evidence,
 )
@@ -35,14 +41,22 @@ _KEYS = {
 _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
 
 
-@check("api-exposed", since="0.1", severity="warning")
-def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+#: Calls by which whoever reaches Ollama changes what it has, as Gin's access log shows them once they have succeeded.
+_CHANGES = (
+    r"\[GIN\] .{1,40}\| 20[01] \| .{1,24}\| +(\S{2,39}) \| (?:POST|DELETE) +\"/api/(pull|create|push|copy|delete)\""
+)
+
+
+@check("api-exposed", since="0.1", severity="warning", literals=('"/api/',))
+def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The API can be reached from outside the cluster, and asks for no key.
 
     A Service of type LoadBalancer gets a public address in most clouds. Inference servers have no authentication unless
     a key is set, and some (Ollama, NIM, Triton, trtllm-serve) have none at all: whoever finds the address uses the GPU,
     reads and replaces models where the engine allows it, and reaches every flaw of the server. A key guards only part
     of the paths: vLLM's covers `/v1`, not `/metrics`, `/tokenize` or development endpoints.
+
+    Where Ollama's own log shows that models were pulled, made or deleted from public addresses, it has happened.
 
     A NodePort, an Ingress, a route or a host port is only noted: whether they lead outside cannot be seen here.
 
@@ -63,15 +77,18 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Findin
         *((f"The router {c.name}", c, {p.container_port for p in c.spec.ports}) for c in routers),
     ):
         engine = next((e for e in served if e.container is container), None)
+        if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):
+            yield found
+            continue
         if engine and not engine.found.argv_known:
             continue
         closed = restricted(pod, cluster)
-        found = [] if closed else list(ways(pod, ports - _others(container), cluster))
-        public = [way for way in found if way.kind == "LoadBalancer"]
+        open_ways = [] if closed else list(ways(pod, ports - _others(container), cluster))
+        public = [way for way in open_ways if way.kind == "LoadBalancer"]
         if public:
             yield _finding(pod, title, container, engine, public[0], "risk")
-        elif found:
-            yield _finding(pod, title, container, engine, found[0], "note")
+        elif open_ways:
+            yield _finding(pod, title, container, engine, open_ways[0], "note")
         elif not closed and (port := _host_port(pod, container, ports)):
             yield Finding(
                 role="note",
@@ -81,6 +98,45 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Findin
                 evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
                 pods=(pod.name,) if pod.exists else (),
             )
+
+
+def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """Models that were changed from public addresses."""
+    log = logs.current(engine.container.name)
+    changes: list[tuple[Line, str, str]] = []
+    for line in log.find('"/api/') if log else ():
+        said = re.search(_CHANGES, line.text)
+        if said and _public(said[1]):
+            changes.append((line, said[1], said[2]))
+    if not changes:
+        return None
+    callers = sorted({address for _, address, _ in changes})
+    whom = callers[0] if len(callers) == 1 else f"{len(callers)} public addresses"
+    done = ", ".join(sorted({what for _, _, what in changes}))
+    last = next((change for change in reversed(changes) if change[2] == "delete"), changes[-1])
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.at} asks for no key, and {whom} changed its models {count_of(len(changes), 'time')} ({done}).",
+        evidence=tuple(log_evidence(line) for line, _, _ in dict.fromkeys((changes[0], last))),
+        explains=("model-not-found", "disk-full", "model-reloaded"),
+        fixes=(
+            fixes.advice(
+                f"Close the way from outside to {fixes.edited(pod)} (a ClusterIP behind a gateway that asks who calls), then check "
+                "its models and pull them again"
+            ),
+        ),
+        order=last[0].order,
+        pods=(pod.name,),
+    )
+
+
+def _public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
 
 
 def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:

@@ -29,6 +29,9 @@ _TOOK, _SLOW_SECONDS = r"Time spent downloading weights for .{1,200}: (\d{1,9}(?
 #: The bar of a file that is being fetched.
 _UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S{0,40}: +\d{1,2}%\|"
 
+#: What vLLM says before it downloads; where the files are there already, the bar of their shards follows at once.
+_LOOKED_UP, _NOTHING_AFTER = "Using model weights format", 3
+
 
 @check("cache-ephemeral", since="0.2", severity="info")
 def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
@@ -55,7 +58,7 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
     - https://kubernetes.io/docs/concepts/storage/persistent-volumes/
     """
     path, size = cache_path(engine), sizing.file_bytes
-    if pod.completed or pod.log_only or not path or not hub_model(engine) or size is None or size < _LARGE_BYTES:
+    if pod.completed or pod.log_only or not path or not hub_model(engine):
         return
     place = store(engine.container, path)
     if place is None or not place.lost:
@@ -63,12 +66,15 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
     where = f"emptyDir {place.volume}" if place.volume else "the container's own file system"
     when = "pod" if place.volume else "start of the container"
     again = _again(pod, engine, logs) if logs is not None and not place.volume else None
+    if again is None and (size is None or size < _LARGE_BYTES):
+        return  # what was measured counts, however large it is
+    amount = f"{say_bytes(size)} of " if size else ""
     told = place.evidence or pod_evidence(engine.container, "volumeMounts", f"nothing at {path}")
     yield Finding(
         role="cause" if again else "note",
         severity="warning" if again else "info",
         confidence="possible" if again else "certain",  # what ended it before may be the point
-        summary=f"{engine.label} downloads {say_bytes(size)} of {engine.value('model')} to {path} in {where}: each new {when} "
+        summary=f"{engine.label} downloads {amount}{engine.value('model')} to {path} in {where}: each new {when} "
         f"does so again{again[0] if again else ''}.",
         evidence=(told, *(again[1] if again else ())),
         explains=("not-ready", "rollout-stuck") if again else (),
@@ -85,6 +91,8 @@ def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, .
     if pod.ready or not container.restarts or now is None or before is None:
         return None
     under_way = next((line for line in now.lines(max(len(now) - 20, 1)) if re.search(_UNDER_WAY, line.text)), None)
+    if under_way is None and (found := list(now.find(_LOOKED_UP))):
+        under_way = found[-1] if found[-1].number > len(now) - _NOTHING_AFTER else None
     if under_way is None or next(now.find("Time spent downloading weights"), None) is not None:
         return None
     for line in before.find("Time spent downloading weights"):

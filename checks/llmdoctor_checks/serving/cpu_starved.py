@@ -160,7 +160,7 @@ def _by_quota(
     if throttled is None or throttled[0] <= _THROTTLED:
         return None
     share, evidence = throttled
-    starves = _gpus_wait(engine, hardware, logs) if hardware and logs and share > _MOSTLY and pod.ready else None
+    starves = _gpus_wait(engine, hardware, logs, share) if hardware and logs and share > _MOSTLY and pod.ready else None
     starves = starves or (_far_too_few(pod, engine, share, logs) if logs else None)
     if starves is None and _computes_there(pod, engine, throttled[0]):
         starves = "the model is computed on the CPU, so that all its threads stand still meanwhile", ()
@@ -285,9 +285,13 @@ def _idle_gpu(metrics: Metrics) -> Span | None:
     return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None
 
 
-def _gpus_wait(engine: Engine, hardware: Hardware, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
+def _gpus_wait(
+    engine: Engine, hardware: Hardware, logs: Logs, throttled: float
+) -> tuple[str, tuple[Evidence, ...]] | None:
     """GPUs that are mostly idle although requests have been running all the time: words, and the quotations."""
-    said, busiest = recent_load(engine.container, logs), max(hardware.mine, key=_utilization, default=None)
+    # where it nearly always waits, whatever of its statements is there is enough
+    said = (last_load if throttled >= _NEARLY_ALWAYS else recent_load)(engine.container, logs)
+    busiest = max(hardware.mine, key=_utilization, default=None)
     if not said or not works(engine.pod, said) or min(load.running for load in said) < 1 or busiest is None:
         return None
     percent = busiest.utilization_percent

@@ -47,6 +47,11 @@ _TOLD = (
     "Gracefully exiting",
     "Shutting down",
 )
+#: What uvicorn prints when connections are left, and when none is any more (`Server.shutdown`).
+_OPEN, _CLOSED = (
+    ("Waiting for connections to close", "Waiting for background tasks to complete"),
+    "Waiting for application shutdown",
+)
 #: SGLang's count of what is left.
 _LEFT = r"remaining number of requests (\d{1,9})"
 
@@ -158,14 +163,19 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:
-    """How many requests ran at the end, by the last statement after the server was told to end."""
+    """How many requests ran at the end, by the last statement after the server was told to end, or before, if it waited."""
     last = [load for load in last_load(container, logs) if load.line.number > told.number]
     if last:
         return (last[-1].running, last[-1].line) if last[-1].running else None
     log = logs.current(container.name)
     lines = list(log.find("remaining number of requests")) if log else []
     said = re.search(_LEFT, lines[-1].text) if lines else None
-    return (int(said[1]), lines[-1]) if said and int(said[1]) else None
+    if said:
+        return (int(said[1]), lines[-1]) if int(said[1]) else None
+    # uvicorn waits for connections only where some are busy, and says when they are closed
+    waits = any(words in told.text for words in _OPEN) and next(told.log.find(_CLOSED), None) is None
+    before = [load for load in last_load(container, logs) if load.line.number < told.number][-1:]
+    return (before[0].running, before[0].line) if waits and before and before[0].running else None
 
 
 def _hook(container: Container) -> tuple[float, Evidence] | None:

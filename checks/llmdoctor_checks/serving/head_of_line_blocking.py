@@ -1,19 +1,30 @@
 """Long prompts that hold up all others."""
 
+import itertools
+import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kubectl_llmdoctor.api import (
     Engine,
     Finding,
+    Fix,
     Histogram,
+    Line,
+    Log,
+    Logs,
     Metrics,
     Pod,
     Setting,
     Workload,
     check,
+    count_of,
     fixes,
+    log_evidence,
+    say_seconds,
     setting_evidence,
 )
+from llmdoctor_checks.serving._load import Load, last_load, seconds_between
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
 _LONG_TOKENS = 16384
@@ -29,10 +40,27 @@ _SHORT_SHARE, _LONG_SHARE, _TIMES, _BETWEEN = 0.85, 0.01, 8, 0.06
 #: A first token that half of the requests get soon, and one in twenty waits for so much longer.
 _SLOWER, _SLOW_SECONDS = 8, 2.0
 
+#: Statements of vLLM that are looked at, and how many in a row show streams that stand still beside a prompt.
+_STATEMENTS, _IN_A_ROW = 60, 3
+
+#: So many prompt tokens for each generated one are of long prompts, whatever the mix; a stream that gets less than one token in a
+#: second, a tenth of what it gets at other times, stands still.
+_PROMPT_TOKENS, _PER_STREAM, _TENTH = 1000, 1.0, 0.1
+
+#: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
+_PROMPT_SECONDS, _MOST = 10.0, 0.5
+#: From then on nobody takes it for a hesitation.
+_LONG_SECONDS = 30.0
+
+_LAUNCHED = r"slot launch_slot_: id +(\d{1,4}) \| task (\d{1,12}) \| processing task"
+_TIMED = r"slot +(?:print_timing|release)?: id +(\d{1,4}) \| task (\d{1,12}) \|"
+_PROMPT = r"prompt eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) tokens"
+_ANSWER = r"(?<!prompt )eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) (?:tokens|runs)"
+
 
 @check("head-of-line-blocking", since="0.2", severity="info")
 def head_of_line_blocking(
-    pod: Pod, engine: Engine, workload: Workload | None, metrics: Metrics | None
+    pod: Pod, engine: Engine, workload: Workload | None, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
     """Long prompts block short ones on the same endpoint.
 
@@ -45,10 +73,16 @@ def head_of_line_blocking(
     metrics show it: prompts of two kinds, few in between, and a first token that most requests get soon and some late,
     although the KV cache has room and requests hardly queue.
 
+    A step with a chunk takes as long as the chunk: a model that reads 2400 tokens in a second needs 3.4 s for a chunk of 8192, and
+    every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, and the running requests
+    get a fraction of what they get at other times, though none waits. llama-server computes `--batch-size` tokens of a prompt in
+    one go for all slots; its timings show how long another slot's answer took meanwhile.
+
     ## Fix
 
     Leave chunked prefill on. Give long prompts an endpoint of their own, and cap the length on the other. vLLM can take
-    short prompts first (`--scheduling-policy priority`, with a priority in each request).
+    short prompts first (`--scheduling-policy priority`, with a priority in each request). A smaller chunk
+    (`--max-num-batched-tokens`, `--chunked-prefill-size`, `--batch-size` of llama-server) lets streams go on meanwhile.
 
     ## References
 
@@ -56,6 +90,9 @@ def head_of_line_blocking(
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
     if metrics is not None and pod.ready and (found := _measured(pod, engine, metrics)):
+        yield found
+        return
+    if logs is not None and (pod.ready or pod.log_only) and (found := _told(pod, engine, logs)):
         yield found
         return
     off, length = _whole_prompts(engine), engine.value("max_model_len")
@@ -109,6 +146,115 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
             ),
         ),
         pods=(pod.name,),
+    )
+
+
+def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """What the engine says of itself."""
+    if engine.name == "vllm":
+        return _still_beside_prompts(pod, engine, last_load(engine.container, logs, _STATEMENTS))
+    log = logs.current(engine.container.name)
+    return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
+
+
+def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
+    """Streams that stand still while prompts are read, and go on when none is."""
+    alone = [load.made / load.running for load in said if load.running and load.made and not load.read]
+    runs = [list(run) for still, run in itertools.groupby(said, _stands_still) if still]
+    longest = max(runs, key=len, default=[])
+    if len(longest) < _IN_A_ROW or not alone:
+        return None
+    streams = [(load.made or 0.0) / load.running for load in longest]
+    pace, usual = sum(streams) / len(streams), max(alone)
+    if pace > _TENTH * usual:
+        return None
+    read = sum(load.read or 0.0 for load in longest) / len(longest)
+    seconds = seconds_between(longest[0].line, longest[-1].line)
+    whole = next(load for load in said if load.running and load.made and not load.read)
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts "
+        f"at {read:.0f} tokens a second, and each of up to {max(load.running for load in longest)} running requests got {pace:.2g} "
+        f"tokens a second; without a prompt it is {usual:.2g}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
+        "cache was taken.",
+        evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
+        fixes=(_smaller(pod, engine),),
+        order=longest[-1].line.order,
+        pods=(pod.name,),
+    )
+
+
+def _stands_still(load: Load) -> bool:
+    """Whether running requests get hardly a token while long prompts are read, and not for want of room."""
+    if load.running < 2 or load.waiting or load.cache > 0.9 or load.read is None or load.made is None:
+        return False
+    return load.made < _PER_STREAM * load.running and load.read >= _PROMPT_TOKENS * max(load.made, 0.1)
+
+
+class _Timing(NamedTuple):
+    """What llama-server says of a request: its slot, the lines of its begin and end, and the seconds of prompt and answer."""
+
+    slot: str
+    begin: Line
+    end: Line
+    prompt: float
+    tokens: int
+    answer: float
+
+
+def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+    """A long prompt of one slot that took most of the time in which another slot was answering."""
+    timings = list(_timings(log))
+    for long in timings:
+        if long.prompt < _PROMPT_SECONDS:
+            continue
+        for other in timings:
+            beside = (
+                other.slot != long.slot
+                and other.begin.number < long.begin.number
+                and other.end.number > long.begin.number
+            )
+            if not beside or other.tokens * _TENTH > long.tokens or long.prompt < _MOST * other.answer:
+                continue
+            return Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely" if long.prompt >= _LONG_SECONDS else "possible",
+                summary=f"Slot {long.slot} of {engine.at} read a prompt of {long.tokens} tokens for {say_seconds(long.prompt)}, and "
+                f"slot {other.slot}, which was answering, took {say_seconds(other.answer)}: it stood still meanwhile.",
+                evidence=(log_evidence(long.end), log_evidence(other.end)),
+                fixes=(_smaller(pod, engine),),
+                order=long.end.order,
+                pods=(pod.name,),
+            )
+    return None
+
+
+def _timings(log: Log) -> Iterator[_Timing]:
+    """The requests of which a log has both begin and timing, which stands in the lines below its heading."""
+    begun: dict[tuple[str, str], Line] = {}
+    for line in log.find("slot "):
+        if launched := re.search(_LAUNCHED, line.text):
+            begun[launched[1], launched[2]] = line
+            continue
+        timed = re.search(_TIMED, line.text)
+        begin = begun.get((timed[1], timed[2])) if timed and "timing" in line.text else None
+        if timed is None or begin is None:
+            continue
+        text = "\n".join(other.text for other in log.lines(line.number, line.number + 3))
+        prompt, answer = re.search(_PROMPT, text), re.search(_ANSWER, text)
+        if prompt:
+            seconds = float(answer[1]) / 1000 if answer else 0.0
+            yield _Timing(timed[1], begin, line, float(prompt[1]) / 1000, int(prompt[2]), seconds)
+
+
+def _smaller(pod: Pod, engine: Engine) -> Fix:
+    """Smaller chunks, or an endpoint of their own for long prompts."""
+    flag = {"vllm": "--max-num-batched-tokens", "llama.cpp": "--batch-size"}[engine.name]
+    return fixes.advice(
+        f"Lower {flag} in {fixes.edited(pod)}, so that a step with a prompt takes less, or give long prompts an endpoint of their own"
     )
 
 

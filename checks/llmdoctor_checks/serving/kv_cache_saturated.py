@@ -1,6 +1,7 @@
 """A KV cache that is full while requests wait for it."""
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -57,6 +58,12 @@ _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
 #: Requests that were put back have room again after less, as a rule.
 _LONG_BACK = 20
+
+#: Who was put back is in service again at once, as a rule; where others compute so much less since, all of them suffer.
+_SLOWER = 4
+
+#: For so long nothing is computed, at least: less is a pause.
+_STANDS_STILL = 60
 
 #: What vLLM prints while it reads no prompt; the share of the cache that a few running requests then hold, at least, and how many
 #: times as many wait.
@@ -198,6 +205,9 @@ def _preempted(metrics: Metrics) -> int:
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     said = last_load(engine.container, logs)
     put_back, since = _put_back(engine, logs, said)
+    if (found := _none_has_room(pod, engine, said)) is not None:
+        yield found
+        return
     said = since or since_when(said, lambda load: load.waiting > 0)
     if not said or not works(pod, said):
         return
@@ -299,12 +309,50 @@ def _put_back(engine: Engine, logs: Logs, said: list[Statement]) -> tuple[Line |
     """
     for line, _ in retractions(engine.container, logs)[-1:]:
         since = [load for load in said if load.line.number > line.number]
+        before = [load for load in said if load.line.number < line.number]
+        if _slower_since(before, since):
+            return line, [*before[-1:], *since]
         if len(since) < _FEWEST_STATEMENTS or not all(load.waiting for load in since):
             break
         first, last = (seconds_between(line, load.line) for load in (since[0], since[-1]))
         if first is not None and last is not None and first <= SUSTAINED_SECONDS and last >= _LONG_BACK:
             return line, since
     return None, []
+
+
+def _slower_since(before: list[Statement], since: list[Statement]) -> bool:
+    """Whether the cache was full before, requests have waited ever since, and all together make a fraction of what they made."""
+    if not before or len(since) < 2 or before[-1].cache < _FULL or not all(load.waiting for load in (*before, *since)):
+        return False
+    paces = [[load.tokens for load in part if load.tokens is not None] for part in (before, since)]
+    return all(paces) and max(paces[1]) * _SLOWER <= max(paces[0])
+
+
+def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | None:
+    """vLLM's first engine with a full cache, and nothing that runs: what was swapped out or waits finds no room for its next block."""
+    still = since_when(said, lambda load: load.cache >= _FULL and not load.running and not load.tokens)
+    seconds = seconds_between(still[0].line, still[-1].line) if len(still) > 1 else None
+    if engine.name != "vllm" or seconds is None or seconds < _STANDS_STILL or "Swapped: " not in still[-1].line.text:
+        return None
+    last = still[-1]
+    swapped = re.search(r"Swapped: (\d{1,9}) reqs?", last.line.text)
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"The KV cache of {engine.container.name or engine.title} has been {last.cache:.0%} full for {say_seconds(seconds)} "
+        f"and nothing runs: {swapped[1] if swapped else 0} swapped out and {last.waiting} waiting requests find no room in it.",
+        evidence=(log_evidence(still[0].line), log_evidence(last.line)),
+        explains=("queue-growing", "engine-stalled"),
+        fixes=(
+            fixes.advice(
+                f"Restart it, and cap the length of a request (--max-model-len) at what the cache holds, or give it more room, in "
+                f"{fixes.edited(pod)} (kubectl llmdoctor fit says how much)"
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
 
 
 def _fix(pod: Pod, more: str) -> Fix:

@@ -17,18 +17,11 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks._ollama import answered
 
 #: Ollama's `server.go`, once or twice for each load.
 #: Its time is the server's own, as that of the access log, which has no zone.
 _LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in (\d{1,9}(?:\.\d+)?) seconds"
-
-#: Gin's access log: when a request was answered, and how long it took. Only requests that need a model.
-_ANSWERED = (
-    r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)"
-    r" \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
-)
-_DURATION = r"(\d{1,9}(?:\.\d+)?)(h|ms|m|s|µs|ns)"
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 #: A model that was in use so short a time before was not unloaded because nobody asked (`OLLAMA_KEEP_ALIVE`, 5 minutes).
 _SOON_SECONDS = 60
@@ -70,7 +63,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return
-    requests = [said for line in log.find("[GIN] ") if (said := _answer(line)) is not None][-_RECENT:]
+    requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
     loads = list(_soon(log, requests))
     took, cost = sum(seconds for _, _, seconds in requests), sum(load.seconds for load in loads)
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
@@ -91,19 +84,6 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         order=loads[-1].line.order,
         pods=(pod.name,),
     )
-
-
-def _answer(line: Line) -> tuple[Line, datetime, float] | None:
-    """A request that needed a model: the line, when it was answered by the server's clock, and the seconds that it took."""
-    found = re.search(_ANSWERED, line.text)
-    if found is None:
-        return None
-    try:
-        year, month, day, hour, minute, second = map(int, found.groups()[:6])
-        at = datetime(year, month, day, hour, minute, second)
-        return line, at, sum(float(number) * _UNITS[unit] for number, unit in re.findall(_DURATION, found[7]))
-    except ValueError:
-        return None
 
 
 def _soon(log: Log, requests: list[tuple[Line, datetime, float]]) -> Iterator[Load]:

@@ -107,12 +107,14 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
     for engine in subject.engines(pod):
         container = engine.container
         phase = phase_of(logs.current(container.name))
-        if told and _loads(pod, container) and phase and phase.name != "serving":
+        on_its_way = phase.name != "serving" if phase else any(map(_gave_up, told)) and not pod.ready
+        if told and _loads(pod, container) and on_its_way:
+            doing = f"still {phase.name}" if phase else "not ready yet"
             yield Finding(
                 role="cause",
-                confidence="likely",
+                confidence="likely" if phase else "possible",
                 summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {container.name} runs since its first "
-                f"start and is still {phase.name}.",
+                f"start and is {doing}.",
                 evidence=(*told, evidence),
                 explains=("rollout-stuck", "not-ready"),
                 fixes=tuple(_fixes(pod, workload, int(deadline * 3))),

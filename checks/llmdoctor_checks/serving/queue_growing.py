@@ -1,6 +1,7 @@
 """Requests that wait, and more and more of them."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from kubectl_llmdoctor.api import (
     Abstain,
@@ -9,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Metrics,
     Pod,
@@ -22,6 +24,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
+from llmdoctor_checks._ollama import answered
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._saturation import (
@@ -43,6 +46,10 @@ _GROWS = 1.5
 
 #: Two looks so far apart that both show a queue here and none there are no chance.
 _NO_BURST_SECONDS = 110
+
+#: Ollama's own words for the number of requests that it runs at once, and the chain of requests, each begun before the one before
+#: it was answered, of which the last waits so many times as long as the first took, and for so long, at least.
+_ONE_AT_A_TIME, _CHAIN, _TIMES, _WAITS_SECONDS = "OLLAMA_NUM_PARALLEL:1 ", 4, 3, 60
 
 #: Kinds with a plain number of replicas.
 _PLAIN = ("Deployment", "StatefulSet")
@@ -189,6 +196,9 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
+    if engine.name == "ollama":
+        yield from _one_by_one(pod, engine, logs)
+        return
     said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
     if not lasts(said) or not works(pod, said):
         return
@@ -216,6 +226,42 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
             ),
         ),
         order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """Ollama runs one request at a time, and those that came meanwhile wait for all before them."""
+    log = logs.current(engine.container.name)
+    told = next(log.find(_ONE_AT_A_TIME), None) if log else None
+    if log is None or told is None:
+        return
+    chain: list[tuple[Line, datetime, float]] = []  # the line, when the request was answered, and how long it took
+    for line in log.find("[GIN] "):
+        if (said := answered(line)) is None:
+            continue
+        _, at, took = said
+        if chain and at - timedelta(seconds=took) >= chain[-1][1]:
+            chain = []
+        chain.append(said)
+    if len(chain) < _CHAIN or chain[-1][2] < max(_TIMES * chain[0][2], _WAITS_SECONDS):
+        return
+    first, last = chain[0], chain[-1]
+    yield Finding(
+        role="cause",
+        confidence="possible",  # it may be a burst
+        summary=f"{engine.at} runs one request at a time, and the last {len(chain)} came before the one before them was answered: the "
+        f"first took {say_seconds(first[2])}, the last {say_seconds(last[2])}.",
+        evidence=(log_evidence(told), log_evidence(first[0]), log_evidence(last[0])),
+        fixes=(
+            fixes.set_env(
+                engine.container,
+                "OLLAMA_NUM_PARALLEL",
+                str(len(chain)),
+                f"Let it run {len(chain)} requests at once, as far as the GPU's memory has room for their context; else add replicas",
+            ),
+        ),
+        order=last[0].order,
         pods=(pod.name,),
     )
 

@@ -73,18 +73,27 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         if dig(item.raw, "spec.clusterIP") == "None" or _declared_elsewhere(item, name, cluster):
             continue
         have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
+        empty = _without_port(item, cluster) if pod.exists and pod.ready else None
         operation = {"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": port}
         yield Finding(
-            role="risk",
+            role="cause" if empty and not _served(pod, port) else "risk",
             severity="warning",
             confidence="likely",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
             f"container declares one ({have}): it has no endpoint, and connections are refused.",
-            evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name),),
+            evidence=(
+                object_evidence(item, f"spec.ports[{index}].targetPort", name),
+                *((empty,) if empty else ()),
+            ),
             fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _served(pod: Pod, port: int) -> bool:
+    """Whether any Service leads to the engine's port."""
+    return any(_selector(item) and leads(item, pod, {port}) for item in pod.services)
 
 
 def _declared_elsewhere(item: Item, name: str, cluster: Cluster) -> bool:
@@ -146,12 +155,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
 
 def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
     """What says that a Service has no endpoint; False where it has one, of whatever pod, and None where nothing is known."""
-    slices = []
-    for one in cluster.items("EndpointSlice", item.namespace):
-        labels = dig(one.raw, "metadata.labels")
-        if isinstance(labels, dict) and labels.get("kubernetes.io/service-name") == item.name:
-            slices.append(one)
-    if slices:
+    if slices := _slices(item, cluster):
         return (
             False
             if any(dig(one.raw, "endpoints") for one in slices)
@@ -161,6 +165,23 @@ def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
         if one.name == item.name:
             return False if dig(one.raw, "subsets") else object_evidence(one, "subsets", "none")
     return None
+
+
+def _without_port(item: Item, cluster: Cluster) -> Evidence | None:
+    """What says that no pod has a port for a Service: the addresses are in its slices, and no port is."""
+    slices = _slices(item, cluster)
+    if not slices or any(one.raw.get("ports", True) for one in slices):
+        return None
+    return object_evidence(slices[0], "ports", "none")
+
+
+def _slices(item: Item, cluster: Cluster) -> list[Item]:
+    found = []
+    for one in cluster.items("EndpointSlice", item.namespace):
+        labels = dig(one.raw, "metadata.labels")
+        if isinstance(labels, dict) and labels.get("kubernetes.io/service-name") == item.name:
+            found.append(one)
+    return found
 
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:

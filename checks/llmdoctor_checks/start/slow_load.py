@@ -13,11 +13,13 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Sizing,
     check,
     fixes,
     log_evidence,
     phase_of,
     pod_evidence,
+    say_bytes,
     say_seconds,
 )
 from llmdoctor_checks.serving._load import seconds_between
@@ -27,6 +29,9 @@ _SLOW_SECONDS = 1200
 
 #: So long does one shard (5 to 10 GB) take then, at least: more shards than usual take longer together.
 _SHARD_SECONDS = 20.0
+
+#: A disk of whatever kind reads a file of weights faster than this; known for so long, it is the pace and no hesitation.
+_SLOW_BYTES, _PACE_SECONDS = 50e6, 180
 
 #: What a load that is over took, when the next one deserves a word; and what is long whatever there is to read.
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
@@ -72,7 +77,7 @@ class Bar(NamedTuple):
 
 
 @check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END))
-def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
 
     A checkpoint is tens to hundreds of gigabytes. From a local NVMe disk it is read in a minute or a few; from a network file
@@ -88,6 +93,8 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     reported.)
 
     A download from the Hugging Face Hub shows its pace for each file.
+
+    Where the size of the checkpoint is known, so is the pace: less than 50 MB in a second is slow for however small a model.
 
     Where nothing says how far it is, a first start that has been at it for half an hour is told of as possible: a download may
     also stand still (the hub's Xet storage without a word, above all), and so may a file system.
@@ -113,8 +120,9 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     bar = _bar(log)
     if bar is not None and bar.done < bar.shards and not pod.ready:
         slow = bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS
-        if (slow or bar.whole >= _LONG_SECONDS) and _last(bar.line):
-            yield _loading(pod, engine, bar)
+        pace = _pace(sizing, bar)
+        if (slow or bar.whole >= _LONG_SECONDS or pace) and _last(bar.line):
+            yield _loading(pod, engine, bar, pace)
         return
     if not pod.ready and (found := _fetching(pod, engine, log, bar)) is not None:
         yield found
@@ -138,14 +146,24 @@ def slow_load(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         )
 
 
-def _loading(pod: Pod, engine: Engine, bar: Bar) -> Finding:
+def _pace(sizing: Sizing, bar: Bar) -> float | None:
+    """The bytes that are read in a second, where that is slow; shards are as large as each other but for the last."""
+    size = sizing.file_bytes
+    if size is None or bar.seconds < _PACE_SECONDS:
+        return None
+    pace = size * bar.done / bar.shards / bar.seconds
+    return pace if pace < _SLOW_BYTES else None
+
+
+def _loading(pod: Pod, engine: Engine, bar: Bar, pace: float | None) -> Finding:
+    each = f", {say_bytes(round(pace))} in a second" if pace else ""
     return Finding(
         # a log alone does not say for how long anybody waits
         role="risk" if pod.log_only else "cause",
         severity="warning",
         confidence="likely",
         summary=f"{engine.at} has read {bar.done} of {bar.shards} shards of its weights in "
-        f"{say_seconds(bar.seconds)}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
+        f"{say_seconds(bar.seconds)}{each}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
         explains=("not-ready", "rollout-stuck"),
         fixes=(_fix(pod, engine),),
@@ -217,12 +235,12 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
 
 
 def _bar(log: Log) -> Bar | None:
-    """The last state of the bar, once two shards are done: the first one alone may wait for much else."""
+    """The last state of the bar, once two shards are done or one took minutes: the first one may wait for much else."""
     found = None
     for line in log.find(_SHARDS):
         for said in re.finditer(_BAR, line.text):
             done, shards, seconds = int(said[1]), int(said[2]), _clock(said[3])
-            if 1 < done <= shards and seconds:
+            if 0 < done <= shards and seconds and (done > 1 or seconds >= _PACE_SECONDS):
                 found = Bar(line, done, shards, seconds)
     return found
 

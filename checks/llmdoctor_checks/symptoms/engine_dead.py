@@ -32,6 +32,8 @@ _DEATHS = (
     "MQLLMEngine is already dead, terminating server process",  # vLLM, V0
     "AsyncLLMEngine has failed, terminating server process",  # vLLM, V0
     "Background loop has errored already.",  # vLLM, V0
+    "Task finished unexpectedly. This should never happen!",  # vLLM up to 0.5
+    "AsyncEngineDeadError: Background loop is stopped.",  # vLLM, V0
 )
 
 
