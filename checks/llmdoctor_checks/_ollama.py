@@ -1,9 +1,8 @@
-"""How Ollama's search for GPUs ended when it computes on the CPU, and what its access log says of requests."""
+"""How Ollama's search for GPUs ended when it computes on the CPU."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import NamedTuple
 
 from kubectl_llmdoctor.api import Line, Logs
@@ -107,25 +106,3 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
         if line is not None:
             return line
     return None
-
-
-#: Gin's access log: when a request was answered, and how long it took. Only requests that need a model.
-_ANSWERED = (
-    r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)"
-    r" \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
-)
-_DURATION = r"(\d{1,9}(?:\.\d+)?)(h|ms|m|s|µs|ns)"
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
-
-
-def answered(line: Line) -> tuple[Line, datetime, float] | None:
-    """A request that needed a model: the line, when it was answered by the server's clock, and the seconds that it took."""
-    found = re.search(_ANSWERED, line.text)
-    if found is None:
-        return None
-    try:
-        year, month, day, hour, minute, second = map(int, found.groups()[:6])
-        at = datetime(year, month, day, hour, minute, second)
-        return line, at, sum(float(number) * _UNITS[unit] for number, unit in re.findall(_DURATION, found[7]))
-    except ValueError:
-        return None

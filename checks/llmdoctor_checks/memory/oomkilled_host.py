@@ -57,6 +57,9 @@ _NEAR = 0.9
 #: A kill is remembered for so long, and until the server has run so many times as long as before it.
 _REMEMBERED_DAYS, _LONG_SURE = 7, 2
 
+#: So many restarts, as far apart as this one: it goes on, and is what is wrong.
+_OFTEN = 3
+
 #: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
 _PINNED = {
     "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
@@ -78,6 +81,9 @@ def oomkilled_host(
     loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
     per worker. While serving it grows with multimodal caches, KV offload and long queues. Memory-backed volumes such
     as /dev/shm count against the same limit: see `oomkilled-shm`.
+
+    A server that runs again may be killed again. One kill is a risk; three restarts and more, about as far apart as this kill was
+    from the start before it, say that it goes on.
 
     A container that has served for a while and whose own memory (`container_memory_rss`, without the page cache) grows all
     the time will get there: the report says when, if it goes on like that.
@@ -232,12 +238,15 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
     served, ago, again = ((b - a).total_seconds() for a, b in ((began, died), (died, now), (since, now)))
     if served < _GROWING_SECONDS or again > _LONG_SURE * served:
         return  # it was killed while it started, or has come further since
+    restarts, made = container.status.restart_count, parse_time(pod.obj.metadata.creation_timestamp)
+    often = restarts >= _OFTEN and made is not None and (now - made).total_seconds() / restarts <= _LONG_SURE * served
     yield Finding(
-        role="risk",
+        role="cause" if often else "risk",
         severity="warning",
         confidence="likely",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
-        f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}.",
+        f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}"
+        f"{f', and restarted {restarts} times in all' if often else ''}.",
         evidence=(
             pod_evidence(
                 pod,

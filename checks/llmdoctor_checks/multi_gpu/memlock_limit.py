@@ -7,7 +7,7 @@ from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes,
 _CAPABILITY = "IPC_LOCK"
 
 
-@check("memlock-limit", since="0.1", severity="info")
+@check("memlock-limit", since="0.1", severity="warning")
 def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """The container may not lock as much memory as RDMA needs.
 

@@ -17,14 +17,19 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks._ollama import answered
+from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Ollama's `server.go`, once or twice for each load.
 #: Its time is the server's own, as that of the access log, which has no zone.
 _LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner started in (\d{1,9}(?:\.\d+)?) seconds"
 
+#: Why a model was dropped that was still to be kept: another needs its memory, or may not stand beside it. Ollama's `llm/server.go`,
+#: and `server/sched.go` at the debug level.
+_EVICTED = ("evicting a model to make space", "waiting for pending requests to complete and unload to occur")
+
 #: A model that was in use so short a time before was not unloaded because nobody asked (`OLLAMA_KEEP_ALIVE`, 5 minutes).
-_SOON_SECONDS = 60
+#: Within Ollama's own time one that another pushed out would still be there.
+_SOON_SECONDS, _KEPT_SECONDS = 60, 300
 
 #: So many loads that soon, of so large a share of the requests, and of the time that those took, are what makes them slow.
 _FEWEST, _SHARE, _COST = 4, 0.5, 0.2
@@ -34,13 +39,14 @@ _RECENT = 40
 
 
 class Load(NamedTuple):
-    """One load that followed a request closely: where it stands, when it was done, and how long it took."""
+    """One load that followed a request closely, or pushed another model out: where it stands, and how long it took."""
 
     line: Line
     seconds: float
+    evicted: Line | None
 
 
-@check("model-reloaded", since="0.3", severity="warning", literals=("llama runner started in", "[GIN] "))
+@check("model-reloaded", since="0.3", severity="warning", literals=("llama runner started in", "[GIN] ", *_EVICTED))
 def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The server loads a model anew for request after request.
 
@@ -49,7 +55,8 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     `OLLAMA_MAX_LOADED_MODELS` forbids that, and when a client asks to drop it (`keep_alive: 0`). Clients that take turns with
     two models then wait for a load each time, which is many times as long as the answer takes.
 
-    A model that is loaded since nobody has asked for minutes is no fault, and not counted.
+    A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
+    to make space for another.
 
     ## Fix
 
@@ -65,16 +72,21 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         return
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
     loads = list(_soon(log, requests))
-    took, cost = sum(seconds for _, _, seconds in requests), sum(load.seconds for load in loads)
+    took, cost = sum(request.seconds for request in requests), sum(load.seconds for load in loads)
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
         return
+    pushed = [load for load in loads if load.evicted is not None]
+    how = "in the place of another" if len(pushed) == len(loads) else f"within {_SOON_SECONDS} s of a request"
     yield Finding(
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.at} loaded a model {len(loads)} times within {_SOON_SECONDS} s of a request, for "
+        summary=f"{engine.at} loaded a model {len(loads)} times {how}, for "
         f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
-        evidence=tuple(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
+        evidence=(
+            *(log_evidence(load.evicted) for load in pushed[-1:] if load.evicted),
+            *(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
+        ),
         fixes=(
             fixes.advice(
                 "Let all clients ask for one context length and keep the model (keep_alive), and let the models that are used "
@@ -86,16 +98,19 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     )
 
 
-def _soon(log: Log, requests: list[tuple[Line, datetime, float]]) -> Iterator[Load]:
-    """Loads that began soon after a request was answered, each once."""
+def _soon(log: Log, requests: list[Answer]) -> Iterator[Load]:
+    """Loads that began soon after a request was answered, or for which another model had to go, each once."""
     last: datetime | None = None
+    gone = sorted((line for text in _EVICTED for line in log.find(text)), key=lambda line: line.number)
     for line in log.find("llama runner started in"):
         said = re.search(_LOADED, line.text)
-        before = [at for other, at, _ in requests if other.number < line.number]
+        before = [request for request in requests if request.line.number < line.number]
         if said is None or not before:
             continue
         at, seconds = datetime.fromisoformat(said[1]), float(said[2])
         again = last is not None and abs((at - last).total_seconds()) <= 1
-        if not again and (at - before[-1]).total_seconds() - seconds <= _SOON_SECONDS:
-            yield Load(line, seconds)
+        evicted = next((x for x in reversed(gone) if before[-1].line.number < x.number < line.number), None)
+        idle = (at - before[-1].at).total_seconds() - seconds
+        if not again and idle <= (_KEPT_SECONDS if evicted else _SOON_SECONDS):
+            yield Load(line, seconds, evicted)
         last = at

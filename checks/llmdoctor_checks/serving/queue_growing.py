@@ -1,7 +1,7 @@
 """Requests that wait, and more and more of them."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
     Abstain,
@@ -10,7 +10,6 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
-    Line,
     Logs,
     Metrics,
     Pod,
@@ -24,7 +23,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
-from llmdoctor_checks._ollama import answered
+from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._saturation import (
@@ -236,23 +235,22 @@ def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     told = next(log.find(_ONE_AT_A_TIME), None) if log else None
     if log is None or told is None:
         return
-    chain: list[tuple[Line, datetime, float]] = []  # the line, when the request was answered, and how long it took
+    chain: list[Answer] = []
     for line in log.find("[GIN] "):
         if (said := answered(line)) is None:
             continue
-        _, at, took = said
-        if chain and at - timedelta(seconds=took) >= chain[-1][1]:
+        if chain and said.at - timedelta(seconds=said.seconds) >= chain[-1].at:
             chain = []
         chain.append(said)
-    if len(chain) < _CHAIN or chain[-1][2] < max(_TIMES * chain[0][2], _WAITS_SECONDS):
+    if len(chain) < _CHAIN or chain[-1].seconds < max(_TIMES * chain[0].seconds, _WAITS_SECONDS):
         return
     first, last = chain[0], chain[-1]
     yield Finding(
         role="cause",
         confidence="possible",  # it may be a burst
         summary=f"{engine.at} runs one request at a time, and the last {len(chain)} came before the one before them was answered: the "
-        f"first took {say_seconds(first[2])}, the last {say_seconds(last[2])}.",
-        evidence=(log_evidence(told), log_evidence(first[0]), log_evidence(last[0])),
+        f"first took {say_seconds(first.seconds)}, the last {say_seconds(last.seconds)}.",
+        evidence=(log_evidence(told), log_evidence(first.line), log_evidence(last.line)),
         fixes=(
             fixes.set_env(
                 engine.container,
@@ -261,7 +259,7 @@ def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 f"Let it run {len(chain)} requests at once, as far as the GPU's memory has room for their context; else add replicas",
             ),
         ),
-        order=last[0].order,
+        order=last.line.order,
         pods=(pod.name,),
     )
 

@@ -16,9 +16,11 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
     say_bytes,
+    say_seconds,
     setting_evidence,
 )
 from llmdoctor_checks._offloaded import last_offloaded
+from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
@@ -32,11 +34,19 @@ _MEMORY = r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"'
 #: The output layer alone is the last one to be left on the CPU, and costs little.
 _NEARLY_ALL = 0.9
 
+#: With no more than this share on the GPU, most of the last answers taking so long is what clients wait for.
+_HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
+
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
 
 
-@check("weights-off-gpu", since="0.3", severity="warning", literals=("layers to GPU", "msg=offload ", *_DEVICE_TEXTS))
+@check(
+    "weights-off-gpu",
+    since="0.3",
+    severity="warning",
+    literals=("layers to GPU", "msg=offload ", "[GIN] ", *_DEVICE_TEXTS),
+)
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
 
@@ -44,6 +54,9 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     the CPU a model answers at about the pace of the CPU alone. Ollama puts as many layers on the GPU as fit beside the context,
     and the rest on the CPU without a word to clients. llama.cpp puts there as many as `--n-gpu-layers` says; without it older
     releases none, later ones what fits.
+
+    A model larger than the GPU may be what somebody wants, so this is a risk; it is the cause where no layer is on a GPU that the
+    pod asks for, or where most of Ollama's last answers took five minutes or longer.
 
     vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
     step. It makes a model run that does not fit; on one that fits it only costs.
@@ -85,16 +98,20 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None  # a number that the model or a request asked for
     room = re.search(_MEMORY, split.text) if split else None
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
+    waits = _waits(log, line) if there <= _HALF * layers else []
     default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
-        # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not
-        role="cause" if there == 0 else "risk",
+        # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
+        # answer that takes minutes
+        role="cause" if there == 0 or waits else "risk",
         severity="warning",
-        confidence="certain" if default or room else "likely",
+        confidence="certain" if (default or room) and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
-        f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}.",
+        f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
+        f"{f'; most of its last answers took {say_seconds(_LONG_SECONDS)} or longer' if waits else ''}.",
         evidence=(
             log_evidence(line),
+            *(log_evidence(wait.line) for wait in waits[-1:]),
             *((log_evidence(split),) if split else ()),
             *(
                 pod_evidence(engine.container, f"resources.limits[{name}]", str(n))
@@ -113,6 +130,14 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=line.order,
         pods=(pod.name,),
     )
+
+
+def _waits(log: Log, loaded: Line) -> list[Answer]:
+    """The answers since a model was loaded that took minutes, where most of the last ones did."""
+    lines = (line for line in log.find("[GIN] ") if line.number > loaded.number)
+    recent = [said for line in lines if (said := answered(line)) is not None][-_RECENT:]
+    long = [answer for answer in recent if answer.seconds >= _LONG_SECONDS]
+    return long if len(long) >= max(_FEWEST, len(recent) / 2) else []
 
 
 def _device_lines(log: Log) -> Iterator[Line]:

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     check,
     fixes,
+    parse_time,
     phase_of,
     pod_evidence,
     setting_evidence,
@@ -24,6 +25,9 @@ _TOKENS = (
     "HUGGINGFACE_HUB_TOKEN",
     "HF_API_TOKEN",
 )
+
+#: A gated model is refused with the first file, within a minute where the Hub is reached.
+_REFUSED_SECONDS = 300
 
 
 @check("hf-unauthorized", since="0.1")
@@ -59,6 +63,8 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
         return  # a runtime or the operator's own settings may give one
     if _cached(container) or any(phase_of(log) for log in (logs.of(container.name) if logs else ())):
         return  # it is there already, or the log shows that it was read
+    if _ran_on(container):
+        return  # a server that the Hub refuses ends at once
     yield Finding(
         role="risk",
         severity="warning",
@@ -76,6 +82,16 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _ran_on(container: Container) -> bool:
+    """Whether an instance ran for longer than the Hub's refusal, the first answer that a server gets, would have let it."""
+    running, ended, now = container.status.state.running, container.terminated, container.pod.cluster.now
+    spans = (
+        (running and parse_time(running.started_at), now),
+        (ended and parse_time(ended.started_at), ended and parse_time(ended.finished_at)),
+    )
+    return any(a and b and (b - a).total_seconds() >= _REFUSED_SECONDS for a, b in spans)
 
 
 def _has_token(pod: Pod, container: Container) -> bool:

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Events,
     Finding,
     Fix,
+    Logs,
     Pod,
     Setting,
     Subject,
@@ -40,6 +41,14 @@ _HEALTH = {
 #: that no release of vLLM serves.
 _FOREIGN = ("/v2/health/", "/v1/health/", "/-/healthz", "/healthz")
 
+#: Servers that live while they are not ready: where they tell the one and the other. Triton is not ready while any of its models is
+#: being loaded (`--strict-readiness`, the default), and says 400; NIM says 503.
+_LIVE = {"triton": ("/v2/health/ready", "/v2/health/live"), "nim": ("/v1/health/ready", "/v1/health/live")}
+_NOT_READY = ("400", "503")
+
+#: Triton's `model_lifecycle.cc`, of a model that never will be there.
+_NEVER_READY = "failed to load '"
+
 #: Answers of a server that is up to a question that it will never answer otherwise.
 _ANSWERS = {
     "404": "that it has no such path",
@@ -65,7 +74,7 @@ _EFFECTS = {
 
 
 @check("probe-path-wrong", since="0.1")
-def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Iterator[Finding]:
+def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe asks for a path that the server does not open, or runs a program that is not there.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
@@ -75,6 +84,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
     A probe of the kind `exec` runs a command inside the container. Images of engines are built without much of what scripts
     rely on: many have no curl, no wget, no `grpc_health_probe`. The command then fails whatever the server does, and where not
     even it can be run, a startup or readiness probe never succeeds.
+
+    Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
+    (`/v2/health/ready`) ends a Triton that lives and loads another model.
 
     In a manifest this is said of vLLM: of paths below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of the health
     paths of other servers.
@@ -121,9 +133,40 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None) -> Itera
                 pods=(pod.name,),
             )
             return
-        if lacks := _lacking(pod, subject, container, events):
-            yield lacks
+        found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
+        if found:
+            yield found
             return
+
+
+def _asked_if_ready(
+    pod: Pod, subject: Subject, container: Container, events: Events | None, logs: Logs | None
+) -> Finding | None:
+    """A liveness probe that asks whether the server is ready, and restarts it for being busy with a model."""
+    engine = next((e for e in subject.engines(pod) if e.container is container and e.name in _LIVE), None)
+    probe = container.spec.liveness_probe
+    if engine is None or probe is None or probe.http_get is None or events is None:
+        return None
+    path, right = _LIVE[engine.name]
+    said = [event for kind, event in failures(container, events) if kind == "liveness"]
+    killed = any(kind == "liveness" for kind, _ in probe_kills(pod, events, container))
+    if probe.http_get.path != path or not killed or not said or not said[-1].message.rstrip().endswith(_NOT_READY):
+        return None
+    if any(next(iter(log.find(_NEVER_READY)), None) for log in (logs.of(container.name) if logs else ())):
+        return None  # what keeps it from being ready is another matter
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "
+        f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
+        evidence=(
+            event_evidence(said[-1], pod.cluster),
+            pod_evidence(container, "livenessProbe.httpGet.path", path),
+        ),
+        explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
+        fixes=tuple(_fixes(pod, container.index, "liveness", path, right)),
+        pods=(pod.name,),
+    )
 
 
 def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | None) -> Finding | None:
