@@ -202,8 +202,9 @@ def _meant(pod: Pod, engine: Engine) -> Evidence | None:
         return setting_evidence(container, layers)
     if "NVIDIA_DRIVER_CAPABILITIES" in container.env:
         return pod_evidence(container, "env", "NVIDIA_DRIVER_CAPABILITIES")
+    # who may stand on a GPU node by a toleration need not: charts give it to everything
     keys = [toleration.key for toleration in spec.tolerations if is_accelerator(toleration.key or "")]
-    return pod_evidence(pod, "tolerations", keys[0]) if keys else None
+    return pod_evidence(pod, "tolerations", keys[0]) if keys and not pod.ready else None
 
 
 def _asks_for_nothing(container: Container) -> bool:
