@@ -18,10 +18,13 @@ from kubectl_llmdoctor.facts.usage import Amounts
 
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
-#: Labels that say that a node has an NVIDIA GPU, and not how many.
+#: Labels that say that a node has an NVIDIA GPU, and not how many. NFD names devices by vendor, or by class and vendor: a VGA or
+#: a 3D controller.
 _GPU_SIGNS = {
     "nvidia.com/gpu.present": "true",
     "feature.node.kubernetes.io/pci-10de.present": "true",
+    "feature.node.kubernetes.io/pci-0300_10de.present": "true",
+    "feature.node.kubernetes.io/pci-0302_10de.present": "true",
     "kubernetes.azure.com/accelerator": "nvidia",
     "k8s.amazonaws.com/accelerator": "nvidia",
     "karpenter.azure.com/sku-gpu-manufacturer": "nvidia",
@@ -39,13 +42,22 @@ _GPU_NAMES = (
     ),
 )
 
-#: The same for other makers' devices, by the start of their resources' names. Sources: the NodeFeatureRules of AMD's GPU operator and
-#: of Intel's device plugins; AWS names its instances with Neuron devices so.
+#: What Talos writes on a node for its extensions: kernel modules or container toolkit for NVIDIA's GPUs were installed there.
+_TALOS = r"extensions\.talos\.dev/(?:nonfree-kmod-nvidia|nvidia-(?:open-gpu|container-toolkit))[\w-]*"
+
+#: The same for other makers' devices, by the start of their resources' names, as expressions for a label and its value. Sources:
+#: the NodeFeatureRules of AMD's GPU operator and of Intel's device plugins; AMD's node labeller; AWS's names of instances with
+#: Neuron devices.
 _OTHER_SIGNS = (
-    ("amd.com/", "feature.node.kubernetes.io/amd-gpu", "true"),
-    ("gpu.intel.com/", "intel.feature.node.kubernetes.io/gpu", "true"),
-    ("aws.amazon.com/neuron", "node.kubernetes.io/instance-type", r"(?:inf|trn)\d\w*\.\w+"),
+    ("amd.com/", r"feature\.node\.kubernetes\.io/amd-gpu", "true"),
+    ("amd.com/", r"(?:beta\.)?amd\.com/gpu\.(?:device-id|family|vram|product-name)\b.*", ".*"),
+    ("gpu.intel.com/", r"intel\.feature\.node\.kubernetes\.io/gpu|gpu\.intel\.com/device-id\..+\.present", "true"),
+    ("aws.amazon.com/neuron", r"node\.kubernetes\.io/instance-type", r"(?:inf|trn)\d\w*\.\w+"),
 )
+
+#: The same by NFD's names for a class and a vendor (VGA, 3D and display controllers, accelerators): many processors have such a
+#: thing, so they count where no node of the cluster offers the resource.
+_ANY_DISPLAY = (("amd.com/gpu", r"feature\.node\.kubernetes\.io/pci-(?:030[02]|0380|1200)_1002\.present", "true"),)
 
 #: A GPU node that is older and offers no GPU is no longer on its way: drivers that are compiled there take ten minutes.
 _JOINING_SECONDS = 1230
@@ -191,7 +203,7 @@ class Node:
 
         The number is None where a label says only that there is one. Sources: capacity counts unhealthy devices too
         (kubelet device manager); GPU Feature Discovery's `nvidia.com/gpu.count` and `gpu.replicas`; GKE's accelerator
-        count; Karpenter's instance labels; NVML, by the node agent; for other makers' devices `_OTHER_SIGNS`. Where
+        count; Karpenter's instance labels; NVML, by the node agent; Talos's extensions; for other makers' devices `_OTHER_SIGNS`. Where
         devices are partitioned, renamed or served through DRA the labels say nothing about this resource.
         """
         labels = self.labels
@@ -225,14 +237,17 @@ class Node:
         for key, names in _GPU_NAMES:
             if re.fullmatch(names, labels.get(key, "")):
                 return None, f"label {key}={labels[key]}"
-        return None
+        talos = next((key for key in labels if re.fullmatch(_TALOS, key)), None)
+        return (None, f"label {talos}={labels[talos]}") if talos else None
 
     def _sign_of(self, resource: str) -> tuple[None, str] | None:
         """The label that says that the node has a device of another maker; None where it offers one under another name."""
-        for start, key, value in _OTHER_SIGNS:
+        nowhere = not any(node.allocatable(resource) for node in nodes_of(self.cluster))
+        for start, key, value in (*_OTHER_SIGNS, *(_ANY_DISPLAY if nowhere else ())):
             if resource.startswith(start) and not any(n.startswith(start) and v for n, v in self.accelerators.items()):
-                label = self.labels.get(key, "")
-                return (None, f"label {key}={label}") if re.fullmatch(value, label) else None
+                for name, label in self.labels.items():
+                    if re.fullmatch(key, name) and re.fullmatch(value, label):
+                        return None, f"label {name}={label}"
         return None
 
     def _seen(self) -> int | None:

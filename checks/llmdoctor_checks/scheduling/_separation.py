@@ -683,12 +683,13 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
 
 
 def _replacing(pending: Pending, made: Cause) -> Cause:
-    """The same shortage as a deadlock, where pods that the same update is to remove hold what the pod needs."""
+    """The same shortage, where pods hold what the pod needs which should be gone, or which the same update is to remove."""
     resource = made.resource
-    for node in pending.usage.nodes:
-        former = [h for h in outgoing(pending, node) if h.requests.get(resource, 0)]
-        if former and sum(h.requests[resource] for h in former) >= pending.requests.get(resource, 1):
-            return msgspec.structs.replace(made, id="rollout-deadlock", holders=tuple(former))
+    for id_, pick in (("gpu-held-by-dead-pod", stuck), ("rollout-deadlock", outgoing)):
+        for node in pending.usage.nodes:
+            holders = [h for h in pick(pending, node) if h.requests.get(resource, 0)]
+            if holders and sum(h.requests[resource] for h in holders) >= pending.requests.get(resource, 1):
+                return msgspec.structs.replace(made, id=id_, holders=tuple(holders))
     return made
 
 

@@ -58,7 +58,7 @@ def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware |
         for h in found.holders
     )
     asked = pending.requests.get(found.resource, 0)
-    summary = f"It asks for {asked} {found.resource}; these would be free if {held} were gone."
+    summary = f"It asks for {asked or 'some'} {found.resource}; these would be free if {held} were gone."
     evidence = [*(_quote(h) for h in found.holders), *asked_in(pending, found.resource)]
     yield finding(
         pending,
