@@ -70,6 +70,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`). It looks for the token once a second:
     a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server.
 
+    A startup probe with as little time restarts a server that has come up, again and again.
+
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
 
@@ -90,26 +92,27 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         container = ending.container
         if events is None or ending.oom_killed or ending.code not in (0, 1, 137, 143):
             continue
-        kills = [event for kind, event in probe_kills(pod, events, container) if kind == "liveness"]
+        killed = list(probe_kills(pod, events, container))
+        which = killed[-1][0] if killed else ""
         log = log_of(ending, logs) if logs else None
         token = _no_token(log)
+        failed = [event for kind, event in failures(container, events) if kind == which]
         slow = [
             event
-            for kind, event in failures(container, events)
-            if kind == "liveness"
-            and (
-                any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
-            )
+            for event in failed
+            if any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
         ]
         phase = phase_of(log)
         up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
-        if not (kills and slow and (up or came_up(container))):
+        if which == "startup":
+            up = served(log) and slow[-1:] == failed[-1:]
+        if not (slow and (up or (which == "liveness" and came_up(container)))):
             continue
-        probe = container.spec.liveness_probe
+        probe = container.spec.startup_probe if which == "startup" else container.spec.liveness_probe
         allowed = (
-            f"the {say_seconds(probe.timeout_seconds)} that its liveness probe allows"
+            f"the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
             if probe
-            else "its liveness probe's timeout"
+            else f"its {which} probe's timeout"
         )
         if token and not any(words in slow[-1].message for words in _SLOW):
             waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
@@ -119,11 +122,13 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             role="cause",
             confidence="likely",
             summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within {allowed}.",
-            evidence=tuple(_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], kills[-1])]))
+            evidence=tuple(
+                _evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which)
+            )
             + (pod_evidence(pod, ending.path, ending.text),)
             + ((log_evidence(token),) if token else (log_evidence(phase.line),) if phase else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
-            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe)),
+            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
             # what the log says went wrong before the kill comes first
             order=float(len(log)) if log else None,
             pods=(pod.name,),
@@ -304,21 +309,21 @@ def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
     yield fixes.set_probe(engine.container, "livenessProbe", value, f"Let the liveness probe ask {path}")
 
 
-def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence]) -> Iterator[Evidence]:
+def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: str = "liveness") -> Iterator[Evidence]:
     yield from quoted
     if probe:
         numbers = f"periodSeconds: {probe.period_seconds}, timeoutSeconds: {probe.timeout_seconds}"
-        yield pod_evidence(pod, "livenessProbe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
+        yield pod_evidence(pod, f"{which}Probe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
 
 
-def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fix]:
+def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness") -> Iterator[Fix]:
     if probe is None:
         return
-    at = f"{pointer}/livenessProbe"
+    at = f"{pointer}/{which}Probe"
     seconds, failed = max(10, probe.timeout_seconds), max(6, probe.failure_threshold)
     yield fixes.patch(
         pod,
-        f"Let the liveness probe wait {seconds} s for an answer, and give up after {failed} failures",
+        f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures",
         [
             {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
             {"op": "add", "path": f"{at}/failureThreshold", "value": failed},
