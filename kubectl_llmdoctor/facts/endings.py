@@ -275,6 +275,9 @@ _OF_A_MODEL = 1500
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
 _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _OF_A_LAUNCH = 200
+#: How llama-swap says that the process of a model ended by itself, and that one answers. Source: its proxy/process.go.
+_SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
+_SWAPPED = r"<(?P<model>[^>]+)> (?:ExitError >> |Health check passed on )"
 #: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
 #: many lines before or after that.
 _NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"
@@ -365,6 +368,8 @@ LITERALS = (
     _LAUNCHED,
     _NOT_LOADED,
     _LOADED,
+    _SWAP_ENDED,
+    _SWAP_UP,
 )
 
 
@@ -507,8 +512,20 @@ def failed_models(log: Log) -> list[list[int]]:
             for x in log.marks(_NOT_LOADED)
             if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
         ]
+        found += _failed_swaps(log)
         log.memo["failed models"] = found
     return log.memo["failed models"]
+
+
+def _failed_swaps(log: Log) -> Iterator[list[int]]:
+    """Where llama-swap prints what a model's process said before it ended, of models of which none has answered since."""
+    ended = [(match["model"], x.number) for x in log.marks(_SWAP_ENDED) if (match := re.search(_SWAPPED, x.text))]
+    up = [(match["model"], x.number) for x in log.marks(_SWAP_UP) if (match := re.search(_SWAPPED, x.text))]
+    marks = sorted(number for _, number in (*ended, *up))
+    for model, number in ended:
+        if not any(other == model and at > number for other, at in up):
+            before = bisect.bisect_left(marks, number)
+            yield [max(marks[before - 1] + 1 if before else 0, number - _OF_A_MODEL), number]
 
 
 def _triton_model(line: Line) -> re.Match[str] | None:

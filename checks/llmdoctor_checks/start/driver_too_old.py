@@ -9,6 +9,10 @@ from llmdoctor_checks._offloaded import asked_for, without_gpu
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
 _PTX = "the provided PTX was compiled with an unsupported toolchain"
 
+#: Ollama's own search for GPUs (discover/gpu_info_nvcuda.c), before it asks llama.cpp: the driver's library is there.
+_LACKS = "undefined symbol: cu"
+_SEARCH = r'msg="unable to load cuda driver library".*symbol lookup for (?P<name>cu\w+) failed: .*undefined symbol: cu'
+
 #: Where there is no driver at all CUDA says the first, too: these show that one answered in the same log.
 _DRIVER = (
     r'msg="inference compute".*library=(?i:cuda)\b.* driver=[1-9]',
@@ -16,7 +20,7 @@ _DRIVER = (
 )
 
 
-@check("driver-too-old", since="0.1", literals=(_OLD, _PTX))
+@check("driver-too-old", since="0.1", literals=(_OLD, _PTX, _LACKS))
 def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """The image needs a newer NVIDIA driver.
 
@@ -38,7 +42,9 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     log = logs.current(engine.container.name)
     if not pod.ready or not asked_for(engine) or log is None:
         return
-    refused = max((line for text in (_OLD, _PTX) for line in log.find(text)), key=lambda x: x.number, default=None)
+    lacks = [line for line in log.find(_LACKS) if engine.name == "ollama" and re.search(_SEARCH, line.text[:2000])]
+    said = [*(line for text in (_OLD, _PTX) for line in log.find(text)), *lacks]
+    refused = max(said, key=lambda x: x.number, default=None)
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
     if refused is None or (engine.name != "ollama" and _PTX not in refused.text and not _answers(refused)):
         return

@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     served,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_between, works
+from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between, works
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
@@ -43,6 +43,12 @@ _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
+
+#: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
+_COMPUTED = ("/health", "/health_generate")
+
+#: How long before a probe that got no answer another one's answer may lie.
+_RECENT_SECONDS = 120
 
 #: A probe that allows less than this in all may be missed by a healthy server during one long step.
 _SHORTEST_SECONDS = 5
@@ -61,7 +67,10 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     too little CPU, a second is soon over. A probe that sends a completion of its own waits in the queue behind all other
     requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
     progress before the kill. SGLang's `/health` computes a token itself: it answers 503 when that waits for more than 20 seconds
-    behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`).
+    behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`). It looks for the token once a second:
+    a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server.
+
+    A startup probe with as little time restarts a server that has come up, again and again.
 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
@@ -83,26 +92,27 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         container = ending.container
         if events is None or ending.oom_killed or ending.code not in (0, 1, 137, 143):
             continue
-        kills = [event for kind, event in probe_kills(pod, events, container) if kind == "liveness"]
+        killed = list(probe_kills(pod, events, container))
+        which = killed[-1][0] if killed else ""
         log = log_of(ending, logs) if logs else None
         token = _no_token(log)
+        failed = [event for kind, event in failures(container, events) if kind == which]
         slow = [
             event
-            for kind, event in failures(container, events)
-            if kind == "liveness"
-            and (
-                any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
-            )
+            for event in failed
+            if any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
         ]
         phase = phase_of(log)
         up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
-        if not (kills and slow and (up or came_up(container))):
+        if which == "startup":
+            up = served(log) and slow[-1:] == failed[-1:]
+        if not (slow and (up or (which == "liveness" and came_up(container)))):
             continue
-        probe = container.spec.liveness_probe
+        probe = container.spec.startup_probe if which == "startup" else container.spec.liveness_probe
         allowed = (
-            f"the {say_seconds(probe.timeout_seconds)} that its liveness probe allows"
+            f"the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
             if probe
-            else "its liveness probe's timeout"
+            else f"its {which} probe's timeout"
         )
         if token and not any(words in slow[-1].message for words in _SLOW):
             waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
@@ -112,11 +122,13 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             role="cause",
             confidence="likely",
             summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within {allowed}.",
-            evidence=tuple(_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], kills[-1])]))
+            evidence=tuple(
+                _evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which)
+            )
             + (pod_evidence(pod, ending.path, ending.text),)
             + ((log_evidence(token),) if token else (log_evidence(phase.line),) if phase else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
-            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe)),
+            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
             # what the log says went wrong before the kill comes first
             order=float(len(log)) if log else None,
             pods=(pod.name,),
@@ -154,23 +166,33 @@ def _fix_of_token(pod: Pod) -> Fix:
 
 
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
-    """A readiness probe that gets no answer in time from a server whose own statements say that it computes."""
+    """A readiness probe that gets no answer in time from a server of which something shows that it works."""
     container, probe = engine.container, engine.container.spec.readiness_probe
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
     if trouble is None or probe is None:
         return None
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
     slow = [event for event in failed if any(words in event.message for words in _SLOW)]
+    log = logs.current(container.name)
+    phase = phase_of(log)
+    if log is None or not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving":
+        return None
     said = last_load(container, logs)
-    phase = phase_of(logs.current(container.name))
-    if not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving" or not said:
-        return None
-    last = said[-1]
-    if not works(pod, said) or not last.running:
-        return None
+    if said and said[-1].running:
+        last = said[-1]
+        why = f"it is up and works, with {last.running} requests running and {last.waiting} waiting"
+        shown = last.line if works(pod, said) else None
+    elif _computes(engine, probe, log):
+        why = "SGLang computes a token for it and looks for that after one second, so that no answer comes sooner"
+        shown = phase.line
+    else:
+        why = "it is up, and answered others like it with 200"
+        shown = _answered(pod, probe, log, slow[-1])
     # what fails because it stands still, or has died, stops to say how it goes
-    rest = list(last.line.log.lines(last.line.number + 1))
-    if any(text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down")):
+    rest = list(log.lines(shown.number + 1)) if shown else []
+    if shown is None or any(
+        text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down")
+    ):
         return None
     at = f"{container.pointer}/readinessProbe"
     seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
@@ -178,11 +200,10 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         role="cause",
         confidence="likely",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
-        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it is up and works, with {last.running} requests "
-        f"running and {last.waiting} waiting.",
+        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
         evidence=(
             event_evidence(slow[-1], pod.cluster),
-            log_evidence(last.line),
+            log_evidence(shown),
             pod_evidence(
                 pod,
                 "readinessProbe",
@@ -201,9 +222,34 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
                 ],
             ),
         ),
-        order=last.line.order,
+        order=shown.order,
         pods=(pod.name,),
     )
+
+
+def _computes(engine: Engine, probe: k8s.Probe, log: Log) -> bool:
+    """Whether the probe asks SGLang for a token and allows a second, which nothing can keep (`http_server.py`, `health_generate`)."""
+    path = probe.http_get.path if probe.http_get else ""
+    switch = engine.container.env.get("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION")
+    off = path == "/health" and switch is not None and str(switch.value).lower() in ("0", "false", "no", "n")
+    return (
+        engine.name == "sglang"
+        and path in _COMPUTED
+        and probe.timeout_seconds == 1
+        and not off
+        and next(log.find(_UNHEALTHY), None) is None
+    )
+
+
+def _answered(pod: Pod, probe: k8s.Probe, log: Log, slow: Event) -> Line | None:
+    """The last answer to what the probe asks, where it was given shortly before a probe that got none, or after it."""
+    now = pod.cluster.now
+    if probe.http_get is None or slow.last is None or now is None:
+        return None
+    asked = f'"GET {probe.http_get.path} HTTP/1.1" 200'
+    line = next(reversed(list(log.find(asked))), None)
+    ago = seconds_ago(line, now) if line else None
+    return line if ago is not None and 0 <= ago <= (now - slow.last).total_seconds() + _RECENT_SECONDS else None
 
 
 def _in(event: Event, since: datetime | None) -> bool:
@@ -263,21 +309,21 @@ def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
     yield fixes.set_probe(engine.container, "livenessProbe", value, f"Let the liveness probe ask {path}")
 
 
-def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence]) -> Iterator[Evidence]:
+def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: str = "liveness") -> Iterator[Evidence]:
     yield from quoted
     if probe:
         numbers = f"periodSeconds: {probe.period_seconds}, timeoutSeconds: {probe.timeout_seconds}"
-        yield pod_evidence(pod, "livenessProbe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
+        yield pod_evidence(pod, f"{which}Probe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
 
 
-def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fix]:
+def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness") -> Iterator[Fix]:
     if probe is None:
         return
-    at = f"{pointer}/livenessProbe"
+    at = f"{pointer}/{which}Probe"
     seconds, failed = max(10, probe.timeout_seconds), max(6, probe.failure_threshold)
     yield fixes.patch(
         pod,
-        f"Let the liveness probe wait {seconds} s for an answer, and give up after {failed} failures",
+        f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures",
         [
             {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
             {"op": "add", "path": f"{at}/failureThreshold", "value": failed},

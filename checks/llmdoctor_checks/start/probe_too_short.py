@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Log,
     Logs,
     Phase,
     Pod,
@@ -40,6 +41,9 @@ _LATE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "triton", "nim", "lm
 
 #: No such engine loads a model in less: imports, CUDA start and graph capture alone take this long.
 _SHORTEST_START_SECONDS = 90
+
+#: What servers print on SIGTERM before they serve; whoever deletes the pod sends it as well, but then nothing starts again.
+_TERMINATED = ("KeyboardInterrupt: terminated", "SIGTERM received. signum=", "Signal (15) received.")
 
 #: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
 _DOWNLOAD, _READING = 500_000_000, GIB
@@ -80,7 +84,8 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         if served(log):
             continue
         kills = list(probe_kills(pod, events, container)) if events else []
-        kind = kills[-1][0] if kills else _by_time(ending)
+        told = None if kills or phase is None else _told(log, container, events)
+        kind = kills[-1][0] if kills else told or _by_time(ending)
         probe = _probe(container, kind)
         if kind is None or (probe is None and not kills):
             continue
@@ -144,6 +149,13 @@ def _killed_in_time(ending: Ending, probe: k8s.Probe) -> bool:
     given = _budget(probe) + (grace if ending.code == 137 else 0)
     ran = ending.seconds or 0
     return ending.container.restarts >= 3 and given - probe.period_seconds <= ran <= given + probe.period_seconds + 5
+
+
+def _told(log: Log | None, container: Container, events: Events | None) -> str | None:
+    """The probe that failed last, where a server was told to stop while it started: inside a pod only a failed probe does that."""
+    stopped = log is not None and any(next(log.find(text), None) for text in _TERMINATED)
+    kinds = [kind for kind, _ in failures(container, events) if kind in ("startup", "liveness")] if stopped else []
+    return kinds[-1] if kinds else None
 
 
 def _probe(container: Container, kind: str | None) -> k8s.Probe | None:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Subject,
     Workload,
     check,
     count_of,
@@ -66,7 +67,7 @@ _FRESH_SECONDS = 300
 
 @check("ready-before-serving", since="0.2", severity="warning")
 def ready_before_serving(
-    pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, logs: Logs | None
+    pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
 ) -> Iterator[Finding]:
     """The pod turns Ready before the model answers.
 
@@ -93,6 +94,42 @@ def ready_before_serving(
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of(pod, engine, workload, cluster, logs)
+    if not engines and pod.ready and logs and (client := _turned_away(pod, cluster)):
+        yield from _launched(pod, client, logs)
+
+
+def _launched(pod: Pod, client: Line, logs: Logs) -> Iterator[Finding]:
+    """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so."""
+    for container in pod.containers:
+        phase = phase_of(logs.current(container.name))
+        if phase is None or phase.name == "serving":
+            continue
+        probe = container.spec.readiness_probe
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {phase.name} by its log; "
+            f"{client.log.pod} was turned away.",
+            evidence=(
+                log_evidence(client),
+                log_evidence(phase.line),
+                pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     container = engine.container
     if pod.ready and (
         found := _observed(pod, engine, logs) or _loading(pod, engine, cluster, logs) or _answered(pod, engine, logs)
