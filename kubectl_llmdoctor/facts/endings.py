@@ -335,6 +335,8 @@ _GONE = (
     "Background loop has errored already.",
     "EngineCore encountered an issue. See stack trace (above)",
 )
+#: Lines after an error within which the server says that its engine is gone, if it died of that.
+_OF_AN_END = 60
 #: What a server prints once when it starts, and in no other process of that start.
 _RESTARTS = (
     *(banner for banner, _ in _STARTS),
@@ -478,13 +480,18 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     """Whether the requests that some lines of a log say failed are few among those that the server answered.
 
     Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on.
+    One after which the engine was gone and nothing was answered any more ended the server, however many came before.
     """
     last, failed = lines[-1], sum(1 for _ in _requests(lines))
     limit = next((at for at in _later_banners(last.log) if at > last.number), None)
     answers = [at for at in _answers(last.log) if limit is None or at < limit]
+    after = len(answers) - bisect.bisect_right(answers, last.number)
+    if not after and any(
+        last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text)
+    ):
+        return False
     if len(answers) >= _PER_STRAY * failed:
         return True
-    after = len(answers) - bisect.bisect_right(answers, last.number)
     return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
 
 

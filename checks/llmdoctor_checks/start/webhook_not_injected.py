@@ -7,12 +7,14 @@ from kubectl_llmdoctor.api import (
     Container,
     Evidence,
     Finding,
+    Line,
     Logs,
     Pod,
     Subject,
     check,
     dig,
     fixes,
+    log_evidence,
     object_evidence,
     pod_evidence,
     setting_evidence,
@@ -40,6 +42,10 @@ _EXPLAINS = (
     "rollout-stuck",
 )
 
+#: Where Vault's agent puts secrets, and what a server without them is refused.
+_SECRETS = "/vault/secrets"
+_REFUSED = ("hf-unauthorized", "ngc-unauthorized", "model-registry-failed", "hf-unreachable", "secret-missing")
+
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
 
@@ -58,7 +64,7 @@ _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-
 _LEFT_OUT = "control-plane"
 
 
-@check("webhook-not-injected", since="0.2", literals=(_MODELS,))
+@check("webhook-not-injected", since="0.2", literals=(_MODELS, _SECRETS))
 def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A container that a webhook should have added to the pod is missing.
 
@@ -91,11 +97,18 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
             continue
         needed = pod.failing_by_status and key in _NEEDED
         kind = "labels" if key in pod.obj.metadata.labels else "annotations"
+        missed = _misses_secret(logs) if needed and logs and "vault" in key else None
         yield _finding(
             pod,
             "cause" if needed else "note",
-            f"The pod asks {who} for {containers[0]} ({key}: {value}), and has no such container.",
-            (pod_evidence(pod, f"metadata.{kind}[{key}]", value), _present(pod)),
+            f"The pod asks {who} for {containers[0]} ({key}: {value}), and has no such container"
+            f"{f': nothing is in {_SECRETS}' if missed else ''}.",
+            (
+                pod_evidence(pod, f"metadata.{kind}[{key}]", value),
+                _present(pod),
+                *((log_evidence(missed),) if missed else ()),
+            ),
+            _REFUSED if missed else (),
         )
         return
     yield from _kserve(pod, subject, logs)
@@ -157,6 +170,11 @@ def _left_out(pod: Pod) -> tuple[str, tuple[Evidence, ...]]:
     return why, (object_evidence(item, f"metadata.labels[{_LEFT_OUT}]", str(label)),)
 
 
+def _misses_secret(logs: Logs) -> Line | None:
+    """A line that says of a file of Vault's agent that it is not there."""
+    return next((line for line in logs.find(_SECRETS) if re.search(_MISSES, line.text)), None)
+
+
 def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
     """Whether the server printed something, and nothing of a model that it misses there."""
     texts = [log for log in logs.of(container.name) if log.text] if logs else []
@@ -167,14 +185,16 @@ def _present(pod: Pod) -> Evidence:
     return pod_evidence(pod, "containers", ", ".join(container.name for container in pod.containers))
 
 
-def _finding(pod: Pod, role: str, summary: str, evidence: tuple[Evidence, ...]) -> Finding:
+def _finding(
+    pod: Pod, role: str, summary: str, evidence: tuple[Evidence, ...], explains: tuple[str, ...] = ()
+) -> Finding:
     return Finding(
         role="cause" if role == "cause" else "note",
         severity="critical" if role == "cause" else "info",
         confidence="likely" if role == "cause" else "possible",
         summary=summary,
         evidence=evidence,
-        explains=_EXPLAINS if role == "cause" else (),
+        explains=(*_EXPLAINS, *explains) if role == "cause" else (),
         fixes=(
             fixes.advice(
                 f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew",
