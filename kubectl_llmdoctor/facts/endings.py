@@ -493,7 +493,7 @@ def failed_models(log: Log) -> list[list[int]]:
             key=lambda x: x.number,
         )
         found = []
-        for line in [] if not failed or stray(failed, ready=True) else failed:
+        for line in [] if not failed or (stray(failed, ready=True) and not _last_word(failed)) else failed:
             answers = _answered(log)
             before = bisect.bisect_left(answers, line.number)
             first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
@@ -508,6 +508,12 @@ def failed_models(log: Log) -> list[list[int]]:
         ]
         log.memo["failed models"] = found
     return log.memo["failed models"]
+
+
+def _last_word(failed: Sequence[Line]) -> bool:
+    """Whether the one request that failed is the last that a log shows: nothing says that the next one was answered."""
+    answers = _answered(failed[-1].log)
+    return len(answers) < _PER_STRAY and (not answers or answers[-1] < failed[-1].number)
 
 
 def _triton_model(line: Line) -> re.Match[str] | None:
