@@ -183,7 +183,8 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
             server = (pattern.affects or signature.affects) == "server"
             for log in subject.logs(pod):
                 container = pod.container(log.container)
-                died = not server or (pod.failing and _died(pod, container, previous=log.previous))
+                beside = server and not log.previous and _beside(subject, pod, container)
+                died = not server or beside or (pod.failing and _died(pod, container, previous=log.previous))
                 if not died and (log.previous or not failed_models(log)):
                     continue
                 if log.previous and not pod.failing:
@@ -224,6 +225,10 @@ def _hits(signature: Signature, subject: Subject, pod: Pod) -> Iterator[Finding]
                     order = line.order
                     found = _finding(signature, pattern, captured, subject, pod, container, evidence, order)
                     found = _weighed(found, signature, pattern, line, pod, past=past, server=server)
+                    if (
+                        beside and found.confidence == "certain"
+                    ):  # it says what it met with, and not that it ended of it
+                        found = msgspec.structs.replace(found, confidence="likely")
                     if signature.loads and not server and _loads_first(subject, pod, container):
                         found = _of_one_request(found, pattern, line)
                     if superseded(line):  # the start after it does not show yet how it goes
@@ -358,6 +363,13 @@ def _serves_after(line: Line) -> bool:
     """Whether the last start that a log shows came up after a line."""
     phase = phase_of(line.log)
     return phase is not None and phase.name == "serving" and phase.line.number > line.number
+
+
+def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether a container runs in a pod of a group of which another pod fails: what ended that one may be told here alone."""
+    runs = container is not None and container.role == "main" and container.running
+    crashed = (t for other in subject.pods if other is not pod for t in other.troubles if t.kind == "crashed")
+    return runs and not pod.failing and any(crashed)
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
