@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -28,3 +29,10 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     shared: int = 1
     sharing: str = ""
     line: Line | None = None
+
+
+def shares_of(labels: Mapping[str, str]) -> int:
+    """By how many containers each GPU of a node may be used at once (time slicing, MPS), by its labels; 1 where none says so."""
+    named = ("nvidia.com/gpu.replicas", "cloud.google.com/gke-max-shared-clients-per-gpu")
+    counts = [labels.get(name, "") for name in named]
+    return max(1, *(int(text) for text in counts if text.isdecimal() and len(text) < 8), 1)

@@ -272,6 +272,11 @@ _FAILED = (
     r"|\bHTTP request method=\"?POST\"? path=\S+ status=500\b"
 )
 _OF_A_MODEL = 1500
+#: How vLLM's server ends, in a process that is not the container's first: what started it may live on.
+_CHILD, _CHILD_FAILED = (
+    "Engine core initialization failed",
+    r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
+)
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
 _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _OF_A_LAUNCH = 200
@@ -366,6 +371,7 @@ LITERALS = (
     *(literal for pair in _LOADS for literals in pair for literal in literals),
     *_LOAD_FAILED,
     *_FAILED_TEXTS,
+    _CHILD,
     _NOT_LAUNCHED,
     _LAUNCHED,
     _NOT_LOADED,
@@ -506,11 +512,14 @@ def failed_models(log: Log) -> list[list[int]]:
             key=lambda x: x.number,
         )
         found = []
-        for line in [] if not failed or stray(failed, ready=True) else failed:
+        for line in [] if not failed or (stray(failed, ready=True) and not _last_word(failed)) else failed:
             answers = _answered(log)
             before = bisect.bisect_left(answers, line.number)
             first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
             found.append([first, line.number])
+        serves = max((line.number for line in log.marks(_READY)), default=0)
+        ended = [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
+        found += [[number - _OF_A_MODEL, number] for number in ended]
         launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
         found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
         loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
@@ -533,6 +542,12 @@ def _failed_swaps(log: Log) -> Iterator[list[int]]:
         if not any(other == model and at > number for other, at in up):
             before = bisect.bisect_left(marks, number)
             yield [max(marks[before - 1] + 1 if before else 0, number - _OF_A_MODEL), number]
+
+
+def _last_word(failed: Sequence[Line]) -> bool:
+    """Whether the one request that failed is the last that a log shows: nothing says that the next one was answered."""
+    answers = _answered(failed[-1].log)
+    return len(answers) < _PER_STRAY and (not answers or answers[-1] < failed[-1].number)
 
 
 def _triton_model(line: Line) -> re.Match[str] | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.catalog.gpus import Gpu
-from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.accelerator import Accelerator, shares_of
 from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.hardware import node_hardware
@@ -165,9 +165,7 @@ def _profile(container: Container | None) -> str:
 
 def _sharing(labels: Mapping[str, str], container: Container | None) -> tuple[int, str]:
     strategy = labels.get("nvidia.com/gpu.sharing-strategy") or labels.get("cloud.google.com/gke-gpu-sharing-strategy")
-    replicas = _integer(labels.get("nvidia.com/gpu.replicas")) or 1
-    clients = _integer(labels.get("cloud.google.com/gke-max-shared-clients-per-gpu")) or 1
-    shared = max(replicas, clients)
+    shared = shares_of(labels)
     named = any(resource.endswith(".shared") for resource in (container.accelerators if container else ()))
     if shared > 1 or named:
         return max(shared, 2), strategy if strategy and strategy != "none" else "time-slicing"

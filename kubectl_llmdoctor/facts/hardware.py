@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.accelerator import shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, MigDevice, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
@@ -72,9 +73,17 @@ class NodeHardware:
         return self.agent is not None or bool(self.kernel.lines or self.conditions or self.devices)
 
     @cached_property
-    def offered(self) -> int | None:
-        """How many GPUs it has by its own account."""
+    def slots(self) -> int | None:
+        """How many `nvidia.com/gpu` it has by its own account: GPUs, or the shares or slices of them."""
         return units(self.obj.status.capacity.get("nvidia.com/gpu")) if self.obj else None
+
+    @cached_property
+    def offered(self) -> int | None:
+        """How many GPUs it has by its own account; None where its account is of slices."""
+        slots = self.slots
+        if self.obj is None or slots is None or any(device.mig_enabled for device in self.devices):
+            return None
+        return slots // shares_of({key: str(value) for key, value in self.obj.metadata.labels.items()})
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:
         """The GPU at a PCI address, or of a UUID."""
@@ -233,7 +242,7 @@ class Hardware:
     @cached_property
     def whole_node(self) -> bool:
         """Whether the pod asks for all GPUs of its node."""
-        return 0 < (self.offered or len(self.devices)) <= self.pod.gpus
+        return 0 < (self.of_node.slots or len(self.devices)) <= self.pod.gpus
 
     @property
     def offered(self) -> int | None:

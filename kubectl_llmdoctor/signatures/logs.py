@@ -73,8 +73,12 @@ class _Wording:
         self._container = pod.container(log.container)
         self._server = (pattern.affects or signature.affects) == "server"
         self._overcome = signature.overcome if pattern.overcome is None else pattern.overcome
+        #: whether the pod runs beside one of its group that ended, and may be the only one that says why
+        self._beside = self._server and not log.previous and _beside(subject, pod, self._container)
         #: whether what the log says may have ended this server
-        self._died = not self._server or (pod.failing and _died(pod, self._container, previous=log.previous))
+        self._died = (
+            not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
+        )
 
     def best(self) -> Finding | None:
         """The first finding of the last start, else a possible one of a start that another followed."""
@@ -150,6 +154,8 @@ class _Wording:
     def _weighed(self, found: Finding, line: Line, *, past: bool) -> Finding:
         """A finding, as sure and as grave as what stands around its line lets it be."""
         pod = self._pod
+        if self._beside and found.confidence == "certain":  # it says what it met with, and not that it ended of it
+            found = msgspec.structs.replace(found, confidence="likely")
         if past:  # the last resort where nothing else is found
             found = msgspec.structs.replace(found, confidence="possible", explains=())
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
@@ -182,6 +188,13 @@ def _serves_after(line: Line) -> bool:
     """Whether the last start that a log shows came up after a line."""
     phase = phase_of(line.log)
     return phase is not None and phase.name == "serving" and phase.line.number > line.number
+
+
+def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether a container runs in a pod of a group of which another pod fails: what ended that one may be told here alone."""
+    runs = container is not None and container.role == "main" and container.running
+    crashed = (t for other in subject.pods if other is not pod for t in other.troubles if t.kind == "crashed")
+    return runs and not pod.failing and any(crashed)
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:

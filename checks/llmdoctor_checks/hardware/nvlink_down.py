@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, endings
+from kubectl_llmdoctor.api import Device, Finding, Hardware, Logs, Pod, check, endings, log_evidence
 from kubectl_llmdoctor.catalog.gpus import by_product
-from kubectl_llmdoctor.catalog.xids import XidMeaning
+from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
     by_others,
@@ -21,8 +21,12 @@ from llmdoctor_checks.hardware._gpu import (
 _MOST_ERRORS = 6000
 
 
-@check("nvlink-down", since="0.2")
-def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+#: What a rank says that cannot reach the memory of another GPU of its node.
+_NO_PEER = ("transport/p2p", "transport/nvls")
+
+
+@check("nvlink-down", since="0.2", literals=_NO_PEER)
+def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """An NVLink of a GPU is down, or fails.
 
     GPUs that are joined by NVLink exchange everything over it. When links fail (Xid 74, on newer GPUs 144 to 150) a running
@@ -55,6 +59,8 @@ def nvlink_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         yield from _degraded(pod, hardware)
         yield from _noisy(pod, hardware)
         yield from _by_others(pod, hardware, joined=joined)
+        if not errors and logs is not None:
+            yield from _not_reset(pod, hardware, logs)
         return
     ran = any(True for _ in endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
     together = len(hardware.mine) > 1
@@ -189,6 +195,34 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             elsewhere(pod),
         ),
         order=first.line.time.timestamp() if first.line.time else None,
+        pods=(pod.name,),
+    )
+
+
+def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
+    """A link that failed before the pod began, on a node whose driver was not loaded again since, where ranks cannot reach each other.
+
+    NVIDIA's list asks for a reset of the GPU after Xid 74; until then the link stays down.
+    """
+    if not pod.failing or pod.gpus < 2:
+        return
+    old = [
+        xid
+        for xid in hardware.xids
+        if _of_nvlink(xid.number, xid_meaning(xid.number)) and not hardware.kernel.outlived(xid)
+    ]
+    said = [line for log in logs for text in _NO_PEER for line in log.find(text) if "NCCL WARN" in line.text]
+    if not old or not said:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"An NVLink of {hardware.node} had failed before (Xid {old[-1].number}), and the GPUs were not reset since; now the "
+        f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
+        evidence=(old[-1].evidence, log_evidence(said[0])),
+        explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
+        fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
+        order=said[0].order,
         pods=(pod.name,),
     )
 

@@ -22,6 +22,9 @@ _HIGH = 0.95
 #: From here on it cannot be meant: less than 2 % is left.
 _EXTREME = 0.98
 
+#: The engine's own choice (vLLM from 0.20 on; 0.9 before): where that much is free, it is the share that is too high.
+_DEFAULT = 0.92
+
 #: What the driver and a CUDA context of its own take of a GPU that nobody else uses, GiB.
 _CONTEXT_GIB = 1.0
 
@@ -61,11 +64,13 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     refused = _never_free(logs, container.name) if logs and crashed else None
     if refused:
         line, free, total = refused
+        why = "the driver and the engine's own CUDA context take as much as the rest, without any other program."
+        if total - free > _CONTEXT_GIB:
+            why = f"{engine.title}'s default of {_DEFAULT} would have had room beside what else uses {total - free:.2f} GiB of it."
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: the driver and "
-            "the engine's own CUDA context take as much as the rest, without any other program.",
+            summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: {why}",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
             explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, setting.flag),
@@ -103,12 +108,13 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
 
 
 def _never_free(logs: Logs, container: str) -> tuple[Line, float, float] | None:
-    """The line by which the engine refuses a share that no GPU has free, although nobody else uses this one, and the GiB in it."""
+    """The line by which the engine refuses its share of a GPU of which hardly anybody else uses anything, and the GiB in it."""
     for log in logs.of(container):
         for line in log.find(_TOO_MUCH):
             said = re.search(_FREE, line.text)
-            if said and float(said["total"]) - float(said["free"]) <= _CONTEXT_GIB:
-                return line, float(said["free"]), float(said["total"])
+            free, total = (float(said["free"]), float(said["total"])) if said else (0.0, 0.0)
+            if said and (total - free <= _CONTEXT_GIB or free >= _DEFAULT * total):
+                return line, free, total
     return None
 
 

@@ -1,5 +1,6 @@
 """Memory-backed volumes that count against the memory limit."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -21,6 +22,9 @@ from kubectl_llmdoctor.api import (
     units,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
+
+#: Absolute paths in the words of a command, or of a script.
+_PLACES = re.compile(r"(?<![\w./:-])/[\w./-]+")
 
 #: Where models are kept by default in the images of engines that run as root.
 _CACHES = ("/root/.cache/huggingface/hub", "/root/.ollama/models")
@@ -74,7 +78,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
             if not whole:
                 continue
             largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])
-            stored = _stored(container, limit) or _cached(container, limit)
+            stored = _stored(container, limit) or _cached(container, limit) or _fetched(container, limit)
             if stored:
                 place, told = stored
                 yield Finding(
@@ -187,6 +191,26 @@ def _cached(container: Container, limit: int) -> tuple[str, Evidence] | None:
         size = units(volume.empty_dir.size_limit)
         if size is None or size * 2 >= limit:
             return place, pod_evidence(container, f"volumeMounts[{mount.name}]", mount.mount_path)
+    return None
+
+
+def _fetched(container: Container, limit: int) -> tuple[str, Evidence] | None:
+    """A memory-backed volume that a container which runs no server is told to write: one that fetches a model into it.
+
+    The server of a pod may be told of the same volume and only read what is in it, which costs it nothing.
+    """
+    if container.role != "init":
+        return None
+    for path, words in (("command", container.launch.command), ("args", container.launch.args)):
+        for word in words:
+            for place in _PLACES.findall(word):
+                mount = container.mount_over(place)
+                volume = container.pod.volume(mount.name) if mount else None
+                if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
+                    continue
+                size = units(volume.empty_dir.size_limit)
+                if size is None or size * 2 >= limit:
+                    return place, pod_evidence(container, path, word)
     return None
 
 
