@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+#: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
+_AGAIN = 2
 #: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before.
 _OFTEN, _SETTLED_SECONDS = 5, 86400
 
@@ -140,6 +142,10 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
         yield Trouble(kind="waiting", container=container, text=waiting.reason)
     elif container.status.state.terminated and died:
         yield Trouble(kind="crashed", container=container, text=_ending(container.status.state.terminated), since=since)
+    elif died and ended and container.role == "init" and container.running and container.restarts >= _AGAIN:
+        age = (now - since).total_seconds() if now and since else None
+        if age is None or age < _RECENT_SECONDS:
+            yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
     elif died and ended and container.restarts and container.role != "init":
         age = (now - since).total_seconds() if now and since else None
         often = container.restarts >= _OFTEN and not (age and since and _settled(pod, container.restarts, since, age))

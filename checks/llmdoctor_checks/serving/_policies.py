@@ -109,23 +109,63 @@ def cilium_egress(pod: Pod, cluster: Cluster) -> list[tuple[Item, list[dict[str,
     A policy denies it where it has rules, unless its `enableDefaultDeny` says otherwise (pkg/policy/api/rule.go). Labels of the
     namespace are known where the Namespace was read; a selector that needs others selects nothing here.
     """
-    labels = {**labels_of(pod), "io.kubernetes.pod.namespace": pod.namespace}
-    namespace = cluster.find("Namespace", "", pod.namespace)
-    of_namespace = dig(namespace, "metadata.labels") if namespace else None
-    for key, value in of_namespace.items() if isinstance(of_namespace, dict) else ():
-        labels[f"io.cilium.k8s.namespace.labels.{key}"] = str(value)
+    return _cilium(pod, cluster, "egress")
+
+
+def cilium_ingress(pod: Pod, cluster: Cluster) -> list[tuple[Item, list[dict[str, Any]]]]:
+    """The same for who may open connections to a pod."""
+    return _cilium(pod, cluster, "ingress")
+
+
+def _cilium(pod: Pod, cluster: Cluster, direction: str) -> list[tuple[Item, list[dict[str, Any]]]]:
+    labels = _with_namespace(labels_of(pod), pod.namespace, cluster)
     found, denied = [], False
     for kind in CILIUM:
         for item in cluster.items(kind, pod.namespace if kind == CILIUM[0] else None):
             specs = [dig(item.raw, "spec"), *rows(item.raw, "specs")]
             for spec in specs:
-                allowed, selector = rows(spec, "egress"), dig(spec, "endpointSelector")
+                allowed, selector = rows(spec, direction), dig(spec, "endpointSelector")
                 if not isinstance(selector, dict) or not selected(_bare(selector), labels):
                     continue
-                deny = dig(spec, "enableDefaultDeny.egress")
+                deny = dig(spec, f"enableDefaultDeny.{direction}")
                 denied |= deny if isinstance(deny, bool) else bool(allowed)
                 found.append((item, allowed))
     return found if denied else []
+
+
+def _with_namespace(labels: dict[str, str], namespace: str, cluster: Cluster) -> dict[str, str]:
+    """The labels that Cilium knows of a pod: its own, its namespace, and those of its namespace where that was read."""
+    found = {**labels, "io.kubernetes.pod.namespace": namespace}
+    read = cluster.find("Namespace", "", namespace)
+    of_namespace = dig(read, "metadata.labels") if read else None
+    for key, value in of_namespace.items() if isinstance(of_namespace, dict) else ():
+        found[f"io.cilium.k8s.namespace.labels.{key}"] = str(value)
+    return found
+
+
+def cilium_admits(
+    rule: dict[str, Any], port: int, labels: dict[str, str], namespace: str, cluster: Cluster, policy_namespace: str
+) -> bool:
+    """Whether one of Cilium's rules may let a pod of these labels in at a port; entities, addresses and groups may mean any.
+
+    A selector that names no namespace means that of its policy (pkg/k8s/apis/cilium.io/utils).
+    """
+    listed = cilium_ports(rule)
+    if listed and not any(_covers(one, port) for one in listed):
+        return False
+    peers = [key for key in rule if key.startswith("from")]
+    if not peers or peers != ["fromEndpoints"]:
+        return True
+    known = _with_namespace(labels, namespace, cluster)
+    for selector in rows(rule, "fromEndpoints"):
+        bare = _bare(selector)
+        keys = {*bare["matchLabels"], *(str(term["key"]) for term in bare["matchExpressions"])}
+        if any(key.startswith("io.cilium.k8s.namespace.labels.") and key not in known for key in keys):
+            return True  # its namespace was not read
+        spaced = any(key.startswith("io.kubernetes.pod.namespace") or "namespace.labels" in key for key in keys)
+        if selected(bare, known) and (spaced or not policy_namespace or namespace == policy_namespace):
+            return True
+    return False
 
 
 def _bare(selector: dict[str, Any]) -> dict[str, Any]:

@@ -41,13 +41,16 @@ _KEYS = {
 _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
 
 
-#: Calls by which whoever reaches Ollama changes what it has, as Gin's access log shows them once they have succeeded.
-_CHANGES = (
-    r"\[GIN\] .{1,40}\| 20[01] \| .{1,24}\| +(\S{2,39}) \| (?:POST|DELETE) +\"/api/(pull|create|push|copy|delete)\""
-)
+#: Calls of Ollama's that succeeded, as Gin's access log shows them: those that change what it has, and those that it computes for.
+_CALL = r"\[GIN\] .{1,40}\| 20[01] \| .{1,24}\| +(\S{2,39}) \| (?:POST|DELETE) +\"/(?:api|v1)/([\w/]{2,20})\""
+_CHANGES = frozenset({"pull", "create", "push", "copy", "delete"})
+_COMPUTES = frozenset({"generate", "chat", "chat/completions", "completions", "embed", "embeddings"})
+
+#: So many public addresses that it computes for are nobody's own.
+_STRANGERS = 3
 
 
-@check("api-exposed", since="0.1", severity="warning", literals=('"/api/',))
+@check("api-exposed", since="0.1", severity="warning", literals=("[GIN] ",))
 def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The API can be reached from outside the cluster, and asks for no key.
 
@@ -56,7 +59,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     reads and replaces models where the engine allows it, and reaches every flaw of the server. A key guards only part
     of the paths: vLLM's covers `/v1`, not `/metrics`, `/tokenize` or development endpoints.
 
-    Where Ollama's own log shows that models were pulled, made or deleted from public addresses, it has happened.
+    Where Ollama's own log shows that models were pulled, made or deleted from a public address, or that it computes for several,
+    it has happened.
 
     A NodePort, an Ingress, a route or a host port is only noted: whether they lead outside cannot be seen here.
 
@@ -101,26 +105,30 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
 
 
 def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    """Models that were changed from public addresses."""
+    """Models that were changed from public addresses, or a GPU that computes for many of them."""
     log = logs.current(engine.container.name)
-    changes: list[tuple[Line, str, str]] = []
-    for line in log.find('"/api/') if log else ():
-        said = re.search(_CHANGES, line.text)
+    calls: list[tuple[Line, str, str]] = []
+    for line in log.find("[GIN] ") if log else ():
+        said = re.search(_CALL, line.text)
         if said and _public(said[1]):
-            changes.append((line, said[1], said[2]))
-    if not changes:
+            calls.append((line, said[1], said[2]))
+    changes = [call for call in calls if call[2] in _CHANGES]
+    computed = [call for call in calls if call[2] in _COMPUTES]
+    callers = sorted({address for _, address, _ in changes or computed})
+    if not changes and len(callers) < _STRANGERS:
         return None
-    callers = sorted({address for _, address, _ in changes})
     whom = callers[0] if len(callers) == 1 else f"{len(callers)} public addresses"
-    done = ", ".join(sorted({what for _, _, what in changes}))
-    last = next((change for change in reversed(changes) if change[2] == "delete"), changes[-1])
+    done = f"changed its models {count_of(len(changes), 'time')} ({', '.join(sorted({c[2] for c in changes}))})"
+    shown = changes or computed
+    last = next((change for change in reversed(changes) if change[2] == "delete"), shown[-1])
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
-        summary=f"{engine.at} asks for no key, and {whom} changed its models {count_of(len(changes), 'time')} ({done}).",
-        evidence=tuple(log_evidence(line) for line, _, _ in dict.fromkeys((changes[0], last))),
-        explains=("model-not-found", "disk-full", "model-reloaded"),
+        confidence="likely" if changes else "possible",  # it may be meant for everybody
+        summary=f"{engine.at} asks for no key, and {whom} "
+        + (f"{done}." if changes else f"had {count_of(len(computed), 'request')} computed."),
+        evidence=tuple(log_evidence(line) for line in dict.fromkeys((shown[0][0], last[0]))),
+        explains=("model-not-found", "disk-full", "model-reloaded", "queue-growing"),
         fixes=(
             fixes.advice(
                 f"Close the way from outside to {fixes.edited(pod)} (a ClusterIP behind a gateway that asks who calls), then check "

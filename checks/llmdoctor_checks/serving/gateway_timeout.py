@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Metrics,
     Pod,
     Subject,
@@ -32,6 +33,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
+from llmdoctor_checks.serving._load import seconds_between
 
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
 _FASTEST_TOKENS_PER_SECOND = 200
@@ -63,6 +65,21 @@ _GENERATES = (
     r"|/v2/models/[^/\s]+/(?:infer|generate)|/v1/models/[^/\s]+:predict"
 )
 
+#: How engines say that a request began, and that its client went away: vLLM, llama-server.
+_BEGUN = (
+    ("request ", r"(?:Added|Received) request ([\w-]{4,80})"),
+    ("launch_slot_", r"\| task (\d{1,12}) \| processing task"),
+)
+_GONE = (
+    ("request ", r"Aborted request ([\w-]{4,80})"),
+    (" aborted.", r"Request ([\w-]{4,80}) aborted\."),
+    ("cancel task, id_task", r"id_task = (\d{1,12})"),
+)
+
+#: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
+#: last. So many that did, and half of all whose clients went away, are no chance.
+_EARLY, _LATER, _FEWEST_CUT, _HALF = 3.0, 4.0, 2, 0.5
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -92,7 +109,9 @@ class Timeout(NamedTuple):
 
 
 @check("gateway-timeout", since="0.2", severity="warning")
-def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
+def gateway_timeout(
+    pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
 
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
@@ -103,7 +122,8 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
 
     Whether generations of that length happen depends on the clients; `max_tokens` caps them. The engine's metrics tell how
     long requests really take (`vllm:e2e_request_latency_seconds` and the like), from their arrival at the engine to their
-    last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said.
+    last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said. An engine
+    that prints when a request begins and when its client goes away shows it, too: all go when they are as old as the timeout.
 
     ## Fix
 
@@ -149,13 +169,17 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
         return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
+    gone = list(_clients_gone(engine, logs)) if logs is not None and pod.ready else []
     for timeout in _timeouts(pod, engine, subject, cluster):
+        if timeout.whole and (found := _at_its_end(pod, engine, timeout, gone, tokens)):
+            yield found
+            return
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
                 yield _measured(pod, timeout, taken, tokens)
                 return
-            gone = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
-            if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not gone:
+            left = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
+            if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not left:
                 continue
         fits = int(timeout.seconds * _FASTEST_TOKENS_PER_SECOND)
         if tokens is None or tokens <= fits:
@@ -175,6 +199,47 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _clients_gone(engine: Engine, logs: Logs) -> Iterator[tuple[float, Line, Line]]:
+    """Requests whose clients went away: after how many seconds, and the lines of begin and end."""
+    log = logs.current(engine.container.name)
+    begun: dict[str, Line] = {}
+    for words, pattern in _BEGUN if log else ():
+        for line in log.find(words) if log else ():
+            if (said := re.search(pattern, line.text[:2000])) is not None:
+                begun.setdefault(said[1], line)
+    for words, pattern in _GONE if log and begun else ():
+        for line in log.find(words) if log else ():
+            said = re.search(pattern, line.text[:2000])
+            begin = begun.get(said[1]) if said else None
+            seconds = seconds_between(begin, line) if begin else None
+            if begin is not None and seconds is not None:
+                yield seconds, begin, line
+
+
+def _at_its_end(
+    pod: Pod, engine: Engine, timeout: Timeout, gone: list[tuple[float, Line, Line]], tokens: int | None
+) -> Finding | None:
+    """Requests whose clients all went away when they had taken as long as the timeout."""
+    cut = [one for one in gone if timeout.seconds - _EARLY <= one[0] <= timeout.seconds + _LATER]
+    if len(cut) < _FEWEST_CUT or len(cut) < _HALF * len(gone):
+        return None
+    where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{where} ends every request after {say_seconds(timeout.seconds)}, and {len(cut)} of {len(gone)} requests that "
+        f"{engine.at} lost were as old when their clients went away.",
+        evidence=(
+            object_evidence(timeout.item, timeout.path, timeout.text),
+            *(log_evidence(line) for line in cut[-1][1:]),
+        ),
+        fixes=(_fix(timeout, tokens or 0),),
+        order=cut[-1][2].order,
+        pods=(pod.name,),
+    )
 
 
 def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

@@ -43,8 +43,11 @@ _SLOWER, _SLOW_SECONDS = 8, 2.0
 #: Statements of vLLM that are looked at, and how many in a row show streams that stand still beside a prompt.
 _STATEMENTS, _IN_A_ROW = 60, 3
 
-#: So many prompt tokens for each generated one are of long prompts, whatever the mix; a stream that gets less than one token in a
-#: second, a tenth of what it gets at other times, stands still.
+#: Two do where a few streams get so small a share of what they get at other times.
+_FEW_STREAMS, _TWENTIETH = 16, 0.05
+
+#: So many prompt tokens for each generated one, or in a second, are of long prompts; a stream that gets less than one token in a
+#: second, and a tenth of what it gets at other times, stands still.
 _PROMPT_TOKENS, _PER_STREAM, _TENTH = 1000, 1.0, 0.1
 
 #: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
@@ -160,13 +163,15 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
     """Streams that stand still while prompts are read, and go on when none is."""
     alone = [load.made / load.running for load in said if load.running and load.made and not load.read]
-    runs = [list(run) for still, run in itertools.groupby(said, _stands_still) if still]
+    usual = max(alone, default=0.0)
+    runs = [list(run) for still, run in itertools.groupby(said, lambda load: _stands_still(load, usual)) if still]
     longest = max(runs, key=len, default=[])
-    if len(longest) < _IN_A_ROW or not alone:
+    if len(longest) < 2:
         return None
     streams = [(load.made or 0.0) / load.running for load in longest]
-    pace, usual = sum(streams) / len(streams), max(alone)
-    if pace > _TENTH * usual:
+    pace = sum(streams) / len(streams)
+    few = pace <= _TWENTIETH * usual and max(load.running for load in longest) <= _FEW_STREAMS
+    if len(longest) < _IN_A_ROW and not few:
         return None
     read = sum(load.read or 0.0 for load in longest) / len(longest)
     seconds = seconds_between(longest[0].line, longest[-1].line)
@@ -174,7 +179,7 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
+        confidence="likely" if len(longest) >= _IN_A_ROW else "possible",
         summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts "
         f"at {read:.0f} tokens a second, and each of up to {max(load.running for load in longest)} running requests got {pace:.2g} "
         f"tokens a second; without a prompt it is {usual:.2g}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
@@ -186,11 +191,14 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
     )
 
 
-def _stands_still(load: Load) -> bool:
-    """Whether running requests get hardly a token while long prompts are read, and not for want of room."""
+def _stands_still(load: Load, usual: float) -> bool:
+    """Whether running requests get hardly a token of the `usual` in a second while long prompts are read, and not for want of room."""
     if load.running < 2 or load.waiting or load.cache > 0.9 or load.read is None or load.made is None:
         return False
-    return load.made < _PER_STREAM * load.running and load.read >= _PROMPT_TOKENS * max(load.made, 0.1)
+    slow = load.made <= min(_PER_STREAM, _TENTH * usual) * load.running or (
+        load.running <= _FEW_STREAMS and load.made <= _TWENTIETH * usual * load.running
+    )
+    return slow and load.read >= _PROMPT_TOKENS * min(max(load.made, 0.1), _PER_STREAM)
 
 
 class _Timing(NamedTuple):

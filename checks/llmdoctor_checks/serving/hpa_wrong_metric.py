@@ -192,8 +192,11 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
             told = _for_long(scaler, row, pod.cluster) if not queue else None
             if told:
                 waits = f" It has said so for {told[0]}."
+            gone = next((found for look in scaler.looks if (found := absent(engine, look.name))), None)
+            if gone and pod.exists:
+                waits += f" This release does not emit {gone[0]}; it has {gone[1]}."
             return Finding(
-                role="cause" if queue or told else "risk",
+                role="cause" if queue or told or (gone and pod.exists) else "risk",
                 severity="warning",
                 confidence="certain",
                 summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.{waits}",

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -27,7 +28,9 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._policies import (
     CILIUM,
+    cilium_admits,
     cilium_egress,
+    cilium_ingress,
     cilium_leads_outside,
     cilium_ports,
     has_port,
@@ -68,7 +71,11 @@ _UNREACHED = (
     ("ConnectTimeout", r"host='(?P<host>[\w.-]+)', port=(?P<port>\d+)"),
     ("timed out", r"(?:onnect(?:ing|ion)? to|onnect to) (?:\w+://)?(?P<host>[\w.-]+):(?P<port>\d+)\b.{0,80}timed out"),
     ("Failed to connect to GCS at address", r"at address (?P<host>[\w.-]+):(?P<port>\d+)"),
+    ("Connection timeout to host", r"to host https?://(?P<host>[\w.-]+):(?P<port>\d+)"),
 )
+
+#: The same of a proxy (Envoy's access log): the address of the pod that it could not connect to in time.
+_BY_ADDRESS = ("{connection_timeout}", r"[\"\s](?P<host>\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d{1,5})[\"\s]")
 
 #: Kinds of other network plugins, whose rules add to these.
 _FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
@@ -93,13 +100,14 @@ _CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
 
 @check("network-policy-blocks", since="0.2", severity="warning")
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """A NetworkPolicy stops the download, DNS, another Service, or the ranks of one server.
+    """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
 
     A pod that a policy with `Egress` selects may open only the connections that some rule allows. Without one to port
     443 of public addresses the Hub is out of reach, without one to port 53 not even its name resolves; the download
     times out after minutes of retries; without one to the port of a database or cache in the cluster that cannot be reached
-    either. A server over several pods needs all ports between its ranks: NCCL, gloo and Ray
-    choose theirs when they start.
+    either. A pod that a policy with `Ingress` selects is reached by those whom some rule names, and by nobody else: gateways
+    and clients in other namespaces wait until they time out, while the server is Ready. A server over several pods needs all
+    ports between its ranks: NCCL, gloo and Ray choose theirs when they start.
 
     Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
@@ -116,6 +124,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         return
     if logs is not None and (pod.failing or pod.ready):
         yield from _outside(pod, cluster, logs)
+    if pod.ready and (found := _kept_out(pod, subject, cluster)) is not None:
+        yield found
     if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
     for engine in subject.engines(pod):
@@ -223,6 +233,117 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 pods=(pod.name,),
             )
             return
+
+
+def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
+    """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
+    ports = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
+    ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
+    if not ports or pod.spec.host_network or not (ours or theirs):
+        return None
+    for text in cluster.snapshot.logs:
+        client = cluster.item("Pod", text.namespace, text.pod) if text.pod != pod.name else None
+        typed = client.typed() if client else None
+        if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+            continue
+        line = next((x for x in _unreached(Log(text)) if _meant(x[1], pod, typed)), None)
+        if line is None:
+            continue
+        labels = {key: str(value) for key, value in typed.metadata.labels.items()}
+        let = any(_admits(r, p, labels, typed, pod, cluster) for r in rules(ours, "Ingress") for p in ports)
+        if let or any(
+            cilium_admits(r, p, labels, text.namespace, cluster, item.namespace)
+            for item, rs in theirs
+            for r in rs
+            for p in ports
+        ):
+            continue
+        items = [*ours, *(item for item, _ in theirs)]
+        names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
+        who = text.pod if text.namespace == pod.namespace else f"{text.namespace}/{text.pod}"
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it cannot connect.",
+            evidence=(
+                log_evidence(line[0]),
+                *(_quote(item, "ingress") for item in ours),
+                *(object_evidence(i, "spec.ingress", "; ".join(map(_sources, rs)) or "nothing") for i, rs in theirs),
+            ),
+            fixes=(_let_in(items[0], labels, text.namespace, pod, port),),
+            order=line[0].order,
+            pods=(pod.name,),
+        )
+    return None
+
+
+def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
+    """Lines that name whom they could not connect to."""
+    for words, pattern in (*_UNREACHED, _BY_ADDRESS):
+        for line in log.find(words):
+            if (named := re.search(pattern, line.text[:20_000])) is not None:
+                yield line, named
+
+
+def _meant(named: re.Match[str], pod: Pod, client: k8s.Pod) -> bool:
+    """Whether a client means this pod: by its address, or by one of its Services."""
+    host = named["host"]
+    if host == pod.status.pod_ip:
+        return True
+    name, _, rest = host.partition(".")
+    namespace = rest.partition(".")[0] or client.metadata.namespace
+    mine = {item.name: str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services}
+    return host in mine.values() or (namespace == pod.namespace and name in mine)
+
+
+def _admits(
+    rule: dict[str, object], port: int, labels: dict[str, str], client: k8s.Pod, pod: Pod, cluster: Cluster
+) -> bool:
+    """Whether a rule may let a client in; labels of a namespace that was not read may be any."""
+    if not has_port(rule, port):
+        return False
+    peers = rows(rule.get("from"))
+    namespace = cluster.find("Namespace", "", client.metadata.namespace)
+    known = dig(namespace, "metadata.labels") if namespace else None
+    of_namespace = {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
+    of_namespace["kubernetes.io/metadata.name"] = client.metadata.namespace
+    for peer in peers:
+        if "ipBlock" in peer:
+            return True
+        chosen = peer.get("namespaceSelector")
+        if chosen is None:
+            there = client.metadata.namespace == pod.namespace
+        else:
+            asks = set(dig(chosen, "matchLabels") or ()) | {str(t.get("key")) for t in rows(chosen, "matchExpressions")}
+            there = selected(chosen, of_namespace) or (not namespace and bool(asks - set(of_namespace)))
+        if there and selected(peer.get("podSelector"), labels):
+            return True
+    return not peers
+
+
+def _sources(rule: dict[str, object]) -> str:
+    """Whom one of Cilium's rules lets in, in one line."""
+    wanted = [dig(one, "matchLabels") for one in rows(rule, "fromEndpoints")]
+    peers = [", ".join(f"{k}={v}" for k, v in one.items()) for one in wanted if isinstance(one, dict)]
+    return f"{' or '.join(peers) or ', '.join(sorted(k for k in rule if k.startswith('from'))) or 'anybody'}: {_numbers(rule)}"
+
+
+def _let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
+    """A rule for the client; its namespace by the label that every one has."""
+    own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or labels
+    if policy.kind.partition(".")[0] != "NetworkPolicy":
+        summary = (
+            f"Let {namespace} ({', '.join(f'{k}={v}' for k, v in own.items())}) in to port {port} in {policy.name}"
+        )
+        return fixes.advice(summary, owner="platform")
+    peer: dict[str, object] = {"podSelector": {"matchLabels": own}}
+    if namespace != pod.namespace:
+        peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    rule = {"from": [peer], "ports": [{"protocol": "TCP", "port": port}]}
+    have = dig(policy.raw, "spec.ingress")
+    path, value = ("/spec/ingress/-", rule) if isinstance(have, list) else ("/spec/ingress", [rule])
+    summary = f"Let it in to port {port} in NetworkPolicy/{policy.name}"
+    return fixes.patch_object(policy, summary, [{"op": "add", "path": path, "value": value}], owner="platform")
 
 
 def _service(host: str, pod: Pod, cluster: Cluster) -> Item | None:

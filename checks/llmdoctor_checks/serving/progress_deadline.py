@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     k8s,
+    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -104,10 +105,12 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         return
     deadline, evidence = found
     logs = subject.logs(pod)
-    for engine in subject.engines(pod):
-        container = engine.container
+    engines = [engine.container for engine in subject.engines(pod)]
+    for container in engines or [c for c in pod.containers if c.role == "main"]:
         phase = phase_of(logs.current(container.name))
-        on_its_way = phase.name != "serving" if phase else any(map(_gave_up, told)) and not pod.ready
+        on_its_way = (
+            phase.name != "serving" if phase else not pod.ready and (any(map(_gave_up, told)) or _may_yet(container))
+        )
         if told and _loads(pod, container) and on_its_way:
             doing = f"still {phase.name}" if phase else "not ready yet"
             yield Finding(
@@ -143,6 +146,16 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             fixes=tuple(_fixes(pod, workload, budget + _DEFAULT_SECONDS)),
         )
         return
+
+
+def _may_yet(container: Container) -> bool:
+    """Whether its own startup probe still waits for it."""
+    probe, running, now = container.spec.startup_probe, container.running, container.pod.cluster.now
+    since = parse_time(container.status.state.running.started_at) if container.status.state.running else None
+    if probe is None or not running or since is None or now is None:
+        return False
+    budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold
+    return (now - since).total_seconds() < budget
 
 
 def _knative(workload: Workload) -> bool:
