@@ -3,7 +3,10 @@
 The release named here is the first one that may know it: an older one does not, a newer one is not judged. `X.post1` says
 that release X was looked into and did not know it.
 
-Sources: vLLM's release notes, and `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0.
+Sources: vLLM's release notes, `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0, and the
+lists that 0.14.1, 0.17.1, 0.19.1 and 0.22.1 print when they refuse a model (kaito-project/kaito,
+presets/workspace/models/vllm_model_arch_list.txt); 0.11.0 refused MiniMax M2 (MiniMax-AI/MiniMax-M2, issue 40), 0.16.0
+Qwen 3.5 (runpod-workers/worker-vllm, issue 279).
 SGLang: the classes of `srt/models` in its packages 0.4.0 to 0.5.3; from 0.4.9 on it falls back to Transformers, and the
 releases of Transformers that those packages ask for have no such model either. TGI: `models/__init__.py` at its tags
 3.1.0 to 3.2.2; it falls back to Transformers too, which had none of these models when the older tags were made (Qwen2.5-VL
@@ -31,7 +34,19 @@ _VLLM: Mapping[str, str] = {
     "Glm4MoeForCausalLM": "0.10.0",
     "GptOssForCausalLM": "0.10.1",
     "Qwen3NextForCausalLM": "0.10.2",
-    "DeepseekV32ForCausalLM": "0.11.0",
+    **dict.fromkeys(
+        ("DeepseekV32ForCausalLM", "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration"), "0.11.0"
+    ),
+    "MiniMaxM2ForCausalLM": "0.11.0.post1",
+    **dict.fromkeys(
+        ("Glm4MoeLiteForCausalLM", "GlmMoeDsaForCausalLM", "KimiK25ForConditionalGeneration"), "0.14.1.post1"
+    ),
+    **dict.fromkeys(("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"), "0.16.0.post1"),
+    "Gemma4ForConditionalGeneration": "0.19.0",
+    "DeepseekV4ForCausalLM": "0.19.1.post1",
+    **dict.fromkeys(
+        ("Gemma4UnifiedForConditionalGeneration", "MiniMaxM3SparseForConditionalGeneration"), "0.22.1.post1"
+    ),
 }
 
 _SGLANG: Mapping[str, str] = {

@@ -7,7 +7,7 @@ from .common import Start, own_build, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
-from .recognise import LOCALAI_ERRANDS, Match, beside, judge, of_environment, of_flags, of_image, tokens_of
+from .recognise import LOCALAI_ERRANDS, Match, beside, is_python, judge, of_environment, of_flags, of_image, tokens_of
 from .version import split_image
 
 # What the full image of llama.cpp does instead of serving (.devops/tools.sh).
@@ -32,7 +32,7 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
     found = [(command, verdict.match) for command, verdict in verdicts if verdict.match is not None]
     # what is surely reached comes first
     found.sort(key=lambda pair: not pair[0].sure)
-    written = bool(launch.command) and not launch.command[0].startswith("-")
+    written = _written(launch)
     if found:
         command, match = found[0]
         repeated = () if written else _repeated(launch, command, match)
@@ -52,6 +52,16 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
         match = Match(engine, _form(engine), words[:first], words[first:])
         return _start(launch, expansion, match, command, known=False)
     return _by_image(launch, expansion)
+
+
+def _written(launch: Launch) -> bool:
+    """Whether a command is stated: `command`, or arguments that are one, which the entrypoints of most images start.
+
+    vLLM's own image takes them for arguments of `vllm serve`.
+    """
+    if launch.command:
+        return not launch.command[0].startswith("-")
+    return bool(launch.args) and is_python(basename(launch.args[0])) and not _official(launch.image)
 
 
 def _one_word(launch: Launch, expansion: Expansion) -> Start | None:
@@ -81,7 +91,7 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
     args = tuple(word for command in expansion.commands for word in command.words)
     image = launch.image
     engine = of_image(image)
-    known = engine is not None and _own_entrypoint(engine, image)
+    known = engine is not None and _own_entrypoint(engine, image, bool(args))
     if engine is None:
         if beside(image):
             return None
@@ -117,14 +127,19 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
     return _start(launch, expansion, match, empty, known=known, implied=True)
 
 
-def _own_entrypoint(engine: str, image: str) -> bool:
-    """Whether it is the engine's own image, whose entrypoint is known."""
+def _own_entrypoint(engine: str, image: str, told: bool) -> bool:
+    """Whether it is the engine's own image, whose entrypoint is known; `told` is whether it gets any arguments.
+
+    An image that somebody called llama-server and that gets none may start it with arguments of its own.
+    """
     if engine == "vllm":
         return _official(image) or version_of_image(engine, image, {})[0] is not None
     if engine == "nim":
         return True
     last = split_image(image)[0].lower().rpartition("/")[2]
-    return last in ("llama.cpp", "llama-server", "llama-cpp") if engine == "llama.cpp" else own_build(engine, image)
+    if engine == "llama.cpp":
+        return last == "llama.cpp" or (told and last in ("llama-server", "llama-cpp"))
+    return own_build(engine, image)
 
 
 def _official(image: str) -> bool:

@@ -208,7 +208,7 @@ _STARTS = ("entrypoint", "start", "launch", "serve", "run", "boot", "init.sh", "
 _NO_SERVER = (
     "bench", "download", "convert", "test", "client", "router", "proxy", "eval", "health", "probe", "wait", "warm",
     "init_", "init-", "cache_server", "lmcache", "worker-v", "copy", "sync", "upload", "export", "monitor", "quantiz",
-    "finetune", "train", "requester", "check", "install",
+    "finetune", "train", "requester", "check", "install", "trtllm-build",
 )  # fmt: skip
 
 _PYTHONS = ("python", "pypy")
@@ -238,7 +238,7 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
         return Verdict(None)
     limit = 1
     first = basename(words[0].text)
-    wrapped = first in WRAPPERS or first.endswith(".sh") or _is_python(first)
+    wrapped = first in WRAPPERS or first.endswith(".sh") or is_python(first)
     if wrapped:
         limit = min(len(words), 40)
     for start in range(limit):
@@ -258,7 +258,8 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
     return Verdict(None, _hides(words))
 
 
-def _is_python(name: str) -> bool:
+def is_python(name: str) -> bool:
+    """Whether a program of this name is a Python interpreter."""
     return name.startswith(_PYTHONS) and not name.endswith(".py")
 
 
@@ -268,6 +269,7 @@ _NONE = Match("", "", (), ())
 #: Programs with subcommands: those that serve, as which engine in which form.
 _COMMANDS: dict[str, dict[tuple[str, ...], tuple[str, str]]] = {
     "vllm": {("serve",): ("vllm", "serve")},
+    "vllm-omni": {("serve",): ("vllm", "serve")},
     "sglang": {("serve",): ("sglang", "serve")},
     "ollama": {("serve",): ("ollama", "serve"), ("start",): ("ollama", "serve")},
     "lmdeploy": {("serve", "api_server"): ("lmdeploy", "server")},
@@ -289,7 +291,7 @@ _STARTS_RAY = ("multi-node-serving.sh", "run_cluster.sh")
 def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     """The engine whose program is `words[at]`; a Match without engine for a program that is known to be none."""
     name = basename(words[at].text)
-    if _is_python(name) or name in ("torchrun", "accelerate"):
+    if is_python(name) or name in ("torchrun", "accelerate"):
         return _python(words, at)
     if name in _COMMANDS:
         for command, (engine, form) in _COMMANDS[name].items():
@@ -373,7 +375,7 @@ def _hides(words: tuple[Word, ...]) -> bool:
             continue
         if "\n" in text or ";" in text or "import " in text:  # `python -c CODE`
             return any(hint in text for hint in ("vllm", "sglang", "api_server", "uvicorn", "serve"))
-        if _is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
+        if is_python(name) or name in WRAPPERS or name in ("sh", "bash", "make", "supervisord", "node"):
             wrapper = wrapper or name.endswith(".sh")
             continue
         if any(hint in name for hint in _NO_SERVER):

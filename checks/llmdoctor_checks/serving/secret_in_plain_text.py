@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, Subject, check, count_of, fixes, pod_evidence
+from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, Subject, check, count_of, fixes, pod_evidence
 
 #: What masking left of a secret: its kind. Blanks and placeholders hide nothing.
 _MASK = r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>"
@@ -17,6 +17,10 @@ _GIVEN = (
 #: Variables under which engines read the key that a flag would state.
 _KEY_FLAGS = {"--api-key": "VLLM_API_KEY", "--api_key": "VLLM_API_KEY"}
 
+#: Engines that answer `/health` to whoever asks, key or not: vLLM guards `/v1` alone (entrypoints/openai/api_server.py),
+#: SGLang and llama.cpp name the path as an exception (srt/utils, tools/server).
+_OPEN_HEALTH = frozenset({"vllm", "sglang", "llama.cpp"})
+
 
 @check("secret-in-plain-text", since="0.2", severity="warning")
 def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
@@ -26,7 +30,8 @@ def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
     to the repository, to `kubectl describe`, and to backups and audit logs; a value in the arguments shows in the
     process list of the node as well. Changing it means a rollout.
 
-    A value that only stands for none (`EMPTY`, `dummy`) and a placeholder are not meant.
+    A value that only stands for none (`EMPTY`, `dummy`) and a placeholder are not meant. A header of a probe cannot come from a
+    Secret: vLLM, SGLang and llama.cpp answer `/health` without a key.
 
     ## Fix
 
@@ -41,18 +46,20 @@ def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if pod.log_only or not subject.engines(pod):
         return
     for container in pod.containers:
-        literal = list(_literals(container))
-        if not literal:
+        engine = next((e for e in subject.engines(pod) if e.container is container), None)
+        literal, headers = list(_literals(container)), list(_headers(container, engine))
+        found = literal + headers
+        if not found:
             continue
-        names = ", ".join(dict.fromkeys(name for name, _, _, _ in literal))
+        names = ", ".join(dict.fromkeys(name for name, _, _, _ in found))
         yield Finding(
             role="risk",
             severity="warning",
             confidence="likely",
-            summary=f"{container.name} has {count_of(len(literal), 'secret')} in plain text ({names}): "
-            f"whoever may read {fixes.edited(pod)} knows {'it' if len(literal) == 1 else 'them'}.",
-            evidence=tuple(pod_evidence(container, path, text) for _, path, text, _ in literal),
-            fixes=tuple(_fixes(pod, container, literal)),
+            summary=f"{container.name} has {count_of(len(found), 'secret')} in plain text ({names}): "
+            f"whoever may read {fixes.edited(pod)} knows {'it' if len(found) == 1 else 'them'}.",
+            evidence=tuple(pod_evidence(container, path, text) for _, path, text, _ in found),
+            fixes=(*_fixes(pod, container, literal), *_open_probes(pod, headers)),
             pods=(pod.name,) if pod.exists else (),
         )
 
@@ -99,6 +106,42 @@ def _in_script(path: str, script: str) -> Iterator[_Literal]:
             yield found["name"], path, line.strip(), []
 
 
+def _headers(container: Container, engine: Engine | None) -> Iterator[_Literal]:
+    """Secrets that a probe sends, and the patch by which it asks without one, where the engine allows that."""
+    spec = container.spec
+    probes = {
+        "startupProbe": spec.startup_probe,
+        "readinessProbe": spec.readiness_probe,
+        "livenessProbe": spec.liveness_probe,
+    }
+    for kind, probe in probes.items():
+        ask = probe.http_get if probe else None
+        for index, header in enumerate(ask.http_headers if ask else ()):
+            name, value = str(header.get("name")), str(header.get("value"))
+            if not re.search(_MASK, value):
+                continue
+            at = f"{container.pointer}/{kind}/httpGet"
+            operations: list[_Operation] = []
+            if engine is not None and engine.name in _OPEN_HEALTH:
+                operations = [
+                    {"op": "replace", "path": f"{at}/path", "value": "/health"},
+                    {"op": "remove", "path": f"{at}/httpHeaders/{index}"},
+                ]
+            yield f"{name} of the {kind}", f"{kind}.httpGet.httpHeaders[{name}]", value, operations
+
+
+def _open_probes(pod: Pod, headers: list[_Literal]) -> Iterator[Fix]:
+    """What to do about keys that probes send."""
+    operations = [operation for _, _, _, part in headers for operation in part]
+    if operations:
+        yield fixes.patch(pod, "Let the probes ask /health, which needs no key; then make a new key", operations)
+    elif headers:
+        yield fixes.advice(
+            f"Let the probes in {fixes.edited(pod)} ask a path that needs no key, or a command that reads it from a variable; "
+            "then make a new key"
+        )
+
+
 def _reference(variable: str, secret: str) -> _Operation:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": variable}}}
 
@@ -115,4 +158,5 @@ def _fixes(pod: Pod, container: Container, literal: list[_Literal]) -> Iterator[
             pod, f"Read it from the Secret {_secret(container)}, which must be made first, with a new value", operations
         )
         return
-    yield fixes.advice(f"Put the values into a Secret, and refer to it in {fixes.edited(pod)}; then replace them")
+    if literal:
+        yield fixes.advice(f"Put the values into a Secret, and refer to it in {fixes.edited(pod)}; then replace them")

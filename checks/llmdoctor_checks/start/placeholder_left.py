@@ -34,7 +34,18 @@ _PLACEHOLDER = (
 )
 
 #: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
-_IN_IMAGE = r"<[^<>%\s][^<>]*>"
+#: `your-registry/`, `docker.io/yourusername/`: what a guide calls the reader's own.
+_IN_IMAGE = (
+    r"<[^<>%\s][^<>]*>"
+    r"|(?:(?<=/)|^)your[-_.]?(?:docker-?)?(?:account|company|hub|name|namespace|org|organi[sz]ation|project|registry|repo|repository"
+    r"|user|username)\b[^/]*(?=/)"
+)
+
+#: A name that says itself what it is: MODEL_ID_PLACEHOLDER.
+_NAMED = r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+){0,6}_PLACEHOLDER\b"
+
+#: A whole value that tells its reader what to put there.
+_TOLD = r"(?i)(?:please )?(?:insert|enter|paste|put|add|type) (?:in )?(?:your|the) [\w ]{2,40}"
 
 #: A name in capitals, which no repository of an image may have: ACCOUNT_ID.dkr.ecr…, registry.example/PROJECT/vllm.
 _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
@@ -84,6 +95,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     where the engine uses the value: its arguments and what they take from variables, its image, its token for
     the Hub, the volumes that it mounts. Elsewhere it is noted, and so is a Secret in a manifest, which is often filled in
     apart from it, and a name in capitals such as `PROJECT_ID` in an image, which CI or kustomize may fill in.
+    The same holds for the arguments beside such an image that call themselves placeholders (`MODEL_ID_PLACEHOLDER`).
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
     a model's config.pbtxt, nobody filled it in.
 
@@ -138,6 +150,8 @@ def _proof(container: Container, path: str, text: str, logs: Logs | None, events
 def _then(container: Container, path: str, text: str) -> str:
     name = path.partition("[")[2].rstrip("]")
     if path == "image":
+        if text.startswith("your"):
+            return ", a guide's word for the reader's own: what lies there, if anything, is not what is meant"
         return ": the kubelet refuses the image's name" if "<" in text else ": no registry has an image of that name"
     if path.startswith("volumes["):
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
@@ -161,14 +175,16 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:
         yield "image", image[0], pod_evidence(container, "image", spec.image), True
-    elif capitals and not container.pod.exists and not any(mark in spec.image for mark in "${<"):
+    template = bool(capitals) and not container.pod.exists and not any(mark in spec.image for mark in "${<")
+    if template and capitals and not image:
         # CI and kustomize put a name in the place of such a word
         yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
-        own = re.search(_PLACEHOLDER, str(variable.value)) if variable.value is not None else None
+        value = str(variable.value) if variable.value is not None else ""
+        own = re.search(_PLACEHOLDER, value) or re.fullmatch(_TOLD, value.strip())
         token = variable.name in _TOKENS
         if own:
-            path, value = f"env[{variable.name}]", str(variable.value)
+            path = f"env[{variable.name}]"
             yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
         ref = variable.value_from.secret_key_ref if variable.value_from else None
         told = _in_secret(container, ref) if ref else None
@@ -179,9 +195,12 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         for index, word in enumerate(getattr(spec, group)):
             for line in str(word).splitlines():
                 code = line.partition(" #")[0]
-                own = None if code.lstrip().startswith("#") else re.search(_PLACEHOLDER, code)
-                if own:
-                    yield f"{group}[{index}]", own[0], pod_evidence(container, f"{group}[{index}]", line.strip()), True
+                if code.lstrip().startswith("#"):
+                    continue
+                own = re.search(_PLACEHOLDER, code)
+                if found := own or re.search(_NAMED, code):
+                    path = f"{group}[{index}]"
+                    yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
     yield from _of_volumes(container)
 
 
