@@ -2,7 +2,8 @@
 
 Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
-(`proxy-read-timeout`, the pause between two reads, 60 s unless set).
+(`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
+(`idle_timeout.timeout_seconds`, the same, 60 s as well).
 """
 
 import re
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Metrics,
     Pod,
     Subject,
@@ -32,6 +34,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
+from llmdoctor_checks.serving._load import seconds_between
 
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
 _FASTEST_TOKENS_PER_SECOND = 200
@@ -70,6 +73,21 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
 
+#: What the AWS load balancer controller sets of an Application Load Balancer, as `key=value` with commas between.
+_ALB = "alb.ingress.kubernetes.io/"
+_ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
+_ALB_SECONDS = 60
+_ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
+
+#: What vLLM logs of a request when it comes, and when its client has gone.
+_BEGUN = r"\b(?:Received|Added) request (\S+?)[.:](?:\s|$)"
+_ABORTED = r"\bAborted request(?:\(s\))? (\S+?)\.?\s*$|\bRequest (\S+) aborted\b"
+_BEGUN_TEXTS, _ABORTED_TEXTS = ("Received request ", "Added request "), ("Aborted request", " aborted")
+
+#: So many requests, and so large a share of those that were given up, as old as a timeout allows, are its work; the log's clock
+#: has whole seconds.
+_FEWEST_CUT, _CUT_OF_ABORTED, _EARLIER, _LATER = 3, 0.8, 1, 3
+
 #: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
 _KNATIVE_MOST_SECONDS = 600
 
@@ -92,7 +110,9 @@ class Timeout(NamedTuple):
 
 
 @check("gateway-timeout", since="0.2", severity="warning")
-def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
+def gateway_timeout(
+    pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
 
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
@@ -103,7 +123,8 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
 
     Whether generations of that length happen depends on the clients; `max_tokens` caps them. The engine's metrics tell how
     long requests really take (`vllm:e2e_request_latency_seconds` and the like), from their arrival at the engine to their
-    last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said.
+    last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said. The
+    engine's log tells it as well, where it names requests: those that a gateway gives up end when they are as old as it allows.
 
     ## Fix
 
@@ -147,6 +168,9 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
         return
     if engine is None or not _generates(engine):
         return
+    if logs is not None and (found := _given_up(pod, engine, subject, cluster, logs)):
+        yield found
+        return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
     for timeout in _timeouts(pod, engine, subject, cluster):
@@ -175,6 +199,46 @@ def gateway_timeout(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metri
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
+    """Requests that somebody gave up when they were as old as a timeout on their way allows."""
+    ages = list(_aborted(logs.current(engine.container.name)))
+    for timeout in _timeouts(pod, engine, subject, cluster) if ages else ():
+        cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
+        if len(cut) < max(_FEWEST_CUT, _CUT_OF_ABORTED * len(ages)):
+            continue
+        return Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{len(cut)} of {len(ages)} requests that were given up were {say_seconds(timeout.seconds)} old, which is what "
+            f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
+            evidence=(
+                log_evidence(cut[-1]),
+                object_evidence(timeout.item, timeout.path, timeout.text),
+            ),
+            fixes=(_fix(timeout, 0),),
+            order=cut[0].order,
+            pods=(pod.name,) if pod.exists else (),
+        )
+    return None
+
+
+def _aborted(log: Log | None) -> Iterator[tuple[Line, float]]:
+    """Requests whose client went away: the line that says so, and how old they were in seconds."""
+    gone = [line for text in _ABORTED_TEXTS for line in log.find(text)] if log else []
+    if log is None or len(gone) < _FEWEST_CUT:
+        return
+    begun: dict[str, Line] = {}
+    came = [line for text in _BEGUN_TEXTS for line in log.find(text)]
+    for line in sorted((*came, *gone), key=lambda line: line.number):
+        if (said := re.search(_ABORTED, line.text)) is not None:
+            first = begun.pop(said[1] or said[2], None)
+            if first is not None and (age := seconds_between(first, line)) is not None:
+                yield line, age
+        elif (said := re.search(_BEGUN, line.text)) is not None:
+            begun.setdefault(said[1], line)
 
 
 def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
@@ -283,6 +347,7 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
             yield from _nginx(item)
+            yield from _alb(item)
     if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
         item = subject.workload.item
         path = "spec.template.spec.timeoutSeconds"
@@ -341,6 +406,21 @@ def _nginx(item: Item) -> Iterator[Timeout]:
         yield Timeout(item, path, pointer, value, int(value), whole=False)
 
 
+def _alb(item: Item) -> Iterator[Timeout]:
+    found = item.metadata.get("annotations")
+    annotations = found if isinstance(found, dict) else {}
+    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    if name != "alb" and not any(str(key).startswith(_ALB) for key in annotations):
+        return
+    value = str(annotations.get(_ALB_ATTRIBUTES, ""))
+    said = re.search(_ALB_IDLE, value)
+    path = f"metadata.annotations[{_ALB_ATTRIBUTES}]"
+    pointer = "" if value else "/metadata/annotations/" + _ALB_ATTRIBUTES.replace("/", "~1")
+    seconds = int(said[1]) if said else _ALB_SECONDS
+    text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
+    yield Timeout(item, path, pointer, text, seconds, whole=False)
+
+
 def _fix(timeout: Timeout, tokens: int) -> Fix:
     """Twice the time at the fastest pace, in whole minutes."""
     seconds = max(600, -(-2 * tokens // _FASTEST_TOKENS_PER_SECOND // 60) * 60)
@@ -358,6 +438,12 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
                 f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
                 "knative-serving) to no less, or cap max_tokens",
                 owner="platform",
+            )
+    elif kind == "Ingress" and _ALB_ATTRIBUTES in timeout.path:
+        value = f"idle_timeout.timeout_seconds={seconds}"
+        if not timeout.pointer:  # other attributes stand in the same value
+            return fixes.advice(
+                f"Set {value} in the annotation {_ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
             )
     elif kind == "Ingress":
         value = str(seconds)
