@@ -154,8 +154,10 @@ def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:
 
 
 def _whole(workload: Workload | None) -> bool:
-    """Whether all its replicas are ready, so that nobody misses a pod that failed."""
-    return workload is not None and bool(workload.replicas) and (workload.ready or 0) >= (workload.replicas or 0)
+    """Whether all its replicas are ready, or its work is done, so that nobody misses a pod that failed."""
+    if workload is None:
+        return False
+    return workload.completed or (bool(workload.replicas) and (workload.ready or 0) >= (workload.replicas or 0))
 
 
 def _left_over(item: Item, cluster: Cluster) -> bool:

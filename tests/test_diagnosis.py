@@ -201,6 +201,36 @@ def test_what_is_left_of_a_pod_that_was_replaced_is_a_target_only_by_name(
     assert sorted(name for target in report.targets for name in target.pods) == names
 
 
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("Complete", ["prefetch-b"]), ("Failed", ["prefetch-a", "prefetch-b"])],
+)
+def test_of_a_job_that_is_complete_the_pods_that_failed_before_are_no_targets(kind: str, names: list[str]) -> None:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "prefetch", "uid": "u-1", "controller": True}
+    spec = {"restartPolicy": "Never", "containers": [{"name": "dl", "image": "python:3.12-slim"}]}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "prefetch", "namespace": "serving", "uid": "u-1"},
+        "spec": {"template": {"spec": spec}},
+        "status": {"failed": 1, "conditions": [{"type": kind, "status": "True"}]},
+    }
+    pods = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "serving", "ownerReferences": [owner]},
+            "spec": spec,
+            "status": {"phase": phase},
+        }
+        for name, phase in (("prefetch-a", "Failed"), ("prefetch-b", "Succeeded"))
+    ]
+    asked = TargetRef(kind="Job", namespace="serving", name="prefetch", api_version="batch/v1")
+    report = diagnose(Snapshot(objects=(job, *pods), taken_at="2026-01-01T00:00:00Z", target=asked), installed())
+
+    assert sorted(name for target in report.targets for name in target.pods) == names
+
+
 def test_what_could_not_be_read_is_in_the_report() -> None:
     snapshot = Snapshot(missing=(Missing(source="logs", ref="serving/a", reason="forbidden: pods/log"),))
 

@@ -118,6 +118,15 @@ class Workload:
         return ready if isinstance(ready, int) else 0 if self.replicas is not None else None
 
     @property
+    def completed(self) -> bool:
+        """Whether it is a Job that has done its work, whatever became of its first pods."""
+        conditions = dig(self.raw, "status.conditions") if self.kind == "Job" and self.built_in else None
+        return any(
+            isinstance(one, dict) and one.get("type") == "Complete" and one.get("status") == "True"
+            for one in (conditions if isinstance(conditions, list) else ())
+        )
+
+    @property
     def at_rest(self) -> bool:
         """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
         conditions = dig(self.raw, "status.conditions")

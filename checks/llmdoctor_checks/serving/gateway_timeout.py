@@ -2,7 +2,8 @@
 
 Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
-(`proxy-read-timeout`, the pause between two reads, 60 s unless set).
+(`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
+(`idle_timeout.timeout_seconds`, the same, 60 s as well).
 """
 
 import re
@@ -67,18 +68,18 @@ _GENERATES = (
 
 #: How engines say that a request began, and that its client went away: vLLM, llama-server.
 _BEGUN = (
-    ("request ", r"(?:Added|Received) request ([\w-]{4,80})"),
+    ("request ", r"\b(?:Added|Received) request ([\w-]{4,80})"),
     ("launch_slot_", r"\| task (\d{1,12}) \| processing task"),
 )
 _GONE = (
-    ("request ", r"Aborted request ([\w-]{4,80})"),
-    (" aborted.", r"Request ([\w-]{4,80}) aborted\."),
+    ("Aborted request", r"\bAborted request(?:\(s\))? ([\w-]{4,80})"),
+    (" aborted", r"\bRequest ([\w-]{4,80}) aborted\b"),
     ("cancel task, id_task", r"id_task = (\d{1,12})"),
 )
 
 #: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
-#: last. So many that did, and half of all whose clients went away, are no chance.
-_EARLY, _LATER, _FEWEST_CUT, _HALF = 3.0, 4.0, 2, 0.5
+#: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
+_EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
@@ -86,6 +87,12 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
+
+#: What the AWS load balancer controller sets of an Application Load Balancer, as `key=value` with commas between.
+_ALB = "alb.ingress.kubernetes.io/"
+_ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
+_ALB_SECONDS = 60
+_ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
 
 #: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
 _KNATIVE_MOST_SECONDS = 600
@@ -167,13 +174,12 @@ def gateway_timeout(
         return
     if engine is None or not _generates(engine):
         return
+    if logs is not None and (found := _given_up(pod, engine, subject, cluster, logs)):
+        yield found
+        return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
-    gone = list(_clients_gone(engine, logs)) if logs is not None and pod.ready else []
     for timeout in _timeouts(pod, engine, subject, cluster):
-        if timeout.whole and (found := _at_its_end(pod, engine, timeout, gone, tokens)):
-            yield found
-            return
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
                 yield _measured(pod, timeout, taken, tokens)
@@ -201,45 +207,50 @@ def gateway_timeout(
         return
 
 
-def _clients_gone(engine: Engine, logs: Logs) -> Iterator[tuple[float, Line, Line]]:
-    """Requests whose clients went away: after how many seconds, and the lines of begin and end."""
-    log = logs.current(engine.container.name)
+def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
+    """Requests that somebody gave up when they were as old as a timeout on their way allows."""
+    ages = list(_clients_gone(logs.current(engine.container.name)))
+    for timeout in _timeouts(pod, engine, subject, cluster) if ages else ():
+        cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
+        if len(cut) < max(_FEWEST_CUT, _CUT_OF_GONE * len(ages)):
+            continue
+        return Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{len(cut)} of {len(ages)} requests whose clients went away were {say_seconds(timeout.seconds)} old, which is what "
+            f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
+            evidence=(
+                log_evidence(cut[-1]),
+                object_evidence(timeout.item, timeout.path, timeout.text),
+            ),
+            fixes=(_fix(timeout, 0),),
+            order=cut[0].order,
+            pods=(pod.name,) if pod.exists else (),
+        )
+    return None
+
+
+def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
+    """Requests whose client went away: the line that says so, and how old they were in seconds."""
+    gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)] if log else []
+    if log is None or len(gone) < _FEWEST_CUT:
+        return
     begun: dict[str, Line] = {}
-    for words, pattern in _BEGUN if log else ():
-        for line in log.find(words) if log else ():
-            if (said := re.search(pattern, line.text[:2000])) is not None:
-                begun.setdefault(said[1], line)
-    for words, pattern in _GONE if log and begun else ():
-        for line in log.find(words) if log else ():
-            said = re.search(pattern, line.text[:2000])
-            begin = begun.get(said[1]) if said else None
-            seconds = seconds_between(begin, line) if begin else None
-            if begin is not None and seconds is not None:
-                yield seconds, begin, line
+    for words, pattern in _BEGUN:
+        for name, line in _requests(log, words, pattern):
+            begun.setdefault(name, line)
+    for name, line in gone:
+        first = begun.pop(name, None)
+        if first is not None and (age := seconds_between(first, line)) is not None:
+            yield line, age
 
 
-def _at_its_end(
-    pod: Pod, engine: Engine, timeout: Timeout, gone: list[tuple[float, Line, Line]], tokens: int | None
-) -> Finding | None:
-    """Requests whose clients all went away when they had taken as long as the timeout."""
-    cut = [one for one in gone if timeout.seconds - _EARLY <= one[0] <= timeout.seconds + _LATER]
-    if len(cut) < _FEWEST_CUT or len(cut) < _HALF * len(gone):
-        return None
-    where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
-    return Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
-        summary=f"{where} ends every request after {say_seconds(timeout.seconds)}, and {len(cut)} of {len(gone)} requests that "
-        f"{engine.at} lost were as old when their clients went away.",
-        evidence=(
-            object_evidence(timeout.item, timeout.path, timeout.text),
-            *(log_evidence(line) for line in cut[-1][1:]),
-        ),
-        fixes=(_fix(timeout, tokens or 0),),
-        order=cut[-1][2].order,
-        pods=(pod.name,),
-    )
+def _requests(log: Log, words: str, pattern: str) -> Iterator[tuple[str, Line]]:
+    """What a wording calls requests by, and its lines."""
+    for line in log.find(words):
+        if (said := re.search(pattern, line.text[:2000])) is not None:
+            yield said[1], line
 
 
 def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
@@ -348,6 +359,7 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
             yield from _nginx(item)
+            yield from _alb(item)
     if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
         item = subject.workload.item
         path = "spec.template.spec.timeoutSeconds"
@@ -406,6 +418,21 @@ def _nginx(item: Item) -> Iterator[Timeout]:
         yield Timeout(item, path, pointer, value, int(value), whole=False)
 
 
+def _alb(item: Item) -> Iterator[Timeout]:
+    found = item.metadata.get("annotations")
+    annotations = found if isinstance(found, dict) else {}
+    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    if name != "alb" and not any(str(key).startswith(_ALB) for key in annotations):
+        return
+    value = str(annotations.get(_ALB_ATTRIBUTES, ""))
+    said = re.search(_ALB_IDLE, value)
+    path = f"metadata.annotations[{_ALB_ATTRIBUTES}]"
+    pointer = "" if value else "/metadata/annotations/" + _ALB_ATTRIBUTES.replace("/", "~1")
+    seconds = int(said[1]) if said else _ALB_SECONDS
+    text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
+    yield Timeout(item, path, pointer, text, seconds, whole=False)
+
+
 def _fix(timeout: Timeout, tokens: int) -> Fix:
     """Twice the time at the fastest pace, in whole minutes."""
     seconds = max(600, -(-2 * tokens // _FASTEST_TOKENS_PER_SECOND // 60) * 60)
@@ -423,6 +450,12 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
                 f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
                 "knative-serving) to no less, or cap max_tokens",
                 owner="platform",
+            )
+    elif kind == "Ingress" and _ALB_ATTRIBUTES in timeout.path:
+        value = f"idle_timeout.timeout_seconds={seconds}"
+        if not timeout.pointer:  # other attributes stand in the same value
+            return fixes.advice(
+                f"Set {value} in the annotation {_ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
             )
     elif kind == "Ingress":
         value = str(seconds)
