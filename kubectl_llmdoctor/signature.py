@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.endings import (
     PHASES,
     answered,
     failed_models,
+    failed_requests,
     not_serving_yet,
     overcome,
     phase_at,
@@ -247,9 +248,19 @@ def _weighed(
         found = msgspec.structs.replace(found, confidence="possible")
     if not server and not found.explains and not past and not pod.log_only and pod.failing:
         return msgspec.structs.replace(found, role="note")  # the pod fails of something else
-    if signature.stray and not server and stray(_alike(pattern, line), ready=pod.exists and pod.ready):
+    ready = pod.exists and pod.ready
+    if not server and (
+        _long_past(pattern, line, ready=ready) or (signature.stray and stray(_alike(pattern, line), ready=ready))
+    ):
         return msgspec.structs.replace(found, role="note", severity="info", explains=())
     return found
+
+
+def _long_past(pattern: Pattern, line: Line, *, ready: bool) -> bool:
+    """Whether one request alone met with it, and a ready server has answered many since."""
+    if not ready or answered(line.log, after=line.number) < _MANY_ANSWERS:
+        return False
+    return failed_requests(_alike(pattern, line)) == 1
 
 
 def _loads_first(subject: Subject, pod: Pod, container: Container | None) -> bool:
