@@ -301,6 +301,24 @@ def test_a_request_that_fails_among_many_that_are_answered_is_a_note(log: str, r
 
 
 @pytest.mark.parametrize(
+    ("log", "ready", "role"),
+    [
+        (_BAD + _OK * 10, True, "note"),
+        (_BAD + _OK * 9, True, "cause"),
+        (_OK * 20 + _BAD, True, "cause"),  # nothing shows that the next one would not fail
+        (_BAD + _OK * 3 + _BAD + _OK * 20, True, "cause"),
+        (_BAD + _OK * 10, False, "note"),  # the pod fails of something else
+    ],
+)
+def test_the_only_request_that_failed_is_a_note_where_a_ready_server_has_answered_many_since(
+    log: str, ready: bool, role: str
+) -> None:
+    for loads in (False, True):
+        tree = _tree(affects="requests", explains=[], loads=loads)
+        assert [f.role for f in _found(tree, _pod(ready=ready), _log(log))] == [role]
+
+
+@pytest.mark.parametrize(
     ("image", "answers", "role"),
     [
         ("vllm/vllm-openai:v0.11.0", 10, "note"),

@@ -488,7 +488,7 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on.
     One after which the engine was gone and nothing was answered any more ended the server, however many came before.
     """
-    last, failed = lines[-1], sum(1 for _ in _requests(lines))
+    last, failed = lines[-1], failed_requests(lines)
     limit = next((at for at in _later_banners(last.log) if at > last.number), None)
     answers = [at for at in _answers(last.log) if limit is None or at < limit]
     after = len(answers) - bisect.bisect_right(answers, last.number)
@@ -554,9 +554,14 @@ def _triton_model(line: Line) -> re.Match[str] | None:
     return re.search(_TRITON_MODEL, line.text[:2000])
 
 
-def answered(log: Log | None) -> int:
-    """How many requests a log says were answered; what an engine prints of its work from time to time is not counted."""
-    return len(_answered(log)) if log is not None else 0
+def answered(log: Log | None, *, after: int = 0) -> int:
+    """How many requests a log says, below a line, were answered; what an engine prints of its work from time to time is not counted."""
+    return sum(1 for at in _answered(log) if at > after) if log is not None else 0
+
+
+def failed_requests(lines: Sequence[Line]) -> int:
+    """How many requests some lines of a log are about, each of which may be said several times."""
+    return sum(1 for _ in _requests(lines))
 
 
 def served(log: Log | None) -> bool:

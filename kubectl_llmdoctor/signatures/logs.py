@@ -14,6 +14,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import (
     answered,
     failed_models,
+    failed_requests,
     not_serving_yet,
     overcome,
     phase_at,
@@ -164,19 +165,24 @@ class _Wording:
             return found
         if not found.explains and not past and not pod.log_only and pod.failing:
             return msgspec.structs.replace(found, role="note")  # the pod fails of something else
-        if (self._signature.stray and stray(self._alike(line), ready=pod.exists and pod.ready)) or (
-            self._signature.loads and self._one_request(line)
-        ):
+        if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
 
-    def _one_request(self, line: Line) -> bool:
-        """Whether a line that speaks of a load is of a request: the one model of a server that is up answers many more."""
+    def _of_some_requests(self, line: Line) -> bool:
+        """Whether what a line says befell few requests among those that the server answers."""
+        alike, ready = self._alike(line), self._pod.exists and self._pod.ready
+        since = answered(line.log, after=line.number) if ready else 0
+        if since >= _MANY_ANSWERS and failed_requests(alike) == 1:
+            return True
+        if self._signature.stray and stray(alike, ready=ready):
+            return True
+        return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _loads_first(self) -> bool:
+        """Whether it is a server that is up, whose engine has loaded its only model before it serves."""
         names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
-        up = self._pod.ready or self._pod.log_only
-        return (
-            up and bool(names) and names <= _LOAD_FIRST and answered(line.log) >= _MANY_ANSWERS * len(self._alike(line))
-        )
+        return (self._pod.ready or self._pod.log_only) and bool(names) and names <= _LOAD_FIRST
 
     def _alike(self, line: Line) -> list[Line]:
         """All lines of the log that the pattern matches, of which a line is one."""

@@ -66,7 +66,7 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
 
 
 def _given_up(told: list[Evidence]) -> Finding:
-    """A revision that Knative has given up, whose pod is gone: how far it had come is nowhere to be seen."""
+    """A revision that Knative has given up, whose pod is gone or goes: how far it had come is nowhere to be seen."""
     return Finding(
         role="cause",
         severity="critical",
@@ -123,6 +123,9 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
                 fixes=tuple(_fixes(pod, workload, int(deadline * 3))),
                 pods=(pod.name,),
             )
+            return
+        if phase is None and pod.leaving and any(map(_gave_up, told)) and _loads(pod, container):
+            yield _given_up(told)
             return
         probe = container.spec.startup_probe
         budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0

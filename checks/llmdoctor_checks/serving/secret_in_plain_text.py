@@ -14,6 +14,9 @@ _GIVEN = (
     r"(?P<name>--[\w-]*(?:key|token|password)|[A-Z][A-Z0-9_]*(?:KEY|TOKEN|PASSWORD))[ =]+['\"]?(?P<value><masked:\S+)"
 )
 
+#: What only signs the sessions of an OAuth proxy beside the server: operators that add one write it there, often a constant.
+_SESSIONS = "--cookie-secret"
+
 #: Variables under which engines read the key that a flag would state.
 _KEY_FLAGS = {"--api-key": "VLLM_API_KEY", "--api_key": "VLLM_API_KEY"}
 
@@ -85,6 +88,8 @@ def _literals(container: Container) -> Iterator[_Literal]:
                 continue
             flag, equals, tail = word.partition("=")
             name = flag if equals else words[index - 1] if index else ""
+            if name == _SESSIONS:
+                continue
             key = _KEY_FLAGS.get(name, "")
             operations: list[_Operation] = []
             if key and key not in container.env and re.fullmatch(_MASK, tail if equals else word):
