@@ -277,6 +277,8 @@ _CHILD, _CHILD_FAILED = (
     "Engine core initialization failed",
     r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
 )
+#: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
+_ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
 _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _OF_A_LAUNCH = 200
@@ -372,6 +374,7 @@ LITERALS = (
     *_LOAD_FAILED,
     *_FAILED_TEXTS,
     _CHILD,
+    _ENGINE_DIED,
     _NOT_LAUNCHED,
     _LAUNCHED,
     _NOT_LOADED,
@@ -520,6 +523,8 @@ def failed_models(log: Log) -> list[list[int]]:
         serves = max((line.number for line in log.marks(_READY)), default=0)
         ended = [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
         found += [[number - _OF_A_MODEL, number] for number in ended]
+        last = max([serves, *_answered(log)])
+        found += [[x.number, x.number + _OF_AN_ENGINE] for x in log.marks(_ENGINE_DIED) if x.number > last]
         launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
         found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
         loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}

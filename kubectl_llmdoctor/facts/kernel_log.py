@@ -107,6 +107,7 @@ _LOST = (
     r"|\b(?:amdgpu|nvidia) \S{1,16}: Unable to change power state from \w+ to D0, device inaccessible"
 )
 _LOADED = r"NVRM: loading NVIDIA UNIX"
+_NOT_INITIALISED = r"NVRM:.{0,40}\brm_init_adapter failed\b.{0,24}\bminor number (?P<minor>\d{1,4})"
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 _KILLED = (
@@ -233,6 +234,17 @@ class KernelLog:
         """The same of GPUs that the driver did not take when it was loaded, so that nobody counts them."""
         probed = [line.number for line in self.lines if "NVIDIA probe routine failed" in line.text]
         return tuple(line for line in self.lost if any(line.number < number for number in probed))
+
+    @cached_property
+    def not_initialised(self) -> tuple[KernelLine, ...]:
+        """The last word on each GPU that the driver found and could not initialise, since it was loaded; NVML lists none of them."""
+        last: dict[str, KernelLine] = {}
+        for line in self.lines:
+            if re.search(_LOADED, line.text):
+                last.clear()
+            elif said := re.search(_NOT_INITIALISED, line.text):
+                last[said["minor"]] = line
+        return tuple(last.values())
 
     @cached_property
     def page_faults(self) -> tuple[KernelLine, ...]:

@@ -67,8 +67,8 @@ def gpu_fallen_off(
     A GPU that does not answer in time, and of which the driver does not say that it is lost, may only be busy: that is
     said of a pod that fails, and is a risk for one that runs.
 
-    One that is gone when the driver is loaded is counted nowhere: the node has fewer GPUs than before, and a pod that asks
-    for all of them waits.
+    One that is gone when the driver is loaded, or that it cannot initialise (RmInitAdapter failed), is counted nowhere: the
+    node has fewer GPUs than before, and a pod that asks for all of them waits.
 
     ## Fix
 
@@ -127,7 +127,9 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
         return
     for verdict in found.verdicts:
         hardware = node_hardware(cluster, verdict.node.name)
-        gone = hardware.kernel.absent if hardware else ()
+        gone, how = hardware.kernel.absent if hardware else (), "had fallen off the bus when the driver was loaded"
+        if hardware and not gone:
+            gone, how = hardware.kernel.not_initialised, "could not be initialised by the driver"
         short = max((reason.asked - (reason.free or 0) for reason in found.on(verdict)), default=0)
         if hardware is None or not 0 < short <= len(gone):
             continue
@@ -135,8 +137,8 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
         yield finding(
             pending,
             found,
-            f"{count_of(len(gone), 'GPU')} of {name} had fallen off the bus when the driver "
-            f"was loaded: {name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}.",
+            f"{count_of(len(gone), 'GPU')} of {name} {how}: "
+            f"{name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}.",
             [*asked_in(pending, found.resource), *(hardware.kernel.evidence(line) for line in gone[:3])],
             [
                 fixes.advice(
