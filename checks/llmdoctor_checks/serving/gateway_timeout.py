@@ -53,6 +53,10 @@ _GAVE_UP = (
     '"response_timeout"',
 )
 
+#: HAProxy's access log: the server did not begin its answer in time (`sH`), after the code and the bytes, and the backend as its
+#: ingress controllers name it, by namespace and Service.
+_OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+)/\S+ [-+\d/]+ 504 \d+ \S+ \S+ sH"
+
 #: Knative's activator (`handler.go`), which holds a request until a pod is ready, as long as the revision's timeout allows. It says
 #: the same of a request that found the queue full, or whose client went away.
 _NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
@@ -297,9 +301,13 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    # HAProxy's controllers name a backend by namespace, Service and port
+    backend = re.compile(rf"{re.escape(pod.namespace)}_(?:svc_)?(?:{either})_")
 
     def about_it(who: str, line: Line, plain: str) -> bool:
         text = line.text[:20_000]
+        if (of_haproxy := re.search(_HAPROXY, text)) is not None:
+            return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
             return who == pod.name and line.log.container not in servers and bool(re.search(_GENERATES, text))
         return bool((named and (named.search(plain) or host.search(text))) or (there and there.search(text)))
@@ -315,13 +323,21 @@ def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     """Whose log says that some server did not answer in time: the pod, the line, and its text without dots."""
-    return [
-        (text.pod, line, re.sub(r"[._]", "-", line.text[:20_000]))
-        for text in cluster.snapshot.logs
-        for log in (Log(text),)
-        for line in sorted((x for said in (*_GAVE_UP, _NO_POD) for x in log.find(said)), key=lambda x: x.number)
-        if not re.search(_SETTING, line.text[:20_000]) and (_NO_POD not in line.text or _LATE in line.text)
-    ]
+    found = []
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        lines = {x.number: x for said in (*_GAVE_UP, _NO_POD, _OF_HAPROXY) for x in log.find(said) if _says_so(x)}
+        found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
+    return found
+
+
+def _says_so(line: Line) -> bool:
+    text = line.text[:20_000]
+    if re.search(_SETTING, text):
+        return False
+    if _NO_POD in text:
+        return _LATE in text
+    return any(said in text for said in _GAVE_UP) or re.search(_HAPROXY, text) is not None
 
 
 def _generates(engine: Engine) -> bool:

@@ -169,8 +169,8 @@ def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
 
 def _without_port(item: Item, cluster: Cluster) -> Evidence | None:
     """What says that no pod has a port for a Service: the addresses are in its slices, and no port is."""
-    slices = _slices(item, cluster)
-    if not slices or any(one.raw.get("ports", True) for one in slices):
+    slices = [one for one in _slices(item, cluster) if dig(one.raw, "endpoints")]
+    if not slices or any(one.raw.get("ports") for one in slices):
         return None
     return object_evidence(slices[0], "ports", "none")
 

@@ -17,8 +17,11 @@ from kubectl_llmdoctor.api import (
     looks_like_error,
     pod_evidence,
     said,
+    say_seconds,
 )
 
+#: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
+_ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
 #: What a quoted error may take of a sentence.
 _QUOTED = 200
 #: Exceptions of the clients of object stores.
@@ -34,7 +37,8 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
     KServe puts an init container before the server that downloads the model to `/mnt/models`. It failed, so that the server's
     container never starts: credentials that do not reach it (they belong to the service account, not to the server's environment), a
     wrong address or endpoint, a store that refuses, too little memory (1 GiB by default) or disk. Its last line names the reason
-    it saw, which for the Hugging Face hub is not always the true one.
+    it saw, which for the Hugging Face hub is not always the true one. One that runs since its first start for half an hour is told
+    of as possible: a download may stand still without a word.
 
     ## Fix
 
@@ -46,6 +50,8 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
     - https://kserve.github.io/website/docs/model-serving/storage/overview
     - https://github.com/kserve/kserve
     """
+    if logs is not None and (found := _endless(pod, logs)) is not None:
+        yield found
     for ending in endings(pod):
         name = ending.container.name
         if not name.startswith("storage-initializer") or ending.oom_killed or ending.code in _SIGNALLED:
@@ -77,6 +83,39 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
                 ),
             ),
         )
+
+
+def _endless(pod: Pod, logs: Logs) -> Finding | None:
+    """One that has fetched for half an hour since its first start, and whose last word is of the way."""
+    for trouble in pod.troubles:
+        container, now = trouble.container, pod.cluster.now
+        if trouble.kind != "creating" or container is None or not container.name.startswith("storage-initializer"):
+            continue
+        log = logs.current(container.name)
+        last = next((line for line in reversed([*log.lines()]) if line.text.strip()), None) if log else None
+        if last is None or trouble.since is None or now is None or not any(word in last.text for word in _ON_THE_WAY):
+            continue
+        seconds = (now - trouble.since).total_seconds()
+        if container.restarts or seconds < _LONG_SECONDS:
+            continue
+        return Finding(
+            role="cause",
+            severity="warning",
+            confidence="possible",  # a large model from a slow store looks the same
+            summary=f"{container.name} has fetched the model for {say_seconds(seconds)} and is not done.",
+            evidence=(log_evidence(last), pod_evidence(pod, "status.initContainerStatuses", trouble.text)),
+            explains=("not-ready", "rollout-stuck"),
+            fixes=(
+                fixes.advice(
+                    "See whether bytes still come in; a download from the hub that stands still goes on without Xet "
+                    f"(HF_HUB_DISABLE_XET=1) or after a restart, in {fixes.edited(pod)}",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
+                ),
+            ),
+            order=last.order,
+            pods=(pod.name,),
+        )
+    return None
 
 
 def _last_error(log: Log) -> Line | None:

@@ -160,7 +160,8 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         wrong = ", ".join(str(n) for n in sorted(numbers))
         # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
         alone = all(other is container or other.role == "init" for other in pod.containers)
-        refused = pod.exists and pod.ready and alone and port.source == "flag" and len(list(pod.services)) == 1
+        sure = port.source == "flag" or port.value in declared
+        refused = pod.exists and pod.ready and alone and sure and len(list(pod.services)) == 1
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",

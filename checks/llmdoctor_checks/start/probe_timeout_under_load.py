@@ -38,6 +38,9 @@ _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed 
 #: What SGLang prints before it answers 503: its `/health` computes a token, and got none within SGLANG_HEALTH_CHECK_TIMEOUT.
 _UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
 
+#: What Text Generation Inference prints when it refuses requests, as many wait as it allows; its `/health` then answers 503, too.
+_OVERLOADED = "Model is overloaded"
+
 #: What shows that the scheduler worked on: a step, or an answer.
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
@@ -68,7 +71,8 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     requests, and fails first when the queue is longest. A server that truly hangs looks the same from outside; then its log shows no
     progress before the kill. SGLang's `/health` computes a token itself: it answers 503 when that waits for more than 20 seconds
     behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`). It looks for the token once a second:
-    a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server.
+    a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server. Text
+    Generation Inference's answers 503 while as many requests wait as it allows.
 
     A startup probe with as little time restarts a server that has come up, again and again.
 
@@ -96,11 +100,13 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         which = killed[-1][0] if killed else ""
         log = log_of(ending, logs) if logs else None
         token = _no_token(log)
+        full = next(log.find(_OVERLOADED), None) if log is not None and token is None else None
         failed = [event for kind, event in failures(container, events) if kind == which]
         slow = [
             event
             for event in failed
-            if any(words in event.message for words in _SLOW) or (token and event.message.endswith("statuscode: 503"))
+            if any(words in event.message for words in _SLOW)
+            or ((token or full) and event.message.endswith("statuscode: 503"))
         ]
         phase = phase_of(log)
         up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
@@ -117,16 +123,20 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
         if token and not any(words in slow[-1].message for words in _SLOW):
             waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
             allowed = f"the {waited} that SGLang's health check allows for a token"
+        busy = full and not any(words in slow[-1].message for words in _SLOW)
+        lacked = (
+            "its health check answered 503 while its queue was full" if busy else f"did not answer within {allowed}"
+        )
         span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"The kubelet restarted {container.name}{span}: it was up and did not answer within {allowed}.",
+            summary=f"The kubelet restarted {container.name}{span}: it was up and {lacked}.",
             evidence=tuple(
                 _evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which)
             )
             + (pod_evidence(pod, ending.path, ending.text),)
-            + ((log_evidence(token),) if token else (log_evidence(phase.line),) if phase else ()),
+            + ((log_evidence(said),) if (said := token or full or (phase.line if phase else None)) else ()),
             explains=("crash-loop", "not-ready", "probe-too-short"),
             fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
             # what the log says went wrong before the kill comes first
