@@ -55,9 +55,9 @@ _OTHER_SIGNS = (
     ("aws.amazon.com/neuron", r"node\.kubernetes\.io/instance-type", r"(?:inf|trn)\d\w*\.\w+"),
 )
 
-#: The same by NFD's names for a class and a vendor (VGA, 3D and display controllers, accelerators): many processors have such a
-#: thing, so they count where no node of the cluster offers the resource.
-_ANY_DISPLAY = (("amd.com/gpu", r"feature\.node\.kubernetes\.io/pci-(?:030[02]|0380|1200)_1002\.present", "true"),)
+#: The same by NFD's names for a class and a vendor (3D and display controllers, accelerators): some processors have such a thing,
+#: so they count where no node of the cluster offers the resource. A VGA controller is a part of most.
+_ANY_DISPLAY = (("amd.com/gpu", r"feature\.node\.kubernetes\.io/pci-(?:0302|0380|1200)_1002\.present", "true"),)
 
 #: A GPU node that is older and offers no GPU is no longer on its way: drivers that are compiled there take ten minutes.
 _JOINING_SECONDS = 1230

@@ -100,6 +100,8 @@ def said_by(pending: Pending) -> Iterator[Evidence]:
         yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)
     elif pending.event:
         yield event_evidence(pending.event, pending.pod.cluster)
+    if "NodeUnfitPod" in pending.message:
+        yield from (event_evidence(event, pending.pod.cluster) for event in pending.filtering[-3:])
 
 
 def number_of(found: Cause) -> int:

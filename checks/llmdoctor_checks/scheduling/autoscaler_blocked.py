@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     is_provisioner,
     parse,
 )
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
@@ -49,8 +49,8 @@ _OVERHEAD = r"daemonset overhead=\{[^}]*\},? ?"
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
-#: Machines with accelerators, by the names that EC2 gives their families.
-_ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+"
+#: Machines with accelerators, by the names that EC2 and Azure give their families.
+_ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|\bStandard_N[CDV]\d+\w*"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
@@ -83,7 +83,12 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
     names = [n for event in pending.scaling if event.reason == "Nominated" for n in re.findall(_CLAIM, event.message)]
     if not pending.scaling:
-        yield from _no_capacity(pending, names)
+        refused = (
+            [*_unlaunched(_with_gpus(pending), pending)]
+            if found and found[0].id in _MENDED and found[0].id.startswith("gpu-")
+            else []
+        )
+        yield from refused or _no_capacity(pending, names)
         return
     event = pending.scaling[-1]
     if event.reason == "Nominated":
@@ -126,6 +131,23 @@ def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:
     return [claim for claim, labels in claims if isinstance(labels, dict) and wanted.items() <= labels.items()]
 
 
+def _with_gpus(pending: Pending) -> list[Item]:
+    """The machines with accelerators that were asked for: by their requests, or by the names of their instance types."""
+    found = []
+    for claim in pending.pod.cluster.items("NodeClaim"):
+        requests = dig(claim.raw, "spec.resources.requests")
+        asked = isinstance(requests, dict) and not pending.accelerators.keys().isdisjoint(requests)
+        types = (
+            kind
+            for row in rows(claim.raw, "spec.requirements")
+            if row.get("key") == "node.kubernetes.io/instance-type"
+            for kind in words(row, "values")
+        )
+        if asked or any(re.match(_ACCELERATED, kind) for kind in types):
+            found.append(claim)
+    return found
+
+
 def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[Finding]:
     """A machine that the cloud did not give: its NodeClaim is not launched, and says why.
 
@@ -145,7 +167,8 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
             Evidence(
                 source="node", ref=f"NodeClaim/{claim.name} status.conditions[Launched]", text=f"{reason}: {said}"
             ),
-            *((event_evidence(pending.scaling[-1], pending.pod.cluster), *said_by(pending)) if pending else ()),
+            *((event_evidence(e, pending.pod.cluster) for e in pending.scaling[-1:]) if pending else ()),
+            *(said_by(pending) if pending else ()),
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(

@@ -136,6 +136,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         they = nodes_said(found) if found.verdicts else f"{unknown} node{'s' if unknown > 1 else ''}"
         who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
         summary = f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
+        if any("CardNotHealth" in count.text for count in found.counts):
+            summary = f"HAMi's device plugin says that no device of {they} is healthy."
     elif parts:
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"

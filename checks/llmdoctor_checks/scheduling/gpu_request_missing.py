@@ -9,11 +9,13 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Logs,
+    Node,
     Pod,
     check,
     fixes,
     is_accelerator,
     log_evidence,
+    node_evidence,
     pod_evidence,
     setting_evidence,
 )
@@ -80,7 +82,7 @@ _GPU_LABELS = re.compile(
 
 
 @check("gpu-request-missing", since="0.1", literals=_NO_GPU)
-def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
     Only a container that asks for `nvidia.com/gpu` (or another vendor's resource, or a ResourceClaim) gets a GPU. Without
@@ -89,8 +91,8 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     somebody else as well.
 
     Ollama, llama.cpp and Text Embeddings Inference take the CPU then, and are many times slower. That is a fault where the
-    pod was meant for a GPU: its RuntimeClass, its node selector, a toleration for GPU nodes, variables of NVIDIA's runtime or
-    the layers that llama.cpp shall put on a GPU say so.
+    pod was meant for a GPU: its RuntimeClass, its node selector, variables of NVIDIA's runtime, the layers that llama.cpp
+    shall put on a GPU say so, or that it tolerates the GPU taint of the node on which it runs.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
     there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
@@ -112,7 +114,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     if pod.log_only or not _asks_for_nothing(container):
         return
     if engine.name in _EITHER:
-        yield from _on_cpu(pod, engine, logs)
+        yield from _on_cpu(pod, engine, logs, node)
     if engine.name not in _NEED_GPU:
         return
     line = next(
@@ -162,14 +164,14 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         )
 
 
-def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """A server that runs on the CPU although its pod was meant for a GPU."""
     container = engine.container
     if logs is None or cpu_build(container.spec.image) or str(engine.value("gpu_layers")) == "0":
         return
     found = fallback(container.name, logs) if engine.name == "ollama" else None
     line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
-    meant = _meant(pod, engine)
+    meant = _meant(pod, engine, node)
     if line is None or meant is None or (found and found.failed):
         return
     yield Finding(
@@ -189,7 +191,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     )
 
 
-def _meant(pod: Pod, engine: Engine) -> Evidence | None:
+def _meant(pod: Pod, engine: Engine, node: Node | None) -> Evidence | None:
     """What of the pod says that it was meant for a GPU."""
     container, spec = engine.container, pod.spec
     if "nvidia" in spec.runtime_class_name:
@@ -202,9 +204,8 @@ def _meant(pod: Pod, engine: Engine) -> Evidence | None:
         return setting_evidence(container, layers)
     if "NVIDIA_DRIVER_CAPABILITIES" in container.env:
         return pod_evidence(container, "env", "NVIDIA_DRIVER_CAPABILITIES")
-    # who may stand on a GPU node by a toleration need not: charts give it to everything
-    keys = [toleration.key for toleration in spec.tolerations if is_accelerator(toleration.key or "")]
-    return pod_evidence(pod, "tolerations", keys[0]) if keys and not pod.ready else None
+    taints = [t for t in node.taints if is_accelerator(t.key) and t.effect != "PreferNoSchedule"] if node else []
+    return node_evidence(node, f"taint {taints[0].key}:{taints[0].effect}") if node and taints else None
 
 
 def _asks_for_nothing(container: Container) -> bool:

@@ -51,7 +51,7 @@ def pvc_unbound(
     exist, no provisioner makes the volume, or no existing volume matches. A volume that is bound has a place: a zone,
     or for local disks one node. A claim that is ReadWriteOnce can be mounted on one node at a time, ReadWriteOncePod
     by one pod, so that replicas which share it must all run on that node. A claim with `WaitForFirstConsumer` is
-    Pending by design until its pod is placed.
+    Pending by design until its pod is placed; that is the scheduler's work, which a pod with `nodeName` never sees.
 
     ## Fix
 
@@ -68,6 +68,7 @@ def pvc_unbound(
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:
         yield from _attached_elsewhere(pod, workload, events)
+        yield from _never_bound(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload, subject)
 
@@ -278,6 +279,74 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
         pods=(pod.name,),
+    )
+
+
+#: What the kubelet finds when it looks at a claim (pkg/kubelet/volumemanager/populator).
+_UNUSABLE = re.compile(
+    r"error processing PVC \S+/(?P<name>[\w.-]+): (?:failed to fetch PVC from API server: .*(?P<missing>not found)"
+    r"|(?P<why>PVC is being deleted|PVC is not bound))"
+)
+
+
+def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
+    """A pod that was given a node past the scheduler, which would have waited for the claim.
+
+    With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
+    """
+    if not pod.spec.node_name or any(c.running or c.terminated for c in pod.containers):
+        return
+    failed = [(e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := _UNUSABLE.search(e.message))]
+    if not failed or came_further(failed[-1][0], events):
+        return
+    event, hit = failed[-1]
+    claim = next((c for c in volume_claims(pod) if c.name == hit["name"]), None)
+    if claim is None or (
+        claim.item and (claim.phase == "Bound" and not dig(claim.item.raw, "metadata.deletionTimestamp"))
+    ):
+        return
+    waits = [e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name]
+    raw = workload.item.raw if workload and workload.item else {}
+    named = dig(raw, "spec.template.spec.nodeName")
+    if hit["missing"]:
+        summary = f"Claim {claim.name} does not exist in {pod.namespace}"
+        answers = [fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")]
+    else:
+        summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
+        describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
+        answers = [fixes.advice("See what the claim waits for", describe)]
+        if hit["why"] == "PVC is not bound" and (waits or named):
+            summary += f": it waits for a scheduler, and {pod.name} was put on {pod.spec.node_name} without one"
+            if workload and named:
+                answers.insert(0, _scheduled(workload, str(named)))
+    yield Finding(
+        role="cause",
+        confidence="certain" if claim.item or claim.exists is False else "likely",
+        summary=summary + ".",
+        evidence=(
+            event_evidence(event, pod.cluster),
+            *(event_evidence(e, pod.cluster) for e in waits[-1:]),
+            *((workload_evidence(workload, "spec.template.spec.nodeName", str(named)),) if workload and named else ()),
+            *_quotes(pod, claim),
+        ),
+        explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
+        fixes=tuple(answers),
+        pods=(pod.name,),
+    )
+
+
+def _scheduled(workload: Workload, node: str) -> Fix:
+    """The same node by a selector, which the scheduler obeys, instead of by nodeName."""
+    spec, key = "/spec/template/spec", "kubernetes.io/hostname"
+    chosen = isinstance(dig(workload.item.raw, "spec.template.spec.nodeSelector"), dict)
+    added: dict[str, object] = (
+        {"path": f"{spec}/nodeSelector/{key.replace('/', '~1')}", "value": node}
+        if chosen
+        else {"path": f"{spec}/nodeSelector", "value": {key: node}}
+    )
+    text = f"Let the scheduler place it on {node}: nodeSelector {key} instead of nodeName in {workload.ref}"
+    return fixes.patch_object(
+        workload.item, text, [{"op": "remove", "path": f"{spec}/nodeName"}, {"op": "add", **added}]
     )
 
 

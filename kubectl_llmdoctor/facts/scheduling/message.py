@@ -220,6 +220,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("backoff after failed scale-up", "group-limit"),
     ("not ready for scale-up", "group-limit"),
     ("node unregistered", "unregistered"),  # HAMi: no device plugin told it of devices there
+    ("CardNotHealth", "unregistered"),  # HAMi: its device plugin says that they are not healthy
     ("node not initialized with device", "unregistered"),  # Volcano's deviceshare: the same
 )
 
@@ -236,7 +237,8 @@ def _count(number: int, text: str) -> Iterator[Count]:
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
         return
     if _regex(
-        r"Card\w*(?:Insufficient|Mismatch|Exhausted)\w*|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict"
+        r"Card\w*(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
+        r"|ExclusiveDeviceAllocateConflict"
     ).search(text):  # HAMi
         yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
         return

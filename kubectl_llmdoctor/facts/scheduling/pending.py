@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.events import Event
@@ -74,8 +76,18 @@ class Pending:
 
     @cached_property
     def said(self) -> Said:
-        """The scheduler's message, parsed."""
-        return parse(self.message)
+        """The scheduler's message, parsed; where an extender of HAMi's says only that no node fits, with its reasons."""
+        said = parse(self.message)
+        if any("NodeUnfitPod" in c.text for c in said.counts) and not said.of("resource", "unregistered"):
+            told = [c for event in self.filtering for c in parse(event.message).counts if c.kind != "other"]
+            return msgspec.structs.replace(said, counts=(*said.counts, *told))
+        return said
+
+    @cached_property
+    def filtering(self) -> tuple[Event, ...]:
+        """Why HAMi turned nodes down, by reason: `2 nodes CardInsufficientMemory(gpu-1,gpu-2)`."""
+        told = (e for e in self.subject.events.of("FilteringFailed") if e.name == self.pod.name)
+        return tuple({e.message: e for e in told}.values())
 
     @cached_property
     def scaling(self) -> tuple[Event, ...]:
