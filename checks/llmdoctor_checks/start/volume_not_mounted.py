@@ -48,7 +48,8 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
     it is not a valid id.
 
     It is a risk where the engine's model lies under a path at which another container mounts the volume, and the cause where the
-    server failed. It is so, too, where its model lies under no mount and no container mounts the one volume that may hold it.
+    server failed. An emptyDir that the server alone mounts there is no help: nobody puts a model into it. It is so, too, where its
+    model lies under no mount and no container mounts the one volume that may hold it.
     The same holds of another file that its arguments or variables name (a chat template, an adapter) and that it did not find.
     A volume that no container mounts is noted: it still has to be bound and attached before the pod starts.
 
@@ -66,17 +67,19 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
         return
     container, model = engine.container, engine.explicit("model")
     path = str(model.value) if model is not None else ""
-    if model is not None and path.startswith("/") and container.mount_over(path) is None:
+    own = container.mount_over(path)
+    if model is not None and path.startswith("/") and (own is None or _nobody_fills(container, own)):
         other = _elsewhere(container, path)
         if other:
             whose, mount = other
+            instead = f", which has the empty {own.name} there" if own else ""
             failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
             yield Finding(
                 role="cause" if failing else "risk",
                 severity="critical",
                 confidence="likely",
                 summary=f"{engine.label} loads its model from {path}, but volume {mount.name} is mounted at {mount.mount_path} "
-                f"only in {whose.name}, not in {container.name}.",
+                f"only in {whose.name}, not in {container.name}{instead}.",
                 evidence=(
                     setting_evidence(container, model),
                     pod_evidence(whose, f"volumeMounts[{mount.name}]", mount.mount_path),
@@ -203,7 +206,24 @@ def _elsewhere(container: Container, path: str) -> tuple[Container, k8s.VolumeMo
     return None
 
 
+def _nobody_fills(container: Container, mount: k8s.VolumeMount) -> bool:
+    """Whether a mount is of an emptyDir that no other container mounts, in a container that runs no script to fill it."""
+    volume = container.pod.volume(mount.name)
+    others = [c for c in container.pod.containers if c is not container]
+    shell = any(re.search(r"(?:^|/)(?:ba|da)?sh$", str(word)) for word in container.spec.command[:1])
+    return (
+        volume is not None
+        and volume.empty_dir is not None
+        and not shell
+        and not any(m.name == mount.name for c in others for m in c.spec.volume_mounts)
+    )
+
+
 def _mount(container: Container, mount: k8s.VolumeMount) -> Fix:
+    for index, own in enumerate(container.spec.volume_mounts):
+        if own.mount_path.rstrip("/") == mount.mount_path.rstrip("/"):
+            replaced = {"op": "replace", "path": f"{container.pointer}/volumeMounts/{index}/name", "value": mount.name}
+            return fixes.patch(container.pod, f"Mount {mount.name} at {own.mount_path} in {container.name}", [replaced])
     value: dict[str, object] = {"name": mount.name, "mountPath": mount.mount_path}
     if mount.sub_path:
         value["subPath"] = mount.sub_path

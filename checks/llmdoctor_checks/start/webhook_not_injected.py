@@ -46,6 +46,18 @@ _EXPLAINS = (
 _SECRETS = "/vault/secrets"
 _REFUSED = ("hf-unauthorized", "ngc-unauthorized", "model-registry-failed", "hf-unreachable", "secret-missing")
 
+#: Clouds that give a pod the role of its service account by a variable which their webhook adds: the annotation that names the
+#: role, the label by which a pod must ask for it, if any, the variable, and how the cloud's clients say that they have nothing.
+_ROLES: tuple[tuple[str, str, str, str], ...] = (
+    ("eks.amazonaws.com/role-arn", "", "AWS_WEB_IDENTITY_TOKEN_FILE", "Unable to locate credentials"),
+    (
+        "azure.workload.identity/client-id",
+        "azure.workload.identity/use",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "WorkloadIdentityCredential authentication unavailable",
+    ),
+)
+
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
 
@@ -64,7 +76,7 @@ _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-
 _LEFT_OUT = "control-plane"
 
 
-@check("webhook-not-injected", since="0.2", literals=(_MODELS, _SECRETS))
+@check("webhook-not-injected", since="0.2", literals=(_MODELS, _SECRETS, *(role[3] for role in _ROLES)))
 def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A container that a webhook should have added to the pod is missing.
 
@@ -113,6 +125,36 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
         return
     yield from _kserve(pod, subject, logs)
     yield from _auto(pod)
+    yield from _role(pod, logs)
+
+
+def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """A pod without the cloud role of its service account, whose log says that it has no credentials."""
+    account = pod.cluster.item("ServiceAccount", pod.namespace, pod.spec.service_account_name or "default")
+    if not pod.failing_by_status or logs is None:
+        return
+    for annotation, label, variable, lacks in _ROLES:
+        line = next(logs.find(lacks), None)
+        role = (dig(account.raw, "metadata.annotations") or {}).get(annotation) if account else None
+        asks = str(pod.obj.metadata.labels.get(label, "")) == "true" if label else role is not None
+        if line is None or not (asks or role) or any(variable in c.env for c in pod.containers):
+            continue
+        evidence = [_present(pod), log_evidence(line)]
+        if account and role is not None:
+            evidence.insert(0, object_evidence(account, f"metadata.annotations[{annotation}]", str(role)))
+        why = (
+            f"the pod does not ask for it by the label {label}"
+            if not asks
+            else "the pod was made while the webhook, or the annotation, was not there"
+        )
+        yield _finding(
+            pod,
+            "cause",
+            f"No container has {variable}, by which the service account's role comes into the pod: {why}.",
+            tuple(evidence),
+            _REFUSED,
+        )
+        return
 
 
 def _auto(pod: Pod) -> Iterator[Finding]:
