@@ -292,6 +292,12 @@ _TRITON_MODEL = (
     r"\bmodel_(?:lifecycle|repository_manager)\.cc:\d+\] \"?(?:failed to load|successfully loaded) '(?P<model>[^']+)'"
 )
 _OF_A_LOAD = 40
+#: How llama-server as a router says that it starts the process of a model, that this has ended, and that the model is used.
+_INSTANCE_TEXTS = ("spawning server instance with name=", " exited with status ", "proxying request to model ")
+_INSTANCE = (
+    r"\b(?:spawning server instance with name=(?P<starts>\S{1,300})|proxying request to model (?P<used>\S{1,300})) on port \d"
+    r"|\binstance name=(?P<ended>\S{1,300}) exited with status (?!0\b)-?\d"
+)
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 _PER_STRAY, _AFTER_ONE = 10, 2
@@ -381,6 +387,7 @@ LITERALS = (
     _LOADED,
     _SWAP_ENDED,
     _SWAP_UP,
+    *_INSTANCE_TEXTS,
 )
 
 
@@ -533,7 +540,7 @@ def failed_models(log: Log) -> list[list[int]]:
             for x in log.marks(_NOT_LOADED)
             if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
         ]
-        found += _failed_swaps(log)
+        found += [*_failed_swaps(log), *_failed_instances(log)]
         log.memo["failed models"] = found
     return log.memo["failed models"]
 
@@ -553,6 +560,23 @@ def _last_word(failed: Sequence[Line]) -> bool:
     """Whether the one request that failed is the last that a log shows: nothing says that the next one was answered."""
     answers = _answered(failed[-1].log)
     return len(answers) < _PER_STRAY and (not answers or answers[-1] < failed[-1].number)
+
+
+def _failed_instances(log: Log) -> list[list[int]]:
+    """Where the process of a model of a llama-server router ended with an error, and the model was not used since."""
+    lines = sorted((x for text in _INSTANCE_TEXTS for x in log.marks(text)), key=lambda x: x.number)
+    begun: dict[str, int] = {}
+    failed: dict[str, list[int]] = {}
+    for line in lines:
+        if not (match := re.search(_INSTANCE, line.text[:2000])):
+            continue
+        if starts := match["starts"]:
+            begun[starts] = line.number
+        elif ended := match["ended"]:
+            failed[ended] = [begun.get(ended, line.number - _OF_A_LOAD), line.number]
+        else:
+            failed.pop(match["used"], None)
+    return list(failed.values())
 
 
 def _triton_model(line: Line) -> re.Match[str] | None:
@@ -668,11 +692,12 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
     """Whether a later line of the same start shows that what a line complains of was overcome.
 
     A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
-    rank complains of, another rank's progress does not overcome.
+    rank complains of, or one model of a llama-server router, the progress of another does not overcome.
     """
     if not signs:
         return False
     who = said(line.text).process
+    apart = _RANK.search(who) or who.startswith("port ")
     limit = next((at for at in _later_banners(line.log) if at > line.number), None)
     for text in _signs(signs):
         for found in line.log.marks(text):
@@ -680,7 +705,7 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
                 continue
             if limit is not None and found.number > limit:
                 break
-            if not _RANK.search(who) or said(found.text).process == who:
+            if not apart or said(found.text).process == who:
                 return True
     return False
 
