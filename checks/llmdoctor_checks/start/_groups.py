@@ -25,6 +25,8 @@ def gpus_of_group(pod: Pod, engine: Engine, subject: Subject) -> tuple[int, str]
         return (total, "all pods of the Ray cluster together have at most") if total is not None else None
     if kind in _DYNAMO and own is not None and pod.nodes:
         return own * pod.nodes, f"container {name} has" if pod.nodes == 1 else f"its {pod.nodes} pods have"
+    if kind == "LLMInferenceService" and own and nodes == 1 and pod.nodes == 1:
+        return own, f"container {name} has"
     if kind == "InferenceService" and own and nodes == 1:
         raw = pod.template_of.raw if pod.template_of else {}
         whole = str(raw.get("apiVersion", "")).startswith("serving.kserve.io/")
