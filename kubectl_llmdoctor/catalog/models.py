@@ -36,13 +36,12 @@ _ENDINGS: tuple[tuple[str, tuple[str, float, float] | None], ...] = (
     *((ending, None) for ending in ("-nvfp4", "-fp4", "-mxfp4", "-gptq", "-int8", "-int4", "-gguf", "-bnb-4bit")),
 )
 
-#: Id prefixes (lower case) that the Hub gates, beyond what the table says of single models.
+#: Id prefixes (lower case) that the Hub gates, beyond what the table says of single models. Of Google's those under the terms
+#: of Gemma 1 to 3 (vllm-project/semantic-router, issue 817, for embeddinggemma); Gemma 4 is open.
 _GATED = (
     "meta-llama/",
-    "google/gemma-2",
-    "google/gemma-3",
-    "google/gemma-7b",
-    "google/gemma-2b",
+    *(f"google/gemma-{release}" for release in ("1.1", "2", "3", "7b", "2b")),
+    *(f"google/{kind}gemma" for kind in ("code", "embedding", "med", "pali", "recurrent", "shield")),
     "tiiuae/falcon-180b",
     "databricks/dbrx-",
     "coherelabs/",

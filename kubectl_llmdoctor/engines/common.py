@@ -74,7 +74,10 @@ _TEI_BUILDS = frozenset(
 )
 
 # Publishers that put a version of their own on the tag of an image that is called like the engine.
-_FOREIGN = ("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/")
+_FOREIGN = (
+    *("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/"),
+    "leapfrogai/",
+)
 
 # Names under which pip installs an engine.
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt-llm"}

@@ -216,8 +216,12 @@ class Container:
         return files
 
     def limit(self, resource: str) -> int | None:
-        """A limit in whole units (bytes, GPUs; millicores for cpu); None when it has none."""
-        return _amount(resource, self.spec.resources.limits.get(resource))
+        """A limit in whole units (bytes, GPUs; millicores for cpu); None when it has none.
+
+        Of CPU and memory zero is none: the kubelet then sets no limit (pkg/kubelet/kuberuntime, calculateLinuxResources).
+        """
+        amount = _amount(resource, self.spec.resources.limits.get(resource))
+        return None if amount == 0 and resource in ("cpu", "memory") else amount
 
     def request(self, resource: str) -> int | None:
         """A request, which defaults to the limit as the API server does."""

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Logs,
     Pod,
+    Setting,
     Sizing,
     Subject,
     check,
@@ -24,6 +25,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks.start._groups import gpus_of_group
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
@@ -61,7 +63,9 @@ def gpu_count_mismatch(
     container the start fails ("World size is larger than the number of available GPUs", "invalid device ordinal");
     with more, the rest stands idle while it stays reserved.
 
-    Over several pods (LeaderWorkerSet, Ray, `--nnodes`) the product counts for the whole group.
+    Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole
+    group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits for ever for a placement
+    group, the others for ranks that nobody starts.
 
     A device of AWS Neuron holds several cores, so that its number says nothing. A slice of TPUs may span several pods; it
     is judged where the node selector shows that it does not, and only for too many workers: a pod takes all chips of its
@@ -93,6 +97,7 @@ def gpu_count_mismatch(
         yield Abstain(reason="the parallel sizes are not known")
         return
     if _grouped(pod, engine, subject):
+        yield from _too_many_for_a_group(pod, engine, subject, explicit)
         return
     if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
         yield Abstain(reason="how many workers its accelerators take is not known")
@@ -125,6 +130,35 @@ def gpu_count_mismatch(
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: list[Setting]) -> Iterator[Finding]:
+    """More workers than all pods of a replica have GPUs: how they are spread over the pods does not matter then."""
+    if pod.exists or any(name in engine.found.unresolved for name in _SIZES[:2]):
+        return
+    sizes = [s for s in explicit if s.name in _SIZES[:2] and isinstance(s.value, int)]
+    workers = math.prod(s.value for s in sizes)
+    group = gpus_of_group(pod, engine, subject) if workers > 1 else None
+    if group is None or not 0 < group[0] < workers:
+        return
+    gpus, whose = group
+    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    alone = gpus == engine.container.devices
+    resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} starts {workers} workers{product}; {whose} {count_of(gpus, 'GPU')}.",
+        evidence=tuple(_evidence(engine)),
+        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
+        if alone and engine.container.accelerators
+        else (
+            fixes.advice(
+                f"Give the pods of {fixes.edited(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"
+            ),
+        ),
     )
 
 
