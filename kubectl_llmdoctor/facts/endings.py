@@ -527,33 +527,54 @@ def failed_models(log: Log) -> list[list[int]]:
             before = bisect.bisect_left(answers, line.number)
             first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
             found.append([first, line.number])
-        serves = max((line.number for line in log.marks(_READY)), default=0)
-        ended = [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
-        found += [[number - _OF_A_MODEL, number] for number in ended]
-        last = max([serves, *_answered(log)])
-        found += [[x.number, x.number + _OF_AN_ENGINE] for x in log.marks(_ENGINE_DIED) if x.number > last]
-        launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
-        found += [[x.number, x.number + _OF_A_LAUNCH] for x in log.marks(_NOT_LAUNCHED) if x.number > launched]
-        loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
-        found += [
-            [x.number - _OF_A_LOAD, x.number + _OF_A_LOAD]
-            for x in log.marks(_NOT_LOADED)
-            if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
-        ]
+        found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
+        found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
+        found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
+        found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
         found += [*_failed_swaps(log), *_failed_instances(log)]
         log.memo["failed models"] = found
     return log.memo["failed models"]
 
 
-def _failed_swaps(log: Log) -> Iterator[list[int]]:
-    """Where llama-swap prints what a model's process said before it ended, of models of which none has answered since."""
-    ended = [(match["model"], x.number) for x in log.marks(_SWAP_ENDED) if (match := re.search(_SWAPPED, x.text))]
+def _failed_children(log: Log) -> list[int]:
+    """Where vLLM says, in a process that is not the container's first, that its engine did not start, and has not served since."""
+    serves = max((line.number for line in log.marks(_READY)), default=0)
+    return [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
+
+
+def _dead_engines(log: Log) -> list[int]:
+    """Where an engine says that it died, and answers nothing since."""
+    last = max([*(line.number for line in log.marks(_READY)), *_answered(log)], default=0)
+    return [x.number for x in log.marks(_ENGINE_DIED) if x.number > last]
+
+
+def _not_launched(log: Log) -> list[Line]:
+    """Where Xinference says that a model was not launched, and launched none since."""
+    launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
+    return [line for line in log.marks(_NOT_LAUNCHED) if line.number > launched]
+
+
+def _not_loaded(log: Log) -> list[Line]:
+    """Where Triton says that a model was not loaded, and has not loaded it since."""
+    loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
+    return [
+        x for x in log.marks(_NOT_LOADED) if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
+    ]
+
+
+def _ended_swaps(log: Log) -> list[Line]:
+    """Where llama-swap says that the process of a model ended by itself, of models of which none has answered since."""
+    ended = [(match["model"], x) for x in log.marks(_SWAP_ENDED) if (match := re.search(_SWAPPED, x.text))]
     up = [(match["model"], x.number) for x in log.marks(_SWAP_UP) if (match := re.search(_SWAPPED, x.text))]
-    marks = sorted(number for _, number in (*ended, *up))
-    for model, number in ended:
-        if not any(other == model and at > number for other, at in up):
-            before = bisect.bisect_left(marks, number)
-            yield [max(marks[before - 1] + 1 if before else 0, number - _OF_A_MODEL), number]
+    return [x for model, x in ended if not any(other == model and at > x.number for other, at in up)]
+
+
+def _failed_swaps(log: Log) -> Iterator[list[int]]:
+    """Where llama-swap prints what a model's process said before it ended."""
+    marks = sorted(x.number for text in (_SWAP_ENDED, _SWAP_UP) for x in log.marks(text))
+    for line in _ended_swaps(log):
+        before = bisect.bisect_left(marks, line.number)
+        yield [max(marks[before - 1] + 1 if before else 0, line.number - _OF_A_MODEL), line.number]
 
 
 def _last_word(failed: Sequence[Line]) -> bool:
@@ -731,10 +752,16 @@ def crash_of(log: Log) -> Line | None:
 
 
 def failed_load(log: Log) -> Line | None:
-    """Where Ollama says last that it could not load a model; None when it has loaded one since."""
-    failed = max((x for text in _LOAD_FAILED for x in log.find(text)), key=lambda x: x.number, default=None)
-    since = (x for text in _OLLAMA_LOADED for x in log.find(text) if failed and x.number > failed.number)
-    return None if next(since, None) else failed
+    """Where a server that lives on says last that it could not load a model; None when it has loaded that, or one, since."""
+    loaded = max((x.number for text in _OLLAMA_LOADED for x in log.find(text)), default=0)
+    failed = [x for text in _LOAD_FAILED for x in log.find(text) if x.number > loaded]
+    failed += [*_not_launched(log), *_not_loaded(log), *_ended_swaps(log)]
+    return max(failed, key=lambda x: x.number, default=None)
+
+
+def lacks_model(log: Log) -> Line | None:
+    """Where a server that lives on says last that it could not load a model, if more than a stray request fails of it."""
+    return failed_load(log) if failed_models(log) else None
 
 
 def assertion_of(log: Log) -> Line | None:

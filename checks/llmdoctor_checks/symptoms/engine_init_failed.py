@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, log_evidence, said
+from kubectl_llmdoctor.api import Finding, Logs, Pod, check, lacks_model, log_evidence, said
 
 from ._signals import SIGNALS
 
@@ -46,6 +46,9 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
     Engines of several processes (API server, engine core, workers, shards) print this in the process that waited for
     another. It is always a consequence: the process that failed has printed why, earlier in the same log.
 
+    A server that loads its models later (Ollama, llama-swap, Xinference, Triton) lives on when one of them fails: the pod
+    is Ready, and the requests for that model are answered with an error.
+
     ## Fix
 
     Read the log upwards from this line to the first traceback or error of another process.
@@ -55,6 +58,7 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
     if not pod.failing:
+        yield from _without_model(pod, logs)
         return
     for text in _SECONDARY:
         for line in logs.find(text):
@@ -79,6 +83,23 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 else "warning",  # a pod that fails has a critical symptom of its own
                 confidence="certain",
                 summary=summary,
+                evidence=(log_evidence(line),),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
+
+
+def _without_model(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A pod that is ready, whose server has said last of a model that it did not come up."""
+    for log in logs if pod.exists and pod.ready else ():
+        line = None if log.previous else lacks_model(log)
+        if line is not None:
+            yield Finding(
+                role="symptom",
+                severity="critical",
+                confidence="certain",
+                summary=f"{log.container} is up, and a model that it was to load has failed.",
                 evidence=(log_evidence(line),),
                 order=line.order,
                 pods=(pod.name,),
