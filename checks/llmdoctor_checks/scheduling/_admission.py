@@ -137,6 +137,7 @@ def _predicate(reason: str, message: str) -> str:
     known = {
         "NodeAffinity": "node-selector-mismatch",
         "NodePorts": "host-port-conflict",
+        "TaintToleration": "taint-untolerated",
         "OutOfcpu": "cpu-memory-insufficient",
         "OutOfmemory": "cpu-memory-insufficient",
         "OutOfpods": "pods-per-node-limit",

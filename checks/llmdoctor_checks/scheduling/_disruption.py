@@ -1,11 +1,12 @@
 """Pods that somebody took away: the scheduler, a drain, the kubelet of a node that stops, or the loss of a node.
 
 Sources: Kubernetes pkg/apis/core (`DisruptionTarget`), kube-scheduler preemption, pkg/controller/tainteviction and podgc,
-pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler's events.
+pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler's events; Volcano's pkg/scheduler/cache.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     endings,
     event_evidence,
+    events_of,
     node_evidence,
     pod_evidence,
 )
@@ -49,7 +51,7 @@ _SILENT = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
 _BY_KUBELET: tuple[tuple[str, str, Kind], ...] = (
     ("Preempting", "", "preempted"),
     ("Terminated", "node shutdown", "drained"),
-    ("Shutdown", "hutting down", "drained"),
+    ("Shutdown", "hutting", "drained"),  # 1.20: `Node is shutting, evicting pods`
     ("NodeShutdown", "hutting down", "drained"),
     ("NodeLost", "", "lost"),
 )
@@ -63,10 +65,14 @@ _BY_CONDITION: dict[str, Kind] = {
     "DeletionByPodGC": "lost",
 }
 
-#: Events about a pod that say who takes it away, by reason.
+#: What Volcano writes into the condition Ready and an event, and KAI into an event of the pod's PodGroup.
+_BY_SCHEDULER = r"Pod is evicted, because of \w*(?:preempt|reclaim)|Pod \S+ was preempted by "
+
+#: Events about a pod that say who takes it away, by reason and an expression for the beginning of the message.
 _EVENTS: tuple[tuple[str, str, Kind], ...] = (
     ("Preempted", "Preempted by", "preempted"),
     ("Stopped", "Preempted to accommodate a workload", "preempted"),  # Kueue
+    ("Evict", _BY_SCHEDULER, "preempted"),
     ("Evicted", "Evicted pod", "drained"),  # Karpenter
     ("ScaleDown", "deleting pod for node scale down", "drained"),
     ("TaintManagerEviction", "Marking for deletion", "drained"),
@@ -119,6 +125,10 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         said = f"{stopped.reason}: {stopped.message}"
         quoted = (pod_evidence(pod, "status.conditions[TerminationTarget]", said),)
         return Taken(kind="preempted", why=stopped.message, evidence=quoted)
+    ready = pod.condition("Ready")
+    if ready is not None and ready.reason == "Evict" and re.match(_BY_SCHEDULER, ready.message):
+        quoted = (pod_evidence(pod, "status.conditions[Ready]", f"{ready.reason}: {ready.message}"),)
+        return Taken(kind="preempted", why=ready.message, evidence=quoted)
     condition = pod.condition("DisruptionTarget")
     if condition is None or condition.status != "True":
         return None
@@ -145,7 +155,7 @@ def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | Non
         return None
     for event in _about(pod, events):
         for reason, piece, kind in _EVENTS:
-            if event.reason == reason and event.message.startswith(piece):
+            if event.reason == reason and re.match(piece, event.message):
                 by_taint = reason == "TaintManagerEviction"
                 quoted = (event_evidence(event, pod.cluster),)
                 return Taken(kind=kind, why=event.message, evidence=quoted, open=by_taint and node is None)
@@ -154,6 +164,9 @@ def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | Non
 
 def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
     reasons = {reason for reason, _, _ in _EVENTS}
+    for event in events_of(pod.cluster).of_kind("PodGroup"):
+        if event.reason == "Evict" and event.message.startswith(f"Pod {pod.namespace}/{pod.name} was "):
+            yield event
     for event in events or ():
         own = event.kind == "Pod" and event.name == pod.name and event.reason in reasons
         if own or (event.kind == "Node" and event.name == pod.spec.node_name and event.reason in _NODE_EVENTS):

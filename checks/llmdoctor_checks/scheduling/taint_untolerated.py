@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Pod, Subject, check, fixes, k8s, pod_evidence
+from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._repairs import named, tolerating, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of, scaling_lines
 
 
 @check("taint-untolerated", since="0.1")
-def taint_untolerated(pending: Pending) -> Iterator[Finding]:
+def taint_untolerated(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
     """The nodes that fit have a taint that the pod does not tolerate.
 
     GPU nodes are often tainted, so that only pods that ask for them by a toleration get there; clouds add such taints
     by themselves (`nvidia.com/gpu=present` on GKE, spot nodes on AKS). Since Kubernetes 1.35 the scheduler's message
-    does not name the taint. Taints of the control plane and of nodes that could not run the pod anyway do not matter.
+    does not name the taint. A pod that a `nodeName` or a race brings to a node with such a taint of effect `NoExecute` is
+    refused by the kubelet. Taints of the control plane and of nodes that could not run the pod anyway do not matter.
 
     ## Fix
 
@@ -24,8 +26,9 @@ def taint_untolerated(pending: Pending) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """
-    found = cause(pending, "taint-untolerated")
-    if found is None:
+    yield from refused_for("taint-untolerated", pod, subject)
+    found = cause(pending, "taint-untolerated") if pending else None
+    if not pending or not found:
         return
     taints = _taints(found) or [t for c in found.counts if (t := _parsed(c.taint))]
     if found.verdicts:
