@@ -23,11 +23,11 @@ _FOREVER = (
     r"(?:exec\s+)?(?:sleep\s+(?:infinity|inf|\d{5,}|\d+d)|tail\s+-[fF]\s+/dev/null|cat\s*(?:$|[;\n])"
     r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.{0,1000}?\bdone)"
 )
-#: After an engine that runs in the foreground; the sign says whether only when it failed. Of thousands of empty lines each
-#: would look through all that follow.
+#: After an engine that runs in the foreground or, by a single `&`, behind it; the sign says whether only when it failed. Of
+#: thousands of empty lines each would look through all that follow.
 _GAP = r"\s{0,40}"
 _AFTER = re.compile(
-    rf"(?P<sign>\|\||;|\n){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]*?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
+    rf"(?P<sign>\|\||;|\n|(?<![&>|])&(?![&>\d])){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]*?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
     re.DOTALL,
 )
 #: Programs that engines are started by.
@@ -40,6 +40,11 @@ _SERVERS = re.compile(
 _BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
 #: In a loop: it watches over the server rather than wait for nothing.
 _WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
+
+#: Where the engine's output goes instead of the container's log; what goes to stderr alone is no such thing.
+_TO_FILE = re.compile(r"(?<![\d|])(?:1|&)?>>?\s*(?P<file>/(?!dev/|proc/)[\w./-]+|[\w-][\w./-]*\.(?:log|out|txt))")
+#: So long an engine may load before a port that nobody answers says more.
+_PATIENCE_SECONDS = 1800
 
 #: The last line of a program that ended: the shell's word of a signal, an engine's of a part that died.
 _DEAD = (
@@ -62,7 +67,8 @@ def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findin
     the container does not: no restart, no exit code, no previous log, and the pod stays Running. Without a liveness probe
     it stays so for ever, holds its GPUs, and without a readiness probe it goes on getting requests.
 
-    It is the cause where the container runs, and its log ends with the engine's end.
+    It is the cause where the container runs, and its log ends with the engine's end; a possible one where the engine's output goes
+    to a file, so that the log says nothing, and the pod has not been ready for half an hour.
 
     With a liveness probe the kubelet restarts the container after all: then it is only noted.
 
@@ -92,18 +98,24 @@ def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findin
             ended = None
             if logs is not None and container.running and not watched:
                 ended = _ended(engine, logs, found["told"] or "")
+            unseen = None if watched or ended else _unseen(engine, logs, text[server.end() : found.start()])
             when = f"{engine.title} has ended, and" if ended else f"When {engine.title} ends,"
+            if unseen:
+                when = f"{engine.title} writes to {unseen}, not to the log, and does not serve; when it ends,"
             yield Finding(
-                role="cause" if ended else "note" if watched else "risk",
-                severity="critical" if ended else "info" if watched else "warning",
-                confidence="likely",
+                role="cause" if ended or unseen else "note" if watched else "risk",
+                severity="critical" if ended or unseen else "info" if watched else "warning",
+                confidence="possible" if unseen else "likely",
                 summary=f"{when} the shell of {container.name} goes on with `{_short(found['forever'])}`: {tail}.",
                 evidence=(
                     pod_evidence(container, f"{group}[{index}]", _around(text, found)),
                     *((log_evidence(ended),) if ended else ()),
                 ),
-                explains=("not-ready",) if ended else (),
-                fixes=(_fix(engine, group, index, text, found, server),),
+                explains=("not-ready",) if ended or unseen else (),
+                fixes=(
+                    *((_read(engine, unseen),) if unseen else ()),
+                    _fix(engine, group, index, text, found, server),
+                ),
                 pods=(pod.name,) if pod.exists else (),
             )
             return
@@ -126,6 +138,26 @@ def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:
         if re.search(_DEAD, text) or (not serves and re.search(_FAILED, text)):
             return line
     return None
+
+
+def _unseen(engine: Engine, logs: Logs | None, rest: str) -> str | None:
+    """The file that has the engine's output, if the log has none and the pod has not been ready for long."""
+    container, now = engine.container, engine.container.pod.cluster.now
+    to = _TO_FILE.search(rest)
+    log = logs.current(container.name) if logs else None
+    troubles = [t for t in container.pod.troubles if t.kind == "not-ready" and t.container is container]
+    if to is None or now is None or not troubles or (log is not None and log.text.strip()):
+        return None
+    since = troubles[0].since
+    return to["file"] if since is not None and (now - since).total_seconds() > _PATIENCE_SECONDS else None
+
+
+def _read(engine: Engine, file: str) -> Fix:
+    container = engine.container
+    return fixes.advice(
+        f"Read the end of {file}",
+        f"kubectl -n {container.pod.namespace} exec {container.pod.name} -c {container.name} -- tail -n 50 {file}",
+    )
 
 
 def _short(text: str) -> str:
