@@ -52,7 +52,7 @@ from kubectl_llmdoctor.facts.nodes import (
 )
 from kubectl_llmdoctor.facts.pod import Container, Pod, Shm, Trouble, is_accelerator
 from kubectl_llmdoctor.facts.processes import looks_like_error, said
-from kubectl_llmdoctor.facts.sizing import Sizing
+from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import (
     GIB,
@@ -149,6 +149,7 @@ __all__ = [
     "endings",
     "event_evidence",
     "events_of",
+    "file_bytes_of",
     "fixes",
     "gone",
     "holder_of",
