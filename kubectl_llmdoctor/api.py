@@ -44,7 +44,7 @@ from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, said
-from kubectl_llmdoctor.facts.sizing import Sizing
+from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
@@ -143,6 +143,7 @@ __all__ = [
     "endings",
     "event_evidence",
     "events_of",
+    "file_bytes_of",
     "fixes",
     "gone",
     "holder_of",

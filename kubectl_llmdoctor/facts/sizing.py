@@ -64,12 +64,7 @@ class Sizing:
 
         As they are stored: whatever the engine converts or quantizes them to when it loads them.
         """
-        from kubectl_llmdoctor.memory.amount import Amount
-        from kubectl_llmdoctor.memory.serving import Serving
-        from kubectl_llmdoctor.memory.weights import weights
-
-        found = weights(self.model[0], Serving()) if self.model else None
-        return found.low if isinstance(found, Amount) else None
+        return _file_bytes(self.model[0]) if self.model else None
 
     @property
     def model_name(self) -> str:
@@ -253,3 +248,20 @@ def _amounts(engine: str, log: Log) -> Iterator[tuple[str, float, Line]]:
                     yield name, float(match["size"].replace(",", "")) * unit, line
                 except ValueError:
                     continue
+
+
+def file_bytes_of(model: str) -> int | None:
+    """The least that the weight files of a model of the Hub take on a disk; None where its shape is not known."""
+    from kubectl_llmdoctor.catalog.models import find
+
+    found = find(model)
+    return _file_bytes(found.architecture) if found else None
+
+
+def _file_bytes(model: Architecture) -> int | None:
+    from kubectl_llmdoctor.memory.amount import Amount
+    from kubectl_llmdoctor.memory.serving import Serving
+    from kubectl_llmdoctor.memory.weights import weights
+
+    found = weights(model, Serving())
+    return found.low if isinstance(found, Amount) else None

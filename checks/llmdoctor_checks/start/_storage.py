@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, object_evidence, pod_evidence, units
 from llmdoctor_checks._raw import rows, words
@@ -12,6 +15,25 @@ _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub
 
 #: Where the images of these engines keep it when nothing is said: they run as root, TGI sets a variable.
 _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
+
+
+#: The Hub's own program, with a directory: `huggingface-cli download REPOSITORY --local-dir DIRECTORY`.
+_FETCHES = re.compile(r"\b(?:huggingface-cli|hf)\s+download\s+([^\n;&|]+)")
+
+#: Its options that leave all files to be fetched: with a value, and without.
+_VALUED = frozenset({"--local-dir-use-symlinks", "--token", "--revision", "--max-workers", "--repo-type"})
+_SWITCHES = frozenset({"--quiet", "--resume-download", "--force-download"})
+
+_VARIABLE = r"\$\{(\w+)\}|\$\((\w+)\)|\$(\w+)"
+
+
+class Fetched(NamedTuple):
+    """A model that an init container downloads whole: its id on the Hub, the directory, who does it and where that stands."""
+
+    model: str
+    directory: str
+    container: Container
+    evidence: Evidence
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -56,6 +78,40 @@ def cache_path(engine: Engine) -> str:
     if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or other_user(engine.container):
         return ""
     return _DEFAULTS.get(engine.name, "")
+
+
+def fetched(pod: Pod, path: str) -> Fetched | None:
+    """What an init container downloads to the directory that a server reads its model from."""
+    for container in pod.containers:
+        if container.role != "init":
+            continue
+        text = " ".join(str(word) for word in (*container.spec.command, *container.spec.args))
+        for match in _FETCHES.finditer(text.replace("\\\n", " ")):
+            said = re.sub(_VARIABLE, partial(_value, container), match[1])
+            model, *options = re.sub("[=\"']", " ", said).split()
+            directory = (_directory(options) or "").rstrip("/")
+            if directory.startswith("/") and f"{path.rstrip('/')}/".startswith(f"{directory}/"):
+                return Fetched(model, directory, container, pod_evidence(container, "command", match[0].strip()))
+    return None
+
+
+def _directory(options: list[str]) -> str | None:
+    """Where a whole repository goes to; None where some of its files are chosen, or by options that are not known."""
+    directory, rest = None, iter(options)
+    for option in rest:
+        if option == "--local-dir":
+            directory = next(rest, None)
+        elif option in _VALUED:
+            next(rest, None)
+        elif option not in _SWITCHES:
+            return None
+    return directory
+
+
+def _value(container: Container, name: re.Match[str]) -> str:
+    """What a variable of a script holds; as it stands where that is not known."""
+    variable = container.env.get(name[1] or name[2] or name[3])
+    return variable.value if variable is not None and variable.value else name[0]
 
 
 def other_user(container: Container) -> bool:

@@ -11,11 +11,12 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     check,
+    file_bytes_of,
     fixes,
     say_bytes,
     setting_evidence,
 )
-from llmdoctor_checks.start._storage import Store, cache_path, hub_model, store
+from llmdoctor_checks.start._storage import Store, cache_path, fetched, hub_model, store
 
 
 @check("disk-full", since="0.1")
@@ -28,7 +29,8 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     later.
 
     In a manifest the least size of the weight files, known from the model's shape, is compared with the claim, the
-    memory-backed volume or the limit of ephemeral storage that they are downloaded to. A volume that many nodes may mount
+    memory-backed volume or the limit of ephemeral storage that they are downloaded to, by the engine or by an init container
+    with the Hub's own program (`hf download … --local-dir`). A volume that many nodes may mount
     is not judged: file shares seldom keep to the size that was asked for.
 
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
@@ -44,7 +46,11 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     """
     model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
-    if pod.ready or pod.log_only or model is None or not hub_model(engine) or not path or needed is None:
+    if pod.ready or pod.log_only or model is None:
+        return
+    if str(model.value).startswith("/"):
+        yield from _by_init_container(pod, engine, str(model.value))
+    if not hub_model(engine) or not path or needed is None:
         return
     place = store(engine.container, path)
     # what happens to an emptyDir that grows over its limit has an id of its own
@@ -65,6 +71,27 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         summary=f"The weight files of {model.value} take {say_bytes(needed)} or more; {engine.container.name} downloads them "
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
+        fixes=(_fix(pod, engine, place, needed),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]:
+    """What an init container downloads for the server is larger than the volume that they share."""
+    got = fetched(pod, path)
+    needed = file_bytes_of(got.model) if got else None
+    place = store(got.container, got.directory) if got else None
+    if got is None or needed is None or place is None or place.kind == "emptyDir":
+        return
+    if place.size is None or place.evidence is None or not place.volume or place.size >= needed:
+        return
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The weight files of {got.model} take {say_bytes(needed)} or more; {got.container.name} downloads them "
+        f"to {got.directory}, where volume {place.volume} holds {say_bytes(place.size)}: the download fails.",
+        evidence=(place.evidence, got.evidence),
         fixes=(_fix(pod, engine, place, needed),),
         pods=(pod.name,) if pod.exists else (),
     )
