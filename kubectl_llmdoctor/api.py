@@ -21,21 +21,10 @@ from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of,
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
-from kubectl_llmdoctor.facts.endings import (
-    Ending,
-    Phase,
-    answered,
-    endings,
-    gone,
-    lacks_model,
-    log_of,
-    phase_of,
-    probe_kills,
-    served,
-    stray,
-)
+from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
+from kubectl_llmdoctor.facts.failed_models import lacks_model
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
@@ -44,7 +33,9 @@ from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, said
+from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
+from kubectl_llmdoctor.facts.starts import Phase, phase_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (

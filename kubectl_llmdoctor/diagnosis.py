@@ -9,20 +9,15 @@ import msgspec
 
 from kubectl_llmdoctor import __version__, forked, story
 from kubectl_llmdoctor.check import Abstain, Check, Finding
+from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.endings import (
-    LITERALS,
-    answered,
-    crash_of,
-    failed_load,
-    last_round,
-    lived_on,
-    of_a_request,
-    phase_of,
-)
+from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.failed_models import failed_load
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
+from kubectl_llmdoctor.facts.requests import answered, of_a_request
+from kubectl_llmdoctor.facts.starts import crash_of, phase_of
 from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
@@ -101,10 +96,10 @@ def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
 
 def looked_for(checks: Iterable[Check]) -> tuple[str, ...]:
     """All pieces of log lines that anything looks for."""
-    from kubectl_llmdoctor.facts import gpu, sizing
+    from kubectl_llmdoctor.facts import aftermath, failed_models, gpu, sizing, starts
 
     own = {text for check in checks for part in check.parts for text in part.literals}
-    return tuple(sorted(own.union(LITERALS, gpu.LITERALS, sizing.LITERALS)))
+    return tuple(sorted(own.union(*(facts.LITERALS for facts in (starts, aftermath, failed_models, gpu, sizing)))))
 
 
 def _worst(target: doc.Target) -> int:

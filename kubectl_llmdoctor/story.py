@@ -8,10 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.endings import assertion_of, crash_of, endings, last_round, lived_on, log_of
+from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error
+from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig

@@ -116,8 +116,8 @@ class Container:
 
     def _said_dead(self) -> bool:
         """Whether the log of the running instance ends with the death of its engine."""
-        from kubectl_llmdoctor.facts.endings import gone
         from kubectl_llmdoctor.facts.logs import Log
+        from kubectl_llmdoctor.facts.requests import gone
 
         mine = (self.pod.name, self.pod.namespace, self.name, False)
         for text in self.pod.cluster.snapshot.logs:

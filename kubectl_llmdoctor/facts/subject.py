@@ -13,12 +13,12 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.endings import last_start
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.starts import last_start
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.snapshot import Missing

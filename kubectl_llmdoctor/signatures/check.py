@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
-from kubectl_llmdoctor.facts.endings import signs_of
+from kubectl_llmdoctor.facts.aftermath import signs_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, Unknown
 from kubectl_llmdoctor.report.document import CONFIDENCES

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.advice import FixText
-from kubectl_llmdoctor.facts.endings import PHASES
+from kubectl_llmdoctor.facts.starts import PHASES
 from kubectl_llmdoctor.report.document import Confidence, Severity
 
 
@@ -35,7 +35,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: only where the log keeps the last line of the traceback and none of its frames, and the engine is known: then nothing
     #: but its words says whose exception it is
     bare: bool = False
-    #: only in these phases of a start (`endings.phase_at`); empty is before the first of them
+    #: only in these phases of a start (`starts.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
     overcome: tuple[str, ...] | None = None

@@ -10,24 +10,14 @@ import msgspec
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
+from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.endings import (
-    answered,
-    failed_models,
-    failed_requests,
-    not_serving_yet,
-    overcome,
-    phase_at,
-    phase_of,
-    stray,
-    superseded,
-    survived,
-    told_to_stop,
-    went_on,
-)
+from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.requests import answered, failed_requests, stray, went_on
+from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at

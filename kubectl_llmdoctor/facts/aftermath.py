@@ -1,0 +1,102 @@
+"""What comes after a line: whether the start that it belongs to got over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.requests import refused, went_on
+from kubectl_llmdoctor.facts.starts import (
+    OLLAMA_LOADED,
+    PHASES,
+    READY,
+    STARTS,
+    later_banners,
+    marks_of,
+    printed_from,
+    tells,
+)
+
+#: A process of which there are several that load the model side by side.
+_RANK = re.compile(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
+
+#: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
+#: less when memory does not suffice.
+_LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("load_model: loading model",), ("server is listening on http",)),
+    (('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'), OLLAMA_LOADED),
+    (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (READY,)),
+    (("Triton Server Version",), ("Started HTTPService at",)),
+)
+#: All that is looked for here, beside the marks of starts.
+LITERALS = tuple(literal for pair in _LOADS for literals in pair for literal in literals)
+
+
+def survived(line: Line) -> bool:
+    """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
+    return any(_served_after(line, *pair) for pair in STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+
+
+def lived_on(line: Line) -> bool:
+    """Whether the process that raised the error of a line did not end with it, as far as the log tells."""
+    return survived(line) or went_on(line) or refused(line)
+
+
+def _served_after(line: Line, banner: str, ready: str) -> bool:
+    starts = [x.number for x in marks_of(line.log, banner)]
+    at = next((x.number for x in marks_of(line.log, ready) if x.number > line.number), None)
+    # what any web server prints is the engine's only after its banner; the rest no other program prints, and a log that was
+    # cut at its head has no banner
+    whose = bool(starts) or ready != READY
+    # the first start prints something before its banner
+    return at is not None and whose and not any(line.number < start < at for start in starts[1:])
+
+
+def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
+    """Whether a line stands between the beginning and the end of the same load."""
+    starts = [x.number for text in begins for x in line.log.marks(text)]
+    done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
+    begun = max((at for at in starts if at < line.number), default=None)
+    return done is not None and begun is not None and not any(line.number < at < done for at in starts)
+
+
+def not_serving_yet(line: Line) -> bool:
+    """Whether a server that answers requests only once it is ready became ready after a line, in the same start."""
+    return any(_served_after(line, *pair) for pair in STARTS)
+
+
+def overcome(line: Line, signs: Sequence[str]) -> bool:
+    """Whether a later line of the same start shows that what a line complains of was overcome.
+
+    A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
+    rank complains of, or one model of a llama-server router, the progress of another does not overcome.
+    """
+    if not signs:
+        return False
+    who = said(line.text).process
+    apart = _RANK.search(who) or who.startswith("port ")
+    limit = next((at for at in later_banners(line.log) if at > line.number), None)
+    for text in _signs(signs):
+        for found in line.log.marks(text):
+            if found.number <= line.number or not tells(text, found):
+                continue
+            if limit is not None and found.number > limit:
+                break
+            if not apart or said(found.text).process == who:
+                return True
+    return False
+
+
+def signs_of(signs: Sequence[str]) -> tuple[str, ...]:
+    """The texts that `overcome` looks for."""
+    return tuple(_signs(signs))
+
+
+def _signs(signs: Sequence[str]) -> Iterator[str]:
+    for sign in signs:
+        if sign in PHASES:
+            yield from printed_from(sign)
+        else:
+            yield sign

@@ -1,0 +1,169 @@
+"""Servers that live on when a model, or the engine behind them, fails: Ollama, LocalAI, Xinference, Triton, llama-swap, routers."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterator, Sequence
+
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.requests import PER_STRAY, answered_at, stray
+from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY
+
+#: How Ollama says that it could not load a model: it lives on.
+_LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
+#: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
+#: at most so many lines after what the process printed, which may be the stacks of all its threads.
+_FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
+_FAILED = (
+    r"\| 500 \|.{0,80}\bPOST\b| 500  -  POST |\bmethod=POST status=500\b"
+    r"|\bHTTP request method=\"?POST\"? path=\S+ status=500\b"
+)
+_OF_A_MODEL = 1500
+#: How vLLM's server ends, in a process that is not the container's first: what started it may live on.
+_CHILD, _CHILD_FAILED = (
+    "Engine core initialization failed",
+    r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
+)
+#: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
+_ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
+#: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
+_NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
+_OF_A_LAUNCH = 200
+#: How llama-swap says that the process of a model ended by itself, and that one answers. Source: its proxy/process.go.
+_SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
+_SWAPPED = r"<(?P<model>[^>]+)> (?:ExitError >> |Health check passed on )"
+#: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
+#: many lines before or after that.
+_NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"
+_TRITON_MODEL = (
+    r"\bmodel_(?:lifecycle|repository_manager)\.cc:\d+\] \"?(?:failed to load|successfully loaded) '(?P<model>[^']+)'"
+)
+_OF_A_LOAD = 40
+#: How llama-server as a router says that it starts the process of a model, that this has ended, and that the model is used.
+_INSTANCE_TEXTS = ("spawning server instance with name=", " exited with status ", "proxying request to model ")
+_INSTANCE = (
+    r"\b(?:spawning server instance with name=(?P<starts>\S{1,300})|proxying request to model (?P<used>\S{1,300})) on port \d"
+    r"|\binstance name=(?P<ended>\S{1,300}) exited with status (?!0\b)-?\d"
+)
+#: All that is looked for here.
+LITERALS = (
+    *OLLAMA_LOADED,
+    *_LOAD_FAILED,
+    *_FAILED_TEXTS,
+    _CHILD,
+    _ENGINE_DIED,
+    _NOT_LAUNCHED,
+    _LAUNCHED,
+    _NOT_LOADED,
+    _LOADED,
+    _SWAP_ENDED,
+    _SWAP_UP,
+    *_INSTANCE_TEXTS,
+)
+
+
+def failed_models(log: Log) -> list[list[int]]:
+    """Where a log shows that the process of a model failed in a server that lives on: the first and the last line of each place.
+
+    Empty where hardly a request failed of it, or where a model was loaded since.
+    """
+    if "failed models" not in log.memo:
+        failed = sorted(
+            (x for text in _FAILED_TEXTS for x in log.marks(text) if re.search(_FAILED, x.text[:2000])),
+            key=lambda x: x.number,
+        )
+        found = []
+        for line in [] if not failed or (stray(failed, ready=True) and not _last_word(failed)) else failed:
+            answers = answered_at(log)
+            before = bisect.bisect_left(answers, line.number)
+            first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
+            found.append([first, line.number])
+        found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
+        found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
+        found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
+        found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
+        found += [*_failed_swaps(log), *_failed_instances(log)]
+        log.memo["failed models"] = found
+    return log.memo["failed models"]
+
+
+def _failed_children(log: Log) -> list[int]:
+    """Where vLLM says, in a process that is not the container's first, that its engine did not start, and has not served since."""
+    serves = max((line.number for line in log.marks(READY)), default=0)
+    return [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
+
+
+def _dead_engines(log: Log) -> list[int]:
+    """Where an engine says that it died, and answers nothing since."""
+    last = max([*(line.number for line in log.marks(READY)), *answered_at(log)], default=0)
+    return [x.number for x in log.marks(_ENGINE_DIED) if x.number > last]
+
+
+def _not_launched(log: Log) -> list[Line]:
+    """Where Xinference says that a model was not launched, and launched none since."""
+    launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
+    return [line for line in log.marks(_NOT_LAUNCHED) if line.number > launched]
+
+
+def _not_loaded(log: Log) -> list[Line]:
+    """Where Triton says that a model was not loaded, and has not loaded it since."""
+    loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
+    return [
+        x for x in log.marks(_NOT_LOADED) if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
+    ]
+
+
+def _ended_swaps(log: Log) -> list[Line]:
+    """Where llama-swap says that the process of a model ended by itself, of models of which none has answered since."""
+    ended = [(match["model"], x) for x in log.marks(_SWAP_ENDED) if (match := re.search(_SWAPPED, x.text))]
+    up = [(match["model"], x.number) for x in log.marks(_SWAP_UP) if (match := re.search(_SWAPPED, x.text))]
+    return [x for model, x in ended if not any(other == model and at > x.number for other, at in up)]
+
+
+def _failed_swaps(log: Log) -> Iterator[list[int]]:
+    """Where llama-swap prints what a model's process said before it ended."""
+    marks = sorted(x.number for text in (_SWAP_ENDED, _SWAP_UP) for x in log.marks(text))
+    for line in _ended_swaps(log):
+        before = bisect.bisect_left(marks, line.number)
+        yield [max(marks[before - 1] + 1 if before else 0, line.number - _OF_A_MODEL), line.number]
+
+
+def _last_word(failed: Sequence[Line]) -> bool:
+    """Whether the one request that failed is the last that a log shows: nothing says that the next one was answered."""
+    answers = answered_at(failed[-1].log)
+    return len(answers) < PER_STRAY and (not answers or answers[-1] < failed[-1].number)
+
+
+def _failed_instances(log: Log) -> list[list[int]]:
+    """Where the process of a model of a llama-server router ended with an error, and the model was not used since."""
+    lines = sorted((x for text in _INSTANCE_TEXTS for x in log.marks(text)), key=lambda x: x.number)
+    begun: dict[str, int] = {}
+    failed: dict[str, list[int]] = {}
+    for line in lines:
+        if not (match := re.search(_INSTANCE, line.text[:2000])):
+            continue
+        if starts := match["starts"]:
+            begun[starts] = line.number
+        elif ended := match["ended"]:
+            failed[ended] = [begun.get(ended, line.number - _OF_A_LOAD), line.number]
+        else:
+            failed.pop(match["used"], None)
+    return list(failed.values())
+
+
+def _triton_model(line: Line) -> re.Match[str] | None:
+    return re.search(_TRITON_MODEL, line.text[:2000])
+
+
+def failed_load(log: Log) -> Line | None:
+    """Where a server that lives on says last that it could not load a model; None when it has loaded that, or one, since."""
+    loaded = max((x.number for text in OLLAMA_LOADED for x in log.find(text)), default=0)
+    failed = [x for text in _LOAD_FAILED for x in log.find(text) if x.number > loaded]
+    failed += [*_not_launched(log), *_not_loaded(log), *_ended_swaps(log)]
+    return max(failed, key=lambda x: x.number, default=None)
+
+
+def lacks_model(log: Log) -> Line | None:
+    """Where a server that lives on says last that it could not load a model, if more than a stray request fails of it."""
+    return failed_load(log) if failed_models(log) else None

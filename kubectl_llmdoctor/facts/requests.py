@@ -1,0 +1,151 @@
+"""Requests in a server's log: those that it answered, and how much those that failed say."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterator, Sequence
+
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.starts import BANNERS, WORKS, later_banners, marks_of, phase_of, restarts, told_to_stop
+
+#: Times that it must do so after a line: what another process still prints of a server that has just died is less.
+_GOES_ON = 2
+#: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
+_REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
+_ANSWERS = 3
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's and TEI's routers.
+_ANSWERED = (
+    (
+        "POST",
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
+        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b",
+    ),
+    (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
+)
+#: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
+#: fails says as little where so many follow.
+PER_STRAY, _AFTER_ONE = 10, 2
+#: What is said of one failed request, twice at most, stands so close together.
+_ONE_REQUEST = 60
+#: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
+_OF_A_REQUEST = "Exception in ASGI application"
+#: What the server in front of an engine prints, which may go on for long, when a process of the engine is gone. Sources: vLLM's
+#: executors and clients (0.4 to 0.33).
+_GONE = (
+    "died, exit code: -",
+    "died unexpectedly, shutting down",
+    "MQLLMEngine is already dead",
+    "Background loop has errored already.",
+    "EngineCore encountered an issue. See stack trace (above)",
+)
+#: Lines after an error within which the server says that its engine is gone, if it died of that.
+_OF_AN_END = 60
+
+
+def went_on(line: Line) -> bool:
+    """Whether an engine answered requests for a while after a line; a log that was condensed may no longer tell."""
+    limit = next((at for at in later_banners(line.log) if at > line.number), None)
+    for numbers in _at_work(line.log):
+        first = bisect.bisect_right(numbers, line.number)
+        last = len(numbers) if limit is None else bisect.bisect_left(numbers, limit)
+        if last - first >= _GOES_ON:
+            return True
+    return False
+
+
+def refused(line: Line) -> bool:
+    """Whether a server answered a request with 4xx right after a line: what it complains of is the client's."""
+    return any(_REFUSAL.search(after.text) for after in line.log.lines(line.number + 1, line.number + _ANSWERS))
+
+
+def of_a_request(first: Line, last: Line) -> bool:
+    """Whether a traceback, from line to line, is uvicorn's of one request, and others were answered after it."""
+    caught = any(_OF_A_REQUEST in before.text for before in first.log.lines(first.number - 2, first.number - 1))
+    limit = next((at for at in later_banners(last.log) if at > last.number), len(last.log) + 1)
+    return caught and any(last.number < at < limit for at in signs_of_life(last.log))
+
+
+def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
+    """Whether the requests that some lines of a log say failed are few among those that the server answered.
+
+    Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on.
+    One after which the engine was gone and nothing was answered any more ended the server, however many came before.
+    """
+    last, failed = lines[-1], failed_requests(lines)
+    limit = next((at for at in later_banners(last.log) if at > last.number), None)
+    answers = [at for at in signs_of_life(last.log) if limit is None or at < limit]
+    after = len(answers) - bisect.bisect_right(answers, last.number)
+    if not after and any(
+        last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text)
+    ):
+        return False
+    if len(answers) >= PER_STRAY * failed:
+        return True
+    return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
+
+
+def answered(log: Log | None, *, after: int = 0) -> int:
+    """How many requests a log says, below a line, were answered; what an engine prints of its work from time to time is not counted."""
+    return sum(1 for at in answered_at(log) if at > after) if log is not None else 0
+
+
+def failed_requests(lines: Sequence[Line]) -> int:
+    """How many requests some lines of a log are about, each of which may be said several times."""
+    return sum(1 for _ in _requests(lines))
+
+
+def served(log: Log | None) -> bool:
+    """Whether the last start of a log came so far that it answered requests, also where its beginning is not in the log."""
+    if log is None:
+        return False
+    phase, begin = phase_of(log), next(reversed(restarts(log)), 1)
+    return (phase is not None and phase.name == "serving") or any(at >= begin for at in signs_of_life(log))
+
+
+def _requests(lines: Sequence[Line]) -> Iterator[Line]:
+    """The first of the lines that are about one request each: it is often said twice, and answered after that."""
+    first, last = lines[0], lines[0]
+    yield first
+    for line in lines[1:]:
+        between = line.log.lines(last.number, line.number)
+        far = line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between)
+        if far or last is not first:
+            yield (first := line)
+        last = line
+
+
+def signs_of_life(log: Log) -> list[int]:
+    """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
+    return sorted({*answered_at(log), *(at for numbers in _at_work(log) for at in numbers)})
+
+
+def answered_at(log: Log) -> list[int]:
+    """The lines by which a log says that a request was answered."""
+    if "answered" not in log.memo:
+        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
+        log.memo["answered"] = [sorted(said)]
+    return log.memo["answered"][0]
+
+
+def _at_work(log: Log) -> list[list[int]]:
+    """The lines by which each engine of a log shows that it answers requests."""
+    if "at work" not in log.memo:
+        found: dict[str, list[int]] = {}
+        for literal, pattern in WORKS:
+            for line in log.marks(literal):
+                if (match := pattern.search(line.text)) is not None:
+                    who = f"{said(line.text).process} {match['engine'] or ''}"
+                    found.setdefault(who, []).append(line.number)
+        log.memo["at work"] = list(found.values())
+    return log.memo["at work"]
+
+
+def gone(log: Log) -> Line | None:
+    """The last line by which a server says that its engine is gone, where it answered nothing and started nothing after that."""
+    last = max((x for text in _GONE for x in log.find(text)), key=lambda x: x.number, default=None)
+    if last is None or told_to_stop(last):
+        return None
+    later = (*signs_of_life(log), *(x.number for text in BANNERS for x in marks_of(log, text)))
+    return None if any(at > last.number for at in later) else last

@@ -1,0 +1,307 @@
+"""The starts of a server in one log: where each begins, how far it came, and how its process went down."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a start had come, by the last line that tells."""
+
+    name: str
+    line: Line
+
+
+#: Phases of a start in order; each with pieces of the lines that engines print when they enter it.
+_PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "downloading the model",
+        (
+            "Downloading shards",
+            "Download file:",
+            "text_generation_launcher: Download: [",
+            "pulling manifest",
+            "Fetching ",
+        ),
+    ),
+    (
+        "loading weights",
+        (
+            "Starting to load model",  # vLLM
+            "Loading safetensors checkpoint shards",
+            "Loading pt checkpoint shards",
+            "Load weight begin",  # SGLang
+            "Waiting for shard to be ready",  # TGI
+            "load_tensors:",  # llama.cpp
+            "Convert to turbomind format",  # LMDeploy
+        ),
+    ),
+    (
+        "profiling GPU memory",
+        (
+            "Model loading took",
+            "Loading model weights took",
+            "Load weight end",
+            "Warming up model",
+            "Available KV cache memory: ",  # vLLM, at the end
+        ),
+    ),
+    (
+        "capturing CUDA graphs",
+        (
+            "Capturing CUDA graph",
+            "Capturing the model for CUDA graphs",
+            "Capturing cudagraphs for decoding",
+            "Capture cuda graph begin",  # SGLang
+            "CUDA graph begin",  # SGLang 0.5.14+
+            "Graph capturing finished",  # vLLM, before it warms up its sampler
+        ),
+    ),
+    (
+        "serving",
+        (
+            "Application startup complete.",
+            "The server is fired up and ready to roll!",
+            "listening on http://",  # llama.cpp
+            'msg="Listening on ',  # Ollama: it loads a model when somebody asks for it
+            "Started HTTPService at",  # Triton
+            "Serving endpoints:",  # NIM
+            "is ready at http",  # Ray Serve
+            "Registered base model '",  # Dynamo's workers
+            "Connected",
+            "Ready",
+        ),
+    ),
+)
+#: Words that mean it only where this program says them.
+_WHOSE = {
+    "Connected": "text_generation",
+    "Ready": "text_embeddings_router::",
+    "is ready at http": "Application '",
+    "Args { model_id: ": "text_embeddings_router",
+}
+PHASES = tuple(name for name, _ in _PHASES)
+
+
+def phase_of(log: Log | None) -> Phase | None:
+    """The last phase of the last start that a log shows; None when it shows none."""
+    best: Phase | None = None
+    begin = next(reversed(restarts(log)), 1) if log else 1
+    for name, literals in _PHASES if log else ():
+        for literal in literals:
+            for line in log.find(literal) if log else ():
+                if line.number < begin:
+                    continue
+                if tells(literal, line) and (best is None or line.number >= best.line.number or name == "serving"):
+                    best = Phase(name=name, line=line)
+    return best
+
+
+def phase_at(line: Line) -> str:
+    """The phase that a start was in when a line was printed; empty when the lines before it do not tell."""
+    last, name = max((x for x in restarts(line.log)[1:] if x <= line.number), default=0), ""
+    for phase, literals in _PHASES:
+        for literal in literals:
+            for found in line.log.find(literal):
+                if found.number >= line.number:
+                    break
+                if found.number > last and tells(literal, found):
+                    last, name = found.number, "" if line.log.torn(found.number, line.number) else phase
+    return name
+
+
+def printed_from(phase: str) -> Iterator[str]:
+    """Pieces of the lines that engines print in a phase and in those after it."""
+    for _, literals in _PHASES[PHASES.index(phase) :]:
+        yield from literals
+
+
+def tells(literal: str, line: Line) -> bool:
+    """Whether a piece of text means in a line what it is looked for: some are common words."""
+    return literal not in _WHOSE or _WHOSE[literal] in line.text
+
+
+READY = "Application startup complete."
+#: What engines print when they start, and when they are ready: vLLM starts its HTTP server last, SGLang has then answered
+#: a first request, the routers of TGI and TEI have warmed up the model, KServe's server has loaded it before it registers it.
+#: What went wrong between the two did not keep the server from serving.
+STARTS = (
+    ("vLLM API server version", READY),
+    ("server_args=ServerArgs(", "The server is fired up and ready to roll!"),
+    ("text_generation_launcher: Args", "Connected"),
+    ("Args { model_id: ", "Ready"),  # TEI
+    ("] Registering model: ", READY),  # KServe
+)
+#: How Ollama says that it has loaded a model.
+OLLAMA_LOADED = ("llama runner started in", "llama-server started in")
+
+#: What an engine prints from time to time while it answers requests.
+WORKS = (
+    (
+        "Avg generation throughput: ",
+        re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
+    ),
+    ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+)
+#: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
+_CRASHES = (
+    "ggml_abort",
+    "GGML_ASSERT(",
+    "CUDA error: ",
+    "ROCm error: ",
+    "Memory access fault by GPU",
+    "terminate called ",
+    "Fatal Python error",
+    "Segmentation fault",
+    "SIGABRT",
+    "SIGSEGV",
+    "(core dumped)",
+    "' panicked at ",
+)
+#: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
+_ASSERTION = "] Assertion `"
+#: What servers print when they are told to stop; uvicorn also when its application ends it, after what it died of.
+_STOPS = (
+    "INFO:     Shutting down",
+    "KeyboardInterrupt: terminated",
+    "SIGTERM received. signum=",  # SGLang
+    "Gracefully exiting... Remaining",
+    "signal received, starting graceful shutdown",  # TGI
+    "Signal (15) received.",  # Triton
+)
+#: What begins a start of a server, whatever it is that it loads.
+BANNERS = (
+    *(banner for banner, _ in STARTS),
+    "Triton Server Version",
+    "TensorRT-LLM version: ",
+)
+#: What a server prints once when it starts, and in no other process of that start.
+_RESTARTS = (
+    *(banner for banner, _ in STARTS),
+    "text_generation_launcher: Args",
+    "Triton Server Version",
+    'msg="server config"',  # Ollama
+)
+#: Lines before a banner that may be of its start: what modules say while they are imported.
+_PROLOGUE = 60
+#: Servers that run side by side in one container, at most: one that has said nothing for so many starts has ended.
+_MOST_SERVERS = 16
+_PORT_TAKEN = "ddress already in use"
+_AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
+#: What no start prints before its banner.
+_UNDER_WAY = (*_STOPS, *(text for text, _ in WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
+#: All that is looked for here. What engines print of their work is in every other line.
+LITERALS = (
+    *_CRASHES,
+    _ASSERTION,
+    *_STOPS,
+    *BANNERS,
+    *_RESTARTS,
+    _PORT_TAKEN,
+    *(literal for _, literals in _PHASES for literal in literals),
+    *(literal for pair in STARTS for literal in pair),
+)
+
+
+def last_start(log: Log) -> Log:
+    """A log of several starts from the last one on that shows how it went: it served, or something went wrong.
+
+    A script that starts its server again and again, a supervisor, or a log store writes them one after the other. What
+    an earlier start failed of says nothing of the last one.
+    """
+    begins, end = restarts(log), len(log)
+    for begin in reversed(begins[1:]):
+        if any(_shows_how_it_went(line) for line in log.lines(begin, end)):
+            return log.since(begin)
+        end = begin - 1
+    return log
+
+
+def superseded(line: Line) -> bool:
+    """Whether the server was started once more after a line, in the same log."""
+    return any(begin > line.number for begin in restarts(line.log))
+
+
+def restarts(log: Log) -> list[int]:
+    """Where the starts of a log begin, the first included.
+
+    One that finds its port taken is none of its own: the process of the start before still has it.
+    """
+    if "restarts" not in log.memo:
+        begins, taken = list(_begins(log)), [line.number for line in log.marks(_PORT_TAKEN)]
+        ends = dict(pairwise([*begins, len(log) + 1]))
+        own = [at for at in begins if at == begins[0] or not any(at <= number < ends[at] for number in taken)]
+        log.memo["restarts"] = [own]
+    return log.memo["restarts"][0]
+
+
+def _begins(log: Log) -> Iterator[int]:
+    banners = sorted((line for text in _RESTARTS for line in log.marks(text)), key=lambda line: line.number)
+    for at, banner in enumerate(banners):
+        until = banners[at + _MOST_SERVERS] if at + _MOST_SERVERS < len(banners) else None
+        if at == 0 or not _side_by_side(banners[at - 1], banner, until):
+            yield _prologue(banner)
+
+
+def _side_by_side(before: Line, banner: Line, until: Line | None) -> bool:
+    """Whether two servers run in one container at a time: the earlier one goes on when the other has begun."""
+    who, other = said(before.text).process, said(banner.text).process
+    if not who or not other or who == other:
+        return False
+    pid = who.partition("(pid ")[2].partition(" ")[0].rstrip(")")
+    return any(said(line.text).process == who for line in banner.log.between(f"pid={pid}", banner, until))
+
+
+def _prologue(banner: Line) -> int:
+    """The first of the lines right before a banner that its process wrote while it imported its modules."""
+    who, first = said(banner.text).process, banner.number
+    for number in range(banner.number - 1, max(banner.log.first, banner.number - _PROLOGUE) - 1, -1):
+        line = banner.log.line(number)
+        at_ease = _AT_EASE.search(line.text[:120]) and said(line.text).process in ("", who)
+        if not at_ease or any(text in line.text for text in _UNDER_WAY):
+            break
+        first = number
+    return first
+
+
+def _shows_how_it_went(line: Line) -> bool:
+    if START in line.text or looks_like_error(line.text) or any(text in line.text for text in _CRASHES):
+        return True
+    ready = any(text in line.text and tells(text, line) for text in _PHASES[-1][1])
+    return ready or any(text in line.text and pattern.search(line.text) for text, pattern in WORKS)
+
+
+def later_banners(log: Log) -> list[int]:
+    """Where a start begins, but for the first one: that one prints something before its banner."""
+    if "banners" not in log.memo:
+        log.memo["banners"] = [sorted({x.number for text in BANNERS for x in marks_of(log, text)})[1:]]
+    return log.memo["banners"][0]
+
+
+def marks_of(log: Log, literal: str) -> Iterator[Line]:
+    """The lines of a log in which a literal means what it is looked for."""
+    return (line for line in log.marks(literal) if tells(literal, line))
+
+
+def told_to_stop(line: Line) -> bool:
+    """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
+    at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
+    return at is not None and not any(at < x.number < line.number for text in BANNERS for x in marks_of(line.log, text))
+
+
+def crash_of(log: Log) -> Line | None:
+    """The first line of a log that says that a process ended in native code, or in a panic."""
+    found = [line for text in _CRASHES if (line := next(log.find(text), None)) is not None]
+    return min(found, key=lambda line: line.number, default=None)
+
+
+def assertion_of(log: Log) -> Line | None:
+    """The first line of a log in which a kernel on the GPU says which of its checks failed."""
+    return next(log.find(_ASSERTION), None)
