@@ -2,7 +2,8 @@
 
 Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
-(`proxy-read-timeout`, the pause between two reads, 60 s unless set).
+(`proxy-read-timeout`, the pause between two reads, 60 s unless set), Envoy Gateway (a BackendTrafficPolicy's
+`requestTimeout` and `perRetry.timeout`; Envoy's own 15 s for a route that names none).
 """
 
 import re
@@ -31,6 +32,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._ollama import answered
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
 from llmdoctor_checks.serving._load import seconds_between
@@ -174,6 +176,11 @@ def gateway_timeout(
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
     gone = list(_clients_gone(engine, logs)) if logs is not None and pod.ready else []
+    ports = {item.name for item in pod.services if gone and leads(item, pod, {engine.value("port")})}
+    for timeout in _of_envoy(ports, pod.namespace, cluster) if ports else ():
+        if found := _at_its_end(pod, engine, timeout, gone, tokens):
+            yield found
+            return
     for timeout in _timeouts(pod, engine, subject, cluster):
         if timeout.whole and (found := _at_its_end(pod, engine, timeout, gone, tokens)):
             yield found
@@ -208,6 +215,9 @@ def gateway_timeout(
 def _clients_gone(engine: Engine, logs: Logs) -> Iterator[tuple[float, Line, Line]]:
     """Requests whose clients went away: after how many seconds, and the lines of begin and end."""
     log = logs.current(engine.container.name)
+    for line in log.find("| 499 |") if log and engine.name == "ollama" else ():
+        if (lost := answered(line)) is not None:
+            yield lost[2], line, line
     begun: dict[str, Line] = {}
     for words, pattern in _BEGUN if log else ():
         for line in log.find(words) if log else ():
@@ -238,7 +248,7 @@ def _at_its_end(
         f"{engine.at} lost were as old when their clients went away.",
         evidence=(
             object_evidence(timeout.item, timeout.path, timeout.text),
-            *(log_evidence(line) for line in cut[-1][1:]),
+            *(log_evidence(line) for line in dict.fromkeys(cut[-1][1:])),
         ),
         fixes=(_fix(timeout, tokens or 0),),
         order=cut[-1][2].order,
@@ -361,6 +371,7 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
             if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
                 for key in ("request", "backendRequest"):
                     yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
+    yield from _of_policies(names, pod.namespace, cluster)
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
             yield from _nginx(item)
@@ -370,6 +381,31 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
         yield from _whole(item, path, dig(item.raw, path))
     elif pod.exists:
         yield from _proxy(pod, cluster)
+
+
+def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
+    """What Envoy Gateway is told beside the routes, for a route or for the gateway of one: the whole request, or each attempt."""
+    routes = [item for item in cluster.items("HTTPRoute", namespace) if names & set(backends(item))]
+    meant = {("HTTPRoute", item.name) for item in routes}
+    meant |= {("Gateway", str(ref.get("name"))) for item in routes for ref in rows(item.raw, "spec.parentRefs")}
+    for item in cluster.items("BackendTrafficPolicy") if meant else ():
+        single = dig(item.raw, "spec.targetRef")
+        refs = [*rows(item.raw, "spec.targetRefs"), *([single] if isinstance(single, dict) else [])]
+        if item.namespace == namespace and meant & {(str(ref.get("kind")), str(ref.get("name"))) for ref in refs}:
+            for path in ("spec.timeout.http.requestTimeout", "spec.retry.perRetry.timeout"):
+                yield from _whole(item, path, dig(item.raw, path))
+
+
+def _of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
+    """Envoy's own 15 s, which apply to a route that names no timeout unless its gateway is told otherwise; Istio's has none."""
+    for item in cluster.items("HTTPRoute", namespace):
+        who = {str(one.get("controllerName")) for one in rows(item.raw, "status.parents")}
+        if any("istio" in name for name in who) or not names & set(backends(item)):
+            continue
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            if not dig(rule, "timeouts"):
+                path = f"spec.rules[{index}].timeouts"
+                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", "not set, Envoy's own 15s", 15, whole=True)
 
 
 def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
@@ -442,5 +478,7 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
             )
     elif kind == "Ingress":
         value = str(seconds)
+    elif timeout.pointer.endswith("/timeouts"):
+        value = {"request": value}  # the route has none yet
     operation = {"op": "add", "path": timeout.pointer, "value": value}
     return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)}", [operation])
