@@ -3,7 +3,8 @@
 Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
 (`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
-(`idle_timeout.timeout_seconds`, the same, 60 s as well).
+(`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
+`perRetry.timeout`; Envoy's own 15 s for a route that names none).
 """
 
 import re
@@ -33,6 +34,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import backends, leads
 from llmdoctor_checks.serving._load import seconds_between
 
@@ -214,7 +216,10 @@ def gateway_timeout(
 def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
     """Requests that somebody gave up when they were as old as a timeout on their way allows."""
     ages = list(_clients_gone(logs.current(engine.container.name)))
-    for timeout in _timeouts(pod, engine, subject, cluster) if ages else ():
+    if not ages:
+        return None
+    ports = {item.name for item in pod.services if leads(item, pod, {engine.value("port")})}
+    for timeout in (*_of_envoy(ports, pod.namespace, cluster), *_timeouts(pod, engine, subject, cluster)):
         cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
         if len(cut) < max(_FEWEST_CUT, _CUT_OF_GONE * len(ages)):
             continue
@@ -237,8 +242,11 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
 
 def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests whose client went away: the line that says so, and how old they were in seconds."""
-    gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)] if log else []
-    if log is None or len(gone) < _FEWEST_CUT:
+    if log is None:
+        return
+    yield from ((line, lost.seconds) for line in log.find("| 499 |") if (lost := answered(line)) is not None)  # Ollama
+    gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)]
+    if len(gone) < _FEWEST_CUT:
         return
     begun: dict[str, Line] = {}
     for words, pattern in _BEGUN:
@@ -372,6 +380,7 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
             if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
                 for key in ("request", "backendRequest"):
                     yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
+    yield from _of_policies(names, pod.namespace, cluster)
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
             yield from _nginx(item)
@@ -382,6 +391,31 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
         yield from _whole(item, path, dig(item.raw, path))
     elif pod.exists:
         yield from _proxy(pod, cluster)
+
+
+def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
+    """What Envoy Gateway is told beside the routes, for a route or for the gateway of one: the whole request, or each attempt."""
+    routes = [item for item in cluster.items("HTTPRoute", namespace) if names & set(backends(item))]
+    meant = {("HTTPRoute", item.name) for item in routes}
+    meant |= {("Gateway", str(ref.get("name"))) for item in routes for ref in rows(item.raw, "spec.parentRefs")}
+    for item in cluster.items("BackendTrafficPolicy") if meant else ():
+        single = dig(item.raw, "spec.targetRef")
+        refs = [*rows(item.raw, "spec.targetRefs"), *([single] if isinstance(single, dict) else [])]
+        if item.namespace == namespace and meant & {(str(ref.get("kind")), str(ref.get("name"))) for ref in refs}:
+            for path in ("spec.timeout.http.requestTimeout", "spec.retry.perRetry.timeout"):
+                yield from _whole(item, path, dig(item.raw, path))
+
+
+def _of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
+    """Envoy's own 15 s, which apply to a route that names no timeout unless its gateway is told otherwise; Istio's has none."""
+    for item in cluster.items("HTTPRoute", namespace):
+        who = {str(one.get("controllerName")) for one in rows(item.raw, "status.parents")}
+        if any("istio" in name for name in who) or not names & set(backends(item)):
+            continue
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            if not dig(rule, "timeouts"):
+                path = f"spec.rules[{index}].timeouts"
+                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", "not set, Envoy's own 15s", 15, whole=True)
 
 
 def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
@@ -475,5 +509,7 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
             )
     elif kind == "Ingress":
         value = str(seconds)
+    elif timeout.pointer.endswith("/timeouts"):
+        value = {"request": value}  # the route has none yet
     operation = {"op": "add", "path": timeout.pointer, "value": value}
     return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)}", [operation])

@@ -293,11 +293,13 @@ def _preempted_by_log(engine: Engine, logs: Logs, said: list[Statement]) -> tupl
     """How often requests lost their room lately by the engine's own count, in how many seconds, and the line that says so."""
     told = preemptions(engine.container, logs) or retractions(engine.container, logs)
     near = [one for one in told if (seconds_between(one[0], said[-1].line) or 0) <= SUSTAINED_SECONDS]
+    if len(near) == 1 and len(told) > 1:
+        near = told[-2:]  # vLLM says it once in fifty times
     if len(near) < 2:
         return None
     (first, before), (line, count) = near[0], near[-1]
     seconds = seconds_between(first, line)
-    if seconds is None or count - before < _FEWEST_TIMES:
+    if seconds is None or (count - before) * SUSTAINED_SECONDS < _FEWEST_TIMES * max(seconds, SUSTAINED_SECONDS):
         return None
     return count - before, seconds, line
 
