@@ -368,6 +368,8 @@ _BY_WHAT_IS_LEFT = {
     # that there was a GPU before stands in the part that is not here
     ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),
     ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
+    # who holds the device is one of the pods that are not here
+    ("other pods", "gpu-held-by-dead-pod", "extended-resource-insufficient"),
 }
 
 

@@ -197,7 +197,7 @@ def test_what_needs_the_cluster_is_said_once() -> None:
     text = run("lint", "-", stdin=MANIFEST.encode()).stdout.decode()
 
     assert {item["reason"] for item in tree["notChecked"]} == {"needs the cluster"}
-    assert {"taint-untolerated", "image-pull-failed"} <= {item["id"] for item in tree["notChecked"]}
+    assert {"gpu-fragmented", "image-pull-failed"} <= {item["id"] for item in tree["notChecked"]}
     assert "shm-too-small" not in {item["id"] for item in tree["notChecked"]}
     assert text.count("needs the cluster") == 1
 
