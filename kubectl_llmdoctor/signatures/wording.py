@@ -35,8 +35,7 @@ def capture(pattern: Pattern, text: str) -> dict[str, str] | None:
     if not pattern.match:
         return {}
     found = _search(pattern.match, text)
-    # a sentence that ends after a name or a number leaves its full stop with it
-    return {k: v.rstrip(".,;:") or v for k, v in _names(found).items()} if found else None
+    return _names(found) if found else None
 
 
 def captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
@@ -83,7 +82,8 @@ def _regex(expression: str) -> re.Pattern[str]:
 
 
 def _names(found: re.Match[str]) -> dict[str, str]:
-    return {k: v for k, v in found.groupdict().items() if v is not None}
+    # a sentence that ends after a name or a number leaves its full stop with it
+    return {k: v.rstrip(".,;:") or v for k, v in found.groupdict().items() if v is not None}
 
 
 def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
