@@ -133,9 +133,10 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     account = pod.cluster.item("ServiceAccount", pod.namespace, pod.spec.service_account_name or "default")
     if not pod.failing_by_status or logs is None:
         return
+    annotations = dig(account.raw, "metadata.annotations") if account else None
     for annotation, label, variable, lacks in _ROLES:
         line = next(logs.find(lacks), None)
-        role = (dig(account.raw, "metadata.annotations") or {}).get(annotation) if account else None
+        role = annotations.get(annotation) if isinstance(annotations, dict) else None
         asks = str(pod.obj.metadata.labels.get(label, "")) == "true" if label else role is not None
         if line is None or not (asks or role) or any(variable in c.env for c in pod.containers):
             continue
