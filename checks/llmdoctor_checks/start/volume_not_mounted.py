@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 
 #: How servers say that a file is not there: Python, llama.cpp.
-_ABSENT = re.compile(r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'")
+_ABSENT = r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'"
 
 _EXPLAINS = (
     "model-not-found",
@@ -181,7 +181,7 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     for log in logs.of(container.name) if logs else ():
         for literal in ("No such file or directory: '/", "failed to open file '/"):
             for line in log.find(literal):
-                said = _ABSENT.search(line.text)
+                said = re.search(_ABSENT, line.text)
                 if said and said["path"] in told and container.mount_over(said["path"]) is None:
                     yield said["path"], line
 
