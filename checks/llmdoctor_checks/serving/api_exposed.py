@@ -47,7 +47,8 @@ _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl
 _CALL = r"\[GIN\] .{1,40}\| 20[01] \| .{1,24}\| +(\S{2,39}) \| (?:POST|DELETE) +\"/(?:api|v1)/([\w/]{2,20})\""
 _CHANGES = frozenset({"pull", "create", "push", "copy", "delete"})
 _COMPUTES = frozenset({"generate", "chat", "chat/completions", "completions", "embed", "embeddings"})
-_MISSED = r"\[GIN\] .{1,40}\| 404 \| .{1,64}\| POST +\"/(?:api|v1)/"
+#: One that asks for a model that is not there.
+_MISSED = r"\[GIN\] .{1,40}\| 404 \| .{1,64}\| POST +\"/(?:api/(?:generate|chat|embed)|v1/(?:chat/)?(?:completions|embeddings))"
 
 #: So many public addresses that it computes for are nobody's own.
 _STRANGERS = 3

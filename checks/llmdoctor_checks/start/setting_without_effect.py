@@ -139,6 +139,8 @@ def _fix(engine: Engine, problem: Problem) -> Fix:
     where = fixes.edited(engine.pod)
     if problem.flag in engine.container.env:
         return fixes.remove_env(engine.container, problem.flag, f"Remove {problem.flag}")
+    if problem.flag == "model" and engine.explicit("model"):
+        return fixes.advice(f"Remove {problem.text}, or name it with --model instead of the other model, in {where}")
     if problem.flag == "model":
         return fixes.advice(f"Write --model before the name of the model in {where}")
     if problem.flag == "--config":
