@@ -32,7 +32,7 @@ _NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_built
 _OF_A_LAUNCH = 200
 #: How llama-swap says that the process of a model ended by itself, and that one answers. Source: its proxy/process.go.
 _SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
-_SWAPPED = r"<(?P<model>[^>]+)> (?:ExitError >> |Health check passed on )"
+_SWAPPED = r"<(?P<model>[^<>]{1,300})> (?:ExitError >> |Health check passed on )"
 #: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
 #: many lines before or after that.
 _NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"

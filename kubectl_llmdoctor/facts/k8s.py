@@ -165,6 +165,11 @@ class Probe(_Base, frozen=True):
     success_threshold: int = 1
     termination_grace_period_seconds: int | None = None
 
+    @property
+    def budget(self) -> int:
+        """Seconds until it has failed for good in a container that never answers."""
+        return self.initial_delay_seconds + self.period_seconds * self.failure_threshold
+
 
 class VolumeMount(_Base, frozen=True):
     """A volume in a container."""

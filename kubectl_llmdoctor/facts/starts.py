@@ -185,7 +185,6 @@ BANNERS = (
 #: What a server prints once when it starts, and in no other process of that start.
 _RESTARTS = (
     *(banner for banner, _ in STARTS),
-    "text_generation_launcher: Args",
     "Triton Server Version",
     'msg="server config"',  # Ollama
 )

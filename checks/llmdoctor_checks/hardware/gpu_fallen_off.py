@@ -128,9 +128,8 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
     for verdict in found.verdicts:
         hardware = node_hardware(cluster, verdict.node.name)
         gone, how = hardware.kernel.absent if hardware else (), "had fallen off the bus when the driver was loaded"
-        if (
-            hardware and not gone and verdict.node.allocatable(found.resource)
-        ):  # of all its GPUs: the driver is what fails
+        # where it fails for all of them it is the driver's
+        if hardware and not gone and verdict.node.allocatable(found.resource):
             gone, how = hardware.kernel.not_initialised, "could not be initialised by the driver"
         short = max((reason.asked - (reason.free or 0) for reason in found.on(verdict)), default=0)
         if hardware is None or not 0 < short <= len(gone):

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.memory._killed import CONSEQUENCES
 
 #: Absolute paths in the words of a command, or of a script.
-_PLACES = re.compile(r"(?<![\w./:-])/[\w./-]+")
+_PLACES = r"(?<![\w./:-])/[\w./-]+"
 
 #: Where models are kept by default in the images of engines that run as root.
 _CACHES = ("/root/.cache/huggingface/hub", "/root/.ollama/models")
@@ -203,7 +203,7 @@ def _fetched(container: Container, limit: int) -> tuple[str, Evidence] | None:
         return None
     for path, words in (("command", container.launch.command), ("args", container.launch.args)):
         for word in words:
-            for place in _PLACES.findall(word):
+            for place in re.findall(_PLACES, word):
                 mount = container.mount_over(place)
                 volume = container.pod.volume(mount.name) if mount else None
                 if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":

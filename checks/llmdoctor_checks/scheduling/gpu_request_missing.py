@@ -76,9 +76,7 @@ _NO_GPU = (
 _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
 #: Labels of nodes that only those with GPUs have.
-_GPU_LABELS = re.compile(
-    r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
-)
+_GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
 
 @check("gpu-request-missing", since="0.1", literals=_NO_GPU)
@@ -174,6 +172,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
     meant = _meant(pod, engine, node)
     if line is None or meant is None or (found and found.failed):
         return
+    resource = "amd.com/gpu" if "amd.com/" in meant.text else "nvidia.com/gpu"
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
@@ -182,9 +181,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container)), meant),
         explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "slow-load"),
         fixes=(
-            fixes.set_resource(
-                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
-            ),
+            fixes.set_resource(container, "limits", resource, "1", f"Ask for a GPU in the limits of {container.name}"),
         ),
         order=line.order,
         pods=(pod.name,),
@@ -197,14 +194,15 @@ def _meant(pod: Pod, engine: Engine, node: Node | None) -> Evidence | None:
     if "nvidia" in spec.runtime_class_name:
         return pod_evidence(pod, "runtimeClassName", spec.runtime_class_name)
     for key, value in spec.node_selector.items():
-        if _GPU_LABELS.search(key) and str(value).lower() not in ("false", "no", "none"):
+        if re.search(_GPU_LABELS, key) and str(value).lower() not in ("false", "no", "none"):
             return pod_evidence(pod, "nodeSelector", f"{key}: {value}")
     layers = engine.explicit("gpu_layers") if engine.name == "llama.cpp" else None
     if layers is not None:
         return setting_evidence(container, layers)
     if "NVIDIA_DRIVER_CAPABILITIES" in container.env:
         return pod_evidence(container, "env", "NVIDIA_DRIVER_CAPABILITIES")
-    taints = [t for t in node.taints if is_accelerator(t.key) and t.effect != "PreferNoSchedule"] if node else []
+    named = {toleration.key for toleration in spec.tolerations}  # one for all taints is meant for none
+    taints = [t for t in node.taints if is_accelerator(t.key) and t.key in named] if node else []
     return node_evidence(node, f"taint {taints[0].key}:{taints[0].effect}") if node and taints else None
 
 

@@ -283,7 +283,7 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
 
 
 #: What the kubelet finds when it looks at a claim (pkg/kubelet/volumemanager/populator).
-_UNUSABLE = re.compile(
+_UNUSABLE = (
     r"error processing PVC \S+/(?P<name>[\w.-]+): (?:failed to fetch PVC from API server: .*(?P<missing>not found)"
     r"|(?P<why>PVC is being deleted|PVC is not bound))"
 )
@@ -296,7 +296,9 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
     """
     if not pod.spec.node_name or any(c.running or c.terminated for c in pod.containers):
         return
-    failed = [(e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := _UNUSABLE.search(e.message))]
+    failed = [
+        (e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := re.search(_UNUSABLE, e.message))
+    ]
     if not failed or came_further(failed[-1][0], events):
         return
     event, hit = failed[-1]

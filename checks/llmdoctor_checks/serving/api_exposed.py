@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -42,9 +43,12 @@ _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl
 
 
 #: Calls of Ollama's that succeeded, as Gin's access log shows them: those that change what it has, and those that it computes for.
+#: Whose address it shows a proxy may have said, which asks who calls.
 _CALL = r"\[GIN\] .{1,40}\| 20[01] \| .{1,24}\| +(\S{2,39}) \| (?:POST|DELETE) +\"/(?:api|v1)/([\w/]{2,20})\""
 _CHANGES = frozenset({"pull", "create", "push", "copy", "delete"})
 _COMPUTES = frozenset({"generate", "chat", "chat/completions", "completions", "embed", "embeddings"})
+#: One that asks for a model that is not there.
+_MISSED = r"\[GIN\] .{1,40}\| 404 \| .{1,64}\| POST +\"/(?:api/(?:generate|chat|embed)|v1/(?:chat/)?(?:completions|embeddings))"
 
 #: So many public addresses that it computes for are nobody's own.
 _STRANGERS = 3
@@ -59,8 +63,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     reads and replaces models where the engine allows it, and reaches every flaw of the server. A key guards only part
     of the paths: vLLM's covers `/v1`, not `/metrics`, `/tokenize` or development endpoints.
 
-    Where Ollama's own log shows that models were pulled, made or deleted from a public address, or that it computes for several,
-    it has happened.
+    Ollama's own log shows whether models were pulled, made or deleted from a public address, or whether it computes for several.
+    It is the cause where one was deleted so, and somebody asked in vain for a model since.
 
     A NodePort, an Ingress, a route or a host port is only noted: whether they lead outside cannot be seen here.
 
@@ -105,7 +109,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
 
 
 def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    """Models that were changed from public addresses, or a GPU that computes for many of them."""
+    """Models that were changed from public addresses, or a GPU that computes for many of them; either may be meant."""
     log = logs.current(engine.container.name)
     calls: list[tuple[Line, str, str]] = []
     for line in log.find("[GIN] ") if log else ():
@@ -120,24 +124,35 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     whom = callers[0] if len(callers) == 1 else f"{len(callers)} public addresses"
     done = f"changed its models {count_of(len(changes), 'time')} ({', '.join(sorted({c[2] for c in changes}))})"
     shown = changes or computed
-    last = next((change for change in reversed(changes) if change[2] == "delete"), shown[-1])
+    deleted = next((change[0] for change in reversed(changes) if change[2] == "delete"), None)
+    missed = _asked_in_vain(log, deleted) if log and deleted else None
+    last = deleted or shown[-1][0]
     return Finding(
-        role="cause",
-        severity="critical",
-        confidence="likely" if changes else "possible",  # it may be meant for everybody
+        role="cause" if missed else "risk",
+        severity="critical" if missed else "warning",
+        confidence="likely" if changes else "possible",
         summary=f"{engine.at} asks for no key, and {whom} "
-        + (f"{done}." if changes else f"had {count_of(len(computed), 'request')} computed."),
-        evidence=tuple(log_evidence(line) for line in dict.fromkeys((shown[0][0], last[0]))),
-        explains=("model-not-found", "disk-full", "model-reloaded", "queue-growing"),
+        + (done if changes else f"had {count_of(len(computed), 'request')} computed")
+        + ("; a request since found no such model." if missed else "."),
+        evidence=tuple(
+            log_evidence(line) for line in dict.fromkeys((shown[0][0], last, *((missed,) if missed else ())))
+        ),
+        explains=("model-not-found", "disk-full", "model-reloaded", "queue-growing") if missed else (),
         fixes=(
             fixes.advice(
                 f"Close the way from outside to {fixes.edited(pod)} (a ClusterIP behind a gateway that asks who calls), then check "
                 "its models and pull them again"
             ),
         ),
-        order=last[0].order,
+        order=last.order,
         pods=(pod.name,),
     )
+
+
+def _asked_in_vain(log: Log, deleted: Line) -> Line | None:
+    """A request since a model was deleted that found the model not there."""
+    since = (line for line in log.find("| 404 |") if line.number > deleted.number)
+    return next((line for line in since if re.search(_MISSED, line.text)), None)
 
 
 def _public(address: str) -> bool:

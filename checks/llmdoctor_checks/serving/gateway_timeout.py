@@ -94,14 +94,15 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 _NGINX = "nginx.ingress.kubernetes.io/"
 _NGINX_SECONDS = 60
 
+#: Controllers of gateways that leave Envoy's own timeout where a route names none (envoyproxy/ai-gateway, issue 361, and
+#: kgateway-dev/kgateway, issue 12285). Istio's switches it off.
+_LEAVES = ("gateway.envoyproxy.io/", "kgateway.dev/")
+
 #: What the AWS load balancer controller sets of an Application Load Balancer, as `key=value` with commas between.
 _ALB = "alb.ingress.kubernetes.io/"
 _ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
 _ALB_SECONDS = 60
 _ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
-
-#: Controllers whose Envoy ends a request after its own 15 s where the route says nothing.
-_ENVOYS = ("gateway.envoyproxy.io/", "kgateway.dev/", "solo.io/gloo-gateway")
 
 #: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
 _KNATIVE_MOST_SECONDS = 600
@@ -410,10 +411,10 @@ def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[
 
 
 def _of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
-    """Envoy's own 15 s, which some gateways leave to a route that names no timeout; Istio's has none."""
+    """Envoy's own 15 s, which apply to a route that names no timeout where its controller leaves them (`_LEAVES`)."""
     for item in cluster.items("HTTPRoute", namespace):
-        who = [str(one.get("controllerName")) for one in rows(item.raw, "status.parents")]
-        if not any(name.startswith(_ENVOYS) for name in who) or not names & set(backends(item)):
+        who = (str(one.get("controllerName")) for one in rows(item.raw, "status.parents"))
+        if not any(name.startswith(_LEAVES) for name in who) or not names & set(backends(item)):
             continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if not dig(rule, "timeouts"):

@@ -52,6 +52,8 @@ _PROMPT_TOKENS, _PER_STREAM, _TENTH = 1000, 1.0, 0.1
 
 #: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
 _PROMPT_SECONDS, _MOST = 10.0, 0.5
+#: So many of the last requests are looked at: what befell one long ago is over.
+_REQUESTS = 50
 #: From then on nobody takes it for a hesitation.
 _LONG_SECONDS = 30.0
 
@@ -181,14 +183,19 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         severity="warning",
         confidence="likely" if len(longest) >= _IN_A_ROW else "possible",
         summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts "
-        f"at {read:.0f} tokens a second, and each of up to {max(load.running for load in longest)} running requests got {pace:.2g} "
-        f"tokens a second; without a prompt it is {usual:.2g}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
+        f"at {read:.0f} tokens a second, and each of up to {max(load.running for load in longest)} running requests got {_say(pace)} "
+        f"tokens a second; without a prompt it is {_say(usual)}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
         "cache was taken.",
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
         fixes=(_smaller(pod, engine),),
         order=longest[-1].line.order,
         pods=(pod.name,),
     )
+
+
+def _say(pace: float) -> str:
+    """Tokens in a second, with two digits where they are few."""
+    return f"{pace:.0f}" if pace >= 10 else f"{pace:.2g}"
 
 
 def _stands_still(load: Load, usual: float) -> bool:
@@ -214,7 +221,7 @@ class _Timing(NamedTuple):
 
 def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     """A long prompt of one slot that took most of the time in which another slot was answering."""
-    timings = list(_timings(log))
+    timings = list(_timings(log))[-_REQUESTS:]
     for long in timings:
         if long.prompt < _PROMPT_SECONDS:
             continue

@@ -241,7 +241,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
     if not lost and put_back is not None:
         lost = ". It ran out of room, and what it then put back waits since"
-    filled = f"{last.cache:.0%} full" + (f", and was so in its last {len(said)} statements" if full else "")
+    filled = f"{last.cache:.0%} full" + (
+        f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
+    )
     yield Finding(
         role="cause",
         confidence="likely" if (full and lasting) or times else "possible",

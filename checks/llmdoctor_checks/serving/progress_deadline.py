@@ -128,7 +128,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             yield _given_up(told)
             return
         probe = container.spec.startup_probe
-        budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0
+        budget = probe.budget if probe else 0
         # the two are often meant to be the same, with a delay on top
         if pod.exists or probe is None or budget <= deadline * 1.1:
             continue
@@ -157,8 +157,7 @@ def _may_yet(container: Container) -> bool:
     since = parse_time(container.status.state.running.started_at) if container.status.state.running else None
     if probe is None or not running or since is None or now is None:
         return False
-    budget = probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold
-    return (now - since).total_seconds() < budget
+    return (now - since).total_seconds() < probe.budget
 
 
 def _knative(workload: Workload) -> bool:

@@ -18,7 +18,7 @@ _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/hug
 
 
 #: The Hub's own program, with a directory: `huggingface-cli download REPOSITORY --local-dir DIRECTORY`.
-_FETCHES = re.compile(r"\b(?:huggingface-cli|hf)\s+download\s+([^\n;&|]+)")
+_FETCHES = r"\b(?:huggingface-cli|hf)\s+download\s+([^\n;&|]+)"
 
 #: Its options that leave all files to be fetched: with a value, and without.
 _VALUED = frozenset({"--local-dir-use-symlinks", "--token", "--revision", "--max-workers", "--repo-type"})
@@ -86,7 +86,7 @@ def fetched(pod: Pod, path: str) -> Fetched | None:
         if container.role != "init":
             continue
         text = " ".join(str(word) for word in (*container.spec.command, *container.spec.args))
-        for match in _FETCHES.finditer(text.replace("\\\n", " ")):
+        for match in re.finditer(_FETCHES, text.replace("\\\n", " ")):
             said = re.sub(_VARIABLE, partial(_value, container), match[1])
             model, *options = re.sub("[=\"']", " ", said).split()
             directory = (_directory(options) or "").rstrip("/")

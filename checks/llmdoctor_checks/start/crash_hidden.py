@@ -42,7 +42,7 @@ _BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
 _WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
 
 #: Where the engine's output goes instead of the container's log; what goes to stderr alone is no such thing.
-_TO_FILE = re.compile(r"(?<![\d|])(?:1|&)?>>?\s*(?P<file>/(?!dev/|proc/)[\w./-]+|[\w-][\w./-]*\.(?:log|out|txt))")
+_TO_FILE = r"(?<![\d|])(?:1|&)?>>?\s*(?P<file>/(?!dev/|proc/)[\w./-]+|[\w-][\w./-]*\.(?:log|out|txt))"
 #: So long an engine may load before a port that nobody answers says more.
 _PATIENCE_SECONDS = 1800
 
@@ -143,7 +143,7 @@ def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:
 def _unseen(engine: Engine, logs: Logs | None, rest: str) -> str | None:
     """The file that has the engine's output, if the log has none and the pod has not been ready for long."""
     container, now = engine.container, engine.container.pod.cluster.now
-    to = _TO_FILE.search(rest)
+    to = re.search(_TO_FILE, rest)
     log = logs.current(container.name) if logs else None
     troubles = [t for t in container.pod.troubles if t.kind == "not-ready" and t.container is container]
     if to is None or now is None or not troubles or (log is not None and log.text.strip()):

@@ -293,5 +293,5 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
     summary = f"Request {wanted} x {resource} for {container.name}"
     yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):
-        summary = f"Use {_devices(container, gpus)}, which are there, if the model fits"
+        summary = f"Use the {_devices(container, gpus)} that {'is' if gpus == 1 else 'are'} there, if the model fits"
         yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(gpus), summary)

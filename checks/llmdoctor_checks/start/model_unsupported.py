@@ -58,7 +58,7 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
         role="risk",
         severity="critical",
         confidence="likely",
-        summary=f"{model.value} is a {architecture}, which {engine.title} knows from {first} on at the earliest; "
+        summary=f"{model.value} is a {architecture}, which {engine.title} {_since(first)}; "
         f"{container.name} runs {engine.label} and refuses it at its start.",
         evidence=(
             setting_evidence(container, model),
@@ -67,6 +67,12 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
         fixes=(fixes.advice(f"Run the {engine.title} release that the model's page names, in {fixes.edited(pod)}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _since(first: str) -> str:
+    """In words, which releases know a class; `X.post1` is any after X, which did not."""
+    before = first.removesuffix(".post1")
+    return f"knows from {first} on at the earliest" if before == first else f"{before} did not know"
 
 
 def _numbered(engine: Engine) -> bool:

@@ -137,7 +137,7 @@ def _by_time(ending: Ending) -> str | None:
     grace = container.pod.spec.termination_grace_period_seconds or 30
     for kind, probe in (("startup", container.spec.startup_probe), ("liveness", container.spec.liveness_probe)):
         if probe and (kind == "startup" or container.spec.startup_probe is None):
-            budget = _budget(probe)
+            budget = probe.budget
             if budget * 0.9 - 5 <= ending.seconds <= budget * 1.1 + grace + 15:
                 return kind
     return None
@@ -146,7 +146,7 @@ def _by_time(ending: Ending) -> str | None:
 def _killed_in_time(ending: Ending, probe: k8s.Probe) -> bool:
     """Whether an instance ran exactly as long as a probe and the grace period give it, and others before it did not last."""
     grace = probe.termination_grace_period_seconds or ending.container.pod.spec.termination_grace_period_seconds or 30
-    given = _budget(probe) + (grace if ending.code == 137 else 0)
+    given = probe.budget + (grace if ending.code == 137 else 0)
     ran = ending.seconds or 0
     return ending.container.restarts >= 3 and given - probe.period_seconds <= ran <= given + probe.period_seconds + 5
 
@@ -160,11 +160,6 @@ def _told(log: Log | None, container: Container, events: Events | None) -> str |
 
 def _probe(container: Container, kind: str | None) -> k8s.Probe | None:
     return container.spec.startup_probe if kind == "startup" else container.spec.liveness_probe if kind else None
-
-
-def _budget(probe: k8s.Probe) -> int:
-    """Seconds until the probe restarts the container."""
-    return probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold
 
 
 def _arithmetic(probe: k8s.Probe) -> str:
@@ -185,7 +180,7 @@ def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | 
         text += f" after {say_seconds(ending.seconds)}"
     text += f" while it was {phase.name}" if phase else " before it was ready"
     if probe:
-        text += f"; its budget is {say_seconds(_budget(probe))} ({_arithmetic(probe)})"
+        text += f"; its budget is {say_seconds(probe.budget)} ({_arithmetic(probe)})"
     return text + "."
 
 
@@ -204,7 +199,7 @@ def _evidence(
 
 def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -> tuple[Fix, ...]:
     """A longer startup probe, or one at all; `ran` is how many seconds a start took, or takes at least."""
-    budget = max(1800, ran * 3, _budget(probe) * 3 if probe else 0)
+    budget = max(1800, ran * 3, probe.budget * 3 if probe else 0)
     if kind == "startup" and probe:
         failures = -(-budget // probe.period_seconds)
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
@@ -235,7 +230,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         return  # the operator's own startup probe, or the rest of this one, may come from elsewhere
     files, how, evidence = _files(engine, sizing)
     least = _SHORTEST_START_SECONDS + files
-    if _budget(probe) >= least:
+    if probe.budget >= least:
         return
     long = f", in {say_seconds(least)} at best: {how} takes {say_seconds(files)}" if files else ""
     tail = ", and there is no startup probe" if kind == "liveness" else ""
@@ -243,7 +238,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"The {kind} probe of {container.name} restarts it after {say_seconds(_budget(probe))} ({_arithmetic(probe)}); "
+        summary=f"The {kind} probe of {container.name} restarts it after {say_seconds(probe.budget)} ({_arithmetic(probe)}); "
         f"{engine.title} answers only when the model is loaded{long or tail}.",
         evidence=(pod_evidence(container, f"{kind}Probe", _numbers(probe)), *(evidence if long else ())),
         fixes=_fixes(container, kind, probe, least),

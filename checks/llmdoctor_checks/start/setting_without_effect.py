@@ -13,7 +13,7 @@ _CONTEXT = "OLLAMA_CONTEXT_LENGTH"
 
 
 #: What vLLM prints of the model that it loads: the worker of every release, and the engine before it.
-_LOADS = re.compile(r"Starting to load model (?P<worker>\S+?)\.{0,3}$|with config: model='(?P<engine>[^']+)'")
+_LOADS = r"Starting to load model (?P<worker>\S+?)\.{0,3}$|with config: model='(?P<engine>[^']+)'"
 
 
 @check("setting-without-effect", since="0.1", severity="info")
@@ -55,7 +55,8 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         )
         return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
-    named = next((p for p in lost if p.flag == "model"), None)
+    # beside a model that is stated otherwise it is a word too many, and no other model than the one that is meant is served
+    named = next((p for p in lost if p.flag == "model" and engine.explicit("model") is None), None)
     other = _loads_another(engine, named, logs) if named and logs else None
     if named and other:
         yield Finding(
@@ -94,7 +95,7 @@ def _loads_another(engine: Engine, named: Problem, logs: Logs) -> Line | None:
     log = logs.current(engine.container.name)
     for literal in ("Starting to load model ", "with config: model="):
         for line in log.find(literal) if log else ():
-            said = _LOADS.search(line.text)
+            said = re.search(_LOADS, line.text)
             if said and (said["worker"] or said["engine"]) != named.text:
                 return line
     return None
@@ -138,6 +139,8 @@ def _fix(engine: Engine, problem: Problem) -> Fix:
     where = fixes.edited(engine.pod)
     if problem.flag in engine.container.env:
         return fixes.remove_env(engine.container, problem.flag, f"Remove {problem.flag}")
+    if problem.flag == "model" and engine.explicit("model"):
+        return fixes.advice(f"Remove {problem.text}, or name it with --model instead of the other model, in {where}")
     if problem.flag == "model":
         return fixes.advice(f"Write --model before the name of the model in {where}")
     if problem.flag == "--config":

@@ -22,7 +22,8 @@ from kubectl_llmdoctor.api import (
 )
 
 #: How servers say that a file is not there: Python, llama.cpp.
-_ABSENT = re.compile(r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'")
+_ABSENT_TEXTS = ("No such file or directory: '/", "failed to open file '/")
+_ABSENT = r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'"
 
 _EXPLAINS = (
     "model-not-found",
@@ -36,9 +37,7 @@ _EXPLAINS = (
 )
 
 
-@check(
-    "volume-not-mounted", since="0.2", severity="warning", literals=("No such file or directory: ", "failed to open")
-)
+@check("volume-not-mounted", since="0.2", severity="warning", literals=_ABSENT_TEXTS)
 def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A volume that the server needs is declared, and not mounted in its container.
 
@@ -179,9 +178,9 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     spec = container.spec
     told = "\n".join(str(word) for word in (*spec.command, *spec.args, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
-        for literal in ("No such file or directory: '/", "failed to open file '/"):
+        for literal in _ABSENT_TEXTS:
             for line in log.find(literal):
-                said = _ABSENT.search(line.text)
+                said = re.search(_ABSENT, line.text)
                 if said and said["path"] in told and container.mount_over(said["path"]) is None:
                     yield said["path"], line
 

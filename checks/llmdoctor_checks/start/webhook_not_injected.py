@@ -7,6 +7,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Evidence,
     Finding,
+    Fix,
     Line,
     Logs,
     Pod,
@@ -133,9 +134,10 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     account = pod.cluster.item("ServiceAccount", pod.namespace, pod.spec.service_account_name or "default")
     if not pod.failing_by_status or logs is None:
         return
+    annotations = dig(account.raw, "metadata.annotations") if account else None
     for annotation, label, variable, lacks in _ROLES:
         line = next(logs.find(lacks), None)
-        role = (dig(account.raw, "metadata.annotations") or {}).get(annotation) if account else None
+        role = annotations.get(annotation) if isinstance(annotations, dict) else None
         asks = str(pod.obj.metadata.labels.get(label, "")) == "true" if label else role is not None
         if line is None or not (asks or role) or any(variable in c.env for c in pod.containers):
             continue
@@ -153,6 +155,7 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             f"No container has {variable}, by which the service account's role comes into the pod: {why}.",
             tuple(evidence),
             _REFUSED,
+            None if asks else fixes.advice(f'Put the label {label}: "true" on the pods of {fixes.edited(pod)}'),
         )
         return
 
@@ -228,7 +231,12 @@ def _present(pod: Pod) -> Evidence:
 
 
 def _finding(
-    pod: Pod, role: str, summary: str, evidence: tuple[Evidence, ...], explains: tuple[str, ...] = ()
+    pod: Pod,
+    role: str,
+    summary: str,
+    evidence: tuple[Evidence, ...],
+    explains: tuple[str, ...] = (),
+    fix: Fix | None = None,
 ) -> Finding:
     return Finding(
         role="cause" if role == "cause" else "note",
@@ -238,7 +246,8 @@ def _finding(
         evidence=evidence,
         explains=(*_EXPLAINS, *explains) if role == "cause" else (),
         fixes=(
-            fixes.advice(
+            fix
+            or fixes.advice(
                 f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew",
                 "kubectl get mutatingwebhookconfigurations",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",

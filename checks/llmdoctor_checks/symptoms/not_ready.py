@@ -128,7 +128,7 @@ def _refusals(pod: Pod, events: Events | None) -> list[Event]:
 def _budget(container: Container) -> int:
     """How long the startup probe lets the container start."""
     probe = container.spec.startup_probe
-    return probe.initial_delay_seconds + probe.period_seconds * probe.failure_threshold if probe else 0
+    return probe.budget if probe else 0
 
 
 def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...], bool]:

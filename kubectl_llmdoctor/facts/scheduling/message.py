@@ -237,7 +237,7 @@ def _count(number: int, text: str) -> Iterator[Count]:
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
         return
     if _regex(
-        r"Card\w*(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
+        r"Card\w{0,60}(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
         r"|ExclusiveDeviceAllocateConflict"
     ).search(text):  # HAMi
         yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
