@@ -96,10 +96,12 @@ def _need_the_cluster(checks: tuple[Check, ...]) -> tuple[doc.NotChecked, ...]:
 
 def looked_for(checks: Iterable[Check]) -> tuple[str, ...]:
     """All pieces of log lines that anything looks for."""
-    from kubectl_llmdoctor.facts import aftermath, failed_models, gpu, sizing, starts
+    from kubectl_llmdoctor.facts import aftermath, failed_models, gpu, requests, sizing, starts
 
     own = {text for check in checks for part in check.parts for text in part.literals}
-    return tuple(sorted(own.union(*(facts.LITERALS for facts in (starts, aftermath, failed_models, gpu, sizing)))))
+    return tuple(
+        sorted(own.union(*(facts.LITERALS for facts in (starts, requests, aftermath, failed_models, gpu, sizing))))
+    )
 
 
 def _worst(target: doc.Target) -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from kubectl_llmdoctor.diagnosis import diagnose, looked_for
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.gather import condense as module
 from kubectl_llmdoctor.gather.condense import condense
+from kubectl_llmdoctor.gather.files import load
+from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.redact import mask_text
-from kubectl_llmdoctor.snapshot import LogText
+from kubectl_llmdoctor.snapshot import LogText, Snapshot
 
 LITERALS = ("CUDA out of memory", "out of memory. Tried", "max seq len (", "Bus error")
 NOISE = 'INFO:     10.244.1.7:40100 - "POST /v1/chat/completions HTTP/1.1" 200 OK'
@@ -115,3 +121,43 @@ def test_kubelet_times_are_told_and_cut_from_lines() -> None:
 
     assert found.timestamps
     assert next(Log(found).find("Bus error")).text == "Bus error (core dumped)"
+
+
+#: What is judged by what an engine prints of its load all the time: the tail of a log has that.
+_BY_LOAD = {
+    "cpu-starved", "engine-stalled", "head-of-line-blocking", "hpa-wrong-metric", "kv-cache-saturated", "queue-growing",
+}  # fmt: skip
+_CASES = Path(__file__).parents[1] / "checks" / "cases"
+_CHECKS = installed()
+
+
+@pytest.mark.parametrize("id", sorted({p.parent.name for p in _CASES.glob("*/fires_*.yaml")} - _BY_LOAD))
+def test_the_cause_of_a_case_is_found_in_the_middle_of_a_long_log(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ENDS", 1500)
+    known, lost = looked_for(_CHECKS), []
+    for path in sorted(_CASES.glob(f"{id}/fires_*.yaml")):
+        snapshot = load(str(path))
+        long = [replace(log, text=_amid(log)) for log in snapshot.logs]
+        kept = [_reduced(log, known) for log in long]
+        whole, reduced = (_first(replace(snapshot, logs=tuple(logs))) for logs in (long, kept))
+        if whole != reduced:
+            lost.append((path.stem, whole, reduced))
+
+    assert lost == []
+
+
+def _amid(log: LogText) -> str:
+    """The log with so many lines before and after it that nothing of it is in the head or the tail that are kept."""
+    at = "2026-06-02T07:00:00.000000000Z " if log.timestamps else ""
+    noise = "".join(f"{at}heartbeat {number} of the node is fine\n" for number in range(100))
+    return noise + log.text.removesuffix("\n") + "\n" + noise
+
+
+def _reduced(log: LogText, known: tuple[str, ...]) -> LogText:
+    found = condense([log.text.encode()], known)
+    return replace(log, text=found.text, skips=found.skips, cut=found.cut)
+
+
+def _first(snapshot: Snapshot) -> str:
+    target = diagnose(snapshot, _CHECKS).targets[0]
+    return next((f.id for f in target.findings if f.role == "cause"), target.verdict)

@@ -26,6 +26,9 @@ NO_DEVICE = "-capable device is detected"
 
 _NO_KERNELS = "no rocblas support for gfx target"
 
+#: What the search for GPUs leaves in a log, beside the words of signatures.
+SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS)
+
 
 class Fallback(NamedTuple):
     """The CPU is the only device that Ollama lists.

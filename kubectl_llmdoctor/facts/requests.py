@@ -42,6 +42,8 @@ _GONE = (
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60
+#: What is looked for here; what servers print of every request is in every other line.
+LITERALS = _GONE
 
 
 def went_on(line: Line) -> bool:

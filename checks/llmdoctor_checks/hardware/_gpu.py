@@ -84,7 +84,7 @@ def once(*evidence: Evidence) -> tuple[Evidence, ...]:
 #: How far apart a line of a log and an error of the GPU are that it speaks of.
 _TOGETHER_SECONDS = 90
 #: What a program prints when its GPU fails; the second kind only where the log has times.
-_OF_GPUS = ("CUDA error", "CUDA_ERROR", "cudaError", "Cuda failure", "NCCL error", "NCCL WARN", "GPU is lost")
+OF_GPUS = ("CUDA error", "CUDA_ERROR", "cudaError", "Cuda failure", "NCCL error", "NCCL WARN", "GPU is lost")
 _OF_ENDS = ("EngineDeadError", "Traceback (most recent call last)", "terminate called", "Watchdog caught", " ERROR ")
 
 
@@ -93,7 +93,7 @@ def said_then(pod: Pod, logs: Logs | None, xid: Xid) -> tuple[Evidence, ...]:
     if logs is None:
         return ()
     for log in [log for ending in endings(pod) if (log := log_of(ending, logs))] or list(logs):
-        words = _OF_GPUS + _OF_ENDS if log.source.timestamps else _OF_GPUS
+        words = OF_GPUS + _OF_ENDS if log.source.timestamps else OF_GPUS
         lines = [line for word in words if (line := _first(log, word, xid.time))]
         if lines:
             return (log_evidence(min(lines, key=lambda line: line.number)),)

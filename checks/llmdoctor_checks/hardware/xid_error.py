@@ -6,6 +6,7 @@ from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, X
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
+    OF_GPUS,
     by_others,
     elsewhere,
     hits,
@@ -24,7 +25,7 @@ _OTHERS = ("application", "memory", "fallen off", "info")
 _SYMPTOMS = ("engine-dead", "engine-stalled", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
 
-@check("xid-error", since="0.2")
+@check("xid-error", since="0.2", literals=OF_GPUS)
 def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The driver reported an error of a GPU that the pod uses.
 

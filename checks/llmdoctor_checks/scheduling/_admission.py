@@ -208,7 +208,7 @@ def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
 
 
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
-_LINES = (
+PLUGIN_LINES = (
     "XidCriticalError",
     "marking device as unhealthy",
     "marking all devices as unhealthy",
@@ -226,7 +226,7 @@ def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
     for text in cluster.snapshot.logs:
         if text.pod == pod.metadata.name and (text.namespace or "default") == (pod.metadata.namespace or "default"):
             log = Log(text)
-            for literal in _LINES:
+            for literal in PLUGIN_LINES:
                 last = None
                 for last in log.find(literal):  # noqa: B007 # the last one is wanted
                     pass

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks.scheduling._admission import (
+    PLUGIN_LINES,
     driver_of,
     is_device_plugin,
     plugin_evidence,
@@ -59,7 +60,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     )
 
 
-@check("device-plugin-down", since="0.1", on_node=_on_node)
+@check("device-plugin-down", since="0.1", literals=PLUGIN_LINES, on_node=_on_node)
 def device_plugin_down(
     pod: Pod,
     pending: Pending | None,

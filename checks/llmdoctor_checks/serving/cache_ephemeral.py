@@ -33,7 +33,7 @@ _UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S{0,40}: +\d{1,2}%\|"
 _LOOKED_UP, _NOTHING_AFTER = "Using model weights format", 3
 
 
-@check("cache-ephemeral", since="0.2", severity="info")
+@check("cache-ephemeral", since="0.2", severity="info", literals=(_LOOKED_UP, "Time spent downloading weights"))
 def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The model is downloaded again at every start.
 

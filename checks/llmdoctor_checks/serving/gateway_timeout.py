@@ -125,7 +125,12 @@ class Timeout(NamedTuple):
     whole: bool
 
 
-@check("gateway-timeout", since="0.2", severity="warning")
+@check(
+    "gateway-timeout",
+    since="0.2",
+    severity="warning",
+    literals=(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *(words for words, _ in _GONE)),
+)
 def gateway_timeout(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:

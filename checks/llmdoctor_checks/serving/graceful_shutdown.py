@@ -56,7 +56,7 @@ _OPEN, _CLOSED = (
 _LEFT = r"remaining number of requests (\d{1,9})"
 
 
-@check("graceful-shutdown", since="0.2", severity="warning")
+@check("graceful-shutdown", since="0.2", severity="warning", literals=(*_TOLD, "remaining number of requests"))
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 

@@ -98,7 +98,12 @@ _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable t
 _CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
 
 
-@check("network-policy-blocks", since="0.2", severity="warning")
+@check(
+    "network-policy-blocks",
+    since="0.2",
+    severity="warning",
+    literals=(*_NO_HEAD, *(words for words, _ in (*_UNREACHED, _BY_ADDRESS, *_SILENT))),
+)
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
 

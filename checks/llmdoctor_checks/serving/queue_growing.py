@@ -54,7 +54,7 @@ _ONE_AT_A_TIME, _CHAIN, _TIMES, _WAITS_SECONDS = "OLLAMA_NUM_PARALLEL:1 ", 4, 3,
 _PLAIN = ("Deployment", "StatefulSet")
 
 
-@check("queue-growing", since="0.2", severity="warning")
+@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME,))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:

@@ -62,7 +62,12 @@ _BLOWS = (
 _GRAMMAR = "xgrammar"
 
 
-@check("version-vulnerable", since="0.1", severity="warning")
+@check(
+    "version-vulnerable",
+    since="0.1",
+    severity="warning",
+    literals=("EngineDeadError", *(blow.words for blow in _BLOWS)),
+)
 def version_vulnerable(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None
 ) -> Iterator[Finding]:

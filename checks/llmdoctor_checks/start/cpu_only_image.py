@@ -38,7 +38,7 @@ _OF_GPUS = r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])"
 _BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
 
 
-@check("cpu-only-image", since="0.1")
+@check("cpu-only-image", since="0.1", literals=(*(words for words, _ in _SAYS), *_BACKENDS))
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import NO_DEVICE, Fallback, alone, fallback, lost
+from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -13,7 +13,7 @@ _NO_KFD = "kfd driver not loaded"
 _NO_DRIVER = "driver version is insufficient"
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD,))
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *SEARCHED))
 def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """The container sees no GPU.
 

@@ -49,7 +49,7 @@ _TOLD_TO_END = frozenset({0, 137, 143})
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
-@check("loopback-only", since="0.2")
+@check("loopback-only", since="0.2", literals=("unning on ",))
 def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 

@@ -33,7 +33,7 @@ from llmdoctor_checks.start._services import picked_by
 _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
-@check("port-mismatch", since="0.1")
+@check("port-mismatch", since="0.1", literals=("robe error (failed",))
 def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 

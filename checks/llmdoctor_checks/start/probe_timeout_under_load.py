@@ -60,7 +60,7 @@ _SHORTEST_SECONDS = 5
 _LONG_SECONDS = 1800
 
 
-@check("probe-timeout-under-load", since="0.1")
+@check("probe-timeout-under-load", since="0.1", literals=(_UNHEALTHY, _OVERLOADED))
 def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up on a server that is up and too busy to answer in time.
 

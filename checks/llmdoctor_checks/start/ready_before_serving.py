@@ -65,7 +65,7 @@ _ALWAYS = r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|ex
 _FRESH_SECONDS = 300
 
 
-@check("ready-before-serving", since="0.2", severity="warning")
+@check("ready-before-serving", since="0.2", severity="warning", literals=(*_TURNED_AWAY, _LLAMA_LOADS, _LLAMA_LOADED))
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
 ) -> Iterator[Finding]:
