@@ -166,6 +166,21 @@ def test_only_what_was_asked_about_is_reported_and_an_absent_target_gives_no_ver
     assert diagnose(absent, []).targets == ()
 
 
+def _owned(owner: dict[str, Any], spec: dict[str, Any], phases: dict[str, str]) -> list[dict[str, Any]]:
+    """Pods of an owner, by name in a phase."""
+    meta = {"namespace": "serving", "ownerReferences": [owner]}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, **meta},
+            "spec": spec,
+            "status": {"phase": phase},
+        }
+        for name, phase in phases.items()
+    ]
+
+
 @pytest.mark.parametrize(
     ("ready", "asked", "names"),
     [
@@ -186,16 +201,7 @@ def test_what_is_left_of_a_pod_that_was_replaced_is_a_target_only_by_name(
         "spec": {"replicas": 1, "template": {"spec": spec}},
         "status": {"replicas": 1, "readyReplicas": ready},
     }
-    pods = [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "serving", "ownerReferences": [owner]},
-            "spec": spec,
-            "status": {"phase": phase},
-        }
-        for name, phase in (("llama-new", "Running"), ("llama-old", "Failed"))
-    ]
+    pods = _owned(owner, spec, {"llama-new": "Running", "llama-old": "Failed"})
     report = diagnose(Snapshot(objects=(deployment, *pods), taken_at="2026-01-01T00:00:00Z", target=asked), installed())
 
     assert sorted(name for target in report.targets for name in target.pods) == names
@@ -215,16 +221,7 @@ def test_of_a_job_that_is_complete_the_pods_that_failed_before_are_no_targets(ki
         "spec": {"template": {"spec": spec}},
         "status": {"failed": 1, "conditions": [{"type": kind, "status": "True"}]},
     }
-    pods = [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "serving", "ownerReferences": [owner]},
-            "spec": spec,
-            "status": {"phase": phase},
-        }
-        for name, phase in (("prefetch-a", "Failed"), ("prefetch-b", "Succeeded"))
-    ]
+    pods = _owned(owner, spec, {"prefetch-a": "Failed", "prefetch-b": "Succeeded"})
     asked = TargetRef(kind="Job", namespace="serving", name="prefetch", api_version="batch/v1")
     report = diagnose(Snapshot(objects=(job, *pods), taken_at="2026-01-01T00:00:00Z", target=asked), installed())
 

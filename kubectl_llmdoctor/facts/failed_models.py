@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.requests import PER_STRAY, answered_at, stray
-from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY
+from kubectl_llmdoctor.facts.requests import PER_STRAY, stray
+from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at
 
 #: How Ollama says that it could not load a model: it lives on.
 _LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')

@@ -7,23 +7,23 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.processes import said
-from kubectl_llmdoctor.facts.starts import BANNERS, WORKS, later_banners, marks_of, phase_of, restarts, told_to_stop
+from kubectl_llmdoctor.facts.starts import (
+    BANNERS,
+    answered_at,
+    at_work,
+    later_banners,
+    marks_of,
+    phase_of,
+    restarts,
+    signs_of_life,
+    told_to_stop,
+)
 
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 #: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
 _ANSWERS = 3
-#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's and TEI's routers.
-_ANSWERED = (
-    (
-        "POST",
-        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
-        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b",
-    ),
-    (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
-)
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
@@ -49,7 +49,7 @@ LITERALS = _GONE
 def went_on(line: Line) -> bool:
     """Whether an engine answered requests for a while after a line; a log that was condensed may no longer tell."""
     limit = next((at for at in later_banners(line.log) if at > line.number), None)
-    for numbers in _at_work(line.log):
+    for numbers in at_work(line.log):
         first = bisect.bisect_right(numbers, line.number)
         last = len(numbers) if limit is None else bisect.bisect_left(numbers, limit)
         if last - first >= _GOES_ON:
@@ -116,32 +116,6 @@ def _requests(lines: Sequence[Line]) -> Iterator[Line]:
         if far or last is not first:
             yield (first := line)
         last = line
-
-
-def signs_of_life(log: Log) -> list[int]:
-    """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
-    return sorted({*answered_at(log), *(at for numbers in _at_work(log) for at in numbers)})
-
-
-def answered_at(log: Log) -> list[int]:
-    """The lines by which a log says that a request was answered."""
-    if "answered" not in log.memo:
-        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
-        log.memo["answered"] = [sorted(said)]
-    return log.memo["answered"][0]
-
-
-def _at_work(log: Log) -> list[list[int]]:
-    """The lines by which each engine of a log shows that it answers requests."""
-    if "at work" not in log.memo:
-        found: dict[str, list[int]] = {}
-        for literal, pattern in WORKS:
-            for line in log.marks(literal):
-                if (match := pattern.search(line.text)) is not None:
-                    who = f"{said(line.text).process} {match['engine'] or ''}"
-                    found.setdefault(who, []).append(line.number)
-        log.memo["at work"] = list(found.values())
-    return log.memo["at work"]
 
 
 def gone(log: Log) -> Line | None:

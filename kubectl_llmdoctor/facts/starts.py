@@ -105,8 +105,14 @@ def phase_of(log: Log | None) -> Phase | None:
 
 
 def phase_at(line: Line) -> str:
-    """The phase that a start was in when a line was printed; empty when the lines before it do not tell."""
-    last, name = max((x for x in restarts(line.log)[1:] if x <= line.number), default=0), ""
+    """The phase that a start was in when a line was printed; empty when the lines before it do not tell.
+
+    Who has answered requests serves, also where the beginning of the log is gone.
+    """
+    begin = max((x for x in restarts(line.log)[1:] if x <= line.number), default=0)
+    if any(begin < at < line.number for at in signs_of_life(line.log)):
+        return "serving"
+    last, name = begin, ""
     for phase, literals in _PHASES:
         for literal in literals:
             for found in line.log.find(literal):
@@ -149,6 +155,15 @@ WORKS = (
         re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
     ),
     ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+)
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, TGI's and TEI's routers.
+_ANSWERED = (
+    (
+        "POST",
+        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
+        r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b",
+    ),
+    (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
@@ -304,3 +319,29 @@ def crash_of(log: Log) -> Line | None:
 def assertion_of(log: Log) -> Line | None:
     """The first line of a log in which a kernel on the GPU says which of its checks failed."""
     return next(log.find(_ASSERTION), None)
+
+
+def signs_of_life(log: Log) -> list[int]:
+    """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
+    return sorted({*answered_at(log), *(at for numbers in at_work(log) for at in numbers)})
+
+
+def answered_at(log: Log) -> list[int]:
+    """The lines by which a log says that a request was answered."""
+    if "answered" not in log.memo:
+        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
+        log.memo["answered"] = [sorted(said)]
+    return log.memo["answered"][0]
+
+
+def at_work(log: Log) -> list[list[int]]:
+    """The lines by which each engine of a log shows that it answers requests."""
+    if "at work" not in log.memo:
+        found: dict[str, list[int]] = {}
+        for literal, pattern in WORKS:
+            for line in log.marks(literal):
+                if (match := pattern.search(line.text)) is not None:
+                    who = f"{said(line.text).process} {match['engine'] or ''}"
+                    found.setdefault(who, []).append(line.number)
+        log.memo["at work"] = list(found.values())
+    return log.memo["at work"]

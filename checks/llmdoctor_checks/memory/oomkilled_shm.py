@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     check,
     endings,
     fixes,
+    k8s,
     pod_evidence,
     say_bytes,
     units,
@@ -168,14 +169,20 @@ def _stored(container: Container, limit: int) -> tuple[str, Evidence] | None:
     values = [(word.rpartition("=")[2], "args") for word in words]
     values += [(var.value or "", f"env[{var.name}]") for var in container.env.values()]
     for value, path in values:
-        mount = container.mount_over(value) if value.startswith("/") else None
-        volume = container.pod.volume(mount.name) if mount else None
-        if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
-            continue
-        size = units(volume.empty_dir.size_limit)
-        if value.rstrip("/") != mount.mount_path.rstrip("/") and (size is None or size * 2 >= limit):
+        mount = _in_memory(container, value, limit) if value.startswith("/") else None
+        if mount is not None and value.rstrip("/") != mount.mount_path.rstrip("/"):
             return value, pod_evidence(container, path, value)
     return None
+
+
+def _in_memory(container: Container, place: str, limit: int) -> k8s.VolumeMount | None:
+    """The mount of a memory-backed volume that a path lies in, and that may take half of the memory limit or more."""
+    mount = container.mount_over(place)
+    volume = container.pod.volume(mount.name) if mount else None
+    if volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
+        return None
+    size = units(volume.empty_dir.size_limit)
+    return mount if size is None or size * 2 >= limit else None
 
 
 def _cached(container: Container, limit: int) -> tuple[str, Evidence] | None:
@@ -184,12 +191,7 @@ def _cached(container: Container, limit: int) -> tuple[str, Evidence] | None:
     if told & set(container.env):
         return None
     for place in _CACHES:
-        mount = container.mount_over(place)
-        volume = container.pod.volume(mount.name) if mount else None
-        if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
-            continue
-        size = units(volume.empty_dir.size_limit)
-        if size is None or size * 2 >= limit:
+        if (mount := _in_memory(container, place, limit)) is not None:
             return place, pod_evidence(container, f"volumeMounts[{mount.name}]", mount.mount_path)
     return None
 
@@ -204,12 +206,7 @@ def _fetched(container: Container, limit: int) -> tuple[str, Evidence] | None:
     for path, words in (("command", container.launch.command), ("args", container.launch.args)):
         for word in words:
             for place in re.findall(_PLACES, word):
-                mount = container.mount_over(place)
-                volume = container.pod.volume(mount.name) if mount else None
-                if mount is None or volume is None or volume.empty_dir is None or volume.empty_dir.medium != "Memory":
-                    continue
-                size = units(volume.empty_dir.size_limit)
-                if size is None or size * 2 >= limit:
+                if _in_memory(container, place, limit) is not None:
                     return place, pod_evidence(container, path, word)
     return None
 
