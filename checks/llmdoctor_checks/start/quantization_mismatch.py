@@ -1,9 +1,24 @@
 """A quantization that differs from the checkpoint's, or that this version of the engine does not have."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Confidence, Engine, Finding, Fix, Logs, Pod, Setting, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Setting,
+    check,
+    fixes,
+    log_evidence,
+    setting_evidence,
+)
 from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.catalog.models import find
 
@@ -11,6 +26,18 @@ from kubectl_llmdoctor.catalog.models import find
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
+
+
+_EXPLAINS = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed")
+
+#: What loaders of vLLM and SGLang, and PyTorch below them, say of a weight that does not fit its parameter.
+_SHAPES = {
+    " exceeds dimension size (": r"length \((?P<want>\d+)\) exceeds dimension size \((?P<have>\d+)\)",
+    "Attempted to load weight": r"load weight \((?P<have>torch\.Size\([^)]*\)|[^)]*)\) into parameter \((?P<want>[^)]*)\)",
+    "Tried to load weights of size": r"of size (?P<have>torch\.Size\([^)]*\)) ?to a parameter .{0,60}?size (?P<want>torch\.Size\([^)]*\))",
+}
+#: How many values one element of a packed tensor holds: two of 4 bits in a byte, four or eight in an int32.
+_PACKED = frozenset({2, 4, 8})
 
 
 class Clash(NamedTuple):
@@ -22,7 +49,7 @@ class Clash(NamedTuple):
     fix: str
 
 
-@check("quantization-mismatch", since="0.1")
+@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, "quantization="))
 def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The quantization does not fit the checkpoint or the engine.
 
@@ -31,6 +58,9 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     version has no kernels for: vLLM has dropped AQLM, and moved GGUF (after 0.23) and bitsandbytes (after 0.26) into
     plugins. Some methods run with one data type only: the plain AWQ and GPTQ kernels with float16. An FP8 checkpoint and
     a cache in fp8_e5m2 exclude each other.
+
+    Where layers of one checkpoint are quantized in several ways, an engine that takes one of them for another finds packed
+    weights where it expects plain ones, or the reverse: one dimension differs by exactly 2, 4 or 8.
 
     ## Fix
 
@@ -46,8 +76,11 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
-    if any(log.text for log in (logs.of(container.name) if logs else ())):
-        return  # what it printed is the better witness
+    printed = [log for log in (logs.of(container.name) if logs else ()) if log.text]
+    if printed:  # what it printed is the better witness
+        if crashed:
+            yield from _packed(engine, printed)
+        return
     clash = next(_clashes(engine), None)
     if clash is None:
         return
@@ -57,10 +90,66 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         confidence="likely" if crashed else clash.confidence,
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
-        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        explains=_EXPLAINS if crashed else (),
         fixes=(_fix(engine, clash),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
+    """A weight that is packed where its parameter is not, or the reverse, of an engine that quantizes."""
+    for line, have, want in _misfits(printed):
+        factor = _factor(have, want)
+        if factor not in _PACKED or factor == engine.workers or not _quantizes(engine, printed):
+            continue  # a factor of the tensor parallel size is a part taken for the whole
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"A weight of the checkpoint ({have}) and the parameter it belongs into ({want}) differ by exactly {factor}: "
+            "one is packed, the other is not. The layer is quantized otherwise than this version of the engine takes it to be.",
+            evidence=(log_evidence(line),),
+            explains=("weights-corrupt", *_EXPLAINS),
+            fixes=(
+                fixes.advice(
+                    f"Take a version of {engine.title} that the model's page names for this checkpoint, or another "
+                    f"quantization of the model ({fixes.edited(engine.pod)})"
+                ),
+            ),
+            order=line.order,
+            pods=(engine.pod.name,),
+        )
+        return
+
+
+def _misfits(printed: list[Log]) -> Iterator[tuple[Line, str, str]]:
+    for log in printed:
+        for literal, shape in _SHAPES.items():
+            for line in log.find(literal):
+                if found := re.search(shape, line.text):
+                    yield line, found["have"], found["want"]
+
+
+def _factor(have: str, want: str) -> int | None:
+    """By how much the one dimension differs in which two shapes differ, where that is a whole number."""
+    dimensions = [[int(number) for number in re.findall(r"\d+", shape)] for shape in (have, want)]
+    if len(dimensions[0]) != len(dimensions[1]):
+        return None
+    other = [(min(pair), max(pair)) for pair in zip(*dimensions, strict=True) if pair[0] != pair[1]]
+    if len(other) != 1:
+        return None
+    small, large = other[0]
+    return large // small if small and large % small == 0 else None
+
+
+def _quantizes(engine: Engine, printed: list[Log]) -> bool:
+    """Whether the engine loads the model as a quantized one: by what it prints, is told, or the model's name."""
+    for log in printed:
+        for line in log.find("quantization="):
+            if found := re.search(r"(?<!\w)quantization='?(?P<method>[\w.-]+)", line.text):
+                return found["method"] != "None"
+    model = engine.explicit("model")
+    return engine.explicit("quantization") is not None or bool(model and _stored(str(model.value)))
 
 
 def _clashes(engine: Engine) -> Iterator[Clash]:
