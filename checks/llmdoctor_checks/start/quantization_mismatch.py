@@ -36,6 +36,12 @@ _SHAPES = {
     "Attempted to load weight": r"load weight \((?P<have>torch\.Size\([^)]*\)|[^)]*)\) into parameter \((?P<want>[^)]*)\)",
     "Tried to load weights of size": r"of size (?P<have>torch\.Size\([^)]*\)) ?to a parameter .{0,60}?size (?P<want>torch\.Size\([^)]*\))",
 }
+#: What Marlin and block-wise kernels demand of the part of a weight that one GPU has.
+_WIDTHS = {
+    "is not divisible by tile_": r"size_[nk] = (?P<have>\d+) is not divisible by tile_[nk]_size = (?P<want>\d+)",
+    "is not divisible by weight quantization block_": r"_size(?:_per_partition)? = (?P<have>\d+) is not divisible by weight "
+    r"quantization block_[nk] = (?P<want>\d+)",
+}
 #: How many values one element of a packed tensor holds: two of 4 bits in a byte, four or eight in an int32.
 _PACKED = frozenset({2, 4, 8})
 
@@ -49,7 +55,7 @@ class Clash(NamedTuple):
     fix: str
 
 
-@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, "quantization="))
+@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, *_WIDTHS, "quantization="))
 def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The quantization does not fit the checkpoint or the engine.
 
@@ -80,6 +86,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     if printed:  # what it printed is the better witness
         if crashed:
             yield from _packed(engine, printed)
+            yield from _too_narrow(engine, printed)
         return
     clash = next(_clashes(engine), None)
     if clash is None:
@@ -98,9 +105,13 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
 
 def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
     """A weight that is packed where its parameter is not, or the reverse, of an engine that quantizes."""
-    for line, have, want in _misfits(printed):
+    for line, have, want in _said(printed, _SHAPES):
         factor = _factor(have, want)
-        if factor not in _PACKED or factor == engine.workers or not _quantizes(engine, printed):
+        if (
+            factor not in _PACKED
+            or factor in (engine.workers, engine.container.gpus)
+            or not _quantizes(engine, printed)
+        ):
             continue  # a factor of the tensor parallel size is a part taken for the whole
         yield Finding(
             role="cause",
@@ -122,11 +133,36 @@ def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
         return
 
 
-def _misfits(printed: list[Log]) -> Iterator[tuple[Line, str, str]]:
+def _too_narrow(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
+    """A weight that the kernels of its quantization cannot take as it is, where no tensor parallelism made it narrower."""
+    for line, have, want in _said(printed, _WIDTHS):
+        if engine.workers != 1 or engine.container.gpus != 1:
+            return
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"A quantized weight is {have} wide, and its kernel needs a multiple of {want}; one GPU has all of it.",
+            evidence=(log_evidence(line),),
+            explains=("tp-not-divisible", *_EXPLAINS),
+            fixes=(
+                fixes.advice(
+                    f"Take another quantization of the model, or a version of {engine.title} that leaves such layers as they "
+                    f"are or pads them ({fixes.edited(engine.pod)})"
+                ),
+            ),
+            order=line.order,
+            pods=(engine.pod.name,),
+        )
+        return
+
+
+def _said(printed: list[Log], words: dict[str, str]) -> Iterator[tuple[Line, str, str]]:
+    """Lines that state what a weight has and what it should have."""
     for log in printed:
-        for literal, shape in _SHAPES.items():
+        for literal, pattern in words.items():
             for line in log.find(literal):
-                if found := re.search(shape, line.text):
+                if found := re.search(pattern, line.text):
                     yield line, found["have"], found["want"]
 
 
