@@ -1,6 +1,7 @@
 """A probe or Service that asks another port than the one the engine listens on."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import cast
@@ -74,7 +75,8 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | 
             continue
         tail = f", where container {other} listens" if other else ""
         sure: Confidence = "certain" if port.source == "flag" and not other else "likely"
-        if failing and ended_by_itself(container, events):
+        later = failing and ended_by_itself(container, events)
+        if later:
             sure = "possible"  # it waits for a server that comes up
         yield Finding(
             role="cause" if failing else "risk",
@@ -87,6 +89,7 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | 
             ),
             explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
             fixes=(_fix(container, kind, probe, port.value),),
+            order=math.inf if later else None,
             pods=(pod.name,) if pod.exists else (),
         )
         return
