@@ -100,10 +100,13 @@ def _loads(pod: Pod, container: Container) -> bool:
 
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
     workload = subject.workload
-    found = _deadline(pod, workload, told)
+    found = _deadline(pod, subject, told)
     if workload is None or found is None:
         return
     deadline, evidence = found
+    made = next((w for w in subject.platform if w is not workload and evidence.ref.startswith(f"{w.ref} ")), None)
+    if made:
+        told = [said for said in told if said.ref.startswith(f"{made.ref} ")]
     logs = subject.logs(pod)
     engines = [engine.container for engine in subject.engines(pod)]
     for container in engines or [c for c in pod.containers if c.role == "main"]:
@@ -120,7 +123,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
                 f"start and is {doing}.",
                 evidence=(*told, evidence),
                 explains=("rollout-stuck", "not-ready"),
-                fixes=tuple(_fixes(pod, workload, int(deadline * 3))),
+                fixes=tuple(_fixes(pod, workload, made, int(deadline * 3))),
                 pods=(pod.name,),
             )
             return
@@ -146,7 +149,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
                 evidence,
                 pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
             ),
-            fixes=tuple(_fixes(pod, workload, budget + _DEFAULT_SECONDS)),
+            fixes=tuple(_fixes(pod, workload, made, budget + _DEFAULT_SECONDS)),
         )
         return
 
@@ -169,8 +172,9 @@ def _gave_up(evidence: Evidence) -> bool:
     return evidence.ref.startswith("Revision/") or _NEVER in evidence.text
 
 
-def _deadline(pod: Pod, workload: Workload | None, told: list[Evidence]) -> tuple[float, Evidence] | None:
+def _deadline(pod: Pod, subject: Subject, told: list[Evidence]) -> tuple[float, Evidence] | None:
     """Seconds, and what says so; None where no such deadline applies or it is not known."""
+    workload = subject.workload
     if workload is None:
         return None
     stated = pod.obj.metadata.annotations.get(_ANNOTATION) or _annotations(workload.item).get(_ANNOTATION)
@@ -181,14 +185,24 @@ def _deadline(pod: Pod, workload: Workload | None, told: list[Evidence]) -> tupl
     # an InferenceService may be served by a plain Deployment, too
     if workload.item.kind == "Service.serving.knative.dev" or (_knative(workload) and any(map(_gave_up, told))):
         return _DEFAULT_SECONDS, workload_evidence(workload, f"annotations[{_ANNOTATION}]", "not set, 600s by default")
-    typed = workload.item.typed() if workload.kind == "Deployment" else None
-    if not isinstance(typed, k8s.Workload):
+    rolled = _rolled(pod, subject)
+    typed = rolled.item.typed() if rolled else None
+    if rolled is None or not isinstance(typed, k8s.Workload):
         return None
     own = typed.spec.progress_deadline_seconds
     text = str(own) if own is not None else f"not set, {_DEFAULT_SECONDS} by default"
-    return own if own is not None else _DEFAULT_SECONDS, workload_evidence(
-        workload, "spec.progressDeadlineSeconds", text
-    )
+    return own if own is not None else _DEFAULT_SECONDS, workload_evidence(rolled, "spec.progressDeadlineSeconds", text)
+
+
+def _rolled(pod: Pod, subject: Subject) -> Workload | None:
+    """The Deployment of a pod: the target itself, or what an operator made of it."""
+    owners = list(pod.cluster.chain(pod.item)) if pod.item else []
+    for workload in subject.platform:
+        if workload.kind == "Deployment" and (
+            workload is subject.workload or any(workload.item is owner for owner in owners)
+        ):
+            return workload
+    return None
 
 
 def _annotations(item: Item) -> dict[str, object]:
@@ -203,7 +217,14 @@ def _duration(text: str) -> float | None:
     return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+[hms]", text))
 
 
-def _fixes(pod: Pod, workload: Workload, seconds: int) -> Iterator[Fix]:
+def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:
+    """`made` is the Deployment whose deadline it is, where an operator makes it of the workload."""
+    if made:
+        yield fixes.advice(
+            f"Let what waits for {made.ref} wait {say_seconds(seconds)}: its pods go on loading. {workload.ref} is made into "
+            "it, and its progressDeadlineSeconds is changed there, if that has a field for it"
+        )
+        return
     summary = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}"
     key = _ANNOTATION.replace("/", "~1")
     if workload.kind == "Deployment":

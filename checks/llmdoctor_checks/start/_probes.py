@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from kubectl_llmdoctor.api import Container, Event, Events, k8s
+from kubectl_llmdoctor.api import Container, Event, Events, endings, k8s, probe_kills
 
 KINDS = ("startup", "liveness", "readiness")
+
+#: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
+_TOLD_TO_END = frozenset({0, 137, 143})
 
 
 def came_up(container: Container) -> bool:
@@ -38,3 +41,15 @@ def failures(
             continue
         if f"{{{container.name}}}" in event.field_path or not (several or event.field_path):
             yield kind, event
+
+
+def ended_by_itself(container: Container, events: Events | None) -> bool:
+    """Whether the server ended by an error of its own, not by a probe that had it killed.
+
+    Of a probe that failed alone this does not follow: nothing answers while the model loads.
+    """
+    last = next((e for e in endings(container.pod) if e.container is container), None)
+    spec = container.spec
+    watched = spec.liveness_probe is not None or spec.startup_probe is not None
+    killed = events is not None and any(probe_kills(container.pod, events, container))
+    return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)

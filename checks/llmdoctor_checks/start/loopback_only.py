@@ -18,7 +18,6 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
-    endings,
     event_evidence,
     fixes,
     k8s,
@@ -28,7 +27,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import service_of
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
@@ -41,9 +40,6 @@ _LISTENS = (
     r"(?:[Ll]istening (?:on|at:?)|is listening, hostname:|[Rr]unning on|API server(?: \d+)? on) +(?:https?://)?"
     r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
 )
-
-#: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
-_TOLD_TO_END = frozenset({0, 137, 143})
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
@@ -123,7 +119,7 @@ def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs |
     if not address or (pod.failing and not troubled):
         return
     refused = [event for _, event in failures(container, events)]
-    failing = troubled and not _ended_by_itself(container, events)
+    failing = troubled and not ended_by_itself(container, events)
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
     if address == _ANY_IPV4:
@@ -189,15 +185,6 @@ def _listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[
                 if said and said["port"] in ports:
                     return said["host"], line
     return None
-
-
-def _ended_by_itself(container: Container, events: Events | None) -> bool:
-    """Whether the engine ends without a probe that kills it: by an error of its own, whatever the exit code says."""
-    last = next((e for e in endings(container.pod) if e.container is container), None)
-    spec = container.spec
-    watched = spec.liveness_probe is not None or spec.startup_probe is not None
-    killed = any(kind != "readiness" for kind, _ in failures(container, events))
-    return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)
 
 
 def _said(container: Container, host: Setting) -> Evidence:

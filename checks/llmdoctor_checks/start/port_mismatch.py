@@ -1,14 +1,17 @@
 """A probe or Service that asks another port than the one the engine listens on."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import cast
 
 from kubectl_llmdoctor.api import (
     Abstain,
+    Confidence,
     Container,
     Engine,
+    Events,
     Evidence,
     Finding,
     Fix,
@@ -27,6 +30,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._probes import ended_by_itself
 from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
@@ -34,7 +38,7 @@ _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
 @check("port-mismatch", since="0.1", literals=("robe error (failed",))
-def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding | Abstain]:
+def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
@@ -70,10 +74,14 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findi
         if other and not pod.exists:
             continue
         tail = f", where container {other} listens" if other else ""
+        sure: Confidence = "certain" if port.source == "flag" and not other else "likely"
+        later = failing and ended_by_itself(container, events)
+        if later:
+            sure = "possible"  # it waits for a server that comes up
         yield Finding(
             role="cause" if failing else "risk",
             severity=None if failing else "warning",
-            confidence="certain" if port.source == "flag" and not other else "likely",
+            confidence=sure,
             summary=f"The {_said(kind)} of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
             evidence=(
                 pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),
@@ -81,6 +89,7 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findi
             ),
             explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
             fixes=(_fix(container, kind, probe, port.value),),
+            order=math.inf if later else None,
             pods=(pod.name,) if pod.exists else (),
         )
         return

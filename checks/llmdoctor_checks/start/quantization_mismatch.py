@@ -1,9 +1,24 @@
 """A quantization that differs from the checkpoint's, or that this version of the engine does not have."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_llmdoctor.api import Confidence, Engine, Finding, Fix, Logs, Pod, Setting, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Setting,
+    check,
+    fixes,
+    log_evidence,
+    setting_evidence,
+)
 from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.catalog.models import find
 
@@ -11,6 +26,24 @@ from kubectl_llmdoctor.catalog.models import find
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
+
+
+_EXPLAINS = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed")
+
+#: What loaders of vLLM and SGLang, and PyTorch below them, say of a weight that does not fit its parameter.
+_SHAPES = {
+    " exceeds dimension size (": r"length \((?P<want>\d+)\) exceeds dimension size \((?P<have>\d+)\)",
+    "Attempted to load weight": r"load weight \((?P<have>torch\.Size\([^)]*\)|[^)]*)\) into parameter \((?P<want>[^)]*)\)",
+    "Tried to load weights of size": r"of size (?P<have>torch\.Size\([^)]*\)) ?to a parameter .{0,60}?size (?P<want>torch\.Size\([^)]*\))",
+}
+#: What Marlin and block-wise kernels demand of the part of a weight that one GPU has.
+_WIDTHS = {
+    "is not divisible by tile_": r"size_[nk] = (?P<have>\d+) is not divisible by tile_[nk]_size = (?P<want>\d+)",
+    "is not divisible by weight quantization block_": r"_size(?:_per_partition)? = (?P<have>\d+) is not divisible by weight "
+    r"quantization block_[nk] = (?P<want>\d+)",
+}
+#: How many values one element of a packed tensor holds: two of 4 bits in a byte, four or eight in an int32.
+_PACKED = frozenset({2, 4, 8})
 
 
 class Clash(NamedTuple):
@@ -22,7 +55,7 @@ class Clash(NamedTuple):
     fix: str
 
 
-@check("quantization-mismatch", since="0.1")
+@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, *_WIDTHS, "quantization="))
 def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The quantization does not fit the checkpoint or the engine.
 
@@ -31,6 +64,9 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     version has no kernels for: vLLM has dropped AQLM, and moved GGUF (after 0.23) and bitsandbytes (after 0.26) into
     plugins. Some methods run with one data type only: the plain AWQ and GPTQ kernels with float16. An FP8 checkpoint and
     a cache in fp8_e5m2 exclude each other.
+
+    Where layers of one checkpoint are quantized in several ways, an engine that takes one of them for another finds packed
+    weights where it expects plain ones, or the reverse: one dimension differs by exactly 2, 4 or 8.
 
     ## Fix
 
@@ -46,8 +82,12 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
-    if any(log.text for log in (logs.of(container.name) if logs else ())):
-        return  # what it printed is the better witness
+    printed = [log for log in (logs.of(container.name) if logs else ()) if log.text]
+    if printed:  # what it printed is the better witness
+        if crashed:
+            yield from _packed(engine, printed)
+            yield from _too_narrow(engine, printed)
+        return
     clash = next(_clashes(engine), None)
     if clash is None:
         return
@@ -57,10 +97,95 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         confidence="likely" if crashed else clash.confidence,
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
-        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        explains=_EXPLAINS if crashed else (),
         fixes=(_fix(engine, clash),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
+    """A weight that is packed where its parameter is not, or the reverse, of an engine that quantizes."""
+    for line, have, want in _said(printed, _SHAPES):
+        factor = _factor(have, want)
+        if (
+            factor not in _PACKED
+            or factor in (engine.workers, engine.container.gpus)
+            or not _quantizes(engine, printed)
+        ):
+            continue  # a factor of the tensor parallel size is a part taken for the whole
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"A weight of the checkpoint ({have}) and the parameter it belongs into ({want}) differ by exactly {factor}: "
+            "one is packed, the other is not. The layer is quantized otherwise than this version of the engine takes it to be.",
+            evidence=(log_evidence(line),),
+            explains=("weights-corrupt", *_EXPLAINS),
+            fixes=(
+                fixes.advice(
+                    f"Take a version of {engine.title} that the model's page names for this checkpoint, or another "
+                    f"quantization of the model ({fixes.edited(engine.pod)})"
+                ),
+            ),
+            order=line.order,
+            pods=(engine.pod.name,),
+        )
+        return
+
+
+def _too_narrow(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
+    """A weight that the kernels of its quantization cannot take as it is, where no tensor parallelism made it narrower."""
+    for line, have, want in _said(printed, _WIDTHS):
+        if engine.workers != 1 or engine.container.gpus != 1:
+            return
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely",
+            summary=f"A quantized weight is {have} wide, and its kernel needs a multiple of {want}; one GPU has all of it.",
+            evidence=(log_evidence(line),),
+            explains=("tp-not-divisible", *_EXPLAINS),
+            fixes=(
+                fixes.advice(
+                    f"Take another quantization of the model, or a version of {engine.title} that leaves such layers as they "
+                    f"are or pads them ({fixes.edited(engine.pod)})"
+                ),
+            ),
+            order=line.order,
+            pods=(engine.pod.name,),
+        )
+        return
+
+
+def _said(printed: list[Log], words: dict[str, str]) -> Iterator[tuple[Line, str, str]]:
+    """Lines that state what a weight has and what it should have."""
+    for log in printed:
+        for literal, pattern in words.items():
+            for line in log.find(literal):
+                if found := re.search(pattern, line.text):
+                    yield line, found["have"], found["want"]
+
+
+def _factor(have: str, want: str) -> int | None:
+    """By how much the one dimension differs in which two shapes differ, where that is a whole number."""
+    dimensions = [[int(number) for number in re.findall(r"\d+", shape)] for shape in (have, want)]
+    if len(dimensions[0]) != len(dimensions[1]):
+        return None
+    other = [(min(pair), max(pair)) for pair in zip(*dimensions, strict=True) if pair[0] != pair[1]]
+    if len(other) != 1:
+        return None
+    small, large = other[0]
+    return large // small if small and large % small == 0 else None
+
+
+def _quantizes(engine: Engine, printed: list[Log]) -> bool:
+    """Whether the engine loads the model as a quantized one: by what it prints, is told, or the model's name."""
+    for log in printed:
+        for line in log.find("quantization="):
+            if found := re.search(r"(?<!\w)quantization='?(?P<method>[\w.-]+)", line.text):
+                return found["method"] != "None"
+    model = engine.explicit("model")
+    return engine.explicit("quantization") is not None or bool(model and _stored(str(model.value)))
 
 
 def _clashes(engine: Engine) -> Iterator[Clash]:
