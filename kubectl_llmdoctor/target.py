@@ -199,8 +199,18 @@ def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
     return not templates or not all(template.context for template, _ in templates)
 
 
-def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
+def _asked(cluster: Cluster, ref: TargetRef) -> Item | None:
+    """The object of that name; where nobody said of which group its kind is, the only one of any."""
     item = cluster.item(lookup_kind(ref.kind, ref.api_version), ref.namespace, ref.name)
+    if item is not None or ref.api_version:
+        return item
+    kinds = (kind for kind in cluster.kinds() if kind.startswith(f"{ref.kind}."))
+    others = [found for kind in kinds if (found := cluster.item(kind, ref.namespace, ref.name)) is not None]
+    return others[0] if len(others) == 1 else None
+
+
+def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
+    item = _asked(cluster, ref)
     if item is None:
         return []
     if ref.kind == "Pod":

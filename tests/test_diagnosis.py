@@ -228,6 +228,23 @@ def test_of_a_job_that_is_complete_the_pods_that_failed_before_are_no_targets(ki
     assert sorted(name for target in report.targets for name in target.pods) == names
 
 
+def test_a_kind_of_another_group_is_found_without_its_group_where_only_one_has_the_name() -> None:
+    def service(group: str) -> dict[str, Any]:
+        return {
+            "apiVersion": f"{group}/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {"name": "llama", "namespace": "serving"},
+            "spec": {"engine": {"runner": {"name": "ome-container", "image": "vllm/vllm-openai:v0.11.0"}}},
+        }
+
+    asked = TargetRef(kind="InferenceService", namespace="serving", name="llama")
+    one = Snapshot(objects=(service("ome.io"),), target=asked)
+    two = Snapshot(objects=(service("ome.io"), service("inference.llmkube.dev")), target=asked)
+
+    assert [t.name for t in diagnose(one, []).targets] == ["llama"]
+    assert not diagnose(two, []).targets
+
+
 def test_what_could_not_be_read_is_in_the_report() -> None:
     snapshot = Snapshot(missing=(Missing(source="logs", ref="serving/a", reason="forbidden: pods/log"),))
 

@@ -542,14 +542,16 @@ class Metrics:
         """The GPUs that an exporter ascribes to the pod, in the order of their names."""
         spans: dict[str, dict[str, Span]] = defaultdict(dict)
         for metric in metrics_of("dcgm"):
-            if metric.role not in ("gpu_utilization", "gpu_memory_used"):
+            if metric.role not in ("gpu_utilization", "gpu_active", "gpu_memory_used"):
                 continue
             for series in self._series(metric):
                 name = (series.labels.get("UUID") or series.labels.get("gpu", ""))[:_LONGEST_ID]
                 name += "/" + series.labels["GPU_I_ID"] if series.labels.get("GPU_I_ID") else ""
                 if (span := _joined(metric.name, [series], sum)) is not None:
                     spans[name][metric.role] = span
-        return tuple(Gpu(n, s.get("gpu_utilization"), s.get("gpu_memory_used")) for n, s in sorted(spans.items()))
+        # a part of a GPU (MIG) has no utilization, and tells how long its engine was active
+        used = ((name, s.get("gpu_utilization") or s.get("gpu_active"), s) for name, s in sorted(spans.items()))
+        return tuple(Gpu(name, utilization, s.get("gpu_memory_used")) for name, utilization, s in used)
 
     def queried(self, *, of_engine: bool) -> str:
         """The Prometheus that has metrics of the engine, or of the pod from elsewhere; empty where none has."""

@@ -63,6 +63,14 @@ _OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+)/\S+ [-+\d/]+ 504 \
 #: the same of a request that found the queue full, or whose client went away.
 _NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 
+#: Go's reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time.
+#: It names neither; what was asked for stands in the request log beside it.
+_OF_GO = "proxy error: net/http: timeout awaiting response headers"
+_BESIDE = 5
+
+#: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
+_LATE_ANSWER, _LATENCY = '"status": 504', r'"status": 504\b.{0,2000}?"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
+
 #: A proxy that prints its own settings.
 _SETTING = r'"response_timeout"\s*:'
 
@@ -129,7 +137,7 @@ class Timeout(NamedTuple):
     "gateway-timeout",
     since="0.2",
     severity="warning",
-    literals=(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *(words for words, _ in _GONE)),
+    literals=(*_GAVE_UP, _NO_POD, _OF_HAPROXY, _OF_GO, _LATE_ANSWER, *(words for words, _ in _GONE)),
 )
 def gateway_timeout(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -225,8 +233,11 @@ def gateway_timeout(
 def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
     """Requests that somebody gave up when they were as old as a timeout on their way allows."""
     ages = list(_clients_gone(logs.current(engine.container.name)))
+    late = [] if ages else list(_late_answers(logs.current("queue-proxy")))
+    ages = ages or late
     if not ages:
         return None
+    whose = "that Knative's proxy answered with 504" if late else "whose clients went away"
     ports = {item.name for item in pod.services if leads(item, pod, {engine.value("port")})}
     for timeout in (*_of_envoy(ports, pod.namespace, cluster), *_timeouts(pod, engine, subject, cluster)):
         cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
@@ -236,7 +247,7 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
             role="cause",
             severity="warning",
             confidence="likely",
-            summary=f"{len(cut)} of {len(ages)} requests whose clients went away were {say_seconds(timeout.seconds)} old, which is what "
+            summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
             evidence=(
                 log_evidence(cut[-1]),
@@ -265,6 +276,13 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         first = begun.pop(name, None)
         if first is not None and (age := seconds_between(first, line)) is not None:
             yield line, age
+
+
+def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
+    """Requests that Knative's proxy ended itself: the line of its request log, and how old they were in seconds."""
+    for line in log.find(_LATE_ANSWER) if log is not None else ():
+        if '"httpRequest"' in line.text and (said := re.search(_LATENCY, line.text[:20_000])) is not None:
+            yield line, float(said[1])
 
 
 def _requests(log: Log, words: str, pattern: str) -> Iterator[tuple[str, Line]]:
@@ -323,6 +341,8 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 
     def about_it(who: str, line: Line, plain: str) -> bool:
         text = line.text[:20_000]
+        if _OF_GO in text:
+            return who == pod.name
         if (of_haproxy := re.search(_HAPROXY, text)) is not None:
             return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
@@ -335,7 +355,13 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
-    return [line for who, line, _ in said if who == pod.name and re.search(_GENERATES, line.text[:20_000])]
+    return [line for who, line, _ in said if who == pod.name and _asks_for_text(line)]
+
+
+def _asks_for_text(line: Line) -> bool:
+    """Whether it is a request to generate that the gateway says this of."""
+    beside = line.log.lines(line.number - _BESIDE, line.number + _BESIDE) if _OF_GO in line.text else (line,)
+    return any(re.search(_GENERATES, one.text[:20_000]) for one in beside)
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -343,7 +369,9 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        lines = {x.number: x for said in (*_GAVE_UP, _NO_POD, _OF_HAPROXY) for x in log.find(said) if _says_so(x)}
+        lines = {
+            x.number: x for said in (*_GAVE_UP, _NO_POD, _OF_HAPROXY, _OF_GO) for x in log.find(said) if _says_so(x)
+        }
         found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
     return found
 
@@ -354,7 +382,7 @@ def _says_so(line: Line) -> bool:
         return False
     if _NO_POD in text:
         return _LATE in text
-    return any(said in text for said in _GAVE_UP) or re.search(_HAPROXY, text) is not None
+    return any(said in text for said in (*_GAVE_UP, _OF_GO)) or re.search(_HAPROXY, text) is not None
 
 
 def _generates(engine: Engine) -> bool:

@@ -79,8 +79,9 @@ def head_of_line_blocking(
     although the KV cache has room and requests hardly queue.
 
     A step with a chunk takes as long as the chunk: a model that reads 2400 tokens in a second needs 3.4 s for a chunk of 8192, and
-    every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, and the running requests
-    get a fraction of what they get at other times, though none waits. llama-server computes `--batch-size` tokens of a prompt in
+    every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
+    burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
+    though none waits. llama-server computes `--batch-size` tokens of a prompt in
     one go for all slots; its timings show how long another slot's answer took meanwhile.
 
     ## Fix
@@ -168,6 +169,8 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
     usual = max(alone, default=0.0)
     runs = [list(run) for still, run in itertools.groupby(said, lambda load: _stands_still(load, usual)) if still]
     longest = max(runs, key=len, default=[])
+    if len(longest) < _IN_A_ROW:
+        longest = max(_before_its_first_token(said, usual), longest, key=len)
     if len(longest) < 2:
         return None
     streams = [(load.made or 0.0) / load.running for load in longest]
@@ -176,14 +179,15 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
     if len(longest) < _IN_A_ROW and not few:
         return None
     read = sum(load.read or 0.0 for load in longest) / len(longest)
+    at = f" at {read:.0f} tokens a second" if read >= 1 else ""
     seconds = seconds_between(longest[0].line, longest[-1].line)
     whole = next(load for load in said if load.running and load.made and not load.read)
     return Finding(
         role="cause",
         severity="warning",
         confidence="likely" if len(longest) >= _IN_A_ROW else "possible",
-        summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts "
-        f"at {read:.0f} tokens a second, and each of up to {max(load.running for load in longest)} running requests got {_say(pace)} "
+        summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts"
+        f"{at}, and each of up to {max(load.running for load in longest)} running requests got {_say(pace)} "
         f"tokens a second; without a prompt it is {_say(usual)}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
         "cache was taken.",
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
@@ -199,13 +203,39 @@ def _say(pace: float) -> str:
 
 
 def _stands_still(load: Load, usual: float) -> bool:
-    """Whether running requests get hardly a token of the `usual` in a second while long prompts are read, and not for want of room."""
-    if load.running < 2 or load.waiting or load.cache > 0.9 or load.read is None or load.made is None:
+    """Whether running requests stand still while long prompts are read."""
+    if not _slow(load, usual) or load.read is None or load.made is None:
         return False
-    slow = load.made <= min(_PER_STREAM, _TENTH * usual) * load.running or (
+    return load.read >= _PROMPT_TOKENS * min(max(load.made, 0.1), _PER_STREAM)
+
+
+def _slow(load: Load, usual: float) -> bool:
+    """Whether running requests get hardly a token of the `usual` in a second, and not for want of room."""
+    if load.running < 2 or load.waiting or load.cache > 0.9 or load.made is None:
+        return False
+    return load.made <= min(_PER_STREAM, _TENTH * usual) * load.running or (
         load.running <= _FEW_STREAMS and load.made <= _TWENTIETH * usual * load.running
     )
-    return slow and load.read >= _PROMPT_TOKENS * min(max(load.made, 0.1), _PER_STREAM)
+
+
+def _before_its_first_token(said: list[Load], usual: float) -> list[Load]:
+    """The longest run of statements that tell of slow streams and a cache that fills, up to one that counts a long prompt.
+
+    vLLM counts the tokens of a prompt when it gives its first token (`v1/metrics/stats.py`): meanwhile it reads nothing, it says.
+    """
+    found: list[Load] = []
+    for slow, numbered in itertools.groupby(range(len(said)), lambda n: _slow(said[n], usual)):
+        places = list(numbered)
+        run, counted = [said[n] for n in places], said[places[0] : places[-1] + 2]
+        tokens = sum((b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted))
+        if (
+            slow
+            and run[-1].cache > run[0].cache
+            and tokens >= _LONG_TOKENS
+            and len(run) > max(len(found), _IN_A_ROW - 1)
+        ):
+            found = run
+    return found
 
 
 class _Timing(NamedTuple):

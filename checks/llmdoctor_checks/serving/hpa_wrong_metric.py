@@ -61,6 +61,13 @@ _QUEUE = 10
 _FLAT = 0.2
 _FEWEST_POINTS = 6
 
+#: Why the controller does not even ask for a value (`horizontal.go`, validateAndParseSelector), in words, and else.
+_NO_PODS = {
+    "InvalidSelector": "cannot tell which pods it scales for {}",
+    "AmbiguousSelector": "shares the pods of {} with another autoscaler",
+}
+_NO_VALUE = "gets no value for what it scales {} on"
+
 #: What says of a container what an autoscaler looks at.
 _BY_ROLE: dict[str, Literal["cpu_seconds", "memory_working_set"]] = {
     "cpu": "cpu_seconds",
@@ -185,8 +192,9 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
         return None
     for row in rows(scaler.item.raw, "status.conditions"):
         inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
-        if inactive and str(row.get("reason")).startswith("FailedGet"):
-            said = f"{row['reason']}: {row.get('message') or ''}".rstrip(": ")
+        reason = str(row.get("reason"))
+        if inactive and (reason.startswith("FailedGet") or reason in _NO_PODS):
+            said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
             queue = _queue(pod, engine, scaler, logs) if logs is not None else None
             waits = f" Meanwhile {queue[0]}, and {_stays(scaler)}." if queue else ""
             told = _for_long(scaler, row, pod.cluster) if not queue else None
@@ -199,7 +207,7 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                 role="cause" if queue or told or (gone and pod.exists) else "risk",
                 severity="warning",
                 confidence="certain",
-                summary=f"{scaler.ref} gets no value for what it scales {engine.label} on, and does nothing.{waits}",
+                summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
                 evidence=(
                     scaler.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
@@ -207,10 +215,22 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                     *(told[1] if told else ()),
                 ),
                 explains=("queue-growing", "kv-cache-saturated") if queue else (),
-                fixes=(_lookup(pod, engine, scaler, rescale),),
+                fixes=(_selectable(scaler) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
+
+
+def _selectable(scaler: Scaler) -> Fix:
+    """What to do where the autoscaler cannot tell whose replicas it counts."""
+    target = dig(scaler.item.raw, "spec.scaleTargetRef")
+    what = f"{dig(target, 'kind')}/{dig(target, 'name')}"
+    return fixes.advice(
+        f"Give the scale subresource of {what} a selector that is its own, let its operator scale it, or point {scaler.ref} at what "
+        "makes the pods",
+        f"kubectl -n {scaler.item.namespace} describe hpa {scaler.item.name}",
+        owner="platform",
+    )
 
 
 def _for_long(scaler: Scaler, condition: dict[str, Any], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:

@@ -36,6 +36,13 @@ _SERVERS = (
 #: A shell loop that waits until something on the network answers.
 _WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
 
+#: Init containers that fetch the model, by name or image, and how their logs show that something came.
+_FETCHES = re.compile(r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)")
+_CAME = re.compile(
+    r"(?<![\d.])(?:[1-9]\d?|100)(?:\.\d{1,6})?%|\bDownloaded\b"
+    r"|(?<![\d.])(?:[1-9]\d{0,12}(?:\.\d{1,6})?|0\.\d{0,6}[1-9]) ?[KMGT]i?B?\b"
+)
+
 #: Sidecars that mount a bucket: the pod's containers can only be made when they have reached it.
 _MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
 
@@ -144,17 +151,30 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
         waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
-        if line or (waits and container.running and container.role == "init"):
+        still = container.running and container.role == "init"
+        if line or (still and (waits or _waits_for_a_store(container, logs))):
             yield _finding(
                 pod,
                 proxy,
                 f"Init container {container.name} needs the network, which leads through {proxy.name}, and that starts only after it.",
                 "likely",
                 [
-                    log_evidence(line) if line else pod_evidence(container, "command", waits[0] if waits else ""),
+                    log_evidence(line)
+                    if line
+                    else pod_evidence(container, "command", waits[0])
+                    if waits
+                    else pod_evidence(container, "image", container.spec.image),
                     pod_evidence(container, "name", f"runs before {proxy.name}"),
                 ],
             )
+
+
+def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
+    """Whether it is there to fetch the model, and nothing has come."""
+    if not _FETCHES.search(container.name) and not _FETCHES.search(container.spec.image.rpartition("/")[2]):
+        return False
+    said = (line for log in (logs.of(container.name) if logs else ()) for line in log.lines())
+    return not any(_CAME.search(line.text[:2000]) for line in said)
 
 
 def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
@@ -345,6 +365,8 @@ def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
     annotations = pod.obj.metadata.annotations
     if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
         return
+    if annotations.get("traffic.sidecar.istio.io/includeOutboundIPRanges", "*") != "*":
+        return  # what lies elsewhere is reached without the proxy
     names = [c.name for c in pod.containers]
     redirected = min((names.index(n) for n in names if n in _REDIRECTS), default=None)
     troubled = {t.container.name for t in pod.troubles if t.container}
