@@ -116,6 +116,12 @@ def test_an_error_after_which_nothing_is_asked_for_takes_no_node_out_of_service(
     assert "nothing after this Xid" in fixes[0].summary
 
 
+def test_ollama_without_rocm_gets_the_image_that_has_it() -> None:
+    (fix,) = _of_case("gpu-runtime-missing", "fires_ollama_image_without_rocm")
+
+    assert "ollama/ollama:0.1.29-rocm" in str(fix)
+
+
 def test_a_node_that_was_rebooted_is_not_deleted() -> None:
     (rebooted,) = _of_case("node-lost", "fires_rebooted")
     (silent,) = _of_case("node-lost", "fires_unreachable")
