@@ -284,7 +284,8 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
     decides, then time. Of two that explain each other the more certain one counts, and what is certain is no consequence
     of a mere guess. A guess from the very lines that a surer cause rests on is left out: it is a worse reading of them, no
-    consequence. A cause that explains nothing, such as requests that are refused, stands below those that do.
+    consequence. A cause that explains nothing, such as requests that are refused, stands below those that do; where it is a
+    guess, and another is surer and explains what is wrong, it is a note.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
     explained = {
@@ -295,8 +296,9 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
     }
     if explained >= set(causes):  # a circle explains nothing
         explained = set()
+    sure = any(f.confidence != "possible" and f.explains for f in causes.values() if f.id not in explained)
     ranked = [
-        (msgspec.structs.replace(f, role="symptom") if f.role == "cause" and f.id in explained else f, order)
+        (_placed(f, consequence=f.id in explained, sure=sure), order)
         for f, order in found
         if not any(_reads_better(c, f) for c in causes.values() if c.id not in explained)
     ]
@@ -313,6 +315,17 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
         )
     )
     return [msgspec.structs.replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
+
+
+def _placed(found: doc.Finding, *, consequence: bool, sure: bool) -> doc.Finding:
+    """A cause in the role that the others leave it: `sure` is whether one that is no guess explains what is wrong."""
+    if found.role != "cause":
+        return found
+    if consequence:
+        return msgspec.structs.replace(found, role="symptom")
+    if sure and found.confidence == "possible" and not found.explains:
+        return msgspec.structs.replace(found, role="note", severity="info")
+    return found
 
 
 def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:

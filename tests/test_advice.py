@@ -79,12 +79,47 @@ def test_a_memory_limit_is_raised_to_what_the_node_has_at_most(limit: str, alloc
     assert said in found["oomkilled-host"].fixes[0].summary
 
 
+@pytest.mark.parametrize(
+    ("case", "summary"),
+    [
+        ("fires_prompt_cache", "Let the prompt cache keep 2048 MiB at most"),
+        ("fires_prompt_cache_of_ollama", "Let the prompt cache keep 768 MiB at most in each runner"),
+    ],
+)
+def test_a_prompt_cache_larger_than_the_memory_is_made_smaller_first(case: str, summary: str) -> None:
+    first, second = _of_case("oomkilled-host", case)[:2]
+
+    assert first.summary.startswith(summary)
+    assert second.summary.startswith("Raise the memory limit")
+
+
+@pytest.mark.parametrize("limit", ["16Gi", "64Gi"])
+def test_a_prompt_cache_that_fits_is_not_spoken_of(limit: str) -> None:
+    killed = DEAD | {
+        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-20T09:59:00Z"}}
+    }
+    container = {
+        "image": "ghcr.io/ggml-org/llama.cpp:server",
+        "args": ["-m", "/m.gguf", "--cache-ram", "2048"],
+        "resources": {"limits": {"memory": limit}},
+    }
+    found = _findings(_pod(container, killed), log="srv prompt_save:  - saving prompt with length 11, total\n")
+
+    assert "prompts" not in found["oomkilled-host"].summary
+
+
 def test_an_error_after_which_nothing_is_asked_for_takes_no_node_out_of_service() -> None:
     fixes = _of_case("xid-error", "fires_possible_ignored")
 
     assert len(fixes) == 1
     assert "cordon" not in _commands(fixes)
     assert "nothing after this Xid" in fixes[0].summary
+
+
+def test_ollama_without_rocm_gets_the_image_that_has_it() -> None:
+    (fix,) = _of_case("gpu-runtime-missing", "fires_ollama_image_without_rocm")
+
+    assert "ollama/ollama:0.1.29-rocm" in str(fix)
 
 
 def test_a_node_that_was_rebooted_is_not_deleted() -> None:

@@ -76,6 +76,14 @@ def test_a_guess_from_the_lines_of_a_surer_cause_that_does_not_know_it_is_left_o
     assert beside(field) == kept
 
 
+@pytest.mark.parametrize(("sure", "role"), [("certain", "note"), ("likely", "note"), ("possible", "cause")])
+def test_a_guess_that_explains_nothing_is_a_note_where_another_cause_is_sure(sure: str, role: str) -> None:
+    root = _finding("kv-cache-below-max-len", confidence=sure, explains=("crash-loop",)), 9.0
+    guess = _finding("hf-unreachable", confidence="possible"), 2.0
+
+    assert (guess[0].id, role) in _ids(rank([root, guess]))
+
+
 def test_explains_names_only_what_is_there() -> None:
     found = rank(
         [(_finding("root", explains=("crash-loop", "http-5xx")), 0.0), (_finding("crash-loop", role="symptom"), 0.0)]

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.report.document import Target
 from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
 
 FOLDER = Path(__file__).parent / "healthy"
@@ -32,6 +34,17 @@ IMAGES = {
 }
 
 
+#: The lines by which a start ends that succeeded.
+_UP = (
+    "Started server process",
+    "listening on http",
+    "Starting HTTP server",
+    "Started GRPC",
+    "Serving endpoints",
+    "Connected",
+)
+
+
 def _log(engine: str, **more: Any) -> LogText:
     start, _, serving = (FOLDER / f"{engine}.log").read_text(encoding="utf-8").partition("--- serving\n")
     return LogText(text=start + serving * _REPEATED, **more)
@@ -45,9 +58,7 @@ def test_a_log_alone_is_healthy(engine: str) -> None:
     assert {f.role for f in target.findings} <= {"note"}
 
 
-@pytest.mark.parametrize("engine", sorted(IMAGES))
-def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
-    """The pod fails for a reason that is nowhere to be seen: harmless lines must not be taken for it."""
+def _of_a_pod_that_ends(engine: str, log: LogText) -> Target:
     container = {"name": "server", "image": IMAGES[engine]}
     status = {
         "name": "server",
@@ -70,19 +81,32 @@ def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
         "spec": {"nodeName": "gpu-1", "containers": [container]},
         "status": {"phase": "Running", "containerStatuses": [status]},
     }
-    log = _log(engine, namespace="serving", pod="llm-0", container="server", previous=True)
-    target = diagnose(
-        Snapshot(
-            taken_at="2026-06-02T08:00:00Z",
-            target=TargetRef(kind="Pod", namespace="serving", name="llm-0"),
-            objects=(pod,),
-            logs=(log,),
-        ),
-        installed(),
-    ).targets[0]
+    snapshot = Snapshot(
+        taken_at="2026-06-02T08:00:00Z",
+        target=TargetRef(kind="Pod", namespace="serving", name="llm-0"),
+        objects=(pod,),
+        logs=(msgspec.structs.replace(log, namespace="serving", pod="llm-0", container="server", previous=True),),
+    )
+    return diagnose(snapshot, installed()).targets[0]
+
+
+@pytest.mark.parametrize("engine", sorted(IMAGES))
+def test_nothing_in_it_explains_a_pod_that_is_not_ready(engine: str) -> None:
+    """The pod fails for a reason that is nowhere to be seen: harmless lines must not be taken for it."""
+    target = _of_a_pod_that_ends(engine, _log(engine))
 
     assert [f.id for f in target.findings if f.role == "cause"] == []
     assert target.verdict == "undetermined"
+
+
+@pytest.mark.parametrize("engine", sorted(IMAGES.keys() - {"ollama"}))
+def test_nothing_in_a_start_that_breaks_off_is_more_than_a_guess(engine: str) -> None:
+    """It ends without a word before it serves, by which all that it had met with would be over."""
+    lines = (FOLDER / f"{engine}.log").read_text(encoding="utf-8").partition("--- serving\n")[0].splitlines()
+    end = next(at for at, line in enumerate(lines) if any(text in line for text in _UP))
+    target = _of_a_pod_that_ends(engine, LogText(text="\n".join(lines[:end]) + "\n"))
+
+    assert [(f.id, f.confidence) for f in target.findings if f.role == "cause" and f.confidence != "possible"] == []
 
 
 @pytest.mark.parametrize(

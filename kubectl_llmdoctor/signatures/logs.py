@@ -26,6 +26,8 @@ from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits
 _WARNED = re.compile(
     r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
+#: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
+_SAYS_WARNING = "To silence this warning"
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -96,8 +98,8 @@ class _Wording:
         for count, line in enumerate(self._log.find(pattern.literal)):
             if (pattern.near or pattern.raised_in or pattern.bare) and count >= _MOST_NEAR:
                 return  # each looks at the lines around it
-            if _SOURCE.match(said(line.text).text):
-                continue  # the source of a message in a traceback, not the message
+            if _SOURCE.match(said(line.text).text) or _SAYS_WARNING in line.text:
+                continue  # the source of a message in a traceback, not the message; or what the engine did without
             # the frame of an error rules out most patterns, before their expressions are compiled
             frame = refused_at(pattern, line) if pattern.raised_in else None
             if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):

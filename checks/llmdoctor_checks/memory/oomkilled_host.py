@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -13,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Log,
     Logs,
     Metrics,
     OutOfMemory,
@@ -67,7 +69,17 @@ _PINNED = {
 }
 
 
-@check("oomkilled-host", since="0.1")
+#: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
+_CACHE_SIZE, _CACHE_USED = "prompt cache is enabled, size limit: ", "saving prompt with length "
+
+#: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
+_CACHE_DEFAULT, _CACHE_VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
+
+#: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
+_KILLED = ("xit code: -9", "exitcode: -9", "': -9")
+
+
+@check("oomkilled-host", since="0.1", literals=(_CACHE_SIZE, _CACHE_USED, *_KILLED))
 def oomkilled_host(
     pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
 ) -> Iterator[Finding]:
@@ -79,8 +91,13 @@ def oomkilled_host(
 
     While weights load, the usual users of host memory are the loader (whole shards with `.bin` files or eager
     loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
-    per worker. While serving it grows with multimodal caches, KV offload and long queues. Memory-backed volumes such
-    as /dev/shm count against the same limit: see `oomkilled-shm`.
+    per worker. While serving it grows with multimodal caches, KV offload and long queues. llama-server keeps the prompts of
+    earlier requests, up to 8 GiB (`--cache-ram`), and so does each model that Ollama runs with it (`LLAMA_ARG_CACHE_RAM`).
+    Memory-backed volumes such as /dev/shm count against the same limit: see `oomkilled-shm`.
+
+    Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
+    OOMKilled. SGLang's `--hicache-size` is for each rank: where what the settings take for certain exceeds the limit, that is
+    why a rank was killed.
 
     A server that runs again may be killed again. One kill is a risk; three restarts and more, about as far apart as this kill was
     from the start before it, say that it goes on.
@@ -117,24 +134,90 @@ def oomkilled_host(
         if kill is None and hardware and limit is not None and not ending.oom_killed:
             kill = unnamed = _at_limit(hardware, limit)
             by_kernel = unnamed is not None
-        if limit is None or not (ending.oom_killed or by_kernel):
-            continue
         log = log_of(ending, logs) if logs else None
-        phase = phase_of(log)
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+        if limit is None or not (ending.oom_killed or by_kernel):
+            if limit is not None and log is not None and engine is not None:
+                yield from _too_much(pod, engine, limit, log, subject)
+            continue
+        phase = phase_of(log)
+        prompts = _prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
         yield Finding(
             role="cause",
             confidence="likely" if unnamed or (_shared(ending.container, limit) and not by_kernel) else "certain",
-            summary=_summary(ending, limit, phase, engine, kill),
+            summary=_summary(ending, limit, phase, engine, kill) + (prompts.text if prompts else ""),
             evidence=(
                 *_evidence(ending, limit, phase),
+                *((prompts.evidence,) if prompts else ()),
                 *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
                 *(_counted(ending.container, hardware) if hardware else ()),
             ),
             explains=CONSEQUENCES,
-            fixes=tuple(_fixes(ending.container, limit, subject)),
+            fixes=(*((prompts.fix,) if prompts else ()), *_fixes(ending.container, limit, subject)),
             pods=(pod.name,),
         )
+
+
+class _Prompts(NamedTuple):
+    """What llama-server may keep of earlier prompts: words, where it is said, and what makes it less."""
+
+    text: str
+    evidence: Evidence
+    fix: Fix
+
+
+def _prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> _Prompts | None:
+    """A prompt cache in host memory that may take half of the limit or more; Ollama runs llama-server for each model."""
+    if engine is None or engine.name not in ("llama.cpp", "ollama"):
+        return None
+    setting = engine.explicit("cache_ram_mib")
+    size, evidence = _CACHE_DEFAULT, setting_evidence(engine.container, setting) if setting else None
+    if setting and isinstance(setting.value, int):
+        size = setting.value
+    for literal in (_CACHE_SIZE, _CACHE_USED) if log and not setting else ():
+        line = next(log.find(literal), None) if log else None
+        if line is None or evidence:
+            continue
+        said = re.search(_CACHE_SIZE + r"(?:(\d{1,7}) MiB|no limit)", line.text)
+        size, evidence = (int(said[1] or -1) if said else size), log_evidence(line, literal)
+    if evidence is None or not (size < 0 or size * MIB * 2 >= limit):
+        return None
+    ollama = engine.name == "ollama"
+    much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"
+    less = max(limit // 8 // MIB, 256)
+    summary = f"Let the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
+    return _Prompts(
+        f" {'Each model that Ollama runs' if ollama else 'llama-server'} keeps the prompts of earlier requests in that memory, {much}.",
+        evidence,
+        fixes.set_env(engine.container, _CACHE_VARIABLE, str(less), summary)
+        if ollama
+        else fixes.set_flag(engine, "cache_ram_mib", "--cache-ram", str(less), summary),
+    )
+
+
+def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
+    """A process that was killed while the first one lived on, in a container whose settings take more than its limit."""
+    uses = list(_uses(engine, subject.sizing(engine)))
+    needed = sum(size for size, _, _ in uses)
+    killed = next((line for text in _KILLED for line in log.find(text)), None)
+    if killed is None or engine.name not in _PYTHON or needed <= limit:
+        return
+    container = engine.container
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"A process of {container.name} was killed: {engine.label} takes {say_bytes(needed)} of host memory or more "
+        f"({', '.join(text for _, text, _ in uses)}), and the memory limit is {say_bytes(limit)}.",
+        evidence=(
+            log_evidence(killed),
+            *(evidence for _, _, evidence in uses if evidence),
+            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+        ),
+        explains=CONSEQUENCES,
+        fixes=tuple(_fixes(container, limit, subject, ", or take less")),
+        order=killed.order,
+        pods=(pod.name,),
+    )
 
 
 def _at_limit(hardware: Hardware, limit: int) -> OutOfMemory | None:

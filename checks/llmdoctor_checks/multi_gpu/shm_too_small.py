@@ -11,11 +11,15 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Hardware,
+    Line,
+    Logs,
     Pod,
     Shm,
     check,
     endings,
     fixes,
+    log_evidence,
+    log_of,
     pod_evidence,
     say_bytes,
     setting_evidence,
@@ -34,8 +38,12 @@ _WORKER_BYTES = 240 * MIB
 _FULL = 0.95
 
 
-@check("shm-too-small", since="0.1", severity="critical")
-def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterator[Finding]:
+#: NCCL's code for a call to the operating system that failed, as PyTorch and pynccl pass it on, and what says which call.
+_SYSTEM_ERROR, _SAYS_WHICH = ("unhandled system error", "ncclSystemError"), "NCCL WARN"
+
+
+@check("shm-too-small", since="0.1", severity="critical", literals=(*_SYSTEM_ERROR, _SAYS_WHICH))
+def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
 
     The processes of a multi-GPU server exchange data through /dev/shm, which is 64 MiB in a container unless
@@ -43,6 +51,9 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
     directly and fails with "No space left on device" or "Error while creating shared memory segment"; vLLM, PyTorch
     and SGLang make sparse files there and die by SIGBUS (exit code 135, "Bus error") when a page does not fit, at the
     start or under load. A server whose workers only have NCCL there, and that is ready, has what it needs: that is a note.
+
+    Without `NCCL_DEBUG` NCCL says "unhandled system error" and no more. Within one server, with the default of 64 MiB and
+    no other word in the log, this is what it met.
 
     ## Fix
 
@@ -83,6 +94,23 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
             pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
+        if pod.nodes == 1 and (line := _system_error(pod, container, logs)):
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
+                evidence=(log_evidence(line), *_spec(container, engine)),
+                explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
+                fixes=(
+                    fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),
+                    fixes.set_env(
+                        container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
         # NCCL takes its share when it connects, before the server is ready; vLLM's queues grow with what goes through them
         apart = tuple(_apart(hardware)) if hardware else ()
         enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
@@ -98,6 +126,15 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None) -> Iterat
 
     elif not killed and not pod.completed:
         yield from _image_cache(pod, engine)
+
+
+def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
+    """The line of an instance that ended in which NCCL's code stands, where NCCL itself says no word of it."""
+    for ending in endings(pod) if logs else ():
+        log = log_of(ending, logs) if logs and ending.container is container else None
+        if log is not None and next(log.find(_SAYS_WHICH), None) is None:
+            return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
+    return None
 
 
 def _apart(hardware: Hardware) -> Iterator[Evidence]:

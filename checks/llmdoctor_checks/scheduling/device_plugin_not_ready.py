@@ -64,5 +64,5 @@ def _times(pod: Pod, node: Node | None, resource: str) -> Iterator[Evidence]:
         made, refused = node.obj.metadata.creation_timestamp, pod.status.start_time
         text = f"{resource}: allocatable {node.obj.status.allocatable.get(resource, 'none')} now"
         if made and refused:
-            text += f"; node made {made}, pod refused {refused}"
+            text += f"; node made {made}, pod taken up by the kubelet {refused}"
         yield node_evidence(node, text)

@@ -59,6 +59,11 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
             fixes.on_node(node, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
             owner="platform",
         )
+    elif all(name.startswith("amd.com/") for name in asked) and (twin := _with_rocm(engine)):
+        fix = fixes.set_image(
+            container, twin, f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
+        )
+        unfit = unfit or f"{container.spec.image} has no ROCm"
     elif all(name.startswith("amd.com/") for name in asked):
         fix = fixes.advice(
             "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
@@ -85,6 +90,15 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         order=line.order,
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _with_rocm(engine: Engine) -> str:
+    """Ollama's image for AMD GPUs, which has a tag of its own, where the container has the other one."""
+    image = engine.container.spec.image
+    name, _, tag = image.rpartition("/")[2].partition(":")
+    if engine.name != "ollama" or name != "ollama" or "@" in image or "rocm" in tag:
+        return ""
+    return f"{image.removesuffix(':latest')}:rocm" if tag in ("", "latest") else f"{image}-rocm"
 
 
 def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """A probe that gives up before the model is loaded."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     Subject,
+    answered,
     check,
     endings,
     event_evidence,
@@ -45,11 +47,14 @@ _SHORTEST_START_SECONDS = 90
 #: What servers print on SIGTERM before they serve; whoever deletes the pod sends it as well, but then nothing starts again.
 _TERMINATED = ("KeyboardInterrupt: terminated", "SIGTERM received. signum=", "Signal (15) received.")
 
+#: What the kubelet says where nobody listens, and what a server prints when it does.
+_REFUSED, _LISTENS = "connection refused", "running on http"
+
 #: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
 _DOWNLOAD, _READING = 500_000_000, GIB
 
 
-@check("probe-too-short", since="0.1")
+@check("probe-too-short", since="0.1", literals=(_LISTENS,))
 def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up before the model is loaded.
 
@@ -81,9 +86,11 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
-        if served(log):
-            continue
         kills = list(probe_kills(pod, events, container)) if events else []
+        if served(log):
+            if not (kills and log and _too_late(log, container, kills[-1][0], events)):
+                continue
+            phase = None  # by then it was lost
         told = None if kills or phase is None else _told(log, container, events)
         kind = kills[-1][0] if kills else told or _by_time(ending)
         probe = _probe(container, kind)
@@ -127,6 +134,20 @@ def _answers(container: Container, events: Events | None, subject: Subject) -> b
     late = any(e.container is container and e.name in _LATE for e in subject.engines(container.pod))
     answered = [event for kind, event in failures(container, events) if kind == "liveness"][-1:]
     return late and any("statuscode" in event.message for event in answered)
+
+
+def _too_late(log: Log, container: Container, kind: str, events: Events | None) -> bool:
+    """Whether a server began to listen when the probe had given up: nobody had listened, and it was asked nothing since.
+
+    A first process without a handler for SIGTERM goes on with its start until the grace period is over.
+    """
+    probe = _probe(container, kind)
+    action = (probe.http_get or probe.tcp_socket) if probe else None
+    refused = [event for of, event in failures(container, events) if of == kind][-1:]
+    if action is None or not any(_REFUSED in event.message for event in refused) or answered(log):
+        return False
+    port = container.port_number(action.port)
+    return any(re.search(rf"://(?:0\.0\.0\.0|\[::\]):{port}\b", line.text) for line in log.find(_LISTENS))
 
 
 def _by_time(ending: Ending) -> str | None:

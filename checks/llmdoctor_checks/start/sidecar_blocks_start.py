@@ -65,6 +65,12 @@ _NETWORK = (
     "Temporary failure in name resolution",
 )
 
+#: The same of another container of the pod, which is at localhost, as Go, requests and curl print it, and aiohttp.
+_AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to localhost")
+_PORT = re.compile(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
+#: What a container says last is why it ended; what it met with before, it got over.
+_LAST_LINES = 12
+
 #: What a proxy says that cannot reach its control plane.
 _CONTROL_PLANE = (
     "gRPC config stream closed",
@@ -88,7 +94,7 @@ _EXPLAINS = (
 )
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_CONTROL_PLANE, _VAULT))
+@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_AT_HOME, *_CONTROL_PLANE, _VAULT))
 def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -100,6 +106,10 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
     an injector puts there, such as Vault's, does not end either while it may not log in.
+
+    A native sidecar is waited for by its startup probe alone: without one the next container is started as soon as the
+    sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
+    again until it is.
 
     ## Fix
 
@@ -119,6 +129,7 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
         return
     yield from _never_ends(pod, logs)
     yield from _not_started(pod, events, logs)
+    yield from _not_up(pod, logs)
     proxy = next((c for c in pod.containers if c.name in _PROXIES), None)
     if proxy is None:
         return
@@ -258,6 +269,57 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
             pods=(pod.name,),
         )
         return
+
+
+def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """A container that ended because another one, which it asks at localhost, does not answer yet."""
+    ended = list(endings(pod))
+    for ending in ended:
+        container, log = ending.container, log_of(ending, logs) if logs else None
+        lines = [x for text in _AT_HOME for x in log.find(text)] if log and container.role == "main" else []
+        for line in lines:
+            found = _PORT.search(line.text[:2000]) if log and line.number > len(log) - _LAST_LINES else None
+            other = _listener(pod, container, int(found[1])) if found else None
+            if found is None or other is None or other.status.ready or any(e.container is other for e in ended):
+                continue
+            kind = "containerStatuses" if other.role == "main" else "initContainerStatuses"
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{container.name} ended because {other.name}, which it asks at localhost:{found[1]}, was not up.",
+                evidence=(
+                    log_evidence(line),
+                    pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false"),
+                ),
+                explains=_EXPLAINS,
+                fixes=(_waited_for(container, other),),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
+
+
+def _listener(pod: Pod, asks: Container, port: int) -> Container | None:
+    """The other container that says that it listens on a port, and runs until the pod ends."""
+    for container in pod.containers:
+        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        says = any(p.container_port == port for p in container.spec.ports) or re.search(rf"port[= ]{port}\b", words)
+        if container is not asks and container.role != "init" and container.running and says:
+            return container
+    return None
+
+
+def _waited_for(container: Container, other: Container) -> Fix:
+    """What makes a container start only when another one answers."""
+    probe = other.spec.readiness_probe or other.spec.liveness_probe
+    if other.role != "sidecar" or other.spec.startup_probe or probe is None or probe.http_get is None:
+        return fixes.advice(
+            f"Let {container.name} wait until {other.name} answers, or make {other.name} a native sidecar (an init container with "
+            f"restartPolicy: Always) with a startup probe, in {fixes.edited(container.pod)}"
+        )
+    action = {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
+    startup = {**action, "periodSeconds": 2, "failureThreshold": 150}
+    return fixes.set_probe(other, "startupProbe", startup, f"Let {container.name} start only when {other.name} answers")
 
 
 def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tuple[Ending, Line]]:
