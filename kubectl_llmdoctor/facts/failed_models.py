@@ -1,4 +1,4 @@
-"""Servers that live on when a model, or the engine behind them, fails: Ollama, LocalAI, Xinference, Triton, llama-swap, routers."""
+"""Servers that live on when a model, or its engine, fails: Ollama, LocalAI, Xinference, Triton, Ray Serve, llama-swap, routers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ _TRITON_MODEL = (
     r"\bmodel_(?:lifecycle|repository_manager)\.cc:\d+\] \"?(?:failed to load|successfully loaded) '(?P<model>[^']+)'"
 )
 _OF_A_LOAD = 40
+#: How the controller of Ray Serve says that a replica failed, before the traceback, and that one of a deployment is up. Source:
+#: Ray's serve/_private/deployment_state.py; before Ray 2.8 a replica is named `deployment#suffix`.
+_REPLICA_FAILED, _REPLICA_UP = ", the replica will be stopped", " started successfully on node "
+_REPLICA = (
+    r"\b(?:Exception in [Rr]eplica|Replica)(?: '?|\(id='\w{1,40}', deployment=')"
+    r"(?P<deployment>[^'#\s]{1,200}(?:#[^'#\s]{1,200}(?=#))?)"
+)
 #: How llama-server as a router says that it starts the process of a model, that this has ended, and that the model is used.
 _INSTANCE_TEXTS = ("spawning server instance with name=", " exited with status ", "proxying request to model ")
 _INSTANCE = (
@@ -57,6 +64,8 @@ LITERALS = (
     _LAUNCHED,
     _NOT_LOADED,
     _LOADED,
+    _REPLICA_FAILED,
+    _REPLICA_UP,
     _SWAP_ENDED,
     _SWAP_UP,
     *_INSTANCE_TEXTS,
@@ -83,6 +92,7 @@ def failed_models(log: Log) -> list[list[int]]:
         found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
         found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
         found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
+        found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
         found += [*_failed_swaps(log), *_failed_instances(log)]
         log.memo["failed models"] = found
     return log.memo["failed models"]
@@ -112,6 +122,18 @@ def _not_loaded(log: Log) -> list[Line]:
     return [
         x for x in log.marks(_NOT_LOADED) if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
     ]
+
+
+def _failed_replicas(log: Log) -> list[Line]:
+    """Where Ray Serve says that a replica failed, of deployments of which none has come up since."""
+    up = {match["deployment"]: x.number for x in log.marks(_REPLICA_UP) if (match := _replica(x))}
+    return [
+        x for x in log.marks(_REPLICA_FAILED) if (match := _replica(x)) and x.number > up.get(match["deployment"], 0)
+    ]
+
+
+def _replica(line: Line) -> re.Match[str] | None:
+    return re.search(_REPLICA, line.text[:2000])
 
 
 def _ended_swaps(log: Log) -> list[Line]:
@@ -160,7 +182,7 @@ def failed_load(log: Log) -> Line | None:
     """Where a server that lives on says last that it could not load a model; None when it has loaded that, or one, since."""
     loaded = max((x.number for text in OLLAMA_LOADED for x in log.find(text)), default=0)
     failed = [x for text in _LOAD_FAILED for x in log.find(text) if x.number > loaded]
-    failed += [*_not_launched(log), *_not_loaded(log), *_ended_swaps(log)]
+    failed += [*_not_launched(log), *_not_loaded(log), *_failed_replicas(log), *_ended_swaps(log)]
     return max(failed, key=lambda x: x.number, default=None)
 
 

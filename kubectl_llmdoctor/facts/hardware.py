@@ -387,17 +387,23 @@ class Hardware:
 
     def kills(self, ending: Ending, *, whole_node: bool) -> Iterator[OutOfMemory]:
         """Processes killed by the end of an instance for lack of memory: of the node, or of the pod's or container's cgroup."""
+        yield from self.kills_between(ending.container, ending.started, ending.finished, whole_node=whole_node)
+
+    def kills_between(
+        self, container: Container, began: datetime | None, ended: datetime | None, *, whole_node: bool
+    ) -> Iterator[OutOfMemory]:
+        """The same while an instance of a container ran; one that runs still has no end."""
         uid = self.pod.obj.metadata.uid
         for kill in self.kernel.kills:
             if not uid or kill.pod_uid != uid or kill.whole_node is not whole_node:
                 continue
             # an instance that is gone may no longer stand in the status; one that does must be this one
             status = next((s for s in self._statuses() if kill.container_id and kill.container_id in str(s)), None)
-            if status is not None and status.get("name") != ending.container.name:
+            if status is not None and status.get("name") != container.name:
                 continue
-            if kill.time and ending.started and kill.time < ending.started - _SLACK:
+            if kill.time and began and kill.time < began - _SLACK:
                 continue
-            if kill.time and ending.finished and kill.time > ending.finished + _SLACK:
+            if kill.time and ended and kill.time > ended + _SLACK:
                 continue
             yield kill
 

@@ -65,6 +65,9 @@ _BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 _PAST_PYTORCH, _PAST_PYTORCH_SHARE = 4 * GIB, 0.3
 _OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
 
+#: What vLLM says of a cache for which less than nothing is left.
+_NO_CACHE = "Available KV cache memory: -"
+
 #: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
@@ -72,7 +75,7 @@ _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 @check(
     "gpu-memory-shared",
     since="0.1",
-    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate"),
+    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", "Available KV cache memory: -"),
 )
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
@@ -99,6 +102,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
             yield crowded
     if logs is not None and (counted := _counted(pod, subject, logs)) is not None:
         yield counted
+    if logs is not None and (unnamed := _unaccounted(pod, subject, logs)) is not None:
+        yield unnamed
     if hardware is None:
         return
     uid = pod.obj.metadata.uid
@@ -211,6 +216,72 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 order=line.order,
                 pods=(pod.name,),
             )
+    return None
+
+
+def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
+    """A share that neither weights nor cache of vLLM take, on a GPU that others may use as well.
+
+    vLLM measures the whole GPU while it profiles (v1/worker/gpu_worker.py): what a neighbour takes meanwhile is charged to it.
+    """
+    for ending in endings(pod):
+        engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+        share, log = _share(engine), log_of(ending, logs)
+        if engine is None or share is None or log is None:
+            continue
+        sizing = subject.sizing(engine)
+        line = next(log.find(_NO_CACHE), None)
+        left = re.search(rf"{_NO_CACHE}(\d{{1,6}}(?:\.\d{{1,6}})?) GiB", line.text) if line else None
+        card, weights = sizing.accelerator, sizing.printed.measured.weights
+        total = card.gpu.memory if card else None
+        asked = bool(engine.container.gpus)
+        if (
+            line is None
+            or left is None
+            or weights is None
+            or not total
+            or (asked and (card is None or card.shared < 2))
+        ):
+            continue
+        unknown = share * total + float(left[1]) * GIB - weights.high
+        if unknown < max(_PAST_PYTORCH, share * total / 2):
+            continue
+        others = (
+            "which others share"
+            if asked
+            else f"for which container {ending.container.name} does not ask, so that others may have it"
+        )
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"Weights take {say_bytes(weights.high)}, and of the {say_bytes(share * total)} that vLLM may use nothing is left: "
+            f"about {say_bytes(unknown)} were taken by something else while it measured the GPU, {others}.",
+            evidence=(
+                log_evidence(line),
+                log_evidence(sizing.printed.lines["weights"]),
+                pod_evidence(
+                    ending.container, "resources.limits", ", ".join(ending.container.spec.resources.limits) or "none"
+                ),
+            ),
+            explains=("kv-cache-no-room", "gpu-memory-utilization-high", *CONSEQUENCES),
+            fixes=(
+                fixes.advice(
+                    "Give each engine a GPU or a MIG slice of its own; start engines that share one GPU after each other",
+                    f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
+                    owner="platform",
+                )
+                if asked
+                else fixes.set_resource(
+                    ending.container,
+                    "limits",
+                    "nvidia.com/gpu",
+                    "1",
+                    f"Ask for a GPU in the limits of {ending.container.name}",
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
     return None
 
 

@@ -99,6 +99,10 @@ def oomkilled_host(
     OOMKilled. SGLang's `--hicache-size` is for each rank: where what the settings take for certain exceeds the limit, that is
     why a rank was killed.
 
+    A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
+    is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
+    the kernel's log and the counters of the cgroup do.
+
     A server that runs again may be killed again. One kill is a risk; three restarts and more, about as far apart as this kill was
     from the start before it, say that it goes on.
 
@@ -125,6 +129,8 @@ def oomkilled_host(
         yield from _before(pod, container, subject)
         if hardware is not None:
             yield from _nearly(pod, container, hardware, subject)
+    if hardware is not None and not pod.ready:
+        yield from _survived(pod, hardware, subject)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
@@ -218,6 +224,43 @@ def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) 
         order=killed.order,
         pods=(pod.name,),
     )
+
+
+def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+    """A container that runs without one of its processes, which the kernel killed, and does not get ready."""
+    for container in pod.containers:
+        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        if limit is None or running is None or container.role != "main" or container.status.ready:
+            continue
+        began = parse_time(running.started_at)
+        killed = [
+            kill
+            for kill in hardware.kills_between(container, began, None, whole_node=False)
+            if kill.shmem < kill.anon and (kill.container_id or len(pod.containers) == 1)
+        ]
+        counted = tuple(_counted(container, hardware))
+        use = hardware.use_of(container)
+        if not killed and not (use and use.memory.oom_kills):
+            continue
+        of = f": {killed[0].process}, which had {say_bytes(killed[0].anon)} of its own in memory" if killed else ""
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The kernel killed {count_of(len(killed), 'process') if killed else 'a process'} of container {container.name} at its "
+            f"memory limit of {say_bytes(limit)}{of}; the container runs on without, and does not get ready.",
+            evidence=(
+                *(hardware.kernel.evidence(kill.line) for kill in killed[:2]),
+                pod_evidence(
+                    container if "memory" in container.spec.resources.limits else pod,
+                    "resources.limits.memory",
+                    str(container.spec.resources.limits.get("memory") or say_bytes(limit)),
+                ),
+                *counted,
+            ),
+            explains=(*CONSEQUENCES, "probe-too-short"),
+            fixes=tuple(_fixes(container, limit, subject)),
+            pods=(pod.name,),
+        )
 
 
 def _at_limit(hardware: Hardware, limit: int) -> OutOfMemory | None:
