@@ -24,6 +24,9 @@ _AT_REST = frozenset(
     {"Ready", "Complete", "Completed", "Succeeded", "Finished", "Suspended", "RayClusterSuspended", "Stopped"}
 )
 
+#: Phases of Volcano's Job in which its pods are gone by intent (pkg/apis/batch/v1alpha1/job.go).
+_ENDED = ("Aborting", "Aborted", "Completing", "Completed", "Terminating", "Terminated")
+
 #: Made by another object and overwritten by it; never the object to edit.
 _DERIVED = frozenset({"ReplicaSet", "ControllerRevision", "Pod"})
 
@@ -65,7 +68,7 @@ class Workload:
     @property
     def built_in(self) -> bool:
         """Whether it takes strategic merge patches."""
-        return self.kind in BUILT_IN
+        return self.item.kind in BUILT_IN  # Volcano's Job is `Job.batch.volcano.sh` there
 
     @cached_property
     def templates(self) -> list[tuple[platforms.Template, k8s.PodTemplate]]:
@@ -120,7 +123,7 @@ class Workload:
     @property
     def completed(self) -> bool:
         """Whether it is a Job that has done its work, whatever became of its first pods."""
-        conditions = dig(self.raw, "status.conditions") if self.kind == "Job" and self.built_in else None
+        conditions = dig(self.raw, "status.conditions") if self.item.kind == "Job" else None
         return any(
             isinstance(one, dict) and one.get("type") == "Complete" and one.get("status") == "True"
             for one in (conditions if isinstance(conditions, list) else ())
@@ -129,6 +132,8 @@ class Workload:
     @property
     def at_rest(self) -> bool:
         """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
+        if dig(self.raw, "status.state.phase") in _ENDED:
+            return True
         conditions = dig(self.raw, "status.conditions")
         for condition in conditions if isinstance(conditions, list) and not self.built_in else ():
             if (

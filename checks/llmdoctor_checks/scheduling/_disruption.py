@@ -84,6 +84,10 @@ _REBOOT_SECONDS = 600
 #: Events about a node that say that it goes away, and why.
 _NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
 
+#: Events about a node that its autoscaler removes (Karpenter pkg/controllers/disruption/events, cluster-autoscaler
+#: core/scaledown/actuation): it is gone by intent, whatever its pods were told.
+_BY_INTENT = (("DisruptionTerminating", "Disrupting Node: "), ("ScaleDown", "marked the node as toBeDeleted"))
+
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod was taken away."""
@@ -108,6 +112,7 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
     if found is None:
         return None
+    found = _by_intent(pod, events, found) or found
     about = [event for event in _about(pod, events) if event.last]
     evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
     spot = any(event.reason.startswith("Spot") for event in about)
@@ -159,6 +164,16 @@ def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | Non
                 by_taint = reason == "TaintManagerEviction"
                 quoted = (event_evidence(event, pod.cluster),)
                 return Taken(kind=kind, why=event.message, evidence=quoted, open=by_taint and node is None)
+    return None
+
+
+def _by_intent(pod: Pod, events: Events | None, found: Taken) -> Taken | None:
+    """A node that is lost because its autoscaler removes it."""
+    for event in reversed(list(events or ())) if found.kind == "lost" else ():
+        removed = any(event.reason == reason and event.message.startswith(words) for reason, words in _BY_INTENT)
+        if removed and event.kind == "Node" and event.name == pod.spec.node_name:
+            quoted = (event_evidence(event, pod.cluster), *found.evidence)
+            return Taken(kind="drained", why=event.message, evidence=quoted)
     return None
 
 

@@ -39,6 +39,11 @@ def lacking(subject: Subject) -> bool:
     return not subject.exists and not _finished(subject.workload)
 
 
+def unmade(subject: Subject) -> bool:
+    """Whether pods of it are still to be made, by its own status too: Volcano's Job waits for its group before it makes any."""
+    return lacking(subject) and not (subject.workload and subject.workload.at_rest)
+
+
 def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence]]:
     """What is said of pods that could not be made, the latest first; nothing where none is missing."""
     if subject.static:

@@ -9,9 +9,7 @@ filters helps: a node that failed late has passed every filter before.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Literal, get_args
 
 import msgspec
@@ -35,6 +33,7 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks.scheduling._claims import on_one_node
+from llmdoctor_checks.scheduling._karpenter import pools
 
 Obstacle = Literal[
     "claim",
@@ -162,11 +161,22 @@ def _causes(pending: Pending) -> tuple[Cause, ...]:
     if refused:
         return refused
     found = _evaluated(pending)
-    if not found or found[0].id == "gpu-resource-absent":
-        found = (*_unmade(pending), *_kept_off_groups(pending), *found)[:1]
-    elif found[0].obstacle == "selector" or (found[0].obstacle == "gpu" and not found[0].verdicts):
-        found = (*_kept_off_groups(pending, any_taint=found[0].obstacle == "selector"), *found)[:1]
+    by_label = bool(found) and found[0].obstacle == "selector"
+    groups = _kept_off_groups(pending, any_taint=by_label)
+    if not found or found[0].id == "gpu-resource-absent" or _of_other_kind(found[0]):
+        found = (*_unmade(pending), *groups, *found)[:1]
+    elif by_label or (found[0].obstacle == "gpu" and not found[0].verdicts):
+        found = (*groups, *found)[:1]
     return tuple(_as_sure(pending, one) for one in found)
+
+
+def _of_other_kind(found: Cause) -> bool:
+    """Whether all that is known is that nodes refuse it by taints and labels, none of which marks nodes with GPUs.
+
+    Such nodes are of another kind than the pod needs; what makes nodes says more.
+    """
+    marked = any(_marks_gpus(*_key_and_value(count.taint)) for count in found.counts if count.taint)
+    return found.obstacle in ("selector", "taint") and not found.verdicts and not marked
 
 
 def _unplaced(pending: Pending) -> Iterator[Cause]:
@@ -407,35 +417,20 @@ def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]
     return (Cause(id=_IDS[obstacle], obstacle=obstacle, confidence="likely", verdicts=tuple(open_), counts=same),)
 
 
-@cache
-def _incompatible() -> re.Pattern[str]:
-    """Karpenter's words on a pool: `incompatible with nodepool "gpu", …, did not tolerate gpu=true:NoSchedule`."""
-    return re.compile(
-        r'incompatible with (?:nodepool|provisioner) \\?"?(?P<pool>[^",\\]+)[^;]*?(?:'
-        r"did not tolerate (?:taint \(taint=)?(?P<taint>[^;,)\s]+)|incompatible requirements, (?P<demand>[^;]+))"
-    )
-
-
-@cache
-def _pools() -> re.Pattern[str]:
-    return re.compile(r'(?:incompatible with (?:nodepool|provisioner) \\?"?|\(NodePool=)([^",)\\]+)')
-
-
 def _unmade(pending: Pending) -> Iterator[Cause]:
     """No node is there because the provisioner's pool for it has a taint or a requirement that the pod does not meet."""
     for event in reversed(pending.scaling):
-        hits = [*_incompatible().finditer(event.message)] if event.reason == "FailedScheduling" else []
-        hits.sort(key=lambda hit: "gpu" not in hit["pool"].lower())
+        said = pools(event.message) if event.reason == "FailedScheduling" else []
+        hits = sorted((p for p in said if p.taint or p.demand), key=lambda pool: "gpu" not in pool.name.lower())
         # a pool that came further, to the choice of an instance type, may be the one that is meant
-        pools = {*_pools().findall(event.message)}
-        alone = len(pools) == 1 or (len(hits) == len(pools) and len({hit["demand"] for hit in hits} - {None}) == 1)
-        for hit in hits:
-            gpus = not pending.accelerators or "gpu" in hit["pool"].lower() or alone
-            if hit["taint"] and (gpus or _marks_gpus(hit["taint"].partition("=")[0].partition(":")[0])):
-                count = Count(number=1, text=f"nodepool {hit['pool']}", kind="taint", taint=hit["taint"])
+        alone = len(said) == 1 or (len(hits) == len(said) and len({pool.demand for pool in hits} - {""}) == 1)
+        for pool in hits:
+            gpus = not pending.accelerators or "gpu" in pool.name.lower() or alone
+            if pool.taint and (gpus or _marks_gpus(pool.taint.partition("=")[0].partition(":")[0])):
+                count = Count(number=1, text=pool.title, kind="taint", taint=pool.taint)
                 yield Cause(id="taint-untolerated", obstacle="own-taint", confidence="likely", counts=(count,))
-            elif hit["demand"] and gpus:
-                count = Count(number=1, text=f"nodepool {hit['pool']}: {hit['demand']}", kind="affinity")
+            elif pool.demand and gpus:
+                count = Count(number=1, text=f"{pool.title}: {pool.demand}", kind="affinity")
                 yield Cause(id="node-selector-mismatch", obstacle="selector", confidence="likely", counts=(count,))
 
 

@@ -22,7 +22,8 @@ from kubectl_llmdoctor.api import (
     parse,
 )
 from llmdoctor_checks._raw import rows, words
-from llmdoctor_checks.scheduling._separation import causes
+from llmdoctor_checks.scheduling._karpenter import Pool, pools
+from llmdoctor_checks.scheduling._separation import Cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
 #: Causes that a further node would mend.
@@ -31,20 +32,17 @@ _MENDED = frozenset(
     | {"ephemeral-storage-insufficient"}
 )
 _LIMIT = re.compile(
-    r"max node group size reached|limit reached|exceed(?:ed|s)? limits?|limits exceeded|MaxSize|no instance type",
+    r"max node group size reached|limit reached|exceed(?:ed|s)? limits?|limits exceeded|limits have been exhausted|MaxSize"
+    r"|no instance type",
     re.IGNORECASE,
 )
 #: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
-_AT_MOST = r"exceed limits for nodepool|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached"
+_AT_MOST = r"exceed limits for nodepool|limits have been exhausted|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached"
 _FAILED = re.compile(
-    r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|exhausted"
+    r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|(?<!limits have been )exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,
 )
-#: Karpenter's words on one pool, and what its DaemonSets take there.
-_POOL = r'incompatible with (?:nodepool|provisioner) \\?"(?P<pool>[^",\\]+)\\?"'
-_OVERHEAD = r"daemonset overhead=\{[^}]*\},? ?"
-
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
@@ -101,22 +99,26 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     pool = _pool(pending, event)
     if found and found[0].id not in _MENDED and not meant and not pool:
         return
+    if pool and pool.typed:
+        yield _typeless(pending, pool, event, found)
+        return
     limit, failed = _LIMIT.search(event.message), _FAILED.search(event.message)
     failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
     if not limit and not failed:
         return
-    if limit and "instance type" in limit[0] and not pool and found and found[0].id == "gpu-resource-absent":
+    if limit and "instance type" in limit[0] and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
+    small = next((p for p in pools(event.message) if p.typed), None) if limit and "instance type" in limit[0] else None
     mended = failed or pool or re.search(_AT_MOST, event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
     why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{who} {why}: {sentence(pool or _short(event))}",
+        summary=f"{who} {why}: {sentence(small.words if small else _short(event))}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(_fixes(at_limit=limit is not None and failed is None)),
+        fixes=tuple(_of_pool(small) if small else _fixes(at_limit=limit is not None and failed is None)),
         order=float(len(found)),
         pods=(pending.pod.name,),
     )
@@ -233,26 +235,62 @@ def _refusal(claim: Item) -> tuple[str, str] | None:
     return None
 
 
-def _pool(pending: Pending, event: Event) -> str:
-    """What Karpenter says of the pool that is meant for the pod and has no instance type for it; empty without one.
+def _pool(pending: Pending, event: Event) -> Pool | None:
+    """The pool that is meant for the pod and has no instance type for it or may not grow, if Karpenter says so of one.
 
-    Taints and requirements were met where it came to instance types. Meant is a pool by its name, or by a requirement that
-    the pod's nodeSelector names: a pool for everybody says the same of a GPU that it never had.
+    Taints and requirements were met where it came to instance types. Meant is a pool by its name, by a requirement that the
+    pod's nodeSelector names, or by machines with accelerators where the pod asks for some: a pool for everybody says the
+    same of a GPU that it never had. Limits are looked at before all else, so that one that is at its limit says nothing of
+    that: it is meant by its name, or where all others are of another kind, and the nodes that are there, too.
     """
-    for part in event.message.split("; "):
-        name = re.search(_POOL, part)
-        if name is None or "no instance type" not in part:
-            continue
-        asked = pending.pod.spec.node_selector.items()
-        named = any(str(value) in _values(part, key) for key, value in asked)
-        if named or "gpu" in name["pool"].lower():
-            return f"nodepool {name['pool']}: {re.sub(_OVERHEAD, '', part[name.end() :]).strip(', ')}"
-    return ""
+    said = pools(event.message)
+    values = {str(value) for value in pending.pod.spec.node_selector.values()}
+    for pool in said:
+        named = any(str(value) in pool.allows(key) for key, value in pending.pod.spec.node_selector.items())
+        has_gpus = pending.accelerators and any(
+            re.match(_ACCELERATED, kind) for kind in pool.allows("node.kubernetes.io/instance-type")
+        )
+        if pool.typed and (named or has_gpus or "gpu" in pool.name.lower()):
+            return pool
+    found = causes(pending)
+    other_kind = found and found[0].obstacle in ("selector", "taint")
+    full = [pool for pool in said if pool.full]
+    alone = len(full) == 1 and all(pool.taint or pool.demand for pool in said if not pool.full)
+    for pool in full if other_kind else ():
+        if pool.name in values or (not found[0].verdicts and (alone or "gpu" in pool.name.lower())):
+            return pool
+    return None
 
 
-def _values(text: str, key: str) -> list[str]:
-    """The values that a requirement allows, as Karpenter prints it: `key In [a b]`."""
-    return text.partition(f"{key} In [")[2].partition("]")[0].split()
+def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ...]) -> Finding:
+    """A pool whose instance types do not do: too small, not on offer now, or none of what is demanded."""
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
+        evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
+        explains=(*EXPLAINS, *(c.id for c in found)),
+        fixes=tuple(_of_pool(pool)),
+        order=float(len(found)),
+        pods=(pending.pod.name,),
+    )
+
+
+def _of_pool(pool: Pool) -> Iterator[Fix]:
+    """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
+    small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
+    if small:
+        yield fixes.advice(f"Allow larger instance types in {pool.title}, or ask for less", owner="platform")
+    if offered:
+        yield fixes.advice(
+            f"Allow other zones, capacity types or instance types in {pool.title}; what the cloud had none of is tried again by itself",
+            "kubectl get events -A --field-selector reason=InsufficientCapacityError",
+            owner="platform",
+        )
+    if not small and not offered:
+        yield fixes.advice(
+            f"Make the requirements of {pool.title} and of the pod name an instance type that exists", owner="platform"
+        )
 
 
 def _short(event: Event) -> str:

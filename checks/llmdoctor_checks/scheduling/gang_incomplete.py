@@ -19,7 +19,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes
+from llmdoctor_checks.scheduling._refused import unmade
+from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes, surges
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 
 #: Volcano's overcommit plugin (pkg/scheduler/plugins/overcommit), of a group that it does not even let into the queue: what is
@@ -28,11 +29,16 @@ _FULL = "resource in cluster is overused"
 #: It tells the state of the group in an event of its own.
 _STATE = "in gang unschedulable"
 #: KAI's event about the PodGroup.
-_FEWER = r"Job is not ready for scheduling\. Waiting for (\d{1,9}) pods.*?currently (\d{1,9}) exist"
+_FEWER = r"Job is not ready for scheduling\. Waiting for (?P<wanted>\d{1,9}) pods.*?currently (?P<there>\d{1,9}) exist"
+#: What Volcano (`1/2 tasks`: not placed of those that exist) and the coscheduling plugin say of a group in a pod's condition.
+_FEWER_PODS = (
+    r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .*?\b(?P<wanted>\d{1,9}) minAvailable",
+    r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
+)
 
 
 @check("gang-incomplete", since="0.1")
-def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
+def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Finding]:
     """A group of pods that works only as a whole cannot place all its members.
 
     The pods of a LeaderWorkerSet group, a Ray cluster or a gang (Volcano, KAI, coscheduling) serve one model together.
@@ -49,23 +55,27 @@ def gang_incomplete(pending: Pending, subject: Subject) -> Iterator[Finding]:
     - https://lws.sigs.k8s.io/docs/overview/
     - https://kueue.sigs.k8s.io/docs/concepts/topology_aware_scheduling/
     """
+    turned_away = _turned_away(subject)
+    if pending is None:
+        if turned_away and unmade(subject):  # Volcano's Job makes its pods when its group is in the queue
+            yield _not_queued(subject, turned_away)
+        return
     found = causes(pending)
     placed = [p for p in subject.pods if p.scheduled]
     waiting = [p for p in subject.pods if p.unscheduled]
     alone = " 1 minAvailable" in pending.message  # a group of one waits for nobody else
     words = () if alone else pending.said.of("gang")
+    if (few := _too_few(pending, subject)) is not None:
+        yield few
+        return
     if pending.said.gang or words:
         yield _said(pending, found)
         return
     if (fitting := _fitting(pending)) and not alone:
         yield _held_back(pending, found, fitting)
         return
-    said = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if _STATE not in e.message]
-    if said and said[-1].message.startswith(_FULL) and not found:  # no node was looked at
-        yield _not_queued(pending, said[-1])
-        return
-    if (few := _too_few(pending, subject)) is not None:
-        yield few
+    if turned_away and not found:  # no node was looked at
+        yield _not_queued(subject, turned_away, pending)
         return
     short = found[0] if found and found[0].id in SHORTAGE else None
     holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
@@ -160,14 +170,23 @@ def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) 
     )
 
 
-def _not_queued(pending: Pending, event: Event) -> Finding:
+def _turned_away(subject: Subject) -> Event | None:
+    """Volcano's latest word on the group, where that is that it is not let into the queue."""
+    said = [e for e in subject.events.of("Unschedulable", kind="PodGroup") if _STATE not in e.message]
+    return said[-1] if said and said[-1].message.startswith(_FULL) else None
+
+
+def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) -> Finding:
     lacks = event.message.removeprefix(_FULL).removeprefix(": overused ")
     return Finding(
         role="cause",
         confidence="likely",
-        summary=f"Volcano does not let the pod's group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
+        summary=f"Volcano does not let the group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
         "is promised to groups that came before.",
-        evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending), *_groups(pending)),
+        evidence=(
+            event_evidence(event, subject.cluster),
+            *((*said_by(pending), *_groups(pending)) if pending else ()),
+        ),
         explains=EXPLAINS,
         fixes=(
             fixes.advice(
@@ -177,32 +196,45 @@ def _not_queued(pending: Pending, event: Event) -> Finding:
             fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
             fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
         ),
-        pods=(pending.pod.name,),
+        pods=(pending.pod.name,) if pending else (),
     )
 
 
 def _too_few(pending: Pending, subject: Subject) -> Finding | None:
-    """KAI's word on a group that has fewer pods than must start together, so that it does not look for nodes at all."""
-    for event in subject.events:
-        said = re.search(_FEWER, event.message) if event.kind == "PodGroup" else None
-        if said is None:
-            continue
-        return Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"Of the {said[1]} pods that must start together {said[2]} are there, so {pending.scheduler} looks for no node yet.",
-            evidence=(event_evidence(event, pending.pod.cluster),),
-            explains=EXPLAINS,
-            fixes=(
-                fixes.advice(
-                    "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
-                    "start together",
-                    f"kubectl -n {pending.pod.namespace} get pods,podgroups",
-                ),
-            ),
-            pods=(pending.pod.name,),
+    """A scheduler's word on a group that has fewer pods than must start together, so that it places none of them."""
+    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message))), None)
+    told = [e for e in subject.events if e.kind == "PodGroup" and re.search(_FEWER, e.message)]
+    if told and not counts:
+        counts = re.search(_FEWER, told[0].message)
+    if counts is None or int(counts["there"]) >= int(counts["wanted"]):
+        return None
+    one_by_one = surges(pending) and pending.subject.workload
+    summary = f"Of the {counts['wanted']} pods that must start together {counts['there']} "
+    summary += f"{'is' if counts['there'] == '1' else 'are'} there, so {pending.scheduler} looks for no node yet"
+    ways = [
+        fixes.advice(
+            "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
+            "start together",
+            f"kubectl -n {pending.pod.namespace} get pods,podgroups",
         )
-    return None
+    ]
+    if one_by_one:
+        summary += f": the update of {one_by_one.ref} makes one after the other"
+        ways.insert(
+            0,
+            fixes.advice(
+                f"Let the update make the whole group at once (maxSurge 100%) or take the old pods away first, in {one_by_one.ref}"
+            ),
+        )
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=summary + ".",
+        evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[:1]), *said_by(pending), *_groups(pending)),
+        explains=EXPLAINS,
+        fixes=tuple(ways),
+        pods=(pending.pod.name,),
+    )
 
 
 def _groups(pending: Pending) -> Iterator[Evidence]:

@@ -34,7 +34,10 @@ def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) 
         yield from _beside(pending, found)
         return
     unmet = _unmet(found)
-    if unmet:
+    if unmet and _met_apart(found):
+        demand = "; ".join(dict.fromkeys(m.demand for r in found.reasons for m in r.mismatches))
+        summary = f"It demands {demand}, and none of {nodes_said(found)} that could run it otherwise meets all of it."
+    elif unmet:
         demand = "; ".join(dict.fromkeys(m.demand for m in unmet))
         have = _values(found, unmet[0].key)
         summary = f"It demands {demand}, and {nodes_said(found)} that could run it otherwise "
@@ -54,6 +57,12 @@ def _unmet(found: Cause) -> tuple[Mismatch, ...]:
     """The demands that the nearest node does not meet."""
     each = [r.mismatches for r in found.reasons if r.mismatches]
     return min(each, key=len, default=())
+
+
+def _met_apart(found: Cause) -> bool:
+    """Whether each of its demands is met by some node, and all of them by none."""
+    each = [{m.demand for m in r.mismatches} for r in found.reasons if r.mismatches]
+    return len(each) > 1 and not set.intersection(*each)
 
 
 def _values(found: Cause, key: str) -> list[str]:

@@ -7,6 +7,8 @@ from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
+_HOSTNAME = "kubernetes.io/hostname"
+
 
 @check("pod-spread-unsatisfied", since="0.1")
 def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
@@ -15,11 +17,13 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     Required anti-affinity allows one such pod per node (or zone); with as many replicas as nodes the next one has no
     place. It works both ways: the anti-affinity of a pod that runs keeps this one off as well. A topology spread
     constraint with `DoNotSchedule` refuses a node that would make the distribution too uneven, and every node that
-    lacks the topology label.
+    lacks the topology label. A zone counts, too, whose nodes have no GPU: unless the pod selects nodes, it is a zone without
+    such a pod, and the others may not go beyond it by more than maxSkew.
 
     ## Fix
 
-    Make the rule a preference (`preferredDuringScheduling…`, `ScheduleAnyway`), run fewer replicas, or add a node.
+    Make the rule a preference (`preferredDuringScheduling…`, `ScheduleAnyway`), run fewer replicas, or add a node. Select the
+    nodes with GPUs (`nodeSelector`), so that only their zones count.
 
     ## References
 
@@ -33,6 +37,11 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     repelling = _repelling(pending)
     have = "has" if number_of(found) == 1 else "have"
     summary = f"{nodes_said(found)} {have} room, but other pods keep it off: {texts}."
+    barren = _barren(pending)
+    if barren:
+        summary += (
+            f" {', '.join(barren)} {'counts' if len(barren) == 1 else 'count'} as well, without a node with GPUs."
+        )
     evidence = [*_own(pending), *_theirs(repelling), *node_lines(pending, found)]
     yield finding(pending, found, summary, evidence, _fixes(pending, found, repelling))
 
@@ -43,10 +52,9 @@ def _own(pending: Pending) -> Iterator[Evidence]:
     for term in anti.required_during_scheduling_ignored_during_execution if anti else ():
         text = f"not beside pods with {_labels(term.label_selector)} (topologyKey {term.topology_key})"
         yield pod_evidence(pending.pod, "affinity.podAntiAffinity", text)
-    for spread in spec.topology_spread_constraints:
-        if spread.when_unsatisfiable == "DoNotSchedule":
-            text = f"maxSkew {spread.max_skew} over {spread.topology_key}, whenUnsatisfiable: DoNotSchedule"
-            yield pod_evidence(pending.pod, "topologySpreadConstraints", text)
+    for spread in _strict(spec):
+        text = f"maxSkew {spread.max_skew} over {spread.topology_key}, whenUnsatisfiable: DoNotSchedule"
+        yield pod_evidence(pending.pod, "topologySpreadConstraints", text)
 
 
 def _labels(selector: k8s.LabelSelector | None) -> str:
@@ -75,9 +83,48 @@ def _theirs(repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Eviden
 def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
     offered = ways(pending, found)
     yield from offered
+    if _barren(pending):
+        yield fixes.advice(
+            f"Select the nodes with GPUs in {fixes.edited(pending.pod)} (nodeSelector or node affinity): then only their domains count"
+        )
     if not offered:
         yield from _advice(pending, found, repelling)
-    yield from one_more(pending, found)
+    if offered or _HOSTNAME in _keys(pending):  # elsewhere one more node of a kind makes no domain less uneven
+        yield from one_more(pending, found)
+
+
+def _keys(pending: Pending) -> set[str]:
+    """The topology keys of what separates the pod from others."""
+    spec = pending.pod.spec
+    anti = spec.affinity.pod_anti_affinity if spec.affinity else None
+    terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
+    return {term.topology_key for term in terms} | {rule.topology_key for rule in _strict(spec)}
+
+
+def _strict(spec: k8s.PodSpec) -> Iterator[k8s.SpreadConstraint]:
+    return (s for s in spec.topology_spread_constraints if s.when_unsatisfiable == "DoNotSchedule")
+
+
+def _barren(pending: Pending) -> list[str]:
+    """Domains of a spread constraint that count though no node there has the accelerators; none where the pod selects nodes."""
+    spec, asked = pending.pod.spec, pending.accelerators
+    if not asked or spec.node_selector or (spec.affinity and spec.affinity.node_affinity):
+        return []
+    found: list[str] = []
+    for rule in _strict(spec):
+        key = rule.topology_key
+        if key == _HOSTNAME or rule.node_affinity_policy == "Ignore":
+            continue
+        nodes = [
+            v.node
+            for v in pending.verdicts
+            if key in v.node.labels
+            and not v.node.control_plane
+            and not (rule.node_taints_policy == "Honor" and any(r.kind == "taint" for r in v.reasons))
+        ]
+        rich = {n.labels[key] for n in nodes if any(n.amounts.get(name) for name in asked)}
+        found += sorted({f"{key}={n.labels[key]}" for n in nodes if n.labels[key] not in rich}) if rich else []
+    return list(dict.fromkeys(found))[:3]
 
 
 def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:

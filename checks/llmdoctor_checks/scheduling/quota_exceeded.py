@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
-from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals
+from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = re.compile(
@@ -39,13 +39,14 @@ _KUEUE = (
     r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
-#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion and capacity).
+#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion, capacity, resourcequota).
 _QUEUE = (
     r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
     r"allocated for non-preemptible pods"
     r"|(?:^|: )(?P<over>[^:]+?) quota has reached the allowable limit of [^.]+\. Limit is (?P<limit>[^,]+), currently "
     r"(?P<taken>.+?) allocated and workload requested (?P<wants>[^.]+)"
     r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
+    r"|^(?P<namespace>resource quota insufficient), requested: "
 )
 #: Volcano tells the gang's state and the reason in two events.
 _GANG = "in gang unschedulable"
@@ -145,11 +146,11 @@ def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
 
 
 def _over_limit(subject: Subject) -> Iterator[Finding]:
-    """The word of a scheduler with queues on a pod whose queue has no more to give."""
+    """The word of a scheduler with queues on a pod whose queue has no more to give, also before the pod is made (Volcano's Job)."""
     for pod in subject.pods:
-        if not pod.unscheduled:
+        if not (pod.unscheduled if pod.exists else unmade(subject)):
             continue
-        condition = pod.condition("PodScheduled")
+        condition = pod.condition("PodScheduled") if pod.exists else None
         said: list[tuple[str, Evidence]] = []
         if condition and condition.status == "False":
             said.append((condition.message, pod_evidence(pod, "status.conditions[PodScheduled]", condition.message)))
@@ -167,7 +168,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
 
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     name = found["queue"] or found["over"]
-    queue = f"queue {name}" if name else "its queue"
+    queue = f"queue {name}" if name else "its namespace" if found["namespace"] else "its queue"
     more = [fixes.advice(f"Raise the quota of {queue}", owner="platform")]
     if found["queue"]:
         why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
@@ -191,7 +192,7 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
             ),
             *more,
         ),
-        pods=(pod.name,),
+        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -1,11 +1,12 @@
 """Somebody holds the pod back on purpose."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, check, dig, fixes, pod_evidence
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
-from llmdoctor_checks.scheduling._words import EXPLAINS
+from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
 _KEEPERS = {
@@ -16,6 +17,23 @@ _KEEPERS = {
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
+
+#: What to do about what Kueue says (pkg/controller/core/workload_controller.go, pkg/cache/scheduler/tas_flavor_snapshot.go).
+_ADVICE = (
+    (r"LocalQueue  doesn't exist", f"Name a LocalQueue of the namespace in the label {_QUEUE}: the workload has none"),
+    (
+        r"(LocalQueue|ClusterQueue) (\S+) doesn't exist",
+        f"Make the {{0}} {{1}}, or name a queue that exists in the label {_QUEUE}",
+    ),
+    (
+        r"(LocalQueue|ClusterQueue) (\S+) is (?:inactive|stopped)",
+        "See why the {0} {1} takes no workloads: its condition Active, its stopPolicy, its flavors",
+    ),
+    (
+        r"no topology domains at level: (\S+)",
+        "Give the nodes all labels that the flavor's Topology names, not only {0}: without one of them Kueue knows no domain",
+    ),
+)
 
 
 @check("scheduling-gated", since="0.1")
@@ -57,7 +75,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"{who} has not opened {which}, so no scheduler looks at the pod.",
+            summary=f"{who} has not opened {which}, so no scheduler looks at the pod" + _ending(_reason(queued)),
             evidence=(*evidence, *said, *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
             fixes=tuple(_fixes(subject, gates, queued)),
@@ -67,7 +85,8 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"{item.kind}/{item.name} is suspended and waits in Kueue's queue {_queue(item)}; it has no pod.",
+            summary=f"{item.kind}/{item.name} is suspended and waits in Kueue's queue {_queue(item)}; it has no pod"
+            + _ending(_reason(queued)),
             evidence=(
                 Evidence(source="workload", ref=f"{item.kind}/{item.name} spec.suspend", text="true"),
                 Evidence(
@@ -102,6 +121,19 @@ def _waits(workload: Item) -> Iterator[Evidence]:
             yield Evidence(source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}")
 
 
+def _reason(queued: list[Item]) -> str:
+    """Why Kueue does not admit them, in its own words."""
+    for workload in queued:
+        for condition in rows(workload.raw, "status.conditions"):
+            if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+                return str(condition.get("message") or "")
+    return ""
+
+
+def _ending(reason: str) -> str:
+    return f": {sentence(reason)}" if reason else "."
+
+
 def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
     """What the owners, or what else is named as the pod's whole, say of themselves."""
     pod = subject.pods[0]
@@ -132,6 +164,11 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
         ]
         if queued:
             commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {queued[0].name}"
+        reason = _reason(queued)
+        for words, text in _ADVICE:
+            if found := re.search(words, reason):
+                yield fixes.advice(text.format(*found.groups()), *commands, owner="platform")
+                return
         yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
         if subject.workload and not _queue(subject.workload.item):
             yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")

@@ -34,7 +34,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
     wanted = workload.replicas
     if not subject.exists and (workload.at_rest or (wanted and (workload.ready or 0) >= wanted)):
         return  # it wants none, or its own status counts them: they were only not read
-    if not subject.exists and wanted != 0 and workload.kind not in ("Job", "CronJob"):
+    if not subject.exists and wanted != 0 and workload.item.kind not in ("Job", "CronJob"):
         text = f"wants {wanted} and has no pod" if wanted else "has no pod"
         if wanted:
             evidence.append(workload_evidence(workload, "spec.replicas", str(wanted)))

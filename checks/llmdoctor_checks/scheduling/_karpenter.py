@@ -1,0 +1,101 @@
+"""What Karpenter says of the pools that do not make a node for a pod, one after the other in one event.
+
+Sources: kubernetes-sigs/karpenter pkg/controllers/provisioning/scheduling (scheduler.go, nodeclaim.go) and pkg/scheduling. Until
+1.5 a pool's part begins with `incompatible with nodepool "gpu", daemonset overhead={…}`; since then a part names its pool only
+among the requirements, or as `(NodePool=gpu)`, and a taint or a label that does not fit names none. Taints come first, then labels,
+then instance types: a part tells how far its pool came.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_BEGINS = r"^(?:Failed to schedule pod|Could not schedule pod|Failed to provision new node),\s*"
+_NAMED = r'incompatible with (?:nodepool|provisioner)(?: \\?"(?P<pool>[^",\\]+)\\?")?,\s*'
+_OVERHEAD = r"daemonset overhead=\{[^}]*\},?\s*"
+_POOL = (
+    r"karpenter\.sh/(?:nodepool|provisioner-name) In \[(?P<of>[^\] ]+)\]"
+    r'|\bNodePool="?(?P<is>[^",)\s]+)|for (?:nodepool|provisioner) \\?"(?P<for>[^"\\]+)'
+)
+_TAINT = r"did not tolerate (?:taint \(taint=)?(?P<taint>[^;,)\s]+)"
+_DEMAND = r"incompatible requirements, (?P<demand>.+)"
+_LIMIT = r"exceed limits for|limits have been exhausted"
+
+#: Pools for what the cluster itself needs mark their nodes so: nothing else is meant to run there.
+_OF_SYSTEM = ("CriticalAddonsOnly",)
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pool lacks for the pod."""
+
+    #: empty where Karpenter does not name it
+    name: str
+    text: str
+    taint: str = ""
+    #: a label or requirement of the pod that it does not meet
+    demand: str = ""
+    #: whether it was down to the choice of an instance type
+    typed: bool = False
+    #: whether it may not grow
+    full: bool = False
+
+    @property
+    def of_system(self) -> bool:
+        """Whether it is kept for the cluster's own pods."""
+        return self.taint.startswith(_OF_SYSTEM)
+
+    @property
+    def title(self) -> str:
+        """`nodepool gpu`, or what stands for it."""
+        return f"nodepool {self.name}" if self.name else "nodepool not named by Karpenter"
+
+    @property
+    def verdict(self) -> str:
+        """What Karpenter says of its instance types (InstanceTypeFilterError); until 1.5 in brackets at the end."""
+        old = re.search(r"\((no instance type[^()]+)\)$", self.text)
+        return old[1] if old else re.split(r", requirements=| \{", self.text, maxsplit=1)[0]
+
+    @property
+    def asked(self) -> str:
+        """What the pod and the DaemonSets of a node ask for together; the least of it where machines differ."""
+        found = re.search(r"resources[ =](?:min=)?\{([^}]*)\}", self.text)
+        return re.sub(r'\\?"', "", found[1].replace(",", ", ").replace(":", " ")) if found else ""
+
+    @property
+    def words(self) -> str:
+        """What it lacks, shorter than Karpenter says it: its machines, the verdict on them, what they would have to hold."""
+        keys = ("node.kubernetes.io/instance-type", "karpenter.k8s.aws/instance-family")
+        types = " and ".join(f"{key.partition('/')[2]} {', '.join(of)}" for key in keys if (of := self.allows(key)))
+        holds = f"; with its DaemonSets the pod takes {self.asked}" if self.asked else ""
+        return f"{self.title}{f' ({types})' if types else ''}: {self.verdict}{holds}"
+
+    def allows(self, key: str) -> list[str]:
+        """The values that its requirements allow, as Karpenter prints them: `key In [a b]`."""
+        return self.text.partition(f"{key} In [")[2].partition("]")[0].split()
+
+
+def pools(message: str) -> list[Pool]:
+    """The pools of an event, those for the cluster's own pods left out; empty where it speaks of none."""
+    said = [_pool(part.strip()) for part in re.sub(_BEGINS, "", message.strip()).split(";")]
+    return [pool for pool in said if pool and not pool.of_system]
+
+
+def _pool(part: str) -> Pool | None:
+    begins = re.match(_NAMED, part)
+    text = re.sub(_OVERHEAD, "", part[begins.end() :] if begins else part)
+    taint, demand = re.match(_TAINT, text), re.match(_DEMAND, text, re.DOTALL)
+    typed, full = text.startswith(("no instance type", "minValues")), re.search(_LIMIT, text) is not None
+    if not (begins or taint or demand or typed or full):
+        return None
+    found = re.search(_POOL, text)
+    named = found["of"] or found["is"] or found["for"] if found else ""
+    return Pool(
+        name=(begins["pool"] if begins else "") or named,
+        text=text,
+        taint=taint["taint"] if taint else "",
+        demand=" ".join(demand["demand"].split()) if demand else "",
+        typed=typed,
+        full=full,
+    )
