@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks.serving._load import seconds_ago
 from llmdoctor_checks.start._probes import came_up, failures
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
 
@@ -50,11 +51,22 @@ _TERMINATED = ("KeyboardInterrupt: terminated", "SIGTERM received. signum=", "Si
 #: What the kubelet says where nobody listens, and what a server prints when it does.
 _REFUSED, _LISTENS = "connection refused", "running on http"
 
+#: What vLLM and SGLang print when one of their processes has failed while it started. What is left of the server may wait for it.
+_FAILED = (
+    "WorkerProc failed to start.",
+    "WorkerProc hit an exception.",
+    "EngineCore failed to start.",
+    "Scheduler hit an exception: Traceback",
+)
+
+#: Longer than a server that is told to stop takes to print so of processes that stop with it, beside the grace period.
+_STOPS_SECONDS = 60
+
 #: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
 _DOWNLOAD, _READING = 500_000_000, GIB
 
 
-@check("probe-too-short", since="0.1", literals=(_LISTENS,))
+@check("probe-too-short", since="0.1", literals=(_LISTENS, *_FAILED))
 def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up before the model is loaded.
 
@@ -63,6 +75,9 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     or a liveness probe without a startup probe before it, restarts the container when its budget (initial delay +
     period × failures) is over; the next start begins again from nothing, for ever. vLLM then prints
     `KeyboardInterrupt: terminated`.
+
+    Where a process of the engine had failed before, and what was left of the server waited for it until the probe ended it,
+    the failure is the cause, and no longer budget helps.
 
     In a manifest it is a risk where the budget is shorter than any start: 90 s, and the time in which the model's files,
     whose size is known from its shape, are downloaded into the container's own file system at 500 MB/s, or are read from
@@ -86,6 +101,8 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
+        if _had_failed(log, ending):
+            continue
         kills = list(probe_kills(pod, events, container)) if events else []
         if served(log):
             if not (kills and log and _too_late(log, container, kills[-1][0], events)):
@@ -116,6 +133,13 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     if not pod.failing:
         for engine in subject.engines(pod):
             yield from _risk(pod, engine, subject.sizing(engine))
+
+
+def _had_failed(log: Log | None, ending: Ending) -> bool:
+    """Whether a process of the engine had failed long before the end, and the probe only ended what waited for it."""
+    grace = ending.container.pod.spec.termination_grace_period_seconds or 30
+    lines = (line for text in _FAILED for line in log.find(text)) if log else ()
+    return any((seconds_ago(line, ending.finished) or 0) > grace + _STOPS_SECONDS for line in lines)
 
 
 def _answered_once(ending: Ending) -> bool:
