@@ -399,7 +399,7 @@ def tokens_of(image: str) -> tuple[str, list[str]]:
 def beside(image: str) -> bool:
     """Whether the image's name says that it runs beside an engine: a router, a sidecar, a simulator."""
     repository, parts = tokens_of(image)
-    if "opea/" in repository and parts[:1] in (["llm"], ["embedding"], ["reranking"]):
+    if "opea/" in repository and parts[:1] in (["llm"], ["lvm"], ["embedding"], ["reranking"]):
         return True  # OPEA's microservices in front of an engine, which their names end in
     ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
     if parts == ["runtime"]:
@@ -468,12 +468,17 @@ _FLAGS = {
     "--n-gpu-layers": "llama.cpp",
     "-ngl": "llama.cpp",
     "--ctx-size": "llama.cpp",
+    "--hf-repo": "llama.cpp",
+    "-hf": "llama.cpp",
     "--model-repository": "triton",
     "--cache-max-entry-count": "lmdeploy",
     "--session-len": "lmdeploy",
     "--free-gpu-memory-fraction": "tensorrt-llm",
     "--extra-llm-api-options": "tensorrt-llm",
 }
+
+# What llama.cpp's other programs are given to answer or to measure with.
+_PROMPTS = frozenset(["-p", "--prompt", "-f", "--file", "-pg"])
 
 # Options of several engines: they tell one together with a variable of its own.
 _COMMON_FLAGS = ("--model", "--served-model-name", "--tensor-parallel-size", "--trust-remote-code")
@@ -533,7 +538,10 @@ def of_flags(words: Sequence[Word]) -> str | None:
         flag = word.text.partition("=")[0].replace("_", "-") if word.text.startswith("--") else word.text
         if engine := _FLAGS.get(flag):
             return engine
-    return None
+    texts = [word.text for word in words]
+    file = texts[texts.index("-m") + 1 :] if "-m" in texts else []
+    # llama.cpp's programs alone call their model so; one that is given a prompt answers it and ends
+    return "llama.cpp" if file and file[0].endswith(".gguf") and not _PROMPTS.intersection(texts) else None
 
 
 def of_environment(launch: Launch) -> str | None:

@@ -2,9 +2,30 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, Sizing, check, count_of
+from kubectl_llmdoctor.api import (
+    GIB,
+    Finding,
+    Pod,
+    Sizing,
+    check,
+    count_of,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+    units,
+)
 
 from ._budget import finding, gib, role_of
+
+#: GiB of memory of one TPU chip, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs, the page of each generation.
+_TPU_GIB = {
+    "tpu-v4-podslice": 32,
+    "tpu-v5-lite-podslice": 16,
+    "tpu-v5-lite-device": 16,
+    "tpu-v5p-slice": 95,
+    "tpu-v6e-slice": 32,
+    "tpu7x": 192,
+}
 
 
 @check("cuda-oom-weights", since="0.1")
@@ -25,6 +46,8 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
     """
+    if not pod.exists and (found := _on_tpus(pod, sizing)):
+        yield found
     if not role_of(pod, sizing) or (budget := sizing.budget) is None:
         return
     if not budget.weights or not budget.total or budget.weights.low <= budget.total.high:
@@ -37,4 +60,29 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
         sizing,
         f"The weights of {sizing.model_name} take {gib(budget.weights.low)} on {where} has {gib(budget.total.high)}.",
         explains=("kv-cache-no-room",),
+    )
+
+
+def _on_tpus(pod: Pod, sizing: Sizing) -> Finding | None:
+    """Weight files that are larger than the memory of all chips of a pod, none of which is quantized while it is loaded."""
+    engine, needed = sizing.engine, sizing.file_bytes
+    label = str(pod.spec.node_selector.get("cloud.google.com/gke-tpu-accelerator", ""))
+    each, chips = _TPU_GIB.get(label), units(engine.container.limit("google.com/tpu"))
+    if needed is None or not each or not chips or pod.nodes != 1 or engine.explicit("quantization"):
+        return None
+    if needed <= chips * each * GIB:
+        return None
+    model = engine.explicit("model")
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The weights of {sizing.model_name} take {gib(needed)} or more; {count_of(chips, 'TPU chip')} of {label} "
+        f"{'has' if chips == 1 else 'have'} {gib(chips * each * GIB)}.",
+        evidence=(
+            pod_evidence(pod, "nodeSelector[cloud.google.com/gke-tpu-accelerator]", label),
+            pod_evidence(engine.container, "resources.limits[google.com/tpu]", str(chips)),
+            *((setting_evidence(engine.container, model),) if model else ()),
+        ),
+        fixes=(fixes.advice(f"Take a larger topology of chips, or a checkpoint of 8 bits, in {fixes.edited(pod)}"),),
     )

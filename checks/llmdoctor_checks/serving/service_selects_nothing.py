@@ -23,6 +23,9 @@ from llmdoctor_checks.serving._exposure import leads, matches
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
 
+#: Labels that the operator gives to the pods of a LeaderWorkerSet.
+_GROUPS = "leaderworkerset.sigs.k8s.io/"
+
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
@@ -45,9 +48,13 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
     """
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
-    if engine is None or (not pod.exists and (pod.by_operator or pod.partial)):
-        return  # an operator gives its pods labels and ports of their own
+    if engine is None:
+        return
     port = engine.value("port")
+    if not pod.exists and pod.by_operator:
+        yield from _other_group(pod, engine, port, cluster)
+    if not pod.exists and (pod.by_operator or pod.partial):
+        return  # an operator gives its pods labels and ports of their own
     mine = [item for item in pod.services if _selector(item)]
     served = any(leads(item, pod, {port}) for item in mine)
     for item in mine if served else cluster.items("Service", pod.namespace):
@@ -151,6 +158,31 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Iterator[Finding]:
+    """A Service for the pods of a LeaderWorkerSet of another name, beside the only one of the manifests."""
+    group, groups = pod.template_of, list(cluster.items("LeaderWorkerSet", pod.namespace))
+    if group is None or len(groups) != 1 or groups[0].name != group.name:
+        return
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    for item in cluster.items("Service", pod.namespace):
+        selector = {key: str(value) for key, value in _selector(item).items()}
+        asked = selector.get(f"{_GROUPS}name", group.name)
+        rest = {key: value for key, value in selector.items() if not key.startswith(_GROUPS)}
+        if asked == group.name or "{" in asked or not matches(rest, labels) or not leads(item, pod, {port}):
+            continue
+        operation = {"op": "replace", "path": f"/spec/selector/{_GROUPS.replace('/', '~1')}name", "value": group.name}
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "
+            f"endpoint, and {engine.title} gets no requests.",
+            evidence=(object_evidence(item, f"spec.selector[{_GROUPS}name]", asked),),
+            fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
+        )
+        return
 
 
 def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:

@@ -33,7 +33,7 @@ _AFTER = re.compile(
 #: Programs that engines are started by.
 _SERVERS = re.compile(
     r"vllm\s+serve|vllm\.entrypoints|sglang\.launch_server|sglang\s+serve|text-generation-launcher|llama-server"
-    r"|ollama\s+serve|trtllm-serve|tritonserver|lmdeploy\s+serve"
+    r"|ollama\s+serve|trtllm-serve|tritonserver|launch_triton_server\.py|lmdeploy\s+serve"
 )
 
 #: Between the two: another branch of the script, so that one does not follow the other.

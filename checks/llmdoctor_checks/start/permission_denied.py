@@ -1,8 +1,10 @@
 """A read-only root file system, and no volume where the engine has to write."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
+from llmdoctor_checks.start._images import root_image
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
 
 #: Where Python's tempfile looks, behind TMPDIR, TEMP and TMP; last in the working directory.
@@ -14,6 +16,23 @@ _WORKING = {"vllm": ("/vllm-workspace", "/workspace"), "sglang": ("/sgl-workspac
 
 #: Where no model is fetched, or from elsewhere.
 _NO_DOWNLOAD = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_USE_MODELSCOPE", "SGLANG_USE_MODELSCOPE")
+
+_NON_ROOT = "securityContext.runAsNonRoot"
+
+#: Package managers at what only root may do.
+_INSTALLS = (
+    r"(?<!sudo )(?<![\w./-])(?:(?:apt-get|apt|yum|dnf|microdnf)\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|upgrade|install)"
+    r"|apk\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|add))\b"
+)
+
+#: What makes a shell end at the first command that fails.
+_ENDS_AT_ERRORS = r"(?m)^\s{0,40}set -[a-z]{0,6}e|^(?:/usr)?(?:/bin/)?(?:ba)?sh -[a-z]{0,6}e"
+
+#: Kinds that only OpenShift has.
+_OF_OPENSHIFT = frozenset({"Route", "SecurityContextConstraints", "DeploymentConfig", "ImageStream", "BuildConfig"})
+
+#: As much of a script's line as is quoted.
+_QUOTED = 160
 
 
 @check("permission-denied", since="0.1")
@@ -27,7 +46,9 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
     In a manifest it is a risk where the root file system is read-only, the image is the engine's own, and no volume is
     mounted over a place that the start must write: the hub's cache of a model that is downloaded, a directory for
-    temporary files (vLLM, SGLang), Ollama's `~/.ollama`, where it keeps its key.
+    temporary files (vLLM, SGLang), Ollama's `~/.ollama`, where it keeps its key. So it is where `runAsNonRoot` stands without
+    `runAsUser` over an image that runs as root, which the kubelet does not start (OpenShift gives each pod a user: nothing
+    is said of manifests for it), and where a script that ends at the first error installs packages as another user than root.
 
     ## Fix
 
@@ -40,12 +61,19 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://kubernetes.io/docs/tasks/configure-pod-container/security-context/
     - https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
     """
-    container = engine.container
-    if pod.exists or pod.completed or pod.partial or pod.log_only or not engine.own_image:
+    if pod.exists or pod.completed or pod.partial or pod.log_only:
         return
-    if not container.spec.security_context.read_only_root_filesystem:
-        return
-    places = _places(engine)
+    if engine.own_image and engine.container.spec.security_context.read_only_root_filesystem:
+        yield from _read_only(engine)
+    for container in (engine.container, *(c for c in pod.containers if c.role == "init")):
+        if other_user(container) and (found := _as_other_user(container)):
+            yield found
+            return
+
+
+def _read_only(engine: Engine) -> Iterator[Finding]:
+    """No volume where the start must write."""
+    container, places = engine.container, _places(engine)
     if not places:
         return
     model = engine.explicit("model")
@@ -64,6 +92,81 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ),
         fixes=(fixes.mount_scratch(container, tuple(places), f"Mount an emptyDir at {' and '.join(places)}"),),
     )
+
+
+def _as_other_user(container: Container) -> Finding | None:
+    """An image of root's, or a script that only root may run, in a container that must not be root."""
+    who = _user(container)
+    if who is None:
+        return None
+    where, field, value = who
+    evidence = pod_evidence(where, field, value)
+    found = _installs(container)
+    if found:
+        path, line, command = found
+        return Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
+            evidence=(pod_evidence(container, path, line[:_QUOTED]), evidence),
+            fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
+        )
+    if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
+        return Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"{container.name} must not run as root, its image {container.spec.image} does, and nothing names another user: "
+            "the kubelet does not start it.",
+            evidence=(evidence, pod_evidence(container, "image", container.spec.image)),
+            fixes=(
+                fixes.advice(
+                    f"Name a user (runAsUser, and fsGroup for its volumes), and point HOME to a volume that it may write, in "
+                    f"{fixes.edited(container.pod)}"
+                ),
+            ),
+        )
+    return None
+
+
+def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
+    """What says that the container runs as another user than root: of which object, the field, its value."""
+    contexts = (
+        (container, container.spec.security_context),
+        (container.pod, container.pod.spec.security_context),
+    )
+    for where, context in contexts:
+        if context.run_as_user is not None:
+            return (where, "securityContext.runAsUser", str(context.run_as_user)) if context.run_as_user else None
+    for where, context in contexts:
+        if context.run_as_non_root is not None:
+            return (where, _NON_ROOT, "true") if context.run_as_non_root else None
+    return None
+
+
+def _installs(container: Container) -> tuple[str, str, str] | None:
+    """Where a script installs packages and ends when it cannot: the path, the line, the command."""
+    for group in ("command", "args"):
+        for index, word in enumerate(getattr(container.spec, group)):
+            text = str(word)
+            for found in re.finditer(_INSTALLS, text):
+                if text[: found.start()].rpartition("\n")[2].lstrip().startswith(("#", "echo")):
+                    continue
+                chain, *after = re.split(r"[;\n]", text[found.start() :].replace("\\\n", " "), maxsplit=1)
+                # without `set -e` a script goes on behind a chain of commands that broke
+                last = chain.rpartition("&&")[2] if "&&" in chain and not "".join(after).strip() else ""
+                broken = last and not re.search(_INSTALLS, last)
+                if "||" not in chain and (broken or re.search(_ENDS_AT_ERRORS, text[: found.start()])):
+                    return f"{group}[{index}]", chain.strip(), " ".join(found[0].split())
+                break
+    return None
+
+
+def _on_openshift(pod: Pod) -> bool:
+    """Whether the manifests are for OpenShift, which gives each pod a user of its own."""
+    marks = (pod.namespace, *pod.obj.metadata.labels, *pod.obj.metadata.annotations)
+    return bool(_OF_OPENSHIFT.intersection(pod.cluster.kinds())) or any("openshift" in str(mark) for mark in marks)
 
 
 def _places(engine: Engine) -> dict[str, str]:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     setting_evidence,
 )
+from llmdoctor_checks.start._images import Lacking, lacking
 from llmdoctor_checks.start._probes import failures
 
 #: Where an engine tells that it is up.
@@ -29,6 +30,7 @@ _HEALTH = {
     "vllm": "/health",
     "sglang": "/health",
     "tgi": "/health",
+    "tei": "/health",
     "llama.cpp": "/health",
     "triton": "/v2/health/ready",
     "nim": "/v1/health/ready",
@@ -38,8 +40,18 @@ _HEALTH = {
 }
 
 #: Paths that tell of other servers' health (Triton and KServe's protocol, NIM, Ray Serve, Kubernetes' own programs) and
-#: that no release of vLLM serves.
-_FOREIGN = ("/v2/health/", "/v1/health/", "/-/healthz", "/healthz")
+#: that no release of the engine serves. Sources: the routes of vLLM, SGLang, Ollama, Text Generation Inference, Text Embeddings
+#: Inference, LMDeploy and llama-server.
+_OTHERS = r"-/healthz|healthz|livez|api/health(?:/|$)|health/(?:live|ready)"
+_FOREIGN = {
+    "vllm": rf"/(?:v[12]/health(?:/|$)|{_OTHERS})",
+    "sglang": rf"/(?:v[12]/health(?:/|$)|{_OTHERS})",
+    "ollama": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|health$|readyz|ready$|live$)",
+    "tgi": rf"/(?:v1/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
+    "tei": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
+    "lmdeploy": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
+    "llama.cpp": rf"/(?:v2/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
+}
 
 #: Servers that live while they are not ready: where they tell the one and the other. Triton is not ready while any of its models is
 #: being loaded (`--strict-readiness`, the default), and says 400; NIM says 503.
@@ -88,8 +100,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
     (`/v2/health/ready`) ends a Triton that lives and loads another model.
 
-    In a manifest this is said of vLLM: of paths below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of the health
-    paths of other servers.
+    In a manifest this is said of the health paths of other servers (`/health` of Ollama, `/healthz` of any), of paths of vLLM
+    below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of commands with curl or wget in Ollama's image, which has
+    neither.
 
     ## Fix
 
@@ -103,7 +116,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     """
     if not pod.exists:
         for server in subject.engines(pod):
-            yield from _risk(pod, server)
+            yield from _risk(pod, subject, server)
     crashed = [trouble.container for trouble in pod.troubles if trouble.kind == "crashed"]
     for container in pod.containers:
         ready = container.running is True and container.status.ready
@@ -225,21 +238,41 @@ def _asked_over_http(subject: Subject, container: Container, kind: str, probe: k
     return fixes.set_probe(container, f"{kind}Probe", value, f"Ask for {_HEALTH[engine.name]} over HTTP instead")
 
 
-def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
-    """A probe of a manifest that vLLM will refuse."""
-    container, key = engine.container, engine.explicit("api_key")
-    if engine.name != "vllm" or not engine.found.argv_known or engine.explicit("middleware"):
+def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
+    """A probe of a manifest that the engine will refuse, or that its image cannot run."""
+    container, key = engine.container, engine.explicit("api_key") if engine.name == "vllm" else None
+    foreign = _FOREIGN.get(engine.name)
+    if not foreign or not engine.found.argv_known or engine.explicit("middleware"):
         return
     for kind in ("startup", "liveness", "readiness"):
         probe = _probe(container.spec, kind)
+        absent = lacking(container, probe.exec.command) if probe and probe.exec else None
+        # a liveness probe that cannot be run restarts nothing
+        if probe and absent and not (absent.direct and kind == "liveness"):
+            yield _cannot_run(subject, container, kind, probe, absent)
+            return
         get = probe.http_get if probe else None
         if get is None or get.http_headers or get.host or container.port_number(get.port) != engine.value("port"):
             continue
         guarded = key if get.path.startswith("/v1/") and key and key.value else None
-        if not guarded and not get.path.startswith(_FOREIGN):
+        if not guarded and not (re.match(foreign, get.path) and (engine.name == "vllm" or engine.own_image)):
             continue
         yield _warned(pod, engine, kind, get.path, guarded)
         return
+
+
+def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Probe, absent: Lacking) -> Finding:
+    """A probe by a program that the image is known not to have."""
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The {kind} probe of {container.name} runs {absent.program}, which {container.spec.image} does not have: it never "
+        f"succeeds, and {_EFFECTS[kind]}.",
+        evidence=(pod_evidence(container, f"{kind}Probe.exec.command", absent.text),),
+        explains=("probe-too-short",),
+        fixes=(_asked_over_http(subject, container, kind, probe, absent.program),),
+    )
 
 
 def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:

@@ -1,0 +1,77 @@
+"""What is known of published images by their Dockerfiles: whose user they have, and what scripts look for in vain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Container
+
+#: Repositories whose Dockerfiles name no user, so that their programs run as root.
+_OF_ROOT = (
+    r"(?:^|/)(?:vllm/vllm-openai(?:-cpu)?|rocm/vllm(?:-dev)?|lmsysorg/sglang|ollama/ollama|openmmlab/lmdeploy|nvidia/tritonserver"
+    r"|nvidia/tensorrt-llm/release|nvidia/cuda|huggingface/text-(?:generation|embeddings)-inference|gg(?:ml-org|erganov)/llama\.cpp"
+    r"|(?:library/)?(?:ubuntu|debian|python|alpine|busybox))$"
+)
+_NO_REGISTRY = frozenset({"ubuntu", "debian", "python", "alpine", "busybox"})
+
+#: Ollama's image is Ubuntu with ca-certificates and the libraries of its backends.
+_OF_OLLAMA = r"(?:^|/)ollama/ollama$"
+_ABSENT = r"(?:/usr)?(?:/bin/)?(?P<program>curl|wget)\b"
+
+#: What makes up for it, or shows that its absence was thought of.
+_PROVIDED = (
+    r"\b(?:apt(?:-get)?|apk)\b[^\n;&|]{0,200}\b(?:install|add)\b|\b(?:command -v|which|type|hash)\s+(?:curl|wget)\b"
+)
+
+#: A loop that ends only when the program succeeds; its body must not end it otherwise.
+_WAITS = rf"(?s)\b(?:until|while\s+!)\s+{_ABSENT}(?P<rest>.{{0,2000}}?)\bdone\b"
+_ENDS = r"\b(?:break|exit|return|SECONDS)\b|-(?:lt|gt|ge|le|eq|ne)\b|\(\("
+
+#: The last command of a script, whose failure is the script's.
+_LAST = rf"(?:^|[;\n]|&&)\s{{0,40}}{_ABSENT}(?P<rest>[^;\n]*)$"
+_FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
+
+
+class Lacking(NamedTuple):
+    """A program that is called and that the image does not have.
+
+    `waits`: a loop waits for it to succeed. `direct`: the runtime is to start it, rather than a shell.
+    """
+
+    program: str
+    text: str
+    waits: bool = False
+    direct: bool = False
+
+
+def root_image(container: Container) -> bool:
+    """Whether its image runs as root unless somebody names another user."""
+    repository = _repository(container)
+    return bool(re.search(_OF_ROOT, repository)) and ("/" in repository or repository in _NO_REGISTRY)
+
+
+def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
+    """The program that a command line, or the script in it, needs and that the container's image lacks."""
+    if not words or not re.search(_OF_OLLAMA, _repository(container)):
+        return None
+    text = "\n".join(line for word in words for line in str(word).splitlines() if not line.lstrip().startswith("#"))
+    if re.search(_PROVIDED, text):
+        return None
+    loop = re.search(_WAITS, text)
+    if loop and not re.search(_ENDS, loop["rest"]):
+        return Lacking(loop["program"], " ".join(loop[0].split()), waits=True)
+    first = re.fullmatch(_ABSENT, str(words[0]))
+    if first:
+        return Lacking(first["program"], " ".join(map(str, words)), direct=True)
+    last = re.search(_LAST, re.sub(_FAILS, "", text.rstrip("; \n")).rstrip())
+    if last and len(words) > 1 and "||" not in last["rest"]:
+        return Lacking(last["program"], last[0].strip("; \n&"))
+    return None
+
+
+def _repository(container: Container) -> str:
+    image = container.spec.image.partition("@")[0]
+    head, slash, last = image.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"

@@ -1,0 +1,75 @@
+"""A program that a hook or a start script calls, and that the image is known not to have."""
+
+from collections.abc import Iterator, Sequence
+
+from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence
+from llmdoctor_checks._raw import words
+from llmdoctor_checks.start._images import Lacking, lacking
+
+#: As much of a command as a sentence holds.
+_QUOTED = 160
+
+
+@check("entrypoint-missing", since="0.1")
+def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
+    """The command is not in the image.
+
+    The runtime or the start script calls a program that the image does not contain: a wrong name, a path of another image, or
+    arguments given as `command`, so that the first argument is taken for a program. It also happens when the image's
+    entrypoint changes between versions: vLLM's was `python3 -m vllm.entrypoints.openai.api_server` up to 0.11 and is
+    `vllm serve` from 0.12 on. The container ends with StartError (128), or with 127 when a shell says it.
+
+    In a manifest it is a risk where the image is known not to have the program: Ollama's has neither curl nor wget. A loop
+    such as `until curl …; do sleep 1; done` then waits for ever, and what stands behind it, mostly `ollama pull`, is never
+    done; in a postStart hook the container never counts as started.
+
+    ## Fix
+
+    Correct `command` and `args`. `args` alone go to the image's entrypoint; `command` replaces it. In Ollama's image wait with
+    `until ollama list`.
+
+    ## References
+
+    - https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/
+    - https://docs.vllm.ai/en/latest/deployment/docker/
+    """
+    if pod.exists or pod.log_only:
+        return
+    for container in pod.containers:
+        hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
+        asked = words(hook, "exec.command") if hook else ()
+        if asked and (found := lacking(container, asked)):
+            then = (
+                "the hook never ends, and the container does not count as started"
+                if found.waits
+                else "the hook fails, and the kubelet kills the container for it"
+            )
+            yield _finding(pod, container, "lifecycle.postStart.exec.command", found, then)
+            return
+        script = (*container.spec.command, *container.spec.args)
+        found = lacking(container, script)
+        if found and (found.waits or not _serves(script)):
+            then = "it waits for ever, and what follows is never done" if found.waits else "it ends with 127"
+            yield _finding(pod, container, "command", found, then)
+            return
+
+
+def _serves(script: Sequence[object]) -> bool:
+    return any("serve" in str(word) for word in script)
+
+
+def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: str) -> Finding:
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{'The postStart hook' if path.startswith('lifecycle') else 'The script'} of {container.name} calls {found.program}, "
+        f"which {container.spec.image} does not have: {then}.",
+        evidence=(pod_evidence(container, path, found.text[:_QUOTED]),),
+        fixes=(
+            fixes.advice(
+                f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "
+                f"{fixes.edited(pod)}"
+            ),
+        ),
+    )
