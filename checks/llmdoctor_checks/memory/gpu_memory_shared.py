@@ -75,7 +75,7 @@ _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 @check(
     "gpu-memory-shared",
     since="0.1",
-    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", "Available KV cache memory: -"),
+    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE),
 )
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
