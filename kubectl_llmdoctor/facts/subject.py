@@ -239,9 +239,8 @@ class Subject:
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim:
                     names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))
-        if (
-            self.workload
-        ):  # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
+        # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
+        if self.workload:
             for kind in ("ReplicaSet", "StatefulSet", "Job", "Revision", "Deployment", "PodGroup"):
                 for item in self.cluster.items(kind, self.namespace):
                     if any(owner.uid in uids for owner in self.cluster.chain(item)):
