@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
+    Cluster,
     Engine,
     Finding,
     Fix,
@@ -16,11 +17,12 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     setting_evidence,
 )
+from llmdoctor_checks.start._library import pulled
 from llmdoctor_checks.start._storage import Store, cache_path, fetched, hub_model, store
 
 
 @check("disk-full", since="0.1")
-def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Iterator[Finding]:
     """A disk is full.
 
     The model is larger than the volume, or it goes to the container's own file system, whose room is the node's disk
@@ -30,8 +32,9 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
 
     In a manifest the least size of the weight files, known from the model's shape, is compared with the claim, the
     memory-backed volume or the limit of ephemeral storage that they are downloaded to, by the engine or by an init container
-    with the Hub's own program (`hf download … --local-dir`). A volume that many nodes may mount
-    is not judged: file shares seldom keep to the size that was asked for.
+    with the Hub's own program (`hf download … --local-dir`). So are the models that a script of the pod, or a Job beside it,
+    has Ollama pull: half a byte for a parameter, at the least. A volume that many nodes may mount is not judged: file
+    shares seldom keep to the size that was asked for.
 
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
 
@@ -46,6 +49,8 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     """
     model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
+    if engine.name == "ollama" and not pod.exists:
+        yield from _of_library(pod, engine, cluster)
     if pod.ready or pod.log_only or model is None:
         return
     if str(model.value).startswith("/"):
@@ -94,6 +99,26 @@ def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]
         evidence=(place.evidence, got.evidence),
         fixes=(_fix(pod, engine, place, needed),),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _of_library(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
+    """What Ollama is told to pull is larger than the volume of its models."""
+    found = pulled(pod, engine, cluster)
+    if found is None:
+        return
+    place = found.place
+    if place.kind == "emptyDir" or place.size is None or place.size >= found.needed:
+        return
+    what = f"volume {place.volume}" if place.volume else "its limit of ephemeral storage"
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"Ollama is to pull {', '.join(found.names)}, {say_bytes(found.needed)} or more; {engine.container.name} keeps "
+        f"models at {place.path}, where {what} holds {say_bytes(place.size)}: the download fails.",
+        evidence=(*((place.evidence,) if place.evidence else ()), found.evidence),
+        fixes=(_fix(pod, engine, place, found.needed),),
     )
 
 

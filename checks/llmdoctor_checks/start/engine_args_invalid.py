@@ -31,6 +31,15 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
+#: As much of a script as is quoted.
+_QUOTED = 160
+
+#: A client of Ollama whose success its own server waits for.
+_EARLY = (
+    r"\bollama\s{1,9}(?P<what>pull|run|create|list|show|cp)\b[^\n;&|]{0,300}&&[\s\\]{0,40}"
+    r"(?:exec\s{1,9})?(?:/[\w/]{1,40}/)?ollama\s{1,9}serve\b"
+)
+
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
@@ -44,6 +53,9 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     where a configuration class refuses the value) within seconds, before it loads anything.
 
     A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
+
+    A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
+    client asks.
 
     Of an image whose release is not known (`latest`) only slips of the pen and other engines' names are told: no release
     that was read has such an option, and one that is spelt almost like it, or does the same, is there.
@@ -63,6 +75,8 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     if logs:
         yield from _tls_refused(pod, engine, logs)
     yield from _no_size(pod, engine)
+    if engine.name == "ollama" and not pod.exists:
+        yield from _before_its_server(pod, engine)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
@@ -128,6 +142,32 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """`ollama create … && ollama serve`: the first asks the server that is started only when it has succeeded."""
+    container = engine.container
+    for group in ("command", "args"):
+        for index, word in enumerate(getattr(container.spec, group)):
+            text = str(word)
+            found = re.search(_EARLY, text)
+            if found is None or re.search(r"\bollama\s{1,9}serve\b", text[: found.start()]):
+                continue
+            yield Finding(
+                role="risk",
+                severity="critical",
+                confidence="likely",
+                summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
+                'ends with "could not connect to ollama server".',
+                evidence=(pod_evidence(container, f"{group}[{index}]", " ".join(found[0].split())[:_QUOTED]),),
+                fixes=(
+                    fixes.advice(
+                        "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
+                        f"{fixes.edited(pod)}"
+                    ),
+                ),
+            )
+            return
 
 
 def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:

@@ -36,12 +36,34 @@ _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _ACTIONS = ("httpGet", "tcpSocket", "exec", "grpc")
 
+#: All fields of three levels, to tell what is none but nearly one: v1 Container, Probe, ResourceRequirements.
+_LEVELS = {
+    "container": (
+        _OF_CONTAINER
+        | {
+            "name",
+            "resizePolicy",
+            "resources",
+            "restartPolicy",
+            "restartPolicyRules",
+            "securityContext",
+            "stdin",
+            "stdinOnce",
+        }
+        | {"terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices", "workingDir"}
+    ),
+    "probe": _OF_PROBE | {*_ACTIONS, "terminationGracePeriodSeconds"},
+    "resources": _OF_RESOURCES | {"claims"},
+}
+
 #: What changes little when it is missing.
 _MINOR = _OF_WORKLOAD | {
     "imagePullPolicy", "lifecycle", "ports", "priorityClassName", "schedulerName", "successThreshold"
 }  # fmt: skip
 
-#: Where it stands, the path from there, the field, and where it belongs.
+_NAMES = frozenset().union(*_LEVELS.values())
+
+#: Where it stands, the path from there, the field, and where it belongs or the field that is meant.
 _Place = tuple[Pod | Container | Item, str, str, str]
 
 
@@ -54,7 +76,8 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     decoding error: unknown field"). A client that does not ask for this validation gets the object accepted without the
     field: a server without its probe, its GPU or its volume.
 
-    Only fields are named that have a place elsewhere in a pod; others may be of a newer Kubernetes.
+    Only fields are named that have a place elsewhere in a pod, or that are a field of this place but for capitals and the
+    plural (`failureThresholds`, `volumeMount`); others may be of a newer Kubernetes.
 
     ## Fix
 
@@ -93,10 +116,14 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
         role="risk" if grave else "note",
         severity="warning" if grave else "info",
         confidence="certain",
-        summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; it belongs "
-        f"to {belongs}.",
+        summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; "
+        f"{belongs + ' is meant' if belongs in _NAMES else 'it belongs to ' + belongs}.",
         evidence=tuple(_evidence(*row) for row in grave or found),
-        fixes=(fixes.advice(f"Move {field} to {belongs} in {fixes.edited(pod)}"),),
+        fixes=(
+            fixes.advice(
+                f"{f'Write {belongs} for {field}' if belongs in _NAMES else f'Move {field} to {belongs}'} in {fixes.edited(pod)}"
+            ),
+        ),
     )
 
 
@@ -133,6 +160,8 @@ def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield key, key, "resources"
         elif key in _OF_PROBE:
             yield key, key, "a probe"
+    yield from _misspelt(raw, "container", "")
+    yield from _misspelt(_table(raw.get("resources")), "resources", "resources.")
     for key in _table(raw.get("resources")):
         if key in _OF_CONTAINER or key in _OF_POD:
             yield f"resources.{key}", key, "the container" if key in _OF_CONTAINER else "the pod's spec"
@@ -141,6 +170,7 @@ def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for probe in _PROBES:
         inside = _table(raw.get(probe))
         yield from _of_container(inside, probe)
+        yield from _misspelt(inside, "probe", f"{probe}.")
         for action in _ACTIONS:
             for key in _table(inside.get(action)):
                 if key in _OF_PROBE:
@@ -155,6 +185,15 @@ def _of_container(table: dict[str, Any], path: str) -> Iterator[tuple[str, str, 
     for key in table:
         if key in _OF_CONTAINER or key == "resources":
             yield f"{path}.{key}", key, "the container"
+
+
+def _misspelt(table: dict[str, Any], level: str, path: str) -> Iterator[tuple[str, str, str]]:
+    """Fields that are none of this level, but for capitals and the plural."""
+    known = _LEVELS[level]
+    for key in table:
+        if key not in known:
+            bare = key.lower().rstrip("s")
+            yield from ((f"{path}{key}", key, name) for name in known if name.lower().rstrip("s") == bare)
 
 
 def _is_resource(key: str) -> bool:
