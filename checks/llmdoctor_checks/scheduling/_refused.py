@@ -24,6 +24,9 @@ _KINDS = (
     "RayCluster",
 )
 
+#: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
+_GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
+
 #: Objects that a pod needs to run, not what makes it.
 _BELOW = ("Pod", "Node", "PersistentVolumeClaim")
 
@@ -51,7 +54,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     """What is said of pods that could not be made, the latest first; nothing where none is missing."""
     if subject.static:
         return
-    missing = lacking(subject) or holds(subject.workload, "ReplicaFailure")
+    missing = lacking(subject) or holds(subject.workload, "ReplicaFailure") or _incomplete(subject)
     for event in reversed(subject.events.of(*REASONS)):
         if missing or _wants(cluster, event.kind, subject.namespace, event.name):
             yield event.message, event_evidence(event, cluster)
@@ -93,6 +96,14 @@ def _error(text: str) -> str:
     return found[1].replace('\\"', '"').replace("\\n", " ") if found else text
 
 
+def _incomplete(subject: Subject) -> bool:
+    """Whether a group of a LeaderWorkerSet has fewer pods than it says of itself, and none is ready."""
+    if any(pod.ready for pod in subject.pods):
+        return False
+    sizes = [str(pod.obj.metadata.annotations.get(_GROUP_SIZE, "")) for pod in subject.pods if pod.exists]
+    return any(size.isdecimal() and int(size) > len(sizes) for size in sizes)
+
+
 def hurts(subject: Subject) -> bool:
     """Whether a pod that is refused is missed: there is none, one fails, or fewer are ready than wanted."""
     workload = subject.workload
@@ -100,7 +111,7 @@ def hurts(subject: Subject) -> bool:
     failed = (
         short or holds(workload, "ReplicaFailure") or (workload is not None and _short(workload.kind, workload.raw))
     )
-    return lacking(subject) or failed or any(pod.failing for pod in subject.pods)
+    return lacking(subject) or failed or _incomplete(subject) or any(pod.failing for pod in subject.pods)
 
 
 def holds(workload: Workload | None, *types: str) -> bool:

@@ -454,6 +454,12 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
             elif pool.demand and gpus:
                 count = Count(number=1, text=f"{pool.title}: {pool.demand}", kind="affinity")
                 yield Cause(id="node-selector-mismatch", obstacle="selector", confidence="likely", counts=(count,))
+        # taints and labels were met; a pool that came further has nodes where the volume is
+        away = next((pool for pool in said if pool.volume), None)
+        if away and not hits and not any(pool.typed for pool in said):
+            text = f"{away.title} makes no node where it is: {away.volume}"
+            count = Count(number=1, text=text, kind="volume")
+            yield Cause(id="pvc-unbound", obstacle="volume", confidence="likely", counts=(count,))
 
 
 def _kept_off_groups(pending: Pending, *, any_taint: bool = False) -> Iterator[Cause]:
