@@ -21,7 +21,7 @@ DEFAULT_SHM_BYTES = 64 * 2**20
 
 _GPU_RESOURCES = (
     r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|"
-    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|huawei\.com/Ascend\w+|"
+    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|huawei\.com/(Ascend\w+|ascend-[\w-]+)|"
     r"\w+\.com/(gpu|mlu|vgpu)|intel\.com/gpu"
 )
 

@@ -236,6 +236,8 @@ class Subject:
             meta = pod.obj.metadata
             groups = (tags.get(key) for tags in (meta.annotations, meta.labels) for key in _GROUPS)
             names |= {("PodGroup", group) for group in groups if isinstance(group, str)}
+            if str(meta.labels.get("leaderworkerset.sigs.k8s.io/worker-index")) == "0":
+                names.add(("StatefulSet", pod.name))  # the one that makes the workers has the name of their leader
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim:
                     names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))

@@ -20,7 +20,16 @@ _POOL = (
     r'|\bNodePool="?(?P<is>[^",)\s]+)|for (?:nodepool|provisioner) \\?"(?P<for>[^"\\]+)'
 )
 _TAINT = r"did not tolerate (?:taint \(taint=)?(?P<taint>[^;,)\s]+)"
-_DEMAND = r"incompatible requirements, (?P<demand>.+)"
+_DEMAND = r"incompatible (?:(?P<of>volume) )?requirements, (?P<demand>.+)"
+_FAMILIES = (
+    "karpenter.k8s.aws/instance-family",
+    "eks.amazonaws.com/instance-family",
+    "karpenter.k8s.aws/instance-category",
+    "eks.amazonaws.com/instance-category",
+    "karpenter.azure.com/sku-family",
+)
+#: Families and categories of machines with accelerators: EC2's, and Azure's NC, ND and NV.
+_ACCELERATED = r"(?:p|gr?|inf|trn|dl)(?:\d\w*)?|N[CDV]?\w{0,20}"
 _LIMIT = r"exceed limits for|limits have been exhausted"
 
 #: Pools for what the cluster itself needs mark their nodes so: nothing else is meant to run there.
@@ -36,6 +45,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     taint: str = ""
     #: a label or requirement of the pod that it does not meet
     demand: str = ""
+    #: where the volume of the pod is, and the pool makes no nodes
+    volume: str = ""
     #: whether it was down to the choice of an instance type
     typed: bool = False
     #: whether it may not grow
@@ -71,6 +82,12 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         holds = f"; with its DaemonSets the pod takes {self.asked}" if self.asked else ""
         return f"{self.title}{f' ({types})' if types else ''}: {self.verdict}{holds}"
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether it is for families of machines with accelerators only."""
+        families = [one for key in _FAMILIES for one in self.allows(key)]
+        return bool(families) and all(re.fullmatch(_ACCELERATED, one) for one in families)
+
     def allows(self, key: str) -> list[str]:
         """The values that its requirements allow, as Karpenter prints them: `key In [a b]`."""
         return self.text.partition(f"{key} In [")[2].partition("]")[0].split()
@@ -95,7 +112,8 @@ def _pool(part: str) -> Pool | None:
         name=(begins["pool"] if begins else "") or named,
         text=text,
         taint=taint["taint"] if taint else "",
-        demand=" ".join(demand["demand"].split()) if demand else "",
+        demand=" ".join(demand["demand"].split()) if demand and not demand["of"] else "",
+        volume=" ".join(demand["demand"].split()) if demand and demand["of"] else "",
         typed=typed,
         full=full,
     )

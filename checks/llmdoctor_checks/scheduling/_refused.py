@@ -2,7 +2,7 @@
 
 Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job);
 KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on). Other
-operators repeat the API server's words under reasons and conditions of their own.
+operators repeat the API server's words under reasons and conditions of their own, or in their logs only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence
+from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence, log_evidence
 from llmdoctor_checks._raw import rows
 
 _KINDS = (
@@ -24,14 +24,20 @@ _KINDS = (
     "RayCluster",
 )
 
+#: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
+_GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
+
 #: Objects that a pod needs to run, not what makes it.
 _BELOW = ("Pod", "Node", "PersistentVolumeClaim")
 
 #: The reasons under which controllers say that a pod could not be made.
 REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 
-#: How the API server words a refusal, whoever repeats it.
+#: How the API server words a refusal, whoever repeats it: pieces of log lines that checks on refusals declare.
+LITERALS = ("is forbidden: ", '" is invalid: ', "denied the request", "failed calling webhook")
 _WORDS = r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook'
+#: The error of a controller that logs in JSON.
+_JSON_ERROR = r'"(?:error|err)":\s?"((?:[^"\\]|\\.){1,6000})"'
 
 
 def lacking(subject: Subject) -> bool:
@@ -48,7 +54,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     """What is said of pods that could not be made, the latest first; nothing where none is missing."""
     if subject.static:
         return
-    missing = lacking(subject) or holds(subject.workload, "ReplicaFailure")
+    missing = lacking(subject) or holds(subject.workload, "ReplicaFailure") or _incomplete(subject)
     for event in reversed(subject.events.of(*REASONS)):
         if missing or _wants(cluster, event.kind, subject.namespace, event.name):
             yield event.message, event_evidence(event, cluster)
@@ -63,6 +69,39 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
         for above in subject.platform:
             for said in above.said:
                 yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
+        yield from _logged(subject)
+
+
+def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:
+    """What controllers log of pods that they could not make for the target: some tell it nowhere else (kthena)."""
+    name = subject.workload.name if subject.workload else ""
+    longer = [
+        item.name
+        for item in (subject.cluster.items(subject.workload.item.kind, subject.namespace) if subject.workload else ())
+        if item.name.startswith(f"{name}-")
+    ]
+    named = re.compile(rf"(?<![\w.-]){re.escape(name)}(?!\w)")
+    for _, log in subject.controllers if name else ():
+        for literal in LITERALS:
+            for line in log.find(literal):
+                text = line.text[:20_000]
+                if named.search(text) and not any(other in text for other in longer):
+                    yield _error(text), log_evidence(line, literal)
+                    break
+
+
+def _error(text: str) -> str:
+    """The error of a line: of one in JSON, without what else it tells."""
+    found = re.search(_JSON_ERROR, text)
+    return found[1].replace('\\"', '"').replace("\\n", " ") if found else text
+
+
+def _incomplete(subject: Subject) -> bool:
+    """Whether a group of a LeaderWorkerSet has fewer pods than it says of itself, and none is ready."""
+    if any(pod.ready for pod in subject.pods):
+        return False
+    sizes = [str(pod.obj.metadata.annotations.get(_GROUP_SIZE, "")) for pod in subject.pods if pod.exists]
+    return any(size.isdecimal() and int(size) > len(sizes) for size in sizes)
 
 
 def hurts(subject: Subject) -> bool:
@@ -72,7 +111,7 @@ def hurts(subject: Subject) -> bool:
     failed = (
         short or holds(workload, "ReplicaFailure") or (workload is not None and _short(workload.kind, workload.raw))
     )
-    return lacking(subject) or failed or any(pod.failing for pod in subject.pods)
+    return lacking(subject) or failed or _incomplete(subject) or any(pod.failing for pod in subject.pods)
 
 
 def holds(workload: Workload | None, *types: str) -> bool:

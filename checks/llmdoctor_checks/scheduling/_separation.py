@@ -88,6 +88,17 @@ _OF_OTHERS: dict[Kind, Obstacle] = {
     "claim": "claim",
 }
 
+#: The filters behind them: of a node that one of them could not judge, the scheduler's words on it are the likelier.
+_FILTERS: dict[str, tuple[Obstacle, ...]] = {
+    "PodTopologySpread": ("spread",),
+    "InterPodAffinity": ("spread", "pod-affinity"),
+    "VolumeBinding": ("volume",),
+    "VolumeZone": ("volume",),
+    "VolumeRestrictions": ("volume",),
+    "NodeVolumeLimits": ("volume",),
+    "DynamicResources": ("claim",),
+}
+
 #: What depends on how many of a resource the nodes have and who holds them.
 _OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
 
@@ -100,6 +111,9 @@ _HEARD_AS: dict[Obstacle, tuple[Kind, ...]] = {
     "ports": ("ports",),
     **{obstacle: tuple(k for k, o in _OF_OTHERS.items() if o == obstacle) for obstacle in _OF_OTHERS.values()},
 }
+
+#: NVIDIA's GPU operator writes there how far the upgrade of a node has come (k8s-operator-libs, pkg/upgrade/consts.go).
+UPGRADE_STATE = "nvidia.com/gpu-driver-upgrade-state"
 
 #: The ids that say that GPUs are short; a group of pods that lacks them for some members is more than that.
 SHORTAGE = frozenset({"gpu-insufficient", "gpu-fragmented"})
@@ -292,7 +306,14 @@ def _obstacles(verdict: NodeVerdict) -> tuple[Obstacle, ...]:
     found = {o for reason in verdict.reasons if (o := obstacle_of(verdict.node, reason))}
     if verdict.node.ready is False:  # the taint for it may not have been set yet
         found.add("node")
+    if "node" in found and _upgrading(verdict.node):
+        found.discard("plugin")  # it is taken down for the upgrade, and comes back with it
     return tuple(o for o in PRIORITY if o in found)
+
+
+def _upgrading(node: Node) -> bool:
+    """Whether NVIDIA's GPU operator has begun to upgrade the driver of a node, and has not ended."""
+    return node.labels.get(UPGRADE_STATE, "upgrade-done") not in ("upgrade-done", "upgrade-required", "")
 
 
 def _meant(pending: Pending) -> list[NodeVerdict]:
@@ -396,7 +417,8 @@ def _heard(pending: Pending, found: Cause) -> bool:
 
 def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]:
     """Nodes that nothing known keeps off: the scheduler's words on plugins not worked out here are of them."""
-    counts = sorted(pending.said.of(*_OF_OTHERS), key=lambda c: (-c.number, c.text))
+    unjudged = {obstacle for v in open_ for gap in v.gaps for obstacle in _FILTERS.get(gap.plugin, ())}
+    counts = sorted(pending.said.of(*_OF_OTHERS), key=lambda c: (_OF_OTHERS[c.kind] not in unjudged, -c.number, c.text))
     if not counts:
         return tuple(msgspec.structs.replace(c, verdicts=tuple(open_)) for c in _unregistered(pending))
     obstacle = _OF_OTHERS[counts[0].kind]
@@ -432,6 +454,12 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
             elif pool.demand and gpus:
                 count = Count(number=1, text=f"{pool.title}: {pool.demand}", kind="affinity")
                 yield Cause(id="node-selector-mismatch", obstacle="selector", confidence="likely", counts=(count,))
+        # taints and labels were met; a pool that came further has nodes where the volume is
+        away = next((pool for pool in said if pool.volume), None)
+        if away and not hits and not any(pool.typed for pool in said):
+            text = f"{away.title} makes no node where it is: {away.volume}"
+            count = Count(number=1, text=text, kind="volume")
+            yield Cause(id="pvc-unbound", obstacle="volume", confidence="likely", counts=(count,))
 
 
 def _kept_off_groups(pending: Pending, *, any_taint: bool = False) -> Iterator[Cause]:

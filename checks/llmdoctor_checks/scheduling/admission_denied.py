@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._raw import rows, words
-from llmdoctor_checks.scheduling._refused import hurts, refusals
+from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 
 #: What kind of refusal it is, how it is worded, and how it is said here.
 #: Texts: API server (PodSecurity, webhooks, ValidatingAdmissionPolicy, ServiceAccount, Priority, RuntimeClass), OpenShift.
@@ -112,7 +112,7 @@ _EXPLAINS = (
 _LABEL = "pod-security.kubernetes.io/enforce"
 
 
-@check("admission-denied", since="0.2")
+@check("admission-denied", since="0.2", literals=LITERALS)
 def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A policy, an admission webhook or the API server's own rules refuse the pod.
 

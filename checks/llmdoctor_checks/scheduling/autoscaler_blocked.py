@@ -247,8 +247,9 @@ def _pool(pending: Pending, event: Event) -> Pool | None:
     values = {str(value) for value in pending.pod.spec.node_selector.values()}
     for pool in said:
         named = any(str(value) in pool.allows(key) for key, value in pending.pod.spec.node_selector.items())
-        has_gpus = pending.accelerators and any(
-            re.match(_ACCELERATED, kind) for kind in pool.allows("node.kubernetes.io/instance-type")
+        has_gpus = pending.accelerators and (
+            pool.accelerated
+            or any(re.match(_ACCELERATED, kind) for kind in pool.allows("node.kubernetes.io/instance-type"))
         )
         if pool.typed and (named or has_gpus or "gpu" in pool.name.lower()):
             return pool

@@ -10,10 +10,14 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pending,
     check,
+    count_of,
+    dig,
     event_evidence,
     fixes,
+    parse_time,
     pod_evidence,
     say_seconds,
 )
@@ -32,8 +36,8 @@ def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Findi
 
     With Dynamic Resource Allocation a pod asks for devices through claims. A claim is allocated together with the
     choice of the node. It stays open when the DeviceClass it names does not exist, when no device matches its
-    selectors, or when all that match are taken. A pod that names a claim which does not exist waits without a
-    condition and without an event.
+    selectors, or when all that match are taken: also by a claim that was deleted and whose finalizer stays. A pod that
+    names a claim which does not exist waits without a condition and without an event.
 
     ## Fix
 
@@ -68,8 +72,42 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         selectors = [s for _, r in requests for s in _selectors(r)]
         summary = f"No node can allocate its claim {names}"
         summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
-    evidence = [*_quotes(requests), *node_lines(pending, found)]
-    yield finding(pending, found, summary, evidence, _fixes(pending, missing, requests))
+    kept = [] if missing else _lingering(pending)
+    if kept:
+        one = len(kept) == 1
+        summary += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
+        summary += f" {'keeps' if one else 'keep'} devices: "
+        summary += ", ".join(f"{item.namespace}/{item.name}" for item in kept[:3]) + "."
+    evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
+    yield finding(pending, found, summary, evidence, [*_released(kept), *_fixes(pending, missing, requests)])
+
+
+def _lingering(pending: Pending) -> list[Item]:
+    """Claims that were deleted long ago and keep their devices: a finalizer stays until what used them is known to have ended."""
+    now, found = pending.pod.cluster.now, []
+    for item in pending.pod.cluster.items("ResourceClaim"):
+        deleted = parse_time(dig(item.raw, "metadata.deletionTimestamp"))
+        if now and deleted and (now - deleted).total_seconds() > _LINGER_SECONDS and dig(item.raw, "status.allocation"):
+            found.append(item)
+    return found
+
+
+def _lingers(item: Item) -> Evidence:
+    users = ", ".join(str(row.get("name")) for row in rows(item.raw, "status.reservedFor")) or "nobody"
+    when = dig(item.raw, "metadata.deletionTimestamp")
+    return Evidence(
+        source="pod", ref=f"ResourceClaim/{item.name}", text=f"deletionTimestamp {when}; reserved for {users}"
+    )
+
+
+def _released(kept: list[Item]) -> Iterator[Fix]:
+    for item in kept[:1]:
+        yield fixes.advice(
+            f"Make sure that no process of what {item.namespace}/{item.name} was for is left, then let go of the claim: "
+            "end its pod, or take it out of status.reservedFor",
+            f"kubectl -n {item.namespace} get resourceclaims {item.name} -o yaml",
+            owner="platform",
+        )
 
 
 def _classes(pending: Pending) -> list[str]:
@@ -129,6 +167,8 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         )
 
 
+#: A claim is let go of within seconds.
+_LINGER_SECONDS = 60
 #: DeviceClasses of the half of NVIDIA's DRA driver that its chart switches off: k8s-dra-driver-gpu, deployments/helm.
 _NVIDIA_GPUS = ("gpu.nvidia.com", "mig.nvidia.com", "vfio.gpu.nvidia.com")
 #: What names of DeviceClasses share without meaning the same devices.

@@ -20,11 +20,8 @@ from kubectl_llmdoctor.api import (
     usage_of,
 )
 from llmdoctor_checks.scheduling._admission import state_of
-from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._separation import UPGRADE_STATE, cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
-
-#: NVIDIA's GPU operator writes there how far the upgrade of a node has come (k8s-operator-libs, pkg/upgrade/consts.go).
-_LABEL = "nvidia.com/gpu-driver-upgrade-state"
 
 #: The states in which it waits for pods.
 _WAITING = frozenset({"wait-for-jobs-required", "pod-deletion-required", "drain-required"})
@@ -48,7 +45,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
         severity="warning",
         confidence="certain",
         summary=f"The driver upgrade of {node.name} {why}.",
-        evidence=(node_evidence(node, f"{_LABEL}={state}"),),
+        evidence=(node_evidence(node, f"{UPGRADE_STATE}={state}"),),
         explains=("node-not-ready",),
         fixes=tuple(_fixes(node, pods)),
     )
@@ -96,7 +93,7 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
         why = f"it is cordoned for a driver upgrade that waits ({_state(node)}) for pods on it"
         why += f": {refs}{rest}" if pods else ""
     more = f"; the same holds for {len(blocked) - 1} more" if len(blocked) > 1 else ""
-    evidence = [*node_lines(pending, found), *(node_evidence(n, f"{_LABEL}={_state(n)}") for n in blocked[:3])]
+    evidence = [*node_lines(pending, found), *(node_evidence(n, f"{UPGRADE_STATE}={_state(n)}") for n in blocked[:3])]
     summary = f"{node.name} would fit, but {why}{more}."
     yield finding(pending, found, summary, evidence, _fixes(node, pods), ("node-not-ready",))
 
@@ -125,7 +122,7 @@ def _in_use(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
                 *node_lines(pending, found),
                 Evidence(source="pod", ref=ref, text=f"driver: {state_of(driver)}"),
                 log_evidence(line),
-                *((node_evidence(node, f"{_LABEL}={_state(node)}"),) if _state(node) else ()),
+                *((node_evidence(node, f"{UPGRADE_STATE}={_state(node)}"),) if _state(node) else ()),
             ],
             [
                 fixes.advice(
@@ -147,7 +144,7 @@ def _refused(cluster: Cluster, namespace: str, pod: str) -> Line | None:
 
 
 def _state(node: Node) -> str:
-    return str(node.obj.metadata.labels.get(_LABEL, ""))
+    return str(node.obj.metadata.labels.get(UPGRADE_STATE, ""))
 
 
 def _gpu_pods(usage: Usage, node: Node) -> list[Holder]:
@@ -176,6 +173,6 @@ def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
     yield fixes.advice(
         f"Find in the events why the upgrade failed, mend it, and let the operator try again on {node.name}",
         f"kubectl get events -A --field-selector involvedObject.name={node.name}",
-        f"kubectl label node {node.name} --overwrite {_LABEL}=upgrade-required",
+        f"kubectl label node {node.name} --overwrite {UPGRADE_STATE}=upgrade-required",
         owner="platform",
     )

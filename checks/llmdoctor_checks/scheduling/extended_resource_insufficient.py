@@ -2,11 +2,26 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    node_evidence,
+    pod_evidence,
+    say_amount,
+)
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, node_lines, nodes_said
+from llmdoctor_checks.scheduling._separation import Cause, cause, causes
+from llmdoctor_checks.scheduling._words import EXPLAINS, asked_in, asking, finding, node_lines, nodes_said, said_by
+
+#: The label from which KAI takes the memory of a node's GPUs, and what it says where it has not.
+_MEMORY = "nvidia.com/gpu.memory"
+_UNSYNCED = "the gpu memory count on the node was not synced"
 
 
 @check("extended-resource-insufficient", since="0.1")
@@ -14,7 +29,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     """GPUs are free, but another device that the pod asks for is short.
 
     Besides GPUs a pod can ask for network devices (RDMA, EFA), huge pages, or slices of shared GPUs. Each must be free
-    on the same node. Huge pages must have been reserved when the node started.
+    on the same node. Huge pages must have been reserved when the node started. KAI shares a GPU by memory (annotation
+    `gpu-memory`) where the node's label `nvidia.com/gpu.memory` says how much a GPU has; GPUs that share the memory of the
+    system (GB10) have none, and GPU Feature Discovery sets no label.
 
     ## Fix
 
@@ -27,6 +44,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     - https://kubernetes.io/docs/tasks/manage-hugepages/scheduling-hugepages/
     """
     yield from refused_for("extended-resource-insufficient", pod, subject)
+    if pending and (unknown := _of_unknown_memory(pending)):
+        yield unknown
+        return
     found = cause(pending, "extended-resource-insufficient") if pending else None
     if not pending or not found:
         return
@@ -46,6 +66,41 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
         summary = f"It asks for {what}, which is short on {nodes_said(found)} by the scheduler's count{words}."
     yield finding(
         pending, found, summary, [*asked_in(pending, resource), *node_lines(pending, found)], _fixes(pending, found)
+    )
+
+
+def _of_unknown_memory(pending: Pending) -> Finding | None:
+    """A share of a GPU by its memory, which KAI does not know of the nodes (pkg/scheduler/api/node_info)."""
+    asked = pending.pod.obj.metadata.annotations.get("gpu-memory")
+    unsynced = _UNSYNCED in pending.message
+    if not asked or not (unsynced or "GPU memory" in pending.message):
+        return None
+    with_gpus = [v.node for v in pending.verdicts if v.node.amounts.get("nvidia.com/gpu")]
+    if any(_MEMORY in node.labels for node in with_gpus) or not (with_gpus or unsynced):
+        return None
+    names = ", ".join(node.name for node in with_gpus[:3])
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"It asks for {asked} MiB of a GPU, and KAI does not know how much memory the GPUs"
+        + (f" of {names} have: the label {_MEMORY} is missing." if names else " of any node have."),
+        evidence=(
+            pod_evidence(pending.pod, "metadata.annotations[gpu-memory]", str(asked)),
+            *said_by(pending),
+            *(node_evidence(node, f"no label {_MEMORY}") for node in with_gpus[:3]),
+        ),
+        explains=(*EXPLAINS, *(c.id for c in causes(pending))),
+        fixes=(
+            fixes.advice(
+                f"Ask for a fraction of the GPU instead: the annotation gpu-fraction in {fixes.edited(pending.pod)}"
+            ),
+            fixes.advice(
+                f"Let GPU Feature Discovery label the nodes, or label them by hand: {_MEMORY}, in MiB",
+                f"kubectl get nodes -L {_MEMORY}",
+                owner="platform",
+            ),
+        ),
+        pods=(pending.pod.name,),
     )
 
 

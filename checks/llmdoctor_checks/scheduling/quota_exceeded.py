@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
-from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals, unmade
+from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = re.compile(
@@ -52,7 +52,7 @@ _QUEUE = (
 _GANG = "in gang unschedulable"
 
 
-@check("quota-exceeded", since="0.1")
+@check("quota-exceeded", since="0.1", literals=LITERALS)
 def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A ResourceQuota, LimitRange or queue quota of the namespace refuses the pod.
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, check, dig, fixes, pod_evidence
+from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Pod, Subject, check, dig, fixes, pod_evidence
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
@@ -75,7 +75,8 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"{who} has not opened {which}, so no scheduler looks at the pod" + _ending(_reason(queued)),
+            summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
+            + _ending(_reason(queued) or _unqueued(pod, queued)),
             evidence=(*evidence, *said, *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
             fixes=tuple(_fixes(subject, gates, queued)),
@@ -130,6 +131,21 @@ def _reason(queued: list[Item]) -> str:
     return ""
 
 
+def _unqueued(pod: Pod, queued: list[Item]) -> str:
+    """What keeps Kueue from opening a gate though it has admitted the whole: it passes over pods without the queue's label."""
+    admitted = bool(queued) and all(
+        any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
+        for w in queued
+    )
+    return (
+        f"the workload is admitted, and {pod.name} lacks the label {_QUEUE}" if admitted and not _labelled(pod) else ""
+    )
+
+
+def _labelled(pod: Pod) -> bool:
+    return _QUEUE in pod.obj.metadata.labels
+
+
 def _ending(reason: str) -> str:
     return f": {sentence(reason)}" if reason else "."
 
@@ -165,6 +181,13 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
         if queued:
             commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {queued[0].name}"
         reason = _reason(queued)
+        bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
+        if bare:
+            yield fixes.advice(
+                f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",
+                *commands[:1],
+            )
+            return
         for words, text in _ADVICE:
             if found := re.search(words, reason):
                 yield fixes.advice(text.format(*found.groups()), *commands, owner="platform")

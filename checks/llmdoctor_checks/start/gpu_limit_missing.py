@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     units,
 )
-from llmdoctor_checks.scheduling._refused import hurts, lacking, refusals
+from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals
 
 #: Texts: API server, validation of container resources.
 _REFUSED = re.compile(
@@ -29,7 +29,7 @@ _REFUSED = re.compile(
 _GKE = "cloud.google.com/"
 
 
-@check("gpu-limit-missing", since="0.2")
+@check("gpu-limit-missing", since="0.2", literals=LITERALS)
 def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A GPU is requested without the same limit, and the API server refuses the pod.
 
