@@ -52,6 +52,7 @@ NAMESPACE_LISTS_IF_THERE = (
     core("HTTPRoute", "gateway.networking.k8s.io"),
     core("VirtualService", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
+    core("Route", "route.openshift.io"),
     core("ServiceMonitor", "monitoring.coreos.com"),
     core("PodMonitor", "monitoring.coreos.com"),
     core("CiliumNetworkPolicy", "cilium.io"),

@@ -4,7 +4,8 @@ Sources: Istio VirtualService (`timeout` of a route is the whole request, off by
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
 (`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
 (`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
-`perRetry.timeout`; Envoy's own 15 s for a route that names none).
+`perRetry.timeout`; Envoy's own 15 s for a route that names none), OpenShift's router
+(`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set).
 """
 
 import re
@@ -57,7 +58,7 @@ _GAVE_UP = (
 
 #: HAProxy's access log: the server did not begin its answer in time (`sH`), after the code and the bytes, and the backend as its
 #: ingress controllers name it, by namespace and Service.
-_OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+)/\S+ [-+\d/]+ 504 \d+ \S+ \S+ sH"
+_OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ 504 \d+ \S+ \S+ sH"
 
 #: Knative's activator (`handler.go`), which holds a request until a pod is ready, as long as the revision's timeout allows. It says
 #: the same of a request that found the queue full, or whose client went away.
@@ -112,6 +113,10 @@ _ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
 _ALB_SECONDS = 60
 _ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
 
+#: OpenShift's router (`timeout server` in its haproxy-config.template). Of a passthrough route it does not see the requests.
+_OPENSHIFT, _OPENSHIFT_SECONDS = "haproxy.router.openshift.io/timeout", 30
+_OPENSHIFT_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001, "": 0.001}
+
 #: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
 _KNATIVE_MOST_SECONDS = 600
 
@@ -147,8 +152,9 @@ def gateway_timeout(
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
     request (Istio's `timeout`, the Gateway API's `timeouts.request`, Knative's `timeoutSeconds`) cuts it off in the
     middle even while it streams; the client sees 504, or a stream that ends without `[DONE]`. A timeout between two
-    reads (ingress-nginx's `proxy-read-timeout`) spares streams, and cuts off requests without `stream: true`, which send
-    nothing until they are complete, and those that wait in the queue.
+    reads (ingress-nginx's `proxy-read-timeout`, `haproxy.router.openshift.io/timeout` of an OpenShift Route) spares
+    streams, and cuts off requests without `stream: true`, which send nothing until they are complete, and those that wait
+    in the queue.
 
     Whether generations of that length happen depends on the clients; `max_tokens` caps them. The engine's metrics tell how
     long requests really take (`vllm:e2e_request_latency_seconds` and the like), from their arrival at the engine to their
@@ -165,7 +171,7 @@ def gateway_timeout(
     - https://gateway-api.sigs.k8s.io/guides/http-timeouts/
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
-    engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
+    engine = next((e for e in subject.engines(pod) if _ports(e)), None)
     serves = subject.engines(pod) or pod.log_only
     cut = _cut_off(pod, subject, cluster) if serves else _own_words(pod, cluster)
     if cut and not stray(cut):
@@ -238,8 +244,8 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     if not ages:
         return None
     whose = "that Knative's proxy answered with 504" if late else "whose clients went away"
-    ports = {item.name for item in pod.services if leads(item, pod, {engine.value("port")})}
-    for timeout in (*_of_envoy(ports, pod.namespace, cluster), *_timeouts(pod, engine, subject, cluster)):
+    names = {item.name for item in pod.services if leads(item, pod, _ports(engine))}
+    for timeout in (*_of_envoy(names, pod.namespace, cluster), *_timeouts(pod, engine, subject, cluster)):
         cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
         if len(cut) < max(_FEWEST_CUT, _CUT_OF_GONE * len(ages)):
             continue
@@ -336,8 +342,9 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
-    # HAProxy's controllers name a backend by namespace, Service and port
-    backend = re.compile(rf"{re.escape(pod.namespace)}_(?:svc_)?(?:{either})_")
+    # HAProxy's controllers name a backend by namespace, Service and port; OpenShift's router has the Service in a server's name
+    own_space = re.escape(pod.namespace)
+    backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
 
     def about_it(who: str, line: Line, plain: str) -> bool:
         text = line.text[:20_000]
@@ -393,6 +400,12 @@ def _generates(engine: Engine) -> bool:
     return not any(value in ("embed", "embedding", "score", "classify", "reward", "pooling", True) for value in told)
 
 
+def _ports(engine: Engine) -> set[int]:
+    """The port that it was told, or those of its container where its command is not known."""
+    port = engine.value("port")
+    return {port} if isinstance(port, int) else {one.container_port for one in engine.container.spec.ports}
+
+
 def _longest(engine: Engine) -> tuple[int | None, str]:
     """How many tokens one request may have, and what says so."""
     cap = engine.explicit("max_model_len")
@@ -405,8 +418,7 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
 
 
 def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
-    port = engine.value("port")
-    names = {item.name for item in pod.services if leads(item, pod, {port})}
+    names = {item.name for item in pod.services if leads(item, pod, _ports(engine))}
     for item in cluster.items("VirtualService"):
         for index, route in enumerate(rows(item.raw, "spec.http")):
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
@@ -422,6 +434,11 @@ def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> I
         if names & set(backends(item)):
             yield from _nginx(item)
             yield from _alb(item)
+    for item in cluster.items("Route", pod.namespace):
+        if item.api_version.startswith("route.openshift.io/") and names & {
+            str(to.get("name")) for to in _targets(item)
+        }:
+            yield from _openshift(item)
     if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
         item = subject.workload.item
         path = "spec.template.spec.timeoutSeconds"
@@ -518,6 +535,27 @@ def _alb(item: Item) -> Iterator[Timeout]:
     seconds = int(said[1]) if said else _ALB_SECONDS
     text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
     yield Timeout(item, path, pointer, text, seconds, whole=False)
+
+
+def _targets(item: Item) -> list[dict[str, Any]]:
+    """The Services of an OpenShift Route."""
+    first = dig(item.raw, "spec.to")
+    return [*([first] if isinstance(first, dict) else []), *rows(item.raw, "spec.alternateBackends")]
+
+
+def _openshift(item: Item) -> Iterator[Timeout]:
+    if dig(item.raw, "spec.tls.termination") == "passthrough":
+        return
+    found = item.metadata.get("annotations")
+    value = str(found.get(_OPENSHIFT, "")) if isinstance(found, dict) else ""
+    path = f"metadata.annotations[{_OPENSHIFT}]"
+    pointer = "/metadata/annotations/" + _OPENSHIFT.replace("/", "~1")
+    said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)
+    if said is None:  # the router takes no notice of what it cannot read
+        text = f"no {_OPENSHIFT}, which means {_OPENSHIFT_SECONDS}s"
+        yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False)
+    else:
+        yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
 
 
 def _fix(timeout: Timeout, tokens: int) -> Fix:

@@ -37,8 +37,8 @@ _SERVERS = (
 _WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
 
 #: Init containers that fetch the model, by name or image, and how their logs show that something came.
-_FETCHES = re.compile(r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)")
-_CAME = re.compile(
+_FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
+_CAME = (
     r"(?<![\d.])(?:[1-9]\d?|100)(?:\.\d{1,6})?%|\bDownloaded\b"
     r"|(?<![\d.])(?:[1-9]\d{0,12}(?:\.\d{1,6})?|0\.\d{0,6}[1-9]) ?[KMGT]i?B?\b"
 )
@@ -182,10 +182,10 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
 
 def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
     """Whether it is there to fetch the model, and nothing has come."""
-    if not _FETCHES.search(container.name) and not _FETCHES.search(container.spec.image.rpartition("/")[2]):
+    if not re.search(_FETCHES, container.name) and not re.search(_FETCHES, container.spec.image.rpartition("/")[2]):
         return False
     said = (line for log in (logs.of(container.name) if logs else ()) for line in log.lines())
-    return not any(_CAME.search(line.text[:2000]) for line in said)
+    return not any(re.search(_CAME, line.text[:2000]) for line in said)
 
 
 def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
