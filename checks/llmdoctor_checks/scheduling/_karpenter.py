@@ -32,6 +32,9 @@ _FAMILIES = (
 _ACCELERATED = r"(?:p|gr?|inf|trn|dl)(?:\d\w*)?|N[CDV]?\w{0,20}"
 _LIMIT = r"exceed limits for|limits have been exhausted"
 
+#: An event has 1,024 characters; what is longer is not Karpenter's.
+_LONGEST, _MOST = 20_000, 100
+
 #: Pools for what the cluster itself needs mark their nodes so: nothing else is meant to run there.
 _OF_SYSTEM = ("CriticalAddonsOnly",)
 
@@ -95,7 +98,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 def pools(message: str) -> list[Pool]:
     """The pools of an event, those for the cluster's own pods left out; empty where it speaks of none."""
-    said = [_pool(part.strip()) for part in re.sub(_BEGINS, "", message.strip()).split(";")]
+    said = [_pool(part.strip()) for part in re.sub(_BEGINS, "", message[:_LONGEST].strip()).split(";")[:_MOST]]
     return [pool for pool in said if pool and not pool.of_system]
 
 

@@ -29,10 +29,12 @@ _FULL = "resource in cluster is overused"
 #: It tells the state of the group in an event of its own.
 _STATE = "in gang unschedulable"
 #: KAI's event about the PodGroup.
-_FEWER = r"Job is not ready for scheduling\. Waiting for (?P<wanted>\d{1,9}) pods.*?currently (?P<there>\d{1,9}) exist"
+_FEWER = (
+    r"Job is not ready for scheduling\. Waiting for (?P<wanted>\d{1,9}) pods.{0,200}?currently (?P<there>\d{1,9}) exist"
+)
 #: What Volcano (`1/2 tasks`: not placed of those that exist) and the coscheduling plugin say of a group in a pod's condition.
 _FEWER_PODS = (
-    r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .*?\b(?P<wanted>\d{1,9}) minAvailable",
+    r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: [^;]{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
     r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
 )
 
@@ -202,10 +204,10 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
 
 def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     """A scheduler's word on a group that has fewer pods than must start together, so that it places none of them."""
-    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message))), None)
-    told = [e for e in subject.events if e.kind == "PodGroup" and re.search(_FEWER, e.message)]
+    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message[:4000]))), None)
+    told = [e for e in subject.events if e.kind == "PodGroup" and re.search(_FEWER, e.message[:4000])]
     if told and not counts:
-        counts = re.search(_FEWER, told[0].message)
+        counts = re.search(_FEWER, told[0].message[:4000])
     if counts is None or int(counts["there"]) >= int(counts["wanted"]):
         return None
     one_by_one = surges(pending) and pending.subject.workload
