@@ -21,16 +21,14 @@ _OF_OLLAMA = r"(?:^|/)ollama/ollama$"
 _ABSENT = r"(?:/usr)?(?:/bin/)?(?P<program>curl|wget)\b"
 
 #: What makes up for it, or shows that its absence was thought of.
-_PROVIDED = (
-    r"\b(?:apt(?:-get)?|apk)\b[^\n;&|]{0,200}\b(?:install|add)\b|\b(?:command -v|which|type|hash)\s+(?:curl|wget)\b"
-)
+_PROVIDED = r"\b(?:apt-get|apt|apk)\s{1,9}(?:-\S{1,20}\s{1,9}){0,4}(?:install|add)\b|\b(?:command -v|which|type|hash)\s{1,9}(?:curl|wget)\b"
 
 #: A loop that ends only when the program succeeds; its body must not end it otherwise.
-_WAITS = rf"(?s)\b(?:until|while\s+!)\s+{_ABSENT}(?P<rest>.{{0,2000}}?)\bdone\b"
+_WAITS = rf"\b(?:until|while\s{{1,9}}!)\s{{1,9}}{_ABSENT}"
 _ENDS = r"\b(?:break|exit|return|SECONDS)\b|-(?:lt|gt|ge|le|eq|ne)\b|\(\("
 
-#: The last command of a script, whose failure is the script's.
-_LAST = rf"(?:^|[;\n]|&&)\s{{0,40}}{_ABSENT}(?P<rest>[^;\n]*)$"
+#: What stands between the commands of a script, and what leaves the failure of the last one as it is.
+_BETWEEN = r"[;\n]|&&"
 _FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
 
 
@@ -60,15 +58,14 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     if re.search(_PROVIDED, text):
         return None
     loop = re.search(_WAITS, text)
-    if loop and not re.search(_ENDS, loop["rest"]):
-        return Lacking(loop["program"], " ".join(loop[0].split()), waits=True)
-    first = re.fullmatch(_ABSENT, str(words[0]))
-    if first:
+    body, done, _ = text[loop.end() :].partition("done") if loop else ("", "", "")
+    if loop and done and not re.search(_ENDS, body):
+        return Lacking(loop["program"], " ".join(f"{loop[0]}{body}{done}".split()), waits=True)
+    if first := re.fullmatch(_ABSENT, str(words[0])):
         return Lacking(first["program"], " ".join(map(str, words)), direct=True)
-    last = re.search(_LAST, re.sub(_FAILS, "", text.rstrip("; \n")).rstrip())
-    if last and len(words) > 1 and "||" not in last["rest"]:
-        return Lacking(last["program"], last[0].strip("; \n&"))
-    return None
+    last = re.split(_BETWEEN, re.sub(_FAILS, "", text.rstrip("; \n")))[-1].strip()
+    found = re.match(_ABSENT, last) if len(words) > 1 and "||" not in last else None
+    return Lacking(found["program"], last) if found else None
 
 
 def _repository(container: Container) -> str:

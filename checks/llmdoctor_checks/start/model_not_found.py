@@ -1,0 +1,119 @@
+"""A model that only the leader of a group downloads, to a volume that its workers do not share."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+)
+
+#: What brings files to a directory.
+_BRINGS = (
+    r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
+)
+
+#: As much of a script as is quoted.
+_QUOTED = 160
+
+
+@check("model-not-found", since="0.1")
+def model_not_found(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding]:
+    """The model is not where the engine looks.
+
+    The name, path, revision or file that the engine was given does not exist: a mistyped repository, a folder that no volume
+    brings into this container, a branch that is not there, a folder with only part of a model, or a repository in another
+    format (GGUF only, an adapter only). A path that does not exist is taken for a repository of the hub, so the message may
+    speak of repository names. An anonymous or expired token gives similar last lines; then the line above says so.
+
+    In a manifest it is a risk where an engine over several pods reads its model from a path that the leader alone fills: the
+    leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank
+    reads the weights from its own disk.
+
+    ## Fix
+
+    Compare the name with the model's page; look into the volume from a pod that mounts it; give the engine the folder that holds
+    config.json.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/usage/troubleshooting/
+    - https://huggingface.co/docs/huggingface_hub/guides/download
+    """
+    model = engine.explicit("model")
+    path = str(model.value).rstrip("/") if model else ""
+    if (
+        pod.exists
+        or model is None
+        or not path.startswith("/")
+        or len(subject.pods) < 2
+        or engine.value("nnodes", 1) != 1
+    ):
+        return
+    own, workers = engine.container.devices, engine.workers
+    if not pod.template or pod.template.part != "leader" or not own or not workers or workers <= own:
+        return
+    brought = _brought(pod, path)
+    if brought is None:
+        return
+    for worker in subject.pods:
+        if worker is pod or not worker.template or worker.template.part != "worker":
+            continue
+        empty = _empty_dir(worker, path)
+        if empty is None or _brought(worker, path) is not None:
+            continue
+        yield Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"Only the leader downloads the model to {path}; the workers of {engine.title} have an emptyDir of their own there, "
+            "which stays empty, and each reads the weights from its own.",
+            evidence=(
+                brought,
+                pod_evidence(worker, f"volumes[{empty}].emptyDir", "an emptyDir of the worker"),
+                setting_evidence(engine.container, model),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Download in the template of the workers as well, or mount a volume that all pods read, in {fixes.edited(pod)}"
+                ),
+            ),
+        )
+        return
+
+
+def _empty_dir(pod: Pod, path: str) -> str | None:
+    """The emptyDir under a path of the pod's GPU container."""
+    for container in pod.containers:
+        mount = container.mount_over(path) if container.role != "init" and container.devices else None
+        volume = pod.volume(mount.name) if mount else None
+        if mount and volume is not None and volume.empty_dir is not None:
+            return mount.name
+    return None
+
+
+def _brought(pod: Pod, path: str) -> Evidence | None:
+    """What brings the model to the emptyDir under a path: an init container, of which little need be known, or a script."""
+    name = _empty_dir(pod, path)
+    mounting = [c for c in pod.containers if name and any(mount.name == name for mount in c.spec.volume_mounts)]
+    for container in mounting:
+        if found := _fetches(container):
+            return found
+    return next((pod_evidence(c, "image", c.spec.image) for c in mounting if c.role == "init"), None)
+
+
+def _fetches(container: Container) -> Evidence | None:
+    for group in ("command", "args"):
+        for index, word in enumerate(getattr(container.spec, group)):
+            if found := re.search(_BRINGS, str(word)):
+                line = str(word)[max(found.start() - 40, 0) :].partition("\n")[0]
+                return pod_evidence(container, f"{group}[{index}]", line[:_QUOTED])
+    return None
