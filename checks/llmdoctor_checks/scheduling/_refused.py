@@ -112,7 +112,7 @@ def _incomplete(subject: Subject) -> bool:
     if any(pod.ready for pod in subject.pods):
         return False
     sizes = [str(pod.obj.metadata.annotations.get(_GROUP_SIZE, "")) for pod in subject.pods if pod.exists]
-    return any(size.isdecimal() and int(size) > len(sizes) for size in sizes)
+    return any(size.isdecimal() and len(size) < 8 and int(size) > len(sizes) for size in sizes)
 
 
 def hurts(subject: Subject) -> bool:

@@ -90,7 +90,7 @@ def _lingering(pending: Pending, classes: list[str]) -> list[Item]:
         deleted = parse_time(dig(item.raw, "metadata.deletionTimestamp"))
         if not cluster.now or not deleted or (cluster.now - deleted).total_seconds() <= _LINGER_SECONDS:
             continue
-        if any(row.get("driver") in drivers for row in rows(item.raw, "status.allocation.devices.results")):
+        if any(str(row.get("driver")) in drivers for row in rows(item.raw, "status.allocation.devices.results")):
             found.append(item)
     return found
 

@@ -257,7 +257,7 @@ def _there(pending: Pending) -> int:
     names = _group_names(pending)
     pods = pending.pod.cluster.items("Pod", pending.pod.namespace)
     annotations = (dig(item.raw, "metadata.annotations") for item in pods if "deletionTimestamp" not in item.metadata)
-    return sum(isinstance(a, dict) and a.get("pod-group-name") in names for a in annotations)
+    return sum(isinstance(a, dict) and str(a.get("pod-group-name")) in names for a in annotations)
 
 
 def _group_names(pending: Pending) -> set[str]:

@@ -519,7 +519,7 @@ def _nginx(item: Item) -> Iterator[Timeout]:
     pointer = "/metadata/annotations/" + key.replace("/", "~1")
     if not value:
         yield Timeout(item, path, pointer, f"no {key}, which means {_NGINX_SECONDS}", _NGINX_SECONDS, whole=False)
-    elif value.isdecimal() and int(value):
+    elif value.isdecimal() and len(value) < 8 and int(value):
         yield Timeout(item, path, pointer, value, int(value), whole=False)
 
 
