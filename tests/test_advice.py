@@ -323,3 +323,16 @@ def test_zones_without_gpus_are_told_only_where_the_spread_keeps_it_off() -> Non
 
     assert "without a node with GPUs" not in found.summary
     assert not any("Select the nodes with GPUs" in fix.summary for fix in found.fixes)
+
+
+def test_a_volume_where_karpenter_makes_no_node_is_mended_at_the_pool() -> None:
+    (fix,) = _of_case("pvc-unbound", "fires_no_pool_in_its_zone")
+
+    assert "nodepool" in fix.summary
+    assert "describe pvc" not in _commands((fix,))
+
+
+def test_of_two_autoscalers_of_the_same_pods_one_is_left() -> None:
+    (fix,) = _of_case("hpa-wrong-metric", "fires_two_of_them")
+
+    assert fix.summary.startswith("Leave one autoscaler")
