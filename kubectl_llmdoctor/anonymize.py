@@ -73,7 +73,8 @@ _REFERENCES: dict[str, str | None] = {
     "targetRef": None, "scaleTargetRef": None, "target": None, "targets": None, "secretRef": "secret",
     "secretKeyRef": "secret", "secret": "secret", "configMapRef": "config", "configMapKeyRef": "config",
     "configMap": "config", "imagePullSecrets": "secret", "service": "service",
-    "backendRefs": "service", "parentRefs": None, "claimRef": "claim", "subjects": "account",
+    "backendRefs": "service", "to": None, "alternateBackends": None, "parentRefs": None, "claimRef": "claim",
+    "subjects": "account",
 }  # fmt: skip
 
 _CATEGORIES = {
@@ -298,6 +299,8 @@ class _Names:
     # --- what each becomes --------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
+        for namespace, service in self._services:
+            self._found.pop(f"{service}.{namespace}", None)  # its address within the cluster is no other host
         for name in self._found:
             self._become(name)
         for namespace, service in self._services:

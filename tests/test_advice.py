@@ -268,3 +268,71 @@ def test_a_bucket_without_its_sidecar_is_no_fault_of_the_storage() -> None:
 
     assert "gke-gcsfuse/volumes" in found["webhook-not-injected"].fixes[0].summary
     assert "volume-mount-failed" not in found or found["volume-mount-failed"].role == "symptom"
+
+
+OF_JOB = "ownerReferences: [{apiVersion: batch/v1, kind: Job, name: llama, uid: u-j, controller: true}]"
+
+
+def _altered(id: str, name: str, *changes: tuple[str, str]) -> Finding:
+    """What a case finds when pieces of its text are others."""
+    text = (CASES / id / f"{name}.yaml").read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    tree = yaml.safe_load(text)
+    report = diagnose(Snapshot(objects=tuple(tree["objects"]), taken_at=tree["takenAt"]), installed())
+    return next(f for t in report.targets for f in t.findings if f.id == id)
+
+
+def test_a_claim_for_other_devices_is_not_said_to_keep_these() -> None:
+    case = "dra-claim-pending", "fires_deleted_claims_keep_devices"
+    found = _altered(*case, ("driver: gpu.nvidia.com", "driver: rdma.example.com"))
+
+    assert "deleted" in _altered(*case).summary
+    assert "deleted" not in found.summary
+    assert "let go of the claim" not in found.fixes[0].summary
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("name: kueue.x-k8s.io/admission", "name: grove.io/podgang-pending-creation")],
+        [
+            ("name: kueue.x-k8s.io/admission", "name: kueue.x-k8s.io/topology"),
+            ("kueue.x-k8s.io/pod-group-name: leaderworkerset-llama-0}", f"a: b}}, {OF_JOB}"),
+            ("leaderworkerset-llama-0, namespace: serving", f"job-llama, namespace: serving, {OF_JOB}"),
+        ],
+    ],
+)
+def test_the_label_of_a_queue_is_missed_only_by_kueue_in_a_group(changes: list[tuple[str, str]]) -> None:
+    case = "scheduling-gated", "fires_pod_without_the_queues_label"
+
+    assert "lacks the label" in _altered(*case).summary
+    assert "lacks the label" not in _altered(*case, *changes).summary
+
+
+def test_zones_without_gpus_are_told_only_where_the_spread_keeps_it_off() -> None:
+    anti = "requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: topology.kubernetes.io/zone, labelSelector: {}}]"
+    found = _altered(
+        "pod-spread-unsatisfied",
+        "fires_zone_without_gpus_counts",
+        ("maxSkew: 1", "maxSkew: 5"),
+        ("pod topology spread constraints", "pod anti-affinity rules"),
+        ("      topologySpread", f"      affinity: {{podAntiAffinity: {{{anti}}}}}\n      topologySpread"),
+    )
+
+    assert "without a node with GPUs" not in found.summary
+    assert not any("Select the nodes with GPUs" in fix.summary for fix in found.fixes)
+
+
+def test_a_volume_where_karpenter_makes_no_node_is_mended_at_the_pool() -> None:
+    (fix,) = _of_case("pvc-unbound", "fires_no_pool_in_its_zone")
+
+    assert "nodepool" in fix.summary
+    assert "describe pvc" not in _commands((fix,))
+
+
+def test_of_two_autoscalers_of_the_same_pods_one_is_left() -> None:
+    (fix,) = _of_case("hpa-wrong-metric", "fires_two_of_them")
+
+    assert fix.summary.startswith("Leave one autoscaler")

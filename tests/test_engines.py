@@ -418,3 +418,20 @@ def test_the_server_that_speaks_grpc_answers_no_http() -> None:
     )
     assert found.value("port") == 50051
     assert found.get("health_path") is None
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (["-hf", "ggml-org/gemma-3-4b-it-GGUF"], "llama.cpp"),
+        (["--hf-repo=unsloth/Qwen3-8B-gguf:Q4_K_M", "--host", "0.0.0.0"], "llama.cpp"),
+        (["-m", "/models/x.gguf"], "llama.cpp"),
+        (["-m", "/models/x.gguf", "-p", "hello"], None),
+        (["--hf-repo=meta-llama/Llama-3", "--out=/models"], None),
+        (["curl", "-hf", "http://models.example/list"], None),
+    ],
+)
+def test_a_model_in_gguf_tells_llama_cpp_of_an_image_of_ones_own(args: list[str], name: str | None) -> None:
+    found = read(launch({"image": "registry.example/tools:1", "args": args}))
+
+    assert (found.name if found else None) == name

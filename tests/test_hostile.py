@@ -195,6 +195,22 @@ def test_what_is_no_number_in_a_log_is_passed_over(case: str, number: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("case", "old", "new"),
+    [
+        ("quota-exceeded/fires_workers_of_a_leader", 'size: "2"', f'size: "{"9" * 5000}"'),
+        ("gateway-timeout/fires_nginx_short", 'read-timeout: "', f'read-timeout: "{"9" * 5000}'),
+        ("dra-claim-pending/fires_deleted_claims_keep_devices", "driver: gpu.nvidia.com", "driver: {a: [b]}"),
+    ],
+)
+def test_odd_values_of_objects_are_passed_over(case: str, old: str, new: str, tmp_path: Path) -> None:
+    text = (_CASES / f"{case}.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "snapshot.yaml").write_text(text.replace(old, new), encoding="utf-8")
+
+    _judge(load(str(tmp_path / "snapshot.yaml")))
+
+
+@pytest.mark.parametrize(
     ("case", "account"),
     [
         ("admission-denied/fires_no_right_to_create", "llmisvc-controller-manager"),

@@ -7,6 +7,7 @@ mirrors publish them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
@@ -468,8 +469,6 @@ _FLAGS = {
     "--n-gpu-layers": "llama.cpp",
     "-ngl": "llama.cpp",
     "--ctx-size": "llama.cpp",
-    "--hf-repo": "llama.cpp",
-    "-hf": "llama.cpp",
     "--model-repository": "triton",
     "--cache-max-entry-count": "lmdeploy",
     "--session-len": "lmdeploy",
@@ -538,10 +537,20 @@ def of_flags(words: Sequence[Word]) -> str | None:
         flag = word.text.partition("=")[0].replace("_", "-") if word.text.startswith("--") else word.text
         if engine := _FLAGS.get(flag):
             return engine
-    texts = [word.text for word in words]
-    file = texts[texts.index("-m") + 1 :] if "-m" in texts else []
-    # llama.cpp's programs alone call their model so; one that is given a prompt answers it and ends
-    return "llama.cpp" if file and file[0].endswith(".gguf") and not _PROMPTS.intersection(texts) else None
+    return "llama.cpp" if _of_gguf([word.text for word in words]) else None
+
+
+def _of_gguf(texts: list[str]) -> bool:
+    """Whether a model is named as llama.cpp's programs alone name theirs; one that is given a prompt answers it and ends.
+
+    Other programs have an `-hf`, and `--hf-repo` for repositories of other formats.
+    """
+    named = itertools.pairwise(part for text in texts for part in (text.split("=", 1) if text[:2] == "--" else (text,)))
+    file = any(
+        (flag == "-m" and value.endswith(".gguf")) or (flag in ("-hf", "--hf-repo") and "gguf" in value.lower())
+        for flag, value in named
+    )
+    return file and not _PROMPTS.intersection(texts)
 
 
 def of_environment(launch: Launch) -> str | None:

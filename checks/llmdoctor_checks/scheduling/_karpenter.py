@@ -14,7 +14,7 @@ import msgspec
 
 _BEGINS = r"^(?:Failed to schedule pod|Could not schedule pod|Failed to provision new node),\s*"
 _NAMED = r'incompatible with (?:nodepool|provisioner)(?: \\?"(?P<pool>[^",\\]+)\\?")?,\s*'
-_OVERHEAD = r"daemonset overhead=\{[^}]*\},?\s*"
+_OVERHEAD = r"daemonset overhead=\{[^}]{0,2000}\},?\s*"
 _POOL = (
     r"karpenter\.sh/(?:nodepool|provisioner-name) In \[(?P<of>[^\] ]+)\]"
     r'|\bNodePool="?(?P<is>[^",)\s]+)|for (?:nodepool|provisioner) \\?"(?P<for>[^"\\]+)'
@@ -74,7 +74,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def asked(self) -> str:
         """What the pod and the DaemonSets of a node ask for together; the least of it where machines differ."""
-        found = re.search(r"resources[ =](?:min=)?\{([^}]*)\}", self.text)
+        found = re.search(r"resources[ =](?:min=)?\{([^}]{0,500})\}", self.text)
         return re.sub(r'\\?"', "", found[1].replace(",", ", ").replace(":", " ")) if found else ""
 
     @property

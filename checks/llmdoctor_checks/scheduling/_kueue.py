@@ -8,7 +8,7 @@ from kubectl_llmdoctor.api import Cluster, Item, Subject
 from llmdoctor_checks._raw import rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
-_GROUP = "kueue.x-k8s.io/pod-group-name"
+GROUP = "kueue.x-k8s.io/pod-group-name"
 
 
 def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
@@ -16,7 +16,7 @@ def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
     owners = [owner for pod in subject.pods for owner in pod.obj.metadata.owner_references]
     mine = {item.uid for item in subject.related.values() if item.uid} | {o.uid for o in owners if o.uid}
     names = {*subject.related, *((o.kind, o.name) for o in owners)}
-    groups = {pod.obj.metadata.labels.get(_GROUP) for pod in subject.pods}
+    groups = {pod.obj.metadata.labels.get(GROUP) for pod in subject.pods}
     for item in cluster.items("Workload", subject.namespace):
         refs = rows(item.raw, "metadata.ownerReferences")
         owned = any(str(r.get("uid")) in mine or (str(r.get("kind")), str(r.get("name"))) in names for r in refs)

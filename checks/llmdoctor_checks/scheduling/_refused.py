@@ -36,6 +36,8 @@ REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 #: How the API server words a refusal, whoever repeats it: pieces of log lines that checks on refusals declare.
 LITERALS = ("is forbidden: ", '" is invalid: ', "denied the request", "failed calling webhook")
 _WORDS = r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook'
+#: How a line of a log names a namespace, of whatever logger.
+_NAMESPACE = r'\bnamespace"?(?:\s?[:=]\s?\\?"?|\s\\?")([a-z0-9-]{1,63})'
 #: The error of a controller that logs in JSON.
 _JSON_ERROR = r'"(?:error|err)":\s?"((?:[^"\\]|\\.){1,6000})"'
 
@@ -82,12 +84,21 @@ def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:
     ]
     named = re.compile(rf"(?<![\w.-]){re.escape(name)}(?!\w)")
     for _, log in subject.controllers if name else ():
-        for literal in LITERALS:
-            for line in log.find(literal):
-                text = line.text[:20_000]
-                if named.search(text) and not any(other in text for other in longer):
-                    yield _error(text), log_evidence(line, literal)
-                    break
+        said = {line.number: (line, literal) for literal in LITERALS for line in log.find(literal)}
+        for _, (line, literal) in sorted(said.items(), reverse=True):
+            text = line.text[:20_000]
+            if not named.search(text) or _elsewhere(text, name, subject.namespace):
+                continue
+            if not any(other in text for other in longer):
+                yield _error(text), log_evidence(line, literal)
+                break
+
+
+def _elsewhere(text: str, name: str, namespace: str) -> bool:
+    """Whether a line speaks of another namespace: `namespace="x"`, `"namespace":"x"`, `"x/name"`."""
+    found = re.findall(rf'{_NAMESPACE}|"([a-z0-9-]{{1,63}})/{re.escape(name)}(?!\w)', text)
+    spaces = {one or other for one, other in found}
+    return bool(spaces) and namespace not in spaces
 
 
 def _error(text: str) -> str:
@@ -101,7 +112,7 @@ def _incomplete(subject: Subject) -> bool:
     if any(pod.ready for pod in subject.pods):
         return False
     sizes = [str(pod.obj.metadata.annotations.get(_GROUP_SIZE, "")) for pod in subject.pods if pod.exists]
-    return any(size.isdecimal() and int(size) > len(sizes) for size in sizes)
+    return any(size.isdecimal() and len(size) < 8 and int(size) > len(sizes) for size in sizes)
 
 
 def hurts(subject: Subject) -> bool:

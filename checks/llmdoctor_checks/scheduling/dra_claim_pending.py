@@ -72,7 +72,7 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         selectors = [s for _, r in requests for s in _selectors(r)]
         summary = f"No node can allocate its claim {names}"
         summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
-    kept = [] if missing else _lingering(pending)
+    kept = [] if missing else _lingering(pending, [str(r.get("deviceClassName")) for _, r in requests])
     if kept:
         one = len(kept) == 1
         summary += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
@@ -82,14 +82,23 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     yield finding(pending, found, summary, evidence, [*_released(kept), *_fixes(pending, missing, requests)])
 
 
-def _lingering(pending: Pending) -> list[Item]:
-    """Claims that were deleted long ago and keep their devices: a finalizer stays until what used them is known to have ended."""
-    now, found = pending.pod.cluster.now, []
-    for item in pending.pod.cluster.items("ResourceClaim"):
+def _lingering(pending: Pending, classes: list[str]) -> list[Item]:
+    """Claims that were deleted long ago and keep such devices: a finalizer stays until what used them is known to have ended."""
+    cluster, found = pending.pod.cluster, []
+    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
+    for item in cluster.items("ResourceClaim"):
         deleted = parse_time(dig(item.raw, "metadata.deletionTimestamp"))
-        if now and deleted and (now - deleted).total_seconds() > _LINGER_SECONDS and dig(item.raw, "status.allocation"):
+        if not cluster.now or not deleted or (cluster.now - deleted).total_seconds() <= _LINGER_SECONDS:
+            continue
+        if any(str(row.get("driver")) in drivers for row in rows(item.raw, "status.allocation.devices.results")):
             found.append(item)
     return found
+
+
+def _drivers(of_class: Item | None, name: str) -> list[str]:
+    """The drivers whose devices are of a class, by its expressions; where it has none that tells, it is often called like its driver."""
+    said = " ".join(_selectors(dig(of_class.raw, "spec") or {})) if of_class else ""
+    return re.findall(r"device\.driver == [\'\"]([\w.-]{1,253})", said) or [name]
 
 
 def _lingers(item: Item) -> Evidence:

@@ -34,7 +34,7 @@ _FEWER = (
 )
 #: What Volcano (`1/2 tasks`: not placed of those that exist) and the coscheduling plugin say of a group in a pod's condition.
 _FEWER_PODS = (
-    r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: [^;]{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
+    r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
     r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
 )
 
@@ -204,12 +204,14 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
 
 def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     """A scheduler's word on a group that has fewer pods than must start together, so that it places none of them."""
-    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message[:4000]))), None)
-    told = [e for e in subject.events if e.kind == "PodGroup" and re.search(_FEWER, e.message[:4000])]
+    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message))), None)
+    told = _told_too_few(pending, subject)
     if told and not counts:
-        counts = re.search(_FEWER, told[0].message[:4000])
+        counts = re.search(_FEWER, told[-1].message)
     if counts is None or int(counts["there"]) >= int(counts["wanted"]):
         return None
+    if told and _there(pending) >= int(counts["wanted"]):
+        return None  # the others have been made since
     one_by_one = surges(pending) and pending.subject.workload
     summary = f"Of the {counts['wanted']} pods that must start together {counts['there']} "
     summary += f"{'is' if counts['there'] == '1' else 'are'} there, so {pending.scheduler} looks for no node yet"
@@ -232,17 +234,41 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         role="cause",
         confidence="likely",
         summary=summary + ".",
-        evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[:1]), *said_by(pending), *_groups(pending)),
+        evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
         explains=EXPLAINS,
         fixes=tuple(ways),
         pods=(pending.pod.name,),
     )
 
 
-def _groups(pending: Pending) -> Iterator[Evidence]:
-    """The PodGroup of the pod, by annotation or label, whatever scheduler it is of."""
+def _told_too_few(pending: Pending, subject: Subject) -> list[Event]:
+    """KAI's events on the group of the pod, unless it looked for nodes after them."""
+    names, told = _group_names(pending), list[Event]()
+    for event in subject.events:
+        if event.kind == "PodGroup" and event.name in names and re.search(_FEWER, event.message):
+            told.append(event)
+        elif event.reason in ("FailedScheduling", "Unschedulable"):
+            told.clear()
+    return told
+
+
+def _there(pending: Pending) -> int:
+    """How many pods of the group are known to exist; others may not have been read."""
+    names = _group_names(pending)
+    pods = pending.pod.cluster.items("Pod", pending.pod.namespace)
+    annotations = (dig(item.raw, "metadata.annotations") for item in pods if "deletionTimestamp" not in item.metadata)
+    return sum(isinstance(a, dict) and str(a.get("pod-group-name")) in names for a in annotations)
+
+
+def _group_names(pending: Pending) -> set[str]:
+    """What may be the name of its PodGroup, by annotation or label, whatever scheduler it is of."""
     meta = pending.pod.obj.metadata
-    names = {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+    return {str(v) for k, v in (*meta.annotations.items(), *meta.labels.items()) if "group" in k.lower()}
+
+
+def _groups(pending: Pending) -> Iterator[Evidence]:
+    """The PodGroup of the pod."""
+    names = _group_names(pending)
     for item in pending.pod.cluster.items("PodGroup", pending.pod.namespace):
         if item.name in names:
             least = dig(item.raw, "spec.minMember")

@@ -37,7 +37,7 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     repelling = _repelling(pending)
     have = "has" if number_of(found) == 1 else "have"
     summary = f"{nodes_said(found)} {have} room, but other pods keep it off: {texts}."
-    barren = _barren(pending)
+    barren = _barren(pending, found)
     if barren:
         summary += (
             f" {', '.join(barren)} {'counts' if len(barren) == 1 else 'count'} as well, without a node with GPUs."
@@ -83,7 +83,7 @@ def _theirs(repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Eviden
 def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
     offered = ways(pending, found)
     yield from offered
-    if _barren(pending):
+    if _barren(pending, found):
         yield fixes.advice(
             f"Select the nodes with GPUs in {fixes.edited(pending.pod)} (nodeSelector or node affinity): then only their domains count"
         )
@@ -105,12 +105,14 @@ def _strict(spec: k8s.PodSpec) -> Iterator[k8s.SpreadConstraint]:
     return (s for s in spec.topology_spread_constraints if s.when_unsatisfiable == "DoNotSchedule")
 
 
-def _barren(pending: Pending) -> list[str]:
+def _barren(pending: Pending, found: Cause) -> list[str]:
     """Domains of a spread constraint that count though no node there has the accelerators; none where the pod selects nodes."""
     spec, asked = pending.pod.spec, pending.accelerators
+    if found.counts and not any("topology spread" in count.text for count in found.counts):
+        return []  # another rule keeps it off
     if not asked or spec.node_selector or (spec.affinity and spec.affinity.node_affinity):
         return []
-    found: list[str] = []
+    names: list[str] = []
     for rule in _strict(spec):
         key = rule.topology_key
         if key == _HOSTNAME or rule.node_affinity_policy == "Ignore":
@@ -123,8 +125,8 @@ def _barren(pending: Pending) -> list[str]:
             and not (rule.node_taints_policy == "Honor" and any(r.kind == "taint" for r in v.reasons))
         ]
         rich = {n.labels[key] for n in nodes if any(n.amounts.get(name) for name in asked)}
-        found += sorted({f"{key}={n.labels[key]}" for n in nodes if n.labels[key] not in rich}) if rich else []
-    return list(dict.fromkeys(found))[:3]
+        names += sorted({f"{key}={n.labels[key]}" for n in nodes if n.labels[key] not in rich}) if rich else []
+    return list(dict.fromkeys(names))[:3]
 
 
 def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:

@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import Cause, cause
-from llmdoctor_checks.scheduling._words import finding, node_lines
+from llmdoctor_checks.scheduling._words import finding, node_lines, scaling_lines
 from llmdoctor_checks.serving._autoscaling import scalers
 
 #: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
@@ -131,13 +131,28 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
         evidence += _quotes(pod, claim)
         evidence += [event_evidence(e, pod.cluster) for e in _told(claim, events)[-2:]]
-    answers = ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
+    if away := any(count.text.startswith("nodepool ") for count in found.counts):
+        evidence += scaling_lines(pending)
+    answers = (
+        [_elsewhere()]
+        if away
+        else ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
+    )
     yield finding(
         pending,
         found,
         summary[:1].upper() + summary[1:] + ("" if summary.endswith(".") else "."),
         [*evidence, *node_lines(pending, found)],
         answers or [fixes.advice("See what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
+    )
+
+
+def _elsewhere() -> Fix:
+    """What to do where no pool of Karpenter makes nodes where the volume is."""
+    return fixes.advice(
+        "Let a nodepool make nodes where the volume is, or copy the model to a volume where one does",
+        "kubectl get nodepools -o yaml",
+        owner="platform",
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Pod, Subject, check, dig, fixes, pod_evidence
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.scheduling._kueue import workloads
+from llmdoctor_checks.scheduling._kueue import GROUP, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -76,7 +76,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             role="cause",
             confidence="certain",
             summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
-            + _ending(_reason(queued) or _unqueued(pod, queued)),
+            + _ending((_reason(queued) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""),
             evidence=(*evidence, *said, *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
             fixes=tuple(_fixes(subject, gates, queued)),
@@ -132,7 +132,12 @@ def _reason(queued: list[Item]) -> str:
 
 
 def _unqueued(pod: Pod, queued: list[Item]) -> str:
-    """What keeps Kueue from opening a gate though it has admitted the whole: it passes over pods without the queue's label."""
+    """What keeps Kueue from opening a gate though it has admitted the whole: it passes over pods without the queue's label.
+
+    So it does where it counts pods as a group (pods, LeaderWorkerSets, StatefulSets); those of a Job need no such label.
+    """
+    if GROUP not in pod.obj.metadata.labels:
+        return ""
     admitted = bool(queued) and all(
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
         for w in queued

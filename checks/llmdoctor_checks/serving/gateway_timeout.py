@@ -70,7 +70,7 @@ _OF_GO = "proxy error: net/http: timeout awaiting response headers"
 _BESIDE = 5
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
-_LATE_ANSWER, _LATENCY = '"status": 504', r'"status": 504\b.{0,2000}?"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
+_LATE_ANSWER, _LATENCY = '"status": 504', r'"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
 
 #: A proxy that prints its own settings.
 _SETTING = r'"response_timeout"\s*:'
@@ -287,7 +287,8 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
 def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests that Knative's proxy ended itself: the line of its request log, and how old they were in seconds."""
     for line in log.find(_LATE_ANSWER) if log is not None else ():
-        if '"httpRequest"' in line.text and (said := re.search(_LATENCY, line.text[:20_000])) is not None:
+        after = line.text[:20_000].partition(_LATE_ANSWER)[2]
+        if '"httpRequest"' in line.text and (said := re.search(_LATENCY, after)) is not None:
             yield line, float(said[1])
 
 
@@ -518,7 +519,7 @@ def _nginx(item: Item) -> Iterator[Timeout]:
     pointer = "/metadata/annotations/" + key.replace("/", "~1")
     if not value:
         yield Timeout(item, path, pointer, f"no {key}, which means {_NGINX_SECONDS}", _NGINX_SECONDS, whole=False)
-    elif value.isdecimal() and int(value):
+    elif value.isdecimal() and len(value) < 8 and int(value):
         yield Timeout(item, path, pointer, value, int(value), whole=False)
 
 

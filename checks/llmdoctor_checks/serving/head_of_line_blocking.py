@@ -166,7 +166,9 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
     """Streams that stand still while prompts are read, and go on when none is."""
     alone = [load.made / load.running for load in said if load.running and load.made and not load.read]
-    usual = max(alone, default=0.0)
+    if not alone:
+        return None  # what streams get at other times is not known
+    usual = max(alone)
     runs = [list(run) for still, run in itertools.groupby(said, lambda load: _stands_still(load, usual)) if still]
     longest = max(runs, key=len, default=[])
     if len(longest) < _IN_A_ROW:
@@ -230,6 +232,7 @@ def _before_its_first_token(said: list[Load], usual: float) -> list[Load]:
         tokens = sum((b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted))
         if (
             slow
+            and any(load.made for load in run)  # else there is no stream: all that run are read
             and run[-1].cache > run[0].cache
             and tokens >= _LONG_TOKENS
             and len(run) > max(len(found), _IN_A_ROW - 1)

@@ -215,16 +215,22 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                     *(told[1] if told else ()),
                 ),
                 explains=("queue-growing", "kv-cache-saturated") if queue else (),
-                fixes=(_selectable(scaler) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
+                fixes=(_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
 
 
-def _selectable(scaler: Scaler) -> Fix:
+def _selectable(scaler: Scaler, reason: str) -> Fix:
     """What to do where the autoscaler cannot tell whose replicas it counts."""
     target = dig(scaler.item.raw, "spec.scaleTargetRef")
     what = f"{dig(target, 'kind')}/{dig(target, 'name')}"
+    if reason == "AmbiguousSelector":
+        return fixes.advice(
+            f"Leave one autoscaler to the pods of {what}, or let the selectors of what they scale not overlap",
+            f"kubectl -n {scaler.item.namespace} get hpa",
+            owner="platform",
+        )
     return fixes.advice(
         f"Give the scale subresource of {what} a selector that is its own, let its operator scale it, or point {scaler.ref} at what "
         "makes the pods",

@@ -170,7 +170,12 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
         selector = {key: str(value) for key, value in _selector(item).items()}
         asked = selector.get(f"{_GROUPS}name", group.name)
         rest = {key: value for key, value in selector.items() if not key.startswith(_GROUPS)}
-        if asked == group.name or "{" in asked or not matches(rest, labels) or not leads(item, pod, {port}):
+        if (
+            asked == group.name
+            or re.search(r"[{$]", asked)
+            or not matches(rest, labels)
+            or not leads(item, pod, {port})
+        ):
             continue
         operation = {"op": "replace", "path": f"/spec/selector/{_GROUPS.replace('/', '~1')}name", "value": group.name}
         yield Finding(
