@@ -268,3 +268,16 @@ def test_a_bucket_without_its_sidecar_is_no_fault_of_the_storage() -> None:
 
     assert "gke-gcsfuse/volumes" in found["webhook-not-injected"].fixes[0].summary
     assert "volume-mount-failed" not in found or found["volume-mount-failed"].role == "symptom"
+
+
+@pytest.mark.parametrize(
+    ("id", "log"),
+    [("tp-not-divisible", ""), ("open-files-limit", "OSError: [Errno 24] Too many open files: '/x'")],
+)
+def test_a_number_of_gpus_that_no_node_has_does_no_harm(id: str, log: str) -> None:
+    container = {
+        "image": "vllm/vllm-openai:v0.10.2",
+        "args": ["--model=Qwen/Qwen3-8B", "--tensor-parallel-size=100000000000"],
+        "resources": {"limits": {"nvidia.com/gpu": "100000000000"}},
+    }
+    assert id in _findings(_pod(container), log=log)

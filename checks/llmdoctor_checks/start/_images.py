@@ -32,6 +32,7 @@ _LIMITED = r"\btimeout\s[^\n;&|]{0,80}$"
 
 #: The last command of a script, whose failure is the script's.
 _LAST = rf"(?:^|&&)\s{{0,40}}{_ABSENT}(?P<rest>.*)$"
+_SHELL = r"(?:^|/)(?:ba|da)?sh$"
 _FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
 #: In the background nobody looks at it; of a pipe the last program counts, and only what looks for an answer fails without one.
 _UNNOTICED = r"(?<![&>])&(?![&>])|\|(?!\s{0,9}(?:grep|jq)\b)"
@@ -72,7 +73,7 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     if first:
         return Lacking(first["program"], " ".join(map(str, words)), direct=True)
     last = re.search(_LAST, re.split(r"[;\n]", re.sub(_FAILS, "", text.rstrip("; \n")).rstrip())[-1])
-    if last and len(words) > 1 and not re.search(_UNNOTICED, last["rest"]):
+    if last and re.search(_SHELL, str(words[0])) and not re.search(_UNNOTICED, last["rest"]):
         return Lacking(last["program"], last[0].strip("; \n&"))
     return None
 
