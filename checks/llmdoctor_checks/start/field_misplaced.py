@@ -105,7 +105,7 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
             found += ((container, *place) for place in _in_container(group[container.index]))
     if not found:
         return
-    grave = [row for row in found if row[2] not in _MINOR]
+    grave = [row for row in found if not _MINOR.intersection(row[2:])]
     (where, path, field, belongs) = (grave or found)[0]
     above = where.path if isinstance(where, Container) else pod.spec_path if where is pod else ""
     inside = ".".join(filter(None, (above, path.rpartition(".")[0])))
