@@ -78,6 +78,10 @@ def fill(template: str, values: dict[str, str]) -> str:
 
 #: A model of a hub, as no folder is named.
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+#: More GPUs than any node has: a list of as many as somebody wrote may have no end.
+_MOST_DEVICES = 64
+
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
@@ -119,7 +123,7 @@ class Situation:
             "node": pod.spec.node_name if pod else "",
             "account": (pod.spec.service_account_name if pod else "") or "default",
             "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
-            "devices": ",".join(map(str, range(max(container.gpus if container else 0, 1)))),
+            "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
             # enough for most, and twice what a volume that is there has
             "shm": f"{max(2 * (size or 0) // GIB, 8)}Gi",
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},

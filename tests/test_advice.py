@@ -336,3 +336,27 @@ def test_of_two_autoscalers_of_the_same_pods_one_is_left() -> None:
     (fix,) = _of_case("hpa-wrong-metric", "fires_two_of_them")
 
     assert fix.summary.startswith("Leave one autoscaler")
+
+
+@pytest.mark.parametrize(
+    ("id", "log"),
+    [("tp-not-divisible", ""), ("open-files-limit", "OSError: [Errno 24] Too many open files: '/x'")],
+)
+def test_a_number_of_gpus_that_no_node_has_does_no_harm(id: str, log: str) -> None:
+    container = {
+        "image": "vllm/vllm-openai:v0.10.2",
+        "args": ["--model=Qwen/Qwen3-8B", "--tensor-parallel-size=100000000000"],
+        "resources": {"limits": {"nvidia.com/gpu": "100000000000"}},
+    }
+    assert id in _findings(_pod(container), log=log)
+
+
+@pytest.mark.parametrize(
+    ("field", "summary"),
+    [("limits", "Move limits to resources in Pod/llm"), ("resource", "Write resources for resource in Pod/llm")],
+)
+def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> None:
+    container = {"name": "vllm", "image": "vllm/vllm-openai:v0.10.2", field: {"nvidia.com/gpu": 1}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "llm"}, "spec": {"containers": [container]}}
+    (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
+    assert next(f.fixes[0].summary for f in target.findings if f.id == "field-misplaced") == summary

@@ -68,8 +68,10 @@ def _on_tpus(pod: Pod, sizing: Sizing) -> Finding | None:
     engine, needed = sizing.engine, sizing.file_bytes
     label = str(pod.spec.node_selector.get("cloud.google.com/gke-tpu-accelerator", ""))
     each, chips = _TPU_GIB.get(label), units(engine.container.limit("google.com/tpu"))
-    if needed is None or not each or not chips or pod.nodes != 1 or engine.explicit("quantization"):
+    if needed is None or not each or not chips or pod.nodes != 1:
         return None
+    if any("quantization" in str(word) for word in engine.found.argv):
+        return None  # an option of its own, or a key of --additional-config
     if needed <= chips * each * GIB:
         return None
     model = engine.explicit("model")

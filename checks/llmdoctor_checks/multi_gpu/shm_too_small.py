@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     pod_evidence,
     say_bytes,
+    served,
     setting_evidence,
 )
 
@@ -94,7 +95,7 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
-        if pod.nodes == 1 and (line := _system_error(pod, container, logs)):
+        if pod.nodes == 1 and not container.status.ready and (line := _system_error(pod, container, logs)):
             yield Finding(
                 role="cause",
                 confidence="likely",
@@ -132,7 +133,8 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
     """The line of an instance that ended in which NCCL's code stands, where NCCL itself says no word of it."""
     for ending in endings(pod) if logs else ():
         log = log_of(ending, logs) if logs and ending.container is container else None
-        if log is not None and next(log.find(_SAYS_WHICH), None) is None:
+        # what served had connected its workers
+        if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
             return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
     return None
 

@@ -21,15 +21,21 @@ _OF_OLLAMA = r"(?:^|/)ollama/ollama$"
 _ABSENT = r"(?:/usr)?(?:/bin/)?(?P<program>curl|wget)\b"
 
 #: What makes up for it, or shows that its absence was thought of.
-_PROVIDED = r"\b(?:apt-get|apt|apk)\s{1,9}(?:-\S{1,20}\s{1,9}){0,4}(?:install|add)\b|\b(?:command -v|which|type|hash)\s{1,9}(?:curl|wget)\b"
+_PROVIDED = (
+    r"\b(?:apt(?:-get)?|apk)\b[^\n;&|]{0,60}\b(?:install|add)\b|\b(?:command -v|which|type|hash)\s+(?:curl|wget)\b"
+)
 
 #: A loop that ends only when the program succeeds; its body must not end it otherwise.
-_WAITS = rf"\b(?:until|while\s{{1,9}}!)\s{{1,9}}{_ABSENT}"
-_ENDS = r"\b(?:break|exit|return|SECONDS)\b|-(?:lt|gt|ge|le|eq|ne)\b|\(\("
+_WAITS, _DONE, _LONGEST = rf"\b(?:until|while\s{{1,9}}!)\s{{1,9}}{_ABSENT}", r"\bdone\b", 2000
+_ENDS = r"\b(?:break|exit|return|SECONDS)\b|-(?:lt|gt|ge|le|eq|ne)\b|\(\(|\|\|"
+_LIMITED = r"\btimeout\s[^\n;&|]{0,80}$"
 
-#: What stands between the commands of a script, and what leaves the failure of the last one as it is.
-_BETWEEN = r"[;\n]|&&"
+#: The last command of a script, whose failure is the script's.
+_LAST = rf"(?:^|&&)\s{{0,40}}{_ABSENT}(?P<rest>.*)$"
+_SHELL = r"(?:^|/)(?:ba|da)?sh$"
 _FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
+#: In the background nobody looks at it; of a pipe the last program counts, and only what looks for an answer fails without one.
+_UNNOTICED = r"(?<![&>])&(?![&>])|\|(?!\s{0,9}(?:grep|jq)\b)"
 
 
 class Lacking(NamedTuple):
@@ -58,14 +64,18 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     if re.search(_PROVIDED, text):
         return None
     loop = re.search(_WAITS, text)
-    body, done, _ = text[loop.end() :].partition("done") if loop else ("", "", "")
-    if loop and done and not re.search(_ENDS, body):
-        return Lacking(loop["program"], " ".join(f"{loop[0]}{body}{done}".split()), waits=True)
-    if first := re.fullmatch(_ABSENT, str(words[0])):
+    done = re.search(_DONE, text[loop.end() : loop.end() + _LONGEST]) if loop else None
+    if loop and done:
+        rest = text[loop.end() : loop.end() + done.end()]
+        if not re.search(_ENDS, rest) and not re.search(_LIMITED, text[: loop.start()]):
+            return Lacking(loop["program"], " ".join((loop[0] + rest).split()), waits=True)
+    first = re.fullmatch(_ABSENT, str(words[0]))
+    if first:
         return Lacking(first["program"], " ".join(map(str, words)), direct=True)
-    last = re.split(_BETWEEN, re.sub(_FAILS, "", text.rstrip("; \n")))[-1].strip()
-    found = re.match(_ABSENT, last) if len(words) > 1 and "||" not in last else None
-    return Lacking(found["program"], last) if found else None
+    last = re.search(_LAST, re.split(r"[;\n]", re.sub(_FAILS, "", text.rstrip("; \n")).rstrip())[-1])
+    if last and re.search(_SHELL, str(words[0])) and not re.search(_UNNOTICED, last["rest"]):
+        return Lacking(last["program"], last[0].strip("; \n&"))
+    return None
 
 
 def _repository(container: Container) -> str:

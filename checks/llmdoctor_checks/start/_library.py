@@ -63,12 +63,16 @@ def pulled(pod: Pod, engine: Engine, cluster: Cluster) -> Pulled | None:
         return None
     found = dict(_asked(pod, cluster))
     sizes = {name: size for name in found if (size := least_bytes(name))}
-    return Pulled(tuple(sizes), sum(sizes.values()), place, found[next(iter(sizes))]) if sizes else None
+    # `llama3.1` and `llama3.1:8b` are one model
+    needed = sum(size for _, size in {(name.partition(":")[0], size) for name, size in sizes.items()})
+    return Pulled(tuple(sizes), needed, place, found[next(iter(sizes))]) if sizes else None
 
 
 def least_bytes(name: str) -> int | None:
     """The least that a model of the library takes on a disk; None where its tag does not say how large it is."""
     model, _, tag = name.partition(":")
+    if tag.endswith("cloud"):
+        return None  # it stays at ollama.com
     stated = re.match(r"(?:[a-z]+-)?(\d{1,4}(?:\.\d{1,3})?)b(?![\w.])", tag)
     billions = float(stated[1]) if stated else _LATEST.get(model) if tag in ("", "latest") else None
     each = next((size for pattern, size in _OTHER_BITS if re.search(pattern, tag)), _BYTES)
@@ -81,13 +85,21 @@ def _asked(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, Evidence]]:
             yield from ((name, pod_evidence(container, path, said)) for name, said in _names(text))
     services = [item.name for item in pod.services]
     for job in cluster.items("Job", pod.namespace) if services else ():
-        if not any(name in str(job.raw.get("spec")) for name in services):
+        if not any(_names_host(str(job.raw.get("spec")), name) for name in services):
             continue
         for _, template in Workload(job, cluster).templates:
             for spec in template.spec.containers:
                 for path, text in _texts(spec):
                     at = f"spec.template.spec.containers[{spec.name}].{path}"
                     yield from ((name, object_evidence(job, at, said)) for name, said in _names(text))
+
+
+def _names_host(text: str, service: str) -> bool:
+    """Whether a text has an address of a Service: a URL, a host and its port, or the value of a variable."""
+    host = rf"{re.escape(service)}(?:\.[\w.-]{{1,200}})?"
+    return bool(
+        re.search(rf"(?:://|\bOLLAMA_HOST\W{{1,40}}(?:value\W{{1,40}})?){host}(?![\w.-])|(?<![\w./-]){host}:\d", text)
+    )
 
 
 def _texts(spec: k8s.Container) -> Iterator[tuple[str, str]]:

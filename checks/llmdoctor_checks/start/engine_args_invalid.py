@@ -151,7 +151,8 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
         for index, word in enumerate(getattr(container.spec, group)):
             text = str(word)
             found = re.search(_EARLY, text)
-            if found is None or re.search(r"\bollama\s{1,9}serve\b", text[: found.start()]):
+            # a server that runs by then, or another one
+            if found is None or re.search(r"\bollama\s{1,9}serve\b|\bOLLAMA_HOST=", text[: found.start()]):
                 continue
             yield Finding(
                 role="risk",

@@ -61,8 +61,6 @@ _MINOR = _OF_WORKLOAD | {
     "imagePullPolicy", "lifecycle", "ports", "priorityClassName", "schedulerName", "successThreshold"
 }  # fmt: skip
 
-_NAMES = frozenset().union(*_LEVELS.values())
-
 #: Where it stands, the path from there, the field, and where it belongs or the field that is meant.
 _Place = tuple[Pod | Container | Item, str, str, str]
 
@@ -107,7 +105,7 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
             found += ((container, *place) for place in _in_container(group[container.index]))
     if not found:
         return
-    grave = [row for row in found if row[2] not in _MINOR]
+    grave = [row for row in found if not _MINOR.intersection(row[2:])]
     (where, path, field, belongs) = (grave or found)[0]
     above = where.path if isinstance(where, Container) else pod.spec_path if where is pod else ""
     inside = ".".join(filter(None, (above, path.rpartition(".")[0])))
@@ -117,11 +115,12 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
         severity="warning" if grave else "info",
         confidence="certain",
         summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; "
-        f"{belongs + ' is meant' if belongs in _NAMES else 'it belongs to ' + belongs}.",
+        f"{belongs + ' is meant' if _alike(field, belongs) else 'it belongs to ' + belongs}.",
         evidence=tuple(_evidence(*row) for row in grave or found),
         fixes=(
             fixes.advice(
-                f"{f'Write {belongs} for {field}' if belongs in _NAMES else f'Move {field} to {belongs}'} in {fixes.edited(pod)}"
+                f"{f'Write {belongs} for {field}' if _alike(field, belongs) else f'Move {field} to {belongs}'} in "
+                f"{fixes.edited(pod)}"
             ),
         ),
     )
@@ -192,8 +191,12 @@ def _misspelt(table: dict[str, Any], level: str, path: str) -> Iterator[tuple[st
     known = _LEVELS[level]
     for key in table:
         if key not in known:
-            bare = key.lower().rstrip("s")
-            yield from ((f"{path}{key}", key, name) for name in known if name.lower().rstrip("s") == bare)
+            yield from ((f"{path}{key}", key, name) for name in known if _alike(key, name))
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two names are the same but for capitals and the plural."""
+    return one.lower().rstrip("s") == other.lower().rstrip("s")
 
 
 def _is_resource(key: str) -> bool:

@@ -21,9 +21,12 @@ _NON_ROOT = "securityContext.runAsNonRoot"
 
 #: Package managers at what only root may do.
 _INSTALLS = (
-    r"(?<!sudo )(?<![\w./-])(?:(?:apt-get|apt|yum|dnf|microdnf)\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|upgrade|install)"
+    r"(?<![\w./-])(?:(?:apt-get|apt|yum|dnf|microdnf)\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|upgrade|install)"
     r"|apk\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|add))\b"
 )
+
+#: Before a command: a comment, words that are printed, another user, or a condition.
+_NOT_RUN = r"(?:^|\n)[ \t]{0,40}(?:#|echo\b)[^\n]*$|\bsudo\b[^\n;&|]*$|\|\|[^\n]*$|(?s:\bif\b(?:(?!\bfi\b).){0,2000}$)"
 
 #: What makes a shell end at the first command that fails.
 _ENDS_AT_ERRORS = r"(?m)^\s{0,40}set -[a-z]{0,6}e|^(?:/usr)?(?:/bin/)?(?:ba)?sh -[a-z]{0,6}e"
@@ -151,7 +154,7 @@ def _installs(container: Container) -> tuple[str, str, str] | None:
         for index, word in enumerate(getattr(container.spec, group)):
             text = str(word)
             for found in re.finditer(_INSTALLS, text):
-                if text[: found.start()].rpartition("\n")[2].lstrip().startswith(("#", "echo")):
+                if re.search(_NOT_RUN, text[: found.start()]):
                     continue
                 chain, *after = re.split(r"[;\n]", text[found.start() :].replace("\\\n", " "), maxsplit=1)
                 # without `set -e` a script goes on behind a chain of commands that broke

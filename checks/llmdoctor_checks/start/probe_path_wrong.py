@@ -53,6 +53,9 @@ _FOREIGN = {
     "llama.cpp": rf"/(?:v2/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
 }
 
+#: Options that put the paths of vLLM, SGLang and llama-server below another one.
+_PREFIXES = frozenset({"--root-path", "--fastapi-root-path", "--api-prefix"})
+
 #: Servers that live while they are not ready: where they tell the one and the other. Triton is not ready while any of its models is
 #: being loaded (`--strict-readiness`, the default), and says 400; NIM says 503.
 _LIVE = {"triton": ("/v2/health/ready", "/v2/health/live"), "nim": ("/v1/health/ready", "/v1/health/live")}
@@ -244,6 +247,7 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
     foreign = _FOREIGN.get(engine.name)
     if not foreign or not engine.found.argv_known or engine.explicit("middleware"):
         return
+    prefixed = _below_a_prefix(engine)
     for kind in ("startup", "liveness", "readiness"):
         probe = _probe(container.spec, kind)
         absent = lacking(container, probe.exec.command) if probe and probe.exec else None
@@ -252,13 +256,25 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
             yield _cannot_run(subject, container, kind, probe, absent)
             return
         get = probe.http_get if probe else None
-        if get is None or get.http_headers or get.host or container.port_number(get.port) != engine.value("port"):
+        if (
+            get is None
+            or prefixed
+            or get.http_headers
+            or get.host
+            or container.port_number(get.port) != engine.value("port")
+        ):
             continue
         guarded = key if get.path.startswith("/v1/") and key and key.value else None
         if not guarded and not (re.match(foreign, get.path) and (engine.name == "vllm" or engine.own_image)):
             continue
         yield _warned(pod, engine, kind, get.path, guarded)
         return
+
+
+def _below_a_prefix(engine: Engine) -> bool:
+    """Whether somebody has put the server's paths below another one, so that `/api/health` may be right."""
+    words = (str(word).partition("=")[0] for word in engine.found.argv)
+    return "LLAMA_ARG_API_PREFIX" in engine.container.env or any(word in _PREFIXES for word in words)
 
 
 def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Probe, absent: Lacking) -> Finding:

@@ -184,8 +184,9 @@ def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
     """Whether it is there to fetch the model, and nothing has come."""
     if not re.search(_FETCHES, container.name) and not re.search(_FETCHES, container.spec.image.rpartition("/")[2]):
         return False
-    said = (line for log in (logs.of(container.name) if logs else ()) for line in log.lines())
-    return not any(re.search(_CAME, line.text[:2000]) for line in said)
+    read = logs.of(container.name) if logs else []
+    said = (line for log in read for line in log.lines())
+    return bool(read) and not any(re.search(_CAME, line.text[:2000]) for line in said)
 
 
 def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:

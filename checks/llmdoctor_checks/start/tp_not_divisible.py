@@ -1,5 +1,6 @@
 """A tensor parallel size that does not divide the model."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -118,11 +119,12 @@ def _wrong(engine: Engine, shape: Shape, size: int) -> str | None:
 def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
     # what the container has, where nothing but tensor parallelism spreads the model
     gpus = engine.container.gpus if engine.workers == size else 0
-    fits = [n for n in (gpus, *range(size - 1, 0, -1)) if n and n != size and _wrong(engine, shape, n) is None]
+    sizes = itertools.chain((gpus,), range(min(size - 1, shape.heads), 0, -1))
+    fits = next((n for n in sizes if n and n != size and _wrong(engine, shape, n) is None), None)
     if fits:
         flag = _FLAGS[engine.name]
-        rest = "for which the container has the GPUs" if fits[0] == gpus else "and ask for as many GPUs"
-        summary = f"Set {flag} to {fits[0]}, {rest}"
-        yield fixes.set_flag(engine, "tensor_parallel_size", flag, str(fits[0]), summary)
+        rest = "for which the container has the GPUs" if fits == gpus else "and ask for as many GPUs"
+        summary = f"Set {flag} to {fits}, {rest}"
+        yield fixes.set_flag(engine, "tensor_parallel_size", flag, str(fits), summary)
     if shape.moe_intermediate and shape.group and engine.name == "vllm":
         yield fixes.advice("Spread the experts whole: --enable-expert-parallel")
