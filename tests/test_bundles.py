@@ -31,6 +31,7 @@ SAMPLE = [
     path
     for path in sorted(CASES.glob("*/fires_*.yaml"))
     if "\n  kind: Pod\n" in (text := path.read_text())
+    and "\ntakenAt: " in text
     and not any(f"\n{part}:" in text for part in ("nodes", "prometheus", "metrics", "answers"))
 ][::12]
 

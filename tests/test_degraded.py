@@ -365,6 +365,8 @@ _BY_WHAT_IS_LEFT = {
     # the provisioner's event named the taint of the pool or group that would have given the resource
     ("events", "taint-untolerated", "gpu-resource-absent"),
     ("events", "taint-untolerated", "gpu-insufficient"),
+    # that its autoscaler removed the node stands in the node's events
+    ("events", "node-drained", "node-lost"),
     # that there was a GPU before stands in the part that is not here
     ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),
     ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
