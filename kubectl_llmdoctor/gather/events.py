@@ -37,6 +37,8 @@ def keep(pot: Collector, listed: dict[str, tuple[list[Json], bool]], pods: Itera
                 about.get("uid") in uids
                 or (about.get("kind"), scope, name) in known
                 or (about.get("kind") == "Pod" and (scope, name.rpartition("-")[0]) in givers)
+                # the StatefulSet of the workers of a LeaderWorkerSet has the name of their leader
+                or (about.get("kind") == "StatefulSet" and (scope, name) in explained)
             ):
                 pot.add(event)
         if more:

@@ -60,6 +60,7 @@ NAMESPACE_LISTS_IF_THERE = (
 )
 
 _DEPLOYMENT = ("apps", "Deployment")
+_VOLCANO_JOB = ("batch.volcano.sh", "Job")
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
 
@@ -256,6 +257,10 @@ class Walk:
         self._owners_of(obj)
         if not meta(obj).get("ownerReferences"):
             self._label_owners(obj)
+        if kind.key == _VOLCANO_JOB:  # its group is there before any pod, and says why there is none
+            pot.get(
+                core("PodGroup", "scheduling.volcano.sh"), namespace, f"{name}-{meta(obj).get('uid')}", if_there=True
+            )
         selector = kinds.pod_selector(obj, kind)
         self._revisions(obj, kind, selector)
         if explain:
