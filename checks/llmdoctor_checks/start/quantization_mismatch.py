@@ -30,17 +30,18 @@ _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantiz
 
 _EXPLAINS = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed")
 
+_SHAPE = r"torch\.Size\([^)]{0,80}\)"
 #: What loaders of vLLM and SGLang, and PyTorch below them, say of a weight that does not fit its parameter.
 _SHAPES = {
-    " exceeds dimension size (": r"length \((?P<want>\d+)\) exceeds dimension size \((?P<have>\d+)\)",
-    "Attempted to load weight": r"load weight \((?P<have>torch\.Size\([^)]*\)|[^)]*)\) into parameter \((?P<want>[^)]*)\)",
-    "Tried to load weights of size": r"of size (?P<have>torch\.Size\([^)]*\)) ?to a parameter .{0,60}?size (?P<want>torch\.Size\([^)]*\))",
+    " exceeds dimension size (": r"length \((?P<want>\d{1,12})\) exceeds dimension size \((?P<have>\d{1,12})\)",
+    "Attempted to load weight": rf"load weight \((?P<have>{_SHAPE}|[^)]{{0,80}})\) into parameter \((?P<want>[^)]{{0,80}})\)",
+    "Tried to load weights of size": rf"of size (?P<have>{_SHAPE}) ?to a parameter .{{0,60}}?size (?P<want>{_SHAPE})",
 }
 #: What Marlin and block-wise kernels demand of the part of a weight that one GPU has.
 _WIDTHS = {
-    "is not divisible by tile_": r"size_[nk] = (?P<have>\d+) is not divisible by tile_[nk]_size = (?P<want>\d+)",
-    "is not divisible by weight quantization block_": r"_size(?:_per_partition)? = (?P<have>\d+) is not divisible by weight "
-    r"quantization block_[nk] = (?P<want>\d+)",
+    "is not divisible by tile_": r"size_[nk] = (?P<have>\d{1,12}) is not divisible by tile_[nk]_size = (?P<want>\d{1,12})",
+    "is not divisible by weight quantization block_": r"_size(?:_per_partition)? = (?P<have>\d{1,12}) is not divisible by weight "
+    r"quantization block_[nk] = (?P<want>\d{1,12})",
 }
 #: How many values one element of a packed tensor holds: two of 4 bits in a byte, four or eight in an int32.
 _PACKED = frozenset({2, 4, 8})
@@ -113,48 +114,45 @@ def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
             or not _quantizes(engine, printed)
         ):
             continue  # a factor of the tensor parallel size is a part taken for the whole
-        yield Finding(
-            role="cause",
-            severity="critical",
-            confidence="likely",
-            summary=f"A weight of the checkpoint ({have}) and the parameter it belongs into ({want}) differ by exactly {factor}: "
+        yield _unfit(
+            engine,
+            line,
+            f"A weight of the checkpoint ({have}) and the parameter it belongs into ({want}) differ by exactly {factor}: "
             "one is packed, the other is not. The layer is quantized otherwise than this version of the engine takes it to be.",
-            evidence=(log_evidence(line),),
-            explains=("weights-corrupt", *_EXPLAINS),
-            fixes=(
-                fixes.advice(
-                    f"Take a version of {engine.title} that the model's page names for this checkpoint, or another "
-                    f"quantization of the model ({fixes.edited(engine.pod)})"
-                ),
-            ),
-            order=line.order,
-            pods=(engine.pod.name,),
+            f"Take a version of {engine.title} that the model's page names for this checkpoint, or another quantization of the model",
+            instead_of="weights-corrupt",
         )
         return
 
 
 def _too_narrow(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
     """A weight that the kernels of its quantization cannot take as it is, where no tensor parallelism made it narrower."""
-    for line, have, want in _said(printed, _WIDTHS):
-        if engine.workers != 1 or engine.container.gpus != 1:
-            return
-        yield Finding(
-            role="cause",
-            severity="critical",
-            confidence="likely",
-            summary=f"A quantized weight is {have} wide, and its kernel needs a multiple of {want}; one GPU has all of it.",
-            evidence=(log_evidence(line),),
-            explains=("tp-not-divisible", *_EXPLAINS),
-            fixes=(
-                fixes.advice(
-                    f"Take another quantization of the model, or a version of {engine.title} that leaves such layers as they "
-                    f"are or pads them ({fixes.edited(engine.pod)})"
-                ),
-            ),
-            order=line.order,
-            pods=(engine.pod.name,),
+    alone = engine.workers == 1 and engine.container.gpus == 1
+    said = next(_said(printed, _WIDTHS), None) if alone else None
+    if said:
+        line, have, want = said
+        yield _unfit(
+            engine,
+            line,
+            f"A quantized weight is {have} wide, and its kernel needs a multiple of {want}; one GPU has all of it.",
+            f"Take another quantization of the model, or a version of {engine.title} that leaves such layers as they are or pads them",
+            instead_of="tp-not-divisible",
         )
-        return
+
+
+def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of: str) -> Finding:
+    """A quantization that a line of the log shows to be the fault, rather than what it looks like."""
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=summary,
+        evidence=(log_evidence(line),),
+        explains=(instead_of, *_EXPLAINS),
+        fixes=(fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),),
+        order=line.order,
+        pods=(engine.pod.name,),
+    )
 
 
 def _said(printed: list[Log], words: dict[str, str]) -> Iterator[tuple[Line, str, str]]:
@@ -168,7 +166,7 @@ def _said(printed: list[Log], words: dict[str, str]) -> Iterator[tuple[Line, str
 
 def _factor(have: str, want: str) -> int | None:
     """By how much the one dimension differs in which two shapes differ, where that is a whole number."""
-    dimensions = [[int(number) for number in re.findall(r"\d+", shape)] for shape in (have, want)]
+    dimensions = [[int(number) for number in re.findall(r"\d{1,9}", shape)] for shape in (have, want)]
     if len(dimensions[0]) != len(dimensions[1]):
         return None
     other = [(min(pair), max(pair)) for pair in zip(*dimensions, strict=True) if pair[0] != pair[1]]
