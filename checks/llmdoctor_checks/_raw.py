@@ -6,6 +6,9 @@ from typing import Any
 
 from kubectl_llmdoctor.api import dig
 
+#: As many characters of a script as are quoted.
+QUOTED = 160
+
 
 def rows(tree: Any, path: str = "") -> list[dict[str, Any]]:
     """The mappings of the list at a dotted path; empty where there is none."""

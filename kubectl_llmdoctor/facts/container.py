@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
+from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import milli, units
 
@@ -88,6 +90,18 @@ class Container:
     def pointer(self) -> str:
         """Where it stands in the pod spec, as JSON patches need it: `/containers/0`."""
         return f"/{'containers' if self.role == 'main' else 'initContainers'}/{self.index}"
+
+    @property
+    def repository(self) -> str:
+        """Its image without tag and digest."""
+        return split_image(self.spec.image)[0]
+
+    @property
+    def words(self) -> Iterator[tuple[str, str]]:
+        """Each word of its command and arguments behind its place: `args[0]`."""
+        for group in ("command", "args"):
+            for index, word in enumerate(getattr(self.spec, group)):
+                yield f"{group}[{index}]", str(word)
 
     def shown(self, path: str) -> str:
         """The place of something inside it: an argument may stand in another field of the object than its container."""

@@ -52,13 +52,13 @@ class Lacking(NamedTuple):
 
 def root_image(container: Container) -> bool:
     """Whether its image runs as root unless somebody names another user."""
-    repository = _repository(container)
+    repository = container.repository
     return bool(re.search(_OF_ROOT, repository)) and ("/" in repository or repository in _NO_REGISTRY)
 
 
 def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     """The program that a command line, or the script in it, needs and that the container's image lacks."""
-    if not words or not re.search(_OF_OLLAMA, _repository(container)):
+    if not words or not re.search(_OF_OLLAMA, container.repository):
         return None
     text = "\n".join(line for word in words for line in str(word).splitlines() if not line.lstrip().startswith("#"))
     if re.search(_PROVIDED, text):
@@ -76,9 +76,3 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     if last and re.search(_SHELL, str(words[0])) and not re.search(_UNNOTICED, last["rest"]):
         return Lacking(last["program"], last[0].strip("; \n&"))
     return None
-
-
-def _repository(container: Container) -> str:
-    image = container.spec.image.partition("@")[0]
-    head, slash, last = image.rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}"

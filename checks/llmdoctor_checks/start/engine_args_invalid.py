@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._raw import QUOTED
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
 _FATAL = frozenset(
@@ -30,9 +31,6 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
 
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
-
-#: As much of a script as is quoted.
-_QUOTED = 160
 
 #: A client of Ollama whose success its own server waits for.
 _EARLY = (
@@ -147,28 +145,26 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """`ollama create … && ollama serve`: the first asks the server that is started only when it has succeeded."""
     container = engine.container
-    for group in ("command", "args"):
-        for index, word in enumerate(getattr(container.spec, group)):
-            text = str(word)
-            found = re.search(_EARLY, text)
-            # a server that runs by then, or another one
-            if found is None or re.search(r"\bollama\s{1,9}serve\b|\bOLLAMA_HOST=", text[: found.start()]):
-                continue
-            yield Finding(
-                role="risk",
-                severity="critical",
-                confidence="likely",
-                summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
-                'ends with "could not connect to ollama server".',
-                evidence=(pod_evidence(container, f"{group}[{index}]", " ".join(found[0].split())[:_QUOTED]),),
-                fixes=(
-                    fixes.advice(
-                        "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
-                        f"{fixes.edited(pod)}"
-                    ),
+    for path, text in container.words:
+        found = re.search(_EARLY, text)
+        # a server that runs by then, or another one
+        if found is None or re.search(r"\bollama\s{1,9}serve\b|\bOLLAMA_HOST=", text[: found.start()]):
+            continue
+        yield Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
+            'ends with "could not connect to ollama server".',
+            evidence=(pod_evidence(container, path, " ".join(found[0].split())[:QUOTED]),),
+            fixes=(
+                fixes.advice(
+                    "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
+                    f"{fixes.edited(pod)}"
                 ),
-            )
-            return
+            ),
+        )
+        return
 
 
 def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:

@@ -3,11 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence
-from llmdoctor_checks._raw import words
+from llmdoctor_checks._raw import QUOTED, words
 from llmdoctor_checks.start._images import Lacking, lacking
-
-#: As much of a command as a sentence holds.
-_QUOTED = 160
 
 
 @check("entrypoint-missing", since="0.1")
@@ -65,7 +62,7 @@ def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: st
         confidence="likely",
         summary=f"{'The postStart hook' if path.startswith('lifecycle') else 'The script'} of {container.name} calls {found.program}, "
         f"which {container.spec.image} does not have: {then}.",
-        evidence=(pod_evidence(container, path, found.text[:_QUOTED]),),
+        evidence=(pod_evidence(container, path, found.text[:QUOTED]),),
         fixes=(
             fixes.advice(
                 f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "

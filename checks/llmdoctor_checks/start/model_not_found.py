@@ -15,14 +15,12 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._raw import QUOTED
 
 #: What brings files to a directory.
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 )
-
-#: As much of a script as is quoted.
-_QUOTED = 160
 
 
 @check("model-not-found", since="0.1")
@@ -111,9 +109,8 @@ def _brought(pod: Pod, path: str) -> Evidence | None:
 
 
 def _fetches(container: Container) -> Evidence | None:
-    for group in ("command", "args"):
-        for index, word in enumerate(getattr(container.spec, group)):
-            if found := re.search(_BRINGS, str(word)):
-                line = str(word)[max(found.start() - 40, 0) :].partition("\n")[0]
-                return pod_evidence(container, f"{group}[{index}]", line[:_QUOTED])
+    for path, text in container.words:
+        if found := re.search(_BRINGS, text):
+            line = text[max(found.start() - 40, 0) :].partition("\n")[0]
+            return pod_evidence(container, path, line[:QUOTED])
     return None

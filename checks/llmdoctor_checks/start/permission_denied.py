@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
+from llmdoctor_checks._raw import QUOTED
 from llmdoctor_checks.start._images import root_image
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
 
@@ -33,9 +34,6 @@ _ENDS_AT_ERRORS = r"(?m)^\s{0,40}set -[a-z]{0,6}e|^(?:/usr)?(?:/bin/)?(?:ba)?sh 
 
 #: Kinds that only OpenShift has.
 _OF_OPENSHIFT = frozenset({"Route", "SecurityContextConstraints", "DeploymentConfig", "ImageStream", "BuildConfig"})
-
-#: As much of a script's line as is quoted.
-_QUOTED = 160
 
 
 @check("permission-denied", since="0.1")
@@ -112,7 +110,7 @@ def _as_other_user(container: Container) -> Finding | None:
             severity="critical",
             confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
-            evidence=(pod_evidence(container, path, line[:_QUOTED]), evidence),
+            evidence=(pod_evidence(container, path, line[:QUOTED]), evidence),
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
@@ -150,19 +148,17 @@ def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
 
 def _installs(container: Container) -> tuple[str, str, str] | None:
     """Where a script installs packages and ends when it cannot: the path, the line, the command."""
-    for group in ("command", "args"):
-        for index, word in enumerate(getattr(container.spec, group)):
-            text = str(word)
-            for found in re.finditer(_INSTALLS, text):
-                if re.search(_NOT_RUN, text[: found.start()]):
-                    continue
-                chain, *after = re.split(r"[;\n]", text[found.start() :].replace("\\\n", " "), maxsplit=1)
-                # without `set -e` a script goes on behind a chain of commands that broke
-                last = chain.rpartition("&&")[2] if "&&" in chain and not "".join(after).strip() else ""
-                broken = last and not re.search(_INSTALLS, last)
-                if "||" not in chain and (broken or re.search(_ENDS_AT_ERRORS, text[: found.start()])):
-                    return f"{group}[{index}]", chain.strip(), " ".join(found[0].split())
-                break
+    for path, text in container.words:
+        for found in re.finditer(_INSTALLS, text):
+            if re.search(_NOT_RUN, text[: found.start()]):
+                continue
+            chain, *after = re.split(r"[;\n]", text[found.start() :].replace("\\\n", " "), maxsplit=1)
+            # without `set -e` a script goes on behind a chain of commands that broke
+            last = chain.rpartition("&&")[2] if "&&" in chain and not "".join(after).strip() else ""
+            broken = last and not re.search(_INSTALLS, last)
+            if "||" not in chain and (broken or re.search(_ENDS_AT_ERRORS, text[: found.start()])):
+                return path, chain.strip(), " ".join(found[0].split())
+            break
     return None
 
 

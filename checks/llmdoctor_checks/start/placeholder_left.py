@@ -191,16 +191,14 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if told:
             # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
             yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
-    for group in ("command", "args"):
-        for index, word in enumerate(getattr(spec, group)):
-            for line in str(word).splitlines():
-                code = line.partition(" #")[0]
-                if code.lstrip().startswith("#"):
-                    continue
-                own = re.search(_PLACEHOLDER, code)
-                if found := own or re.search(_NAMED, code):
-                    path = f"{group}[{index}]"
-                    yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
+    for path, text in container.words:
+        for line in text.splitlines():
+            code = line.partition(" #")[0]
+            if code.lstrip().startswith("#"):
+                continue
+            own = re.search(_PLACEHOLDER, code)
+            if found := own or re.search(_NAMED, code):
+                yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
     yield from _of_volumes(container)
 
 
