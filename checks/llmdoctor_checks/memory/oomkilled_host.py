@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -36,6 +35,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
+from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 _PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -69,17 +69,11 @@ _PINNED = {
 }
 
 
-#: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
-_CACHE_SIZE, _CACHE_USED = "prompt cache is enabled, size limit: ", "saving prompt with length "
-
-#: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
-_CACHE_DEFAULT, _CACHE_VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
-
 #: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
 _KILLED = ("xit code: -9", "exitcode: -9", "': -9")
 
 
-@check("oomkilled-host", since="0.1", literals=(_CACHE_SIZE, _CACHE_USED, *_KILLED))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *_KILLED))
 def oomkilled_host(
     pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
 ) -> Iterator[Finding]:
@@ -147,7 +141,7 @@ def oomkilled_host(
                 yield from _too_much(pod, engine, limit, log, subject)
             continue
         phase = phase_of(log)
-        prompts = _prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
+        prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
         yield Finding(
             role="cause",
             confidence="likely" if unnamed or (_shared(ending.container, limit) and not by_kernel) else "certain",
@@ -162,43 +156,6 @@ def oomkilled_host(
             fixes=(*((prompts.fix,) if prompts else ()), *_fixes(ending.container, limit, subject)),
             pods=(pod.name,),
         )
-
-
-class _Prompts(NamedTuple):
-    """What llama-server may keep of earlier prompts: words, where it is said, and what makes it less."""
-
-    text: str
-    evidence: Evidence
-    fix: Fix
-
-
-def _prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> _Prompts | None:
-    """A prompt cache in host memory that may take half of the limit or more; Ollama runs llama-server for each model."""
-    if engine is None or engine.name not in ("llama.cpp", "ollama"):
-        return None
-    setting = engine.explicit("cache_ram_mib")
-    size, evidence = _CACHE_DEFAULT, setting_evidence(engine.container, setting) if setting else None
-    if setting and isinstance(setting.value, int):
-        size = setting.value
-    for literal in (_CACHE_SIZE, _CACHE_USED) if log and not setting else ():
-        line = next(log.find(literal), None) if log else None
-        if line is None or evidence:
-            continue
-        said = re.search(_CACHE_SIZE + r"(?:(\d{1,7}) MiB|no limit)", line.text)
-        size, evidence = (int(said[1] or -1) if said else size), log_evidence(line, literal)
-    if evidence is None or not (size < 0 or size * MIB * 2 >= limit):
-        return None
-    ollama = engine.name == "ollama"
-    much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"
-    less = max(limit // 8 // MIB, 256)
-    summary = f"Let the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
-    return _Prompts(
-        f" {'Each model that Ollama runs' if ollama else 'llama-server'} keeps the prompts of earlier requests in that memory, {much}.",
-        evidence,
-        fixes.set_env(engine.container, _CACHE_VARIABLE, str(less), summary)
-        if ollama
-        else fixes.set_flag(engine, "cache_ram_mib", "--cache-ram", str(less), summary),
-    )
 
 
 def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:

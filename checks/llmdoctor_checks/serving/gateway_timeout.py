@@ -1,16 +1,8 @@
-"""A timeout in front of the engine that a generation can outlast.
-
-Sources: Istio VirtualService (`timeout` of a route is the whole request, off by default), Gateway API
-(`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
-(`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
-(`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
-`perRetry.timeout`; Envoy's own 15 s for a route that names none), OpenShift's router
-(`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set).
-"""
+"""A timeout in front of the engine that a generation can outlast."""
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -18,7 +10,6 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Histogram,
-    Item,
     Line,
     Log,
     Logs,
@@ -34,10 +25,18 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._answers import answered
-from llmdoctor_checks.serving._exposure import backends, leads
+from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._load import seconds_between
+from llmdoctor_checks.serving._timeouts import (
+    ALB_ATTRIBUTES,
+    KNATIVE_MOST_SECONDS,
+    NGINX_SECONDS,
+    Timeout,
+    of_envoy,
+    ports,
+    timeouts,
+)
 
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
 _FASTEST_TOKENS_PER_SECOND = 200
@@ -100,43 +99,6 @@ _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 
-_NGINX = "nginx.ingress.kubernetes.io/"
-_NGINX_SECONDS = 60
-
-#: Controllers of gateways that leave Envoy's own timeout where a route names none (envoyproxy/ai-gateway, issue 361, and
-#: kgateway-dev/kgateway, issue 12285). Istio's switches it off.
-_LEAVES = ("gateway.envoyproxy.io/", "kgateway.dev/")
-
-#: What the AWS load balancer controller sets of an Application Load Balancer, as `key=value` with commas between.
-_ALB = "alb.ingress.kubernetes.io/"
-_ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
-_ALB_SECONDS = 60
-_ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
-
-#: OpenShift's router (`timeout server` in its haproxy-config.template). Of a passthrough route it does not see the requests.
-_OPENSHIFT, _OPENSHIFT_SECONDS = "haproxy.router.openshift.io/timeout", 30
-_OPENSHIFT_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001, "": 0.001}
-
-#: Knative refuses more than `max-revision-timeout-seconds`, which is 600 unless an administrator changed it.
-_KNATIVE_MOST_SECONDS = 600
-
-#: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
-_PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
-
-_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
-
-
-class Timeout(NamedTuple):
-    """One timeout on the way to a pod."""
-
-    item: Item
-    path: str
-    pointer: str
-    text: str
-    seconds: float
-    #: whether it counts the whole request, or only a pause in the answer
-    whole: bool
-
 
 @check(
     "gateway-timeout",
@@ -171,11 +133,11 @@ def gateway_timeout(
     - https://gateway-api.sigs.k8s.io/guides/http-timeouts/
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
-    engine = next((e for e in subject.engines(pod) if _ports(e)), None)
+    engine = next((e for e in subject.engines(pod) if ports(e)), None)
     serves = subject.engines(pod) or pod.log_only
     cut = _cut_off(pod, subject, cluster) if serves else _own_words(pod, cluster)
     if cut and not stray(cut):
-        timeout = next(_timeouts(pod, engine, subject, cluster), None) if engine else None
+        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine else None
         where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
@@ -208,7 +170,7 @@ def gateway_timeout(
         return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
-    for timeout in _timeouts(pod, engine, subject, cluster):
+    for timeout in timeouts(pod, engine, subject, cluster):
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
                 yield _measured(pod, timeout, taken, tokens)
@@ -222,7 +184,7 @@ def gateway_timeout(
         where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
         needs = say_seconds(tokens / _FASTEST_TOKENS_PER_SECOND)
         ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
-        sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < _NGINX_SECONDS)
+        sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < NGINX_SECONDS)
         yield Finding(
             role="risk" if sure else "note",
             severity="warning" if sure else "info",
@@ -244,8 +206,8 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     if not ages:
         return None
     whose = "that Knative's proxy answered with 504" if late else "whose clients went away"
-    names = {item.name for item in pod.services if leads(item, pod, _ports(engine))}
-    for timeout in (*_of_envoy(names, pod.namespace, cluster), *_timeouts(pod, engine, subject, cluster)):
+    names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
+    for timeout in (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster)):
         cut = [line for line, age in ages if timeout.seconds - _EARLIER <= age <= timeout.seconds + _LATER]
         if len(cut) < max(_FEWEST_CUT, _CUT_OF_GONE * len(ages)):
             continue
@@ -401,12 +363,6 @@ def _generates(engine: Engine) -> bool:
     return not any(value in ("embed", "embedding", "score", "classify", "reward", "pooling", True) for value in told)
 
 
-def _ports(engine: Engine) -> set[int]:
-    """The port that it was told, or those of its container where its command is not known."""
-    port = engine.value("port")
-    return {port} if isinstance(port, int) else {one.container_port for one in engine.container.spec.ports}
-
-
 def _longest(engine: Engine) -> tuple[int | None, str]:
     """How many tokens one request may have, and what says so."""
     cap = engine.explicit("max_model_len")
@@ -416,147 +372,6 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
     if model and isinstance(model.value, str) and engine.found.argv_known:
         return native_context(model.value), f"{model.value} without a cap"
     return None, ""
-
-
-def _timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
-    names = {item.name for item in pod.services if leads(item, pod, _ports(engine))}
-    for item in cluster.items("VirtualService"):
-        for index, route in enumerate(rows(item.raw, "spec.http")):
-            hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
-            if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
-                yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
-    for item in cluster.items("HTTPRoute", pod.namespace):
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
-                for key in ("request", "backendRequest"):
-                    yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
-    yield from _of_policies(names, pod.namespace, cluster)
-    for item in cluster.items("Ingress", pod.namespace):
-        if names & set(backends(item)):
-            yield from _nginx(item)
-            yield from _alb(item)
-    for item in cluster.items("Route", pod.namespace):
-        if item.api_version.startswith("route.openshift.io/") and names & {
-            str(to.get("name")) for to in _targets(item)
-        }:
-            yield from _openshift(item)
-    if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
-        item = subject.workload.item
-        path = "spec.template.spec.timeoutSeconds"
-        yield from _whole(item, path, dig(item.raw, path))
-    elif pod.exists:
-        yield from _proxy(pod, cluster)
-
-
-def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
-    """What Envoy Gateway is told beside the routes, for a route or for the gateway of one: the whole request, or each attempt."""
-    routes = [item for item in cluster.items("HTTPRoute", namespace) if names & set(backends(item))]
-    meant = {("HTTPRoute", item.name) for item in routes}
-    meant |= {("Gateway", str(ref.get("name"))) for item in routes for ref in rows(item.raw, "spec.parentRefs")}
-    for item in cluster.items("BackendTrafficPolicy") if meant else ():
-        single = dig(item.raw, "spec.targetRef")
-        refs = [*rows(item.raw, "spec.targetRefs"), *([single] if isinstance(single, dict) else [])]
-        if item.namespace == namespace and meant & {(str(ref.get("kind")), str(ref.get("name"))) for ref in refs}:
-            for path in ("spec.timeout.http.requestTimeout", "spec.retry.perRetry.timeout"):
-                yield from _whole(item, path, dig(item.raw, path))
-
-
-def _of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
-    """Envoy's own 15 s, which apply to a route that names no timeout where its controller leaves them (`_LEAVES`)."""
-    for item in cluster.items("HTTPRoute", namespace):
-        who = (str(one.get("controllerName")) for one in rows(item.raw, "status.parents"))
-        if not any(name.startswith(_LEAVES) for name in who) or not names & set(backends(item)):
-            continue
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            if not dig(rule, "timeouts"):
-                path = f"spec.rules[{index}].timeouts"
-                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", "not set, Envoy's own 15s", 15, whole=True)
-
-
-def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
-    """The limits that Knative gives its proxy in the pod, whatever object they come from; 0 switches one off."""
-    item = cluster.item("Pod", pod.namespace, pod.name)
-    proxy = next((c for c in pod.containers if c.name == "queue-proxy"), None)
-    for name, whole in _PROXY.items():
-        variable = proxy.env.get(name) if proxy else None
-        if (
-            item is not None
-            and variable is not None
-            and re.fullmatch(r"\d{1,9}", variable.value or "")
-            and int(variable.value or 0)
-        ):
-            yield Timeout(item, variable.path, "", f"{name}={variable.value}", int(variable.value or 0), whole=whole)
-
-
-def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
-    name, _, rest = host.partition(".")
-    return name in names and (rest.partition(".")[0] or own) == namespace
-
-
-def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
-    seconds = value if isinstance(value, int) else _seconds(value)
-    if seconds:  # 0 switches it off
-        pointer = "/" + re.sub(r"\[(\d+)\]", r"/\1", path).replace(".", "/")
-        yield Timeout(item, path, pointer, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
-
-
-def _seconds(value: Any) -> float | None:
-    """`1m30s` in seconds."""
-    if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
-        return None
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", value))
-
-
-def _nginx(item: Item) -> Iterator[Timeout]:
-    found = item.metadata.get("annotations")
-    annotations = found if isinstance(found, dict) else {}
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
-    if "nginx" not in name and not any(str(key).startswith(_NGINX) for key in annotations):
-        return
-    key = f"{_NGINX}proxy-read-timeout"
-    value = str(annotations.get(key, ""))
-    path = f"metadata.annotations[{key}]"
-    pointer = "/metadata/annotations/" + key.replace("/", "~1")
-    if not value:
-        yield Timeout(item, path, pointer, f"no {key}, which means {_NGINX_SECONDS}", _NGINX_SECONDS, whole=False)
-    elif value.isdecimal() and len(value) < 8 and int(value):
-        yield Timeout(item, path, pointer, value, int(value), whole=False)
-
-
-def _alb(item: Item) -> Iterator[Timeout]:
-    found = item.metadata.get("annotations")
-    annotations = found if isinstance(found, dict) else {}
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
-    if name != "alb" and not any(str(key).startswith(_ALB) for key in annotations):
-        return
-    value = str(annotations.get(_ALB_ATTRIBUTES, ""))
-    said = re.search(_ALB_IDLE, value)
-    path = f"metadata.annotations[{_ALB_ATTRIBUTES}]"
-    pointer = "" if value else "/metadata/annotations/" + _ALB_ATTRIBUTES.replace("/", "~1")
-    seconds = int(said[1]) if said else _ALB_SECONDS
-    text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
-    yield Timeout(item, path, pointer, text, seconds, whole=False)
-
-
-def _targets(item: Item) -> list[dict[str, Any]]:
-    """The Services of an OpenShift Route."""
-    first = dig(item.raw, "spec.to")
-    return [*([first] if isinstance(first, dict) else []), *rows(item.raw, "spec.alternateBackends")]
-
-
-def _openshift(item: Item) -> Iterator[Timeout]:
-    if dig(item.raw, "spec.tls.termination") == "passthrough":
-        return
-    found = item.metadata.get("annotations")
-    value = str(found.get(_OPENSHIFT, "")) if isinstance(found, dict) else ""
-    path = f"metadata.annotations[{_OPENSHIFT}]"
-    pointer = "/metadata/annotations/" + _OPENSHIFT.replace("/", "~1")
-    said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)
-    if said is None:  # the router takes no notice of what it cannot read
-        text = f"no {_OPENSHIFT}, which means {_OPENSHIFT_SECONDS}s"
-        yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False)
-    else:
-        yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
 
 
 def _fix(timeout: Timeout, tokens: int) -> Fix:
@@ -570,18 +385,18 @@ def _fix(timeout: Timeout, tokens: int) -> Fix:
             setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
         return fixes.advice(f"Set {setting} of the revision to {seconds}, with max-revision-timeout-seconds no less")
     if kind == "Service":
-        value = min(seconds, _KNATIVE_MOST_SECONDS)
+        value = min(seconds, KNATIVE_MOST_SECONDS)
         if value * _FASTEST_TOKENS_PER_SECOND < tokens:
             return fixes.advice(
                 f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
                 "knative-serving) to no less, or cap max_tokens",
                 owner="platform",
             )
-    elif kind == "Ingress" and _ALB_ATTRIBUTES in timeout.path:
+    elif kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:
         value = f"idle_timeout.timeout_seconds={seconds}"
         if not timeout.pointer:  # other attributes stand in the same value
             return fixes.advice(
-                f"Set {value} in the annotation {_ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
+                f"Set {value} in the annotation {ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
             )
     elif kind == "Ingress":
         value = str(seconds)

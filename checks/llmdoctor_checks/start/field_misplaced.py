@@ -36,22 +36,14 @@ _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _ACTIONS = ("httpGet", "tcpSocket", "exec", "grpc")
 
+_REST_OF_CONTAINER = frozenset(
+    ("name", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext", "stdin", "stdinOnce",
+     "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices", "workingDir")
+)  # fmt: skip
+
 #: All fields of three levels, to tell what is none but nearly one: v1 Container, Probe, ResourceRequirements.
 _LEVELS = {
-    "container": (
-        _OF_CONTAINER
-        | {
-            "name",
-            "resizePolicy",
-            "resources",
-            "restartPolicy",
-            "restartPolicyRules",
-            "securityContext",
-            "stdin",
-            "stdinOnce",
-        }
-        | {"terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices", "workingDir"}
-    ),
+    "container": _OF_CONTAINER | _REST_OF_CONTAINER,
     "probe": _OF_PROBE | {*_ACTIONS, "terminationGracePeriodSeconds"},
     "resources": _OF_RESOURCES | {"claims"},
 }

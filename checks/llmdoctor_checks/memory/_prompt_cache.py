@@ -1,0 +1,51 @@
+"""Prompts that llama-server keeps in host memory; Ollama runs one for each model."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import MIB, Engine, Evidence, Fix, Log, fixes, log_evidence, say_bytes, setting_evidence
+
+#: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
+LITERALS = _SIZE, _USED = "prompt cache is enabled, size limit: ", "saving prompt with length "
+
+#: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
+_DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
+
+
+class Prompts(NamedTuple):
+    """What llama-server may keep of earlier prompts: words, where it is said, and what makes it less."""
+
+    text: str
+    evidence: Evidence
+    fix: Fix
+
+
+def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Prompts | None:
+    """A prompt cache in host memory that may take half of the limit or more; Ollama runs llama-server for each model."""
+    if engine is None or engine.name not in ("llama.cpp", "ollama"):
+        return None
+    setting = engine.explicit("cache_ram_mib")
+    size, evidence = _DEFAULT, setting_evidence(engine.container, setting) if setting else None
+    if setting and isinstance(setting.value, int):
+        size = setting.value
+    for literal in (_SIZE, _USED) if log and not setting else ():
+        line = next(log.find(literal), None) if log else None
+        if line is None or evidence:
+            continue
+        said = re.search(_SIZE + r"(?:(\d{1,7}) MiB|no limit)", line.text)
+        size, evidence = (int(said[1] or -1) if said else size), log_evidence(line, literal)
+    if evidence is None or not (size < 0 or size * MIB * 2 >= limit):
+        return None
+    ollama = engine.name == "ollama"
+    much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"
+    less = max(limit // 8 // MIB, 256)
+    summary = f"Let the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
+    return Prompts(
+        f" {'Each model that Ollama runs' if ollama else 'llama-server'} keeps the prompts of earlier requests in that memory, {much}.",
+        evidence,
+        fixes.set_env(engine.container, _VARIABLE, str(less), summary)
+        if ollama
+        else fixes.set_flag(engine, "cache_ram_mib", "--cache-ram", str(less), summary),
+    )
