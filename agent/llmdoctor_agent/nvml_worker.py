@@ -536,7 +536,7 @@ class Worker:
         self._peers = _Task(self._read_peers)
 
     def ask(self, number: int) -> None:
-        for board in list(self._boards):
+        for board in self._boards:
             board.task.ask(number)
         self._system.ask(number)
         self._peers.ask(number)
@@ -569,9 +569,9 @@ class Worker:
             self.out(read=number, failed=reason, system=self._versions())
             return
         self.out(read=number, system=self._versions() | {"count": count})
-        for index in range(len(self._boards), count):
-            board = _Board(index, self)
-            self._boards.append(board)
+        new = [_Board(index, self) for index in range(len(self._boards), count)]
+        self._boards = [*self._boards, *new]  # at once, so that pairs are not read of some GPUs only
+        for board in new:
             board.task.ask(number)
 
     def _versions(self) -> dict[str, str]:
@@ -592,7 +592,7 @@ class Worker:
 
     def _read_peers(self, number: int) -> None:
         """Which pairs cannot reach each other; fixed while the driver runs, so once, when all GPUs have been read."""
-        boards = list(self._boards)
+        boards = self._boards
         if self._peers_known or len(boards) < 2 or any(board.handle is None for board in boards):
             return
         matrix: dict[int, dict[int, str]] = {board.index: {} for board in boards}

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from llmdoctor_agent import nvml
+from llmdoctor_agent import nvml, nvml_worker
 from llmdoctor_agent.nvml import Nvml, Reading
 from llmdoctor_agent.report import Ecc, Error, Fabric, Gpu, NvLink, Pcie, Process
 
@@ -541,6 +542,29 @@ def test_xids_that_cannot_be_heard(start: Start) -> None:
     assert [gpu.lost for gpu in gpus_of(reading)] == [None, None]
     scene.remove("fail * nvmlEventSetWait_v2 999")
     until(one.read, lambda reading: not reading.errors)
+
+
+def test_pairs_are_not_read_of_some_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While boards are being made, the thread of the pairs may look at any time; what it reads then is read for good."""
+    said: list[dict[str, object]] = []
+
+    class Board:
+        def __init__(self, index: int, worker: nvml_worker.Worker) -> None:
+            self.index = self.handle = index
+            self.task = SimpleNamespace(ask=lambda number: None)
+            worker._read_peers(1)
+
+    monkeypatch.setattr(nvml_worker, "_Board", Board)
+    monkeypatch.setattr(nvml_worker, "_Task", lambda work: SimpleNamespace(ask=work))
+    monkeypatch.setattr(nvml_worker, "_Listener", lambda worker: SimpleNamespace(start=lambda: None))
+    for name, answer in {"Init": None, "DeviceGetCount": 4, "DeviceGetP2PStatus": 1}.items():
+        monkeypatch.setattr(f"pynvml.nvml{name}", lambda *_, answer=answer: answer)
+    worker = nvml_worker.Worker(lambda **message: said.append(message))  # type: ignore[arg-type]
+    worker.ask(1)
+
+    (pairs,) = (message["noP2p"] for message in said if "noP2p" in message)
+    chipset = "chipset not supported"
+    assert pairs == {one: {other: chipset for other in range(4) if other != one} for one in range(4)}
 
 
 @standin
