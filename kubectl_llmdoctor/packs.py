@@ -217,7 +217,8 @@ def build_index(package: str) -> bytes:
     """The index of a package: with it, nothing is parsed at start-up and a module is imported when its check runs."""
     root = Path(next(iter(importlib.import_module(package).__path__)))
     entries = [
-        _Entry(family=path.parent.name, file=path.name, signature=signature_of(path)) for path in _files(root, ".yaml")
+        _Entry(family=path.parent.name, file=path.name, signature=_without_examples(signature_of(path)))
+        for path in _files(root, ".yaml")
     ]
     for found in _modules(package, root):
         stem = found.id.replace("-", "_")
@@ -238,6 +239,11 @@ def build_index(package: str) -> bytes:
         )
     entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
     return msgspec.json.encode(entries)
+
+
+def _without_examples(signature: Signature) -> Signature:
+    """What a diagnosis needs of a signature; its example lines, a quarter of it, are for its tests and its page."""
+    return msgspec.structs.replace(signature, matches=(), ignores=())
 
 
 def _from_index(index: bytes, root: Path) -> Iterator[Check]:

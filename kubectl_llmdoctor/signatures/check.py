@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.facts.aftermath import signs_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, Unknown
-from kubectl_llmdoctor.report.document import CONFIDENCES
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.logs import in_logs
 from kubectl_llmdoctor.signatures.statements import in_statements
@@ -18,11 +15,6 @@ from kubectl_llmdoctor.signatures.statements import in_statements
 
 def as_check(signature: Signature, *, family: str, where: str) -> Check:
     """The signature as the same `Check` that a function becomes."""
-    # of several wordings the most certain one counts, then the first
-    patterns = sorted(
-        signature.patterns, key=lambda pattern: CONFIDENCES.index(pattern.confidence or signature.confidence)
-    )
-    signature = msgspec.structs.replace(signature, patterns=tuple(patterns))
 
     def run(subject: Subject) -> Iterator[Finding | Abstain]:
         return _run(signature, subject)
@@ -38,7 +30,7 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
-        literals=tuple(text for pattern in patterns for text in _literals(signature, pattern) if text)
+        literals=tuple(text for pattern in signature.patterns for text in _literals(signature, pattern) if text)
         if "log" in signature.sources
         else (),
     )

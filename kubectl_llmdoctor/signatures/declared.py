@@ -11,7 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.advice import FixText
 from kubectl_llmdoctor.facts.starts import PHASES
-from kubectl_llmdoctor.report.document import Confidence, Severity
+from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Severity
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -99,7 +99,12 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
         re.compile(pattern.match)
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
-    return signature
+    return msgspec.structs.replace(signature, patterns=_ordered(signature))
+
+
+def _ordered(signature: Signature) -> tuple[Pattern, ...]:
+    """The wordings as they are tried: of several the most certain one counts, then the first."""
+    return tuple(sorted(signature.patterns, key=lambda p: CONFIDENCES.index(p.confidence or signature.confidence)))
 
 
 def _spelt(pattern: Pattern, words: Mapping[str, str]) -> Pattern:
