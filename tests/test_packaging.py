@@ -68,7 +68,8 @@ def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
 def test_checks_from_the_index_find_what_checks_from_the_sources_find() -> None:
     from_index = _combined(_from_index(build_index(BUILT_IN), ROOT))
     from_sources = _combined(_from_sources())
-    for path in sorted((ROOT / "checks" / "cases").glob("*/fires_*.yaml")):
+    for folder in sorted((ROOT / "checks" / "cases").iterdir()):
+        path = min(folder.glob("fires_*.yaml"))
         case = load_case(path)
 
         assert diagnose_case(case, from_index) == diagnose_case(case, from_sources), path
