@@ -1,10 +1,9 @@
-"""Every check owes a page, a firing case and a near miss, and survives rubbish; every case gives what it expects."""
+"""Every check owes a page, a firing case and a near miss, and survives rubbish."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from kubectl_llmdoctor.report.document import Report
 from kubectl_llmdoctor.signatures.declared import Signature
 from kubectl_llmdoctor.signatures.wording import capture, matching
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
-from kubectl_llmdoctor.testing import complaints, diagnose_case, find_cases, load_case
 
 CASES = Path(__file__).parent.parent / "checks" / "cases"
 CHECKS = installed()
@@ -24,31 +22,6 @@ CHECKS = installed()
 
 def _ids(check: Check) -> str:
     return check.id
-
-
-@pytest.mark.parametrize("path", find_cases(CASES), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_case_gives_what_it_expects(path: Path) -> None:
-    case = load_case(path)
-    report = diagnose_case(case)
-
-    assert complaints(case, report) == []
-    assert list(_slips(report)) == []
-
-
-#: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
-_SLIP = re.compile(
-    r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"
-    r"|(?<![\w.-])(?<!of )1 (?:node|pod|GPU|replica|request) (?:\([^)]*\) )?(?:are|have|do|were)\b"
-    r"|(?<!node)(?<!pod)\(s\)|\S  \S| [?;,]|^[Oo]r "
-)
-
-
-def _slips(report: Report) -> Iterator[str]:
-    """Sentences of a report that were put together badly; what a cluster printed is quoted as it is."""
-    for finding in (f for target in report.targets for f in target.findings):
-        for text in (finding.title, finding.summary, *(fix.summary for fix in finding.fixes)):
-            if _SLIP.search(text):
-                yield f"{finding.id}: {text}"
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=_ids)
