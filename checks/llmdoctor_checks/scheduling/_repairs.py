@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted
-from llmdoctor_checks.scheduling._separation import PRIORITY, Cause, Obstacle, obstacle_of, vendor
+from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
 
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4

@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
     say_seconds,
 )
-from llmdoctor_checks.scheduling._separation import Cause, Obstacle
+from llmdoctor_checks.scheduling._obstacles import Cause, Obstacle
 
 #: Node lines in one finding, and holders named on one node.
 _MOST_NODES = 4

@@ -23,7 +23,8 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
-from llmdoctor_checks.scheduling._separation import Cause, causes
+from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
 #: Causes that a further node would mend.

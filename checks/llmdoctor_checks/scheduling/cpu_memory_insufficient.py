@@ -16,8 +16,9 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said
 

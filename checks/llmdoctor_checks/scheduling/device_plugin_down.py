@@ -31,7 +31,8 @@ from llmdoctor_checks.scheduling._admission import (
     refusal,
     state_of,
 )
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 
 

@@ -23,7 +23,8 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
-from llmdoctor_checks.scheduling._separation import Cause, cause, causes
+from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
 
 #: How long the scheduler may take to say something about a new pod.

@@ -20,7 +20,8 @@ from kubectl_llmdoctor.api import (
     usage_of,
 )
 from llmdoctor_checks.scheduling._admission import state_of
-from llmdoctor_checks.scheduling._separation import UPGRADE_STATE, cause
+from llmdoctor_checks.scheduling._obstacles import UPGRADE_STATE
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines
 
 #: The states in which it waits for pods.

@@ -15,8 +15,9 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause, causes
+from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, asked_in, asking, finding, node_lines, nodes_said, said_by
 
 #: The label from which KAI takes the memory of a node's GPUs, and what it says where it has not.

@@ -19,8 +19,10 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._holders import surges
+from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._refused import unmade
-from llmdoctor_checks.scheduling._separation import SHORTAGE, Cause, causes, surges
+from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 
 #: Volcano's overcommit plugin (pkg/scheduler/plugins/overcommit), of a group that it does not even let into the queue: what is

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, count_of, fixes, names_of
+from llmdoctor_checks.scheduling._by_nodes import scattered
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause, scattered
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines
 
 

@@ -22,8 +22,9 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, tried
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 

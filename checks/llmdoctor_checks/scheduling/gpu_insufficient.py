@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import (
     asked_in,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes, is_accelerator, node_evidence
+from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
-from llmdoctor_checks.scheduling._separation import Cause, cause, vendor
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
 
 

@@ -14,8 +14,9 @@ from kubectl_llmdoctor.api import (
     node_hardware,
     pod_evidence,
 )
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import renamed, tried
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
 from llmdoctor_checks.scheduling.gpu_resource_absent import offers
 

@@ -15,8 +15,9 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
 

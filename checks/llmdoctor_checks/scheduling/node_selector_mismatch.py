@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Mismatch, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 
 

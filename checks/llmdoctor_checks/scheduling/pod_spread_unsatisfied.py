@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, selected
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
 _HOSTNAME = "kubernetes.io/hostname"

@@ -26,8 +26,9 @@ from kubectl_llmdoctor.api import (
     workload_evidence,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, scaling_lines
 from llmdoctor_checks.serving._autoscaling import scalers
 

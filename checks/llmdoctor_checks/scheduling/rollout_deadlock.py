@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Patch, Pending, check, dig, workload_evidence
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, tried
-from llmdoctor_checks.scheduling._separation import Cause, cause
+from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 

@@ -1,0 +1,229 @@
+"""What separates a pod from the nodes that are meant for it, by the nodes of the snapshot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_llmdoctor.api import Confidence, Node, NodeVerdict, Pending, Reason
+from llmdoctor_checks.scheduling._by_message import unregistered
+from llmdoctor_checks.scheduling._claims import on_one_node
+from llmdoctor_checks.scheduling._holders import outgoing, stuck
+from llmdoctor_checks.scheduling._obstacles import (
+    IDS,
+    OF_OTHERS,
+    PRIORITY,
+    Cause,
+    Obstacle,
+    kinds_of,
+    obstacle_of,
+    obstacles_on,
+    vendor,
+    wanted_accelerators,
+)
+
+#: The filters behind obstacles by other objects: of a node that one of them could not judge, the scheduler's words are
+#: the likelier.
+_FILTERS: dict[str, tuple[Obstacle, ...]] = {
+    "PodTopologySpread": ("spread",),
+    "InterPodAffinity": ("spread", "pod-affinity"),
+    "VolumeBinding": ("volume",),
+    "VolumeZone": ("volume",),
+    "VolumeRestrictions": ("volume",),
+    "NodeVolumeLimits": ("volume",),
+    "DynamicResources": ("claim",),
+}
+
+
+def _meant(pending: Pending) -> list[NodeVerdict]:
+    """The nodes that the pod can be meant for: those with its kind of accelerator, else all but control planes."""
+    wanted = wanted_accelerators(pending)
+    if wanted:
+        return [v for v in pending.verdicts if all(_akin(pending, v.node, r) for r in wanted)]
+    verdicts = pending.verdicts
+    slices = _nodes_with_devices(pending) if pending.pod.spec.resource_claims else frozenset()
+    if slices:
+        return [v for v in verdicts if v.node.name in slices]
+    workers = [v for v in verdicts if not (v.node.control_plane and any(_is_role_taint(r) for r in v.reasons))]
+    return workers or list(verdicts)
+
+
+def _is_role_taint(reason: Reason) -> bool:
+    return reason.taint is not None and reason.taint.key.startswith("node-role.kubernetes.io/")
+
+
+def _akin(pending: Pending, node: Node, resource: str) -> bool:
+    if node.offers(resource) is None:
+        return True  # the object was shortened: not known
+    if (node.offers(resource) or 0) > 0 or node.should_offer(resource):
+        return True
+    if resource in pending.delegated:
+        return node.name in _nodes_with_devices(pending)
+    return any(amount and vendor(name) == vendor(resource) for name, amount in node.accelerators.items())
+
+
+def _nodes_with_devices(pending: Pending) -> frozenset[str]:
+    """Nodes for which a DRA driver publishes devices."""
+    return pending.once("slices", _slices)
+
+
+def _slices(pending: Pending) -> frozenset[str]:
+    specs = [item.raw.get("spec") for item in pending.pod.cluster.items("ResourceSlice")]
+    return frozenset(
+        str(s["nodeName"]) for s in specs if isinstance(s, dict) and s.get("nodeName") and s.get("devices")
+    )
+
+
+def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
+    """The causes by the nodes of the snapshot; None where they cannot say."""
+    if not pending.verdicts or any(v.fits for v in pending.verdicts):
+        return () if any(v.fits for v in pending.verdicts) else None
+    meant = _meant(pending)
+    if not meant:
+        return _absent(pending)
+    standing = [(v, obstacles_on(v)) for v in meant]
+    open_ = [v for v, obstacles in standing if not obstacles]
+    if open_:
+        return _heard_only(pending, open_) or None
+    # A living node that meets the selector shows that the selector means what it says; a dead one does not.
+    if any("selector" not in o and "node" not in o for _, o in standing):
+        standing = [(v, o) for v, o in standing if "selector" not in o]
+    # A volume on a node's own disk goes nowhere else: a taint of that node is the point.
+    held = [(v, o) for v, o in standing if "volume" not in o]
+    if held and all(set(o) <= {"own-taint", "taint"} for _, o in held) and on_one_node(pending.pod):
+        standing = held
+    least = min(len(o) for _, o in standing)
+    groups: dict[tuple[Obstacle, ...], list[NodeVerdict]] = {}
+    for verdict, obstacles in standing:
+        if len(obstacles) == least:
+            groups.setdefault(obstacles, []).append(verdict)
+    ordered = sorted(groups, key=lambda o: [PRIORITY.index(x) for x in o])
+    found: list[Cause] = []
+    for at, obstacles in enumerate(ordered):
+        if at and (least > 1 or obstacles[0] in ("gpu-size", "absent", "selector")):
+            break
+        sure: Confidence = _confidence(pending, obstacles[0], alone=len(ordered) == 1) if not at else "possible"
+        for obstacle in obstacles:
+            also = tuple(o for o in obstacles if o != obstacle)
+            made = _made(pending, obstacle, tuple(groups[obstacles]), sure, also)
+            if made.id not in {c.id for c in found}:
+                found.append(msgspec.structs.replace(made, rank=len(found)))
+    return tuple(found)
+
+
+def _confidence(pending: Pending, obstacle: Obstacle, *, alone: bool) -> Confidence:
+    """Never certain: that no node takes the pod is a fact, which of the ways out was meant is a judgement.
+
+    So it does not depend on how much of the cluster could be read, and a recorded case gives what the live one gave.
+    """
+    if alone and pending.certain:
+        return "likely"
+    if pending.agrees or pending.nodes_complete or kinds_of(obstacle) & {c.kind for c in pending.said.all}:
+        return "likely"
+    return "possible"
+
+
+def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]:
+    """Nodes that nothing known keeps off: the scheduler's words on plugins not worked out here are of them."""
+    unjudged = {obstacle for v in open_ for gap in v.gaps for obstacle in _FILTERS.get(gap.plugin, ())}
+    counts = sorted(pending.said.of(*OF_OTHERS), key=lambda c: (OF_OTHERS[c.kind] not in unjudged, -c.number, c.text))
+    if not counts:
+        return tuple(msgspec.structs.replace(c, verdicts=tuple(open_)) for c in unregistered(pending))
+    obstacle = OF_OTHERS[counts[0].kind]
+    same = tuple(c for c in counts if OF_OTHERS[c.kind] == obstacle)
+    served = next((r for r in pending.requests if r in pending.delegated), "")
+    if obstacle == "claim" and served and not pending.pod.spec.resource_claims:
+        # which devices are free is not known: else the nodes had said why not
+        return (
+            Cause(
+                id="gpu-insufficient",
+                obstacle="claim",
+                confidence="likely",
+                verdicts=tuple(open_),
+                counts=same,
+                resource=served,
+            ),
+        )
+    return (Cause(id=IDS[obstacle], obstacle=obstacle, confidence="likely", verdicts=tuple(open_), counts=same),)
+
+
+def _made(
+    pending: Pending,
+    obstacle: Obstacle,
+    verdicts: tuple[NodeVerdict, ...],
+    confidence: Confidence,
+    also: tuple[Obstacle, ...],
+) -> Cause:
+    reasons = [next((r for r in v.reasons if obstacle_of(v.node, r) == obstacle), None) for v in verdicts]
+    resource = next((r.resource for r in reasons if r and r.resource), "")
+    counts = tuple(
+        c for c in pending.said.all if c.kind in kinds_of(obstacle) and (not resource or c.resource == resource)
+    )
+    made = Cause(
+        id=IDS[obstacle],
+        obstacle=obstacle,
+        confidence=confidence,
+        verdicts=verdicts,
+        counts=counts,
+        resource=resource,
+        also=also,
+    )
+    if obstacle == "gpu":
+        return _shortage_of(pending, made)
+    if obstacle == "extended":
+        return _held(pending, made) or made
+    if obstacle == "absent":
+        return msgspec.structs.replace(made, id=_absent_id(pending, resource))
+    return made
+
+
+def _absent(pending: Pending) -> tuple[Cause, ...] | None:
+    """No node has anything of the accelerator's kind."""
+    for resource in wanted_accelerators(pending):
+        if resource not in pending.delegated:
+            counts = tuple(c for c in pending.said.all if c.resource == resource)
+            sure: Confidence = "likely" if pending.certain or pending.nodes_complete else "possible"
+            found = Cause(
+                id=_absent_id(pending, resource), obstacle="absent", confidence=sure, counts=counts, resource=resource
+            )
+            return (found,)
+    return None
+
+
+def _absent_id(pending: Pending, resource: str) -> str:
+    """Whether the devices are there in another cut (MIG), or not at all."""
+    offered = {n for v in pending.verdicts for n, amount in v.node.accelerators.items() if amount}
+    mig = any(n.startswith("nvidia.com/mig-") for n in offered)
+    cut = any(v.node.labels.get("nvidia.com/mig.config.state") in ("failed", "pending") for v in pending.verdicts)
+    if resource.startswith("nvidia.com/mig-") and (cut or any(vendor(n) == "nvidia.com" for n in offered)):
+        return "mig-profile-mismatch"
+    return "mig-profile-mismatch" if resource == "nvidia.com/gpu" and mig else "gpu-resource-absent"
+
+
+def _shortage_of(pending: Pending, made: Cause) -> Cause:
+    """Why the devices of a resource do not suffice on nodes that have enough of them when empty."""
+    held, asked = _held(pending, made), pending.requests[made.resource]
+    if held:
+        return held
+    free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
+    if free >= asked:
+        return msgspec.structs.replace(made, id="gpu-fragmented")
+    return made
+
+
+def _held(pending: Pending, made: Cause) -> Cause | None:
+    """A shortage that ends with pods which should be gone, or which the same update is to remove; None if it is neither."""
+    asked = pending.requests.get(made.resource, 0)
+    for id_, pick in (("gpu-held-by-dead-pod", stuck), ("rollout-deadlock", outgoing)):
+        for verdict in made.verdicts:
+            holders = [h for h in pick(pending, verdict.node.name) if h.requests.get(made.resource, 0)]
+            reason = verdict.lacking(made.resource)
+            freed = sum(h.requests[made.resource] for h in holders)
+            if holders and reason and (reason.free or 0) + freed >= asked:
+                return msgspec.structs.replace(made, id=id_, holders=tuple(holders))
+    return None
+
+
+def scattered(pending: Pending, resource: str) -> list[NodeVerdict]:
+    """The nodes that lack enough of a resource and nothing else; one that is too small can take the pods of others."""
+    alone = [v for v in pending.verdicts if obstacles_on(v) in (("gpu",), ("gpu-size",))]
+    return [v for v in alone if v.lacking(resource)]

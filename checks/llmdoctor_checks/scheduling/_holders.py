@@ -1,0 +1,52 @@
+"""Pods that hold what another one waits for, and should be gone or are about to go."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, parse_time, top_of
+
+#: How long after the end of its grace period a Terminating pod counts as stuck.
+_STUCK_SECONDS = 60
+
+
+def stuck(pending: Pending, node: str) -> list[Holder]:
+    """Pods on a node that are Terminating for longer than their grace period (deletionTimestamp is its end)."""
+    now = pending.pod.cluster.now
+    found = []
+    for holder in pending.usage.holders(node):
+        end = parse_time(holder.pod.metadata.deletion_timestamp)
+        if now and end and (now - end).total_seconds() > _STUCK_SECONDS:
+            found.append(holder)
+    return found
+
+
+def outgoing(pending: Pending, node: str) -> list[Holder]:
+    """Pods of the same Deployment's former revision on a node, where the update first adds and then removes."""
+    if not surges(pending):
+        return []
+    revision, former = _revision(pending.pod.obj), []
+    for holder in pending.usage.holders(node):
+        meta = holder.pod.metadata
+        item = pending.pod.cluster.item("Pod", meta.namespace, meta.name)
+        workload = top_of(item, pending.pod.cluster) if item else None
+        mine = pending.subject.workload
+        if mine and workload and workload.item is mine.item and _revision(holder.pod) != revision:
+            former.append(holder)
+    return former
+
+
+def surges(pending: Pending) -> bool:
+    """Whether the pod is one that a rolling update adds before it removes an old one."""
+    workload = pending.subject.workload
+    if workload is None or workload.kind not in ("Deployment", "Rollout"):
+        return False
+    strategy = dig(workload.raw, "spec.strategy")
+    strategy = strategy if isinstance(strategy, dict) else {}
+    update = strategy.get("rollingUpdate")
+    surge = update.get("maxSurge") if isinstance(update, dict) else None
+    return strategy.get("type", "RollingUpdate") == "RollingUpdate" and str(surge) not in ("0", "0%")
+
+
+def _revision(pod: k8s.Pod) -> str:
+    """The ReplicaSet of a pod, which each revision has for itself; a snapshot that somebody cut down may lack either."""
+    owner = next((owner.name for owner in pod.metadata.owner_references if owner.controller), "")
+    return str(pod.metadata.labels.get("pod-template-hash", owner))

@@ -1,0 +1,222 @@
+"""What stands between a pod and a node, in the words of the one who has to mend it, and the cause that it makes."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Count,
+    Holder,
+    Kind,
+    Node,
+    NodeVerdict,
+    Pending,
+    Reason,
+    is_accelerator,
+)
+
+Obstacle = Literal[
+    "claim",
+    "volume",
+    "spread",
+    "pod-affinity",
+    "ports",
+    "pods",
+    "ephemeral",
+    "extended",
+    "cpu-memory",
+    "plugin",
+    "node",
+    "own-taint",
+    "gpu",
+    "taint",
+    "gpu-size",
+    "absent",
+    "selector",
+]
+
+#: Which of several equally near ways out is the cause: first what stops a pod on a node whose GPUs are free for it,
+#: then what somebody broke (device plugin, cordon), then a shortage, last what the pod asks for by name and keeps.
+PRIORITY: tuple[Obstacle, ...] = get_args(Obstacle)
+
+IDS: dict[Obstacle, str] = {
+    "claim": "dra-claim-pending",
+    "volume": "pvc-unbound",
+    "spread": "pod-spread-unsatisfied",
+    "pod-affinity": "node-selector-mismatch",
+    "ports": "host-port-conflict",
+    "pods": "pods-per-node-limit",
+    "ephemeral": "ephemeral-storage-insufficient",
+    "extended": "extended-resource-insufficient",
+    "cpu-memory": "cpu-memory-insufficient",
+    "plugin": "device-plugin-down",
+    "node": "node-not-ready",
+    "own-taint": "taint-untolerated",
+    "gpu": "gpu-insufficient",
+    "taint": "taint-untolerated",
+    "gpu-size": "gpu-request-exceeds-node",
+    "absent": "gpu-resource-absent",
+    "selector": "node-selector-mismatch",
+}
+
+#: What stands in the way by other objects: volumes, pods, claims. The scheduler looks at it last.
+OF_OTHERS: dict[Kind, Obstacle] = {
+    "volume": "volume",
+    "spread": "spread",
+    "anti-affinity": "spread",
+    "pod-affinity": "pod-affinity",
+    "claim": "claim",
+}
+
+#: Kinds under which the scheduler counts an obstacle.
+_HEARD_AS: dict[Obstacle, tuple[Kind, ...]] = {
+    "node": ("unschedulable", "taint"),
+    "own-taint": ("taint",),
+    "taint": ("taint",),
+    "selector": ("affinity", "node-name"),
+    "ports": ("ports",),
+    **{obstacle: tuple(k for k, o in OF_OTHERS.items() if o == obstacle) for obstacle in OF_OTHERS.values()},
+}
+
+#: NVIDIA's GPU operator writes there how far the upgrade of a node has come (k8s-operator-libs, pkg/upgrade/consts.go).
+UPGRADE_STATE = "nvidia.com/gpu-driver-upgrade-state"
+
+#: The ids that say that GPUs are short; a group of pods that lacks them for some members is more than that.
+SHORTAGE = frozenset({"gpu-insufficient", "gpu-fragmented"})
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that separates the pod from nodes that are meant for it."""
+
+    id: str
+    obstacle: Obstacle
+    confidence: Confidence
+    #: 0 for the cause; then what must be mended as well, then other ways out
+    rank: int = 0
+    #: the nearest nodes, on which it stands in the way; empty where only the message speaks
+    verdicts: tuple[NodeVerdict, ...] = ()
+    #: the scheduler's words for it
+    counts: tuple[Count, ...] = ()
+    resource: str = ""
+    #: what else stands in the way on the same nodes
+    also: tuple[Obstacle, ...] = ()
+    #: the pods whose end would make room, where they are the point
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Its reasons on the nodes."""
+        return tuple(r for v in self.verdicts for r in v.reasons if obstacle_of(v.node, r) == self.obstacle)
+
+    def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
+        """Its reasons on one node."""
+        return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
+
+    @property
+    def order(self) -> float:
+        """Its place among causes of the same certainty."""
+        return float(self.rank)
+
+
+def wanted_accelerators(pending: Pending) -> dict[str, int]:
+    """The accelerators it asks for, also by a name that only looks like one (`nvidia.com/gpus`)."""
+    offered = {name for v in pending.verdicts for name, amount in v.node.amounts.items() if amount}
+    return {
+        name: amount
+        for name, amount in pending.requests.items()
+        if amount > 0 and (is_accelerator(name) or (name not in offered and _resembles(name)))
+    }
+
+
+def _resembles(resource: str) -> bool:
+    domain, _, name = resource.partition("/")
+    vendors = ("nvidia.com", "amd.com", "habana.ai", "gpu.intel.com", "aws.amazon.com", "huawei.com")
+    shares = ("rdma", "mem", "core", "vgpu", "percent", "fabric")  # slices of a GPU, and networks
+    return bool(name) and not any(s in name.lower() for s in shares) and (domain in vendors or "gpu" in name.lower())
+
+
+def vendor(resource: str) -> str:
+    """`nvidia.com` of `nvidia.com/mig-1g.10gb`."""
+    return resource.partition("/")[0]
+
+
+def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
+    """What a reason is to the one who has to mend it."""
+    if reason.state:
+        return "node"
+    match reason.kind:
+        case "taint":
+            return "own-taint" if reason.taint and marks_gpus(reason.taint.key) else "taint"
+        case "affinity" | "node-name":
+            return "selector"
+        case "ports":
+            return "ports"
+        case "resource":
+            return _shortage(node, reason)
+    return OF_OTHERS.get(reason.kind)
+
+
+def marks_gpus(key: str, value: str = "gpu") -> bool:
+    """Whether a taint says "GPU node" and not "kept for somebody"."""
+    return is_accelerator(key) or (key in ("sku", "gpu", "accelerator") and (key != "sku" or "gpu" in value.lower()))
+
+
+def key_and_value(taint: str) -> tuple[str, str]:
+    """The parts of a taint as the scheduler writes it: `sku: gpu`."""
+    key, _, value = taint.partition(": ")
+    return key.strip(), value.strip()
+
+
+def _shortage(node: Node, reason: Reason) -> Obstacle:
+    resource, have = reason.resource, reason.allocatable or 0
+    if not is_accelerator(resource) and not (have == 0 and _resembles(resource)):
+        return "plugin" if have == 0 and _silent_plugin(node, resource) else obstacle_of_resource(resource)
+    should = node.should_offer(resource)
+    if should:
+        count = should[0]
+        if have == 0 and (count is None or count >= reason.asked):
+            return "plugin"
+        if count is not None and count > have and (reason.free or 0) + count - have >= reason.asked:
+            return "plugin"
+    if have == 0:
+        return "absent"
+    return "gpu-size" if reason.asked > have else "gpu"
+
+
+def _silent_plugin(node: Node, resource: str) -> bool:
+    """Whether shares of a GPU (`nvidia.com/gpumem`) are missing with the GPU itself, which the same plugin advertises."""
+    whole = f"{vendor(resource)}/gpu"
+    return resource.startswith(whole) and not node.amounts.get(whole) and node.should_offer(whole) is not None
+
+
+def obstacles_on(verdict: NodeVerdict) -> tuple[Obstacle, ...]:
+    """Everything that stands in the way on one node, the weightiest first, each once."""
+    found = {o for reason in verdict.reasons if (o := obstacle_of(verdict.node, reason))}
+    if verdict.node.ready is False:  # the taint for it may not have been set yet
+        found.add("node")
+    if "node" in found and _upgrading(verdict.node):
+        found.discard("plugin")  # it is taken down for the upgrade, and comes back with it
+    return tuple(o for o in PRIORITY if o in found)
+
+
+def _upgrading(node: Node) -> bool:
+    """Whether NVIDIA's GPU operator has begun to upgrade the driver of a node, and has not ended."""
+    return node.labels.get(UPGRADE_STATE, "upgrade-done") not in ("upgrade-done", "upgrade-required", "")
+
+
+def kinds_of(obstacle: Obstacle) -> set[Kind]:
+    return set(_HEARD_AS.get(obstacle, ("resource",)))
+
+
+def obstacle_of_resource(resource: str) -> Obstacle:
+    known: dict[str, Obstacle] = {
+        "": "cpu-memory",
+        "cpu": "cpu-memory",
+        "memory": "cpu-memory",
+        "pods": "pods",
+        "ephemeral-storage": "ephemeral",
+    }
+    return known.get(resource, "extended")
