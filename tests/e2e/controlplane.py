@@ -36,8 +36,10 @@ class Api:
     """The API server as its administrator sees it, spoken to directly."""
 
     def __init__(self, ca: Path, admin: Pair) -> None:
+        # It says 504 after three seconds where its cache has not caught up with the store, as on a busy machine.
+        again = urllib3.Retry(connect=0, read=0, redirect=0, status=10, status_forcelist=(504,), raise_on_status=False)
         self._pool = urllib3.PoolManager(
-            ca_certs=str(ca), cert_file=str(admin.certificate), key_file=str(admin.key), retries=False, maxsize=16
+            ca_certs=str(ca), cert_file=str(admin.certificate), key_file=str(admin.key), retries=again, maxsize=16
         )
 
     def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
