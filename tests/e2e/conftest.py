@@ -26,7 +26,7 @@ class Doctor(Protocol):
     def __call__(self, *arguments: str, kubeconfig: Path | None = None, **variables: str) -> program.Result: ...
 
 
-Play = Callable[[Object], object]
+Play = Callable[[Object], list[tuple[str, Object]]]
 Kubectl = Callable[..., program.Result]
 
 

@@ -357,3 +357,28 @@ def _plural(kind: str) -> str:
     if word.endswith(("s", "x", "ch", "sh")):
         return f"{word}es"
     return f"{word[:-1]}ies" if word.endswith("y") and word[-2] not in "aeiou" else f"{word}s"
+
+
+def lost(recorded: Any, given: Any, path: str = "") -> Iterator[str]:
+    """What the API server does not give as it was recorded; what it adds by default is no loss."""
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        if "/" in str(recorded.get("apiVersion")) and recorded["apiVersion"] != given.get("apiVersion"):
+            return  # an older version of the API, given in the form of the served one
+        for key, value in recorded.items():
+            if key in given:
+                yield from lost(value, given[key], f"{path}.{key}")
+            elif value not in (None, "", [], {}, 0, False):
+                yield f"{path}.{key} is gone, it was {value!r}"
+    elif isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
+        for index, (one, other) in enumerate(zip(recorded, given, strict=True)):
+            yield from lost(one, other, f"{path}[{index}]")
+    elif recorded != given and (_amount(recorded) is None or _amount(recorded) != _amount(given)):
+        yield f"{path} is {given!r}, it was {recorded!r}"
+
+
+def _amount(quantity: Any) -> float | None:
+    """The value of a quantity: the API server writes 1024Gi as 1Ti, 40000 as 40k and 1000m as 1."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[kMGTP]|[KMGTP]i)?", str(quantity))
+    scale = {"m": 0.001} | {letter: 1000.0**power for power, letter in enumerate("kMGTP", 1)}
+    scale |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", 1)}
+    return float(match[1]) * scale.get(match[2], 1.0) if match else None

@@ -7,20 +7,24 @@ import pytest
 
 from . import program
 from .conftest import Doctor, Play
-from .play import read_snapshot, target_arguments
+from .controlplane import ControlPlane
+from .play import lost, read_snapshot, target_arguments
 from .snapshots import chosen
 
 SNAPSHOTS = chosen()
 
 
 @pytest.mark.parametrize("path", SNAPSHOTS.values(), ids=SNAPSHOTS.keys())
-def test_live_equals_offline(path: Path, play: Play, doctor: Doctor) -> None:
+def test_live_equals_offline(path: Path, play: Play, doctor: Doctor, cluster: ControlPlane) -> None:
     snapshot = read_snapshot(path)
-    play(snapshot)
+    played = play(snapshot)
     with ThreadPoolExecutor() as both:
         # Nobody listens at the addresses of played pods.
         live = both.submit(doctor, "diagnose", *target_arguments(snapshot), "--ports", "off", "-o", "json")
         offline = both.submit(doctor, "diagnose", "--from", str(path), "-o", "json", KUBECONFIG="/dev/null")
+        # The API server decoded every object and gives every field that was recorded.
+        gone = [what for where, item in played for what in lost(item, cluster.api.get(where))]
+    assert gone == []
     assert program.signature(live.result().report) == program.signature(offline.result().report)
 
 

@@ -2,17 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from .conftest import CRASHED, Kubectl
-from .controlplane import ApiError, ControlPlane
+from .controlplane import ControlPlane
 from .faultproxy import URL, Fault, FaultProxy, Rule, cut_json, refuse, reset_midway, silence
 from .kubelet import Instance, Kubelet, Log
 from .play import Object, Player, read_snapshot
-from .snapshots import chosen
 
 
 def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) -> None:
@@ -32,46 +29,6 @@ def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) ->
     assert kubectl("get", "pods,nodes,events,services,statefulsets", "-n", "serving", "-o", "name").out == ""
     gone = kubectl("logs", "-p", "llama-0", "-n", "serving")
     assert (gone.code, "not found" in gone.err) == (1, True)
-
-
-def test_every_snapshot_comes_back_from_the_api_server(player: Player, cluster: ControlPlane) -> None:
-    """All objects of all snapshots are decoded and given with every field that was recorded."""
-    lost = []
-    for name, path in chosen().items():
-        try:
-            played = player.load(read_snapshot(path))
-            given = [(item, cluster.api.get(where)) for where, item in played]
-            lost += [f"{name}: {what}" for item, now in given for what in _lost(item, now)]
-        except ApiError as error:
-            lost.append(f"{name}: {error}")
-        finally:
-            player.unload()
-    assert lost == []
-
-
-def _lost(recorded: Any, given: Any, path: str = "") -> Iterator[str]:
-    """What the API server does not give as it was recorded; what it adds by default is no loss."""
-    if isinstance(recorded, dict) and isinstance(given, dict):
-        if "/" in str(recorded.get("apiVersion")) and recorded["apiVersion"] != given.get("apiVersion"):
-            return  # an older version of the API, given in the form of the served one
-        for key, value in recorded.items():
-            if key in given:
-                yield from _lost(value, given[key], f"{path}.{key}")
-            elif value not in (None, "", [], {}, 0, False):
-                yield f"{path}.{key} is gone, it was {value!r}"
-    elif isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
-        for index, (one, other) in enumerate(zip(recorded, given, strict=True)):
-            yield from _lost(one, other, f"{path}[{index}]")
-    elif recorded != given and (_amount(recorded) is None or _amount(recorded) != _amount(given)):
-        yield f"{path} is {given!r}, it was {recorded!r}"
-
-
-def _amount(quantity: Any) -> float | None:
-    """The value of a quantity: the API server writes 1024Gi as 1Ti, 40000 as 40k and 1000m as 1."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[kMGTP]|[KMGTP]i)?", str(quantity))
-    scale = {"m": 0.001} | {letter: 1000.0**power for power, letter in enumerate("kMGTP", 1)}
-    scale |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", 1)}
-    return float(match[1]) * scale.get(match[2], 1.0) if match else None
 
 
 def test_the_kubelet_gives_what_is_asked_for(crashed: Object, kubelet: Kubelet, kubectl: Kubectl) -> None:
