@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._clients import askers
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._load import seconds_between
@@ -45,8 +46,11 @@ _FASTEST_TOKENS_PER_SECOND = 200
 _COMMON_TOKENS = 16384
 
 #: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
-#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text.
+#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text; the last
+#: is of what it asks where to send a request (ext_proc: an endpoint picker, a router of AIBrix).
+_OF_PICKER = "ext_proc_error_per-message_timeout_exceeded"
 _GAVE_UP = (
+    _OF_PICKER,
     "upstream timed out (110:",
     "upstream_response_timeout",
     "upstream_per_try_timeout",
@@ -63,10 +67,26 @@ _OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ 504 \
 #: the same of a request that found the queue full, or whose client went away.
 _NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 
-#: Go's reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time.
-#: It names neither; what was asked for stands in the request log beside it.
-_OF_GO = "proxy error: net/http: timeout awaiting response headers"
-_BESIDE = 5
+#: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
+#: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time. aiohttp's
+#: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
+_OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
+_BESIDE = {_OF_GO: 5, _OF_AIOHTTP: 100}
+#: Engines that fetch an image of a request with it.
+_FETCHES = r"File \"[^\"]*/(?:vllm|sglang|lmdeploy)/"
+#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`).
+_OF_MODELS = (
+    "(LLM model taking longer than expected)",
+    "(LLM response took too long)",
+    "litellm.Timeout: APITimeoutError - Request timed out",
+    "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
+)
+
+#: Envoy lost the connection before the answer began: the server ended, or somebody's idle timeout closed it. Then all were as old, to
+#: a fraction of a second; so many at least, and no shorter ones, which ends of a server are.
+_LOST = "upstream_reset_before_response_started{connection_termination}"
+_LOST_AFTER = r'"duration": ?"?(\d{4,8})"?[,}]|\{connection_termination\} \S+ "[^"]*" \d+ \d+ (\d{4,8}) '
+_FEWEST_LOST, _SHORTEST, _SPREAD = 2, 5_000, 250
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
 _LATE_ANSWER, _LATENCY = '"status": 504', r'"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
@@ -104,7 +124,10 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
     "gateway-timeout",
     since="0.2",
     severity="warning",
-    literals=(*_GAVE_UP, _NO_POD, _OF_HAPROXY, _OF_GO, _LATE_ANSWER, *(words for words, _ in _GONE)),
+    literals=(
+        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, _LOST, _LATE_ANSWER),
+        *(words for words, _ in _GONE),
+    ),
 )
 def gateway_timeout(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -148,18 +171,7 @@ def gateway_timeout(
                 *(log_evidence(line) for line in cut[:2]),
                 *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
             ),
-            fixes=(
-                fixes.advice(
-                    'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
-                    f"takes to become ready, in {fixes.edited(pod)}"
-                )
-                if all(_NO_POD in line.text for line in cut)
-                else _fix(timeout, 0)
-                if timeout
-                else fixes.advice(
-                    "Raise the timeout of the gateway's route above the longest generation, or let clients stream"
-                ),
-            ),
+            fixes=(_allow(pod, cut, timeout),),
             pods=(pod.name,) if pod.exists else (),
         )
         return
@@ -309,17 +321,37 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     own_space = re.escape(pod.namespace)
     backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
 
+    fronts = _fronts(pod, cluster)
+
     def about_it(who: str, line: Line, plain: str) -> bool:
         text = line.text[:20_000]
         if _OF_GO in text:
             return who == pod.name
+        if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS)):
+            beside = who == pod.name and line.log.container not in servers
+            return (beside or who in fronts) and _asks_for_text(line)
         if (of_haproxy := re.search(_HAPROXY, text)) is not None:
             return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
             return who == pod.name and line.log.container not in servers and bool(re.search(_GENERATES, text))
-        return bool((named and (named.search(plain) or host.search(text))) or (there and there.search(text)))
+        if (named and (named.search(plain) or host.search(text))) or (there and there.search(text)):
+            return True
+        before = any(of is not None and of.search(text) for of in fronts.values())
+        return before and re.search(_GENERATES, text) is not None
 
     return [line for who, line, plain in said if about_it(who, line, plain)]
+
+
+def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
+    """Pods that ask this one for clients of theirs, and how a gateway names them: by their address, or a Service of theirs."""
+    found: dict[str, re.Pattern[str] | None] = {}
+    for container, _, _ in askers(pod, {item.name for item in pod.services}, cluster):
+        front = container.pod
+        ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
+        if front.status.pod_ip and not front.spec.host_network:
+            ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")
+        found[front.name] = re.compile("|".join(ways)) if ways else None
+    return found
 
 
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
@@ -330,7 +362,11 @@ def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
 
 def _asks_for_text(line: Line) -> bool:
     """Whether it is a request to generate that the gateway says this of."""
-    beside = line.log.lines(line.number - _BESIDE, line.number + _BESIDE) if _OF_GO in line.text else (line,)
+    text = line.text[:20_000]
+    if any(words in text for words in _OF_MODELS):
+        return True
+    far = next((far for words, far in _BESIDE.items() if words in text), 0)
+    beside = line.log.lines(line.number - far, line.number + min(far, 5)) if far else (line,)
     return any(re.search(_GENERATES, one.text[:20_000]) for one in beside)
 
 
@@ -339,11 +375,20 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        lines = {
-            x.number: x for said in (*_GAVE_UP, _NO_POD, _OF_HAPROXY, _OF_GO) for x in log.find(said) if _says_so(x)
-        }
+        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS)
+        lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
+        lines |= {x.number: x for x in _lost_alike(log)}
         found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
     return found
+
+
+def _lost_alike(log: Log) -> list[Line]:
+    """Requests whose connection to the server was closed when they were all as old."""
+    lost = [(line, said) for line in log.find(_LOST) if (said := re.search(_LOST_AFTER, line.text[:20_000]))]
+    ages = [int(said[1] or said[2]) for _, said in lost]
+    if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
+        return []
+    return [line for line, _ in lost]
 
 
 def _says_so(line: Line) -> bool:
@@ -352,7 +397,11 @@ def _says_so(line: Line) -> bool:
         return False
     if _NO_POD in text:
         return _LATE in text
-    return any(said in text for said in (*_GAVE_UP, _OF_GO)) or re.search(_HAPROXY, text) is not None
+    if _OF_AIOHTTP in text:
+        before = [x.text[:2000] for x in line.log.lines(line.number - _BESIDE[_OF_AIOHTTP], line.number - 1)]
+        if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
+            return False
+    return any(said in text for said in (*_GAVE_UP, *_BESIDE, *_OF_MODELS)) or re.search(_HAPROXY, text) is not None
 
 
 def _generates(engine: Engine) -> bool:
@@ -372,6 +421,23 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
     if model and isinstance(model.value, str) and engine.found.argv_known:
         return native_context(model.value), f"{model.value} without a cap"
     return None, ""
+
+
+def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
+    """What lets requests be answered that somebody gave up."""
+    if all(_NO_POD in line.text for line in cut):
+        return fixes.advice(
+            'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
+            f"takes to become ready, in {fixes.edited(pod)}"
+        )
+    if all(_OF_PICKER in line.text for line in cut):
+        return fixes.advice(
+            "Give what chooses the endpoint (ext_proc) more CPU or replicas, or raise the gateway's messageTimeout for it",
+            owner="platform",
+        )
+    if timeout:
+        return _fix(timeout, 0)
+    return fixes.advice("Raise the timeout of the gateway's route above the longest generation, or let clients stream")
 
 
 def _fix(timeout: Timeout, tokens: int) -> Fix:

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load
+from llmdoctor_checks.serving._load import last_load, seconds_between
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -55,8 +55,15 @@ _OPEN, _CLOSED = (
 #: SGLang's count of what is left.
 _LEFT = r"remaining number of requests (\d{1,9})"
 
+#: vLLM's engine, told to end, drops what runs (`v1/engine/core.py`); then how many that were, or what its server says of each.
+_DROPS = "[shutdown] EngineCore: start mode=abort"
+_DROPPED = r"\bAborting (\d{1,9}) requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
-@check("graceful-shutdown", since="0.2", severity="warning", literals=(*_TOLD, "remaining number of requests"))
+#: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
+_LATELY = 30
+
+
+@check("graceful-shutdown", since="0.2", severity="warning", literals=(*_TOLD, "remaining number of requests", _DROPS))
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
@@ -68,7 +75,8 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     It is a risk where the pod's own numbers contradict each other: a hook or a drain time that the grace period ends.
     That no drain is set at all is true of most deployments, and not reported.
 
-    It is the cause where a pod that was told to go ended by SIGKILL, and its log says that requests were running then.
+    It is the cause where a pod that was told to go ended by SIGKILL, and its log says that requests were running then, or where
+    vLLM was told to go and dropped them. Its server then says that its engine is dead, which is no fault of the engine.
 
     ## Fix
 
@@ -82,7 +90,7 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
 
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
     """
-    if logs is not None and (found := _cut(pod, engine, logs)):
+    if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
         yield found
         return
     container = engine.container
@@ -155,6 +163,41 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         fixes=(
             fixes.set_spec(
                 pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
+            ),
+        ),
+        order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose vLLM threw away at SIGTERM what ran."""
+    container = engine.container
+    log = logs.current(container.name)
+    told = next(log.find(_DROPS), None) if log is not None and pod.obj.metadata.deletion_timestamp else None
+    if told is None:
+        return None
+    since = (line for line in told.log.lines(told.number + 1) if re.search(_DROPPED, line.text[:1000]))
+    before = [load for load in last_load(container, logs) if load.line.number < told.number][-1:]
+    lately = before and before[0].running and (seconds_between(before[0].line, told) or 0) <= _LATELY
+    line = next(since, before[0].line if lately else None)
+    if line is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
+        evidence=(
+            log_evidence(told, _DROPS),
+            log_evidence(line),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("engine-dead", "pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Let the engine finish what runs (--shutdown-timeout, from vLLM 0.18.1 on) in {fixes.edited(pod)}, with a "
+                "terminationGracePeriodSeconds that is longer, and a preStop hook that sleeps until no Service sends it requests"
             ),
         ),
         order=told.order,

@@ -43,6 +43,9 @@ _SLOWER, _SLOW_SECONDS = 8, 2.0
 #: Statements of vLLM that are looked at, and how many in a row show streams that stand still beside a prompt.
 _STATEMENTS, _IN_A_ROW = 60, 3
 
+#: SGLang's statement of a batch of prompts; the share of the cache up to which there is room.
+_PREFILL, _ROOM = "Prefill batch", 0.9
+
 #: Two do where a few streams get so small a share of what they get at other times.
 _FEW_STREAMS, _TWENTIETH = 16, 0.05
 
@@ -63,7 +66,7 @@ _PROMPT = r"prompt eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) tokens"
 _ANSWER = r"(?<!prompt )eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) (?:tokens|runs)"
 
 
-@check("head-of-line-blocking", since="0.2", severity="info")
+@check("head-of-line-blocking", since="0.2", severity="info", literals=(_PREFILL,))
 def head_of_line_blocking(
     pod: Pod, engine: Engine, workload: Workload | None, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -81,8 +84,9 @@ def head_of_line_blocking(
     A step with a chunk takes as long as the chunk: a model that reads 2400 tokens in a second needs 3.4 s for a chunk of 8192, and
     every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
     burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
-    though none waits. llama-server computes `--batch-size` tokens of a prompt in
-    one go for all slots; its timings show how long another slot's answer took meanwhile.
+    though none waits. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
+    requests get next to nothing, and its log has many batches of prompts for each of generation. llama-server computes
+    `--batch-size` tokens of a prompt in one go for all slots; its timings show how long another slot's answer took meanwhile.
 
     ## Fix
 
@@ -129,7 +133,7 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
     if bound is None or slow < max(_SLOWER * median, _SLOW_SECONDS):
         return None
     # where prompts are computed whole, the queue is theirs: whatever comes meanwhile waits for the step to end
-    if (waiting.mean >= 1 and _whole_prompts(engine) is None) or (cache is not None and max(cache.values) > 0.9):
+    if (waiting.mean >= 1 and _whole_prompts(engine) is None) or (cache is not None and max(cache.values) > _ROOM):
         return None  # they wait for room, which is another matter
     queued = "hardly any is queued" if waiting.mean < 1 else f"{waiting.mean:.0f} are queued and the KV cache has room"
     short, far = length.below(bound), 1 - length.below(bound * _TIMES)
@@ -160,7 +164,49 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if engine.name == "vllm":
         return _still_beside_prompts(pod, engine, last_load(engine.container, logs, _STATEMENTS))
     log = logs.current(engine.container.name)
+    if engine.name == "sglang" and log is not None:
+        return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS))
     return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
+
+
+def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Finding | None:
+    """SGLang's streams, which stand still because a batch of prompts comes before every step of theirs."""
+    rank = re.match(r"\[[^\]]{0,40}?((?: [A-Z]{2,4}\d+)*)\]", said[-1].line.text) if said else None
+    prefills = [
+        (line.number, int(batch[1]))
+        for line in (log.find(_PREFILL) if rank else ())
+        if rank and f"{rank[1]}] " in line.text[:60] and (batch := re.search(r"#new-token: (\d{1,9})", line.text))
+    ]
+    longest, run = list[tuple[Load, float]](), list[tuple[Load, float]]()
+    for before, load in itertools.pairwise(said):
+        between = [tokens for number, tokens in prefills if before.line.number < number < load.line.number]
+        read = sum(between) / max(seconds_between(before.line, load.line) or 0, 1)
+        slow = load.running > 1 and load.tokens is not None and load.tokens <= _PER_STREAM * load.running
+        still = (
+            slow and not load.waiting and load.cache <= _ROOM and read >= _PROMPT_TOKENS and len(between) >= _IN_A_ROW
+        )
+        run = [*run, (load, read)] if still else []
+        longest = max(longest, run, key=len)
+    if len(longest) < _IN_A_ROW:
+        return None
+    (first, _), (last, read) = longest[0], longest[-1]
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} reads prompts before it goes on with what runs, at {read:.0f} tokens a second, and each of "
+        f"{last.running} running requests gets {_say((last.tokens or 0.0) / last.running)} tokens a second. None waits, and "
+        f"{last.cache:.0%} of the KV cache is taken.",
+        evidence=(log_evidence(first.line), log_evidence(last.line)),
+        fixes=(
+            fixes.advice(
+                f"Let running requests go on beside prompts (--enable-mixed-chunk) or begin fewer at once (--max-running-requests) in "
+                f"{fixes.edited(pod)}, or read prompts in pods of their own (--disaggregation-mode)"
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
 
 
 def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
@@ -213,7 +259,7 @@ def _stands_still(load: Load, usual: float) -> bool:
 
 def _slow(load: Load, usual: float) -> bool:
     """Whether running requests get hardly a token of the `usual` in a second, and not for want of room."""
-    if load.running < 2 or load.waiting or load.cache > 0.9 or load.made is None:
+    if load.running < 2 or load.waiting or load.cache > _ROOM or load.made is None:
         return False
     return load.made <= min(_PER_STREAM, _TENTH * usual) * load.running or (
         load.running <= _FEW_STREAMS and load.made <= _TWENTIETH * usual * load.running

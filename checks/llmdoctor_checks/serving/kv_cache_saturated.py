@@ -208,6 +208,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if (found := _none_has_room(pod, engine, said)) is not None:
         yield found
         return
+    recent = said
     said = since or since_when(said, lambda load: load.waiting > 0)
     if not said or not works(pod, said):
         return
@@ -227,7 +228,8 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         and said[0].waiting <= last.waiting
     )
     deep = enough and all(load.waiting >= load.running for load in said)
-    if not (full and (lasting or deep)) and not times and put_back is None:
+    before = _before_it_slowed(recent, said)
+    if not (full and (lasting or deep)) and not times and put_back is None and before is None:
         return
     third = max(len(said) // 3, 1)
     early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
@@ -241,6 +243,8 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
     if not lost and put_back is not None:
         lost = ". It ran out of room, and what it then put back waits since"
+    if not lost and before is not None:
+        lost = f". Since some wait, all of them get {last.made} tokens/s, where it was {before.made} before"
     filled = f"{last.cache:.0%} full" + (
         f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
     )
@@ -252,7 +256,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         evidence=(
             log_evidence(said[0].line),
             log_evidence(last.line),
-            *((log_evidence(out),) if (out := times[2] if times else put_back) else ()),
+            *((log_evidence(out),) if (out := times[2] if times else put_back or (before and before.line)) else ()),
         ),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
@@ -330,6 +334,24 @@ def _slower_since(before: list[Statement], since: list[Statement]) -> bool:
         return False
     paces = [[load.tokens for load in part if load.tokens is not None] for part in (before, since)]
     return all(paces) and max(paces[1]) * _SLOWER <= max(paces[0])
+
+
+def _before_it_slowed(recent: list[Statement], said: list[Statement]) -> Statement | None:
+    """vLLM's last statement before the queue, where about as many have run since in a full cache, and make a fraction of it.
+
+    V1 prints nothing when it preempts. What it throws away and computes again shows neither as a prompt nor as an answer.
+    """
+    before = recent[: len(recent) - len(said)][-1:]
+    if (
+        not before
+        or len(said) < _FEWEST_STATEMENTS
+        or any(load.cache < _FULL or load.read for load in (*before, *said))
+    ):
+        return None
+    if 2 * min(load.running for load in said) < before[0].running:
+        return None
+    paces = [load.made for load in (*before, *said) if load.made is not None]
+    return before[0] if len(paces) > len(said) and max(paces[1:]) * _SLOWER <= paces[0] else None
 
 
 def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | None:

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._clients import addresses
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._policies import (
     CILIUM,
@@ -62,7 +63,8 @@ _ELSEWHERE = frozenset(
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
 
 #: A connection that was not made, and to whom; the address and the port by their groups. Sources: Prisma's P1001, Go's net, libpq,
-#: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray. A name that does not resolve, or an answer that refuses, is none.
+#: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray, undici, Node's net, Netty. A name that does not resolve, or an answer
+#: that refuses, is none.
 _UNREACHED = (
     ("Can't reach database server at", r"at `?(?P<host>[\w.-]+)`?:`?(?P<port>\d+)"),
     ("i/o timeout", r"dial tcp (?P<host>[\w.-]+):(?P<port>\d+): i/o timeout"),
@@ -72,7 +74,13 @@ _UNREACHED = (
     ("timed out", r"(?:onnect(?:ing|ion)? to|onnect to) (?:\w+://)?(?P<host>[\w.-]+):(?P<port>\d+)\b.{0,80}timed out"),
     ("Failed to connect to GCS at address", r"at address (?P<host>[\w.-]+):(?P<port>\d+)"),
     ("Connection timeout to host", r"to host https?://(?P<host>[\w.-]+):(?P<port>\d+)"),
+    ("Connect Timeout Error", r"attempted address(?:es)?: (?P<host>[\w.-]+):(?P<port>\d+)"),
+    ("connect ETIMEDOUT", r"connect ETIMEDOUT (?P<host>[\d.]+):(?P<port>\d+)"),
+    ("onnection timed out", r"onnection timed out(?: after \d+ ms)?: (?P<host>[\w.-]+)/[\d.]*:(?P<port>\d+)"),
 )
+
+#: httpx raises it without a word of whom it asked: the client names that elsewhere, in its log or in its environment.
+_NAMELESS = ("ConnectTimeout", r"^(?:httpx|httpcore)\.ConnectTimeout\b")
 
 #: The same of a proxy (Envoy's access log): the address of the pod that it could not connect to in time.
 _BY_ADDRESS = ("{connection_timeout}", r"[\"\s](?P<host>\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d{1,5})[\"\s]")
@@ -251,7 +259,8 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
         typed = client.typed() if client else None
         if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
             continue
-        line = next((x for x in _unreached(Log(text)) if _meant(x[1], pod, typed)), None)
+        line = next((x for x, named in _unreached(Log(text)) if _meant(named, pod, typed)), None)
+        line = line or _nameless(Log(text), pod, typed)
         if line is None:
             continue
         labels = {key: str(value) for key, value in typed.metadata.labels.items()}
@@ -271,12 +280,12 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             confidence="likely",
             summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it cannot connect.",
             evidence=(
-                log_evidence(line[0]),
+                log_evidence(line),
                 *(_quote(item, "ingress") for item in ours),
                 *(object_evidence(i, "spec.ingress", "; ".join(map(_sources, rs)) or "nothing") for i, rs in theirs),
             ),
             fixes=(_let_in(items[0], labels, text.namespace, pod, port),),
-            order=line[0].order,
+            order=line.order,
             pods=(pod.name,),
         )
     return None
@@ -288,6 +297,18 @@ def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
         for line in log.find(words):
             if (named := re.search(pattern, line.text[:20_000])) is not None:
                 yield line, named
+
+
+def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:
+    """A line of a connection that was not made, of a client that names one of the pod's Services beside it."""
+    words, pattern = _NAMELESS
+    line = next((line for line in log.find(words) if re.search(pattern, line.text[:200])), None)
+    if line is None:
+        return None
+    names = {item.name for item in pod.services}
+    urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text[:20_000])]
+    urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
+    return line if any(addresses(url, names, pod.namespace, client.metadata.namespace) for url in urls) else None
 
 
 def _meant(named: re.Match[str], pod: Pod, client: k8s.Pod) -> bool:

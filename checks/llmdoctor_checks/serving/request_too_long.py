@@ -1,5 +1,6 @@
 """Requests that the server refuses, many of them probably because they are too long, and prompts that it cuts."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -7,6 +8,8 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
+    Line,
     Logs,
     Metrics,
     Pod,
@@ -27,18 +30,19 @@ _STATUSES = ("2xx", "3xx", "4xx", "5xx")
 _LONG, _OFTEN = 0.5, 0.01
 
 
-#: Ollama's runner says this of a prompt that is longer than the context, and goes on with what it keeps.
-_CUT = "truncating input prompt"
+#: Ollama's runner says this of a prompt that is longer than the context, and goes on with what it keeps; its server before (`server/
+#: prompt.go`, where it is told to print debug lines) of the oldest messages of a chat that it leaves out.
+_CUT, _CUT_MESSAGES = "truncating input prompt", "truncating input messages which exceed context length"
 
-#: So many prompts, and so large a share of the requests that were answered, are no few that went astray.
-_FEWEST_CUTS, _MOST = 5, 0.8
+#: So many prompts, and so large a share of the requests that were answered, are no few that went astray; of fewer it may be by chance.
+_FEWEST_CUTS, _FEW_CUTS, _MOST = 5, 2, 0.8
 
 #: Gin's access log of what Ollama generates, and of embeddings, of which a text that is too long loses its end by default.
 _POSTED = 'POST     "/'
 _GENERATED, _EMBEDDED = r"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\"", r"/(?:api/embed|v1/embeddings)"
 
 
-@check("request-too-long", since="0.1", severity="warning", literals=(_CUT,))
+@check("request-too-long", since="0.1", severity="warning", literals=(_CUT, _CUT_MESSAGES))
 def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Logs | None) -> Iterator[Finding]:
     """Requests are longer than the server's context.
 
@@ -50,8 +54,8 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Lo
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
-    set, in newer versions more on a large GPU), answers without what it cut, and only its log says so. Where that happens to most
-    requests, it is why the model forgets what it was told.
+    set, in newer versions more on a large GPU), answers without what it cut, and only its log says so (of a chat's oldest messages,
+    which it leaves out first, at its debug level). Where that happens to most requests, it is why the model forgets what it was told.
 
     ## Fix
 
@@ -73,33 +77,51 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Prompts that lost their beginning."""
     container = engine.container
     log = logs.current(container.name)
-    cuts = list(log.find(_CUT)) if log is not None else []
-    sizes = [(line, m) for line in cuts if (m := re.search(r"\blimit=(\d{1,9}) prompt=(\d{1,9})\b", line.text))]
-    if not sizes:
+    found = [line for text in (_CUT, _CUT_MESSAGES, _POSTED) for line in log.find(text)] if log is not None else []
+    lines = sorted(found, key=lambda line: line.number)
+    cuts = [line for line in lines if _POSTED not in line.text]
+    if not cuts:
         return
-    line, longest = max(sizes, key=lambda cut: int(cut[1][2]))
-    length = str(1 << (int(longest[2]) - 1).bit_length())
-    beyond = "beyond its longest prompt, as far as the GPU's memory allows"
-    if engine.at_least("0.5.13") is False:
-        fix = fixes.advice(f"Raise num_ctx to {length} in the Modelfile or in the clients' requests: {beyond}")
-    else:
-        summary = f"Raise Ollama's context {beyond}; a num_ctx of the client or the Modelfile counts before it"
-        fix = fixes.set_env(container, "OLLAMA_CONTEXT_LENGTH", length, summary)
-    posted = [x.text for x in log.find(_POSTED) if " | 200 | " in x.text] if log is not None else []
-    answered = sum(bool(re.search(_GENERATED, text)) for text in posted)
-    usual = len(sizes) >= max(_FEWEST_CUTS, _MOST * answered) and answered >= _FEWEST_CUTS
-    usual = usual and not any(re.search(_EMBEDDED, text) for text in posted)
+    sizes = [(line, m) for line in cuts if (m := re.search(r"\blimit=(\d{1,9}) prompt=(\d{1,9})\b", line.text))]
+    line, longest = max(sizes, key=lambda cut: int(cut[1][2])) if sizes else (cuts[-1], None)
+    # a chat grows until it no longer fits
+    since = [line.text for line in lines if line.number > cuts[0].number]
+    posted = [text for text in since if _POSTED in text and " | 200 | " in text]
+    answered, times = sum(bool(re.search(_GENERATED, text)) for text in posted), _times(lines)
+    most = times >= _MOST * answered and not any(re.search(_EMBEDDED, text) for text in posted)
+    usual = most and min(times, answered) >= _FEW_CUTS
     yield Finding(
         role="cause" if usual and (pod.ready or pod.log_only) else "note",
         severity="warning",
-        confidence="likely" if usual else "certain",
-        summary=f"{container.name} cut {count_of(len(sizes), 'prompt')} down to its context and answered without what it "
-        f"cut; the longest had {longest[2]} tokens, of which {longest[1]} fit"
-        + (f". It answered {answered} requests." if usual else "."),
+        confidence="certain" if not usual else "likely" if min(times, answered) >= _FEWEST_CUTS else "possible",
+        summary=f"{container.name} cut {count_of(times, 'prompt')} down to its context and answered without what it cut"
+        + (f"; the longest had {longest[2]} tokens, of which {longest[1]} fit" if longest else "")
+        + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
-        fixes=(fix,),
+        fixes=(_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),),
         pods=(pod.name,),
     )
+
+
+def _times(lines: list[Line]) -> int:
+    """How many prompts were cut: of one whose last message is too long, too, both the server and the runner say so."""
+    times = 0
+    for posted, between in itertools.groupby(lines, lambda line: _POSTED in line.text):
+        if not posted:
+            both = [_CUT_MESSAGES in line.text for line in between]
+            times += max(sum(both), len(both) - sum(both))
+    return times
+
+
+def _longer(engine: Engine, length: int | None) -> Fix:
+    beyond = "beyond its longest prompt, as far as the GPU's memory allows"
+    if engine.at_least("0.5.13") is False:
+        to = f" to {length}" if length else ""
+        return fixes.advice(f"Raise num_ctx{to} in the Modelfile or in the clients' requests: {beyond}")
+    summary = f"Raise Ollama's context {beyond}; a num_ctx of the client or the Modelfile counts before it"
+    if length is None:
+        return fixes.advice(f"{summary} (OLLAMA_CONTEXT_LENGTH)")
+    return fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
 
 
 def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:

@@ -26,6 +26,9 @@ _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgre
 #: Labels that the operator gives to the pods of a LeaderWorkerSet.
 _GROUPS = "leaderworkerset.sigs.k8s.io/"
 
+#: So many labels, all but one of which a pod has, are no chance; and those that are another's for each pod or revision.
+_LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
+
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
@@ -49,6 +52,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     """
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
+        yield from _of_another(pod, cluster)
         return
     port = engine.value("port")
     if not pod.exists and pod.by_operator:
@@ -158,6 +162,42 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """A Service without an endpoint, of a pod that is no engine (a router): one value of its selector is not the pod's.
+
+    That no Service selects the pod tells it from the two sides of a rollout, of which one has no pods now and then.
+    """
+    ports = {port.container_port for c in pod.containers if c.role == "main" for port in c.spec.ports}
+    if not pod.exists or not pod.ready or not ports or pod.services:
+        return
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    for item in cluster.items("Service", pod.namespace):
+        selector = {key: str(value) for key, value in _selector(item).items()}
+        wrong = [key for key, value in selector.items() if labels.get(key) != value]
+        empty = _emptied(item, cluster)
+        if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports) or not isinstance(empty, Evidence):
+            continue
+        key = wrong[0]
+        if (
+            key not in labels
+            or re.search(_ITS_OWN, key)
+            or any(matches(selector, all_) for all_, _ in _pods(item, cluster))
+        ):
+            continue
+        operation = {"op": "replace", "path": "/spec/selector", "value": selector | {key: labels[key]}}
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
+            "Nobody reaches it.",
+            evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), empty),
+            fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
+            pods=(pod.name,),
+        )
+        return
 
 
 def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Iterator[Finding]:

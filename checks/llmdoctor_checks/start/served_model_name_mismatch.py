@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     top_of,
 )
+from llmdoctor_checks._clients import askers
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._services import picked_by
 
@@ -157,21 +158,11 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
 def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:
     """Containers of other pods that name this server's Service, and a model beside it, in their environment."""
     names = {service.name for service in pod.services if _alone(pod, service, cluster)}
-    for item in cluster.items("Pod") if names else ():
-        if item is pod.item:
-            continue
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-        if other.completed or other.leaving:
-            continue
-        for container in other.containers:
-            values = {name: variable.value for name, variable in container.env.items() if variable.value}
-            for server, url in values.items():
-                prefix = _before(_SERVER, server)
-                if prefix is None or not _leads(url, names, pod.namespace, other.namespace):
-                    continue
-                for name, value in values.items():
-                    if _before(_MODEL, name) == prefix and _NAME.fullmatch(value):
-                        yield Asked(container, server, name, value)
+    for container, server, _ in askers(pod, names, cluster):
+        prefix = _before(_SERVER, server)
+        for name, variable in container.env.items() if prefix is not None else ():
+            if variable.value and _before(_MODEL, name) == prefix and _NAME.fullmatch(variable.value):
+                yield Asked(container, server, name, variable.value)
 
 
 def _alone(pod: Pod, service: Item, cluster: Cluster) -> bool:
@@ -190,13 +181,6 @@ def _before(pattern: re.Pattern[str], name: str) -> str | None:
     """What stands before the part of a variable's name that says what it is; None where it is another sort of variable."""
     found = pattern.search(name)
     return name[: found.start()] if found else None
-
-
-def _leads(url: str, names: set[str], namespace: str, here: str) -> bool:
-    """Whether an address, written in the namespace `here`, is that of a Service of these names."""
-    host = re.split(r"[:/?#]", url.partition("://")[2] or url, maxsplit=1)[0]
-    name, _, rest = host.partition(".")
-    return name in names and (rest.split(".")[0] or here) == namespace
 
 
 def _serves(names: tuple[str, ...], asked: str) -> bool:

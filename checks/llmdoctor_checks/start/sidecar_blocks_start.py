@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -79,6 +80,9 @@ _CONTROL_PLANE = (
     "failed to generate workload certificate",
 )
 
+#: What Istio's agent says once, with the time, when its proxy has its configuration (`pilot-agent`, from 1.3 on).
+_READY = "Envoy proxy is ready"
+
 _EXPLAINS = (
     "volume-mount-failed",
     "hf-unreachable",
@@ -94,7 +98,7 @@ _EXPLAINS = (
 )
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_AT_HOME, *_CONTROL_PLANE, _VAULT))
+@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_AT_HOME, *_CONTROL_PLANE, _VAULT, _READY))
 def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -191,19 +195,33 @@ def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
 
 def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """A container that ended before the proxy beside it was there."""
-    running = proxy.status.state.running
-    up = parse_time(running.started_at) if running and not proxy.restarts and proxy.role == "main" else None
-    for ending, line in _ended_beside(pod, proxy, logs) if up else ():
+    for ending, line in _ended_beside(pod, proxy, logs) if not proxy.restarts and proxy.role == "main" else ():
         done = parse_time(ending.terminated.finished_at)
-        if running and up and done and done < up:
-            at = f"status.containerStatuses[{proxy.name}].state.running"
+        since = _up_since(pod, proxy, done, logs) if done else None
+        if since is not None:
             yield _finding(
                 pod,
                 proxy,
-                f"{ending.container.name} ended before {proxy.name} was started, through which all its connections lead.",
+                f"{ending.container.name} ended before {proxy.name} was {since[0]}, through which all its connections lead.",
                 "likely",
-                [log_evidence(line), pod_evidence(pod, at, f"startedAt: {running.started_at}")],
+                [log_evidence(line), since[1]],
             )
+
+
+def _up_since(pod: Pod, proxy: Container, done: datetime, logs: Logs | None) -> tuple[str, Evidence] | None:
+    """How far the proxy was when another container had already ended: not started, or not ready by its own word."""
+    running = proxy.status.state.running
+    up = parse_time(running.started_at) if running else None
+    if running and up and done < up:
+        at = f"status.containerStatuses[{proxy.name}].state.running"
+        return "started", pod_evidence(pod, at, f"startedAt: {running.started_at}")
+    log = logs.current(proxy.name) if logs else None
+    line = next(log.find(_READY), None) if log is not None else None
+    ready = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", line.text) if line else None
+    since = parse_time(ready[0]) if ready else None
+    # the kubelet gives whole seconds
+    late = since is not None and done < since.replace(microsecond=0)
+    return ("ready", log_evidence(line, _READY)) if line and late else None
 
 
 def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:

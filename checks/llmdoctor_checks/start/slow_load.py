@@ -59,7 +59,11 @@ _TOOK = (
     r"|Load weight end\. elapsed=(\d{1,9}(?:\.\d+)?) s"
 )
 _TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
+_TAKEN_V0 = _TAKEN[-1]
 _BEGIN, _END = "Load weight begin", "Load weight end"
+
+#: A line that seems to be later than the one after it (two processes print) would be of last year.
+_DAY = 86400
 
 
 class Bar(NamedTuple):
@@ -131,9 +135,9 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
         yield found
         return
     took = _took(log)
-    if took is not None and took[0] >= _TOOK_SECONDS and (pod.ready or pod.log_only):
+    if took is not None and took[0] >= (_TOOK_SECONDS if pod.ready or pod.log_only else _LONG_SECONDS):
         seconds, line = took
-        shown = pod.log_only and seconds >= _LONG_SECONDS
+        shown = not pod.ready and seconds >= _LONG_SECONDS
         yield Finding(
             role="cause" if shown else "risk",
             severity="warning",
@@ -141,6 +145,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
             summary=f"{engine.at} took {say_seconds(seconds)} to read its weights{_where(engine)}: "
             "each restart and each further replica takes as long.",
             evidence=(log_evidence(line),),
+            explains=("not-ready", "rollout-stuck") if shown else (),
             fixes=(_fix(pod, engine),),
             pods=(pod.name,),
         )
@@ -265,7 +270,18 @@ def _took(log: Log) -> tuple[float, Line] | None:
         begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
         seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
         found = [(seconds, ends[-1])] if seconds is not None else []
+    if not found and (found_v0 := _since_the_line_before(log)) is not None:
+        found = [found_v0]
     return max(found, key=lambda one: one[0], default=None)
+
+
+def _since_the_line_before(log: Log) -> tuple[float, Line] | None:
+    """vLLM before 0.7 says only that a rank has read its weights: the first one, since the last line before that has a time."""
+    first = next(log.find(_TAKEN_V0), None)
+    before = [line for line in log.lines() if line.number < first.number] if first else []
+    times = (seconds_between(line, first) for line in reversed(before)) if first else iter(())
+    seconds = next((one for one in times if one is not None), None)
+    return (seconds, first) if first and seconds is not None and seconds < _DAY else None
 
 
 def _said(log: Log, text: str) -> Iterator[tuple[Line, re.Match[str]]]:
