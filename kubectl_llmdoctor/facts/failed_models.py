@@ -27,8 +27,10 @@ _CHILD, _CHILD_FAILED = (
 )
 #: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
 _ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
-#: How Xinference's worker says that a model was not launched, before the traceback, and that one was.
-_NOT_LAUNCHED, _LAUNCHED = "ERROR    Failed to load model ", "Leave launch_builtin_model, elapsed time"
+#: How Xinference's worker says that a model was not launched, before the traceback, and that one was. From 3.0 on what wrote a
+#: line stands behind its level, as text or as JSON.
+_NOT_LAUNCHED, _LAUNCHED = "Failed to load model ", "Leave launch_builtin_model, elapsed time"
+_BY_THE_WORKER = r"\bxinference\.core\.worker\b.{0,300}?\bFailed to load model "
 _OF_A_LAUNCH = 200
 #: How llama-swap says that the process of a model ended by itself, and that one answers. Source: its proxy/process.go.
 _SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
@@ -113,7 +115,7 @@ def _dead_engines(log: Log) -> list[int]:
 def _not_launched(log: Log) -> list[Line]:
     """Where Xinference says that a model was not launched, and launched none since."""
     launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
-    return [line for line in log.marks(_NOT_LAUNCHED) if line.number > launched]
+    return [x for x in log.marks(_NOT_LAUNCHED) if x.number > launched and re.search(_BY_THE_WORKER, x.text[:2000])]
 
 
 def _not_loaded(log: Log) -> list[Line]:

@@ -1,4 +1,4 @@
-"""A model that only the leader of a group downloads, to a volume that its workers do not share."""
+"""A model that only the leader of a group downloads, to a volume of its own; a repository without one."""
 
 import re
 from collections.abc import Iterator
@@ -8,29 +8,36 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Logs,
     Pod,
     Subject,
     check,
     fixes,
+    log_evidence,
     pod_evidence,
     setting_evidence,
 )
 from llmdoctor_checks._raw import QUOTED
 
+#: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
+_TABLE = "| Model | Version | Status |"
 #: What brings files to a directory.
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 )
 
 
-@check("model-not-found", since="0.1")
-def model_not_found(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Finding]:
+@check("model-not-found", since="0.1", literals=(_TABLE,))
+def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
     The name, path, revision or file that the engine was given does not exist: a mistyped repository, a folder that no volume
     brings into this container, a branch that is not there, a folder with only part of a model, or a repository in another
     format (GGUF only, an adapter only). A path that does not exist is taken for a repository of the hub, so the message may
     speak of repository names. An anonymous or expired token gives similar last lines; then the line above says so.
+
+    Triton starts without any model where its repository is empty, as after a copy of a prefix under which nothing lies: it is
+    up, and what asks for a model of it gets 400.
 
     In a manifest it is a risk where an engine over several pods reads its model from a path that the leader alone fills: the
     leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank
@@ -46,15 +53,13 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Find
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     - https://huggingface.co/docs/huggingface_hub/guides/download
     """
+    if pod.exists:
+        if engine.name == "triton" and logs is not None and not pod.ready:
+            yield from _repository_of_nothing(engine, logs)
+        return
     model = engine.explicit("model")
     path = str(model.value).rstrip("/") if model else ""
-    if (
-        pod.exists
-        or model is None
-        or not path.startswith("/")
-        or len(subject.pods) < 2
-        or engine.value("nnodes", 1) != 1
-    ):
+    if model is None or not path.startswith("/") or len(subject.pods) < 2 or engine.value("nnodes", 1) != 1:
         return
     own, workers = engine.container.devices, engine.workers
     if not pod.template or pod.template.part != "leader" or not own or not workers or workers <= own:
@@ -86,6 +91,35 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject) -> Iterator[Find
             ),
         )
         return
+
+
+def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A Triton that is up, and whose table of models has no row: it found none in its repository."""
+    if engine.explicit("model_control_mode") is not None:
+        return  # which models it has is up to its clients, or to the next look at the repository
+    log = logs.current(engine.container.name)
+    line = next(iter(log.find(_TABLE)), None) if log else None
+    if log is None or line is None or any(not log.raw(line.number + n).startswith("+--") for n in (1, 2)):
+        return
+    repository = engine.explicit("model_repository")
+    yield Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} found no model in its repository"
+        + (f" {repository.value}" if repository else "")
+        + ": it is up, and serves none.",
+        evidence=(log_evidence(line), *([setting_evidence(engine.container, repository)] if repository else [])),
+        explains=("storage-initializer-failed", "not-ready", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                "Look at what lies there (one folder for each model, with a folder for each version in it), and at the prefix or "
+                f"claim that it is from, in {fixes.edited(engine.pod)}"
+            ),
+        ),
+        order=line.order,
+        pods=(engine.pod.name,),
+    )
 
 
 def _empty_dir(pod: Pod, path: str) -> str | None:

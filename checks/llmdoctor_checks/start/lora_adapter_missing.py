@@ -1,0 +1,102 @@
+"""A LoRA adapter that the Hugging Face Hub does not have."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    Setting,
+    check,
+    fixes,
+    log_evidence,
+    setting_evidence,
+)
+
+_NOT_FOUND = "Repository Not Found for url: "
+#: The repository that the hub was asked for, as huggingface_hub names it.
+_ASKED = r"Repository Not Found for url: https?://[^/\s]{1,200}/(?:api/models/)?(?P<name>[\w.-]+(?:/[\w.-]+){0,8}?)(?=\.?\s*$|/(?:resolve|revision|tree)/)"
+#: How it says, some lines before, that there is no such repository, and not that this one is private.
+_NONE = "404 Client Error"
+_WITHIN = 4
+
+
+@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE))
+def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """A LoRA adapter is not where the engine looks.
+
+    The engine was told to load an adapter, at start or by a request, and finds no `adapter_config.json` or no weights there: a
+    wrong path, a volume that is not mounted in this container, a repository that is not on the hub. At start the server ends;
+    at run time only the request that asks for the adapter fails.
+
+    Text Generation Inference takes what has no name before it for a repository of the hub: the hub is then asked for a path
+    without its first slash, and answers 401 or 404.
+
+    ## Fix
+
+    Correct the path or the volume. A GGUF server wants the adapter as GGUF, the others in PEFT's format. Text Generation
+    Inference wants a path as `--lora-adapters NAME=PATH`.
+
+    ## References
+
+    - https://docs.vllm.ai/en/latest/features/lora/
+    - https://huggingface.co/docs/peft/index
+    - https://huggingface.co/docs/text-generation-inference/conceptual/lora
+    """
+    told, container = engine.explicit("lora_modules"), engine.container
+    if told is None or logs is None or pod.ready:
+        return
+    adapters = {name.strip("/"): name for name in _adapters(told)}
+    for log in logs.of(container.name):
+        for line in log.find(_NOT_FOUND):
+            found = re.search(_ASKED, line.text)
+            name = adapters.get(found["name"].rstrip(".")) if found else None
+            if name is not None and (name.startswith("/") or _known_to_be_none(line)):
+                yield _finding(engine, told, name, line)
+                return
+
+
+def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
+    edited = fixes.edited(engine.pod)
+    if name.startswith("/"):
+        summary = f"{engine.title} takes the path {name} of an adapter for a repository of the hub, which has none of that name."
+        advice = (
+            f"Give the adapter a name before its path, {told.text.split('=')[0].split()[0]} NAME={name}, in {edited}"
+        )
+    else:
+        summary = f"The hub knows no repository {name}, from which {engine.title} is to load an adapter (404)."
+        advice = f"Correct the name of the adapter's repository in {edited}"
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="certain",
+        summary=summary,
+        evidence=(log_evidence(line), setting_evidence(engine.container, told)),
+        explains=(
+            "hf-unauthorized",
+            "model-not-found",
+            "engine-init-failed",
+            "engine-dead",
+            "crash-loop",
+            "not-ready",
+            "pod-failed",
+            "rollout-stuck",
+        ),
+        fixes=(fixes.advice(advice),),
+        order=line.order,
+        pods=(engine.pod.name,),
+    )
+
+
+def _adapters(told: Setting) -> Iterator[str]:
+    """What stands for an adapter in the option: its repository or path, with or without a name before it."""
+    values = told.value if isinstance(told.value, list | tuple) else str(told.value).split(",")
+    for value in values:
+        yield str(value).rpartition("=")[2].strip()
+
+
+def _known_to_be_none(line: Line) -> bool:
+    return any(0 <= line.number - other.number <= _WITHIN for other in line.log.marks(_NONE))
