@@ -220,6 +220,8 @@ class Container(_Base, frozen=True):
     restart_policy_rules: tuple[dict[str, Any], ...] = ()
     image_pull_policy: str = ""
     working_dir: str = ""
+    stdin: bool = False
+    tty: bool = False
 
 
 class EmptyDir(_Base, frozen=True):
@@ -283,6 +285,7 @@ class Volume(_Base, frozen=True):
     gce_persistent_disk: dict[str, Any] | None = None
     aws_elastic_block_store: dict[str, Any] | None = None
     iscsi: dict[str, Any] | None = None
+    nfs: dict[str, Any] | None = None
     rbd: dict[str, Any] | None = None
 
 

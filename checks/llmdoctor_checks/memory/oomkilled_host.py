@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
+from llmdoctor_checks.memory._ollama_models import largest_pulled
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
@@ -89,6 +90,10 @@ def oomkilled_host(
     earlier requests, up to 8 GiB (`--cache-ram`), and so does each model that Ollama runs with it (`LLAMA_ARG_CACHE_RAM`).
     Memory-backed volumes such as /dev/shm count against the same limit: see `oomkilled-shm`.
 
+    Without a GPU Ollama holds the whole model in host memory. Where the pod itself pulls one whose weights alone, by the
+    parameters and bits that its name says, exceed the limit, it answers `model requires more system memory (…) than is
+    available`, since it compares with the limit of its cgroup, or is killed.
+
     Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
     OOMKilled. SGLang's `--hicache-size` is for each rank: where what the settings take for certain exceeds the limit, that is
     why a rank was killed.
@@ -116,7 +121,9 @@ def oomkilled_host(
     """
     if not pod.failing and not (pod.exists and pod.ready):
         for server in subject.engines(pod):
-            yield from _risk(pod, server, subject.sizing(server))
+            yield from (
+                _of_ollama(pod, server) if server.name == "ollama" else _risk(pod, server, subject.sizing(server))
+            )
     if metrics is not None and pod.ready:
         yield from _trend(pod, metrics, subject)
     for container in pod.containers if pod.ready else ():
@@ -272,6 +279,32 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         evidence=tuple(evidence),
         fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A limit below the weights of a model that the pod pulls, which Ollama holds in host memory where it has no GPU."""
+    container = engine.container
+    own = container.spec.resources.limits.get("memory")
+    limit = container.limit("memory")
+    if pod.exists or own is None or limit is None or container.accelerators or pod.lent:
+        return
+    pulled = largest_pulled(pod, container)
+    if pulled is None or pulled.size <= limit:
+        return
+    larger = f"{-(-(pulled.size * 5 // 4) // GIB)}Gi"
+    summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}"
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pulled.model} takes {say_bytes(pulled.size)} of host memory or more without a GPU; the memory limit of "
+        f"{container.name} is {say_bytes(limit)}, so Ollama refuses to load it or is killed.",
+        evidence=(pulled.evidence, pod_evidence(container, "resources.limits.memory", str(own))),
+        fixes=(
+            fixes.set_resource(container, "limits", "memory", larger, summary),
+            fixes.advice(f"Pull a smaller model than {pulled.model}"),
+        ),
     )
 
 

@@ -93,10 +93,9 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
     shall put on a GPU say so, or that it tolerates the GPU taint of the node on which it runs.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
-    there are builds of their own. Since the CPU is what was meant, that is noted, and so is a container that has neither
-    arguments nor variables nor resources: the outline of one, which somebody completes. Of TGI with
-    `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's fork of it, which takes the CPU where it sees
-    none, nothing is said.
+    there are builds of their own. Noted is a container that has neither arguments nor variables nor resources: the outline
+    of one, which somebody completes. Of TGI with `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's
+    fork of it, which takes the CPU where it sees none, nothing is said.
 
     ## Fix
 
@@ -144,7 +143,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
-        noted = cpu or pod.spec.runtime_class_name == "nvidia" or _outline(engine)
+        noted = pod.spec.runtime_class_name == "nvidia" or _outline(engine)
         yield Finding(
             role="note" if noted else "risk",
             severity="info" if noted else "warning",

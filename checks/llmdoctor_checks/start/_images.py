@@ -16,6 +16,11 @@ _OF_ROOT = (
 )
 _NO_REGISTRY = frozenset({"ubuntu", "debian", "python", "alpine", "busybox"})
 
+#: Repositories whose images start a shell when no command is given (triton-inference-server/server build.py, which keeps the
+#: entrypoint of NVIDIA's CUDA images; sgl-project/sglang and InternLM/lmdeploy docker/Dockerfile; xorbitsai/inference
+#: xinference/deploy/docker/Dockerfile).
+_OF_SHELL = r"(?:^|/)(?:nvidia/tritonserver|lmsysorg/sglang|openmmlab/lmdeploy|xprobe/xinference)$"
+
 #: Ollama's image is Ubuntu with ca-certificates and the libraries of its backends.
 _OF_OLLAMA = r"(?:^|/)ollama/ollama$"
 _ABSENT = r"(?:/usr)?(?:/bin/)?(?P<program>curl|wget)\b"
@@ -54,6 +59,11 @@ def root_image(container: Container) -> bool:
     """Whether its image runs as root unless somebody names another user."""
     repository = container.repository
     return bool(re.search(_OF_ROOT, repository)) and ("/" in repository or repository in _NO_REGISTRY)
+
+
+def shell_image(container: Container) -> bool:
+    """Whether its image starts a shell unless somebody gives a command: without a terminal that ends at once."""
+    return bool(re.search(_OF_SHELL, container.repository))
 
 
 def lacking(container: Container, words: Sequence[object]) -> Lacking | None:

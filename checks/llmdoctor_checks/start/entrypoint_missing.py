@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence
 from llmdoctor_checks._raw import QUOTED, words
-from llmdoctor_checks.start._images import Lacking, lacking
+from llmdoctor_checks.start._images import Lacking, lacking, shell_image
 
 
 @check("entrypoint-missing", since="0.1")
@@ -18,7 +18,9 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
 
     In a manifest it is a risk where the image is known not to have the program: Ollama's has neither curl nor wget. A loop
     such as `until curl …; do sleep 1; done` then waits for ever, and what stands behind it, mostly `ollama pull`, is never
-    done; in a postStart hook the container never counts as started.
+    done; in a postStart hook the container never counts as started. It is one as well where nothing says what to run and the
+    image starts a shell then (Triton's, SGLang's, LMDeploy's, Xinference's): without a terminal the shell ends at once, with
+    exit code 0, and the container is restarted for ever.
 
     ## Fix
 
@@ -33,6 +35,9 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
     if pod.exists or pod.log_only:
         return
     for container in pod.containers:
+        if _says_nothing(pod, container) and shell_image(container):
+            yield _of_shell(pod, container)
+            return
         hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
         asked = words(hook, "exec.command") if hook else ()
         if asked and (found := lacking(container, asked)):
@@ -49,6 +54,26 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
             then = "it waits for ever, and what follows is never done" if found.waits else "it ends with 127"
             yield _finding(pod, container, "command", found, then)
             return
+
+
+def _says_nothing(pod: Pod, container: Container) -> bool:
+    """Whether nobody gives it a command, though it is more than the outline of a server: no operator does, nor a base."""
+    spec = container.spec
+    completed = pod.partial or pod.completed or container.role != "main"
+    said = spec.command or spec.args or spec.tty or spec.stdin
+    return not completed and not said and bool(spec.resources.limits or spec.resources.requests or spec.volume_mounts)
+
+
+def _of_shell(pod: Pod, container: Container) -> Finding:
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"Container {container.name} has neither command nor arguments, and {container.spec.image} starts a shell then, "
+        "which ends at once.",
+        evidence=(pod_evidence(container, "image", container.spec.image),),
+        fixes=(fixes.advice(f"Say in {fixes.edited(pod)} what to run, as `command` or `args`"),),
+    )
 
 
 def _serves(script: Sequence[object]) -> bool:

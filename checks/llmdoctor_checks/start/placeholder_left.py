@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
 
 #: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
 _PLACEHOLDER = (
-    r"<(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE"
+    r"< ?(?:[Yy]our|YOUR|my|MY|[Ii]nsert|INSERT|[Ee]nter|ENTER|[Rr]eplace|REPLACE|[Cc]hange|CHANGE|[Aa]dd|ADD|[Pp]aste|PASTE"
     r"|[Ii]nput|INPUT|[Ff]ill|FILL)[-_ ][\w .:/-]{1,60}>"
     r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
     r"|<(?:[a-z0-9]+[-_])+(?:token|key|secret|password|id|name|url|bucket|registry)>"
@@ -153,6 +153,10 @@ def _then(container: Container, path: str, text: str) -> str:
         if text.startswith("your"):
             return ", a guide's word for the reader's own: what lies there, if anything, is not what is meant"
         return ": the kubelet refuses the image's name" if "<" in text else ": no registry has an image of that name"
+    if path.endswith(".nfs.server"):
+        return ": no file server has that address, so nothing is mounted and the pod does not start"
+    if path.startswith("nodeSelector["):
+        return ": the pod waits for a node with that label"
     if path.startswith("volumes["):
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
@@ -200,6 +204,10 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
             if found := own or re.search(_NAMED, code):
                 yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
     yield from _of_volumes(container)
+    for label, wanted in container.pod.spec.node_selector.items():
+        if own := re.search(_PLACEHOLDER, str(wanted)):
+            path = f"nodeSelector[{label}]"
+            yield path, own[0], pod_evidence(container.pod, path, str(wanted)), True
 
 
 def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
@@ -211,6 +219,8 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
         said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in given]
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
+        if volume and volume.nfs:
+            said += [(f"nfs.{key}", str(volume.nfs.get(key))) for key in ("server", "path")]
         for place, value in said:
             if own := re.search(_PLACEHOLDER, value):
                 path = f"volumes[{name}].{place}"
