@@ -31,21 +31,25 @@ _SAYS = (
     ("no usable GPU found, --gpu-layers option will be ignored", "likely"),
 )
 
+#: The same of llama.cpp up to the end of 2024, llama-cpp-python with it: a build for any GPU says 1 there (ggml_cpu_has_blas).
+_SYSTEM_INFO = "| BLAS = 0 |"
+
 #: A build for GPUs, by the name of its image.
 _OF_GPUS = r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])"
 
 #: What llama.cpp prints when a GPU backend is there, whatever becomes of it.
-_BACKENDS = ("ggml_cuda_init", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
+_BACKENDS = ("ggml_cuda_init", "ggml_init_cublas", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
 
 
-@check("cpu-only-image", since="0.1", literals=(*(words for words, _ in _SAYS), *_BACKENDS))
+@check("cpu-only-image", since="0.1", literals=(*(words for words, _ in _SAYS), _SYSTEM_INFO, *_BACKENDS))
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
 
     Most engines come in several builds, and the shortest name is not always the one for GPUs: `llama.cpp:server` and,
     from KServe 0.15 on, `huggingfaceserver` without `-gpu` know no GPU. The container gets its GPU and cannot use it:
     it ends because the model or an option needs one, or it runs many times slower while the GPU stays reserved. KServe
-    adds `-gpu` by itself for the resource `nvidia.com/gpu` only, not for MIG slices.
+    adds `-gpu` by itself for the resource `nvidia.com/gpu` only, not for MIG slices. llama-cpp-python ignores the layers for the GPU
+    without a word; `BLAS = 0` in its list of features says that it was built without any.
 
     ## Fix
 
@@ -71,7 +75,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     build = cpu_build(container.spec.image) if engine else None
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
-    said = _says(container, logs, _SAYS if engine else ((_TORCH, "certain"),))
+    said = _says(container, logs, _words(engine))
     if build is None and said is None:
         return
     failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
@@ -107,6 +111,13 @@ def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
     return kind.startswith(("InferenceService", "ServingRuntime", "ClusterServingRuntime")) and (
         "nvidia.com/gpu" in container.accelerators
     )
+
+
+def _words(engine: Engine | None) -> tuple[tuple[str, str], ...]:
+    if engine is None:
+        return ((_TORCH, "certain"),)
+    # Ollama has runners for CPU and GPU in one image, and prints the line of the one that it chose
+    return (*_SAYS, (_SYSTEM_INFO, "likely")) if engine.name == "llama.cpp" else _SAYS
 
 
 def _says(container: Container, logs: Logs | None, words: Iterable[tuple[str, str]]) -> tuple[Line, str] | None:

@@ -80,8 +80,8 @@ def ready_before_serving(
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
-    do where it loads by its own log, and that of a gateway or router says that it was turned away, or its probe cannot fail. Without
-    a probe that is a risk while it lasts.
+    do where it loads by its own log, and that of a gateway, router or proxy says that it was turned away, or its probe cannot
+    fail. Without a probe that is a risk while it lasts.
 
     ## Fix
 
@@ -215,8 +215,11 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
     blind = probe is None or _nothing(probe)
-    if client := _turned_away(pod, cluster):
-        summary = f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {client.log.pod} was "
+    if client := _turned_away(pod, cluster) or _beside(pod, engine, logs):
+        who = client.log.container if client.log.pod == pod.name else client.log.pod
+        summary = (
+            f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
+        )
         summary += "turned away."
         evidence = [log_evidence(client), log_evidence(phase.line), *evidence]
     elif service and blind and (last := _newest(log, pod.cluster.now)):
@@ -273,6 +276,20 @@ def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
         for words in _TURNED_AWAY
         for line in Log(text).find(words)
         if named.search(line.text[:20_000])
+    )
+    return next(lines, None)
+
+
+def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
+    """The same of a proxy in the pod itself (llm-d's routing-proxy), which finds nobody at the engine's port."""
+    at = re.compile(rf"(?:127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0):{engine.value('port')}(?!\d)")
+    beside = [c.name for c in pod.containers if c is not engine.container and c.role != "init"]
+    lines = (
+        line
+        for log in (logs.current(name) for name in beside if logs)
+        for words in _TURNED_AWAY
+        for line in (log.find(words) if log else ())
+        if at.search(line.text[:20_000])
     )
     return next(lines, None)
 

@@ -1,5 +1,6 @@
 """What a webhook should have added to the pod, and did not."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -59,6 +60,11 @@ _ROLES: tuple[tuple[str, str, str, str], ...] = (
     ),
 )
 
+#: GKE's webhook for TPUs of Ray (ai-on-gke, applications/ray/kuberay-tpu-webhook): what it adds for a slice of several hosts, by
+#: which label it picks pods, and what JAX prints of a host that knows of no other.
+_TPU_HOSTS, _NAME_LABEL, _TPU_FAILS = "TPU_WORKER_HOSTNAMES", "app.kubernetes.io/name", "TPU initialization failed"
+_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+
 #: Where KServe's init container puts the model.
 _MODELS = "/mnt/models"
 
@@ -77,14 +83,15 @@ _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-
 _LEFT_OUT = "control-plane"
 
 
-@check("webhook-not-injected", since="0.2", literals=(_MODELS, _SECRETS, *(role[3] for role in _ROLES)))
+@check("webhook-not-injected", since="0.2", literals=(_MODELS, _SECRETS, _TPU_FAILS, *(role[3] for role in _ROLES)))
 def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A container that a webhook should have added to the pod is missing.
 
     Meshes, secret injectors, storage drivers and KServe change a pod when it is made. When the webhook was down with
     `failurePolicy: Ignore`, when the namespace is left out by its label, or when the pod was made before the webhook was
     installed, the pod comes without the container and nobody says so: the model is not under /mnt/models, secrets are not
-    in their files, a bucket cannot be mounted, the image of a gateway is still `auto`.
+    in their files, a bucket cannot be mounted, the image of a gateway is still `auto`, a host of a TPU slice does not know the
+    others.
 
     Only of a pod that exists can this be said; a manifest never has what a webhook will add.
 
@@ -127,6 +134,7 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
     yield from _kserve(pod, subject, logs)
     yield from _auto(pod)
     yield from _role(pod, logs)
+    yield from _slice(pod, logs)
 
 
 def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
@@ -158,6 +166,38 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             None if asks else fixes.advice(f'Put the label {label}: "true" on the pods of {fixes.edited(pod)}'),
         )
         return
+
+
+def _slice(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """A host of a TPU slice that was not told who the others are: of a Ray worker GKE's webhook for KubeRay does it."""
+    labels = pod.obj.metadata.labels
+    line = next(logs.find(_TPU_FAILS), None) if logs else None
+    chips = sum(c.accelerators.get("google.com/tpu", 0) for c in pod.containers)
+    topology = str(pod.spec.node_selector.get(_TOPOLOGY, ""))
+    sides = [int(side) for side in topology.split("x") if side.isdecimal() and len(side) < 6]
+    if line is None or labels.get("ray.io/node-type") != "worker" or not 0 < chips < math.prod(sides or [0]):
+        return
+    if any(_TPU_HOSTS in container.env for container in pod.containers):
+        return
+    asks = labels.get(_NAME_LABEL) == "kuberay"
+    why = (
+        "the webhook adds it to groups whose numOfHosts is greater than 1"
+        if asks
+        else f"the webhook looks at pods with the label {_NAME_LABEL}: kuberay alone, and this one does not have it"
+    )
+    fix = (
+        "Set numOfHosts of the worker group to the hosts of the slice"
+        if asks
+        else f"Put the label {_NAME_LABEL}: kuberay on the pods"
+    )
+    yield _finding(
+        pod,
+        "cause",
+        f"The pod is one host of a TPU slice of {topology}, and no container has {_TPU_HOSTS}: {why}.",
+        (log_evidence(line), pod_evidence(pod, f"nodeSelector[{_TOPOLOGY}]", topology), _present(pod)),
+        ("multinode-discovery", "gpu-runtime-missing", "worker-lost", "ray-cluster"),
+        fixes.advice(f"{fix} in {fixes.edited(pod)}, and see that kuberay-tpu-webhook runs"),
+    )
 
 
 def _auto(pod: Pod) -> Iterator[Finding]:
