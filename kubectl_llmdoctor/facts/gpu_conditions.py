@@ -32,6 +32,7 @@ _BAD_WHEN_TRUE = {
     "NVLinkStatusInactive": "nvlink-down",
     "GpuPcieWatch": "pcie-degraded",
     "GpuThermalWatch": "gpu-throttled",
+    "GpuThermalMarginWatch": "gpu-throttled",
     "GpuPowerWatch": "gpu-throttled",
     "GPUClockThrottling": "gpu-throttled",
     "UnhealthyNvidiaDevicePlugin": "device-plugin-down",
@@ -63,6 +64,11 @@ class GpuCondition(msgspec.Struct, frozen=True, kw_only=True):
     numbers: tuple[int, ...] = ()
     bus: str = ""
     uuid: str = ""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is of a state, which the other program reads again and again, and not of an event that once was."""
+        return self.id == "gpu-throttled"
 
 
 def gpu_conditions(node: k8s.Node) -> Iterator[GpuCondition]:

@@ -304,11 +304,11 @@ class Hardware:
 
     @cached_property
     def conditions(self) -> tuple[tuple[GpuCondition, Confidence], ...]:
-        """Conditions of the node about GPUs that are, or may be, the pod's, since the pod came to the node."""
+        """Conditions of the node about GPUs that are, or may be, the pod's, since the pod came to the node, or that still hold."""
         found: list[tuple[GpuCondition, Confidence]] = []
         for condition in self.of_node.conditions:
             device = self.of_node.device_at(condition.bus, condition.uuid)
-            if not self.during(condition.since):
+            if not (condition.lasting or self.during(condition.since)):
                 continue
             if (condition.uuid and condition.uuid in self.given) or (device and device in self.mine):
                 found.append((condition, "certain"))

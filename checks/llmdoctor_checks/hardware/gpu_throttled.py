@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, letters, parse_time, say_seconds
-from llmdoctor_checks.hardware._gpu import busy, by_others, looked_at
+from llmdoctor_checks.hardware._gpu import busy, by_others, conditions, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
 #: are no faults.
@@ -20,7 +20,8 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less.
     Everything on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full
-    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set.
+    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set. Where neither the agent nor metrics say
+    how the GPUs run, a condition that another program set on the node says it.
 
     ## Fix
 
@@ -32,6 +33,7 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """
     slow = [(device, why) for device in hardware.mine if (why := list(_why(device)))]
     if not slow:
+        yield from _by_others(pod, hardware)
         return
     loaded = any(_works(device) for device, _ in slow)
     now = loaded and hardware.runs
@@ -53,6 +55,25 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             ),
             *by_others(hardware, "gpu-throttled"),
         ),
+        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
+        fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
+        pods=(pod.name,),
+    )
+
+
+def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """Another program's word alone, of GPUs that nobody has read since."""
+    said = conditions(hardware, "gpu-throttled")
+    if not said or any(device.throttle_reasons for device in hardware.mine):
+        return
+    sure = said[0][1] == "certain"
+    yield Finding(
+        role="cause" if sure and pod.ready else "risk",
+        severity="warning",
+        confidence="likely" if sure else "possible",
+        summary=f"The node {hardware.node} is marked for a GPU{' of this pod' if sure else ''} that is held back for heat or power "
+        f"({said[0][0].type}).",
+        evidence=by_others(hardware, "gpu-throttled"),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
         pods=(pod.name,),

@@ -136,7 +136,7 @@ def oomkilled_host(
         limit = ending.container.limit("memory") or pod.memory_limit
         kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
         # a worker that is killed need not take the container's first process with it
-        by_kernel = kill is not None and kill.shmem < kill.anon
+        by_kernel = kill is not None and _by_own(kill, ending.container, limit)
         unnamed = None
         if kill is None and hardware and limit is not None and not ending.oom_killed:
             kill = unnamed = _at_limit(hardware, limit)
@@ -200,7 +200,7 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
         killed = [
             kill
             for kill in hardware.kills_between(container, began, None, whole_node=False)
-            if kill.shmem < kill.anon and (kill.container_id or len(pod.containers) == 1)
+            if _by_own(kill, container, limit) and (kill.container_id or len(pod.containers) == 1)
         ]
         counted = tuple(_counted(container, hardware))
         use = hardware.use_of(container)
@@ -225,6 +225,11 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
             fixes=tuple(_fixes(container, limit, subject)),
             pods=(pod.name,),
         )
+
+
+def _by_own(kill: OutOfMemory, container: Container, limit: int | None) -> bool:
+    """Whether it was no volume that filled the limit: shared memory may be what the processes themselves share."""
+    return kill.shmem < kill.anon or (limit is not None and not _shared(container, limit))
 
 
 def _at_limit(hardware: Hardware, limit: int) -> OutOfMemory | None:
@@ -434,7 +439,8 @@ def _shared(container: Container, limit: int) -> bool:
 
 def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | None, kill: OutOfMemory | None) -> str:
     container = ending.container
-    text = f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}"
+    who = "Container" if ending.oom_killed or ending.code == 137 else "A process of container"
+    text = f"{who} {container.name} was killed at its memory limit of {say_bytes(limit)}"
     if ending.seconds is not None:
         text += f", {say_seconds(ending.seconds)} after its start"
     if phase and phase.name != "serving":
@@ -445,6 +451,7 @@ def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | N
         text += f" ({count_of(container.restarts, 'restart')})"
     if kill:
         text += f"; the kernel killed {kill.process}, which had {say_bytes(kill.anon)} of its own in memory"
+        text += f" and {say_bytes(kill.shmem)} that it shared" if kill.shmem > kill.anon else ""
     text += "."
     for name, words in (("swap_space", "of swap space"), ("cpu_offload_gb", "of CPU offload")):
         setting = engine.explicit(name) if engine else None

@@ -58,11 +58,15 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
     for ending in endings(pod):
         container = ending.container
         limit = container.limit("memory") or pod.memory_limit
-        if not ending.oom_killed or limit is None:
+        if limit is None:
             continue
         volumes = list(_memory_volumes(container))
-        used = _used(container, hardware) if hardware else None
+        whole = [size for _, _, size in volumes if size is None or size * 2 >= limit]
         killed = _by_kernel(ending, hardware) if hardware and volumes else None
+        # a worker that is killed need not take the container's first process with it
+        if not ending.oom_killed and not (killed and whole):
+            continue
+        used = _used(container, hardware) if hardware else None
         evidence = [pod_evidence(pod, ending.path, ending.text)]
         evidence += [pod_evidence(pod, f"volumes[{name}].emptyDir", text) for name, text, _ in volumes]
         if hardware and killed:
@@ -75,7 +79,6 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
             summary = f"{say_bytes(used[0])} {used[1]}, of a limit of {say_bytes(limit)}."
             evidence.append(used[2])
         else:
-            whole = [size for _, _, size in volumes if size is None or size * 2 >= limit]
             if not whole:
                 continue
             largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
+from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
 
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
@@ -41,11 +42,14 @@ _STUCK_SECONDS = 900
 #: A probe that ends a start which had come no further, after so long, did not end one that loads.
 _KILLED_SECONDS = 300
 
+#: Where vLLM computes for the first time: the phases in which it profiles, tunes its kernels and captures graphs.
+_WARMS_UP = ("profiling GPU memory", "capturing CUDA graphs")
+
 #: Other words may follow the last of those lines, of other ranks and of libraries.
 _LINES_AFTER = 6
 
 
-@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU))
+@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, BLOCKED))
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:
@@ -56,7 +60,8 @@ def nccl_p2p(
     watchdog ends it, or NCCL and vLLM's own all-reduce report errors.
 
     A message that vLLM has disabled its custom all-reduce is harmless. Where it is the last one, and nothing follows for a quarter
-    of an hour, the GPUs wait for each other; they show 100 % and compute nothing.
+    of an hour, the GPUs wait for each other; they show 100 % and compute nothing. `NCCL_P2P_DISABLE` is NCCL's alone: vLLM's own
+    all-reduce still writes into the other GPU's memory, and may hang later, while the engine warms up.
 
     ## Fix
 
@@ -68,7 +73,9 @@ def nccl_p2p(
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
     workers = engine.workers_at_least
-    found_stuck = (_stuck(pod, engine, logs, hardware) or _killed(pod, engine, logs)) if logs and workers >= 2 else None
+    found_stuck = None
+    if logs and workers >= 2:
+        found_stuck = _stuck(pod, engine, logs, hardware) or _killed(pod, engine, logs) or _own(pod, engine, logs)
     if found_stuck:
         yield found_stuck
         return
@@ -163,8 +170,43 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return None
 
 
+def _own(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A start that stands still while it warms up, on GPUs whose direct path is switched off for NCCL and not for vLLM itself."""
+    off = [
+        v
+        for name in ("NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL")
+        if (v := engine.container.env.get(name)) and v.value in _OFF[name]
+    ]
+    if engine.name != "vllm" or not off or engine.value("disable_custom_all_reduce") is True or pod.nodes != 1:
+        return None
+    ended = [
+        log for e in endings(pod) if e.container is engine.container and not e.oom_killed and (log := log_of(e, logs))
+    ]
+    current = logs.current(engine.container.name)
+    for log in [*ended, *([current] if current and not pod.ready else [])]:
+        phase, said = phase_of(log), stands_still(log)
+        if not said or phase is None or phase.name not in _WARMS_UP:
+            continue
+        return _found(
+            pod,
+            logs,
+            said[0],
+            f"{off[0].name}={off[0].value} keeps NCCL from writing into the other GPU's memory, and not vLLM's own all-reduce, which the "
+            f"{engine.workers_at_least} workers use; they have taken no work for {say_seconds(waited(said))} while the engine warmed up",
+            Evidence(source="pod", ref=off[0].path, text=f"{off[0].name}={off[0].value}"),
+            fix="Add --disable-custom-all-reduce",
+        )
+    return None
+
+
 def _found(
-    pod: Pod, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
+    pod: Pod,
+    logs: Logs,
+    line: Line,
+    what: str,
+    *more: Evidence,
+    confidence: Confidence = "possible",
+    fix: str = "Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce",
 ) -> Finding:
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
     lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
@@ -176,7 +218,7 @@ def _found(
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
             fixes.advice(
-                f"Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
+                f"{fix} in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
                 "off or in pass-through, PCIe ACS off"
             ),
         ),

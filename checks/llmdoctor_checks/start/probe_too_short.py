@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
 from llmdoctor_checks.serving._load import seconds_ago
 from llmdoctor_checks.start._probes import came_up, failures
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
@@ -66,7 +67,7 @@ _STOPS_SECONDS = 60
 _DOWNLOAD, _READING = 500_000_000, GIB
 
 
-@check("probe-too-short", since="0.1", literals=(_LISTENS, *_FAILED))
+@check("probe-too-short", since="0.1", literals=(_LISTENS, BLOCKED, *_FAILED))
 def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up before the model is loaded.
 
@@ -77,7 +78,8 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     `KeyboardInterrupt: terminated`.
 
     Where a process of the engine had failed before, and what was left of the server waited for it until the probe ended it,
-    the failure is the cause, and no longer budget helps.
+    the failure is the cause, and no longer budget helps. A start that has printed nothing for many minutes but that its workers take
+    no work may stand still for ever: then it is a guess.
 
     In a manifest it is a risk where the budget is shorter than any start: 90 s, and the time in which the model's files,
     whose size is known from its shape, are downloaded into the container's own file system at 500 MB/s, or are read from
@@ -118,13 +120,14 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         ):
             continue
         guess = kind == "liveness" and not kills and phase is None
+        still = stands_still(log) if log else []
         if guess and not (log is None and probe and _killed_in_time(ending, probe)):
             continue
         yield Finding(
             role="cause",
-            confidence="certain" if kills and phase else "possible" if guess else "likely",
-            summary=_summary(ending, kind, probe, phase),
-            evidence=tuple(_evidence(ending, kind, probe, kills, phase)),
+            confidence="possible" if guess or still else "certain" if kills and phase else "likely",
+            summary=_summary(ending, kind, probe, phase, still=waited(still)),
+            evidence=(*_evidence(ending, kind, probe, kills, phase), *(log_evidence(line) for line in still[:1])),
             explains=("crash-loop", "not-ready", "slow-load"),
             fixes=_fixes(container, kind, probe, int(ending.seconds or 0)),
             pods=(pod.name,),
@@ -223,13 +226,15 @@ def _numbers(probe: k8s.Probe) -> str:
     )
 
 
-def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | None) -> str:
+def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | None, *, still: int) -> str:
     text = f"The {kind} probe restarted container {ending.container.name}"
     if ending.seconds is not None:
         text += f" after {say_seconds(ending.seconds)}"
     text += f" while it was {phase.name}" if phase else " before it was ready"
     if probe:
         text += f"; its budget is {say_seconds(probe.budget)} ({_arithmetic(probe)})"
+    if still:
+        text += f". For its last {say_seconds(still)} it printed only that its workers take no work: it may not have been loading any more"
     return text + "."
 
 

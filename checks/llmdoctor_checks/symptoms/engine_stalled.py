@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks._blocked import BLOCKED
 from llmdoctor_checks.serving._load import RECENT, Load, last_load, seconds_between
 
 #: For so long nothing is computed: the prefill of the longest prompts takes less, and fills the cache meanwhile.
@@ -26,15 +27,11 @@ _SECONDS_OF_METRICS = 300
 #: Engines that count tokens with each step; SGLang does when a request has ended.
 _COUNTS_EACH_STEP = ("vllm",)
 
-#: What vLLM's engine core prints once a minute while its workers take nothing from it (since 0.10). It prints the same while
-#: kernels are compiled; then nobody has requests yet.
-_BLOCKED = "No available shared memory broadcast block found in"
-
 #: So many of them, a minute apart, are no step that was long.
 _TIMES = 2
 
 
-@check("engine-stalled", since="0.3", literals=(_BLOCKED,))
+@check("engine-stalled", since="0.3", literals=(BLOCKED,))
 def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None) -> Iterator[Finding]:
     """Requests are there, and no token has been computed for minutes.
 
@@ -121,7 +118,7 @@ def _by_log(engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...], Line
     if not said[-1].running:
         return None
     before = still[0].line.number if still else said[-1].line.number
-    blocked = [line for line in last.log.find(_BLOCKED) if line.number > before]
+    blocked = [line for line in last.log.find(BLOCKED) if line.number > before]
     if len(blocked) < _TIMES or (seconds_between(blocked[0], blocked[-1]) or 0) < 50 * (_TIMES - 1):
         return None
     text = f"has {said[-1].running} requests running, and its workers have taken no work for minutes"
