@@ -32,13 +32,14 @@ _ONE_REQUEST = 60
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
 _OF_A_REQUEST = "Exception in ASGI application"
 #: What the server in front of an engine prints, which may go on for long, when a process of the engine is gone. Sources: vLLM's
-#: executors and clients (0.4 to 0.33).
+#: executors and clients (0.4 to 0.33); asyncio of LightLLM's router, whose loop nobody starts again.
 _GONE = (
     "died, exit code: -",
     "died unexpectedly, shutting down",
     "MQLLMEngine is already dead",
     "Background loop has errored already.",
     "EngineCore encountered an issue. See stack trace (above)",
+    "coro=<RouterManager.loop_for_fwd() done,",
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60

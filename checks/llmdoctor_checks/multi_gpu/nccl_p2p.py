@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Hardware,
     Line,
     Logs,
@@ -35,6 +36,9 @@ _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " I
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
 
+#: The first line of HAMi's library, through which all calls of CUDA go then; NCCL's own allocations have stood still in it.
+_SHIM = "[HAMI-core "
+
 #: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
 _STUCK_SECONDS = 900
 
@@ -45,7 +49,7 @@ _KILLED_SECONDS = 300
 _LINES_AFTER = 6
 
 
-@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU))
+@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, _SHIM))
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:
@@ -56,7 +60,8 @@ def nccl_p2p(
     watchdog ends it, or NCCL and vLLM's own all-reduce report errors.
 
     A message that vLLM has disabled its custom all-reduce is harmless. Where it is the last one, and nothing follows for a quarter
-    of an hour, the GPUs wait for each other; they show 100 % and compute nothing.
+    of an hour, the GPUs wait for each other; they show 100 % and compute nothing. Under HAMi its library, through which all calls of
+    CUDA go, may stand still there as well: `CUDA_DISABLE_CONTROL=true` takes it out of the way of a pod that has whole GPUs.
 
     ## Fix
 
@@ -130,6 +135,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     )
     return _found(
         pod,
+        engine,
         logs,
         line,
         f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
@@ -155,6 +161,7 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             continue
         return _found(
             pod,
+            engine,
             logs,
             line,
             f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}, and its log ends where NCCL connects its GPUs",
@@ -164,17 +171,20 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _found(
-    pod: Pod, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
+    pod: Pod, engine: Engine, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
 ) -> Finding:
+    shim = next((x for x in logs.find(_SHIM) if x.log.place == line.log.place), None)
+    between = "; HAMi's library libvgpu.so stands between it and the driver" if shim else ""
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
     lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
     return Finding(
         role="cause",
         confidence=confidence,
-        summary=f"{what}{lacks}.",
-        evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),
+        summary=f"{what}{between}{lacks}.",
+        evidence=(log_evidence(line), *(log_evidence(x) for x in (shim, warned) if x), *more),
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
+            *((_without_shim(engine),) if shim else ()),
             fixes.advice(
                 f"Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
                 "off or in pass-through, PCIe ACS off"
@@ -182,6 +192,15 @@ def _found(
         ),
         order=line.order,
         pods=(pod.name,),
+    )
+
+
+def _without_shim(engine: Engine) -> Fix:
+    return fixes.set_env(
+        engine.container,
+        "CUDA_DISABLE_CONTROL",
+        "true",
+        "Let HAMi's library pass all calls on, where the pod has whole GPUs",
     )
 
 
