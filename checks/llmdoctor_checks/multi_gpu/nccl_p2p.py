@@ -8,20 +8,18 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
-    Fix,
     Hardware,
     Line,
     Logs,
     Pod,
     check,
-    endings,
     fixes,
     log_evidence,
-    log_of,
     phase_of,
     pod_evidence,
     say_seconds,
 )
+from llmdoctor_checks.start._standstill import ends_with, killed_at
 
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
@@ -36,20 +34,11 @@ _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " I
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
 
-#: The first line of HAMi's library, through which all calls of CUDA go then; NCCL's own allocations have stood still in it.
-_SHIM = "[HAMI-core "
-
 #: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
 _STUCK_SECONDS = 900
 
-#: A probe that ends a start which had come no further, after so long, did not end one that loads.
-_KILLED_SECONDS = 300
 
-#: Other words may follow the last of those lines, of other ranks and of libraries.
-_LINES_AFTER = 6
-
-
-@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, _SHIM))
+@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU))
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:
@@ -60,8 +49,7 @@ def nccl_p2p(
     watchdog ends it, or NCCL and vLLM's own all-reduce report errors.
 
     A message that vLLM has disabled its custom all-reduce is harmless. Where it is the last one, and nothing follows for a quarter
-    of an hour, the GPUs wait for each other; they show 100 % and compute nothing. Under HAMi its library, through which all calls of
-    CUDA go, may stand still there as well: `CUDA_DISABLE_CONTROL=true` takes it out of the way of a pod that has whole GPUs.
+    of an hour, the GPUs wait for each other; they show 100 % and compute nothing.
 
     ## Fix
 
@@ -121,7 +109,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):
         return None
     # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
-    line = _end(logs, (_NO_ACCESS,) if pod.log_only else _CONNECTS, log.place)
+    line = ends_with(log, (_NO_ACCESS,) if pod.log_only else _CONNECTS)
     if line is None:
         return None
     since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
@@ -135,7 +123,6 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     )
     return _found(
         pod,
-        engine,
         logs,
         line,
         f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
@@ -146,22 +133,11 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
 
 def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """The same of a start that a probe has ended since: its log ends there, and it ran for minutes."""
-    for ending in endings(pod):
-        log = log_of(ending, logs) if ending.container is engine.container else None
-        if (
-            log is None
-            or pod.nodes != 1
-            or phase_of(log) is not None
-            or ending.oom_killed
-            or ending.code not in (137, 143)
-        ):
-            continue
-        line = _end(logs, _CONNECTS, log.place)
-        if line is None or (ending.seconds or 0) < _KILLED_SECONDS:
+    for ending, line in killed_at(pod, logs, _CONNECTS):
+        if ending.container is not engine.container or pod.nodes != 1 or phase_of(line.log) is not None:
             continue
         return _found(
             pod,
-            engine,
             logs,
             line,
             f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}, and its log ends where NCCL connects its GPUs",
@@ -171,20 +147,17 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _found(
-    pod: Pod, engine: Engine, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
+    pod: Pod, logs: Logs, line: Line, what: str, *more: Evidence, confidence: Confidence = "possible"
 ) -> Finding:
-    shim = next((x for x in logs.find(_SHIM) if x.log.place == line.log.place), None)
-    between = "; HAMi's library libvgpu.so stands between it and the driver" if shim else ""
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
     lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
     return Finding(
         role="cause",
         confidence=confidence,
-        summary=f"{what}{between}{lacks}.",
-        evidence=(log_evidence(line), *(log_evidence(x) for x in (shim, warned) if x), *more),
+        summary=f"{what}{lacks}.",
+        evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
-            *((_without_shim(engine),) if shim else ()),
             fixes.advice(
                 f"Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
                 "off or in pass-through, PCIe ACS off"
@@ -193,19 +166,3 @@ def _found(
         order=line.order,
         pods=(pod.name,),
     )
-
-
-def _without_shim(engine: Engine) -> Fix:
-    return fixes.set_env(
-        engine.container,
-        "CUDA_DISABLE_CONTROL",
-        "true",
-        "Let HAMi's library pass all calls on, where the pod has whole GPUs",
-    )
-
-
-def _end(logs: Logs, texts: tuple[str, ...], place: str) -> Line | None:
-    """The last of these lines, where it is among the last of the log."""
-    found = [line for text in texts for line in logs.find(text) if line.log.place == place]
-    last = max(found, key=lambda line: line.number, default=None)
-    return last if last and len(last.log) - last.number <= _LINES_AFTER else None
