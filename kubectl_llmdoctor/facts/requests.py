@@ -24,6 +24,10 @@ _GOES_ON = 2
 #: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
 _REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
 _ANSWERS = 3
+#: How uvicorn, llama-server and Ray Serve's proxy log that they answered one request with an error, whoever's it is.
+_ERRED = re.compile(
+    r'"POST /\S* HTTP/[\d.]+" [45]\d\d\b|\brequest: POST /.{0,200} [45]\d\d$| POST (?:/\S{0,200} )?[45]\d\d \d[\d.]{0,12}ms\b'
+)
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
@@ -32,13 +36,14 @@ _ONE_REQUEST = 60
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
 _OF_A_REQUEST = "Exception in ASGI application"
 #: What the server in front of an engine prints, which may go on for long, when a process of the engine is gone. Sources: vLLM's
-#: executors and clients (0.4 to 0.33).
+#: executors and clients (0.4 to 0.33); asyncio of LightLLM's router, whose loop nobody starts again.
 _GONE = (
     "died, exit code: -",
     "died unexpectedly, shutting down",
     "MQLLMEngine is already dead",
     "Background loop has errored already.",
     "EngineCore encountered an issue. See stack trace (above)",
+    "coro=<RouterManager.loop_for_fwd() done,",
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60
@@ -112,7 +117,7 @@ def _requests(lines: Sequence[Line]) -> Iterator[Line]:
     yield first
     for line in lines[1:]:
         between = line.log.lines(last.number, line.number)
-        far = line.number - last.number > _ONE_REQUEST or any(_REFUSAL.search(x.text) for x in between)
+        far = line.number - last.number > _ONE_REQUEST or any(_ERRED.search(x.text) for x in between)
         if far or last is not first:
             yield (first := line)
         last = line

@@ -2,7 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Evidence, Finding, Fix, Hardware, Logs, Pod, check, count_of, endings
+from kubectl_llmdoctor.api import (
+    Device,
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Line,
+    Logs,
+    Pod,
+    check,
+    count_of,
+    endings,
+    log_evidence,
+)
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
@@ -25,14 +38,18 @@ _RECORDED = 63
 #: Retired pages of a GPU before Ampere, of the 64 for which there is room, at which DCGM's diagnosis gives it up.
 _MOST_RETIRED = 63
 
+#: How CUDA says that a kernel was stopped for a reason that it does not know (error 719).
+_STOPPED = "unspecified launch failure"
 
-@check("ecc-uncorrectable", since="0.1")
+
+@check("ecc-uncorrectable", since="0.1", literals=(_STOPPED,))
 def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The GPU's memory has an error that cannot be corrected.
 
     A cell of the GPU's memory gave a wrong value in more than one bit (Xid 48, 94, 95). The process that used it ends with CUDA error
     214, and the other ranks wait for it until a timeout. The driver remaps the row (Xid 63) at the next reset of the GPU: until then the
-    remapping is pending, and the same error may return at once. When the spare rows are used up the remapping fails (Xid 64).
+    remapping is pending, and the same error may return at once. When the spare rows are used up the remapping fails (Xid 64): from
+    then on nothing hides the bad cells, and what CUDA says of a kernel that met them may be as vague as an unspecified launch failure.
     Errors of one bit are corrected and harm nobody.
 
     ## Fix
@@ -76,7 +93,8 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         yield from _by_others(pod, hardware, fix)
         return
     device = counted[0][0]
-    ended = any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted)
+    stopped = _stopped(pod, hardware, logs)
+    ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted))
     yield Finding(
         role="cause" if ended else "risk",
         severity=None if ended else "warning",
@@ -86,12 +104,20 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         evidence=(
             *evidence,
             *quoted(hits(hardware, lambda number, _: number in (_RECORDED, *_ERRORS))),
+            *((log_evidence(stopped),) if stopped else ()),
             *by_others(hardware, "ecc-uncorrectable"),
         ),
         explains=("illegal-memory-access", *CONSEQUENCES) if ended else (),
         fixes=(fix, elsewhere(pod)),
         pods=(pod.name,),
     )
+
+
+def _stopped(pod: Pod, hardware: Hardware, logs: Logs | None) -> Line | None:
+    """Where a kernel of a pod that fails was stopped on a GPU whose bad cells can no longer be hidden."""
+    if not pod.failing or not any(device.ecc.remap_failed for device in hardware.mine):
+        return None
+    return next((line for log in logs or () for line in log.find(_STOPPED)), None)
 
 
 def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
+from llmdoctor_checks._standstill import ends_with, killed_at
 
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
@@ -39,14 +40,8 @@ _IOMMU = 'Missing "iommu=pt" from kernel command line'
 #: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
 _STUCK_SECONDS = 900
 
-#: A probe that ends a start which had come no further, after so long, did not end one that loads.
-_KILLED_SECONDS = 300
-
 #: Where vLLM computes for the first time: the phases in which it profiles, tunes its kernels and captures graphs.
 _WARMS_UP = ("profiling GPU memory", "capturing CUDA graphs")
-
-#: Other words may follow the last of those lines, of other ranks and of libraries.
-_LINES_AFTER = 6
 
 
 @check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, BLOCKED))
@@ -123,7 +118,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):
         return None
     # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
-    line = _end(logs, (_NO_ACCESS,) if pod.log_only else _CONNECTS, log.place)
+    line = ends_with(log, (_NO_ACCESS,) if pod.log_only else _CONNECTS)
     if line is None:
         return None
     since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
@@ -147,18 +142,8 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
 
 def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """The same of a start that a probe has ended since: its log ends there, and it ran for minutes."""
-    for ending in endings(pod):
-        log = log_of(ending, logs) if ending.container is engine.container else None
-        if (
-            log is None
-            or pod.nodes != 1
-            or phase_of(log) is not None
-            or ending.oom_killed
-            or ending.code not in (137, 143)
-        ):
-            continue
-        line = _end(logs, _CONNECTS, log.place)
-        if line is None or (ending.seconds or 0) < _KILLED_SECONDS:
+    for ending, line in killed_at(pod, logs, _CONNECTS):
+        if ending.container is not engine.container or pod.nodes != 1 or phase_of(line.log) is not None:
             continue
         return _found(
             pod,
@@ -225,10 +210,3 @@ def _found(
         order=line.order,
         pods=(pod.name,),
     )
-
-
-def _end(logs: Logs, texts: tuple[str, ...], place: str) -> Line | None:
-    """The last of these lines, where it is among the last of the log."""
-    found = [line for text in texts for line in logs.find(text) if line.log.place == place]
-    last = max(found, key=lambda line: line.number, default=None)
-    return last if last and len(last.log) - last.number <= _LINES_AFTER else None

@@ -10,15 +10,19 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Item,
+    Line,
+    Log,
     Pod,
     Subject,
     Workload,
     check,
     dig,
     fixes,
+    log_evidence,
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
+from llmdoctor_checks.start._services import picked_by
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -29,16 +33,20 @@ _GROUPS = "leaderworkerset.sigs.k8s.io/"
 #: So many labels, all but one of which a pod has, are no chance; and those that are another's for each pod or revision.
 _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
 
+#: The endpoint picker of an InferencePool (gateway-api-inference-extension, pkg/epp/requestcontrol) that knows no pod.
+_NO_PODS = "failed to find candidate pods for serving the request"
+
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
-@check("service-selects-nothing", since="0.2", severity="warning")
+@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS,))
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A Service's selector or named port matches no pod of the model.
+    """A Service's selector or named port, or an InferencePool's selector, matches no pod of the model.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
-    and every connection is refused. Its EndpointSlices say so.
+    and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
+    endpoint picker, which answers 503 to every request.
 
     ## Fix
 
@@ -50,6 +58,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     - https://kubernetes.io/docs/tasks/debug/debug-application/debug-service/
     - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
     """
+    if pod.exists and pod.ready:
+        yield from _unpicked(pod, cluster)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)
@@ -66,6 +76,62 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
             yield from _port(pod, port, item, cluster)
         elif _selector(item) and leads(item, pod, {port}):
             yield from _labels(pod, engine, subject, item, cluster)
+
+
+def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """An InferencePool whose selector nearly fits the pod, and fits nothing."""
+    pools = list(cluster.items("InferencePool", pod.namespace))
+    if any(picked_by(pool, pod) for pool in pools):
+        return
+    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    for pool in pools:
+        told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
+        wanted = {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
+        under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}
+        # the right values under other names, or the right names with another value
+        near = bool(wanted) and (all(under.values()) or (set(wanted) <= set(labels) and any(under.values())))
+        if not near or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
+            continue
+        said = _knows_no_pod(pool, cluster)
+        if said is None and not cluster.complete("Pod", pod.namespace):
+            continue
+        wrong = ", ".join(
+            f"{key}={value}, the pod has {labels.get(key) or 'no such label'}"
+            for key, value in wanted.items()
+            if labels.get(key) != value
+        )
+        right = {key if key in labels else own or key: labels.get(key, wanted[key]) for key, own in under.items()}
+        path = "/spec/selector/matchLabels" if dig(pool.raw, "spec.selector.matchLabels") else "/spec/selector"
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests.",
+            evidence=(
+                object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
+                *((log_evidence(said),) if said else ()),
+            ),
+            fixes=(
+                fixes.patch_object(
+                    pool,
+                    f"Select the pods of {fixes.edited(pod)}",
+                    [{"op": "replace", "path": path, "value": right}],
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _knows_no_pod(pool: Item, cluster: Cluster) -> Line | None:
+    """Where the endpoint picker of an InferencePool says that it knows no pod."""
+    said = cluster.once(
+        "pickers without pods",
+        lambda: [(text.pod, line) for text in cluster.snapshot.logs if (line := next(Log(text).find(_NO_PODS), None))],
+    )
+    names = {pool.name, *(dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))}
+    of_it = tuple(f"{name}-" for name in names if isinstance(name, str))
+    return next((line for who, line in said if who.startswith(of_it)), None)
 
 
 def _selector(item: Item) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _LABEL, _FOLDER = "cloud.google.com/gke-accelerator", "/usr/local/nvidia"
 #: The driver's library, and the driver's own program for whoever looks for that first (Text Embeddings Inference).
 _MISSING = (
     ("libcuda.so.1: cannot open shared object file", "libcuda.so.1"),
+    ('Unable to dynamically load the "cuda" shared library', "libcuda.so"),
     ("Error: 'nvidia-smi' command not found.", "nvidia-smi"),
 )
 

@@ -1,51 +1,80 @@
-"""A server that hangs in the library that shares its GPU."""
+"""A start that stands still inside the library that shares the GPU."""
 
 import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from kubectl_llmdoctor.api import Finding, Line, Log, Logs, Pod, check, fixes, log_evidence, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    say_seconds,
+)
+from llmdoctor_checks._standstill import ends_with, killed_at
 from llmdoctor_checks.serving._load import seconds_ago
 
-#: What HAMi-core prints before it asks the driver, and while it waits for its lock (libvgpu.c, utils.c). `Initialized` follows in
-#: the same second, or the error of whom it asked.
+#: What HAMi's library prints in every process that it is loaded into (libvgpu.c).
+_SHIM = "[HAMI-core "
+
+#: What it prints before it asks the driver, and while it waits for its lock (libvgpu.c, utils.c). `Initialized` follows in the same
+#: second, or the error of whom it asked.
 _HANGS = r"\[HAMI-core Msg ?\([^)]{0,80}\)\]: (?:Initializing\.{3,}|unified_lock locked, waiting\b.{0,40})\s*"
 
-#: How long it may take: it gives a lock up after 20 waits of 5 seconds at most.
+#: How long that may take: it gives a lock up after 20 waits of 5 seconds at most.
 _PATIENCE = 150
 
+#: Where an engine's first calls of CUDA, or of NCCL, come next: Text Embeddings Inference, vLLM, SGLang.
+_CALLS = (" model on Cuda(", "vLLM is using nccl==", "Init torch distributed begin.")
 
-@check("vgpu-shim", since="0.1", literals=("[HAMI-core Msg",))
+#: What comes next takes seconds; who has printed nothing more for so long stands still.
+_STUCK_SECONDS = 900
+
+_EXPLAINS = ("nccl-p2p", "nccl-timeout", "probe-too-short", "slow-load", "crash-loop", "not-ready", "rollout-stuck")
+
+
+@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS))
 def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """What shares the GPU between pods breaks the engine.
 
     HAMi and its relatives share a GPU between pods by a library (libvgpu.so) that is preloaded into every process and answers CUDA's calls
     about memory and devices. New versions of CUDA, NCCL or the engine call functions that it handles wrongly: the process crashes
-    while NCCL starts or memory is measured, or memory is refused at the pod's share.
+    while NCCL starts or memory is measured, or memory is refused at the pod's share. Or it stands still while the library initialises
+    or at the first such call, prints nothing more, and is ended by a probe.
 
     NVIDIA's MPS lets processes of several pods compute on one GPU at a time, through a server on the node. When its daemon is not
     reached, or its server has failed after a fault of one client, CUDA starts in none of them. A virtual GPU (NVIDIA vGPU) computes
     only with a licence.
 
-    A process may hang in it as well: its log then ends with the library's first message.
-
     ## Fix
 
-    Update the library, restart the MPS daemon, give the virtual GPU its licence, or let the engine run without them on whole GPUs.
-    Tensor parallel engines want whole GPUs in any case.
+    Update the library, restart the MPS daemon, give the virtual GPU its licence, or let the engine run without them on whole GPUs:
+    with `CUDA_DISABLE_CONTROL=true` HAMi's library passes all calls on. Tensor parallel engines want whole GPUs in any case.
 
     ## References
 
     - https://project-hami.io/docs/
     - https://github.com/Project-HAMi/HAMi-core
     """
+    for found in (*_initialises(pod, logs), *_calls(pod, logs)):
+        yield found
+        return
+
+
+def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A container that runs, and whose last word is the library's first."""
     now = pod.cluster.now
     for trouble in pod.troubles:
         container = trouble.container
         if trouble.kind != "not-ready" or container is None or trouble.since is None or now is None:
             continue
-        last = _hangs(logs.current(container.name), now)
-        runs = (now - trouble.since).total_seconds()
+        last, runs = _hangs(logs.current(container.name), now), (now - trouble.since).total_seconds()
         if last is None or runs < _PATIENCE:
             continue
         yield Finding(
@@ -54,7 +83,7 @@ def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
             summary=f"{container.name} has run for {say_seconds(runs)}, and has printed nothing since HAMi's library libvgpu.so began to "
             "initialise: it hangs there.",
             evidence=(log_evidence(last), pod_evidence(container, "image", container.spec.image)),
-            explains=("probe-too-short", "slow-load", "not-ready", "rollout-stuck"),
+            explains=_EXPLAINS,
             fixes=(
                 fixes.advice(
                     f"See on node {pod.spec.node_name or 'of the pod'} whether nvidia-smi answers and whether a process that is gone holds "
@@ -66,7 +95,6 @@ def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
             ),
             pods=(pod.name,),
         )
-        return
 
 
 def _hangs(log: Log | None, now: datetime) -> Line | None:
@@ -77,3 +105,44 @@ def _hangs(log: Log | None, now: datetime) -> Line | None:
     ages = (seconds_ago(line, now) for line in reversed(lines))
     age = next((age for age in ages if age is not None), None)
     return None if age is not None and 0 <= age < _PATIENCE else lines[-1]
+
+
+def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """An engine that goes no further than its first call of CUDA or NCCL, with the library between it and the driver."""
+    for what, line, *more in _stands_still(pod, logs):
+        shim = next(line.log.find(_SHIM), None)
+        if shim is None:
+            continue
+        container = next(c for c in pod.containers if c.name == line.log.container)
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"{what}, and its log ends where it first calls CUDA or NCCL; HAMi's library libvgpu.so stands between it "
+            "and the driver.",
+            evidence=(log_evidence(line), log_evidence(shim), *more),
+            explains=_EXPLAINS,
+            fixes=(
+                fixes.set_env(
+                    container,
+                    "CUDA_DISABLE_CONTROL",
+                    "true",
+                    "See whether it starts when HAMi's library passes all calls on; where it does, update HAMi, or give the pod "
+                    "whole GPUs",
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+
+
+def _stands_still(pod: Pod, logs: Logs) -> Iterator[tuple[str, Line, *tuple[Evidence, ...]]]:
+    """Starts that have come to the first call, and no further: one that goes on, or one that a probe has ended."""
+    now = pod.cluster.now
+    for trouble in pod.troubles:
+        log = logs.current(trouble.container.name) if trouble.kind == "not-ready" and trouble.container else None
+        since = (now - trouble.since).total_seconds() if now and trouble.since else 0
+        if log is not None and since >= _STUCK_SECONDS and (line := ends_with(log, _CALLS)):
+            yield f"{log.container} started {say_seconds(since)} ago", line
+    for ending, line in killed_at(pod, logs, _CALLS):
+        proof = pod_evidence(pod, ending.path, ending.text)
+        yield f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}", line, proof

@@ -34,6 +34,7 @@ _DEATHS = (
     "Background loop has errored already.",  # vLLM, V0
     "Task finished unexpectedly. This should never happen!",  # vLLM up to 0.5
     "AsyncEngineDeadError: Background loop is stopped.",  # vLLM, V0
+    "coro=<RouterManager.loop_for_fwd() done,",  # LightLLM
 )
 
 

@@ -1,0 +1,27 @@
+"""Starts of a server that came to a certain line and no further."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of
+
+#: A probe that ends a start which had come no further, after so long, did not end one that loads.
+_KILLED_SECONDS = 300
+
+#: Other words may follow the last of those lines, of other ranks and of libraries.
+_LINES_AFTER = 6
+
+
+def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
+    """The last of the lines with one of these texts, where it is among the last of the log."""
+    last = max((line for text in texts for line in log.find(text)), key=lambda line: line.number, default=None)
+    return last if last and len(log) - last.number <= _LINES_AFTER else None
+
+
+def killed_at(pod: Pod, logs: Logs, texts: tuple[str, ...]) -> Iterator[tuple[Ending, Line]]:
+    """Instances that a probe has ended since: the log ends with such a line, and it ran for minutes."""
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        if log is None or ending.oom_killed or ending.code not in (137, 143):
+            continue
+        if (line := ends_with(log, texts)) and (ending.seconds or 0) >= _KILLED_SECONDS:
+            yield ending, line
