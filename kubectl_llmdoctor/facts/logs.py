@@ -121,15 +121,15 @@ class Log:
         """The same log, looked at from a line on."""
         return Log(self.source, self._literals, first)
 
-    def raw(self, number: int) -> str:
-        """A line as it was printed."""
+    def _raw(self, number: int) -> str:
+        """A line with its time stamp and control characters, as it was given."""
         start = self._starts[self._place(number) - 1]
         end = self.text.find("\n", start)
         return self.text[start : end if end >= 0 else len(self.text)]
 
     def line(self, number: int) -> Line:
         """A line by its 1-based number."""
-        text = self.raw(number).rstrip("\r")
+        text = self._raw(number).rstrip("\r")
         if self.source.timestamps:
             text = text.partition(" ")[2]
         text = text.rpartition("\r")[2] if "\r" in text else text
@@ -182,7 +182,7 @@ class Log:
 
     def time_of(self, number: int) -> datetime | None:
         """When a line was written, when the log carries times."""
-        return parse_time(self.raw(number).partition(" ")[0]) if self.source.timestamps else None
+        return parse_time(self._raw(number).partition(" ")[0]) if self.source.timestamps else None
 
     def marks(self, literal: str) -> list[Line]:
         """Every line that contains a literal which is asked for again and again."""

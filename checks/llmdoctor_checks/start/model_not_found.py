@@ -99,7 +99,10 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
         return  # which models it has is up to its clients, or to the next look at the repository
     log = logs.current(engine.container.name)
     line = next(iter(log.find(_TABLE)), None) if log else None
-    if log is None or line is None or any(not log.raw(line.number + n).startswith("+--") for n in (1, 2)):
+    if log is None or line is None:
+        return
+    below = [after.text for after in log.lines(line.number + 1, line.number + 2)]
+    if len(below) < 2 or not all(text.startswith("+--") for text in below):
         return
     repository = engine.explicit("model_repository")
     yield Finding(
