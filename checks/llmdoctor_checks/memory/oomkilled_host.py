@@ -36,6 +36,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
+from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
@@ -290,7 +291,7 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     container = engine.container
     own = container.spec.resources.limits.get("memory")
     limit = container.limit("memory")
-    if pod.exists or own is None or limit is None or container.accelerators or pod.lent:
+    if pod.exists or own is None or limit is None or near_gpus(container) or not asks_for_nothing(container):
         return
     models = asked(pod, pod.cluster)
     size, name = max(((least_bytes(name) or 0, name) for name in models), default=(0, ""))

@@ -81,7 +81,8 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             pods=(pod.name,),
         )
         return
-    grave = bool(lost) and not pod.ready
+    # a runtime's arguments may be completed by the object that uses it
+    grave = bool(lost) and not pod.ready and not ((pod.lent or pod.partial) and _names_model(lost[0]))
     shown = lost if grave else found
     yield Finding(
         role="risk" if grave else "note",
