@@ -704,7 +704,7 @@ def read(start: Start) -> Engine:
     _rules(parser, form)
     settings = dict(parser.settings)
     problems = [*parser.problems, *_variables(start, settings, version)]
-    if "model" not in settings and "model" not in parser.unresolved:
+    if parser.known and "model" not in settings and "model" not in parser.unresolved:
         problems += _unread_model(start)
     program = start.program
     if start.implied and not program:

@@ -150,7 +150,7 @@ def _beside_volume(engine: Engine, problem: Problem) -> bool:
     """Whether a variable that Ollama does not read names the mount that was made for the models."""
     container = engine.container
     value = container.env[problem.flag].value if engine.name == "ollama" and problem.flag in container.env else None
-    if not value or not value.startswith("/") or "OLLAMA_MODELS" in container.env:
+    if not value or not value.startswith("/") or {"OLLAMA_MODELS", "HOME"} & container.env.keys():
         return False
     return container.mount_over(value) is not None and container.mount_over(_OLLAMA_HOME) is None
 
