@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from .argv import Word
 from .common import (
     BadValueError,
     Start,
+    about,
     boolean,
     build,
     defaults,
@@ -702,6 +704,8 @@ def read(start: Start) -> Engine:
     _rules(parser, form)
     settings = dict(parser.settings)
     problems = [*parser.problems, *_variables(start, settings, version)]
+    if parser.known and "model" not in settings and "model" not in parser.unresolved:
+        problems += _unread_model(start)
     program = start.program
     if start.implied and not program:
         program = tuple(Word(text, text, "") for text in _entrypoint(form))
@@ -808,6 +812,27 @@ def _variables(start: Start, settings: dict[str, Setting], version: str | None) 
         if problem is not None and problem.kind != "unresolved":  # a pod's own address and the like are no fault
             problems.append(problem)
     return problems
+
+
+# Variables by which images with a start script of their own are told the model; no release of vLLM reads one.
+_NAME_A_MODEL = (
+    "MODEL", "MODEL_ID", "MODEL_NAME", "MODEL_PATH", "HF_MODEL", "HF_MODEL_ID", "HF_MODEL_NAME", "VLLM_MODEL", "VLLM_MODEL_ID",
+    "VLLM_MODEL_NAME",
+)  # fmt: skip
+
+#: vLLM's own images, whose entrypoint is the server itself.
+_OWN_IMAGE = r"(?:^|/)vllm/vllm-openai(?:-cpu|-rocm)?$"
+
+
+def _unread_model(start: Start) -> list[Problem]:
+    """The model that a variable alone names, where nothing but the server of vLLM's own image could read it."""
+    launch = start.launch
+    if not (start.implied and start.known) or launch.command or not re.search(_OWN_IMAGE, split_image(launch.image)[0]):
+        return []
+    used = " ".join(launch.args)
+    named = [start.env[name] for name in _NAME_A_MODEL if name in start.env and name not in used]
+    detail = "no argument names a model, so it serves its default model"
+    return [about(found, "no-effect", detail, certain=True) for found in named if found.value]
 
 
 def _newer(version: str, last: str) -> bool:

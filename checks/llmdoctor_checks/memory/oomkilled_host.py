@@ -35,8 +35,9 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
-from llmdoctor_checks.memory._ollama_models import largest_pulled
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
+from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
+from llmdoctor_checks.start._library import asked, least_bytes
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 _PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -62,6 +63,9 @@ _REMEMBERED_DAYS, _LONG_SURE = 7, 2
 
 #: So many restarts, as far apart as this one: it goes on, and is what is wrong.
 _OFTEN = 3
+
+#: What Ollama takes beside the weights of a model, at the least: the cache of 2048 tokens, the buffers of its graph.
+_BESIDE_WEIGHTS = 256 * MIB
 
 #: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
 _PINNED = {
@@ -90,8 +94,8 @@ def oomkilled_host(
     earlier requests, up to 8 GiB (`--cache-ram`), and so does each model that Ollama runs with it (`LLAMA_ARG_CACHE_RAM`).
     Memory-backed volumes such as /dev/shm count against the same limit: see `oomkilled-shm`.
 
-    Without a GPU Ollama holds the whole model in host memory. Where the pod itself pulls one whose weights alone, by the
-    parameters and bits that its name says, exceed the limit, it answers `model requires more system memory (…) than is
+    Without a GPU Ollama holds the whole model in host memory. Where the pod, or a Job beside it, pulls one whose weights, by
+    the parameters and bits that its name says, exceed the limit, it answers `model requires more system memory (…) than is
     available`, since it compares with the limit of its cgroup, or is killed.
 
     Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
@@ -292,23 +296,25 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     container = engine.container
     own = container.spec.resources.limits.get("memory")
     limit = container.limit("memory")
-    if pod.exists or own is None or limit is None or container.accelerators or pod.lent:
+    if pod.exists or own is None or limit is None or near_gpus(container) or not asks_for_nothing(container):
         return
-    pulled = largest_pulled(pod, container)
-    if pulled is None or pulled.size <= limit:
+    models = asked(pod, pod.cluster)
+    size, name = max(((least_bytes(name) or 0, name) for name in models), default=(0, ""))
+    needed = size + _BESIDE_WEIGHTS
+    if not size or needed <= limit:
         return
-    larger = f"{-(-(pulled.size * 5 // 4) // GIB)}Gi"
+    larger = f"{-(-(needed * 5 // 4) // GIB)}Gi"
     summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}"
     yield Finding(
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"{pulled.model} takes {say_bytes(pulled.size)} of host memory or more without a GPU; the memory limit of "
-        f"{container.name} is {say_bytes(limit)}, so Ollama refuses to load it or is killed.",
-        evidence=(pulled.evidence, pod_evidence(container, "resources.limits.memory", str(own))),
+        summary=f"{name} takes {say_bytes(needed)} of host memory or more without a GPU; the memory limit of {container.name} is "
+        f"{say_bytes(limit)}, so Ollama refuses to load it or is killed.",
+        evidence=(models[name], pod_evidence(container, "resources.limits.memory", str(own))),
         fixes=(
             fixes.set_resource(container, "limits", "memory", larger, summary),
-            fixes.advice(f"Pull a smaller model than {pulled.model}"),
+            fixes.advice(f"Pull a smaller model than {name}"),
         ),
     )
 

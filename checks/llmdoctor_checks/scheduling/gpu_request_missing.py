@@ -21,24 +21,16 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import alone, fallback
+from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
 #: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
 _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
-
-#: Builds for other hardware, by the words of their image names.
-_OTHER_HARDWARE = re.compile(
-    r"cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(ulator)?\b|\bopea/vllm(?![\w-])",
-    re.IGNORECASE,
-)
 
 #: vLLM's own image, which is built for CUDA: `--device cpu` and VLLM_TARGET_DEVICE, which only the build reads, do not make
 #: it run on a CPU (vllm/platforms/__init__.py asks for "cpu" in the package's version).
 _CUDA_BUILD = r"(?:^|/)vllm/vllm-openai(?:$|[:@])"
 
 _GPUS = ("auto", "cuda", "rocm")
-
-#: Extended resources that compute nothing.
-_NO_DEVICE = re.compile(r"rdma|efa|hca|sriov|macvlan|/(fuse|kvm|tun|vhost-net)$", re.IGNORECASE)
 
 #: IBM's fork of TGI, which computes on the CPU where it sees no GPU (IBM/text-generation-inference,
 #: server/text_generation_server/inference_engine/engine.py): Caikit's small models are served so.
@@ -108,7 +100,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     """
     container = engine.container
-    if pod.log_only or not _asks_for_nothing(container):
+    if pod.log_only or not asks_for_nothing(container):
         return
     if engine.name in _EITHER:
         yield from _on_cpu(pod, engine, logs, node)
@@ -203,23 +195,6 @@ def _meant(pod: Pod, engine: Engine, node: Node | None) -> Evidence | None:
     named = {toleration.key for toleration in spec.tolerations}  # one for all taints is meant for none
     taints = [t for t in node.taints if is_accelerator(t.key) and t.key in named] if node else []
     return node_evidence(node, f"taint {taints[0].key}:{taints[0].effect}") if node and taints else None
-
-
-def _asks_for_nothing(container: Container) -> bool:
-    """Whether no way to a device is open: no resource, no claim, no device of the host."""
-    pod, resources = container.pod, container.spec.resources
-    named = [*resources.limits, *resources.requests]
-    if container.gpus or resources.claims or pod.spec.resource_claims:
-        return False
-    if any("/" in name and not _NO_DEVICE.search(name) for name in named):
-        return False  # zero is written out, or it is the device of another vendor
-    if _OTHER_HARDWARE.search(container.spec.image):
-        return False
-    if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
-        return False  # it may have been given devices in other ways
-    return not any(
-        v.host_path and v.host_path.path.startswith("/dev") and v.host_path.path != "/dev/shm" for v in pod.spec.volumes
-    )
 
 
 def _elsewhere(pod: Pod) -> bool:

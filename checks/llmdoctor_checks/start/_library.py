@@ -38,8 +38,9 @@ _LATEST = {
     "qwen3-coder": 30,
 }
 
-#: Bytes for a parameter, at the least: the library's tags are of 4 bits unless they say otherwise.
-_BYTES = 0.5
+#: Bytes for a parameter that a tag names, at the least: the library's are of 4 bits, with the scales of their blocks 4.5, unless
+#: they say otherwise, and one of "7b" has 6.7 billions and more.
+_BYTES = 0.53
 _OTHER_BITS = ((r"[-_]i?q[123]", 0.25), (r"[-_]q[5-8]", 0.6), (r"fp16|bf16|f16", 2.0))
 
 
@@ -61,7 +62,7 @@ def pulled(pod: Pod, engine: Engine, cluster: Cluster) -> Pulled | None:
     place = store(container, path) if path.startswith("/") else None
     if place is None or place.size is None or place.evidence is None:
         return None
-    found = dict(_asked(pod, cluster))
+    found = asked(pod, cluster)
     sizes = {name: size for name in found if (size := least_bytes(name))}
     # `llama3.1` and `llama3.1:8b` are one model
     needed = sum(size for _, size in {(name.partition(":")[0], size) for name, size in sizes.items()})
@@ -77,6 +78,11 @@ def least_bytes(name: str) -> int | None:
     billions = float(stated[1]) if stated else _LATEST.get(model) if tag in ("", "latest") else None
     each = next((size for pattern, size in _OTHER_BITS if re.search(pattern, tag)), _BYTES)
     return int(billions * 1e9 * each) if billions else None
+
+
+def asked(pod: Pod, cluster: Cluster) -> dict[str, Evidence]:
+    """The models that the pod, or a Job that calls one of its Services, has the server pull, and where that stands."""
+    return dict(_asked(pod, cluster))
 
 
 def _asked(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, Evidence]]:

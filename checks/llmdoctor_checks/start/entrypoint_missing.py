@@ -59,7 +59,7 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
 def _says_nothing(pod: Pod, container: Container) -> bool:
     """Whether nobody gives it a command, though it is more than the outline of a server: no operator does, nor a base."""
     spec = container.spec
-    completed = pod.partial or pod.completed or container.role != "main"
+    completed = pod.lent or pod.completed or container.role != "main"
     said = spec.command or spec.args or spec.tty or spec.stdin
     return not completed and not said and bool(spec.resources.limits or spec.resources.requests or spec.volume_mounts)
 

@@ -29,6 +29,9 @@ from llmdoctor_checks.start._groups import gpus_of_group
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
+#: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
+_NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
+
 #: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says.
 _ONE_GPU = frozenset({"vllm", "sglang"})
 
@@ -72,7 +75,7 @@ def gpu_count_mismatch(
     machine, however few of them it needs.
 
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
-    may all be the same GPU.
+    may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason.
 
     ## Fix
 
@@ -220,12 +223,17 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     if not (size or silent) or not engine.found.argv_known or engine.pod.failing:
         return
     flag = size.flag if size else "--tensor-parallel-size"
+    shares = "nvidia.com/gpu" in container.accelerators and gpus in _NO_NODE_HAS
     yield Finding(
-        role="risk",
-        severity="warning",
-        confidence="likely",
+        role="note" if shares else "risk",
+        severity="info" if shares else "warning",
+        confidence="possible" if shares else "likely",
         summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
-        f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle.",
+        + (
+            "they may be shares of a GPU (time-slicing)."
+            if shares
+            else f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle."
+        ),
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(

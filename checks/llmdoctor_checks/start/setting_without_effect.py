@@ -12,6 +12,12 @@ _ELSEWHERE = frozenset(["NCCL_TIMEOUT"])
 _CONTEXT = "OLLAMA_CONTEXT_LENGTH"
 
 
+#: Where Ollama's image keeps the models that it pulls.
+_OLLAMA_HOME = "/root/.ollama"
+
+#: How the reader of vLLM ends what it says of a model that only a variable names.
+_DEFAULT_MODEL = "so it serves its default model"
+
 #: What vLLM prints of the model that it loads: the worker of every release, and the engine before it.
 _LOADS = r"Starting to load model (?P<worker>\S+?)\.{0,3}$|with config: model='(?P<engine>[^']+)'"
 
@@ -25,6 +31,10 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     after `sh -c SCRIPT`, which become the script's own, to a positional model of
     `python -m vllm.entrypoints.openai.api_server`, and to `--config=FILE` written as one word. The server then runs, but
     not as its author meant.
+
+    It is a risk where another server runs than was meant: vLLM's own image takes its model from its arguments alone, so that
+    with nothing but a variable such as `MODEL_NAME` it serves its default model. So it is where a variable that Ollama does not
+    read (`OLLAMA_MODELS_PATH`) points at the volume that was made for the models: they go to the container's own file system.
 
     ## Fix
 
@@ -56,14 +66,14 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
     # beside a model that is stated otherwise it is a word too many, and no other model than the one that is meant is served
-    named = next((p for p in lost if p.flag == "model" and engine.explicit("model") is None), None)
+    named = next((p for p in lost if _names_model(p) and engine.explicit("model") is None), None)
     other = _loads_another(engine, named, logs) if named and logs else None
     if named and other:
         yield Finding(
             role="cause",
             severity="warning",
             confidence="certain",
-            summary=f"{_summary(engine, [named])} So it serves another model than {named.text}.",
+            summary=f"{_summary(engine, [named])} So it serves another model than {_model(named)}.",
             evidence=(_evidence(pod, named), log_evidence(other)),
             explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
             fixes=(_fix(engine, named),),
@@ -71,7 +81,8 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             pods=(pod.name,),
         )
         return
-    grave = bool(lost) and not pod.ready
+    # a runtime's arguments may be completed by the object that uses it
+    grave = bool(lost) and not pod.ready and not ((pod.lent or pod.partial) and _names_model(lost[0]))
     shown = lost if grave else found
     yield Finding(
         role="risk" if grave else "note",
@@ -96,9 +107,18 @@ def _loads_another(engine: Engine, named: Problem, logs: Logs) -> Line | None:
     for literal in ("Starting to load model ", "with config: model="):
         for line in log.find(literal) if log else ():
             said = re.search(_LOADS, line.text)
-            if said and (said["worker"] or said["engine"]) != named.text:
+            if said and (said["worker"] or said["engine"]) != _model(named):
                 return line
     return None
+
+
+def _names_model(problem: Problem) -> bool:
+    return problem.flag == "model" or problem.detail.endswith(_DEFAULT_MODEL)
+
+
+def _model(named: Problem) -> str:
+    """The model that is meant: a word, or the value of a variable."""
+    return named.text.removeprefix(f"{named.flag}=")
 
 
 def _meant(engine: Engine, problem: Problem) -> Iterator[Fix]:
@@ -113,14 +133,26 @@ def _meant(engine: Engine, problem: Problem) -> Iterator[Fix]:
 def _summary(engine: Engine, shown: list[Problem]) -> str:
     """What is not read, and why; said once where the reason says the first half itself."""
     said, why = f"{engine.label} does not read {_names(shown)}", shown[0].detail.rstrip(".")
-    return f"{why}." if why.startswith(said) else f"{said}: {why}."
+    text = f"{why}." if why.startswith(said) else f"{said}: {why}."
+    return f"{text} The models that it pulls do not lie on that volume." if _beside_volume(engine, shown[0]) else text
 
 
 def _changes_much(engine: Engine, problem: Problem) -> bool:
     """Whether without it another server runs than was meant: the model, a whole file, or options of its own are lost."""
     if problem.flag == "model":
         return engine.explicit("model") is None
+    if _names_model(problem) or _beside_volume(engine, problem):
+        return True
     return problem.flag == "--config" or "script's $0" in problem.detail
+
+
+def _beside_volume(engine: Engine, problem: Problem) -> bool:
+    """Whether a variable that Ollama does not read names the mount that was made for the models."""
+    container = engine.container
+    value = container.env[problem.flag].value if engine.name == "ollama" and problem.flag in container.env else None
+    if not value or not value.startswith("/") or {"OLLAMA_MODELS", "HOME"} & container.env.keys():
+        return False
+    return container.mount_over(value) is not None and container.mount_over(_OLLAMA_HOME) is None
 
 
 def _names(problems: list[Problem]) -> str:
@@ -135,8 +167,20 @@ def _evidence(pod: Pod, problem: Problem) -> Evidence:
     return Evidence(source="pod", ref=problem.path, text=problem.text)
 
 
+def _moved(engine: Engine, problem: Problem) -> Fix | None:
+    """The value of a variable put to where it is read."""
+    value = engine.container.env[problem.flag].value or ""
+    if problem.detail.endswith(_DEFAULT_MODEL):
+        return fixes.set_flag(engine, "model", "--model", value, f"Name {value} in the arguments")
+    if _beside_volume(engine, problem):
+        return fixes.set_env(engine.container, "OLLAMA_MODELS", value, f"Let Ollama keep its models in {value}")
+    return None
+
+
 def _fix(engine: Engine, problem: Problem) -> Fix:
     where = fixes.edited(engine.pod)
+    if problem.flag in engine.container.env and (meant := _moved(engine, problem)):
+        return meant
     if problem.flag in engine.container.env:
         return fixes.remove_env(engine.container, problem.flag, f"Remove {problem.flag}")
     if problem.flag == "model" and engine.explicit("model"):

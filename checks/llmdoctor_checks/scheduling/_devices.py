@@ -1,0 +1,41 @@
+"""Whether a container is given a device to compute on."""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_llmdoctor.api import Container
+
+#: Builds for other hardware, by the words of their image names.
+_OTHER_HARDWARE = r"(?i)cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(?:ulator)?\b|\bopea/vllm(?![\w-])"
+
+#: Extended resources that compute nothing.
+_NO_DEVICE = r"(?i)rdma|efa|hca|sriov|macvlan|/(?:fuse|kvm|tun|vhost-net)$"
+
+#: Words of what leads a pod to a node with GPUs, whose runtime may give them to whoever asks for none.
+_NEAR_GPUS = r"(?i)gpu|nvidia|accelerator|amd\.com"
+
+
+def asks_for_nothing(container: Container) -> bool:
+    """Whether no way to a device is open: no resource, no claim, no device of the host."""
+    pod, resources = container.pod, container.spec.resources
+    named = [*resources.limits, *resources.requests]
+    if container.gpus or resources.claims or pod.spec.resource_claims:
+        return False
+    if any("/" in name and not re.search(_NO_DEVICE, name) for name in named):
+        return False  # zero is written out, or it is the device of another vendor
+    if re.search(_OTHER_HARDWARE, container.spec.image):
+        return False
+    if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
+        return False  # it may have been given devices in other ways
+    return not any(
+        v.host_path and v.host_path.path.startswith("/dev") and v.host_path.path != "/dev/shm" for v in pod.spec.volumes
+    )
+
+
+def near_gpus(container: Container) -> bool:
+    """Whether its pod is led to a node with GPUs, or to a runtime of its own, or a variable of NVIDIA's runtime is set."""
+    spec = container.pod.spec
+    selected = (f"{key}={value}" for key, value in spec.node_selector.items())
+    words = " ".join([*selected, *(str(t.key) for t in spec.tolerations), *container.env])
+    return bool(spec.runtime_class_name or re.search(_NEAR_GPUS, words))
