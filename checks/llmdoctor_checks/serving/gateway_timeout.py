@@ -82,6 +82,10 @@ _OF_MODELS = (
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
 )
 
+#: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
+_OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
+_POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
+
 #: Envoy lost the connection before the answer began: the server ended, or somebody's idle timeout closed it. Then all were as old, to
 #: a fraction of a second; so many at least, and no shorter ones, which ends of a server are.
 _LOST = "upstream_reset_before_response_started{connection_termination}"
@@ -125,7 +129,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
     since="0.2",
     severity="warning",
     literals=(
-        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, _LOST, _LATE_ANSWER),
+        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, _LOST, _LATE_ANSWER),
         *(words for words, _ in _GONE),
     ),
 )
@@ -375,7 +379,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS)
+        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in _lost_alike(log)}
         found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
@@ -397,6 +401,8 @@ def _says_so(line: Line) -> bool:
         return False
     if _NO_POD in text:
         return _LATE in text
+    if any(words in text for words in _OF_CLIENT):
+        return bool(re.search(_POSTED, text) and re.search(_GENERATES, text))
     if _OF_AIOHTTP in text:
         before = [x.text[:2000] for x in line.log.lines(line.number - _BESIDE[_OF_AIOHTTP], line.number - 1)]
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
