@@ -115,6 +115,10 @@ _GONE = (
     ("cancel task, id_task", r"id_task = (\d{1,12})"),
 )
 
+#: Ollama's, by status: of a request that waits, and of one that is not streamed and runs (`server/routes.go`), which is 500 as faults are,
+#: which do not take so many seconds.
+_GONE_OF_OLLAMA = (("| 499 |", 0), ("| 500 |", 5))
+
 #: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
 #: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
 _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
@@ -248,7 +252,11 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests whose client went away: the line that says so, and how old they were in seconds."""
     if log is None:
         return
-    yield from ((line, lost.seconds) for line in log.find("| 499 |") if (lost := answered(line)) is not None)  # Ollama
+    for status, least in _GONE_OF_OLLAMA:
+        lost = [(line, said.seconds) for line in log.find(status) if (said := answered(line)) is not None]
+        if lost := [one for one in lost if one[1] >= least]:
+            yield from lost
+            break
     gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)]
     if len(gone) < _FEWEST_CUT:
         return
