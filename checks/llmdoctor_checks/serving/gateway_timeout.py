@@ -154,6 +154,10 @@ def gateway_timeout(
     last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said. An engine
     that prints when a request begins and when its client goes away shows it, too: all go when they are as old as the timeout.
 
+    What asks the server for others (LiteLLM, Olla, Open WebUI, a router) has a timeout of its own. What its log says of that counts
+    where its environment, arguments or configuration name this server. So does an Envoy that lost every connection at the same
+    age, or did not hear in time from what it asks where to send a request.
+
     ## Fix
 
     Raise the timeout above the longest generation, or remove it from the route of the model. Let clients stream.
