@@ -1,4 +1,4 @@
-"""Pods that ask a server: their environment names one of its Services."""
+"""Pods that ask a server: their environment, their arguments or a ConfigMap that they mount names one of its Services."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import cast
 
-from kubectl_llmdoctor.api import Cluster, Container, Pod, k8s
+from kubectl_llmdoctor.api import Cluster, Container, Pod, dig, k8s
+
+#: An address in a text; configurations of gateways and front ends are a few kilobytes.
+_URL, _LONGEST = r"https?://[\w.-]{1,253}", 200_000
 
 
 def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
-    """Containers of other pods, and the variable and the address by which each names a Service of this pod."""
+    """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
     for item in cluster.items("Pod") if names else ():
         if item is pod.item:
             continue
@@ -21,6 +24,24 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
             for name, variable in container.env.items():
                 if variable.value and addresses(variable.value, names, pod.namespace, other.namespace):
                     yield container, name, variable.value
+            for where, text in _written(container, cluster):
+                urls = re.findall(_URL, text[:_LONGEST])
+                # one that asks several servers does not say of which it speaks
+                if urls and all(addresses(url, names, pod.namespace, other.namespace) for url in urls):
+                    yield container, where, urls[0]
+
+
+def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """Where else an address of a server stands: the arguments, and the ConfigMaps that are mounted (LiteLLM's `config.yaml`)."""
+    yield "args", " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    mounted = {mount.name for mount in container.spec.volume_mounts}
+    for volume in container.pod.spec.volumes:
+        if volume.config_map is None or volume.name not in mounted:
+            continue
+        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
+        data = dig(item.raw, "data") if item is not None else None
+        for text in data.values() if isinstance(data, dict) else ():
+            yield f"ConfigMap/{volume.config_map.name}", str(text)
 
 
 def addresses(url: str, names: set[str], namespace: str, here: str) -> bool:

@@ -1,20 +1,32 @@
 """A maximum length that the KV cache cannot hold."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, Sizing, check
+from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, Sizing, check, fixes, log_evidence, say_seconds
+from llmdoctor_checks.serving._load import last_load, seconds_between, since_when
 
 from ._budget import finding, gib, role_of, room
 
+#: What vLLM prints at its start of the cache and of the longest request.
+_HOLDS, _LONGEST = "GPU KV cache size: ", "Using max model len "
 
-@check("kv-cache-below-max-len", since="0.1")
-def kv_cache_below_max_len(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
+#: Nothing has run for so long although requests wait and the cache is empty.
+_STANDS_STILL = 60
+
+
+@check("kv-cache-below-max-len", since="0.1", literals=(_HOLDS, _LONGEST))
+def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """One request of the maximum length does not fit into the KV cache.
 
     The engine keeps the keys and values of every token of a running request in GPU memory, in what is left after the
     weights and the activations. At start it checks that one request of the maximum length fits. Without
     `--max-model-len` the maximum is the model's own, often 128 Ki tokens or more, which needs many gigabytes. From
     vLLM 0.8.5 on the message says which length would fit.
+
+    A model whose layers do not all keep every token (a sliding window) starts although its cache counts fewer tokens than the
+    maximum. vLLM begins a request only when there is room for its whole prompt (`--scheduler-reserve-full-isl`, the default from
+    0.19 on), so that one which the whole cache cannot hold waits for ever, and all others behind it.
 
     ## Fix
 
@@ -27,6 +39,9 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     - https://huggingface.co/docs/text-generation-inference/reference/launcher
     """
+    if logs is not None and (stuck := _waits_for_ever(pod, sizing.engine, logs)) is not None:
+        yield stuck
+        return
     cap = sizing.engine.explicit("max_model_len")
     if cap is None or not role_of(pod, sizing):
         return
@@ -39,3 +54,44 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
         f"One request of {budget.context} tokens ({cap.text}) needs {gib(budget.per_request)} of KV cache, and "
         f"{room(sizing)}.",
     )
+
+
+def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """Requests wait in vLLM beside an empty cache, which holds fewer tokens than one request may have."""
+    container = engine.container
+    log = logs.current(container.name)
+    if engine.name != "vllm" or log is None or not (pod.ready or pod.log_only):
+        return None
+    still = since_when(
+        last_load(container, logs), lambda x: bool(x.waiting) and not (x.running or x.tokens) and x.cache < 0.01
+    )
+    seconds = seconds_between(still[0].line, still[-1].line) if still else None
+    holds, longest = (_count(log.find(words), words) for words in (_HOLDS, _LONGEST))
+    if seconds is None or seconds < _STANDS_STILL or holds is None or longest is None or holds[0] >= longest[0]:
+        return None
+    last = still[-1]
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"{last.waiting} requests wait in {engine.at}, and nothing has run for {say_seconds(seconds)} beside an empty KV cache: "
+        f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits for ever, and all "
+        "others behind it.",
+        evidence=(log_evidence(holds[1]), log_evidence(longest[1]), log_evidence(last.line)),
+        explains=("engine-stalled", "queue-growing"),
+        fixes=(
+            fixes.advice(
+                f"Set --max-model-len to {holds[0]} at most in {fixes.edited(pod)}, so that such requests are refused, or make the cache "
+                "larger; --no-scheduler-reserve-full-isl lets them begin"
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _count(lines: Iterator[Line], words: str) -> tuple[int, Line] | None:
+    """The number of tokens that the last of these lines names after the words."""
+    line = max(lines, key=lambda line: line.number, default=None)
+    said = re.match(r"\d[\d,]{0,15}", line.text.partition(words)[2]) if line else None
+    return (int(said[0].replace(",", "")), line) if line and said else None

@@ -82,6 +82,10 @@ _OF_MODELS = (
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
 )
 
+#: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
+_OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
+_POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
+
 #: Envoy lost the connection before the answer began: the server ended, or somebody's idle timeout closed it. Then all were as old, to
 #: a fraction of a second; so many at least, and no shorter ones, which ends of a server are.
 _LOST = "upstream_reset_before_response_started{connection_termination}"
@@ -111,6 +115,10 @@ _GONE = (
     ("cancel task, id_task", r"id_task = (\d{1,12})"),
 )
 
+#: Ollama's, by status: of a request that waits, and of one that is not streamed and runs (`server/routes.go`), which is 500 as faults are,
+#: which do not take so many seconds.
+_GONE_OF_OLLAMA = (("| 499 |", 0), ("| 500 |", 5))
+
 #: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
 #: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
 _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
@@ -125,7 +133,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
     since="0.2",
     severity="warning",
     literals=(
-        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, _LOST, _LATE_ANSWER),
+        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, _LOST, _LATE_ANSWER),
         *(words for words, _ in _GONE),
     ),
 )
@@ -145,6 +153,10 @@ def gateway_timeout(
     long requests really take (`vllm:e2e_request_latency_seconds` and the like), from their arrival at the engine to their
     last token. Where requests are longer than the timeout, they are cut; where none comes near it, nothing is said. An engine
     that prints when a request begins and when its client goes away shows it, too: all go when they are as old as the timeout.
+
+    What asks the server for others (LiteLLM, Olla, Open WebUI, a router) has a timeout of its own. What its log says of that counts
+    where its environment, arguments or configuration name this server. So does an Envoy that lost every connection at the same
+    age, or did not hear in time from what it asks where to send a request.
 
     ## Fix
 
@@ -244,7 +256,11 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests whose client went away: the line that says so, and how old they were in seconds."""
     if log is None:
         return
-    yield from ((line, lost.seconds) for line in log.find("| 499 |") if (lost := answered(line)) is not None)  # Ollama
+    for status, least in _GONE_OF_OLLAMA:
+        lost = [(line, said.seconds) for line in log.find(status) if (said := answered(line)) is not None]
+        if lost := [one for one in lost if one[1] >= least]:
+            yield from lost
+            break
     gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)]
     if len(gone) < _FEWEST_CUT:
         return
@@ -375,7 +391,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS)
+        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in _lost_alike(log)}
         found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
@@ -397,6 +413,8 @@ def _says_so(line: Line) -> bool:
         return False
     if _NO_POD in text:
         return _LATE in text
+    if any(words in text for words in _OF_CLIENT):
+        return bool(re.search(_POSTED, text) and re.search(_GENERATES, text))
     if _OF_AIOHTTP in text:
         before = [x.text[:2000] for x in line.log.lines(line.number - _BESIDE[_OF_AIOHTTP], line.number - 1)]
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     log_evidence,
+    parse_time,
     pod_evidence,
     say_seconds,
     setting_evidence,
@@ -59,6 +60,9 @@ _LEFT = r"remaining number of requests (\d{1,9})"
 _DROPS = "[shutdown] EngineCore: start mode=abort"
 _DROPPED = r"\bAborting (\d{1,9}) requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
+#: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
+_NEARLY_OVER = 2
+
 #: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
 _LATELY = 30
 
@@ -75,8 +79,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     It is a risk where the pod's own numbers contradict each other: a hook or a drain time that the grace period ends.
     That no drain is set at all is true of most deployments, and not reported.
 
-    It is the cause where a pod that was told to go ended by SIGKILL, and its log says that requests were running then, or where
-    vLLM was told to go and dropped them. Its server then says that its engine is dead, which is no fault of the engine.
+    It is the cause where a pod that was told to go ended by SIGKILL, or its grace period is over, and its log says that requests
+    were running then, or where vLLM was told to go and dropped them. Its server then says that its engine is dead, which is no
+    fault of the engine.
 
     ## Fix
 
@@ -131,13 +136,14 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
 
 
 def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    """A pod that is being deleted, whose engine was killed while it finished its requests."""
+    """A pod that is being deleted, whose engine was killed, or is any moment, while it finishes its requests."""
     container = engine.container
     ended = container.status.state.terminated if container.status else None
     log = logs.current(container.name)
-    if ended is None or ended.exit_code != _KILLED or ended.reason == "OOMKilled" or log is None:
-        return None
-    if not pod.obj.metadata.deletion_timestamp:
+    killed = ended is not None and ended.exit_code == _KILLED and ended.reason != "OOMKilled"
+    due, now = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now
+    over = container.running and due is not None and now is not None and (due - now).total_seconds() <= _NEARLY_OVER
+    if due is None or log is None or not (killed or over):
         return None
     told = next((line for words in _TOLD for line in log.find(words)), None)
     left = _running(container, logs, told) if told is not None else None
@@ -151,12 +157,14 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"{pod.name} was told to end and killed {seconds} s later, its grace period, while {count_of(count, 'request')} still ran: "
-        "their answers are cut off.",
+        summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, its grace period, while "
+        f"{count_of(count, 'request')} still {'ran' if killed else 'run'}: their answers are cut off.",
         evidence=(
             log_evidence(told),
             log_evidence(line),
-            pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code)),
+            pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code))
+            if ended
+            else pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
             pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
         ),
         explains=("pod-failed", "crash-loop", "not-ready"),

@@ -281,7 +281,7 @@ def _before_its_first_token(said: list[Load], usual: float) -> list[Load]:
             and any(load.made for load in run)  # else there is no stream: all that run are read
             and run[-1].cache > run[0].cache
             and tokens >= _LONG_TOKENS
-            and len(run) > max(len(found), _IN_A_ROW - 1)
+            and len(run) > max(len(found), 1)
         ):
             found = run
     return found

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
+    object_evidence,
     parse_time,
     pod_evidence,
     say_cores,
@@ -66,6 +67,8 @@ _NO_PODS = {
     "InvalidSelector": "cannot tell which pods it scales for {}",
     "AmbiguousSelector": "shares the pods of {} with another autoscaler",
 }
+#: What KEDA calls a trigger that it cannot read, and a ScaledObject that it makes no autoscaler of.
+_REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")
 _NO_VALUE = "gets no value for what it scales {} on"
 
 #: What says of a container what an autoscaler looks at.
@@ -124,7 +127,8 @@ def hpa_wrong_metric(
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause; so it is where
     it gets no value and could add replicas, while the engine's log says that more requests wait than run. One that has had no value
-    for ten minutes or more does nothing, whatever comes.
+    for ten minutes or more does nothing, whatever comes. Neither does one that reads zero while the engine says that requests run
+    and wait: its query finds no series.
 
     ## References
 
@@ -139,7 +143,8 @@ def hpa_wrong_metric(
         if scaler.maximum <= scaler.minimum:
             continue
         rescale = rescaled(engine, scaler, subject, cluster, metrics) or _told(engine, scaler)
-        if failed := _failed(pod, engine, scaler, rescale, logs) or _unread(pod, engine, scaler, subject):
+        failed = _failed(pod, engine, scaler, rescale, logs) or _unread(pod, engine, scaler, subject)
+        if failed or (failed := _reads_nothing(pod, engine, scaler, cluster, logs)):
             yield failed
             return
         if scaler.looks and all(look.source == "resource" for look in scaler.looks):
@@ -264,12 +269,15 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
     why = events[-1].text if events else str(said.get("message") or said.get("reason") or "")
     # at zero replicas KEDA alone could make one
     asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
+    told = next((told for reason in _REFUSED if (told := _for_long(scaler, {"reason": reason}, pod.cluster))), None)
+    lasts = told is not None and pod.exists and pod.ready
     return Finding(
-        role="cause" if asleep else "risk",
+        role="cause" if asleep or lasts else "risk",
         severity="warning",
         confidence="likely" if asleep else "certain",
         summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {sentence(why)}"
-        + (" There are 0 replicas, and nothing else makes one." if asleep else ""),
+        + (" There are 0 replicas, and nothing else makes one." if asleep else "")
+        + (f" It has said so for {told[0]}." if told and lasts else ""),
         evidence=(
             *events[-1:],
             scaler.evidence("status.conditions[Ready]", f"{said.get('reason')}: {said.get('message')}"),
@@ -283,6 +291,46 @@ def _unread(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Findi
             ),
         ),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Everything that it looks at is zero, by its own word, while the engine says that requests run and wait.
+
+    Whatever says something of this engine's load is more than that; a query that finds no series is zero to KEDA.
+    """
+    hpa = scaler.item
+    if scaler.item.kind.partition(".")[0] == "ScaledObject":
+        name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
+        hpa = cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or hpa
+    read = rows(hpa.raw, "status.currentMetrics")
+    values = [dig(row, f"{str(row.get('type')).lower()}.current") for row in read if row.get("type") != "Resource"]
+    nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
+    if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or logs is None:
+        return None
+    queue = _queue(pod, engine, scaler._replace(item=hpa), logs) if pod.ready else None
+    if queue is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
+        f"{_stays(scaler._replace(item=hpa))}: what it asks for finds nothing of this engine.",
+        evidence=(
+            object_evidence(hpa, "status.currentMetrics", "0"),
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            queue[1],
+        ),
+        explains=("queue-growing", "kv-cache-saturated"),
+        fixes=(
+            fixes.advice(
+                f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
+                "a pool, namespace, model), or let the metrics be scraped",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
     )
 
 

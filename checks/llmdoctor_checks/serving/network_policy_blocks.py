@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._clients import addresses
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (
     CILIUM,
     cilium_admits,
@@ -85,6 +86,10 @@ _NAMELESS = ("ConnectTimeout", r"^(?:httpx|httpcore)\.ConnectTimeout\b")
 #: The same of a proxy (Envoy's access log): the address of the pod that it could not connect to in time.
 _BY_ADDRESS = ("{connection_timeout}", r"[\"\s](?P<host>\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d{1,5})[\"\s]")
 
+#: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
+_OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
+_GRPC = ("grpc", "h2c", "http2")
+
 #: Kinds of other network plugins, whose rules add to these.
 _FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
 
@@ -110,7 +115,7 @@ _CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
     "network-policy-blocks",
     since="0.2",
     severity="warning",
-    literals=(*_NO_HEAD, *(words for words, _ in (*_UNREACHED, _BY_ADDRESS, *_SILENT))),
+    literals=(*_NO_HEAD, *(words for words, _ in (*_UNREACHED, _BY_ADDRESS, _OF_PICKER, *_SILENT))),
 )
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
@@ -251,6 +256,14 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
 def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
     ports = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
+    picker = not subject.engines(pod) and _serves_grpc(pod)
+    if picker:
+        ports = {
+            p.container_port
+            for c in pod.containers
+            for p in c.spec.ports
+            if any(leads(s, pod, {p.container_port}) for s in pod.services)
+        }
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None
@@ -260,7 +273,7 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
         if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
             continue
         line = next((x for x, named in _unreached(Log(text)) if _meant(named, pod, typed)), None)
-        line = line or _nameless(Log(text), pod, typed)
+        line = line or (_no_picker(Log(text)) if picker else _nameless(Log(text), pod, typed))
         if line is None:
             continue
         labels = {key: str(value) for key, value in typed.metadata.labels.items()}
@@ -297,6 +310,18 @@ def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
         for line in log.find(words):
             if (named := re.search(pattern, line.text[:20_000])) is not None:
                 yield line, named
+
+
+def _serves_grpc(pod: Pod) -> bool:
+    """Whether a Service says that the pod speaks gRPC."""
+    listed = (port for item in pod.services for port in rows(item.raw, "spec.ports"))
+    return any(word in f"{port.get('name')} {port.get('appProtocol')}".lower() for port in listed for word in _GRPC)
+
+
+def _no_picker(log: Log) -> Line | None:
+    """A line of a gateway that could not connect to what it asks before it sends a request on."""
+    words, pattern = _OF_PICKER
+    return next((line for line in log.find(words) if re.search(pattern, line.text[:20_000])), None)
 
 
 def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:

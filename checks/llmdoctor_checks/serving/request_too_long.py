@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Engine,
     Evidence,
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Metrics,
     Pod,
@@ -19,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks._clients import askers
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -42,8 +45,26 @@ _POSTED = 'POST     "/'
 _GENERATED, _EMBEDDED = r"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\"", r"/(?:api/embed|v1/embeddings)"
 
 
-@check("request-too-long", since="0.1", severity="warning", literals=(_CUT, _CUT_MESSAGES))
-def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Logs | None) -> Iterator[Finding]:
+#: What servers answer, as clients print it: vLLM, SGLang, llama-server. vLLM's own log has only the status in some releases.
+_REFUSED = (
+    ("maximum context length is", r"maximum context length is (?P<max>\d{1,9}) tokens"),
+    ("is longer than the maximum model length of", r"maximum model length of (?P<max>\d{1,9})"),
+    ("is longer than the model's context length", r"context length \((?P<max>\d{1,9}) tokens\)"),
+    ("exceeds the available context size (", r"context size \((?P<max>\d{1,9}) tokens\)"),
+)
+#: The access log of uvicorn, of requests to generate, and their status.
+_ASKED = r"\"POST /v1/(?:chat/completions|completions|responses|messages)\S* HTTP/[\d.]+\" (\d{3})"
+
+
+@check(
+    "request-too-long",
+    since="0.1",
+    severity="warning",
+    literals=(_CUT, _CUT_MESSAGES, *(words for words, _ in _REFUSED)),
+)
+def request_too_long(
+    pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     """Requests are longer than the server's context.
 
     Prompt and answer together must fit into the context length that the server was started with. Longer requests are refused
@@ -69,6 +90,9 @@ def request_too_long(pod: Pod, engine: Engine, metrics: Metrics | None, logs: Lo
     """
     if engine.name == "ollama" and logs is not None:
         yield from _cut(pod, engine, logs)
+    if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
+        yield found
+        return
     if metrics is not None:
         yield from _counted(pod, engine, metrics)
 
@@ -122,6 +146,47 @@ def _longer(engine: Engine, length: int | None) -> Fix:
     if length is None:
         return fixes.advice(f"{summary} (OLLAMA_CONTEXT_LENGTH)")
     return fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
+
+
+def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
+    """Clients, whose environment names this server, that print why it refused them; its own log has no word of it."""
+    mine = logs.current(engine.container.name)
+    if not pod.ready or (mine is not None and any(next(mine.find(words), None) for words, _ in _REFUSED)):
+        return None
+    clients = {
+        (c.pod.namespace, c.pod.name, c.name) for c, _, _ in askers(pod, {i.name for i in pod.services}, cluster)
+    }
+    theirs = [Log(x) for x in cluster.snapshot.logs if (x.namespace, x.pod, x.container) in clients and not x.previous]
+    told = [
+        (line, said)
+        for log in theirs
+        for words, pattern in _REFUSED
+        for line in log.find(words)
+        if (said := re.search(pattern, line.text[:20_000])) is not None
+    ]
+    if len(told) < _FEW_CUTS:
+        return None
+    line, said = told[-1]
+    asked = [m[1] for x in mine.find('"POST /v1/') if (m := re.search(_ASKED, x.text[:2000]))] if mine else []
+    refused = sum(status == "400" for status in asked)
+    most = bool(refused) and refused >= _MOST * len(asked)
+    return Finding(
+        role="cause" if most else "note",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} asks {engine.container.name} for more than its context of {said['max']} tokens, prompt and answer "
+        f"together, and is refused, {count_of(len(told), 'time')} in its log"
+        + (f"; of {len(asked)} requests {refused} got status 400." if most else "."),
+        evidence=(log_evidence(line, said[0]),),
+        fixes=(
+            fixes.advice(
+                f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {fixes.edited(pod)} "
+                "as far as model and KV cache allow"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
 
 
 def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
