@@ -52,9 +52,9 @@ def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs 
     Mostly that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
     probes and the Service connect to the pod's address and are refused. The log looks well, and an exec probe or
     `kubectl port-forward` even works. SGLang, llama-server and trtllm-serve listen on the loopback address unless they are
-    told otherwise; so do llamafile, and Ollama outside its own image. Where nothing probes the server the pod is even ready,
-    and only clients of its Service notice. In a cluster of IPv6 alone 0.0.0.0 is no better: it means every
-    IPv4 address, and the pod has none.
+    told otherwise; so do llamafile, and Ollama outside its own image. Of any other program its log tells. Where nothing
+    probes the server the pod is even ready, and only clients of its Service notice. In a cluster of IPv6 alone 0.0.0.0 is
+    no better: it means every IPv4 address, and the pod has none.
 
     A second container that passes requests on (a login, a router) is a reason to listen there: then nothing is said.
 
@@ -74,7 +74,7 @@ def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs 
     engine = next((e for e in subject.engines(pod) if e.container.role != "init"), None)
     if pod.exists and pod.ready:
         yield from _behind_service(pod, engine, logs)
-    elif engine:
+    else:
         yield from _asked_in_vain(pod, engine, events, logs)
 
 
@@ -97,20 +97,16 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
-        fixes=(
-            _fix(engine, None, _ANY_IPV4)
-            if engine
-            else fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}"),
-        ),
+        fixes=(_fix(pod, engine, None, _ANY_IPV4),),
         pods=(pod.name,),
     )
 
 
-def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """An engine whose address keeps the kubelet or a Service from reaching it."""
-    container = engine.container
+def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """An engine, or another program by its own log, whose address keeps the kubelet or a Service from reaching it."""
+    container = next(c for c in pod.containers if c.role != "init")
     asked = _probe(container)
-    host = _told(engine)
+    host = _told(engine) if engine else None
     troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
     line = _listens(container, logs, _probed(container)) if troubled else None
     if host and line and (line[0] == _ANY_IPV4) != (host.value == _ANY_IPV4):
@@ -120,6 +116,8 @@ def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs |
         return
     refused = [event for _, event in failures(container, events)]
     failing = troubled and not ended_by_itself(container, events)
+    if engine is None and (not refused or line is None or _elsewhere(container, logs, line[2])):
+        return
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
     if address == _ANY_IPV4:
@@ -137,7 +135,8 @@ def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs |
         role="cause" if failing else "risk",
         severity="critical",
         confidence="likely",
-        summary=f"{engine.label} listens on {address}{tail}, and {who} asks {reaches}: every connection is refused.",
+        summary=f"{engine.label if engine else container.name} listens on {address}{tail}, and {who} asks {reaches}: every "
+        "connection is refused.",
         evidence=(
             *(event_evidence(e, pod.cluster) for e in refused[-1:]),
             *((_said(container, host),) if host else ()),
@@ -145,7 +144,7 @@ def _asked_in_vain(pod: Pod, engine: Engine, events: Events | None, logs: Logs |
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
-        fixes=(_fix(engine, host, "::" if ":" in pod.status.pod_ip else _ANY_IPV4),),
+        fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else _ANY_IPV4),),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -176,14 +175,14 @@ def _elsewhere(container: Container, logs: Logs | None, port: str) -> bool:
     return any(re.search(other, line.text) for line in found)
 
 
-def _listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line] | None:
-    """The address at which the log says that it listens on one of the ports, and the line."""
+def _listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
+    """The address at which the log says that it listens on one of the ports, the line and the port."""
     for log in reversed(logs.of(container.name) if logs else []):
         for literal in ("127.0.0.1", "localhost", "[::1]", _ANY_IPV4):
             for line in log.find(literal):
                 said = re.search(_LISTENS, line.text)
                 if said and said["port"] in ports:
-                    return said["host"], line
+                    return said["host"], line, said["port"]
     return None
 
 
@@ -227,7 +226,9 @@ def _named(item: Item) -> tuple[str, Evidence]:
     return f"Service {item.name}", object_evidence(item, "spec.selector", text)
 
 
-def _fix(engine: Engine, host: Setting | None, address: str) -> Fix:
+def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str) -> Fix:
+    if engine is None:
+        return fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}")
     container, summary = engine.container, "Listen on all addresses of the pod"
     if host and host.source == "env":
         name = host.text.partition("=")[0]

@@ -20,8 +20,10 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Setting,
+    Subject,
     check,
     dig,
+    event_evidence,
     fixes,
     k8s,
     log_evidence,
@@ -30,21 +32,28 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._probes import ended_by_itself
+from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
 _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
-@check("port-mismatch", since="0.1", literals=("robe error (failed",))
-def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
+#: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
+_SERVES = r"(?:[Rr]unning on|Listening at:) +(?:https?://)?(?P<host>[\w.:\[\]-]{1,60}?):(?P<port>\d{1,5})\b"
+
+#: Those of these addresses that are only the process' own.
+_LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
+
+
+@check("port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:"))
+def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
-    while the pod looks fine.
+    while the pod looks fine. Of a program that is no known engine its log tells where it listens.
 
     ## Fix
 
@@ -55,6 +64,63 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | 
 
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of(pod, engine, logs, events)
+    for container in pod.containers:
+        if container.role != "init" and not any(engine.container is container for engine in engines):
+            yield from _by_log(pod, container, logs, events)
+            yield from _by_probe(pod, container)
+
+
+def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
+    """A program that is no known engine, whose log says where it listens, and whose probe is refused elsewhere."""
+    refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
+    stuck = any(t.kind == "not-ready" and t.container is container for t in pod.troubles)
+    log = logs.current(container.name) if logs else None
+    if not stuck or not refused or log is None or ended_by_itself(container, events):
+        return
+    found = (
+        (line, re.search(_SERVES, line.text[:2000]))
+        for words in ("unning on ", "Listening at:")
+        for line in log.find(words)
+    )
+    ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
+    for kind, probe in _probes(container):
+        asked = _port(container, probe)
+        if kind.removesuffix("Probe") != refused[-1][0] or asked is None or not ports or asked in ports:
+            continue
+        if _listener(container, asked):
+            return
+        number, line = next(iter(ports.items()))
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The {_said(kind)} of {container.name} asks port {asked}; by its log it listens on {number}.",
+            evidence=(
+                event_evidence(refused[-1][1], pod.cluster),
+                pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),
+                log_evidence(line),
+            ),
+            explains=("not-ready", "crash-loop", "probe-too-short"),
+            fixes=(_fix(container, kind, probe, number),),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _by_probe(pod: Pod, container: Container) -> Iterator[Finding]:
+    """A program that is no known engine (a frontend, a router), and is ready: it answers at the port of its readiness probe."""
+    probe = container.spec.readiness_probe
+    answers = _port(container, probe) if probe and pod.exists and pod.ready else None
+    if probe and answers is not None:
+        ports = [answers, *(p.container_port for p in container.spec.ports)]
+        evidence = pod_evidence(container, f"readinessProbe.{_action(probe)}.port", _written(probe))
+        yield from _pools(pod, container, container.name, ports, evidence)
+
+
+def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
+    """A known engine, by the port that it was told."""
     port = engine.get("port")
     if port is None or not isinstance(port.value, int):
         return
@@ -95,7 +161,10 @@ def port_mismatch(pod: Pod, engine: Engine, logs: Logs | None, events: Events | 
         return
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port)
-    yield from _pools(pod, container, engine, port)
+    if port.source == "flag":
+        yield from _pools(
+            pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
+        )
 
 
 def _through_sidecar(
@@ -187,33 +256,34 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         )
 
 
-def _pools(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
-    """An InferencePool sends to ports of the pod by their numbers, whatever Service there is."""
-    if port.source != "flag" or any(other is not container and other.role != "init" for other in pod.containers):
+def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
+    """An InferencePool sends to ports of the pod by their numbers, whatever Service there is; the first is that for requests."""
+    if any(other is not container and other.role != "init" for other in pod.containers):
         return
     for pool in pod.cluster.items("InferencePool", pod.namespace):
         listed = [row.get("number") for row in rows(pool.raw, "spec.targetPorts")] or [
             dig(pool.raw, "spec.targetPortNumber")
         ]
         numbers = {number for number in listed if isinstance(number, int)}
-        if not numbers or not picked_by(pool, pod) or port.value in numbers or numbers & _further(engine):
+        if not numbers or not picked_by(pool, pod) or numbers & set(ports):
             continue
+        right = ports[0]
         wrong = ", ".join(str(n) for n in sorted(numbers))
         field = "targetPorts" if rows(pool.raw, "spec.targetPorts") else "targetPortNumber"
-        value = [{"number": port.value}] if field == "targetPorts" else port.value
+        value = [{"number": right}] if field == "targetPorts" else right
         yield Finding(
             role="cause" if pod.exists and pod.ready else "risk",
             severity="warning",
             confidence="likely",
-            summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
+            summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
             evidence=(
                 object_evidence(pool, f"spec.{field}", wrong),
-                _port_evidence(container, port),
+                evidence,
             ),
             fixes=(
                 fixes.patch_object(
                     pool,
-                    f"Set {field} to {port.value} in InferencePool/{pool.name}",
+                    f"Set {field} to {right} in InferencePool/{pool.name}",
                     [{"op": "replace", "path": f"/spec/{field}", "value": value}],
                 ),
             ),
