@@ -117,7 +117,7 @@ class Container:
         if not (self.running and self.status.ready and self.pod.exists):
             return False
         if not self.pod.cluster.snapshot.answers:
-            return self._said_dead()
+            return self.said_dead(previous=False)
         from kubectl_llmdoctor import engines
         from kubectl_llmdoctor.facts.answers import Answers
 
@@ -128,12 +128,12 @@ class Container:
         words = _DEAD.get(engine.name) if engine else None
         return words is not None and (said.startswith(words) if words else not said)
 
-    def _said_dead(self) -> bool:
-        """Whether the log of the running instance ends with the death of its engine."""
+    def said_dead(self, *, previous: bool) -> bool:
+        """Whether the log of the running instance, or of the one before it, ends with the death of its engine."""
         from kubectl_llmdoctor.facts.logs import Log
         from kubectl_llmdoctor.facts.requests import gone
 
-        mine = (self.pod.name, self.pod.namespace, self.name, False)
+        mine = (self.pod.name, self.pod.namespace, self.name, previous)
         for text in self.pod.cluster.snapshot.logs:
             if (text.pod, text.namespace or "default", text.container, text.previous) == mine:
                 return gone(Log(text)) is not None

@@ -134,6 +134,8 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
     died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
     if ended and container.role == "main" and container.running and not container.status.ready:
         died = True  # a server does not end by itself: told to by a failed probe it ends with 0
+    if ended and not died and container.role == "main" and container.restarts and container.said_dead(previous=True):
+        died = True  # a server that found its engine dead shuts down in good order, with 0
     if ended and since and container.restarts and _killed_by_probe(pod, container, since):
         died = True
     if waiting and waiting.reason == "CrashLoopBackOff":

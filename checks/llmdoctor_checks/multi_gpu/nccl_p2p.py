@@ -34,6 +34,9 @@ _NO_ACCESS = "your platform lacks GPU P2P capability or P2P test failed"
 #: exchange, and then the weights are loaded.
 _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " Init COMPLETE")
 
+#: What vLLM prints where it does not use its own all-reduce.
+_NOT_OWN = "Custom allreduce is disabled"
+
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
 
@@ -44,7 +47,7 @@ _STUCK_SECONDS = 900
 _WARMS_UP = ("profiling GPU memory", "capturing CUDA graphs")
 
 
-@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, BLOCKED))
+@check("nccl-p2p", since="0.1", literals=(*_CONNECTS, _IOMMU, _NOT_OWN, BLOCKED))
 def nccl_p2p(
     pod: Pod, engine: Engine, accelerator: Accelerator | None, logs: Logs | None, hardware: Hardware | None
 ) -> Iterator[Finding]:
@@ -170,7 +173,7 @@ def _own(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     current = logs.current(engine.container.name)
     for log in [*ended, *([current] if current and not pod.ready else [])]:
         phase, said = phase_of(log), stands_still(log)
-        if not said or phase is None or phase.name not in _WARMS_UP:
+        if not said or phase is None or phase.name not in _WARMS_UP or next(log.find(_NOT_OWN), None):
             continue
         return _found(
             pod,
