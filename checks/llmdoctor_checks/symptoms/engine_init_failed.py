@@ -28,6 +28,7 @@ _SECONDARY = (
     "Error: Could not create backend",  # Text Embeddings Inference
     "Error: Model backend is not healthy",  # Text Embeddings Inference, while it warms up
     "Failed to start model server",  # KServe
+    "Backend worker monitoring thread interrupted or backend worker process died.",  # TorchServe, Multi Model Server
 )
 
 

@@ -40,7 +40,8 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
 
     A container waits (for its image, its configuration, its volumes) or runs without becoming ready, so Services send
     it no requests. How far its log has come tells a model that is still loading from one that hangs, and a server that
-    nothing reaches from one that is not up: whoever says that it serves, and is not ready, fails its probe.
+    nothing reaches from one that is not up: whoever says that it serves, and is not ready, fails its probe. Before the
+    readiness probe's `initialDelaySeconds` have passed nobody asks it, and no container with that probe is ready.
 
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
     of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
@@ -126,9 +127,10 @@ def _refusals(pod: Pod, events: Events | None) -> list[Event]:
 
 
 def _budget(container: Container) -> int:
-    """How long the startup probe lets the container start."""
-    probe = container.spec.startup_probe
-    return probe.budget if probe else 0
+    """How long the startup probe lets the container start, or the kubelet waits before it asks whether it is ready."""
+    startup, readiness = container.spec.startup_probe, container.spec.readiness_probe
+    first = readiness.initial_delay_seconds + readiness.period_seconds if readiness else 0
+    return max(startup.budget if startup else 0, first)
 
 
 def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...], bool]:
