@@ -147,8 +147,8 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     told = next((line for words in _TOLD for line in log.find(words)), None)
     left = _running(container, logs, told) if told is not None else None
-    if told is None or left is None:
-        return None
+    if told is None or left is None or not (killed or left[1].number > told.number):
+        return None  # of one that is not killed yet only a word since says that something runs
     count, line = left
     grace = pod.spec.termination_grace_period_seconds
     seconds = _DEFAULT_SECONDS if grace is None else grace
