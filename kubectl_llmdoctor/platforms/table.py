@@ -44,6 +44,7 @@ class Row(msgspec.Struct, frozen=True):
 
 _LWS = "leaderworkerset.sigs.k8s.io/worker-index"
 _LWS_SIZE = "spec.leaderWorkerTemplate.size"
+_LLMAZ_SIZE = "spec.workloadTemplate.size"
 
 # knative/serving config/core/300-resources/service.yaml: the grace period follows from `timeoutSeconds`.
 _KNATIVE = (
@@ -94,6 +95,11 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): (
         Row("spec.leaderWorkerTemplate.leaderTemplate", ((_LWS, "0"),), nodes=_LWS_SIZE, part="leader"),
         Row("spec.leaderWorkerTemplate.workerTemplate", nodes=_LWS_SIZE, part="worker"),
+    ),
+    # InftyAI/llmaz api/inference/v1alpha1/service_types.go: it becomes a LeaderWorkerSet, to which the model adds its loader and GPUs
+    ("inference.llmaz.io", "Service"): (
+        Row("spec.workloadTemplate.leaderTemplate", ((_LWS, "0"),), nodes=_LLMAZ_SIZE, partial=True, part="leader"),
+        Row("spec.workloadTemplate.workerTemplate", nodes=_LLMAZ_SIZE, partial=True, part="worker"),
     ),
     # kubernetes-sigs/jobset api/jobset/v1alpha2
     ("jobset.x-k8s.io", "JobSet"): (
