@@ -136,6 +136,8 @@ def _rows() -> Iterator[Kind]:
     yield Kind("VirtualService", "virtualservices", "networking.istio.io", ("v1", "v1beta1", "v1alpha3"), short=("vs",))
     yield Kind("BackendTrafficPolicy", "backendtrafficpolicies", "gateway.envoyproxy.io", ("v1alpha1",), short=("btp",))
     yield Kind("Route", "routes", "route.openshift.io")
+    yield Kind("InferencePool", "inferencepools", "inference.networking.k8s.io")
+    yield Kind("InferencePool", "inferencepools", "inference.networking.x-k8s.io", ("v1alpha2",))
     yield Kind("CiliumNetworkPolicy", "ciliumnetworkpolicies", "cilium.io", ("v2",), short=("cnp",))
     yield Kind(
         "CiliumClusterwideNetworkPolicy",

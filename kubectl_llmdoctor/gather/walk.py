@@ -53,6 +53,8 @@ NAMESPACE_LISTS_IF_THERE = (
     core("VirtualService", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
     core("Route", "route.openshift.io"),
+    core("InferencePool", "inference.networking.k8s.io"),
+    core("InferencePool", "inference.networking.x-k8s.io"),
     core("ServiceMonitor", "monitoring.coreos.com"),
     core("PodMonitor", "monitoring.coreos.com"),
     core("CiliumNetworkPolicy", "cilium.io"),
