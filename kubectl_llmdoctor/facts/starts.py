@@ -156,14 +156,15 @@ WORKS = (
     ),
     ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
 )
-#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas, BentoML,
-#: TGI's and TEI's routers.
+#: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas (its
+#: proxy says the same once more), BentoML, TGI's and TEI's routers.
 _ANSWERED = (
     (
         "POST",
         r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
         r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b"
-        r"| POST (?:/\S{0,200} )?(?:OK|2\d\d) \d[\d.]{0,12}ms\b|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,",
+        r"|^(?!.{0,120} proxy ).{0,400} POST (?:/\S{0,200} )?(?:OK|2\d\d) \d[\d.]{0,12}ms\b"
+        r"|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,",
     ),
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
