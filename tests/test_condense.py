@@ -126,6 +126,7 @@ def test_kubelet_times_are_told_and_cut_from_lines() -> None:
 #: What is judged by what an engine prints of its load all the time: the tail of a log has that.
 _BY_LOAD = {
     "cpu-starved", "engine-stalled", "head-of-line-blocking", "hpa-wrong-metric", "kv-cache-saturated", "queue-growing",
+    "kv-cache-below-max-len/fires_waits_for_ever",
 }  # fmt: skip
 _CASES = Path(__file__).parents[1] / "checks" / "cases"
 _CHECKS = installed()
@@ -136,6 +137,8 @@ def test_the_cause_of_a_case_is_found_in_the_middle_of_a_long_log(id: str, monke
     monkeypatch.setattr(module, "_ENDS", 1500)
     known, lost = looked_for(_CHECKS), []
     for path in sorted(_CASES.glob(f"{id}/fires_*.yaml")):
+        if f"{id}/{path.stem}" in _BY_LOAD:
+            continue
         snapshot = load(str(path))
         long = [replace(log, text=_amid(log)) for log in snapshot.logs]
         kept = [_reduced(log, known) for log in long]

@@ -82,6 +82,8 @@ _CONTROL_PLANE = (
 
 #: What Istio's agent says once, with the time, when its proxy has its configuration (`pilot-agent`, from 1.3 on).
 _READY = "Envoy proxy is ready"
+#: Who ended longer before that did not end for want of it; the agent says it again after each time that it was not ready.
+_SOON = 600
 
 _EXPLAINS = (
     "volume-mount-failed",
@@ -217,11 +219,11 @@ def _up_since(pod: Pod, proxy: Container, done: datetime, logs: Logs | None) -> 
         return "started", pod_evidence(pod, at, f"startedAt: {running.started_at}")
     log = logs.current(proxy.name) if logs else None
     line = next(log.find(_READY), None) if log is not None else None
-    ready = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", line.text) if line else None
+    ready = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", line.text[:200]) if line else None
     since = parse_time(ready[0]) if ready else None
     # the kubelet gives whole seconds
-    late = since is not None and done < since.replace(microsecond=0)
-    return ("ready", log_evidence(line, _READY)) if line and late else None
+    late = (since.replace(microsecond=0) - done).total_seconds() if since is not None else 0
+    return ("ready", log_evidence(line, _READY)) if line and 0 < late < _SOON else None
 
 
 def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:

@@ -65,6 +65,9 @@ _BEGIN, _END = "Load weight begin", "Load weight end"
 #: A line that seems to be later than the one after it (two processes print) would be of last year.
 _DAY = 86400
 
+#: Lines without a time, of a bar that moves, between two lines with one.
+_BARS = 500
+
 
 class Bar(NamedTuple):
     """How far a load has come: `seconds` for `done` of `shards`."""
@@ -270,18 +273,18 @@ def _took(log: Log) -> tuple[float, Line] | None:
         begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
         seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
         found = [(seconds, ends[-1])] if seconds is not None else []
-    if not found and (found_v0 := _since_the_line_before(log)) is not None:
-        found = [found_v0]
-    return max(found, key=lambda one: one[0], default=None)
+    return max((*found, *_since_the_line_before(log)), key=lambda one: one[0], default=None)
 
 
-def _since_the_line_before(log: Log) -> tuple[float, Line] | None:
-    """vLLM before 0.7 says only that a rank has read its weights: the first one, since the last line before that has a time."""
-    first = next(log.find(_TAKEN_V0), None)
-    before = [line for line in log.lines() if line.number < first.number] if first else []
-    times = (seconds_between(line, first) for line in reversed(before)) if first else iter(())
-    seconds = next((one for one in times if one is not None), None)
-    return (seconds, first) if first and seconds is not None and seconds < _DAY else None
+def _since_the_line_before(log: Log) -> Iterator[tuple[float, Line]]:
+    """vLLM before 0.7 says only that a rank has read its weights: how long after the last line with a time it does."""
+    for line in log.find(_TAKEN_V0):
+        if re.search(_TOOK, line.text):
+            continue
+        before = reversed([*log.lines(line.number - _BARS, line.number - 1)])
+        seconds = next((one for other in before if (one := seconds_between(other, line)) is not None), None)
+        if seconds is not None and seconds < _DAY:
+            yield seconds, line
 
 
 def _said(log: Log, text: str) -> Iterator[tuple[Line, re.Match[str]]]:
