@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kubectl_llmdoctor.audit import audit
 from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.facts.kernel_log import KernelLog
 from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import data, fleet, text
@@ -244,6 +245,14 @@ def test_a_log_is_judged_in_a_time_that_grows_with_its_length(log: str) -> None:
     _judge(Snapshot(logs=(LogText(text=log),)))
 
     assert time.process_time() - started < 6
+
+
+def test_a_long_line_of_the_kernel_is_read_in_a_moment() -> None:
+    log = KernelLog("NVRM: " * 3400, "gpu-1", None)
+    started = time.process_time()
+
+    assert not log.lost
+    assert time.process_time() - started < 0.3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from kubectl_llmdoctor.api import Cluster, Container, Pod, dig, k8s
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
 _URL, _LONGEST = r"https?://[\w.-]{1,253}", 200_000
+#: One of OpenAI's API, or of Ollama.
+_OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
 
 
 def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
@@ -22,13 +24,23 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
             continue
         for container in other.containers:
             for name, variable in container.env.items():
-                if variable.value and addresses(variable.value, names, pod.namespace, other.namespace):
-                    yield container, name, variable.value
+                value = variable.value or ""
+                urls = re.findall(_URL, value[:_LONGEST]) or [value]
+                if value and all(addresses(url, names, pod.namespace, other.namespace) for url in urls):
+                    yield container, name, value
             for where, text in _written(container, cluster):
                 urls = re.findall(_URL, text[:_LONGEST])
                 # one that asks several servers does not say of which it speaks
                 if urls and all(addresses(url, names, pod.namespace, other.namespace) for url in urls):
                     yield container, where, urls[0]
+
+
+def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
+    """Whether the environment of a container that asks this pod names no other server of models."""
+    here = container.pod.namespace
+    values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
+    urls = (url for value in values for url in re.findall(_OF_MODELS, value))
+    return all(addresses(url, names, pod.namespace, here) for url in urls)
 
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:

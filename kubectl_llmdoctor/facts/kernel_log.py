@@ -104,7 +104,7 @@ _AER = (
 _MISMATCH = r"NVRM: API mismatch"
 #: Status 0x0f is NV_ERR_GPU_IS_LOST, which calls to the GPU's own processor (GSP) end with from then on.
 _LOST = (
-    r"(?i)NVRM:.*(?:fallen off the bus|GPU is lost|\[NV_ERR_GPU_IS_LOST\]|rpcSendMessage failed with status 0x0000000f\b)"
+    r"(?i)NVRM:(?:(?!NVRM:).)*(?:fallen off the bus|GPU is lost|\[NV_ERR_GPU_IS_LOST\]|rpcSendMessage failed with status 0x0000000f\b)"
     r"|amdgpu\b.{0,60}\bdevice lost from bus"
     r"|\b(?:amdgpu|nvidia) \S{1,16}: Unable to change power state from \w+ to D0, device inaccessible"
 )

@@ -21,11 +21,12 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    parse_time,
     say_seconds,
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import askers
+from llmdoctor_checks._clients import askers, speaks_of_one
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._load import seconds_between
@@ -91,6 +92,8 @@ _POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout 
 _LOST = "upstream_reset_before_response_started{connection_termination}"
 _LOST_AFTER = r'"duration": ?"?(\d{4,8})"?[,}]|\{connection_termination\} \S+ "[^"]*" \d+ \d+ (\d{4,8}) '
 _FEWEST_LOST, _SHORTEST, _SPREAD = 2, 5_000, 250
+#: When they began; those that began at once are as old at the end of a server, too.
+_LOST_SINCE, _AT_ONCE = r'(?:"start_time": ?"|^\[)([\dT:.-]{19,30}Z)', 1
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
 _LATE_ANSWER, _LATENCY = '"status": 504', r'"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
@@ -118,6 +121,8 @@ _GONE = (
 #: Ollama's, by status: of a request that waits, and of one that is not streamed and runs (`server/routes.go`), which is 500 as faults are,
 #: which do not take so many seconds.
 _GONE_OF_OLLAMA = (("| 499 |", 0), ("| 500 |", 5))
+#: It says in so many lines before, at most, what went wrong.
+_BEFORE = 3
 
 #: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
 #: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
@@ -257,7 +262,7 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
     if log is None:
         return
     for status, least in _GONE_OF_OLLAMA:
-        lost = [(line, said.seconds) for line in log.find(status) if (said := answered(line)) is not None]
+        lost = [(x, y.seconds) for x in log.find(status) if (y := answered(x)) is not None and not _at_fault(x)]
         if lost := [one for one in lost if one[1] >= least]:
             yield from lost
             break
@@ -272,6 +277,11 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         first = begun.pop(name, None)
         if first is not None and (age := seconds_between(first, line)) is not None:
             yield line, age
+
+
+def _at_fault(line: Line) -> bool:
+    """Whether Ollama says before its answer what went wrong, as it does of a model that does not load in time."""
+    return any(" level=ERROR " in before.text[:200] for before in line.log.lines(line.number - _BEFORE, line.number))
 
 
 def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -361,7 +371,10 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
     """Pods that ask this one for clients of theirs, and how a gateway names them: by their address, or a Service of theirs."""
     found: dict[str, re.Pattern[str] | None] = {}
-    for container, _, _ in askers(pod, {item.name for item in pod.services}, cluster):
+    names = {item.name for item in pod.services}
+    for container, _, _ in askers(pod, names, cluster):
+        if not speaks_of_one(container, pod, names):
+            continue
         front = container.pod
         ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
         if front.status.pod_ip and not front.spec.host_network:
@@ -403,6 +416,10 @@ def _lost_alike(log: Log) -> list[Line]:
     lost = [(line, said) for line in log.find(_LOST) if (said := re.search(_LOST_AFTER, line.text[:20_000]))]
     ages = [int(said[1] or said[2]) for _, said in lost]
     if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
+        return []
+    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text[:20_000]))]
+    times = [time for time in begun if time is not None]
+    if len(times) == len(lost) and (max(times) - min(times)).total_seconds() < _AT_ONCE:
         return []
     return [line for line, _ in lost]
 

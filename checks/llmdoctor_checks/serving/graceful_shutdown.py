@@ -58,7 +58,7 @@ _LEFT = r"remaining number of requests (\d{1,9})"
 
 #: vLLM's engine, told to end, drops what runs (`v1/engine/core.py`); then how many that were, or what its server says of each.
 _DROPS = "[shutdown] EngineCore: start mode=abort"
-_DROPPED = r"\bAborting (\d{1,9}) requests\b|\bRequest \S{1,200} failed \(engine dead\)"
+_DROPPED = r"\bAborting [1-9]\d{0,8} requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
 #: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
 _NEARLY_OVER = 2

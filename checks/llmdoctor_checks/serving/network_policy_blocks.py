@@ -89,6 +89,7 @@ _BY_ADDRESS = ("{connection_timeout}", r"[\"\s](?P<host>\d{1,3}(?:\.\d{1,3}){3})
 #: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
 _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
 _GRPC = ("grpc", "h2c", "http2")
+_PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
 
 #: Kinds of other network plugins, whose rules add to these.
 _FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
@@ -256,7 +257,7 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
 def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
     ports = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
-    picker = not subject.engines(pod) and _serves_grpc(pod)
+    picker = not subject.engines(pod) and _serves_grpc(pod) and _picks(pod, cluster)
     if picker:
         ports = {
             p.container_port
@@ -316,6 +317,16 @@ def _serves_grpc(pod: Pod) -> bool:
     """Whether a Service says that the pod speaks gRPC."""
     listed = (port for item in pod.services for port in rows(item.raw, "spec.ports"))
     return any(word in f"{port.get('name')} {port.get('appProtocol')}".lower() for port in listed for word in _GRPC)
+
+
+def _picks(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a gateway asks the pod where to send requests: an InferencePool names its Service, or it is called so."""
+    names, refs = {item.name for item in pod.services}, ("extensionRef", "endpointPickerRef")
+    pools = cluster.items("InferencePool", pod.namespace)
+    if any(dig(pool.raw, f"spec.{ref}.name") in names for pool in pools for ref in refs):
+        return True
+    called = (pod.name, *names, *(word for c in pod.containers for word in (c.name, c.spec.image)))
+    return any(re.search(_PICKERS, word) for word in called)
 
 
 def _no_picker(log: Log) -> Line | None:

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks._clients import askers
+from llmdoctor_checks._clients import askers, speaks_of_one
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -148,21 +148,27 @@ def _longer(engine: Engine, length: int | None) -> Fix:
     return fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
 
 
+def _its_own(engine: Engine, length: int) -> bool:
+    """Whether a context is this server's, as far as its settings say; llama-server's is shared by its slots."""
+    own = engine.value("max_model_len")
+    return engine.name == "llama.cpp" or not isinstance(own, int) or own == length
+
+
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
     """Clients, whose environment names this server, that print why it refused them; its own log has no word of it."""
     mine = logs.current(engine.container.name)
     if not pod.ready or (mine is not None and any(next(mine.find(words), None) for words, _ in _REFUSED)):
         return None
-    clients = {
-        (c.pod.namespace, c.pod.name, c.name) for c, _, _ in askers(pod, {i.name for i in pod.services}, cluster)
-    }
+    names = {item.name for item in pod.services}
+    asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
+    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
     theirs = [Log(x) for x in cluster.snapshot.logs if (x.namespace, x.pod, x.container) in clients and not x.previous]
     told = [
         (line, said)
         for log in theirs
         for words, pattern in _REFUSED
         for line in log.find(words)
-        if (said := re.search(pattern, line.text[:20_000])) is not None
+        if (said := re.search(pattern, line.text[:20_000])) is not None and _its_own(engine, int(said["max"]))
     ]
     if len(told) < _FEW_CUTS:
         return None

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
-from llmdoctor_checks.start._services import picked_by
+from llmdoctor_checks.start._services import picked_by, service_of
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -88,9 +88,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
         wanted = {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
         under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}
-        # the right values under other names, or the right names with another value
-        near = bool(wanted) and (all(under.values()) or (set(wanted) <= set(labels) and any(under.values())))
-        if not near or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
+        if not _nearly(wanted, labels, pod) or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
             continue
         said = _knows_no_pod(pool, cluster)
         if said is None and not cluster.complete("Pod", pod.namespace):
@@ -106,7 +104,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             role="cause",
             severity="warning",
             confidence="likely",
-            summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests.",
+            summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
                 *((log_evidence(said),) if said else ()),
@@ -121,6 +119,24 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _nearly(wanted: dict[str, str], labels: dict[str, str], pod: Pod) -> bool:
+    """Whether labels have the right values under other names, or like values under the right names.
+
+    A pool of another model, which has no pods now, has other values, and `true` is the value of anything.
+    """
+    held = set(labels.values())
+    if held.issuperset(wanted.values()):
+        return any(value.lower() not in ("true", "false", "yes", "1") for value in wanted.values())
+    alike = all(_alike(value, labels.get(key, "")) for key, value in wanted.items())
+    return alike and not held.isdisjoint(wanted.values()) and service_of(pod) is None
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether one of two values is the other with something before or after it."""
+    one, other = (re.sub(r"[^a-z0-9]", "", value.lower()) for value in (one, other))
+    return bool(one and other) and (one in other or other in one)
 
 
 def _knows_no_pod(pool: Item, cluster: Cluster) -> Line | None:
@@ -249,6 +265,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         if (
             key not in labels
             or re.search(_ITS_OWN, key)
+            or (selector[key] and not _alike(selector[key], labels[key]))  # another part of the same program
             or any(matches(selector, all_) for all_, _ in _pods(item, cluster))
         ):
             continue
