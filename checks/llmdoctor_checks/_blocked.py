@@ -26,7 +26,14 @@ def stands_still(log: Log) -> list[Line]:
         if others > _OTHERS:
             break
         run.insert(0, line)
-    return run if len(run) >= _TIMES else []
+    mine = [line for line in run if _printer(line) == _printer(run[-1])]
+    return mine if len(mine) >= _TIMES else []
+
+
+def _printer(line: Line) -> str:
+    """Which process printed it: of several engines each says it once a minute."""
+    named = re.match(r"\(\w[^)]{0,60}\)", line.text)
+    return named[0] if named else ""
 
 
 def waited(said: list[Line]) -> int:

@@ -62,6 +62,9 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(container.name)
     if engine.name != "vllm" or log is None or not (pod.ready or pod.log_only):
         return None
+    # before, and where it was told so, a request begins with what there is
+    if engine.at_least("0.19") is False or engine.value("scheduler_reserve_full_isl") is False:
+        return None
     still = since_when(
         last_load(container, logs), lambda x: bool(x.waiting) and not (x.running or x.tokens) and x.cache < 0.01
     )

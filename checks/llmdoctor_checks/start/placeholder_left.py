@@ -156,7 +156,11 @@ def _then(container: Container, path: str, text: str) -> str:
     if path.endswith(".nfs.server"):
         return ": no file server has that address, so nothing is mounted and the pod does not start"
     if path.startswith("nodeSelector["):
+        if re.search(r"[^\w.-]", text):
+            return ": the API server refuses a label with such signs"
         return ": the pod waits for a node with that label"
+    if path.endswith(".nfs.path"):
+        return ": no file server exports that path, so nothing is mounted and the pod does not start"
     if path.startswith("volumes["):
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (

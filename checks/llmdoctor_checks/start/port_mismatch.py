@@ -40,7 +40,11 @@ _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
 
 #: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
-_SERVES = r"(?:[Rr]unning on|Listening at:) +(?:https?://)?(?P<host>[\w.:\[\]-]{1,60}?):(?P<port>\d{1,5})\b"
+#: A host by its name is another program's, to which this one leads or for which it waits.
+_SERVES = (
+    r"(?:(?:^|[*\]:]) ?Running on|Uvicorn running on|Listening at:) +https?://"
+    r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
+)
 
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
@@ -113,7 +117,8 @@ def _by_probe(pod: Pod, container: Container) -> Iterator[Finding]:
     """A program that is no known engine (a frontend, a router), and is ready: it answers at the port of its readiness probe."""
     probe = container.spec.readiness_probe
     answers = _port(container, probe) if probe and pod.exists and pod.ready else None
-    if probe and answers is not None:
+    # one that declares no port may answer probes at another than requests
+    if probe and answers is not None and container.spec.ports:
         ports = [answers, *(p.container_port for p in container.spec.ports)]
         evidence = pod_evidence(container, f"readinessProbe.{_action(probe)}.port", _written(probe))
         yield from _pools(pod, container, container.name, ports, evidence)

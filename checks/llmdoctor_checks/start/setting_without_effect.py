@@ -15,6 +15,9 @@ _CONTEXT = "OLLAMA_CONTEXT_LENGTH"
 #: Where Ollama's image keeps the models that it pulls.
 _OLLAMA_HOME = "/root/.ollama"
 
+#: By which words a variable names the place of the models, and not that of logs or of what is only for a time.
+_HOLDS_MODELS = r"MODEL|HOME|DATA|STOR"
+
 #: How the reader of vLLM ends what it says of a model that only a variable names.
 _DEFAULT_MODEL = "so it serves its default model"
 
@@ -149,7 +152,8 @@ def _changes_much(engine: Engine, problem: Problem) -> bool:
 def _beside_volume(engine: Engine, problem: Problem) -> bool:
     """Whether a variable that Ollama does not read names the mount that was made for the models."""
     container = engine.container
-    value = container.env[problem.flag].value if engine.name == "ollama" and problem.flag in container.env else None
+    named = engine.name == "ollama" and problem.flag in container.env and re.search(_HOLDS_MODELS, problem.flag)
+    value = container.env[problem.flag].value if named else None
     if not value or not value.startswith("/") or {"OLLAMA_MODELS", "HOME"} & container.env.keys():
         return False
     return container.mount_over(value) is not None and container.mount_over(_OLLAMA_HOME) is None
