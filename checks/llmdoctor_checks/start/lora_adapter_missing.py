@@ -63,9 +63,9 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
     edited = fixes.edited(engine.pod)
     if name.startswith("/"):
         summary = f"{engine.title} takes the path {name} of an adapter for a repository of the hub, which has none of that name."
-        advice = (
-            f"Give the adapter a name before its path, {told.text.split('=')[0].split()[0]} NAME={name}, in {edited}"
-        )
+        option = told.text.split("=")[0].split()[0]
+        between = " " if option.startswith("-") else "="  # a variable otherwise: LORA_ADAPTERS
+        advice = f"Give the adapter a name before its path, {option}{between}NAME={name}, in {edited}"
     else:
         summary = f"The hub knows no repository {name}, from which {engine.title} is to load an adapter (404)."
         advice = f"Correct the name of the adapter's repository in {edited}"
