@@ -95,7 +95,7 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
 
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
-    if engine.explicit("model_control_mode") is not None:
+    if engine.value("model_control_mode", "none") != "none":
         return  # which models it has is up to its clients, or to the next look at the repository
     log = logs.current(engine.container.name)
     line = next(iter(log.find(_TABLE)), None) if log else None
