@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -20,8 +21,10 @@ from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, Snapshot, Tar
 from tests.program import run
 
 CASES = Path(__file__).parent.parent / "checks" / "cases"
-#: Every fifteenth case, those that must fire and those that must not.
-SAMPLE = sorted(CASES.glob("*/*.yaml"))[::15]
+#: About every fifteenth case, those that must fire and those that must not; a new one does not shift the choice.
+SAMPLE = [
+    path for path in sorted(CASES.glob("*/*.yaml")) if crc32(f"{path.parent.name}/{path.stem}".encode()) % 15 == 0
+]
 
 
 @cache
@@ -31,7 +34,8 @@ def kept() -> tuple[str, ...]:
 
 def found(snapshot: Snapshot) -> list[Any]:
     report = diagnose(snapshot, installed())
-    return [(t.verdict, sorted((f.id, f.role) for f in t.findings)) for t in report.targets]
+    # targets stand in the order of their names, which are others then
+    return sorted((t.verdict, sorted((f.id, f.role) for f in t.findings)) for t in report.targets)
 
 
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda path: f"{path.parent.name}/{path.stem}")
