@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of
 
+#: What such a line announces takes seconds; who has printed nothing more for so long stands still.
+STUCK_SECONDS = 900
+
 #: A probe that ends a start which had come no further, after so long, did not end one that loads.
 _KILLED_SECONDS = 300
 

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
-from llmdoctor_checks._standstill import ends_with, killed_at
+from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
 
 #: Variables and the values by which they forbid a path.
 _OFF = {"NCCL_P2P_DISABLE": ("1",), "NCCL_P2P_LEVEL": ("LOC", "0"), "NCCL_SHM_DISABLE": ("1",)}
@@ -39,9 +39,6 @@ _NOT_OWN = "Custom allreduce is disabled"
 
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
-
-#: Connecting the GPUs of one server takes seconds; who has printed nothing more for so long stands still.
-_STUCK_SECONDS = 900
 
 #: Where vLLM computes for the first time: the phases in which it profiles, tunes its kernels and captures graphs.
 _WARMS_UP = ("profiling GPU memory", "capturing CUDA graphs")
@@ -118,7 +115,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     now, log = pod.cluster.now, logs.current(container.name)
     if log is None or pod.nodes != 1 or phase_of(log) is not None or (trouble is None and not pod.log_only):
         return None
-    if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < _STUCK_SECONDS):
+    if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < STUCK_SECONDS):
         return None
     # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
     line = ends_with(log, (_NO_ACCESS,) if pod.log_only else _CONNECTS)

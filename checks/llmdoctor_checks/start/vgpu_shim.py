@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
-from llmdoctor_checks._standstill import ends_with, killed_at
+from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
 from llmdoctor_checks.serving._load import seconds_ago
 
 #: What HAMi's library prints in every process that it is loaded into (libvgpu.c).
@@ -32,9 +32,6 @@ _PATIENCE = 150
 
 #: Where an engine's first calls of CUDA, or of NCCL, come next: Text Embeddings Inference, vLLM, SGLang.
 _CALLS = (" model on Cuda(", "vLLM is using nccl==", "Init torch distributed begin.")
-
-#: What comes next takes seconds; who has printed nothing more for so long stands still.
-_STUCK_SECONDS = 900
 
 _EXPLAINS = ("nccl-p2p", "nccl-timeout", "probe-too-short", "slow-load", "crash-loop", "not-ready", "rollout-stuck")
 
@@ -109,6 +106,8 @@ def _hangs(log: Log | None, now: datetime) -> Line | None:
 
 def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """An engine that goes no further than its first call of CUDA or NCCL, with the library between it and the driver."""
+    if pod.nodes != 1:
+        return  # it may wait for its peers
     for what, line, *more in _stands_still(pod, logs):
         shim = next(line.log.find(_SHIM), None)
         if shim is None:
@@ -141,7 +140,7 @@ def _stands_still(pod: Pod, logs: Logs) -> Iterator[tuple[str, Line, *tuple[Evid
     for trouble in pod.troubles:
         log = logs.current(trouble.container.name) if trouble.kind == "not-ready" and trouble.container else None
         since = (now - trouble.since).total_seconds() if now and trouble.since else 0
-        if log is not None and since >= _STUCK_SECONDS and (line := ends_with(log, _CALLS)):
+        if log is not None and since >= STUCK_SECONDS and (line := ends_with(log, _CALLS)):
             yield f"{log.container} started {say_seconds(since)} ago", line
     for ending, line in killed_at(pod, logs, _CALLS):
         proof = pod_evidence(pod, ending.path, ending.text)
