@@ -47,7 +47,7 @@ _PROGRAMS = (
 _ROLES = frozenset(
     [
         "router", "gateway", "proxy", "prefill", "decode", "leader", "worker", "head", "exporter", "dcgm", "operator",
-        "webhook", "epp",
+        "webhook", "epp", "controller", "manager",
     ]
 )  # fmt: skip
 
@@ -70,7 +70,7 @@ _NAME_KEYS = {
 #: Where a `name` is that of an object, with the category; None: the kind beside it says.
 _REFERENCES: dict[str, str | None] = {
     "metadata": None, "involvedObject": None, "regarding": None, "related": None, "ownerReferences": None,
-    "targetRef": None, "scaleTargetRef": None, "target": None, "targets": None, "secretRef": "secret",
+    "targetRef": None, "targetRefs": None, "scaleTargetRef": None, "target": None, "targets": None, "secretRef": "secret",
     "secretKeyRef": "secret", "secret": "secret", "configMapRef": "config", "configMapKeyRef": "config",
     "configMap": "config", "imagePullSecrets": "secret", "service": "service",
     "backendRefs": "service", "to": None, "alternateBackends": None, "parentRefs": None, "claimRef": "claim",
@@ -98,7 +98,16 @@ _MODEL_OPTIONS = re.compile(
 )
 _MODEL_VARIABLES = re.compile(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
 
-_GENERATED = re.compile(r"(?:-(?:\d{1,10}|[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}))+\Z")
+#: What controllers put behind the name of an object for what they make of it.
+_MADE = r"\d{1,10}|[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}"
+_GENERATED = re.compile(rf"(?:-(?:{_MADE}))+\Z")
+_MEMBER = re.compile(rf"(?:-(?:{'|'.join(sorted(_ROLES))}|{_MADE}))+\Z")
+#: A pod that a text speaks of, also one that was never made: `pods "llama-0-leader-0" is forbidden`, in JSON.
+_POD_IN_TEXT = re.compile(
+    r"(?<![A-Za-z0-9])[Pp]ods?[ /](?:\\?\"|')?(?:[a-z0-9-]{1,63}/)?([a-z0-9]{1,63}(?:-[a-z0-9]{1,63}){1,9})"
+)
+#: Nobody's name: `ACCOUNT_ID` of a host, `REPLACE_ME` of a claim.
+_PLACEHOLDER = re.compile(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
 _HOST_IN_TEXT = re.compile(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
@@ -163,7 +172,11 @@ class _Names:
         for name in tree.get("nodes") or ():
             self._name(name, "node")
         self._walk(tree, "", "")
-        said = msgspec.json.encode(tree).decode().lower()
+        text = msgspec.json.encode(tree).decode()
+        for found in _POD_IN_TEXT.finditer(text):
+            if self._base(found[1], _MEMBER):
+                self._name(found[1], "pod")
+        said = text.lower()
         self._ids_here = [name for name in self._ids if "/" in name and name in said]
         self._decide()
 
@@ -274,6 +287,7 @@ class _Names:
             and name not in common.table().names
             and name not in _ENGINES
             and not _ip(name)
+            and not _PLACEHOLDER.search(name)
             and (category == "node" or not _COMPONENT.match(name))
         ):
             if self._found.get(name, "label") == "label":
@@ -307,6 +321,8 @@ class _Names:
             new_namespace, new_service = self._new.get(namespace, namespace), self._new.get(service, service)
             self._joined[f"{namespace}-{service}"] = f"{new_namespace}-{new_service}"
             self._joined[f"{service}.{namespace}"] = f"{new_service}.{new_namespace}"
+            for between in ("_", "_svc_"):  # HAProxy's two controllers
+                self._joined[f"{namespace}{between}{service}"] = f"{new_namespace}{between}{new_service}"
         for name, new in self._new.items():
             # An object cannot be called `qwen2.5`, so it is called `qwen2-5`, and paths have the former.
             parts = re.split(r"(?<=\d)-(?=\d)", name, maxsplit=4)
@@ -330,20 +346,21 @@ class _Names:
         if name in self._new:
             return self._new[name]
         # What was generated from another name stays visibly so: a pod of its ReplicaSet, a member of its StatefulSet.
-        base = rest = ""
-        for cut in (match.start() for match in reversed(list(re.finditer("-", name)))):
-            if name[:cut] in self._found and _GENERATED.match(name[cut:]):
-                base, rest = name[:cut], name[cut:]
-                break
         category = self._found[name]
+        base = self._base(name, _MEMBER if category == "pod" else _GENERATED)
         if base:
-            new = self._become(base) + rest
+            new = self._become(base) + name.removeprefix(base)
         else:
             ordinal = re.search(r"(?:-\d{1,3})?\Z", name) if category == "pod" else None
             roles = "" if category == "host" else "".join(f"-{word}" for word in name.split("-") if word in _ROLES)
             new = self._fresh(category, ".example" if category == "host" else roles + (ordinal[0] if ordinal else ""))
         self._new[name] = new
         return new
+
+    def _base(self, name: str, made: re.Pattern[str]) -> str:
+        """The longest name that this one was made from, or none."""
+        cuts = reversed([match.start() for match in re.finditer("-", name)])
+        return next((name[:cut] for cut in cuts if name[:cut] in self._found and made.match(name[cut:])), "")
 
     def _fresh(self, category: str, suffix: str) -> str:
         while True:
@@ -385,8 +402,14 @@ class _Names:
             parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{alternatives}))(?![a-z])")
         if ordinary:
             alternatives = "|".join(map(re.escape, sorted(ordinary, key=lambda name: (-len(name), name))))
-            lead = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
+            kind = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
+            lead = rf"(?:{kind}|\bhttps?://)(?:(?P<space>[a-z0-9-]{{1,63}})/)?"
             parts.append(rf"(?P<lead>{lead})(?P<common>{alternatives})(?![A-Za-z0-9-])")
+        # a backend of OpenShift's router: namespace, Route, pod and Service
+        parts.insert(
+            0,
+            r"(?P<route>\bbe_[a-z_]{1,20}:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253}/pod:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253})(?=:)",
+        )
         pattern = re.compile("|".join(parts))
 
         def new(match: re.Match[str]) -> str:
@@ -398,7 +421,13 @@ class _Names:
             if found.get("word"):
                 word = words[found["word"].lower()]
                 return word.upper() if found["word"].isupper() else word
-            return f"{found['lead']}{self._new[found['common']]}"
+            if found["route"]:
+                return "".join(self._new.get(part, part) for part in re.split(r"([:/])", found["route"]))
+            space = found["space"]
+            lead = (
+                found["lead"].removesuffix(f"{space}/") + f"{self._new.get(space, space)}/" if space else found["lead"]
+            )
+            return lead + self._new[found["common"]]
 
         return lambda text: pattern.sub(new, text)
 

@@ -25,6 +25,21 @@ CASES = Path(__file__).parent.parent / "checks" / "cases"
 SAMPLE = [
     path for path in sorted(CASES.glob("*/*.yaml")) if crc32(f"{path.parent.name}/{path.stem}".encode()) % 15 == 0
 ]
+#: Where a name stands as nothing but a check of that cause would look for it.
+SAMPLE += [
+    CASES / f"{name}.yaml"
+    for name in (
+        "admission-denied/fires_only_the_controller_says_so",  # a pod that was never made
+        "engine-args-invalid/fires_lightllm",  # an engine's module
+        "gateway-timeout/fires_gateway_of_its_front_end",  # a Service as the host of a URL
+        "gateway-timeout/fires_haproxy",  # namespace_svc_service_port
+        "gateway-timeout/fires_openshift_router_log",  # be_http:namespace:route/pod:pod:service:port
+        "gateway-timeout/fires_policy_per_retry",  # targetRefs
+        "placeholder-left/fires_claim",  # nobody's name
+        "pvc-unbound/fires_node_name",  # `PVC namespace/name`
+        "service-selects-nothing/fires_pool",  # a picker's pod by the name of its pool
+    )
+]
 
 
 @cache
