@@ -403,7 +403,7 @@ class _Names:
         if ordinary:
             alternatives = "|".join(map(re.escape, sorted(ordinary, key=lambda name: (-len(name), name))))
             kind = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
-            lead = rf"(?:{kind}|\bhttps?://)(?:(?P<space>[a-z0-9-]{{1,63}})/)?"
+            lead = rf"(?:{kind}|\bhttps?://(?=[a-z0-9-]{{1,63}}(?![a-z0-9.-])))(?:(?P<space>[a-z0-9-]{{1,63}})/)?"
             parts.append(rf"(?P<lead>{lead})(?P<common>{alternatives})(?![A-Za-z0-9-])")
         # a backend of OpenShift's router: namespace, Route, pod and Service
         parts.insert(

@@ -32,6 +32,7 @@ SAMPLE += [
         "admission-denied/fires_only_the_controller_says_so",  # a pod that was never made
         "engine-args-invalid/fires_lightllm",  # an engine's module
         "gateway-timeout/fires_gateway_of_its_front_end",  # a Service as the host of a URL
+        "gateway-timeout/fires_client_of_go",  # and with its namespace
         "gateway-timeout/fires_haproxy",  # namespace_svc_service_port
         "gateway-timeout/fires_openshift_router_log",  # be_http:namespace:route/pod:pod:service:port
         "gateway-timeout/fires_policy_per_retry",  # targetRefs
