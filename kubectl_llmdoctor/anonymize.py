@@ -16,7 +16,7 @@ import ipaddress
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -99,9 +99,7 @@ _MODEL_OPTIONS = re.compile(
 _MODEL_VARIABLES = re.compile(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
 
 #: What controllers put behind the name of an object for what they make of it.
-_MADE = r"\d{1,10}|[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}"
-_GENERATED = re.compile(rf"(?:-(?:{_MADE}))+\Z")
-_MEMBER = re.compile(rf"(?:-(?:{'|'.join(sorted(_ROLES))}|{_MADE}))+\Z")
+_GENERATED = re.compile(r"[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}")
 #: A pod that a text speaks of, also one that was never made: `pods "llama-0-leader-0" is forbidden`, in JSON.
 _POD_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9])[Pp]ods?[ /](?:\\?\"|')?(?:[a-z0-9-]{1,63}/)?([a-z0-9]{1,63}(?:-[a-z0-9]{1,63}){1,9})"
@@ -109,7 +107,7 @@ _POD_IN_TEXT = re.compile(
 #: Nobody's name: `ACCOUNT_ID` of a host, `REPLACE_ME` of a claim.
 _PLACEHOLDER = re.compile(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
 _HOST_IN_TEXT = re.compile(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
-_MAIL = re.compile(r"[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
+_MAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])")
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -174,7 +172,7 @@ class _Names:
         self._walk(tree, "", "")
         text = msgspec.json.encode(tree).decode()
         for found in _POD_IN_TEXT.finditer(text):
-            if self._base(found[1], _MEMBER):
+            if self._base(found[1], _ROLES):
                 self._name(found[1], "pod")
         said = text.lower()
         self._ids_here = [name for name in self._ids if "/" in name and name in said]
@@ -330,7 +328,7 @@ class _Names:
                 self._joined.setdefault("".join(itertools.chain(*zip(parts, (*dots, ""), strict=True))), new)
         words: dict[str, str] = {}
         for name, category in self._found.items():
-            stem = name if category in ("label", "host") else _GENERATED.sub("", name)
+            stem = name if category in ("label", "host") else [name, *_bases(name)][-1]
             for word in filter(_is_long, self._words(stem)):
                 words.setdefault(word.lower(), "")
         for mail in self._mails:
@@ -347,7 +345,7 @@ class _Names:
             return self._new[name]
         # What was generated from another name stays visibly so: a pod of its ReplicaSet, a member of its StatefulSet.
         category = self._found[name]
-        base = self._base(name, _MEMBER if category == "pod" else _GENERATED)
+        base = self._base(name, _ROLES if category == "pod" else ())
         if base:
             new = self._become(base) + name.removeprefix(base)
         else:
@@ -357,10 +355,9 @@ class _Names:
         self._new[name] = new
         return new
 
-    def _base(self, name: str, made: re.Pattern[str]) -> str:
+    def _base(self, name: str, roles: Container[str]) -> str:
         """The longest name that this one was made from, or none."""
-        cuts = reversed([match.start() for match in re.finditer("-", name)])
-        return next((name[:cut] for cut in cuts if name[:cut] in self._found and made.match(name[cut:])), "")
+        return next((base for base in _bases(name, roles) if base in self._found), "")
 
     def _fresh(self, category: str, suffix: str) -> str:
         while True:
@@ -479,6 +476,14 @@ class _Names:
     def _is_public_key(key: str) -> bool:
         domain, slash, _ = _of_label(key)[1].partition("/")
         return bool(slash) and _is_public_host(domain)
+
+
+def _bases(name: str, roles: Container[str] = ()) -> Iterator[str]:
+    """The names that one may have been made from, the longest first: without one generated part or role, two, …"""
+    base, dash, last = name.rpartition("-")
+    while dash and (last in roles or _GENERATED.fullmatch(last)):
+        yield base
+        base, dash, last = base.rpartition("-")
 
 
 def _of_label(key: str) -> tuple[str, str]:

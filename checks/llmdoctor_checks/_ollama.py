@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from kubectl_llmdoctor.api import Line, Logs
 
-_FAILED = r'msg="failure during (?:llama-server )?GPU discovery".*?/(?P<library>(?:cuda|rocm)\w*)\]".*? error="(?P<why>[^"]+)"'
+_FAILED = r'msg="failure during (?:llama-server )?GPU discovery".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]".{0,400}? error="(?P<why>[^"]+)"'
 
 #: Since 0.31, where the search itself did not end.
-_WATCHDOG = r'msg="llama-server GPU discovery watchdog timed out".*?/(?P<library>(?:cuda|rocm)\w*)\]"'
+_WATCHDOG = r'msg="llama-server GPU discovery watchdog timed out".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]"'
 
 #: With this variable Ollama starts its runner once more for each device that it has found, to see whether the library runs on it.
 _OF_A_DEVICE = "GGML_CUDA_INIT"

@@ -246,9 +246,9 @@ def seconds(text: str, option: str = "--request-timeout", *, zero: float = 10.0)
     """kubectl's duration: `10s`, `1m30s`, `500ms`, or a plain number of seconds; `zero` is what 0 means."""
     import re
 
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
         return float(text) or zero
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", text)
     if not parts or "".join(n + u for n, u in parts) != text:
         raise UsageError(f"{option} {text}: not a duration such as 10s or 1m")
     factor = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -202,11 +202,21 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
 
 # llama.cpp (ggml_cuda_init), Ollama ("inference compute"), vLLM's worker, PyTorch's CUDA out of memory.
 _LLAMA = re.compile(
-    r"Device \d+: (?P<name>.+?), compute capability (?P<cc>\d{1,3}\.\d{1,3})(?:.*VRAM: (?P<mib>\d{1,9}) MiB)?"
+    r"Device \d+: (?P<name>.{1,100}?), compute capability (?P<cc>\d{1,3}\.\d{1,3})(?:.{0,100}VRAM: (?P<mib>\d{1,9}) MiB)?"
 )
+
+
+def _then(field: str, value: str) -> str:
+    """A field of a line in logfmt, after what other ones stand before it."""
+    return rf'(?>(?: (?!{field})\w{{1,40}}=(?:"[^"]{{0,400}}"|[^\s"]{{0,400}})){{0,30}}) {field}{value}'
+
+
 _OLLAMA = re.compile(
-    r'msg="inference compute".*? library=(?P<library>\w+).*? compute=(?P<cc>[\d.]{1,9})'
-    r'.*?(?: description| name)="(?P<name>[^"]+)".*? total="(?P<gib>\d{1,9}(?:\.\d+)?) GiB"'
+    'msg="inference compute"'
+    + _then("library=", r"(?P<library>\w+)")
+    + _then("compute=", r"(?P<cc>[\d.]{1,9})")
+    + _then('(?:description|name)="', '(?P<name>[^"]+)"')
+    + _then('total="', r'(?P<gib>\d{1,9}(?:\.\d+)?) GiB"')
 )
 _TOTALS = (
     (
@@ -220,7 +230,7 @@ _TOTALS = (
 _STATED = (
     (
         "GPU has compute capability",
-        re.compile(r"Your (?P<name>.+?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
+        re.compile(r"Your (?P<name>.{1,100}?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
     ),
     (
         "is not compatible with the current PyTorch",

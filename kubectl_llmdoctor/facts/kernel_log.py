@@ -113,7 +113,8 @@ _NOT_INITIALISED = r"NVRM:.{0,40}\brm_init_adapter failed\b.{0,24}\bminor number
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 _KILLED = (
-    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]*)\))?.*?total-vm:(?P<vm>\d{1,15})kB, anon-rss:(?P<anon>\d{1,15})kB"
+    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:(?P<vm>\d{1,15})kB, "
+    r"anon-rss:(?P<anon>\d{1,15})kB"
     r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?"
 )
 _POD = r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})"

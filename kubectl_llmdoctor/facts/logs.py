@@ -31,7 +31,9 @@ _MOST_WRAPPED = 60
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of a log; `text` without the kubelet's time, colours, and what a carriage return overwrote."""
+    """One line of a log; `text` without the kubelet's time, colours, what a carriage return overwrote, and the middle of a
+    line so long that searching it would take long.
+    """
 
     log: Log
     number: int
@@ -49,6 +51,8 @@ class Line(msgspec.Struct, frozen=True):
         return time.timestamp() if time else float(self.number)
 
 
+#: Characters of a line that are looked at, at its beginning and as many at its end.
+_MOST_CHARS = 8192
 #: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
 _LARGE_CHARS = 200_000
 _PIECE_LINES = 20_000
@@ -133,7 +137,10 @@ class Log:
         if self.source.timestamps:
             text = text.partition(" ")[2]
         text = text.rpartition("\r")[2] if "\r" in text else text
-        return Line(self, number, _COLOUR.sub("", text) if "\x1b" in text else text)
+        text = _COLOUR.sub("", text) if "\x1b" in text else text
+        if len(text) > 2 * _MOST_CHARS:
+            text = f"{text[:_MOST_CHARS]} … {text[-_MOST_CHARS:]}"
+        return Line(self, number, text)
 
     def lines(self, first: int = 1, last: int | None = None) -> Iterator[Line]:
         """Lines `first` to `last`, both included."""

@@ -82,7 +82,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
 def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
     """The last request that waited for a cache which never came: its name, the first and the last line, the seconds between."""
     last = next(reversed(list(logs.find(_WAITS))), None)
-    said = re.search(rf"(\S+){_WAITS}", last.text) if last else None
+    said = re.search(rf"(?<!\S)(\S{{1,200}}){_WAITS}", last.text) if last else None
     if last is None or said is None or any(line.text.rstrip().endswith(said[1]) for line in last.log.find(_CAME)):
         return None
     first = next((line for line in last.log.find(_WAITS) if said[1] in line.text), last)

@@ -34,7 +34,7 @@ _GPUS = ("auto", "cuda", "rocm")
 
 #: IBM's fork of TGI, which computes on the CPU where it sees no GPU (IBM/text-generation-inference,
 #: server/text_generation_server/inference_engine/engine.py): Caikit's small models are served so.
-_TGIS = r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/)*(?:text-generation-inference|text-gen-server)\b"
+_TGIS = r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/){0,9}(?:text-generation-inference|text-gen-server)\b"
 
 #: What TGI is told for a machine without a GPU (its README).
 _TGI_ON_CPU = "--disable-custom-kernels"

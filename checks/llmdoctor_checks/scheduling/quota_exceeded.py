@@ -27,7 +27,7 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refus
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = re.compile(
-    r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.*?), used: (?P<used>.*?), limited: (?P<limit>.*)"
+    r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?P<asked>.{0,2000}?), used: (?P<used>.{0,2000}?), limited: (?P<limit>.*)"
     r"|failed quota: (?P<needs>[^:]+): must specify (?P<what>.*)"
     r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|\S+ max limit to request ratio per \w+ is .*)",
     re.DOTALL,

@@ -25,8 +25,8 @@ _FEWEST, _SECONDS = 6, 110
 _THINNED, _MINUTES = 4, 180
 
 _VLLM = (
-    r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .*?"
-    r"Running: (\d{1,15}) reqs?, .*?(?:Waiting|Pending): (\d{1,15}) reqs?, .*?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
+    r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .{0,120}?"
+    r"Running: (\d{1,15}) reqs?, .{0,120}?(?:Waiting|Pending): (\d{1,15}) reqs?, .{0,120}?KV cache usage: (\d{1,9}(?:\.\d+)?)%"
 )
 _SGLANG = r"Decode batch[.,] #running-req: (\d{1,15}), (.*?)#queue-req: (\d{1,15})"
 _SGLANG_TOKENS = r"gen throughput \(token/s\): (\d{1,9}(?:\.\d+)?)"

@@ -148,9 +148,9 @@ def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
 
 def _seconds(value: Any) -> float | None:
     """`1m30s` in seconds."""
-    if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
+    if not isinstance(value, str) or not re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[hms]))+", value):
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", value))
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[hms])", value))
 
 
 def _nginx(item: Item) -> Iterator[Timeout]:

@@ -212,9 +212,9 @@ def _annotations(item: Item) -> dict[str, object]:
 
 def _duration(text: str) -> float | None:
     """Go's notation, as far as Knative is given it: `600s`, `20m`, `1h30m`."""
-    if re.fullmatch(r"(?:\d+[hms])+", text) is None:
+    if re.fullmatch(r"(?:\d{1,9}[hms])+", text) is None:
         return None
-    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+[hms]", text))
+    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d{1,9}[hms]", text))
 
 
 def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:

@@ -10,9 +10,7 @@ from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, Subject,
 _MASK = r"<masked:(?P<kind>[\w-]+)(?:\+(?!placeholder|blank)[\w-]+)*>"
 
 #: An option or a variable of a script, with what it is given.
-_GIVEN = (
-    r"(?P<name>--[\w-]*(?:key|token|password)|[A-Z][A-Z0-9_]*(?:KEY|TOKEN|PASSWORD))[ =]+['\"]?(?P<value><masked:\S+)"
-)
+_GIVEN = r"(?P<name>--[\w-]{0,60}(?:key|token|password)|\b[A-Z][A-Z0-9_]{0,60}(?:KEY|TOKEN|PASSWORD))[ =]+['\"]?(?P<value><masked:\S+)"
 
 #: What only signs the sessions of an OAuth proxy beside the server: operators that add one write it there, often a constant.
 _SESSIONS = "--cookie-secret"

@@ -11,7 +11,7 @@ _PTX = "the provided PTX was compiled with an unsupported toolchain"
 
 #: Ollama's own search for GPUs (discover/gpu_info_nvcuda.c), before it asks llama.cpp: the driver's library is there.
 _LACKS = "undefined symbol: cu"
-_SEARCH = r'msg="unable to load cuda driver library".*symbol lookup for (?P<name>cu\w+) failed: .*undefined symbol: cu'
+_SEARCH = r'msg="unable to load cuda driver library".{0,400}symbol lookup for (?P<name>cu\w+) failed: .{0,400}undefined symbol: cu'
 
 #: Where there is no driver at all CUDA says the first, too: these show that one answered in the same log.
 _DRIVER = (

@@ -14,7 +14,7 @@ from kubectl_llmdoctor.gather.offline.reading import SUFFIXES
 from kubectl_llmdoctor.snapshot import SCHEMA, Json
 
 _HELM = (
-    r"(?m)^(?![ \t]*#)[^\n]*\{\{[^}\n]*"
+    r"(?m)^(?![ \t]*#)[^\n]*\{\{[^{}\n]*"
     r"(?:\.Values\b|\.Release\.|\.Chart\.|\btoYaml\b|\bnindent\b|\binclude \")"
 )
 _LOG_LINE = r"(?m)^.{0,80}\b(?:INFO|WARN|WARNING|ERROR|DEBUG)\b|^Traceback \(most recent"
