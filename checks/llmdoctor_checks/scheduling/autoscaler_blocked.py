@@ -44,6 +44,8 @@ _FAILED = re.compile(
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,
 )
+#: A group of nodes that could not grow is tried again after half an hour at the latest (--max-node-group-backoff-duration).
+_AGAIN_SECONDS = 1800
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
@@ -89,7 +91,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         )
         yield from refused or _no_capacity(pending, names)
         return
-    event = pending.scaling[-1]
+    event = _word(pending.scaling)
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
         yield from _unlaunched(claims, pending)
@@ -123,6 +125,17 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         order=float(len(found)),
         pods=(pending.pod.name,),
     )
+
+
+def _word(scaling: tuple[Event, ...]) -> Event:
+    """The newest word of the autoscaler; where it only tries once more what has failed again and again, that it failed."""
+    last = scaling[-1]
+    failed = [event for event in scaling if event.reason == "FailedScaleUp"]
+    if last.reason != "TriggeredScaleUp" or not failed or not last.last or not failed[-1].last:
+        return last
+    ago = (last.last - failed[-1].last).total_seconds()
+    again = sum(max(event.count, 1) for event in failed) > 1
+    return failed[-1] if ago <= (_AGAIN_SECONDS if again else 0) else last
 
 
 def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:

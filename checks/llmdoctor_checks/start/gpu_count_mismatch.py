@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Pod,
     Setting,
@@ -21,7 +22,11 @@ from kubectl_llmdoctor.api import (
     count_of,
     device_evidence,
     dig,
+    endings,
     fixes,
+    log_evidence,
+    log_of,
+    phase_of,
     pod_evidence,
     setting_evidence,
 )
@@ -55,8 +60,18 @@ _STARTED = (
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
 )
 
+#: What a start prints whose GPUs have no memory left, and what of it says that something else holds that memory.
+_FULL = ("CUDA out of memory", "HIP out of memory", "No available memory for the cache blocks")
+_OTHERS = r"Process \d+ has [^.]{0,9}\.\d+ GiB memory in use\. (?:Process|Including)"
 
-@check("gpu-count-mismatch", since="0.1")
+#: Which rank or GPU such a line is of: where there is one more than the sizes make, the arguments are not all.
+_RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
+
+#: HAMi's library where it refuses memory: what it may give was used up, on the GPU that the engine uses.
+_REFUSED = r"\[HAMI-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
+
+
+@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, "[HAMI-core ERROR"))
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
@@ -64,7 +79,8 @@ def gpu_count_mismatch(
 
     An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
     container the start fails ("World size is larger than the number of available GPUs", "invalid device ordinal");
-    with more, the rest stands idle while it stays reserved.
+    with more, the rest stands idle while it stays reserved: an engine that is not told of them puts the whole model on one GPU, and
+    where that has no memory for it, this is why.
 
     Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole
     group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits for ever for a placement
@@ -91,6 +107,7 @@ def gpu_count_mismatch(
     if not explicit and (workers or 1) == 1:
         if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
             yield from _idle(engine, 1, container.devices or 0)
+            yield from _crowded(engine, 1, container.devices or 0, logs, sizing.accelerator)
         return
     if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
         # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
@@ -115,6 +132,7 @@ def gpu_count_mismatch(
         return
     if gpus > workers:
         yield from _idle(engine, workers, gpus)
+        yield from _crowded(engine, workers, gpus, logs, sizing.accelerator)
         return
     product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
@@ -218,10 +236,9 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     container = engine.container
     if "google.com/tpu" in container.accelerators:
         return  # the chips of a machine are taken together, however many of them are used
-    size = engine.explicit("tensor_parallel_size")
-    silent = size is None and not any(name in engine.found.unresolved for name in _SIZES)
-    if not (size or silent) or not engine.found.argv_known or engine.pod.failing:
+    if not _sizes_known(engine) or engine.pod.failing:
         return
+    size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
     shares = "nvidia.com/gpu" in container.accelerators and gpus in _NO_NODE_HAS
     yield Finding(
@@ -242,6 +259,74 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         ),
         pods=(engine.pod.name,) if engine.pod.exists else (),
     )
+
+
+def _sizes_known(engine: Engine) -> bool:
+    """Whether the engine's own arguments are all known and say over how many GPUs it spreads the model."""
+    size = engine.explicit("tensor_parallel_size")
+    silent = size is None and not any(name in engine.found.unresolved for name in _SIZES)
+    return bool(size or silent) and engine.found.argv_known
+
+
+def _crowded(
+    engine: Engine, workers: int, gpus: int, logs: Logs | None, device: Accelerator | None
+) -> Iterator[Finding]:
+    """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
+    container, pod = engine.container, engine.pod
+    part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
+    if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
+        return
+    line = _no_memory(engine, workers, logs) if logs else None
+    if line is None:
+        return
+    refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("[HAMI-core ERROR"))
+    size = engine.explicit("tensor_parallel_size")
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{engine.label} puts the model on {count_of(workers, 'GPU')} of the {gpus} that container {container.name} has, "
+        f"and {'its' if workers == 1 else 'their'} memory was used up while it started.",
+        evidence=(*_evidence(engine), log_evidence(line)),
+        explains=(
+            *("cuda-oom-weights", "cuda-oom-profile", "kv-cache-no-room", "gpu-memory-utilization-high"),
+            *(
+                "engine-init-failed",
+                "engine-dead",
+                "worker-lost",
+                "crash-loop",
+                "not-ready",
+                "pod-failed",
+                "rollout-stuck",
+            ),
+            *(("vgpu-shim",) if refused else ()),
+        ),
+        fixes=(
+            fixes.set_flag(
+                engine,
+                "tensor_parallel_size",
+                size.flag if size else "--tensor-parallel-size",
+                str(gpus),
+                f"Spread the model over the {gpus} GPUs",
+            ),
+        )
+        if len([name for name in _SIZES if engine.explicit(name)]) <= bool(size)
+        else (fixes.advice(f"Set sizes whose product is {gpus}"),),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
+    """The first line that says that a start of the container's last instance found no GPU memory."""
+    ended = (ending for ending in endings(engine.pod) if ending.container is engine.container)
+    log = next((log for ending in ended if (log := log_of(ending, logs))), None)
+    lines = [line for literal in _FULL for line in log.find(literal)] if log is not None else []
+    line = min(lines, key=lambda line: line.number, default=None)
+    phase = phase_of(log)
+    if line is None or (phase is not None and phase.name == "serving") or re.search(_OTHERS, line.text):
+        return None
+    ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
+    return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
 
 
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
