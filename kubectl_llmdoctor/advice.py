@@ -47,6 +47,8 @@ Condition = Literal[
     "volume on disk",
     "other hub",
     "usual hub",
+    "token misnamed",
+    "no token misnamed",
 ]
 
 
@@ -100,6 +102,12 @@ _MOST_DEVICES = 64
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
+#: What a variable is called that is to hold a token for Hugging Face's hub.
+_TOKEN = re.compile(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
+
+#: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
+_TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
+
 
 class Situation:
     """Where a signature was found: of which pod and container, and what it captured."""
@@ -146,6 +154,7 @@ class Situation:
             "mount": self._mount.mount_path if self._mount else "",
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
+            "token_variable": self._misnamed_token,
             **self.captured,
         }
 
@@ -161,6 +170,18 @@ class Situation:
         variable = self.container.env.get("HF_ENDPOINT") if self.container else None
         return (variable.value or "").rstrip("/") if variable else ""
 
+    @cached_property
+    def _misnamed_token(self) -> str:
+        """The variable that holds a token for the hub, where it is none of those that the hub's libraries read."""
+        container = self.container
+        if container is None or container.spec.env_from:
+            return ""  # the one that is read may come from there
+        named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
+        # a script may hand on what has another name
+        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        strange = [n for n in named if n not in _TOKENS_READ and n not in words]
+        return strange[0] if strange and len(strange) == len(named) else ""
+
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         offered = ((self._fix(text), text.asks) for text in texts if self._holds.issuperset(text.when))
@@ -172,6 +193,7 @@ class Situation:
         injected = self.container is not None and self.container.name == "storage-initializer"
         found = {"storage initializer" if injected else "no storage initializer", *self._of_volume()}
         found.add("other hub" if self._hub and "huggingface.co" not in self._hub else "usual hub")
+        found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class"}
         every = [self.container] if self.container else self.pod.containers

@@ -377,6 +377,11 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
+        (
+            "hf-unauthorized/fires_token_misnamed",
+            "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
+        ),
+        ("hf-unauthorized/fires_token_handed_on", "Give vllm a valid token in HF_TOKEN"),
     ],
 )
 def test_what_the_pod_says_of_a_path_or_a_variable_decides_what_helps(case: str, said: str) -> None:
