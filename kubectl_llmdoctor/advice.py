@@ -49,6 +49,8 @@ Condition = Literal[
     "usual hub",
     "token misnamed",
     "no token misnamed",
+    "key misnamed",
+    "no key misnamed",
 ]
 
 
@@ -108,6 +110,14 @@ _TOKEN = re.compile(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*
 #: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
 _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
+#: What a variable is called that is to hold one of the two keys for an object store.
+_KEY = re.compile(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
+
+
+def _words(container: Container) -> str:
+    """The command with its arguments: a script in it may hand on what has another name."""
+    return " ".join(map(str, (*container.spec.command, *container.spec.args)))
+
 
 class Situation:
     """Where a signature was found: of which pod and container, and what it captured."""
@@ -155,6 +165,8 @@ class Situation:
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "token_variable": self._misnamed_token,
+            "key_variable": self._misnamed_key[0],
+            "key_meant": self._misnamed_key[1],
             **self.captured,
         }
 
@@ -177,10 +189,22 @@ class Situation:
         if container is None or container.spec.env_from:
             return ""  # the one that is read may come from there
         named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
-        # a script may hand on what has another name
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
-        strange = [n for n in named if n not in _TOKENS_READ and n not in words]
+        strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
         return strange[0] if strange and len(strange) == len(named) else ""
+
+    @cached_property
+    def _misnamed_key(self) -> tuple[str, str]:
+        """The variable that holds a key for an object store under a name that boto does not read, and the name that it does."""
+        container = self.container
+        if container is None or container.spec.env_from:
+            return "", ""
+        for name, variable in container.env.items():
+            meant = "AWS_SECRET_ACCESS_KEY" if "SECRET" in name else "AWS_ACCESS_KEY_ID"
+            if not _KEY.fullmatch(name) or variable.value == "" or name in _words(container):
+                continue
+            if (read := container.env.get(meant)) is None or read.value == "":
+                return name, meant
+        return "", ""
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
@@ -194,6 +218,7 @@ class Situation:
         found = {"storage initializer" if injected else "no storage initializer", *self._of_volume()}
         found.add("other hub" if self._hub and "huggingface.co" not in self._hub else "usual hub")
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
+        found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class"}
         every = [self.container] if self.container else self.pod.containers

@@ -381,6 +381,9 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
             "hf-unauthorized/fires_token_misnamed",
             "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
         ),
+        ("model-registry-failed/fires_half_of_the_keys", "Give vllm the key as AWS_SECRET_ACCESS_KEY"),
+        ("model-registry-failed/fires_streamer_key_misnamed", "Give vllm the key as AWS_ACCESS_KEY_ID"),
+        ("model-registry-failed/fires_streamer_keys_refused", "Check the address, endpoint, region and credentials"),
         ("hf-unauthorized/fires_token_handed_on", "Give vllm a valid token in HF_TOKEN"),
     ],
 )
