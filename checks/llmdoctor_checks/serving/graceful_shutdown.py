@@ -60,14 +60,28 @@ _LEFT = r"remaining number of requests (\d{1,9})"
 _DROPS = "[shutdown] EngineCore: start mode=abort"
 _DROPPED = r"\bAborting [1-9]\d{0,8} requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
+#: uvicorn, told to end, ends what runs when its own time for that is over (`Server.shutdown`).
+_CANCELS, _CANCELLED = (
+    "timeout graceful shutdown exceeded",
+    r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
+)
+
 #: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
 _NEARLY_OVER = 2
+
+#: So long no connection stays busy after the server was told to end, but for a request that does not get done.
+_LONG = 60
 
 #: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
 _LATELY = 30
 
 
-@check("graceful-shutdown", since="0.2", severity="warning", literals=(*_TOLD, "remaining number of requests", _DROPS))
+@check(
+    "graceful-shutdown",
+    since="0.2",
+    severity="warning",
+    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS),
+)
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
@@ -96,6 +110,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
     """
     if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
+        yield found
+        return
+    if logs is not None and (found := _cancelled(pod, engine, logs)) is not None:
         yield found
         return
     container = engine.container
@@ -147,11 +164,12 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     told = next((line for words in _TOLD for line in log.find(words)), None)
     left = _running(container, logs, told) if told is not None else None
-    if told is None or left is None or not (killed or left[1].number > told.number):
-        return None  # of one that is not killed yet only a word since says that something runs
-    count, line = left
     grace = pod.spec.termination_grace_period_seconds
     seconds = _DEFAULT_SECONDS if grace is None else grace
+    waited = told is not None and any(words in told.text for words in _OPEN) and seconds >= _LONG
+    if told is None or left is None or not (killed or waited or left[1].number > told.number):
+        return None  # of one that is not killed yet a word since says that something runs, or that it waits for so long
+    count, line = left
     longer = max(10 * seconds, 300)
     return Finding(
         role="cause",
@@ -209,6 +227,38 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose server ended its requests itself, its own time for them being over."""
+    log = logs.current(engine.container.name)
+    lines = log.find(_CANCELS) if log is not None and pod.obj.metadata.deletion_timestamp else ()
+    line = next((one for one in lines if re.search(_CANCELLED, one.text[:2000])), None)
+    if line is None:
+        return None
+    said = re.search(_CANCELLED, line.text[:2000])
+    count = int(said[1]) if said and said[1] else None
+    what = count_of(count, "request") if count else "requests"
+    drain = "--shutdown-timeout, from vLLM 0.18.1 on" if engine.name == "vllm" else "its own time for running requests"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} was told to end, and its server cut {what} off that still ran.",
+        evidence=(
+            log_evidence(line, _CANCELS),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Let the server finish what runs ({drain}) in {fixes.edited(pod)}, with a terminationGracePeriodSeconds that is longer, "
+                "and a preStop hook that sleeps until no Service sends it requests"
+            ),
+        ),
+        order=line.order,
         pods=(pod.name,),
     )
 
