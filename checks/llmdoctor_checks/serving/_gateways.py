@@ -43,9 +43,13 @@ CLIENT_TOLD = (
     "The upstream server is timing out",
     "activator request timeout",
 )
-#: Who says so of a model, beside it: clients ask for other things, too. Where it names what it asked for, that is looked at instead.
-_OF_A_MODEL, _NEAR = r"(?i)litellm|openai|ollama|anthropic|completion|\bllm\b|inference", 12
+#: Who says so of a model: clients ask for other things, too. OpenAI's library has the status in these words. Where it names what it
+#: asked for, that is looked at instead.
+_OF_A_MODEL = r"(?i)litellm|openai|ollama|anthropic|completion|\bllm\b|inference|^Error code: 5|[^\w]Error code: 5"
 _ADDRESS = r"https?://[^\s\"'<>]{1,500}"
+
+#: Node's fetch (undici), which waits five minutes for headers: whom it asked it does not say.
+UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
 
 #: A stream that ended in the middle, as clients say it: httpx, aiohttp, Go's, Codex, undici.
 CUT_SHORT = (
@@ -99,8 +103,10 @@ def client_told(line: Line) -> bool:
         return False
     if named := re.findall(_ADDRESS, text):
         return any(re.search(GENERATES, one) or re.search(_OF_A_MODEL, text) for one in named)
-    beside = line.log.lines(max(line.number - _NEAR, 1), line.number + 1)
-    return any(re.search(_OF_A_MODEL, one.text[:2000]) or re.search(GENERATES, one.text[:2000]) for one in beside)
+    # a page of HTML stands in lines of its own
+    page = text.lstrip().startswith("<")
+    beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
+    return any(re.search(_OF_A_MODEL, one.text[:20_000]) for one in beside)
 
 
 def keda_gave_up(line: Line) -> bool:

@@ -37,6 +37,8 @@ from llmdoctor_checks.serving._gateways import (
     OF_KEDA,
     STATUS,
     TUNNEL,
+    UNDICI,
+    UNDICI_SECONDS,
     client_told,
     gave_up,
     hidden_client,
@@ -158,9 +160,11 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             *LOST,
             *OF_KEDA,
             *CLIENT_TOLD,
+            *CUT_SHORT,
             *STATUS,
             *RESET,
             TUNNEL,
+            UNDICI,
             _LATE_ANSWER,
         ),
         *(words for words, _ in _GONE),
@@ -288,7 +292,37 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
             order=cut[0].order,
             pods=(pod.name,) if pod.exists else (),
         )
-    return None if late else _all_as_old(pod, engine, ages)
+    if late:
+        return None
+    return _of_undici(pod, engine, cluster, ages) or _all_as_old(pod, engine, ages)
+
+
+def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line, float]]) -> Finding | None:
+    """Requests that ended at the age at which Node's fetch gives up, and a client of this server alone that says that its own did."""
+    old = [line for line, age in ages if UNDICI_SECONDS - _EARLIER <= age <= UNDICI_SECONDS + _LATER]
+    if not old or len(old) < _CUT_OF_GONE * len(ages):
+        return None
+    names = {item.name for item in pod.services}
+    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
+    line = next((line for log in theirs for line in log.find(UNDICI)), None)
+    if line is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
+        f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
+        evidence=(log_evidence(line), log_evidence(old[-1])),
+        fixes=(
+            fixes.advice(
+                f"Let {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
+            ),
+        ),
+        order=old[0].order,
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
@@ -307,10 +341,11 @@ def _cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, log
     theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
     lines = [line for log in theirs for words in CUT_SHORT for line in log.find(words)]
     limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
-    timeout = next((one for one in limits if one.whole), None)
+    told = ((one, [line for line in lines if _as_old(line, one.seconds)]) for one in limits)
+    # one between two reads spares streams, but for the wait for their first token
+    timeout, as_old = next(((one, old) for one, old in told if one.whole or len(old) >= _FEWEST_CUT), (None, []))
     if len(lines) < _FEWEST_CUT or timeout is None:
         return None
-    as_old = [line for line in lines if _as_old(line, timeout.seconds)]
     return Finding(
         role="cause",
         severity="warning",
