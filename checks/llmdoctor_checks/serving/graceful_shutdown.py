@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from kubectl_llmdoctor.api import (
@@ -11,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Line,
+    Log,
     Logs,
     Pod,
     Setting,
@@ -25,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_between
+from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -66,6 +68,17 @@ _CANCELS, _CANCELLED = (
     r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
 )
 
+#: A connection that nobody takes: Go's and curl's, Envoy's, aiohttp's, httpx'.
+_NOT_TAKEN = (
+    "onnection refused",
+    "onnection_refused",
+    "Connect call failed",
+    "Cannot connect to host",
+    "connection reset by peer",
+)
+#: So many lines before one at most stands the time of a traceback.
+_STAMPED = 30
+
 #: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
 _NEARLY_OVER = 2
 
@@ -80,7 +93,7 @@ _LATELY = 30
     "graceful-shutdown",
     since="0.2",
     severity="warning",
-    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS),
+    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS, *_NOT_TAKEN),
 )
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
@@ -94,8 +107,8 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     That no drain is set at all is true of most deployments, and not reported.
 
     It is the cause where a pod that was told to go ended by SIGKILL, or its grace period is over, and its log says that requests
-    were running then, or where vLLM was told to go and dropped them. Its server then says that its engine is dead, which is no
-    fault of the engine.
+    were running then, or where vLLM was told to go and dropped them: its server then says that its engine is dead, which is no fault
+    of the engine. So it is where its server cancelled them itself, or where somebody still sends it some.
 
     ## Fix
 
@@ -112,7 +125,7 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
         yield found
         return
-    if logs is not None and (found := _cancelled(pod, engine, logs)) is not None:
+    if logs is not None and (found := _cancelled(pod, engine, logs) or _still_asked(pod, engine, logs)) is not None:
         yield found
         return
     container = engine.container
@@ -261,6 +274,59 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=line.order,
         pods=(pod.name,),
     )
+
+
+def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, and what sends it requests all the same: nobody takes them any more."""
+    due, now, port = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now, engine.value("port")
+    grace = pod.obj.metadata.deletion_grace_period_seconds
+    log = logs.current(engine.container.name)
+    told = next((line for words in _TOLD for line in log.find(words)), None) if log is not None else None
+    if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
+        return None
+    since = (now - due).total_seconds() + grace
+    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)")
+    asked = [
+        line
+        for text in pod.cluster.snapshot.logs
+        if text.pod != pod.name and not text.previous
+        for line in _refused(Log(text))
+        if there.search(line.text[:20_000]) and (ago := _written(line, now)) is not None and ago <= since
+    ]
+    if not asked:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {count_of(len(asked), 'time')} in its "
+        "log; its server takes none any more.",
+        evidence=(
+            log_evidence(asked[-1]),
+            log_evidence(told),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15) until nobody sends it requests, and what sends them leave "
+                "out pods that have a deletionTimestamp"
+            ),
+        ),
+        order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _refused(log: Log) -> list[Line]:
+    """Lines of connections that nobody took, each once."""
+    return [line for _, line in sorted({line.number: line for words in _NOT_TAKEN for line in log.find(words)}.items())]
+
+
+def _written(line: Line, now: datetime) -> float | None:
+    """How many seconds ago a line was written, by its own time or that of one shortly before it."""
+    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number + 1))[::-1]
+    return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
 
 
 def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:
