@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import NamedTuple, cast
 
 from kubectl_llmdoctor.api import Cluster, Container, Engine, Item, Line, Log, Logs, Pod, dig, k8s
@@ -23,27 +24,49 @@ _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyprox
 _STRAY, _FEWEST = 10, 2
 
 
+class _Asker(NamedTuple):
+    """A container, and a variable, its `args` or a ConfigMap that names servers, each by its address."""
+
+    container: Container
+    where: str
+    value: str
+    urls: list[str]
+
+
 def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
     """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
+    if not names:
+        return
     ways = _ways(pod, names, cluster)
-    for item in cluster.items("Pod") if names else ():
-        if item is pod.item:
-            continue
+    all_of = cluster.once("askers", lambda: _askers(cluster))
+    first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
+    for _, one in sorted((pair for name in first for pair in all_of.get(name, ())), key=itemgetter(0)):
+        other = one.container.pod
+        # one that asks several servers does not say of which it speaks
+        if other.item is not pod.item and all(_leads(x, names, ways, pod.namespace, other.namespace) for x in one.urls):
+            yield one.container, one.where, one.value
+
+
+def _askers(cluster: Cluster) -> dict[str, list[tuple[int, _Asker]]]:
+    """Whatever names servers, with a number for its place, by the first part of the host of the first one."""
+    found: dict[str, list[tuple[int, _Asker]]] = {}
+    for number, one in enumerate(_asking(cluster)):
+        found.setdefault(host_of(one.urls[0]).partition(".")[0], []).append((number, one))
+    return found
+
+
+def _asking(cluster: Cluster) -> Iterator[_Asker]:
+    for item in cluster.items("Pod"):
         other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
         if other.completed or other.leaving:
             continue
-        here = other.namespace
         for container in other.containers:
             for name, variable in container.env.items():
-                value = variable.value or ""
-                urls = re.findall(_URL, value[:_LONGEST]) or [value]
-                if value and all(_leads(url, names, ways, pod.namespace, here) for url in urls):
-                    yield container, name, value
+                if value := variable.value:
+                    yield _Asker(container, name, value, re.findall(_URL, value[:_LONGEST]) or [value])
             for where, text in _written(container, cluster):
-                urls = re.findall(_URL, text[:_LONGEST])
-                # one that asks several servers does not say of which it speaks
-                if urls and all(_leads(url, names, ways, pod.namespace, here) for url in urls):
-                    yield container, where, urls[0]
+                if urls := re.findall(_URL, text[:_LONGEST]):
+                    yield _Asker(container, where, urls[0], urls)
 
 
 def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
@@ -61,17 +84,25 @@ def told(
     mine = logs.current(engine.container.name) if logs is not None else None
     if not pod.ready or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
+    said = cluster.once(f"told {words}", lambda: list(_said(cluster, words)))
+    if not said:
+        return []
     names = {item.name for item in pod.services}
     asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
     clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
-    theirs = [Log(x) for x in cluster.snapshot.logs if (x.namespace, x.pod, x.container) in clients and not x.previous]
-    return [
-        (line, said)
-        for log in theirs
-        for literal, pattern in words
-        for line in log.find(literal)
-        if (said := re.search(pattern, line.text[:20_000])) is not None
-    ]
+    return [(line, match) for who, line, match in said if who in clients]
+
+
+def _said(
+    cluster: Cluster, words: tuple[tuple[str, str], ...]
+) -> Iterator[tuple[tuple[str, str, str], Line, re.Match[str]]]:
+    """Whose log, by namespace, pod and container, has one of these wordings."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for literal, pattern in words if not text.previous else ():
+            for line in log.find(literal):
+                if (said := re.search(pattern, line.text)) is not None:
+                    yield (text.namespace, text.pod, text.container), line, said
 
 
 def refused(log: Log | None, status: str) -> tuple[int, int]:
@@ -123,39 +154,61 @@ class Ways(NamedTuple):
     gateways: set[tuple[str, str]]
 
 
+class _Routes(NamedTuple):
+    """What leads to which Services of a cluster."""
+
+    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead, with all to which they do
+    hosts: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: gateways by such a Service
+    gateways: dict[tuple[str, str], set[tuple[str, str]]]
+    #: namespaces and Services of all routes of a gateway; of a route to nothing none
+    led: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: Services of the proxies of a gateway
+    fronts: dict[tuple[str, str], list[tuple[str, str]]]
+
+
 def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     """By which other names than its Services' a server is asked: those of Ingresses and routes, and of gateways for it alone."""
-    return cluster.once(f"ways to {pod.namespace} {' '.join(sorted(names))}", lambda: _find_ways(pod, names, cluster))
+    routes = cluster.once("routes", lambda: _routes(cluster))
+    here = [(pod.namespace, name) for name in names]
+    hosts = {host for one in here for host, services in routes.hosts.get(one, ()) if services <= names}
+    near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
+    ours = (g for g in near if all(space == pod.namespace and led and led <= names for space, led in routes.led[g]))
+    return Ways(hosts, {front for gateway in ours for front in routes.fronts.get(gateway, ())})
 
 
-def _find_ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
-    hosts: set[str] = set()
+def _routes(cluster: Cluster) -> _Routes:
+    routes = _Routes({}, {}, {}, {})
     for kind in ("Ingress", "HTTPRoute", "Route"):
-        for item in cluster.items(kind, pod.namespace):
-            here, elsewhere = _led(item, names)
-            hosts |= here - elsewhere
-    ours: set[tuple[str, str]] = set()
-    shared: set[tuple[str, str]] = set()
+        for item in cluster.items(kind):
+            for host, services in _led(item).items():
+                for name in services:
+                    routes.hosts.setdefault((item.namespace, name), []).append((host, services))
     for item in cluster.items("HTTPRoute"):
-        refs = [ref for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
-        own = item.namespace == pod.namespace and {str(ref.get("name")) for ref in refs} <= names
+        led = {str(ref.get("name")) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
         for ref in rows(item.raw, "spec.parentRefs"):
-            (ours if own and refs else shared).add((str(ref.get("namespace") or item.namespace), str(ref.get("name"))))
-    return Ways(hosts, {way for item in cluster.items("Service") for way in _fronts(item, ours - shared)})
+            gateway = (str(ref.get("namespace") or item.namespace), str(ref.get("name")))
+            routes.led.setdefault(gateway, []).append((item.namespace, led))
+            for name in led:
+                routes.gateways.setdefault((item.namespace, name), set()).add(gateway)
+    for item in cluster.items("Service") if routes.led else ():
+        for gateway in _before(item):
+            routes.fronts.setdefault(gateway, []).append((item.namespace, item.name))
+    return routes
 
 
-def _fronts(service: Item, gateways: set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """A Service that leads to the proxies of one of these gateways, by the labels that its controller gives them."""
+def _before(service: Item) -> set[tuple[str, str]]:
+    """The gateways to whose proxies a Service leads, by the labels that their controllers give them."""
+    found = set()
     for labels in (dig(service.raw, "spec.selector"), dig(service.raw, "metadata.labels")):
-        if not isinstance(labels, dict):
-            continue
-        of_envoy = (labels.get(f"{_OWNING}namespace"), labels.get(f"{_OWNING}name"))
-        if {(service.namespace, labels.get(_GATEWAY)), of_envoy} & gateways:
-            yield service.namespace, service.name
+        if isinstance(labels, dict):
+            found.add((service.namespace, str(labels.get(_GATEWAY))))
+            found.add((str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name"))))
+    return found
 
 
-def _led(item: Item, names: set[str]) -> tuple[set[str], set[str]]:
-    """The hosts of an Ingress or a route that lead to one of these Services, and those that lead to another."""
+def _led(item: Item) -> dict[str, set[str]]:
+    """The hosts of an Ingress or a route, and the Services to which each leads."""
     pairs: list[tuple[str, str]] = []
     if item.kind.partition(".")[0] == "Route":  # OpenShift's
         pairs = [(str(dig(item.raw, "spec.host")), str(dig(item.raw, "spec.to.name")))]
@@ -167,4 +220,7 @@ def _led(item: Item, names: set[str]) -> tuple[set[str], set[str]]:
         paths = (dig(path, "backend.service.name") for path in rows(dig(rule, "http"), "paths"))
         pairs += [(host, str(name)) for name in paths if host]
         pairs += [(one, str(ref.get("name"))) for one in hostnames for ref in rows(rule, "backendRefs")]
-    return {host for host, name in pairs if name in names}, {host for host, name in pairs if name not in names}
+    found: dict[str, set[str]] = {}
+    for host, name in pairs:
+        found.setdefault(host, set()).add(name)
+    return found

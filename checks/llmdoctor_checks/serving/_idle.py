@@ -7,9 +7,11 @@ uvicorn closes a connection after 5 s without a request, which vLLM (`VLLM_HTTP_
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Engine, Finding, Line, Log, Logs, Pod, dig, fixes, log_evidence
 from llmdoctor_checks._clients import askers, speaks_of_one
+from llmdoctor_checks._raw import rows
 
 #: The variable of an engine for it.
 _KEPT = {"vllm": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "sglang": "SGLANG_TIMEOUT_KEEP_ALIVE", "huggingfaceserver": ""}
@@ -90,30 +92,33 @@ def _ended(engine: Engine) -> bool:
 
 def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
     """Lines of what asks this server: beside it in its pod, in a gateway's, or in a client's that asks nobody else."""
-    port = engine.value("port")
-    ports = {
-        str(row.get("port"))
-        for item in pod.services
-        for row in (dig(item.raw, "spec.ports") or ())
-        if isinstance(row, dict)
-    }
+    said = cluster.once("reset connections", lambda: list(_said(cluster)))
+    if not said:
+        return []
+    listed = [row for item in pod.services for row in rows(item.raw, "spec.ports")]
+    ports = {str(engine.value("port")), *(str(row.get("port")) for row in listed)}
     addresses = {str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services} | {pod.status.pod_ip}
     names = {item.name for item in pod.services}
     clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
     found: list[Line] = []
-    for text in cluster.snapshot.logs:
-        beside = text.pod == pod.name
-        if text.previous or (beside and text.container == engine.container.name):
+    for line, to in said:
+        who = (line.log.pod, line.log.container)
+        host, _, number = to.partition(":")
+        beside = who[0] == pod.name and host == "127.0.0.1" and number == str(engine.value("port"))
+        if who == (pod.name, engine.container.name):
             continue
-        log = Log(text)
-        for words, pattern in (*_NAMED, *_LOST):
-            for line in log.find(words):
-                said = re.search(pattern, line.text[:20_000])
-                host, _, number = said["to"].partition(":") if said else ("", "", "")
-                if (beside and host == "127.0.0.1" and number == str(port)) or (
-                    host in addresses and number in (str(port), *ports)
-                ):
-                    found.append(line)
-        if (text.pod, text.container) in clients:
-            found += [line for words in _NAMELESS for line in log.find(words)]
+        if who in clients if not to else beside or (host in addresses and number in ports):
+            found.append(line)
     return found
+
+
+def _said(cluster: Cluster) -> Iterator[tuple[Line, str]]:
+    """Lines that tell of a request on a connection that was closed, and whom it was for, where they say it."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for words, pattern in (*_NAMED, *_LOST) if not text.previous else ():
+            for line in log.find(words):
+                if (said := re.search(pattern, line.text)) is not None:
+                    yield line, said["to"]
+        for words in _NAMELESS if not text.previous else ():
+            yield from ((line, "") for line in log.find(words))

@@ -31,6 +31,8 @@ REFUSED = ("onnection refused", "onnection_refused")
 
 def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
+    if not cluster.once("refused", lambda: list(_refusals(cluster))):
+        return
     for item, numbers in _selecting(pod, cluster):
         for other in _others(item, pod, cluster):
             declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
@@ -95,25 +97,27 @@ def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
     mine = top_of(pod.item, cluster) if pod.item else None
     for one in cluster.items("Pod", pod.namespace) if wanted and mine is not None else ():
+        labels = one.metadata.get("labels")
+        if not isinstance(labels, dict) or not matches(wanted, {key: str(value) for key, value in labels.items()}):
+            continue
         other = Pod(cast(k8s.Pod, one.typed()), cluster, item=one)
-        labels = {key: str(value) for key, value in other.obj.metadata.labels.items()}
         top = top_of(one, cluster)
-        apart = top is not None and mine is not None and top.item is not mine.item
-        if apart and other.ready and not other.leaving and matches(wanted, labels):
+        if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
             yield other
 
 
 def _refused(cluster: Cluster, address: str, other: Pod) -> Line | None:
     """Where somebody says that he was refused at an address."""
     there = re.compile(rf"(?<![\d.]){re.escape(address)}(?!\d)")
+    said = cluster.once("refused", lambda: list(_refusals(cluster)))
+    return next((line for who, line in said if who != other.name and there.search(line.text)), None)
+
+
+def _refusals(cluster: Cluster) -> Iterator[tuple[str, Line]]:
+    """Whose log has a connection that nobody took."""
     for text in cluster.snapshot.logs:
-        if text.pod == other.name or text.previous:
-            continue
-        for words in REFUSED:
-            for line in Log(text).find(words):
-                if there.search(line.text[:20_000]):
-                    return line
-    return None
+        log = Log(text)
+        yield from ((text.pod, line) for words in REFUSED if not text.previous for line in log.find(words))
 
 
 def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:

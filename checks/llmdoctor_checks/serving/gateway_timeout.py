@@ -102,6 +102,13 @@ _OF_MODELS = (
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
 )
 
+#: Those that waited as long as they are told themselves, and by what.
+_SETTINGS = (
+    (_OF_MODELS[1], "response_timeout of Olla's proxy"),
+    (_OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
+)
+
 #: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
 _OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
 _POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
@@ -209,7 +216,8 @@ def gateway_timeout(
     serves = subject.engines(pod) or pod.log_only
     cut = _cut_off(pod, subject, cluster) if serves else _own_words(pod, cluster)
     if cut and not stray(cut):
-        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine else None
+        settings = {_own_setting(line) for line in cut}
+        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
         where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
@@ -602,8 +610,17 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
     return None, ""
 
 
+def _own_setting(line: Line) -> str:
+    """The setting of a program that waited as long as it is told itself, and was not cut off by a route."""
+    return next((setting for words, setting in _SETTINGS if words in line.text), "")
+
+
 def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
     """What lets requests be answered that somebody gave up."""
+    if setting := _own_setting(cut[0]):
+        return fixes.advice(
+            f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}, or let it stream"
+        )
     if all(_NO_POD in line.text for line in cut):
         return fixes.advice(
             'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
