@@ -48,6 +48,9 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request.
 
+    A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
+    name in its namespace.
+
     ## Fix
 
     Use the labels of the pod template as the selector, and the engine's port number, or a name that the container
