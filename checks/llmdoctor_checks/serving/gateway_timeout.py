@@ -77,6 +77,7 @@ _GAVE_UP = (
     "stream_idle_timeout",
     " UT response_timeout ",
     '"response_timeout"',
+    '" 504 UT ',  # its default format has no details
 )
 
 #: HAProxy's access log: the server did not begin its answer in time (`sH`), after the code and the bytes, and the backend as its

@@ -50,6 +50,9 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
     lets their share of the requests fail; the gateway's log names their addresses.
 
+    A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
+    name in its namespace.
+
     ## Fix
 
     Use the labels of the pod template as the selector, and the engine's port number, or a name that the container
