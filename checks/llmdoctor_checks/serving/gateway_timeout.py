@@ -287,7 +287,7 @@ def _at_fault(line: Line) -> bool:
 def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests that Knative's proxy ended itself: the line of its request log, and how old they were in seconds."""
     for line in log.find(_LATE_ANSWER) if log is not None else ():
-        after = line.text[:20_000].partition(_LATE_ANSWER)[2]
+        after = line.text.partition(_LATE_ANSWER)[2]
         if '"httpRequest"' in line.text and (said := re.search(_LATENCY, after)) is not None:
             yield line, float(said[1])
 
@@ -350,7 +350,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     fronts = _fronts(pod, cluster)
 
     def about_it(who: str, line: Line, plain: str) -> bool:
-        text = line.text[:20_000]
+        text = line.text
         if _OF_GO in text:
             return who == pod.name
         if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS)):
@@ -391,12 +391,12 @@ def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
 
 def _asks_for_text(line: Line) -> bool:
     """Whether it is a request to generate that the gateway says this of."""
-    text = line.text[:20_000]
+    text = line.text
     if any(words in text for words in _OF_MODELS):
         return True
     far = next((far for words, far in _BESIDE.items() if words in text), 0)
     beside = line.log.lines(line.number - far, line.number + min(far, 5)) if far else (line,)
-    return any(re.search(_GENERATES, one.text[:20_000]) for one in beside)
+    return any(re.search(_GENERATES, one.text) for one in beside)
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -407,17 +407,17 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in _lost_alike(log)}
-        found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
+        found += [(text.pod, line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
     return found
 
 
 def _lost_alike(log: Log) -> list[Line]:
     """Requests whose connection to the server was closed when they were all as old."""
-    lost = [(line, said) for line in log.find(_LOST) if (said := re.search(_LOST_AFTER, line.text[:20_000]))]
+    lost = [(line, said) for line in log.find(_LOST) if (said := re.search(_LOST_AFTER, line.text))]
     ages = [int(said[1] or said[2]) for _, said in lost]
     if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
         return []
-    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text[:20_000]))]
+    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text))]
     times = [time for time in begun if time is not None]
     if len(times) == len(lost) and (max(times) - min(times)).total_seconds() < _AT_ONCE:
         return []
@@ -425,7 +425,7 @@ def _lost_alike(log: Log) -> list[Line]:
 
 
 def _says_so(line: Line) -> bool:
-    text = line.text[:20_000]
+    text = line.text
     if re.search(_SETTING, text):
         return False
     if _NO_POD in text:

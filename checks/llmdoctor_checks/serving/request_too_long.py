@@ -168,7 +168,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
         for log in theirs
         for words, pattern in _REFUSED
         for line in log.find(words)
-        if (said := re.search(pattern, line.text[:20_000])) is not None and _its_own(engine, int(said["max"]))
+        if (said := re.search(pattern, line.text)) is not None and _its_own(engine, int(said["max"]))
     ]
     if len(told) < _FEW_CUTS:
         return None
