@@ -17,6 +17,7 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.k8s import VolumeMount
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB
@@ -32,7 +33,25 @@ from kubectl_llmdoctor.fixes import (
 )
 from kubectl_llmdoctor.report.document import Fix
 
-Condition = Literal["gpu asked", "no gpu asked", "no runtime class", "storage initializer", "no storage initializer"]
+Condition = Literal[
+    "gpu asked",
+    "no gpu asked",
+    "no runtime class",
+    "storage initializer",
+    "no storage initializer",
+    "mounted read-only",
+    "mounted writable",
+    "fsGroup set",
+    "no fsGroup",
+    "volume in memory",
+    "volume on disk",
+    "other hub",
+    "usual hub",
+    "token misnamed",
+    "no token misnamed",
+    "key misnamed",
+    "no key misnamed",
+]
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -85,6 +104,20 @@ _MOST_DEVICES = 64
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
+#: What a variable is called that is to hold a token for Hugging Face's hub.
+_TOKEN = re.compile(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
+
+#: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
+_TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
+
+#: What a variable is called that is to hold one of the two keys for an object store.
+_KEY = re.compile(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
+
+
+def _words(container: Container) -> str:
+    """The command with its arguments: a script in it may hand on what has another name."""
+    return " ".join(map(str, (*container.spec.command, *container.spec.args)))
+
 
 class Situation:
     """Where a signature was found: of which pod and container, and what it captured."""
@@ -127,8 +160,51 @@ class Situation:
             # enough for most, and twice what a volume that is there has
             "shm": f"{max(2 * (size or 0) // GIB, 8)}Gi",
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
+            "volume": self._mount.name if self._mount else "",
+            "mount": self._mount.mount_path if self._mount else "",
+            "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
+            "hub": self._hub,
+            "token_variable": self._misnamed_token,
+            "key_variable": self._misnamed_key[0],
+            "key_meant": self._misnamed_key[1],
             **self.captured,
         }
+
+    @cached_property
+    def _mount(self) -> VolumeMount | None:
+        """The volume on which the path lies that the line names."""
+        path = self.captured.get("path") or ""
+        return self.container.mount_over(path) if self.container and path.startswith("/") else None
+
+    @cached_property
+    def _hub(self) -> str:
+        """Where the container asks for models instead of Hugging Face's hub."""
+        variable = self.container.env.get("HF_ENDPOINT") if self.container else None
+        return (variable.value or "").rstrip("/") if variable else ""
+
+    @cached_property
+    def _misnamed_token(self) -> str:
+        """The variable that holds a token for the hub, where it is none of those that the hub's libraries read."""
+        container = self.container
+        if container is None or container.spec.env_from:
+            return ""  # the one that is read may come from there
+        named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
+        strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
+        return strange[0] if strange and len(strange) == len(named) else ""
+
+    @cached_property
+    def _misnamed_key(self) -> tuple[str, str]:
+        """The variable that holds a key for an object store under a name that boto does not read, and the name that it does."""
+        container = self.container
+        if container is None or container.spec.env_from:
+            return "", ""
+        for name, variable in container.env.items():
+            meant = "AWS_SECRET_ACCESS_KEY" if "SECRET" in name else "AWS_ACCESS_KEY_ID"
+            if not _KEY.fullmatch(name) or variable.value == "" or name in _words(container):
+                continue
+            if (read := container.env.get(meant)) is None or read.value == "":
+                return name, meant
+        return "", ""
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
@@ -139,13 +215,33 @@ class Situation:
     def _holds(self) -> set[str]:
         """Which conditions of fixes hold."""
         injected = self.container is not None and self.container.name == "storage-initializer"
-        found = {"storage initializer" if injected else "no storage initializer"}
+        found = {"storage initializer" if injected else "no storage initializer", *self._of_volume()}
+        found.add("other hub" if self._hub and "huggingface.co" not in self._hub else "usual hub")
+        found.add("token misnamed" if self._misnamed_token else "no token misnamed")
+        found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class"}
         every = [self.container] if self.container else self.pod.containers
         asked = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if asked else "no gpu asked")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+
+    def _of_volume(self) -> tuple[str, str, str]:
+        """What is so of the volume on which the path lies that the line names."""
+        mount, pod = self._mount, self.pod
+        volume = pod.volume(mount.name) if pod and mount else None
+        if pod is None or mount is None or volume is None:
+            return "mounted writable", "no fsGroup", "volume on disk"
+        claim, scratch = volume.persistent_volume_claim, volume.empty_dir
+        read_only = mount.read_only or (claim is not None and claim.read_only)
+        # the kubelet gives each emptyDir to the group; of the others the file system or its driver decides
+        given = pod.spec.security_context.fs_group is not None and scratch is None
+        in_memory = scratch is not None and scratch.medium == "Memory"
+        return (
+            "mounted read-only" if read_only else "mounted writable",
+            "fsGroup set" if given else "no fsGroup",
+            "volume in memory" if in_memory else "volume on disk",
+        )
 
     def _fix(self, text: FixText) -> Fix:
         summary = fill(text.summary, self.values)

@@ -360,3 +360,34 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "llm"}, "spec": {"containers": [container]}}
     (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
     assert next(f.fixes[0].summary for f in target.findings if f.id == "field-misplaced") == summary
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("permission-denied/fires_mounted_read_only", "Mount the volume models at /models without readOnly"),
+        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 is set"),
+        ("permission-denied/fires_busybox", "Make /models/abc writable"),
+        ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
+        ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
+        ("disk-full/fires_volume_in_memory", "Raise sizeLimit of the volume tmp"),
+        ("disk-full/fires_cache", "Find the full file system"),
+        ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
+        ("hf-unreachable/fires_connection_words_alone", "Let the pod reach huggingface.co"),
+        ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
+        ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
+        ("import-broken/fires_serve_import_path", "Correct import_path"),
+        (
+            "hf-unauthorized/fires_token_misnamed",
+            "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
+        ),
+        ("model-registry-failed/fires_half_of_the_keys", "Give vllm the key as AWS_SECRET_ACCESS_KEY"),
+        ("model-registry-failed/fires_streamer_key_misnamed", "Give vllm the key as AWS_ACCESS_KEY_ID"),
+        ("model-registry-failed/fires_streamer_keys_refused", "Check the address, endpoint, region and credentials"),
+        ("hf-unauthorized/fires_token_handed_on", "Give vllm a valid token in HF_TOKEN"),
+    ],
+)
+def test_what_the_pod_says_of_a_path_or_a_variable_decides_what_helps(case: str, said: str) -> None:
+    found = diagnose_case(load_case(CASES / f"{case}.yaml"))
+    first = next(f for target in found.targets for f in target.findings if f.id == case.partition("/")[0])
+    assert said in first.fixes[0].summary

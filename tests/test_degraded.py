@@ -238,6 +238,7 @@ _COSTS = {
     # what these are judged by, times that the engine or the proxy prints, comes second behind the ones that are put before them
     ("a store's time", "head-of-line-blocking"),
     ("a store's time", "sidecar-blocks-start"),
+    ("a store's time", "slow-load"),
     # the minutes of its queue are counted by the times that are put before the lines, and those are hundredths of a second apart
     *((form, "queue-growing") for form in ("Docker's JSON", "CRI", "kubectl logs --timestamps", "a store's time")),
 }

@@ -112,3 +112,17 @@ def test_what_rich_wrapped_is_found_behind_the_kubelets_times() -> None:
 def test_a_frame_without_a_message_is_left_alone() -> None:
     for text in ("╰────╯", "╰────╯\n", "│ x │\n╰────╯\n\nError: y z\n", "╰────╯\n│ next │\n"):
         assert Log(LogText(text=text)).text == text
+
+
+def test_a_literal_is_found_where_an_actors_mark_tears_it() -> None:
+    text = (
+        "ValueError: plain\n"
+        "ValueError: [address=0.0.0.0:36279, pid=98] No such engine\n"
+        "INFO started and running address=0.0.0.0:8080\n"
+        "ValueError: No such engine\n"
+    )
+    log = Log(LogText(pod="xi-0", container="xinference", text=text))
+    assert [line.number for line in log.find("ValueError: No such")] == [2, 4]
+    assert [line.number for line in log.find("No such engine")] == [2, 4]
+    assert [line.number for line in log.since(3).find("ValueError: No such")] == [4]
+    assert next(log.find("ValueError: No such")).text.startswith("ValueError: [address=")

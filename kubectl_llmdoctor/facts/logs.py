@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import itertools
 import re
 from array import array
@@ -53,6 +54,18 @@ class Line(msgspec.Struct, frozen=True):
 
 #: Characters of a line that are looked at, at its beginning and as many at its end.
 _MOST_CHARS = 8192
+#: `RuntimeError: [address=0.0.0.0:55022, pid=28175] …`, as Xinference's actors mark what they raise.
+_ACTOR = re.compile(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
+_ACTOR_BEGINS = "[address="
+#: How far into a line the mark stands, and how many lines with one are read without it.
+_MARKED_CHARS, _MOST_MARKED = 200, 2_000
+
+
+def unmarked(text: str) -> str:
+    """What an actor of Xinference raised, without the mark that it puts between the kind of error and its message."""
+    return _ACTOR.sub("", text, count=1) if text.find(_ACTOR_BEGINS, 0, _MARKED_CHARS) >= 0 else text
+
+
 #: From this size on all literals that are known beforehand are searched in one pass; below, one by one is faster.
 _LARGE_CHARS = 200_000
 _PIECE_LINES = 20_000
@@ -166,8 +179,16 @@ class Log:
         return found
 
     def find(self, literal: str) -> Iterator[Line]:
-        """Every line that contains the literal."""
-        yield from self._find(literal, self._begin, len(self.text))
+        """Every line that contains the literal, be it without the mark of an actor."""
+        found = self._find(literal, self._begin, len(self.text))
+        torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
+        yield from heapq.merge(found, torn, key=lambda line: line.number) if torn else found
+
+    @cached_property
+    def _unmarked(self) -> list[tuple[Line, str]]:
+        """The lines that an actor marked, and what they are without it."""
+        begun = itertools.islice(self._find(_ACTOR_BEGINS, self._begin, len(self.text)), _MOST_MARKED)
+        return [(line, text) for line in begun if (text := unmarked(line.text)) != line.text]
 
     def between(self, literal: str, first: Line, last: Line | None) -> Iterator[Line]:
         """Every line after one and before another, or up to the end, that contains the literal."""

@@ -12,7 +12,7 @@ import re
 
 import msgspec
 
-from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs, unmarked
 
 START = "Traceback (most recent call last)"
 #: A traceback of more lines, or of more lines by others in between, is taken as far as this.
@@ -33,8 +33,6 @@ _LOGGER = re.compile(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+Z?\s+(?:- [\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:[\w.:-]+ )?(?:-- : )?)"
 )
-# RuntimeError: [address=0.0.0.0:55022, pid=28175] …, as Xinference's actors mark what they raise
-_ACTOR = r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] "
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 # what a server says that a process of its own has printed: LocalAI, Tabby; llama-server as a router, by the port of that one
@@ -114,7 +112,7 @@ def _said(text: str) -> Said:
         text = text[found.end() :]
         if (inner := _RANK.match(text)) is not None:
             process, text = process or f"rank {inner['rank']}", text[inner.end() :]
-    return Said(process, re.sub(_ACTOR, "", text, count=1) if "[address=" in text[:200] else text)
+    return Said(process, unmarked(text))
 
 
 def _named(found: re.Match[str]) -> str:

@@ -29,8 +29,10 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     evidence: Evidence
     container: Container | None = None
-    #: the text as a line of the end of a log, where the kubelet keeps it
+    #: the text as a line of the end of a log, where the kubelet keeps it, or of a traceback that an operator repeats
     line: Line | None = None
+    #: whether nothing stood before it
+    whole: bool = False
 
 
 def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Finding | None:
@@ -43,7 +45,9 @@ def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Fi
                 continue
             evidence = msgspec.structs.replace(said.evidence, text=quotation(said.evidence.text, pattern.literal))
             found = finding(signature, pattern, names, subject, pod, said.container, [evidence])
-            if said.line and found.confidence == "certain":  # what stood before it in the log is not known
+            if (
+                said.line and not said.whole and found.confidence == "certain"
+            ):  # what stood before it in the log is not known
                 return msgspec.structs.replace(found, confidence="likely")
             return found
     return None
@@ -118,8 +122,12 @@ def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statem
             if quoted and not (one.quoted and one.failed):
                 continue
             ref = f"{workload.ref} {one.path}"
-            for text in one.text.splitlines() if one.quoted else [one.text]:
-                yield _Statement(text=text, evidence=Evidence(source="workload", ref=ref, text=text.strip()))
+            if not one.quoted:
+                yield _Statement(text=one.text, evidence=Evidence(source="workload", ref=ref, text=one.text.strip()))
+                continue
+            for line in Log(LogText(text=one.text)).lines():
+                evidence = Evidence(source="workload", ref=ref, text=line.text.strip())
+                yield _Statement(text=line.text, evidence=evidence, line=line, whole=True)
 
 
 def _of_controllers(signature: Signature, subject: Subject) -> Iterator[_Statement]:

@@ -41,6 +41,8 @@ _RETRACTED = r"(?:KV cache pool is full\. Retract requests|Decode out of memory 
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 
 _TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
+#: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
+_UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
 
 class Load(NamedTuple):
@@ -120,6 +122,9 @@ def seconds_between(first: Line, last: Line) -> float | None:
     """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
     moments = [_moment(line) for line in (first, last)]
     if moments[0] is None or moments[1] is None:
+        ran = [_uptime(line) for line in (first, last)]
+        if ran[0] is not None and ran[1] is not None:
+            return ran[1] - ran[0] if ran[1] >= ran[0] else None
         return (last.time - first.time).total_seconds() if first.time and last.time else None
     seconds = (moments[1] - moments[0]).total_seconds()
     return seconds if seconds >= 0 else seconds + 366 * 86400
@@ -134,6 +139,12 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
     if (at := _moment(line)) is None:
         return None
     return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
+
+
+def _uptime(line: Line) -> float | None:
+    """How many seconds a llama-server had run, which is what it prints for a time: minutes, seconds, thousandths and so on."""
+    said = re.match(_UPTIME, line.text)
+    return int(said[1]) * 60 + int(said[2]) + int(said[3]) / 1000 if said else None
 
 
 def _moment(line: Line) -> datetime | None:

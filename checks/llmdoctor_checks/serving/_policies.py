@@ -99,6 +99,9 @@ CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 #: Entities that are, or contain, what is outside of the cluster.
 _OUTSIDE = frozenset({"all", "world", "world-ipv4", "world-ipv6"})
 
+#: Entities that pods of the cluster may be.
+_PODS = frozenset({"all", "cluster", "ingress", "init", "unmanaged"})
+
 #: What names the other side in a rule of Cilium.
 _PEERS = ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toFQDNs", "toServices", "toNodes", "toGroups")
 
@@ -154,6 +157,8 @@ def cilium_admits(
     if listed and not any(_covers(one, port) for one in listed):
         return False
     peers = [key for key in rule if key.startswith("from")]
+    if peers == ["fromEntities"]:
+        return bool(_PODS.intersection(words(rule, "fromEntities")))
     if not peers or peers != ["fromEndpoints"]:
         return True
     known = _with_namespace(labels, namespace, cluster)

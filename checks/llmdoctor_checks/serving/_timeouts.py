@@ -4,7 +4,7 @@ Sources: Istio VirtualService (`timeout` of a route is the whole request, off by
 (`timeouts.request`, the same), Knative (`timeoutSeconds` of a revision, the whole request), ingress-nginx
 (`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
 (`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
-`perRetry.timeout`; Envoy's own 15 s for a route that names none), OpenShift's router
+`perRetry.timeout`; Envoy's own 15 s for a route that names none; 60 s for one of Envoy AI Gateway), OpenShift's router
 (`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set).
 """
 
@@ -25,6 +25,9 @@ NGINX_SECONDS = 60
 #: Controllers of gateways that leave Envoy's own timeout where a route names none (envoyproxy/ai-gateway, issue 361, and
 #: kgateway-dev/kgateway, issue 12285). Istio's switches it off.
 _LEAVES = ("gateway.envoyproxy.io/", "kgateway.dev/")
+
+#: Envoy AI Gateway's own: the HTTPRoute that it makes of a route which names none has `request: 60s`.
+_AI_SECONDS = 60
 
 #: What the AWS load balancer controller sets of an Application Load Balancer, as `key=value` with commas between.
 _ALB = "alb.ingress.kubernetes.io/"
@@ -77,6 +80,7 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
                 for key in ("request", "backendRequest"):
                     yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
     yield from _of_policies(names, pod.namespace, cluster)
+    yield from _of_ai_routes(names, pod.namespace, cluster)
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
             yield from _nginx(item)
@@ -117,6 +121,35 @@ def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Time
             if not dig(rule, "timeouts"):
                 path = f"spec.rules[{index}].timeouts"
                 yield Timeout(item, path, f"/spec/rules/{index}/timeouts", "not set, Envoy's own 15s", 15, whole=True)
+
+
+def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
+    """Those of Envoy AI Gateway: 60 s for the whole request where a rule names none."""
+    for item in cluster.items("AIGatewayRoute", namespace):
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            listed = [str(ref.get("name")) for ref in rows(rule, "backendRefs")]
+            if not any(names & {name, *_of_backend(name, namespace, cluster)} for name in listed):
+                continue
+            told = dig(rule, "timeouts.request")
+            path = f"spec.rules[{index}].timeouts"
+            if told is None:
+                text = f"not set, which means {_AI_SECONDS}s"
+                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", text, _AI_SECONDS, whole=True)
+            else:
+                yield from _whole(item, f"{path}.request", told)
+
+
+def _of_backend(name: str, namespace: str, cluster: Cluster) -> set[str]:
+    """The Services of a namespace to which an AIServiceBackend leads, by itself or through a Backend."""
+    backend = cluster.item("AIServiceBackend", namespace, name)
+    ref = dig(backend.raw, "spec.backendRef") if backend is not None else None
+    if not isinstance(ref, dict):
+        return set()
+    if ref.get("kind", "Service") == "Service":
+        return {str(ref.get("name"))}
+    there = cluster.item("Backend", namespace, str(ref.get("name")))
+    hosts = (str(dig(end, "fqdn.hostname")).split(".") for end in rows(there.raw, "spec.endpoints")) if there else ()
+    return {host[0] for host in hosts if host[1:2] == [namespace]}
 
 
 def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:

@@ -17,11 +17,11 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    count_of,
     dig,
     fixes,
     log_evidence,
     object_evidence,
-    parse_time,
     say_seconds,
     stray,
 )
@@ -29,6 +29,25 @@ from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._clients import askers, speaks_of_one
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
+from llmdoctor_checks.serving._gateways import (
+    CLIENT_TOLD,
+    CUT_SHORT,
+    GENERATES,
+    LOST,
+    OF_KEDA,
+    STATUS,
+    TUNNEL,
+    UNDICI,
+    UNDICI_SECONDS,
+    client_told,
+    gave_up,
+    hidden_client,
+    keda_gave_up,
+    keda_leads,
+    lost_alike,
+)
+from llmdoctor_checks.serving._idle import LITERALS as RESET
+from llmdoctor_checks.serving._idle import closed_while_idle
 from llmdoctor_checks.serving._load import seconds_between
 from llmdoctor_checks.serving._timeouts import (
     ALB_ATTRIBUTES,
@@ -83,29 +102,22 @@ _OF_MODELS = (
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
 )
 
+#: Those that waited as long as they are told themselves, and by what.
+_SETTINGS = (
+    (_OF_MODELS[1], "response_timeout of Olla's proxy"),
+    (_OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
+)
+
 #: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
 _OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
 _POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
-
-#: Envoy lost the connection before the answer began: the server ended, or somebody's idle timeout closed it. Then all were as old, to
-#: a fraction of a second; so many at least, and no shorter ones, which ends of a server are.
-_LOST = "upstream_reset_before_response_started{connection_termination}"
-_LOST_AFTER = r'"duration": ?"?(\d{4,8})"?[,}]|\{connection_termination\} \S+ "[^"]*" \d+ \d+ (\d{4,8}) '
-_FEWEST_LOST, _SHORTEST, _SPREAD = 2, 5_000, 250
-#: When they began; those that began at once are as old at the end of a server, too.
-_LOST_SINCE, _AT_ONCE = r'(?:"start_time": ?"|^\[)([\dT:.-]{19,30}Z)', 1
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
 _LATE_ANSWER, _LATENCY = '"status": 504', r'"latency": "(\d{1,6}(?:\.\d{1,9})?)s"'
 
 #: A proxy that prints its own settings.
 _SETTING = r'"response_timeout"\s*:'
-
-#: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
-_GENERATES = (
-    r"/v1/(?:chat/completions|completions|responses|messages)\b|/generate(?:_stream)?\b|/api/(?:generate|chat)\b"
-    r"|/v2/models/[^/\s]+/(?:infer|generate)|/v1/models/[^/\s]+:predict"
-)
 
 #: How engines say that a request began, and that its client went away: vLLM, llama-server.
 _BEGUN = (
@@ -128,6 +140,13 @@ _BEFORE = 3
 #: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
 _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
 
+#: Ollama drops a load when the client of the request that wanted it goes away.
+_LOADING = "client connection closed before server finished loading"
+#: A client prints how long a request took so many lines before the end of its traceback at most.
+_NEAR = 40
+#: Timeouts that people set are multiples of so many seconds, and no shorter; requests that one ends are as old to so much.
+_ROUND, _OLD, _ALIKE = 5, 10, 1
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -138,7 +157,23 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
     since="0.2",
     severity="warning",
     literals=(
-        *(*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, _LOST, _LATE_ANSWER),
+        *(
+            *_GAVE_UP,
+            _NO_POD,
+            _OF_HAPROXY,
+            *_BESIDE,
+            *_OF_MODELS,
+            *_OF_CLIENT,
+            *LOST,
+            *OF_KEDA,
+            *CLIENT_TOLD,
+            *CUT_SHORT,
+            *STATUS,
+            *RESET,
+            TUNNEL,
+            UNDICI,
+            _LATE_ANSWER,
+        ),
         *(words for words, _ in _GONE),
     ),
 )
@@ -163,6 +198,10 @@ def gateway_timeout(
     where its environment, arguments or configuration name this server. So does an Envoy that lost every connection at the same
     age, or did not hear in time from what it asks where to send a request.
 
+    Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
+    timeout. The other way round, vLLM and SGLang close a connection that is idle for 5 s; what keeps it longer has its request reset
+    (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
+
     ## Fix
 
     Raise the timeout above the longest generation, or remove it from the route of the model. Let clients stream.
@@ -177,7 +216,8 @@ def gateway_timeout(
     serves = subject.engines(pod) or pod.log_only
     cut = _cut_off(pod, subject, cluster) if serves else _own_words(pod, cluster)
     if cut and not stray(cut):
-        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine else None
+        settings = {_own_setting(line) for line in cut}
+        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
         where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
         yield Finding(
@@ -192,10 +232,16 @@ def gateway_timeout(
             pods=(pod.name,) if pod.exists else (),
         )
         return
+    if engine is not None and (closed := closed_while_idle(pod, engine, cluster, logs)) is not None:
+        yield closed
+        return
     if engine is None or not _generates(engine):
         return
     if logs is not None and (found := _given_up(pod, engine, subject, cluster, logs)):
         yield found
+        return
+    if (short := _cut_short(pod, engine, subject, cluster, logs)) is not None:
+        yield short
         return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
@@ -254,7 +300,112 @@ def _given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
             order=cut[0].order,
             pods=(pod.name,) if pod.exists else (),
         )
-    return None
+    if late:
+        return None
+    return _of_undici(pod, engine, cluster, ages) or _all_as_old(pod, engine, ages)
+
+
+def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line, float]]) -> Finding | None:
+    """Requests that ended at the age at which Node's fetch gives up, and a client of this server alone that says that its own did."""
+    old = [line for line, age in ages if UNDICI_SECONDS - _EARLIER <= age <= UNDICI_SECONDS + _LATER]
+    if not old or len(old) < _CUT_OF_GONE * len(ages):
+        return None
+    names = {item.name for item in pod.services}
+    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
+    line = next((line for log in theirs for line in log.find(UNDICI)), None)
+    if line is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
+        f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
+        evidence=(log_evidence(line), log_evidence(old[-1])),
+        fixes=(
+            fixes.advice(
+                f"Let {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
+            ),
+        ),
+        order=old[0].order,
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Streams that ended in the middle, by the log of a client that asks this server alone, and a limit of the whole request on the way."""
+    status, own = engine.container.status, logs.current(engine.container.name) if logs is not None else None
+    if (
+        not pod.ready
+        or status is None
+        or status.restart_count
+        or own is None
+        or next(own.find("Traceback (most"), None)
+    ):
+        return None
+    names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
+    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
+    lines = [line for log in theirs for words in CUT_SHORT for line in log.find(words)]
+    limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
+    told = ((one, [line for line in lines if _as_old(line, one.seconds)]) for one in limits)
+    # one between two reads spares streams, but for the wait for their first token
+    timeout, as_old = next(((one, old) for one, old in told if one.whole or len(old) >= _FEWEST_CUT), (None, []))
+    if len(lines) < _FEWEST_CUT or timeout is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely" if len(as_old) >= _FEWEST_CUT else "possible",
+        summary=f"{lines[0].log.pod} lost {count_of(len(lines), 'stream')} in the middle while {engine.container.name} ran on; "
+        f"{timeout.item.raw.get('kind')}/{timeout.item.name} ends every request after {say_seconds(timeout.seconds)}.",
+        evidence=(
+            *(log_evidence(line) for line in (as_old or lines)[:2]),
+            object_evidence(timeout.item, timeout.path, timeout.text),
+        ),
+        fixes=(_fix(timeout, 0),),
+        order=lines[0].order,
+        pods=(pod.name,),
+    )
+
+
+def _as_old(line: Line, seconds: float) -> bool:
+    """Whether a client says, some lines before or after at most, that a request took as long as a timeout."""
+    texts = [one.text[:2000] for one in line.log.lines(max(line.number - _NEAR, 1), line.number + 2)]
+    ages = [float(age) for text in texts for age in re.findall(r"\b(\d{1,5}(?:\.\d{1,6})?) ?s(?:ec|econds)?\b", text)]
+    return any(-1 <= age - seconds <= _EARLIER for age in ages)
+
+
+def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
+    """Requests whose clients all went away at one round age while Ollama still loaded the model: somebody has less patience."""
+    if not all(any(_LOADING in one.text for one in x.log.lines(x.number - _BEFORE, x.number)) for x, _ in ages):
+        return None
+    old = [age for _, age in ages]
+    age = _ROUND * round(min(old) / _ROUND)
+    if len(old) < _FEWEST_CUT or age < _OLD or max(abs(one - age) for one in old) > _ALIKE:
+        return None
+    apart = seconds_between(ages[0][0], ages[-1][0])
+    if apart is not None and apart <= _ALIKE:
+        return None  # they went together, as those of a client that ends do
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"The clients of {count_of(len(old), 'request')} went away when these were {say_seconds(age)} old, all of them, and "
+        f"{engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is shorter than "
+        "the load.",
+        evidence=tuple(log_evidence(line) for line, _ in ages[-2:]),
+        explains=("slow-load",),
+        fixes=(
+            fixes.advice(
+                f"Raise the timeout of {say_seconds(age)} that clients, or the gateway before {fixes.edited(pod)}, have, or load the "
+                "model before they ask and keep it (OLLAMA_KEEP_ALIVE=-1)"
+            ),
+        ),
+        order=ages[0][0].order,
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -281,7 +432,9 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
 
 def _at_fault(line: Line) -> bool:
     """Whether Ollama says before its answer what went wrong, as it does of a model that does not load in time."""
-    return any(" level=ERROR " in before.text[:200] for before in line.log.lines(line.number - _BEFORE, line.number))
+    before = line.log.lines(line.number - _BEFORE, line.number)
+    # a load that it ends because the client went away is an error, too
+    return any(" level=ERROR " in one.text[:200] and "context canceled" not in one.text[:2000] for one in before)
 
 
 def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -343,27 +496,35 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    # ingress-nginx, Traefik and Envoy Gateway have the namespace before it
+    spaced = re.compile(rf"(?<![\w-]){re.escape(pod.namespace)}[-/](?:{either})(?![\w])")
     # HAProxy's controllers name a backend by namespace, Service and port; OpenShift's router has the Service in a server's name
     own_space = re.escape(pod.namespace)
     backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
 
-    fronts = _fronts(pod, cluster)
+    fronts, by_keda = _fronts(pod, cluster), keda_leads(pod, cluster)
+    behind_tunnel = set(hidden_client(pod, cluster))
 
     def about_it(who: str, line: Line, plain: str) -> bool:
         text = line.text
         if _OF_GO in text:
             return who == pod.name
-        if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS)):
+        if any(words in text for words in OF_KEDA):
+            return bool(named and named.search(plain)) or by_keda
+        if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
             beside = who == pod.name and line.log.container not in servers
-            return (beside or who in fronts) and _asks_for_text(line)
+            return (beside or who in fronts or who in behind_tunnel) and _asks_for_text(line)
         if (of_haproxy := re.search(_HAPROXY, text)) is not None:
             return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
-            return who == pod.name and line.log.container not in servers and bool(re.search(_GENERATES, text))
-        if (named and (named.search(plain) or host.search(text))) or (there and there.search(text)):
+            return who == pod.name and line.log.container not in servers and bool(re.search(GENERATES, text))
+        by_name = named is not None and (named.search(plain) is not None or host.search(text) is not None)
+        if by_name and gave_up(line):  # a Service may be called like a word of any path
+            by_name = host.search(text) is not None or spaced.search(plain) is not None
+        if by_name or (there and there.search(text)):
             return True
         before = any(of is not None and of.search(text) for of in fronts.values())
-        return before and re.search(_GENERATES, text) is not None
+        return before and re.search(GENERATES, text) is not None
 
     return [line for who, line, plain in said if about_it(who, line, plain)]
 
@@ -392,11 +553,11 @@ def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
 def _asks_for_text(line: Line) -> bool:
     """Whether it is a request to generate that the gateway says this of."""
     text = line.text
-    if any(words in text for words in _OF_MODELS):
+    if any(words in text for words in (*_OF_MODELS, *CLIENT_TOLD)):
         return True
     far = next((far for words, far in _BESIDE.items() if words in text), 0)
     beside = line.log.lines(line.number - far, line.number + min(far, 5)) if far else (line,)
-    return any(re.search(_GENERATES, one.text) for one in beside)
+    return any(re.search(GENERATES, one.text) for one in beside)
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -404,24 +565,11 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT)
+        words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
-        lines |= {x.number: x for x in _lost_alike(log)}
+        lines |= {x.number: x for x in lost_alike(log)}
         found += [(text.pod, line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
     return found
-
-
-def _lost_alike(log: Log) -> list[Line]:
-    """Requests whose connection to the server was closed when they were all as old."""
-    lost = [(line, said) for line in log.find(_LOST) if (said := re.search(_LOST_AFTER, line.text))]
-    ages = [int(said[1] or said[2]) for _, said in lost]
-    if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
-        return []
-    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text))]
-    times = [time for time in begun if time is not None]
-    if len(times) == len(lost) and (max(times) - min(times)).total_seconds() < _AT_ONCE:
-        return []
-    return [line for line, _ in lost]
 
 
 def _says_so(line: Line) -> bool:
@@ -430,8 +578,12 @@ def _says_so(line: Line) -> bool:
         return False
     if _NO_POD in text:
         return _LATE in text
+    if any(words in text for words in OF_KEDA):
+        return keda_gave_up(line)
+    if gave_up(line) or client_told(line):
+        return True
     if any(words in text for words in _OF_CLIENT):
-        return bool(re.search(_POSTED, text) and re.search(_GENERATES, text))
+        return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
     if _OF_AIOHTTP in text:
         before = [x.text[:2000] for x in line.log.lines(line.number - _BESIDE[_OF_AIOHTTP], line.number - 1)]
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
@@ -458,8 +610,17 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
     return None, ""
 
 
+def _own_setting(line: Line) -> str:
+    """The setting of a program that waited as long as it is told itself, and was not cut off by a route."""
+    return next((setting for words, setting in _SETTINGS if words in line.text), "")
+
+
 def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
     """What lets requests be answered that somebody gave up."""
+    if setting := _own_setting(cut[0]):
+        return fixes.advice(
+            f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}, or let it stream"
+        )
     if all(_NO_POD in line.text for line in cut):
         return fixes.advice(
             'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '

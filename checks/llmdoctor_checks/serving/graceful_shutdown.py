@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from kubectl_llmdoctor.api import (
@@ -11,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Line,
+    Log,
     Logs,
     Pod,
     Setting,
@@ -25,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_between
+from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -60,14 +62,39 @@ _LEFT = r"remaining number of requests (\d{1,9})"
 _DROPS = "[shutdown] EngineCore: start mode=abort"
 _DROPPED = r"\bAborting [1-9]\d{0,8} requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
+#: uvicorn, told to end, ends what runs when its own time for that is over (`Server.shutdown`).
+_CANCELS, _CANCELLED = (
+    "timeout graceful shutdown exceeded",
+    r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
+)
+
+#: A connection that nobody takes: Go's and curl's, Envoy's, aiohttp's, httpx'.
+_NOT_TAKEN = (
+    "onnection refused",
+    "onnection_refused",
+    "Connect call failed",
+    "Cannot connect to host",
+    "connection reset by peer",
+)
+#: So many lines before one at most stands the time of a traceback.
+_STAMPED = 30
+
 #: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
 _NEARLY_OVER = 2
+
+#: So long no connection stays busy after the server was told to end, but for a request that does not get done.
+_LONG = 60
 
 #: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
 _LATELY = 30
 
 
-@check("graceful-shutdown", since="0.2", severity="warning", literals=(*_TOLD, "remaining number of requests", _DROPS))
+@check(
+    "graceful-shutdown",
+    since="0.2",
+    severity="warning",
+    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS, *_NOT_TAKEN),
+)
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
@@ -80,8 +107,8 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     That no drain is set at all is true of most deployments, and not reported.
 
     It is the cause where a pod that was told to go ended by SIGKILL, or its grace period is over, and its log says that requests
-    were running then, or where vLLM was told to go and dropped them. Its server then says that its engine is dead, which is no
-    fault of the engine.
+    were running then, or where vLLM was told to go and dropped them: its server then says that its engine is dead, which is no fault
+    of the engine. So it is where its server cancelled them itself, or where somebody still sends it some.
 
     ## Fix
 
@@ -96,6 +123,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
     """
     if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
+        yield found
+        return
+    if logs is not None and (found := _cancelled(pod, engine, logs) or _still_asked(pod, engine, logs)) is not None:
         yield found
         return
     container = engine.container
@@ -147,11 +177,12 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     told = next((line for words in _TOLD for line in log.find(words)), None)
     left = _running(container, logs, told) if told is not None else None
-    if told is None or left is None or not (killed or left[1].number > told.number):
-        return None  # of one that is not killed yet only a word since says that something runs
-    count, line = left
     grace = pod.spec.termination_grace_period_seconds
     seconds = _DEFAULT_SECONDS if grace is None else grace
+    waited = told is not None and any(words in told.text for words in _OPEN) and seconds >= _LONG
+    if told is None or left is None or not (killed or waited or left[1].number > told.number):
+        return None  # of one that is not killed yet a word since says that something runs, or that it waits for so long
+    count, line = left
     longer = max(10 * seconds, 300)
     return Finding(
         role="cause",
@@ -211,6 +242,91 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=told.order,
         pods=(pod.name,),
     )
+
+
+def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose server ended its requests itself, its own time for them being over."""
+    log = logs.current(engine.container.name)
+    lines = log.find(_CANCELS) if log is not None and pod.obj.metadata.deletion_timestamp else ()
+    line = next((one for one in lines if re.search(_CANCELLED, one.text[:2000])), None)
+    if line is None:
+        return None
+    said = re.search(_CANCELLED, line.text[:2000])
+    count = int(said[1]) if said and said[1] else None
+    what = count_of(count, "request") if count else "requests"
+    drain = "--shutdown-timeout, from vLLM 0.18.1 on" if engine.name == "vllm" else "its own time for running requests"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} was told to end, and its server cut {what} off that still ran.",
+        evidence=(
+            log_evidence(line, _CANCELS),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Let the server finish what runs ({drain}) in {fixes.edited(pod)}, with a terminationGracePeriodSeconds that is longer, "
+                "and a preStop hook that sleeps until no Service sends it requests"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, and what sends it requests all the same: nobody takes them any more."""
+    due, now, port = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now, engine.value("port")
+    grace = pod.obj.metadata.deletion_grace_period_seconds
+    log = logs.current(engine.container.name)
+    told = next((line for words in _TOLD for line in log.find(words)), None) if log is not None else None
+    if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
+        return None
+    since = (now - due).total_seconds() + grace
+    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)")
+    asked = [
+        line
+        for text in pod.cluster.snapshot.logs
+        if text.pod != pod.name and not text.previous
+        for line in _refused(Log(text))
+        if there.search(line.text) and (ago := _written(line, now)) is not None and ago <= since
+    ]
+    if not asked:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {count_of(len(asked), 'time')} in its "
+        "log; its server takes none any more.",
+        evidence=(
+            log_evidence(asked[-1]),
+            log_evidence(told),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15) until nobody sends it requests, and what sends them leave "
+                "out pods that have a deletionTimestamp"
+            ),
+        ),
+        order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _refused(log: Log) -> list[Line]:
+    """Lines of connections that nobody took, each once."""
+    return [line for _, line in sorted({line.number: line for words in _NOT_TAKEN for line in log.find(words)}.items())]
+
+
+def _written(line: Line, now: datetime) -> float | None:
+    """How many seconds ago a line was written, by its own time or that of one shortly before it."""
+    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number + 1))[::-1]
+    return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
 
 
 def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:

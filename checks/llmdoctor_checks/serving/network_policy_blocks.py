@@ -143,7 +143,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         return
     if logs is not None and (pod.failing or pod.ready):
         yield from _outside(pod, cluster, logs)
-    if pod.ready and (found := _kept_out(pod, subject, cluster)) is not None:
+    if pod.ready and (found := _kept_out(pod, subject, cluster) or _kept_in(pod, subject, cluster)) is not None:
         yield found
     if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
@@ -303,6 +303,55 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             pods=(pod.name,),
         )
     return None
+
+
+def _kept_in(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
+    """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
+    for text in cluster.snapshot.logs:
+        item = cluster.item("Pod", text.namespace, text.pod) if text.pod != pod.name else None
+        typed = item.typed() if item else None
+        if item is None or not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+            continue
+        client = Pod(typed, cluster, item=item)
+        ours = policies(client, cluster, "Egress")
+        if not ours or cilium_egress(client, cluster):
+            continue
+        for line, named in _unreached(Log(text)):
+            ports = _behind(pod, subject, named) if _meant(named, pod, typed) else set()
+            if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
+                continue
+            names, port = " and ".join(one.name for one in ours), min(ports)
+            service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
+            return Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"NetworkPolicy {names} lets {text.namespace}/{text.pod} out to chosen ports only, and port {port} of {pod.name} "
+                "is none of them; it says that it cannot connect.",
+                evidence=(log_evidence(line), *(_quote(one, "egress") for one in ours)),
+                fixes=(
+                    _let_out(ours[0], service, port)
+                    if service is not None
+                    else fixes.advice(
+                        f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+    return None
+
+
+def _behind(pod: Pod, subject: Subject, named: re.Match[str]) -> set[int]:
+    """The ports of the pod that a client means, which are what a policy counts: behind the port of a Service, or the one that it names."""
+    asked = int(named["port"])
+    found: set[int] = set()
+    for item in pod.services:
+        for row in rows(item.raw, "spec.ports"):
+            target = row.get("targetPort", row.get("port"))
+            if row.get("port") == asked and isinstance(target, int):
+                found.add(target)
+    engines = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
+    return found or ({asked} & (engines | {p.container_port for c in pod.containers for p in c.spec.ports}))
 
 
 def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:

@@ -11,7 +11,6 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
-    Log,
     Logs,
     Metrics,
     Pod,
@@ -21,7 +20,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks._clients import askers, speaks_of_one
+from llmdoctor_checks._clients import refused, told
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -52,8 +51,6 @@ _REFUSED = (
     ("is longer than the model's context length", r"context length \((?P<max>\d{1,9}) tokens\)"),
     ("exceeds the available context size (", r"context size \((?P<max>\d{1,9}) tokens\)"),
 )
-#: The access log of uvicorn, of requests to generate, and their status.
-_ASKED = r"\"POST /v1/(?:chat/completions|completions|responses|messages)\S* HTTP/[\d.]+\" (\d{3})"
 
 
 @check(
@@ -156,33 +153,20 @@ def _its_own(engine: Engine, length: int) -> bool:
 
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
     """Clients, whose environment names this server, that print why it refused them; its own log has no word of it."""
-    mine = logs.current(engine.container.name)
-    if not pod.ready or (mine is not None and any(next(mine.find(words), None) for words, _ in _REFUSED)):
+    answers = told(pod, engine, cluster, logs, _REFUSED)
+    said_so = [(line, said) for line, said in answers if _its_own(engine, int(said["max"]))]
+    if len(said_so) < _FEW_CUTS:
         return None
-    names = {item.name for item in pod.services}
-    asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
-    theirs = [Log(x) for x in cluster.snapshot.logs if (x.namespace, x.pod, x.container) in clients and not x.previous]
-    told = [
-        (line, said)
-        for log in theirs
-        for words, pattern in _REFUSED
-        for line in log.find(words)
-        if (said := re.search(pattern, line.text)) is not None and _its_own(engine, int(said["max"]))
-    ]
-    if len(told) < _FEW_CUTS:
-        return None
-    line, said = told[-1]
-    asked = [m[1] for x in mine.find('"POST /v1/') if (m := re.search(_ASKED, x.text[:2000]))] if mine else []
-    refused = sum(status == "400" for status in asked)
-    most = bool(refused) and refused >= _MOST * len(asked)
+    line, said = said_so[-1]
+    count, all_of = refused(logs.current(engine.container.name), "400")
+    most = bool(count) and count >= _MOST * all_of
     return Finding(
         role="cause" if most else "note",
         severity="warning",
         confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name} for more than its context of {said['max']} tokens, prompt and answer "
-        f"together, and is refused, {count_of(len(told), 'time')} in its log"
-        + (f"; of {len(asked)} requests {refused} got status 400." if most else "."),
+        f"together, and is refused, {count_of(len(said_so), 'time')} in its log"
+        + (f"; of {all_of} requests {count} got status 400." if most else "."),
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
+from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
 
 #: Words in names and labels of what stands in front of engines, or beside them.
@@ -39,14 +40,15 @@ _NO_PODS = "failed to find candidate pods for serving the request"
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
-@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS,))
+@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, *REFUSED))
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A Service's selector or named port, or an InferencePool's selector, matches no pod of the model.
+    """A Service's selector or port name, or an InferencePool's selector, does not lead to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
-    endpoint picker, which answers 503 to every request.
+    endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
+    lets their share of the requests fail; the gateway's log names their addresses.
 
     ## Fix
 
@@ -60,6 +62,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     """
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
+        yield from strangers(pod, cluster)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)

@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import picked_by
 
@@ -50,14 +51,15 @@ _SERVES = (
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
 
-@check("port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:"))
+@check("port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:", *REFUSED))
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
-    while the pod looks fine. Of a program that is no known engine its log tells where it listens.
+    while the pod looks fine; a client that was told a port which the Service does not have gets no further. Of a program that is
+    no known engine its log tells where it listens.
 
     ## Fix
 
@@ -75,6 +77,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
         if container.role != "init" and not any(engine.container is container for engine in engines):
             yield from _by_log(pod, container, logs, events)
             yield from _by_probe(pod, container)
+    yield from asked_elsewhere(pod, pod.cluster)
 
 
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
@@ -122,6 +125,8 @@ def _by_probe(pod: Pod, container: Container) -> Iterator[Finding]:
         ports = [answers, *(p.container_port for p in container.spec.ports)]
         evidence = pod_evidence(container, f"readinessProbe.{_action(probe)}.port", _written(probe))
         yield from _pools(pod, container, container.name, ports, evidence)
+        if all(other is container or other.role == "init" for other in pod.containers):
+            yield from led_elsewhere(pod, container, ports, evidence)
 
 
 def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:

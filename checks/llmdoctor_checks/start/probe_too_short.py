@@ -66,6 +66,9 @@ _STOPS_SECONDS = 60
 #: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
 _DOWNLOAD, _READING = 500_000_000, GIB
 
+#: By which vLLM writes down each call of a function (vllm/logger.py), and a start takes many times as long.
+_TRACED = "VLLM_TRACE_FUNCTION"
+
 
 @check("probe-too-short", since="0.1", literals=(_LISTENS, BLOCKED, *_FAILED))
 def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
@@ -127,9 +130,16 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             role="cause",
             confidence="possible" if guess or still else "certain" if kills and phase else "likely",
             summary=_summary(ending, kind, probe, phase, still=waited(still)),
-            evidence=(*_evidence(ending, kind, probe, kills, phase), *(log_evidence(line) for line in still[:1])),
+            evidence=(
+                *_evidence(ending, kind, probe, kills, phase),
+                *(log_evidence(line) for line in still[:1]),
+                *([pod_evidence(container, f"env[{_TRACED}]", "1")] if _traced(container) else []),
+            ),
             explains=("crash-loop", "not-ready", "slow-load"),
-            fixes=_fixes(container, kind, probe, int(ending.seconds or 0)),
+            fixes=(
+                *([fixes.remove_env(container, _TRACED, f"Leave {_TRACED} out")] if _traced(container) else []),
+                *_fixes(container, kind, probe, int(ending.seconds or 0)),
+            ),
             pods=(pod.name,),
         )
         return
@@ -214,6 +224,11 @@ def _probe(container: Container, kind: str | None) -> k8s.Probe | None:
     return container.spec.startup_probe if kind == "startup" else container.spec.liveness_probe if kind else None
 
 
+def _traced(container: Container) -> bool:
+    variable = container.env.get(_TRACED)
+    return variable is not None and variable.value == "1"
+
+
 def _arithmetic(probe: k8s.Probe) -> str:
     delay = f"{probe.initial_delay_seconds} + " if probe.initial_delay_seconds else ""
     return f"{delay}{probe.failure_threshold} x {probe.period_seconds} s"
@@ -233,6 +248,8 @@ def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | 
     text += f" while it was {phase.name}" if phase else " before it was ready"
     if probe:
         text += f"; its budget is {say_seconds(probe.budget)} ({_arithmetic(probe)})"
+    if _traced(ending.container):
+        text += f". {_TRACED} makes vLLM write down each call of a function, by which a start takes many times as long"
     if still:
         text += f". For its last {say_seconds(still)} it printed only that its workers take no work: it may not have been loading any more"
     return text + "."

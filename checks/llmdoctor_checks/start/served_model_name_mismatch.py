@@ -13,15 +13,19 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Log,
+    Logs,
     Pod,
     check,
+    count_of,
     fixes,
     k8s,
+    log_evidence,
     object_evidence,
     pod_evidence,
     top_of,
 )
-from llmdoctor_checks._clients import askers
+from llmdoctor_checks._clients import askers, astray, refused, told
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._services import picked_by
 
@@ -36,6 +40,16 @@ _MODEL = re.compile(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
 #: What a gateway's body-based routing fills from the `model` of a request; and objects that may send another name on.
 _HEADER = "X-Gateway-Model-Name"
 _REWRITES = ("InferenceModel", "InferenceModelRewrite")
+
+#: What servers answer, as clients print it: vLLM, KServe. Not every release of theirs prints it itself.
+_ANSWERS = (
+    (" does not exist.", r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."),
+    ("Model with name ", r"Model with name (?P<name>\S{1,120}) does not exist"),
+)
+
+#: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
+_UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
+_LABEL = "model.aibrix.ai/name"
 
 #: A model's name: anything else, such as a list of settings, is left alone.
 _NAME = re.compile(r"\w[\w.:/@+-]{0,199}", re.ASCII)
@@ -58,18 +72,26 @@ class Routed(NamedTuple):
     model: str
 
 
-@check("served-model-name-mismatch", since="0.1", severity="warning")
-def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
+@check(
+    "served-model-name-mismatch",
+    since="0.1",
+    severity="warning",
+    literals=(_UNKNOWN, *(words for words, _ in _ANSWERS)),
+)
+def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
 
     The server answers to the name it was started with: the repository or the path as it was given, unless `--served-model-name` says
     otherwise. A model served from a folder is called by the folder's path. Requests with any other name fail with status 404,
     while the server is healthy and ready.
 
-    The server's log shows such requests. Where its port was asked which models it serves, the variables of other pods that
-    name both this server and a model (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list, and so is the name by
-    which an HTTPRoute chooses this server (the header `X-Gateway-Model-Name`, which a gateway fills from the request's
-    `model`). SGLang, Text Generation Inference and llama-server take any name.
+    The server's log shows such requests, or that of a client which asks this server alone. AIBrix' gateway knows a model by the label
+    `model.aibrix.ai/name` of its pods, which has to be the name that the server answers to.
+
+    Where its port was asked which models it serves, the variables of other pods that name both this server and a model
+    (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list, and so is the name by which an HTTPRoute chooses this server
+    (the header `X-Gateway-Model-Name`, which a gateway fills from the request's `model`). SGLang, Text Generation Inference and
+    llama-server take any name.
 
     ## Fix
 
@@ -80,6 +102,9 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> It
     - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
     - https://gateway-api-inference-extension.sigs.k8s.io/guides/serve-multiple-genai-models/
     """
+    if (found := _told_to_clients(pod, engine, cluster, logs) or _by_label(pod, engine, cluster)) is not None:
+        yield found
+        return
     models = engine.answers.models if pod.ready and engine.name in _STRICT else None
     if models is None:
         return
@@ -104,6 +129,65 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster) -> It
         fixes=tuple(_fixes(engine, first, names)),
         pods=(pod.name,),
     )
+
+
+def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Clients that ask this server alone, and print that it does not know the model; its own log has no word of it."""
+    own = _own_names(engine)
+    answers = [(line, said) for line, said in told(pod, engine, cluster, logs, _ANSWERS) if said["name"] not in own]
+    if engine.name not in _STRICT or not answers:
+        return None
+    line, said = answers[-1]
+    count, all_of = refused(logs.current(engine.container.name) if logs else None, "404")
+    known = f", which serves {_listed(own)}" if own else ""
+    return Finding(
+        role="note" if astray(len(answers), count, all_of) else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
+        f"{count_of(len(answers), 'time')} in its log.",
+        evidence=(log_evidence(line, said[0]),),
+        fixes=(
+            fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
+    """A gateway that does not know the name which this server answers to, for its label has another."""
+    label, own = str(pod.obj.metadata.labels.get(_LABEL) or ""), _own_names(engine)
+    if not pod.ready or not label or not own or label in own:
+        return None
+    for text in cluster.snapshot.logs:
+        for line in Log(text).find(_UNKNOWN):
+            said = re.search(_ASKED_FOR, line.text)
+            if said is None or said["name"] not in own:
+                continue
+            return Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely",
+                summary=f"The gateway refuses requests for {said['name']}, the name that {engine.container.name} answers to: it "
+                f"knows this pod by its label {_LABEL} as {label}.",
+                evidence=(log_evidence(line, _UNKNOWN), pod_evidence(pod, f"metadata.labels[{_LABEL}]", label)),
+                fixes=(
+                    fixes.advice(
+                        f"Give the label {_LABEL} and --served-model-name of {fixes.edited(pod)} the same value"
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+    return None
+
+
+def _own_names(engine: Engine) -> tuple[str, ...]:
+    """The names that a server was told to answer to, or else its model's."""
+    named = engine.value("served_model_name") or engine.value("model")
+    listed = named if isinstance(named, list | tuple) else str(named or "").split()
+    return tuple(str(one) for one in listed)
 
 
 def _listed(names: tuple[str, ...]) -> str:

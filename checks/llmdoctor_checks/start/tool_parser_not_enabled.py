@@ -2,16 +2,40 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Pod, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Logs,
+    Pod,
+    check,
+    count_of,
+    fixes,
+    log_evidence,
+    setting_evidence,
+)
+from llmdoctor_checks._clients import astray, refused, told
+
+#: What vLLM answers, as clients print it; its own log has only the status.
+_ANSWERS = (
+    (
+        "tool choice requires --enable-auto-tool-choice and",
+        r"tool choice requires --enable-auto-tool-choice and --tool-call-parser",
+    ),
+    ("requires --tool-call-parser to be set", r"requires --tool-call-parser to be set"),
+)
 
 
-@check("tool-parser-not-enabled", since="0.1", severity="warning")
-def tool_parser_not_enabled(pod: Pod, engine: Engine) -> Iterator[Finding]:
+@check("tool-parser-not-enabled", since="0.1", severity="warning", literals=tuple(words for words, _ in _ANSWERS))
+def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Tool calls are sent to a server that does not read them.
 
     A request with `tools` lets the model decide to call one of them, and the server must find the call in the model's text. The
     format differs by model family, so vLLM does it only with `--enable-auto-tool-choice` and a `--tool-call-parser`; without them
     every such request fails with status 400. llama-server wants `--jinja`.
+
+    The server's log may have only the status. Clients print why: that counts where their environment, arguments or configuration
+    name this server and no other.
 
     A server of vLLM that names a parser without the switch was meant to read tool calls and does not: vLLM makes the parser
     only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
@@ -26,6 +50,26 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/features/tool_calling/
     - https://github.com/ggml-org/llama.cpp/blob/master/docs/function-calling.md
     """
+    if engine.name == "vllm" and (said := told(pod, engine, cluster, logs, _ANSWERS)):
+        line, words = said[-1]
+        count, all_of = refused(logs.current(engine.container.name) if logs else None, "400")
+        yield Finding(
+            role="note" if astray(len(said), count, all_of) else "cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
+            f"--tool-call-parser: it is refused, {count_of(len(said), 'time')} in its log.",
+            evidence=(log_evidence(line, words[0]),),
+            fixes=(
+                fixes.advice(
+                    "Add --enable-auto-tool-choice and the --tool-call-parser of the model's family (hermes, llama3_json, mistral, "
+                    f"qwen3_coder and others) in {fixes.edited(pod)}"
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
     parser = engine.explicit("tool_call_parser")
     if engine.name != "vllm" or parser is None or not engine.found.argv_known or pod.partial or pod.log_only:
         return

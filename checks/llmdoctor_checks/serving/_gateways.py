@@ -1,0 +1,170 @@
+"""What gateways and clients print of a request that was given up, whatever program they are.
+
+Sources: access logs of Envoy (its default text, Istio's, and JSON), ingress-nginx, Traefik (`CLF` and JSON), Caddy and uvicorn, all of
+which have the request in quotes and the status after it, or both under names of their own. Clients: httpx (`HTTP Request: POST … "HTTP/1.1
+504 …"`), openai, LangChain, LiteLLM and requests; the bodies are those of HAProxy, nginx, Envoy, Kong, Knative and Cloudflare.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, parse_time
+from llmdoctor_checks._raw import rows
+
+#: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
+GENERATES = (
+    r"/v1/(?:chat/completions|completions|responses|messages)\b|/generate(?:_stream)?\b|/api/(?:generate|chat)\b"
+    r"|/v2/models/[^/\s]+/(?:infer|generate)|/v1/models/[^/\s]+:predict"
+)
+
+#: A status of an access log: no model server answers 504 by itself.
+STATUS = (" 504 ", ":504,", ": 504,", ':"504"', ': "504"')
+_TEXT = r"\"POST [^\"\s]{1,2000} HTTP/[\d.]{1,3}\" 504 "
+_JSON = r'"(?:response_code|status|status_code|DownstreamStatus)": ?"?504"?[,}]'
+#: Envoy says that the server answered so itself; of Knative's proxy beside a server the age of a request tells.
+_BY_SERVER = ("via_upstream", '"httpRequest"')
+#: So few milliseconds are no wait for an answer.
+_MILLISECONDS, _NO_WAIT = r'"duration": ?"?(\d{1,9})"?[,}]', 1000
+
+#: What a client is told in a gateway's place, by words that nothing else has.
+CLIENT_TOLD = (
+    "504 Gateway",
+    "504 Server Error",
+    "524 Server Error",
+    "Error code: 504",
+    "Error code: 524",
+    "status code 504",
+    "status code 524",
+    "[524 ",
+    "HTTP/1.1 524",
+    "upstream request timeout",
+    "The upstream server is timing out",
+    "activator request timeout",
+)
+#: Who says so of a model: clients ask for other things, too. OpenAI's library has the status in these words. Where it names what it
+#: asked for, that is looked at instead.
+_OF_A_MODEL = r"(?i)litellm|openai|ollama|anthropic|completion|\bllm\b|inference|^Error code: 5|[^\w]Error code: 5"
+_ADDRESS = r"https?://[^\s\"'<>]{1,500}"
+
+#: Node's fetch (undici), which waits five minutes for headers: whom it asked it does not say.
+UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
+
+#: A stream that ended in the middle, as clients say it: httpx, aiohttp, Go's, Codex, undici.
+CUT_SHORT = (
+    "without sending complete message body",
+    "SSE stream: unexpected EOF",
+    "stream disconnected before completion",
+    "Response payload is not completed",
+    "SocketError: other side closed",
+)
+
+#: Envoy lost the connection before the answer began: the server ended, or somebody's idle timeout closed it. Then all were as old, to
+#: a fraction of a second; so many at least, and no shorter ones, which ends of a server are.
+LOST = (
+    "upstream_reset_before_response_started{connection_termination}",
+    '"response_flags":"UC"',
+    '"response_flags": "UC"',
+    " 503 UC ",
+)
+_LOST_AFTER = (
+    r'"duration": ?"?(\d{4,8})"?[,}]|\{connection_termination\} \S+ "[^"]*" \d+ \d+ (\d{4,8}) '
+    r"| 503 UC \d+ \d+ (\d{4,8}) "
+)
+_FEWEST_LOST, _SHORTEST, _SPREAD = 2, 5_000, 250
+#: When they began; those that began at once are as old at the end of a server, too.
+_LOST_SINCE, _AT_ONCE = r'(?:"start_time": ?"|^\[)([\dT:.-]{19,30}Z)', 1
+
+#: KEDA's HTTP add-on, which holds a request until a replica is ready (`interceptor/forward_wait_func.go`), or whose server sent no
+#: headers in the time that it is given for them (`KEDA_RESPONSE_HEADER_TIMEOUT`).
+OF_KEDA = ("context marked done while waiting for", "error on backend (net/http: timeout awaiting response headers)")
+_LATE = "context deadline exceeded"
+
+#: Cloudflare's tunnel: whose Service it asks, of a request whose client went away.
+TUNNEL, _OF_TUNNEL = "originService=", r"originService=https?://(?P<host>[\w.-]{1,253})"
+
+
+def gave_up(line: Line) -> bool:
+    """Whether an access log has a request to generate that was answered with 504 after a while."""
+    text = line.text
+    if any(words in text for words in _BY_SERVER):
+        return False
+    if not re.search(_TEXT, text) and not ("POST" in text and re.search(_JSON, text)):
+        return False
+    waited = re.search(_MILLISECONDS, text)
+    return re.search(GENERATES, text) is not None and (waited is None or int(waited[1]) >= _NO_WAIT)
+
+
+def client_told(line: Line) -> bool:
+    """Whether a client prints that something before the server gave up its request to generate."""
+    text = line.text
+    if not any(words in text for words in CLIENT_TOLD):
+        return False
+    if named := re.findall(_ADDRESS, text):
+        return any(re.search(GENERATES, one) or re.search(_OF_A_MODEL, text) for one in named)
+    # a page of HTML stands in lines of its own
+    page = text.lstrip().startswith("<")
+    beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
+    return any(re.search(_OF_A_MODEL, one.text) for one in beside)
+
+
+def keda_gave_up(line: Line) -> bool:
+    """Whether KEDA's interceptor did not get a replica, or its answer, in time."""
+    return OF_KEDA[1] in line.text or (OF_KEDA[0] in line.text and _LATE in line.text)
+
+
+def keda_leads(pod: Pod, cluster: Cluster) -> bool:
+    """Whether all that KEDA's interceptor asks is this pod's workload."""
+    found = list(cluster.items("HTTPScaledObject"))
+    names = {item.name for item in pod.services}
+    keys = ("spec.scaleTargetRef.service", "spec.scaleTargetRef.name", "spec.scaleTargetRef.deployment")
+    mine = [one for one in found if one.namespace == pod.namespace and names & {dig(one.raw, key) for key in keys}]
+    return bool(found) and len(mine) == len(found)
+
+
+def lost_alike(log: Log) -> list[Line]:
+    """Requests whose connection to the server was closed when they were all as old."""
+    lines = {line.number: line for words in LOST for line in log.find(words)}
+    lost = [(x, said) for _, x in sorted(lines.items()) if (said := re.search(_LOST_AFTER, x.text))]
+    ages = [int(next(filter(None, said.groups()))) for _, said in lost]
+    if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
+        return []
+    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text))]
+    times = [time for time in begun if time is not None]
+    if len(times) == len(lost) and (max(times) - min(times)).total_seconds() < _AT_ONCE:
+        return []
+    return [line for line, _ in lost]
+
+
+def tunnelled(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a tunnel of Cloudflare's leads to the pod's Services, by its log, and to nothing else."""
+    found = cluster.once("tunnels", lambda: _tunnels(cluster))
+    return bool(found) and found <= {(item.namespace, item.name) for item in pod.services}
+
+
+def _tunnels(cluster: Cluster) -> set[tuple[str, str]]:
+    """Services that a tunnel leads to: namespace and name."""
+    found: set[tuple[str, str]] = set()
+    for text in cluster.snapshot.logs:
+        for line in Log(text).find(TUNNEL) if "cloudflared" in text.pod + text.container else ():
+            if (said := re.search(_OF_TUNNEL, line.text)) is not None:
+                name, _, rest = said["host"].partition(".")
+                found.add((rest.partition(".")[0] or text.namespace, name))
+    return found
+
+
+def hidden_client(pod: Pod, cluster: Cluster) -> Iterator[str]:
+    """Pods that ask one server of models, by a name that is none of the cluster's, beside a tunnel that leads here."""
+    if not tunnelled(pod, cluster):
+        return
+    for item in cluster.items("Pod"):
+        values = [
+            str(one.get("value") or "")
+            for container in rows(item.raw, "spec.containers")
+            for one in rows(container, "env")
+        ]
+        hosts = {host for value in values for host in re.findall(r"^https?://([\w-]+(?:\.[\w-]+){1,6})", value[:500])}
+        outside = {host for host in hosts if not host.endswith((".local", ".svc"))}
+        if len(hosts) == 1 and outside:
+            yield item.name

@@ -1,0 +1,124 @@
+"""Connections that a server closes while they are idle, and that who keeps them uses once more.
+
+uvicorn closes a connection after 5 s without a request, which vLLM (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`) and SGLang
+(`SGLANG_TIMEOUT_KEEP_ALIVE`) leave at that; Go's transport keeps it 90 s, Envoy an hour, nginx 60 s. What is sent then is reset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Engine, Finding, Line, Log, Logs, Pod, dig, fixes, log_evidence
+from llmdoctor_checks._clients import askers, speaks_of_one
+from llmdoctor_checks._raw import rows
+
+#: The variable of an engine for it.
+_KEPT = {"vllm": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "sglang": "SGLANG_TIMEOUT_KEEP_ALIVE", "huggingfaceserver": ""}
+_SECONDS, _ENOUGH = 5, 120
+
+#: A connection that was closed when a request was sent: by whom it was kept (the other side's address is in the line), and of clients
+#: in Python, which name nobody: httpx and aiohttp.
+_NAMED = (
+    ("read: connection reset by peer", r"read tcp \S+->(?P<to>[\d.]+:\d+): read: connection reset by peer"),
+    (
+        "prematurely closed connection",
+        r"while reading response header from upstream,.{1,3000}upstream: \"https?://(?P<to>[\d.]+:\d+)/",
+    ),
+    (
+        "(104: Connection reset by peer)",
+        r"while reading response header from upstream,.{1,3000}upstream: \"https?://(?P<to>[\d.]+:\d+)/",
+    ),
+)
+#: Envoy's access log, of a connection that was lost at once.
+_LOST = (
+    (
+        "upstream_reset_before_response_started{connection_termination}",
+        r"\{connection_termination\} \S+ \"[^\"]*\" \d+ \d+ \d{1,2} [^\n]{1,3000}\"(?P<to>[\d.]+:\d+)\"",
+    ),
+    ('"response_flags":"UC"', r'"duration": ?"?\d{1,2}"?,[^\n]{1,5000}"upstream_host": ?"(?P<to>[\d.]+:\d+)"'),
+)
+_NAMELESS = ("Server disconnected without sending a response", "ServerDisconnectedError: Server disconnected")
+LITERALS = (*(words for words, _ in (*_NAMED, *_LOST)), *_NAMELESS)
+
+#: One may have any reason.
+_FEWEST = 2
+
+
+def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Requests that were reset by a server that runs without a break and says nothing of them."""
+    variable = _KEPT.get(engine.name)
+    told = engine.container.env.get(variable) if variable else None
+    if variable is None or told is not None or not pod.ready or pod.leaving or _ended(engine):
+        return None
+    lines = _reset(pod, engine, cluster)
+    own = logs.current(engine.container.name) if logs is not None else None
+    if (
+        len(lines) < _FEWEST
+        or own is None
+        or any(next(own.find(words), None) for words in ("Traceback (most", "500 Internal"))
+    ):
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="possible",
+        summary=f"{lines[0].log.pod} sent {len(lines)} requests on connections that {engine.container.name} had closed: it keeps an "
+        f"idle one {_SECONDS} s, and whoever asks it longer.",
+        evidence=tuple(log_evidence(line) for line in lines[:2]),
+        fixes=(
+            fixes.set_env(
+                engine.container,
+                variable,
+                str(_ENOUGH),
+                "Keep idle connections longer than what asks the server does (90 s where it is written in Go)",
+            )
+            if variable
+            else fixes.advice(
+                f"Let what asks the server close idle connections before it does, after less than {_SECONDS} s (idleTimeout of the "
+                "connectionPool in a DestinationRule of Istio), or try once more"
+            ),
+        ),
+        order=lines[0].order,
+        pods=(pod.name,),
+    )
+
+
+def _ended(engine: Engine) -> bool:
+    """Whether the server ended lately, which closes connections, too."""
+    status = engine.container.status
+    return status is None or bool(status.restart_count) or status.state.running is None
+
+
+def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
+    """Lines of what asks this server: beside it in its pod, in a gateway's, or in a client's that asks nobody else."""
+    said = cluster.once("reset connections", lambda: list(_said(cluster)))
+    if not said:
+        return []
+    listed = [row for item in pod.services for row in rows(item.raw, "spec.ports")]
+    ports = {str(engine.value("port")), *(str(row.get("port")) for row in listed)}
+    addresses = {str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services} | {pod.status.pod_ip}
+    names = {item.name for item in pod.services}
+    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    found: list[Line] = []
+    for line, to in said:
+        who = (line.log.pod, line.log.container)
+        host, _, number = to.partition(":")
+        beside = who[0] == pod.name and host == "127.0.0.1" and number == str(engine.value("port"))
+        if who == (pod.name, engine.container.name):
+            continue
+        if who in clients if not to else beside or (host in addresses and number in ports):
+            found.append(line)
+    return found
+
+
+def _said(cluster: Cluster) -> Iterator[tuple[Line, str]]:
+    """Lines that tell of a request on a connection that was closed, and whom it was for, where they say it."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for words, pattern in (*_NAMED, *_LOST) if not text.previous else ():
+            for line in log.find(words):
+                if (said := re.search(pattern, line.text)) is not None:
+                    yield line, said["to"]
+        for words in _NAMELESS if not text.previous else ():
+            yield from ((line, "") for line in log.find(words))

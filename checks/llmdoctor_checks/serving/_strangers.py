@@ -1,0 +1,125 @@
+"""Pods that a Service or an InferencePool selects beside a server, and which do not listen where it sends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Item,
+    Line,
+    Log,
+    Pod,
+    dig,
+    fixes,
+    k8s,
+    log_evidence,
+    object_evidence,
+    top_of,
+)
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks.start._services import picked_by
+
+#: A connection that nobody took; Envoy writes it with underscores, too.
+REFUSED = ("onnection refused", "onnection_refused")
+
+
+def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
+    if not cluster.once("refused", lambda: list(_refusals(cluster))):
+        return
+    for item, numbers in _selecting(pod, cluster):
+        for other in _others(item, pod, cluster):
+            declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
+            address = other.status.pod_ip
+            if not declared or not address or declared & numbers:
+                continue
+            line = next((x for n in numbers if (x := _refused(cluster, f"{address}:{n}", other)) is not None), None)
+            if line is None:
+                continue
+            told = dig(item.raw, "spec.selector")
+            wanted = told.get("matchLabels", told) if isinstance(told, dict) else {}
+            label = next(
+                (f"{k}={v}" for k, v in pod.obj.metadata.labels.items() if _tells(k, str(v), wanted, other)), ""
+            )
+            port, kind = min(numbers), item.kind.partition(".")[0]
+            yield Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely",
+                summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
+                "requests is refused.",
+                evidence=(
+                    log_evidence(line, address),
+                    object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
+                    Evidence(
+                        source="workload",
+                        ref=f"Pod/{other.name} spec.containers[].ports",
+                        text=f"containerPort: {', '.join(map(str, sorted(declared)))}",
+                    ),
+                ),
+                fixes=(
+                    fixes.advice(
+                        f"Add a label to the selector of {kind} {item.name} that only the servers have"
+                        + (f" ({label})" if label else "")
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
+
+
+def _selecting(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item, set[int]]]:
+    """What selects the pod, and the ports of pods to which it sends, as far as they are numbers."""
+    for item in cluster.items("InferencePool", pod.namespace):
+        listed = [row.get("number") for row in rows(item.raw, "spec.targetPorts")] or [
+            dig(item.raw, "spec.targetPortNumber")
+        ]
+        numbers = {number for number in listed if isinstance(number, int)}
+        if numbers and picked_by(item, pod):
+            yield item, numbers
+    for item in pod.services:
+        targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]
+        numbers = {target for target in targets if isinstance(target, int)}
+        if numbers and len(numbers) == len(targets) and dig(item.raw, "spec.clusterIP") != "None":
+            yield item, numbers
+
+
+def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
+    """Ready pods of other workloads that it selects."""
+    told = dig(item.raw, "spec.selector")
+    wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
+    mine = top_of(pod.item, cluster) if pod.item else None
+    for one in cluster.items("Pod", pod.namespace) if wanted and mine is not None else ():
+        labels = one.metadata.get("labels")
+        if not isinstance(labels, dict) or not matches(wanted, {key: str(value) for key, value in labels.items()}):
+            continue
+        other = Pod(cast(k8s.Pod, one.typed()), cluster, item=one)
+        top = top_of(one, cluster)
+        if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
+            yield other
+
+
+def _refused(cluster: Cluster, address: str, other: Pod) -> Line | None:
+    """Where somebody says that he was refused at an address."""
+    there = re.compile(rf"(?<![\d.]){re.escape(address)}(?!\d)")
+    said = cluster.once("refused", lambda: list(_refusals(cluster)))
+    return next((line for who, line in said if who != other.name and there.search(line.text)), None)
+
+
+def _refusals(cluster: Cluster) -> Iterator[tuple[str, Line]]:
+    """Whose log has a connection that nobody took."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        yield from ((text.pod, line) for words in REFUSED if not text.previous for line in log.find(words))
+
+
+def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:
+    """Whether a label is the server's and not the other's, and no hash of a revision."""
+    return key not in wanted and "hash" not in key and str(other.obj.metadata.labels.get(key)) != value
