@@ -99,7 +99,7 @@ _MODEL_OPTIONS = re.compile(
 _MODEL_VARIABLES = re.compile(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
 
 #: What controllers put behind the name of an object for what they make of it.
-_GENERATED = re.compile(r"[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}")
+_GENERATED = re.compile(r"[a-z]*+\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}")
 #: A pod that a text speaks of, also one that was never made: `pods "llama-0-leader-0" is forbidden`, in JSON.
 _POD_IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9])[Pp]ods?[ /](?:\\?\"|')?(?:[a-z0-9-]{1,63}/)?([a-z0-9]{1,63}(?:-[a-z0-9]{1,63}){1,9})"

@@ -83,7 +83,7 @@ _PATTERNS = {
     # HF_TOKEN, hfToken, --api-keys, X-Amz-Credential, all in snake case; not HF_TOKEN_PATH, MAX_TOTAL_TOKENS
     "name": r"""(?:
         (?P<hf_token>(?:^|_)(?:hf|hub|hugging_?face|hugging_?face_?hub)(?:_?(?:api|access|hub))?_?(?:token|api_?key)|^hft)
-        |(?P<ngc_key>(?:^|_)ngc_(?:\w+_)?key)|(?P<aws_key_id>(?:^|_)access_key_id|amz_credential)
+        |(?P<ngc_key>(?:^|_)ngc_(?:\w{1,60}_)?key)|(?P<aws_key_id>(?:^|_)access_key_id|amz_credential)
         |(?P<authorization>(?:^|_)authorization)|(?P<basic_auth>^basic_auth)|(?P<registry_auth>^auth)
         |(?P<password>passw(?:or)?d|passphrase|requirepass|_pwd|(?:^|_)(?:admin|db|mysql|pg|redis|root|smtp|user)_?pass)
         |(?P<cookie>(?:^|_)cookie)|(?P<secret_key>(?:^|_)secret_?(?:access_?)?key)|(?P<private_key>private_?key)
@@ -160,7 +160,7 @@ _PATTERNS = {
     "input": r"""text_generation_router\S{0,60}:[ ](?:\S{1,100}:[ ])?(?:Input|Output):[ ]
         |Parsing[ ]input[ ]with[ ]format[ ][^:]{1,80}:[ ]""",
     "json_input": r"""("message":"(?:Input|Output):[ ])[^"\\]*+(?:\\.[^"\\]*+)*+""",
-    "router_line": r"""(?:\x1b\[[\d;]*m)*(?:\d{4}-\d\d-\d\dT\S{1,40}\s+){1,2}(?:\x1b\[[\d;]*m|\s)*
+    "router_line": r"""(?:\x1b\[[\d;]*+m)*+(?:\d{4}-\d\d-\d\dT\S{1,40}+\s++){1,2}+(?:\x1b\[[\d;]*+m|\s)*+
         (?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\{"timestamp\"""",
     "next_token": r"((?:next|prompt)[ ]token(?:[ ]+\d+)?:[ ]+\d+[ ])'.*'",  # next token:   264 ' a'
 }

@@ -26,7 +26,7 @@ PROTECTED = "symptoms"
 _ID = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 _ENTRY = rf"({_ID}(?:\s*,\s*{_ID})*)\s*(?::\s*(.*))?"
 #: The end stands last, in brackets or not; it begins with a digit, so that a reason may end in "until the upgrade".
-_UNTIL = r"(.*?)[\s,;]*[\[(]?\buntil:?\s+(\d[^\s\])]*)[\])]?"
+_UNTIL = r"(.*?)(?<![\s,;])[\s,;]*[\[(]?\buntil:?\s+(\d[^\s\])]*)[\])]?"
 #: Characters of one entry that are looked at.
 _LONGEST = 1000
 _DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
@@ -194,7 +194,7 @@ def parse(text: str, item: Item) -> Iterator[Rule]:
             yield Rule(ids=(row[:60],), where=where, file=file, line=line, fault=fault)
             continue
         reason, until, fault = with_end(match[2] or "")
-        ids = tuple(re.split(r"\s*,\s*", match[1]))
+        ids = tuple(map(str.strip, match[1].split(",")))
         yield Rule(ids=ids, reason=reason, until=until, where=where, file=file, line=line, fault=fault)
 
 

@@ -66,8 +66,8 @@ def _pbtxt() -> Pattern[str]:
     import re
 
     return re.compile(
-        r'\bkey\s*:\s*"(?P<key>\w{1,80})"\s*,?\s*value\s*:?\s*\{\s*string_value\s*:\s*"(?P<string>[^"\n]{0,500})"'
-        r'|^\s*(?P<field>backend|max_batch_size)\s*:\s*"?(?P<value>[^"\n]{1,100}?)"?\s*$',
+        r'\bkey\s*+:\s*+"(?P<key>\w{1,80})"\s*+,?\s*+value\s*+:?\s*+\{\s*+string_value\s*+:\s*+"(?P<string>[^"\n]{0,500})"'
+        r'|^[ \t]*+(?P<field>backend|max_batch_size)\s*+:\s*+"?(?P<value>[^"\n]{1,100}?)"?\s*$',
         re.MULTILINE | re.ASCII,
     )
 

@@ -27,7 +27,7 @@ _POD = re.compile(r"\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ")
 _PARENTHESES = re.compile(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)\s?")
 _RANK = re.compile(r"\[rank(?P<rank>\d+)\]:\s?")
 # [2026-06-02 08:00:00 DP0 TP1] …
-_SGLANG = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_\w+)\d+)+)\]\s?")
+_SGLANG = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_[A-Z]+)\d+)+)\]\s?")
 # INFO 06-02 08:00:00 [core.py:708]   ERROR 06-02 08:00:00 core.py:708]   2026-06-02 08:00:00,123 ERROR …   E0602 …
 _LOGGER = re.compile(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"

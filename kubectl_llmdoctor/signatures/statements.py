@@ -19,6 +19,9 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
 from kubectl_llmdoctor.snapshot import LogText
 
+#: What is searched of a text that is no line of a log.
+_MOST_CHARS = 20_000
+
 
 class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     """A text, and where it stands."""
@@ -55,7 +58,7 @@ def _proven(pattern: Pattern, said: _Statement) -> dict[str, str] | None:
     if pattern.phases:
         return None
     line = said.line
-    names = captured(pattern, line) if line else capture(pattern, said.text)
+    names = captured(pattern, line) if line else capture(pattern, said.text[:_MOST_CHARS])
     if names is None:
         return None
     if pattern.raised_in:
@@ -136,7 +139,7 @@ def _of_controllers(signature: Signature, subject: Subject) -> Iterator[_Stateme
     for _, log in subject.controllers:
         for pattern in signature.patterns:
             for line in log.find(pattern.literal):
-                if named.search(line.text[:20_000]):
+                if named.search(line.text):
                     yield _Statement(text=line.text, evidence=log_evidence(line, pattern.literal))
                     break
 

@@ -19,8 +19,6 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
-#: What is searched of one line.
-_MOST_CHARS = 20_000
 
 
 def matching(signature: Signature, text: str) -> bool:
@@ -73,7 +71,7 @@ def _close(line: Line, other: Line, within: int) -> bool:
 
 
 def _search(expression: str, text: str) -> re.Match[str] | None:
-    return _regex(expression).search(text[:_MOST_CHARS])
+    return _regex(expression).search(text)
 
 
 @cache

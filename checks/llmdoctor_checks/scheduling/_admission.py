@@ -42,13 +42,13 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 #: The device manager's texts (kubelet `cm/devicemanager/manager.go`), and what each says of the plugin.
 _TEXTS: tuple[tuple[str, Verdict], ...] = (
     (r"maximum request size for shared resources", "shared"),
-    (r"no healthy devices present.*devices (?P<resource>\S+?),? ", "down"),
+    (r"no healthy devices present.{0,400}devices (?P<resource>\S{1,300}?),? ", "down"),
     (r"previously allocated devices are no longer healthy", "down"),
     (r"can(?:not|'t) allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),
     (r"requested number of devices unavailable for (?P<resource>\S+?)\. Requested", "not-ready"),
-    (r"device plugin \w+.*(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
+    (r"device plugin \w{1,60}.{0,400}(?:rpc error|nvml|NVML|unable to|failed|error)", "down"),
     # what the plugin itself answered; the CPU manager's refusals have the same beginning
-    (r"Allocate failed due to (?:rpc error: |.*\b(?:GPU|gpu|device)\b)", "down"),
+    (r"Allocate failed due to (?:rpc error: |.{0,1000}\b(?:GPU|gpu|device)\b)", "down"),
 )
 
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).

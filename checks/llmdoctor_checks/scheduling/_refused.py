@@ -86,7 +86,7 @@ def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:
     for _, log in subject.controllers if name else ():
         said = {line.number: (line, literal) for literal in LITERALS for line in log.find(literal)}
         for _, (line, literal) in sorted(said.items(), reverse=True):
-            text = line.text[:20_000]
+            text = line.text
             if not named.search(text) or _elsewhere(text, name, subject.namespace):
                 continue
             if not any(other in text for other in longer):

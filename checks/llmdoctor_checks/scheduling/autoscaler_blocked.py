@@ -40,7 +40,7 @@ _LIMIT = re.compile(
 #: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
 _AT_MOST = r"exceed limits for nodepool|limits have been exhausted|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached"
 _FAILED = re.compile(
-    r"backoff after failed scale-up|scale[ -]?up .*failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|(?<!limits have been )exhausted"
+    r"backoff after failed scale-up|scale[ -]?up .{0,400}failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|(?<!limits have been )exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,
 )

@@ -27,9 +27,9 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refus
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = re.compile(
-    r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?P<asked>.{0,2000}?), used: (?P<used>.{0,2000}?), limited: (?P<limit>.*)"
-    r"|failed quota: (?P<needs>[^:]+): must specify (?P<what>.*)"
-    r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|\S+ max limit to request ratio per \w+ is .*)",
+    r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?>(?P<asked>.{0,2000}?), used: )(?>(?P<used>.{0,2000}?), limited: )(?P<limit>.*)"
+    r"|failed quota: (?P<needs>[^:]{1,253}): must specify (?P<what>.*)"
+    r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|(?<!\S)\S{1,100} max limit to request ratio per \w+ is .*)",
     re.DOTALL,
 )
 #: Kinds that want their pods at once.
@@ -41,10 +41,10 @@ _KUEUE = (
 )
 #: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion, capacity, resourcequota).
 _QUEUE = (
-    r"Workload requested (?P<asked>.+?), but (?P<queue>.+?) quota is (?P<quota>.+?), while (?P<used>.+?) are already "
-    r"allocated for non-preemptible pods"
-    r"|(?:^|: )(?P<over>[^:]+?) quota has reached the allowable limit of [^.]+\. Limit is (?P<limit>[^,]+), currently "
-    r"(?P<taken>.+?) allocated and workload requested (?P<wants>[^.]+)"
+    r"Workload requested (?>(?P<asked>.{1,200}?), but )(?>(?P<queue>.{1,300}?) quota is )(?>(?P<quota>.{1,200}?), while )"
+    r"(?P<used>.{1,200}?) are already allocated for non-preemptible pods"
+    r"|(?:^|: )(?P<over>[^:]{1,300}?) quota has reached the allowable limit of [^.]{1,200}\. Limit is (?P<limit>[^,]{1,100}), "
+    r"currently (?P<taken>.{1,100}?) allocated and workload requested (?P<wants>[^.]+)"
     r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
     r"|^(?P<namespace>resource quota insufficient), requested: "
 )

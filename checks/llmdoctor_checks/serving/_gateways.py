@@ -87,7 +87,7 @@ TUNNEL, _OF_TUNNEL = "originService=", r"originService=https?://(?P<host>[\w.-]{
 
 def gave_up(line: Line) -> bool:
     """Whether an access log has a request to generate that was answered with 504 after a while."""
-    text = line.text[:20_000]
+    text = line.text
     if any(words in text for words in _BY_SERVER):
         return False
     if not re.search(_TEXT, text) and not ("POST" in text and re.search(_JSON, text)):
@@ -98,7 +98,7 @@ def gave_up(line: Line) -> bool:
 
 def client_told(line: Line) -> bool:
     """Whether a client prints that something before the server gave up its request to generate."""
-    text = line.text[:20_000]
+    text = line.text
     if not any(words in text for words in CLIENT_TOLD):
         return False
     if named := re.findall(_ADDRESS, text):
@@ -106,7 +106,7 @@ def client_told(line: Line) -> bool:
     # a page of HTML stands in lines of its own
     page = text.lstrip().startswith("<")
     beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
-    return any(re.search(_OF_A_MODEL, one.text[:20_000]) for one in beside)
+    return any(re.search(_OF_A_MODEL, one.text) for one in beside)
 
 
 def keda_gave_up(line: Line) -> bool:
@@ -126,11 +126,11 @@ def keda_leads(pod: Pod, cluster: Cluster) -> bool:
 def lost_alike(log: Log) -> list[Line]:
     """Requests whose connection to the server was closed when they were all as old."""
     lines = {line.number: line for words in LOST for line in log.find(words)}
-    lost = [(x, said) for _, x in sorted(lines.items()) if (said := re.search(_LOST_AFTER, x.text[:20_000]))]
+    lost = [(x, said) for _, x in sorted(lines.items()) if (said := re.search(_LOST_AFTER, x.text))]
     ages = [int(next(filter(None, said.groups()))) for _, said in lost]
     if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
         return []
-    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text[:20_000]))]
+    begun = [parse_time(m[1]) for line, _ in lost if (m := re.search(_LOST_SINCE, line.text))]
     times = [time for time in begun if time is not None]
     if len(times) == len(lost) and (max(times) - min(times)).total_seconds() < _AT_ONCE:
         return []
@@ -148,7 +148,7 @@ def _tunnels(cluster: Cluster) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for text in cluster.snapshot.logs:
         for line in Log(text).find(TUNNEL) if "cloudflared" in text.pod + text.container else ():
-            if (said := re.search(_OF_TUNNEL, line.text[:20_000])) is not None:
+            if (said := re.search(_OF_TUNNEL, line.text)) is not None:
                 name, _, rest = said["host"].partition(".")
                 found.add((rest.partition(".")[0] or text.namespace, name))
     return found

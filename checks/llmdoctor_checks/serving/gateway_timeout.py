@@ -441,7 +441,7 @@ def _at_fault(line: Line) -> bool:
 def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
     """Requests that Knative's proxy ended itself: the line of its request log, and how old they were in seconds."""
     for line in log.find(_LATE_ANSWER) if log is not None else ():
-        after = line.text[:20_000].partition(_LATE_ANSWER)[2]
+        after = line.text.partition(_LATE_ANSWER)[2]
         if '"httpRequest"' in line.text and (said := re.search(_LATENCY, after)) is not None:
             yield line, float(said[1])
 
@@ -507,7 +507,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     behind_tunnel = set(hidden_client(pod, cluster))
 
     def about_it(who: str, line: Line, plain: str) -> bool:
-        text = line.text[:20_000]
+        text = line.text
         if _OF_GO in text:
             return who == pod.name
         if any(words in text for words in OF_KEDA):
@@ -553,12 +553,12 @@ def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
 
 def _asks_for_text(line: Line) -> bool:
     """Whether it is a request to generate that the gateway says this of."""
-    text = line.text[:20_000]
+    text = line.text
     if any(words in text for words in (*_OF_MODELS, *CLIENT_TOLD)):
         return True
     far = next((far for words, far in _BESIDE.items() if words in text), 0)
     beside = line.log.lines(line.number - far, line.number + min(far, 5)) if far else (line,)
-    return any(re.search(GENERATES, one.text[:20_000]) for one in beside)
+    return any(re.search(GENERATES, one.text) for one in beside)
 
 
 def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
@@ -569,12 +569,12 @@ def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
         words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in lost_alike(log)}
-        found += [(text.pod, line, re.sub(r"[._]", "-", line.text[:20_000])) for _, line in sorted(lines.items())]
+        found += [(text.pod, line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
     return found
 
 
 def _says_so(line: Line) -> bool:
-    text = line.text[:20_000]
+    text = line.text
     if re.search(_SETTING, text):
         return False
     if _NO_POD in text:

@@ -291,7 +291,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         for text in pod.cluster.snapshot.logs
         if text.pod != pod.name and not text.previous
         for line in _refused(Log(text))
-        if there.search(line.text[:20_000]) and (ago := _written(line, now)) is not None and ago <= since
+        if there.search(line.text) and (ago := _written(line, now)) is not None and ago <= since
     ]
     if not asked:
         return None

@@ -69,7 +69,7 @@ _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "N
 _UNREACHED = (
     ("Can't reach database server at", r"at `?(?P<host>[\w.-]+)`?:`?(?P<port>\d+)"),
     ("i/o timeout", r"dial tcp (?P<host>[\w.-]+):(?P<port>\d+): i/o timeout"),
-    ("i/o timeout", r"https?://(?P<host>[\w.-]+):(?P<port>\d+)[^ ]*\"?: dial tcp [\d.]+:\d+: i/o timeout"),
+    ("i/o timeout", r"https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})[^ ]{0,400}\"?: dial tcp [\d.]+:\d+: i/o timeout"),
     ("timed out", r"connection to server at \"(?P<host>[\w.-]+)\"[^,]*, port (?P<port>\d+) failed: .*timed out"),
     ("ConnectTimeout", r"host='(?P<host>[\w.-]+)', port=(?P<port>\d+)"),
     ("timed out", r"(?:onnect(?:ing|ion)? to|onnect to) (?:\w+://)?(?P<host>[\w.-]+):(?P<port>\d+)\b.{0,80}timed out"),
@@ -169,7 +169,7 @@ def _outside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         for log in logs
         for words, pattern in _SILENT
         for line in log.find(words)
-        if (told := re.search(pattern, line.text[:20_000]))
+        if (told := re.search(pattern, line.text))
     )
     for line, told in said:
         store = any(name in line.text for name in _STORES)
@@ -229,7 +229,7 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     allowed = list(rules(found, "Egress"))
     for words, pattern in _UNREACHED:
         for line in logs.find(words):
-            named = re.search(pattern, line.text[:20_000])
+            named = re.search(pattern, line.text)
             service = _service(named["host"], pod, cluster) if named else None
             if named is None or service is None:
                 continue
@@ -358,7 +358,7 @@ def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
     """Lines that name whom they could not connect to."""
     for words, pattern in (*_UNREACHED, _BY_ADDRESS):
         for line in log.find(words):
-            if (named := re.search(pattern, line.text[:20_000])) is not None:
+            if (named := re.search(pattern, line.text)) is not None:
                 yield line, named
 
 
@@ -381,7 +381,7 @@ def _picks(pod: Pod, cluster: Cluster) -> bool:
 def _no_picker(log: Log) -> Line | None:
     """A line of a gateway that could not connect to what it asks before it sends a request on."""
     words, pattern = _OF_PICKER
-    return next((line for line in log.find(words) if re.search(pattern, line.text[:20_000])), None)
+    return next((line for line in log.find(words) if re.search(pattern, line.text)), None)
 
 
 def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:
@@ -391,7 +391,7 @@ def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:
     if line is None:
         return None
     names = {item.name for item in pod.services}
-    urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text[:20_000])]
+    urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text)]
     urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
     return line if any(addresses(url, names, pod.namespace, client.metadata.namespace) for url in urls) else None
 

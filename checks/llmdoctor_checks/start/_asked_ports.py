@@ -127,6 +127,6 @@ def _refused(container: Container, host: str, port: int, named: bool) -> Line | 
         log = Log(text)
         for words in REFUSED:
             for line in log.find(words):
-                if there.search(line.text[:20_000]):
+                if there.search(line.text):
                     return line
     return None

@@ -21,13 +21,13 @@ from kubectl_llmdoctor.api import (
 #: Commands that never end.
 _FOREVER = (
     r"(?:exec\s+)?(?:sleep\s+(?:infinity|inf|\d{5,}|\d+d)|tail\s+-[fF]\s+/dev/null|cat\s*(?:$|[;\n])"
-    r"|while\s+(?:true|:|\[\s*1\s*\])\s*;?\s*do\s+sleep\b.{0,1000}?\bdone)"
+    r"|while\s+(?:true|:|\[\s*1\s*\])\s*+;?\s*+do\s+sleep\b.{0,1000}?\bdone)"
 )
 #: After an engine that runs in the foreground or, by a single `&`, behind it; the sign says whether only when it failed. Of
 #: thousands of empty lines each would look through all that follow.
 _GAP = r"\s{0,40}"
 _AFTER = re.compile(
-    rf"(?P<sign>\|\||;|\n|(?<![&>|])&(?![&>\d])){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]*?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
+    rf"(?P<sign>\|\||;|\n|(?<![&>|])&(?![&>\d])){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]{{0,400}}?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
     re.DOTALL,
 )
 #: Programs that engines are started by.

@@ -275,7 +275,7 @@ def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
         if text.pod and text.pod != pod.name
         for words in _TURNED_AWAY
         for line in Log(text).find(words)
-        if named.search(line.text[:20_000])
+        if named.search(line.text)
     )
     return next(lines, None)
 
@@ -289,7 +289,7 @@ def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
         for log in (logs.current(name) for name in beside if logs)
         for words in _TURNED_AWAY
         for line in (log.find(words) if log else ())
-        if at.search(line.text[:20_000])
+        if at.search(line.text)
     )
     return next(lines, None)
 

@@ -162,7 +162,7 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
         return None
     for text in cluster.snapshot.logs:
         for line in Log(text).find(_UNKNOWN):
-            said = re.search(_ASKED_FOR, line.text[:20_000])
+            said = re.search(_ASKED_FOR, line.text)
             if said is None or said["name"] not in own:
                 continue
             return Finding(

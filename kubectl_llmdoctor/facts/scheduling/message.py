@@ -105,7 +105,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 _HEAD = r"(?:^|[\s:])(\d{1,9})/(\d{1,9}) (?:nodes|placements) are (?:un)?available[:,]?"
 #: What PostFilter plugins append; everything after it repeats what was said before.
 _TAIL = (
-    r"[.,]*\s*(?:no new claims to deallocate|still not schedulable|deallocation of ResourceClaim completed"
+    r"[.,]{0,4}\s{0,4}(?:no new claims to deallocate|still not schedulable|deallocation of ResourceClaim completed"
     r"|deletion of ResourceClaim completed|plugin disabled|preemption: |No preemption victims found)"
 )
 #: Volcano's account of a group, of which others could be placed; what follows is why one of its members could not.
@@ -247,7 +247,7 @@ def _count(number: int, text: str) -> Iterator[Count]:
         return
     kind: Kind = next((kind for piece, kind in _TEXTS if piece in text), "other")
     resource = "pods" if text == "Too many pods" else ""
-    taint = _regex(r"\{([^}]*)\}").search(text) if kind == "taint" else None
+    taint = _regex(r"\{([^{}]*)\}").search(text) if kind == "taint" else None
     yield Count(number=number, text=text, kind=kind, resource=resource, taint=taint.group(1).strip() if taint else "")
 
 

@@ -18,7 +18,7 @@ from kubectl_llmdoctor.report.document import Evidence, Finding, Target
 #: Larger files keep the lines of objects: a stream of a whole cluster is not read twice.
 _LARGEST = 16 << 20
 #: `spec.containers[vllm].args[1]` -> names, and what stands in brackets
-_STEP = r"\[([^\]]*)\]|([^.\[\]]+)"
+_STEP = r"\[([^\[\]]*)\]|([^.\[\]]+)"
 
 #: What elements of lists are called by: containers and variables, worker groups of Ray
 _NAMES = ("name", "groupName")
