@@ -18,6 +18,7 @@ from kubectl_llmdoctor.evidence import (
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
+from kubectl_llmdoctor.facts.clients import addresses, askers, speaks_of_one
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
@@ -50,7 +51,7 @@ from kubectl_llmdoctor.facts.units import (
     units,
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
-from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
+from kubectl_llmdoctor.facts.workload import Workload, dig, rows, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ __all__ = [
     "Usage",
     "Workload",
     "Xid",
+    "addresses",
     "answered",
+    "askers",
     "bus_of",
     "came_further",
     "check",
@@ -159,6 +162,7 @@ __all__ = [
     "pod_evidence",
     "probe_kills",
     "requests_of",
+    "rows",
     "said",
     "say_amount",
     "say_bytes",
@@ -168,6 +172,7 @@ __all__ = [
     "served",
     "setting_evidence",
     "show_taint",
+    "speaks_of_one",
     "stray",
     "top_of",
     "units",

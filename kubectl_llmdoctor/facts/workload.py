@@ -38,6 +38,12 @@ def dig(tree: Any, path: str) -> Any:
     return tree
 
 
+def rows(tree: Any, path: str = "") -> list[dict[str, Any]]:
+    """The mappings of the list at a dotted path; empty where there is none."""
+    found = dig(tree, path)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
 class Workload:
     """One object that owns pods, or would."""
 

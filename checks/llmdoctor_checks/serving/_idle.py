@@ -9,8 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Engine, Finding, Line, Log, Logs, Pod, dig, fixes, log_evidence
-from llmdoctor_checks._clients import askers, speaks_of_one
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    askers,
+    dig,
+    fixes,
+    log_evidence,
+    speaks_of_one,
+)
 from llmdoctor_checks._raw import rows
 
 #: The variable of an engine for it.

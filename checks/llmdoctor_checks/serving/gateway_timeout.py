@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Metrics,
     Pod,
     Subject,
+    askers,
     check,
     count_of,
     dig,
@@ -23,10 +24,10 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     say_seconds,
+    speaks_of_one,
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import askers, speaks_of_one
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import (

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
+    addresses,
     check,
     dig,
     fixes,
@@ -25,7 +26,6 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     setting_evidence,
 )
-from llmdoctor_checks._clients import addresses
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (

@@ -14,12 +14,13 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Pod,
+    addresses,
+    askers,
     dig,
     fixes,
     log_evidence,
     pod_evidence,
 )
-from llmdoctor_checks._clients import addresses, askers
 from llmdoctor_checks._raw import rows
 
 _URL = r"(?P<scheme>https?)://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?(?=[/?#\s\"']|$)"

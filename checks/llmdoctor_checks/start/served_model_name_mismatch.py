@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    askers,
     check,
     count_of,
     fixes,
@@ -25,7 +26,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     top_of,
 )
-from llmdoctor_checks._clients import askers, astray, refused, told
+from llmdoctor_checks._clients import astray, refused, told
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._services import picked_by
 

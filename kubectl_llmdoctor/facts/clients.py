@@ -1,0 +1,184 @@
+"""Who asks a server: pods whose environment, arguments or mounted ConfigMap name one of its Services, or what leads to it alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import NamedTuple, cast
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import dig, rows
+
+#: An address in a text; configurations of gateways and front ends are a few kilobytes.
+_URL, _LONGEST = r"https?://[\w.-]{1,253}", 200_000
+#: One of OpenAI's API, or of Ollama.
+_OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
+#: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
+_GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyproxy.io/owning-gateway-"
+
+
+class _Asker(NamedTuple):
+    """A container, and a variable, its `args` or a ConfigMap that names servers, each by its address."""
+
+    container: Container
+    where: str
+    value: str
+    urls: list[str]
+
+
+def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
+    """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
+    if not names:
+        return
+    ways = _ways(pod, names, cluster)
+    all_of = cluster.once("askers", lambda: _askers(cluster))
+    first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
+    for _, one in sorted((pair for name in first for pair in all_of.get(name, ())), key=itemgetter(0)):
+        other = one.container.pod
+        # one that asks several servers does not say of which it speaks
+        if other.item is not pod.item and all(_leads(x, names, ways, pod.namespace, other.namespace) for x in one.urls):
+            yield one.container, one.where, one.value
+
+
+def _askers(cluster: Cluster) -> dict[str, list[tuple[int, _Asker]]]:
+    """Whatever names servers, with a number for its place, by the first part of the host of the first one."""
+    found: dict[str, list[tuple[int, _Asker]]] = {}
+    for number, one in enumerate(_asking(cluster)):
+        found.setdefault(host_of(one.urls[0]).partition(".")[0], []).append((number, one))
+    return found
+
+
+def _asking(cluster: Cluster) -> Iterator[_Asker]:
+    for item in cluster.items("Pod"):
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        if other.completed or other.leaving:
+            continue
+        for container in other.containers:
+            for name, variable in container.env.items():
+                if value := variable.value:
+                    yield _Asker(container, name, value, re.findall(_URL, value[:_LONGEST]) or [value])
+            for where, text in _written(container, cluster):
+                if urls := re.findall(_URL, text[:_LONGEST]):
+                    yield _Asker(container, where, urls[0], urls)
+
+
+def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
+    """Whether the environment of a container that asks this pod names no other server of models."""
+    here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
+    values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
+    urls = (url for value in values for url in re.findall(_OF_MODELS, value))
+    return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
+
+
+def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """Where else an address of a server stands: the arguments, and the ConfigMaps that are mounted (LiteLLM's `config.yaml`)."""
+    yield "args", " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    mounted = {mount.name for mount in container.spec.volume_mounts}
+    for volume in container.pod.spec.volumes:
+        if volume.config_map is None or volume.name not in mounted:
+            continue
+        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
+        data = dig(item.raw, "data") if item is not None else None
+        for text in data.values() if isinstance(data, dict) else ():
+            yield f"ConfigMap/{volume.config_map.name}", str(text)
+
+
+def _leads(url: str, names: set[str], ways: Ways, namespace: str, here: str) -> bool:
+    if addresses(url, names, namespace, here) or host_of(url) in ways.hosts:
+        return True
+    name, _, rest = host_of(url).partition(".")
+    return (rest.split(".")[0] or here, name) in ways.gateways
+
+
+def host_of(url: str) -> str:
+    """The host of an address."""
+    return re.split(r"[:/?#]", url.partition("://")[2] or url, maxsplit=1)[0]
+
+
+def addresses(url: str, names: set[str], namespace: str, here: str) -> bool:
+    """Whether an address, written in the namespace `here`, is that of a Service of these names."""
+    name, _, rest = host_of(url).partition(".")
+    return name in names and (rest.split(".")[0] or here) == namespace
+
+
+class Ways(NamedTuple):
+    """Names outside that lead to a server and to nothing else, and Services of gateways (namespace and name) that do."""
+
+    hosts: set[str]
+    gateways: set[tuple[str, str]]
+
+
+class _Routes(NamedTuple):
+    """What leads to which Services of a cluster."""
+
+    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead, with all to which they do
+    hosts: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: gateways by such a Service
+    gateways: dict[tuple[str, str], set[tuple[str, str]]]
+    #: namespaces and Services of all routes of a gateway; of a route to nothing none
+    led: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: Services of the proxies of a gateway
+    fronts: dict[tuple[str, str], list[tuple[str, str]]]
+
+
+def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
+    """By which other names than its Services' a server is asked: those of Ingresses and routes, and of gateways for it alone."""
+    routes = cluster.once("routes", lambda: _routes(cluster))
+    here = [(pod.namespace, name) for name in names]
+    hosts = {host for one in here for host, services in routes.hosts.get(one, ()) if services <= names}
+    near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
+    ours = (g for g in near if all(space == pod.namespace and led and led <= names for space, led in routes.led[g]))
+    return Ways(hosts, {front for gateway in ours for front in routes.fronts.get(gateway, ())})
+
+
+def _routes(cluster: Cluster) -> _Routes:
+    routes = _Routes({}, {}, {}, {})
+    for kind in ("Ingress", "HTTPRoute", "Route"):
+        for item in cluster.items(kind):
+            for host, services in _led(item).items():
+                for name in services:
+                    routes.hosts.setdefault((item.namespace, name), []).append((host, services))
+    for item in cluster.items("HTTPRoute"):
+        led = {str(ref.get("name")) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
+        for ref in rows(item.raw, "spec.parentRefs"):
+            gateway = (str(ref.get("namespace") or item.namespace), str(ref.get("name")))
+            routes.led.setdefault(gateway, []).append((item.namespace, led))
+            for name in led:
+                routes.gateways.setdefault((item.namespace, name), set()).add(gateway)
+    for item in cluster.items("Service") if routes.led else ():
+        for gateway in _before(item):
+            routes.fronts.setdefault(gateway, []).append((item.namespace, item.name))
+    return routes
+
+
+def _before(service: Item) -> set[tuple[str, str]]:
+    """The gateways to whose proxies a Service leads, by the labels that their controllers give them."""
+    found = set()
+    for labels in (dig(service.raw, "spec.selector"), dig(service.raw, "metadata.labels")):
+        if isinstance(labels, dict):
+            found.add((service.namespace, str(labels.get(_GATEWAY))))
+            found.add((str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name"))))
+    return found
+
+
+def _led(item: Item) -> dict[str, set[str]]:
+    """The hosts of an Ingress or a route, and the Services to which each leads."""
+    pairs: list[tuple[str, str]] = []
+    if item.kind.partition(".")[0] == "Route":  # OpenShift's
+        pairs = [(str(dig(item.raw, "spec.host")), str(dig(item.raw, "spec.to.name")))]
+        pairs += [(pairs[0][0], str(one.get("name"))) for one in rows(item.raw, "spec.alternateBackends")]
+    listed = dig(item.raw, "spec.hostnames")
+    hostnames = [str(one) for one in listed] if isinstance(listed, list) else []
+    for rule in rows(item.raw, "spec.rules"):
+        host = str(rule.get("host") or "")
+        paths = (dig(path, "backend.service.name") for path in rows(dig(rule, "http"), "paths"))
+        pairs += [(host, str(name)) for name in paths if host]
+        pairs += [(one, str(ref.get("name"))) for one in hostnames for ref in rows(rule, "backendRefs")]
+    found: dict[str, set[str]] = {}
+    for host, name in pairs:
+        found.setdefault(host, set()).add(name)
+    return found
