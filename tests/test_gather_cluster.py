@@ -235,6 +235,56 @@ def test_between_two_starts_the_log_is_asked_for_once(world: FakeApi, cluster: C
     assert len(world.asked(f"{NS}/pods/llama-2-a/log")) == 1
 
 
+RUNNING = {"ready": True, "restartCount": 0, "state": {"running": {}}}
+READY = {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"name": "vllm", **RUNNING}]}
+
+
+def asking(name: str, url: str) -> Json:
+    """A pod that is told to ask there."""
+    container = {"name": "app", "image": "app:1", "env": [{"name": "OPENAI_BASE_URL", "value": url}]}
+    status = {"phase": "Running", "containerStatuses": [{"name": "app", **RUNNING}]}
+    return obj("Pod", name, spec={"containers": [container]}, status=status)
+
+
+def asked_for(world: FakeApi) -> set[str]:
+    """The pods whose logs were read."""
+    return {path.split("/")[-2] for _, path, _, _ in world.requests if path.endswith("/log")}
+
+
+def test_of_who_asks_a_ready_pod_the_log_is_read(world: FakeApi, cluster: Cluster) -> None:
+    world.objects += [
+        obj("Service", "model", spec={"selector": {"app": "model"}, "ports": [{"port": 80, "targetPort": 8000}]}),
+        pod("model-0", labels={"app": "model"}, status=READY),
+        *(asking(f"client-{n}", "http://model.serving.svc/v1") for n in range(6)),
+        asking("other", "http://llama/v1"),
+    ]
+    world.logs |= {("serving", f"client-{n}", "app", False): b"404\n" for n in range(6)}
+    found = run(cluster, "model-0")
+
+    assert asked_for(world) == {"model-0", "client-0", "client-1", "client-2", "client-3"}
+    assert [(log.pod, log.text) for log in found.logs][:2] == [("client-0", "404\n"), ("client-1", "404\n")]
+
+
+def test_of_who_asks_a_pod_that_fails_no_log_is_read(world: FakeApi, cluster: Cluster) -> None:
+    service = obj("Service", "model", spec={"selector": {"app": "llama"}, "ports": [{"port": 80}]})
+    world.objects += [service, asking("client", "http://model/v1")]
+    run(cluster, "llama-2-a")
+
+    assert asked_for(world) == {"llama-2-a"}
+
+
+def test_of_an_endpoint_picker_the_log_is_read(world: FakeApi, cluster: Cluster) -> None:
+    pool = {"endpointPickerRef": {"name": "model-epp"}, "selector": {"matchLabels": {"app": "modell"}}}
+    world.objects += [
+        obj("InferencePool", "model", "inference.networking.k8s.io/v1", spec=pool),
+        pod("model-0", labels={"app": "model"}, status=READY),
+        asking("model-epp-7d8f9-k4m2x", "http://127.0.0.1"),
+    ]
+    run(cluster, "model-0")
+
+    assert asked_for(world) == {"model-0", "model-epp-7d8f9-k4m2x"}
+
+
 def test_where_the_previous_log_is_gone_the_current_one_serves(world: FakeApi, cluster: Cluster) -> None:
     world.logs = {("serving", "llama-2-a", "vllm", False): b"hello\n"}
     found = run(cluster, "llama-2-a")

@@ -84,6 +84,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
             namespace = "" if query.all_namespaces else cluster.namespace
             asked = _by_looks(pot, walk, namespace, query.selector)
         pot.task("events", "", lambda: events.keep(pot, walk.events, walk.pods))
+        walk.askers()
         live.read(walk.pods, pot.objects())
         workers.drain()
         live.again()

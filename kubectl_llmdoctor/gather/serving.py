@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
-from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts import clients, k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
+from kubectl_llmdoctor.gather.related import name_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, Snapshot
 
 
@@ -77,8 +79,33 @@ def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
     return [row for pod in _pods(cluster, pods) for engine in engines_of(pod, Logs([])) for row in _served(pod, engine)]
 
 
+def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
+    """Other pods that ask those of these that are ready, and the endpoint pickers beside them: only they may say what fails."""
+    explained = _pods(cluster, pods)
+    found: dict[tuple[str, str], Pod] = {}
+    for pod in explained:
+        if not pod.ready or pod.leaving:
+            continue
+        names = {item.name for item in pod.services}
+        found |= {(c.pod.namespace, c.pod.name): c.pod for c, _, _ in clients.askers(pod, names, cluster)}
+        found |= {(other.namespace, other.name): other for other in _pickers(cluster, pod.namespace)}
+    for pod in explained:
+        found.pop((pod.namespace, pod.name), None)
+    return [pod.item.raw for _, pod in sorted(found.items()) if pod.item is not None]
+
+
+def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:
+    """The pods that choose for the InferencePools of a namespace which of their pods is asked."""
+    for pool in cluster.items("InferencePool", namespace):
+        refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("endpointPickerRef", "extensionRef"))
+        names = tuple(f"{name}-" for name in refs if isinstance(name, str) and name)
+        for item in cluster.items("Pod", namespace) if names else ():
+            if item.name.startswith(names):
+                yield Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+
+
 def _pods(cluster: Cluster, pods: list[Json]) -> list[Pod]:
-    names = sorted({(str(pod["metadata"].get("namespace") or ""), str(pod["metadata"].get("name"))) for pod in pods})
+    names = sorted({(namespace_of(pod), name_of(pod)) for pod in pods})
     items = [item for namespace, name in names if (item := cluster.item("Pod", namespace, name))]
     return [Pod(cast(k8s.Pod, item.typed()), cluster, item=item) for item in items]
 

@@ -31,6 +31,9 @@ _SIBLINGS = 200
 #: Other pods of a namespace that are kept whole; of more only what takes place on a node is.
 _WHOLE_NEIGHBOURS = 30
 
+#: Pods that ask one, and whose logs are read.
+_ASKERS = 4
+
 #: Owners that are followed; the chain of one pod is rarely longer than four.
 _MAX_OWNERS = 200
 
@@ -158,6 +161,13 @@ class Walk:
             # All of them: the fault may be that the pod names none.
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
         self.namespace(namespace)
+
+    def askers(self) -> None:
+        """Who asks the pods that are explained and ready: what is wrong with its requests may stand in its log alone."""
+        from kubectl_llmdoctor.gather import serving
+
+        for pod in serving.askers(serving.cluster_of(self._pot.objects()), self.pods)[:_ASKERS]:
+            self._logs.of(pod)
 
     def named_by(self, pod: Json, *, with_logs: bool = True) -> None:
         """What a pod itself leads to, and no list of a whole cluster holds: logs, configuration, devices, its place."""
