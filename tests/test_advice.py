@@ -366,6 +366,13 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
     ("case", "said"),
     [
         ("permission-denied/fires_mounted_read_only", "Mount the volume models at /models without readOnly"),
+        (
+            "permission-denied/fires_may_not_read_what_is_read_only",
+            "Let the container's user read /models/llm-8b/config.json",
+        ),
+        ("permission-denied/fires_volume_of_a_config_map", "Mount a writable volume"),
+        ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let the pod reach huggingface.co"),
+        ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
         ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 is set"),
         ("permission-denied/fires_busybox", "Make /models/abc writable"),
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),

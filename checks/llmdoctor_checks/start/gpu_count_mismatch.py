@@ -61,7 +61,9 @@ _STARTED = (
 )
 
 #: What a start prints whose GPUs have no memory left, and what of it says that something else holds that memory.
-_FULL = ("CUDA out of memory", "HIP out of memory", "No available memory for the cache blocks")
+_FULL = ("CUDA out of memory", "HIP out of memory")
+#: What it prints whose share of the memory is used up, and the share from which on that is the GPU's own end.
+_NO_ROOM, _WHOLE_SHARE = "No available memory for the cache blocks", 0.8
 _OTHERS = r"Process \d+ has [^.]{0,9}\.\d+ GiB memory in use\. (?:Process|Including)"
 
 #: Which rank or GPU such a line is of: where there is one more than the sizes make, the arguments are not all.
@@ -71,7 +73,7 @@ _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 _REFUSED = r"\[HAMI-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
 
 
-@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, "[HAMI-core ERROR"))
+@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "[HAMI-core ERROR"))
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
@@ -280,7 +282,6 @@ def _crowded(
     if line is None:
         return
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("[HAMI-core ERROR"))
-    size = engine.explicit("tensor_parallel_size")
     yield Finding(
         role="cause",
         confidence="likely",
@@ -289,41 +290,42 @@ def _crowded(
         evidence=(*_evidence(engine), log_evidence(line)),
         explains=(
             *("cuda-oom-weights", "cuda-oom-profile", "kv-cache-no-room", "gpu-memory-utilization-high"),
-            *(
-                "engine-init-failed",
-                "engine-dead",
-                "worker-lost",
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-                "rollout-stuck",
-            ),
+            *("engine-init-failed", "engine-dead", "worker-lost"),
+            *("crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
             *(("vgpu-shim",) if refused else ()),
         ),
-        fixes=(
-            fixes.set_flag(
-                engine,
-                "tensor_parallel_size",
-                size.flag if size else "--tensor-parallel-size",
-                str(gpus),
-                f"Spread the model over the {gpus} GPUs",
-            ),
-        )
-        if len([name for name in _SIZES if engine.explicit(name)]) <= bool(size)
-        else (fixes.advice(f"Set sizes whose product is {gpus}"),),
+        fixes=(_use_all(engine, gpus),),
         order=line.order,
         pods=(pod.name,),
     )
+
+
+def _use_all(engine: Engine, gpus: int) -> Fix:
+    """How the engine is told to use all GPUs."""
+    size = engine.explicit("tensor_parallel_size")
+    flag = size.flag if size else "--tensor-parallel-size"
+    if [name for name in _SIZES if name != "tensor_parallel_size" and engine.explicit(name)]:
+        return fixes.advice(f"Set sizes whose product is {gpus}")
+    if gpus & (gpus - 1):  # no power of two: the heads of few models can be dealt out so
+        return fixes.advice(
+            f"Spread the model over more of the {gpus} GPUs: {flag} must divide its attention heads, the pipeline parallel size need not"
+        )
+    return fixes.set_flag(engine, "tensor_parallel_size", flag, str(gpus), f"Spread the model over the {gpus} GPUs")
 
 
 def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     """The first line that says that a start of the container's last instance found no GPU memory."""
     ended = (ending for ending in endings(engine.pod) if ending.container is engine.container)
     log = next((log for ending in ended if (log := log_of(ending, logs))), None)
-    lines = [line for literal in _FULL for line in log.find(literal)] if log is not None else []
-    line = min(lines, key=lambda line: line.number, default=None)
     phase = phase_of(log)
-    if line is None or (phase is not None and phase.name == "serving") or re.search(_OTHERS, line.text):
+    if log is None or (phase is not None and phase.name == "serving"):
+        return None
+    share = engine.explicit("gpu_memory_utilization")
+    small = share is not None and (not isinstance(share.value, int | float) or share.value < _WHOLE_SHARE)
+    texts = _FULL if small else (*_FULL, _NO_ROOM)
+    lines = [line for text in texts if (line := next(log.find(text), None))]
+    line = min(lines, key=lambda line: line.number, default=None)
+    if line is None or re.search(_OTHERS, line.text):
         return None
     ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
     return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
