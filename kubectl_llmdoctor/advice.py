@@ -121,6 +121,13 @@ _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 #: What a variable is called that is to hold one of the two keys for an object store.
 _KEY = re.compile(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
 
+#: By which a token or keys come from somewhere else, so that no variable need hold them.
+_TOKEN_ELSEWHERE = ("HF_TOKEN_PATH",)
+_KEYS_ELSEWHERE = (
+    *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+)
+
 
 def _words(container: Container) -> str:
     """The command with its arguments: a script in it may hand on what has another name."""
@@ -194,7 +201,7 @@ class Situation:
     def _misnamed_token(self) -> str:
         """The variable that holds a token for the hub, where it is none of those that the hub's libraries read."""
         container = self.container
-        if container is None or container.spec.env_from:
+        if container is None or container.spec.env_from or any(name in container.env for name in _TOKEN_ELSEWHERE):
             return ""  # the one that is read may come from there
         named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
         strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
@@ -204,7 +211,7 @@ class Situation:
     def _misnamed_key(self) -> tuple[str, str]:
         """The variable that holds a key for an object store under a name that boto does not read, and the name that it does."""
         container = self.container
-        if container is None or container.spec.env_from:
+        if container is None or container.spec.env_from or any(name in container.env for name in _KEYS_ELSEWHERE):
             return "", ""
         for name, variable in container.env.items():
             meant = "AWS_SECRET_ACCESS_KEY" if "SECRET" in name else "AWS_ACCESS_KEY_ID"
