@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._pytorch_memory import account
 from llmdoctor_checks.start._groups import gpus_of_group
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -325,7 +326,7 @@ def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     texts = _FULL if small else (*_FULL, _NO_ROOM)
     lines = [line for text in texts if (line := next(log.find(text), None))]
     line = min(lines, key=lambda line: line.number, default=None)
-    if line is None or re.search(_OTHERS, line.text):
+    if line is None or re.search(_OTHERS, line.text) or ((said := account(line.text)) is not None and said.others):
         return None
     ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
     return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
