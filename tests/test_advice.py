@@ -372,6 +372,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ),
         ("permission-denied/fires_volume_of_a_config_map", "Mount a writable volume"),
         ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let the pod reach huggingface.co"),
+        ("gpu-count-mismatch/fires_three_of_four_hidden", "Take CUDA_VISIBLE_DEVICES away"),
         ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
         ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 is set"),
         ("permission-denied/fires_busybox", "Make /models/abc writable"),

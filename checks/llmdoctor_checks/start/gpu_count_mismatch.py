@@ -305,6 +305,9 @@ def _use_all(engine: Engine, gpus: int) -> Fix:
     """How the engine is told to use all GPUs."""
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
+    visible = engine.container.env.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.value != "all":
+        return fixes.advice(f"Take CUDA_VISIBLE_DEVICES away, which hides GPUs, and set {flag} {gpus}")
     if [name for name in _SIZES if name != "tensor_parallel_size" and engine.explicit(name)]:
         return fixes.advice(f"Set sizes whose product is {gpus}")
     if gpus & (gpus - 1):  # no power of two: the heads of few models can be dealt out so
