@@ -67,6 +67,9 @@ _FULL = ("CUDA out of memory", "HIP out of memory")
 _NO_ROOM, _WHOLE_SHARE = "No available memory for the cache blocks", 0.8
 _OTHERS = r"Process \d+ has [^.]{0,9}\.\d+ GiB memory in use\. (?:Process|Including)"
 
+#: The share of a GPU that the weights take at least where it is for them that more GPUs are needed.
+_FILLED = 1 / 3
+
 #: Which rank or GPU such a line is of: where there is one more than the sizes make, the arguments are not all.
 _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
@@ -110,7 +113,7 @@ def gpu_count_mismatch(
     if not explicit and (workers or 1) == 1:
         if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
             yield from _idle(engine, 1, container.devices or 0)
-            yield from _crowded(engine, 1, container.devices or 0, logs, sizing.accelerator)
+            yield from _crowded(engine, 1, container.devices or 0, logs, sizing)
         return
     if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
         # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
@@ -135,7 +138,7 @@ def gpu_count_mismatch(
         return
     if gpus > workers:
         yield from _idle(engine, workers, gpus)
-        yield from _crowded(engine, workers, gpus, logs, sizing.accelerator)
+        yield from _crowded(engine, workers, gpus, logs, sizing)
         return
     product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
@@ -271,17 +274,21 @@ def _sizes_known(engine: Engine) -> bool:
     return bool(size or silent) and engine.found.argv_known
 
 
-def _crowded(
-    engine: Engine, workers: int, gpus: int, logs: Logs | None, device: Accelerator | None
-) -> Iterator[Finding]:
+def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
-    container, pod = engine.container, engine.pod
+    container, pod, device = engine.container, engine.pod, sizing.accelerator
     part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
     if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
         return
     line = _no_memory(engine, workers, logs) if logs else None
     if line is None:
         return
+    said, weights = account(line.text), sizing.printed.measured.weights
+    total = said.total if said else device.gpu.memory if device else None
+    if said is not None and said.others:
+        return
+    if weights is not None and total and weights.high < _FILLED * total:
+        return  # what is run with them fills the GPU
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("[HAMI-core ERROR"))
     yield Finding(
         role="cause",
@@ -329,7 +336,7 @@ def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     texts = _FULL if small else (*_FULL, _NO_ROOM)
     lines = [line for text in texts if (line := next(log.find(text), None))]
     line = min(lines, key=lambda line: line.number, default=None)
-    if line is None or re.search(_OTHERS, line.text) or ((said := account(line.text)) is not None and said.others):
+    if line is None or re.search(_OTHERS, line.text):
         return None
     ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
     return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
