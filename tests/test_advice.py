@@ -378,7 +378,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("permission-denied/fires_busybox", "Make /models/abc writable"),
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
         ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
-        ("disk-full/fires_volume_in_memory", "Raise sizeLimit of the volume tmp"),
+        ("disk-full/fires_volume_in_memory", "Give the volume tmp, which lies in memory"),
         ("disk-full/fires_cache", "Find the full file system"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let the pod reach huggingface.co"),
@@ -394,6 +394,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("model-registry-failed/fires_half_of_the_keys", "Give vllm the key as AWS_SECRET_ACCESS_KEY"),
         ("model-registry-failed/fires_streamer_key_misnamed", "Give vllm the key as AWS_ACCESS_KEY_ID"),
         ("model-registry-failed/fires_streamer_keys_refused", "Check the address, endpoint, region and credentials"),
+        ("hf-unauthorized/fires_token_invalid_whatever_its_name", "Give vllm a valid token in HF_TOKEN"),
         ("hf-unauthorized/fires_token_handed_on", "Give vllm a valid token in HF_TOKEN"),
     ],
 )
