@@ -41,6 +41,8 @@ Condition = Literal[
     "no storage initializer",
     "mounted read-only",
     "mounted writable",
+    "forbidden",
+    "not forbidden",
     "fsGroup set",
     "no fsGroup",
     "volume in memory",
@@ -59,7 +61,7 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
     a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
-    alone, where nothing of it is known, each is offered.
+    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is.
     """
 
     summary: str
@@ -104,6 +106,12 @@ _MOST_DEVICES = 64
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
+#: An address of Hugging Face's own, which a mirror may send to as well.
+_HUB_HOST = re.compile(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
+
+#: What the kernel says where the user may not, whatever the mount lets.
+_FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
+
 #: What a variable is called that is to hold a token for Hugging Face's hub.
 _TOKEN = re.compile(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
 
@@ -112,6 +120,13 @@ _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
 #: What a variable is called that is to hold one of the two keys for an object store.
 _KEY = re.compile(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
+
+#: By which a token or keys come from somewhere else, so that no variable need hold them.
+_TOKEN_ELSEWHERE = ("HF_TOKEN_PATH",)
+_KEYS_ELSEWHERE = (
+    *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+)
 
 
 def _words(container: Container) -> str:
@@ -186,7 +201,7 @@ class Situation:
     def _misnamed_token(self) -> str:
         """The variable that holds a token for the hub, where it is none of those that the hub's libraries read."""
         container = self.container
-        if container is None or container.spec.env_from:
+        if container is None or container.spec.env_from or any(name in container.env for name in _TOKEN_ELSEWHERE):
             return ""  # the one that is read may come from there
         named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
         strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
@@ -196,7 +211,7 @@ class Situation:
     def _misnamed_key(self) -> tuple[str, str]:
         """The variable that holds a key for an object store under a name that boto does not read, and the name that it does."""
         container = self.container
-        if container is None or container.spec.env_from:
+        if container is None or container.spec.env_from or any(name in container.env for name in _KEYS_ELSEWHERE):
             return "", ""
         for name, variable in container.env.items():
             meant = "AWS_SECRET_ACCESS_KEY" if "SECRET" in name else "AWS_ACCESS_KEY_ID"
@@ -216,14 +231,17 @@ class Situation:
         """Which conditions of fixes hold."""
         injected = self.container is not None and self.container.name == "storage-initializer"
         found = {"storage initializer" if injected else "no storage initializer", *self._of_volume()}
-        found.add("other hub" if self._hub and "huggingface.co" not in self._hub else "usual hub")
+        asked = self.captured.get("host") or self.captured.get("url") or ""
+        other = self._hub and not _HUB_HOST.search(self._hub) and not _HUB_HOST.search(asked)
+        found.add("other hub" if other else "usual hub")
+        found.add("forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden")
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class"}
         every = [self.container] if self.container else self.pod.containers
-        asked = any(c.gpus or c.spec.resources.claims for c in every)
-        found.add("gpu asked" if asked else "no gpu asked")
+        gpus = any(c.gpus or c.spec.resources.claims for c in every)
+        found.add("gpu asked" if gpus else "no gpu asked")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
 
     def _of_volume(self) -> tuple[str, str, str]:
@@ -233,13 +251,15 @@ class Situation:
         if pod is None or mount is None or volume is None:
             return "mounted writable", "no fsGroup", "volume on disk"
         claim, scratch = volume.persistent_volume_claim, volume.empty_dir
-        read_only = mount.read_only or (claim is not None and claim.read_only)
+        # what the API server fills in cannot be mounted otherwise
+        given_by_api = volume.config_map or volume.secret or volume.projected
+        read_only = not given_by_api and (mount.read_only or (claim is not None and claim.read_only))
         # the kubelet gives each emptyDir to the group; of the others the file system or its driver decides
-        given = pod.spec.security_context.fs_group is not None and scratch is None
+        grouped = pod.spec.security_context.fs_group is not None and scratch is None and not given_by_api
         in_memory = scratch is not None and scratch.medium == "Memory"
         return (
             "mounted read-only" if read_only else "mounted writable",
-            "fsGroup set" if given else "no fsGroup",
+            "fsGroup set" if grouped else "no fsGroup",
             "volume in memory" if in_memory else "volume on disk",
         )
 

@@ -277,6 +277,8 @@ class _Names:
             self._name(inside[2], "ns")
             self._services[inside[2], inside[1]] = None
         elif "." in host and not _ip(host) and not _is_public_host(host):
+            while _PLACEHOLDER.match(host):  # what stands behind it is somebody's
+                host = host.partition(".")[2]
             self._name(host, "host")
 
     def _name(self, name: str, category: str) -> None:
@@ -285,7 +287,7 @@ class _Names:
             and name not in common.table().names
             and name not in _ENGINES
             and not _ip(name)
-            and not _PLACEHOLDER.search(name)
+            and not (category != "label" and _PLACEHOLDER.search(name))
             and (category == "node" or not _COMPONENT.match(name))
         ):
             if self._found.get(name, "label") == "label":
@@ -419,12 +421,14 @@ class _Names:
                 word = words[found["word"].lower()]
                 return word.upper() if found["word"].isupper() else word
             if found["route"]:
-                return "".join(self._new.get(part, part) for part in re.split(r"([:/])", found["route"]))
-            space = found["space"]
-            lead = (
-                found["lead"].removesuffix(f"{space}/") + f"{self._new.get(space, space)}/" if space else found["lead"]
-            )
+                return "".join(map(renamed, re.split(r"([:/])", found["route"])))
+            lead, space = found["lead"], found["space"]
+            if space:
+                lead = f"{lead.removesuffix(f'{space}/')}{renamed(space)}/"
             return lead + self._new[found["common"]]
+
+        def renamed(part: str) -> str:
+            return self._new.get(part) or pattern.sub(new, part)
 
         return lambda text: pattern.sub(new, text)
 

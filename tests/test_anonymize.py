@@ -187,6 +187,28 @@ def test_public_names_are_kept() -> None:
     assert made.objects == objects
 
 
+def test_nothing_is_left_where_only_a_part_is_known() -> None:
+    line = (
+        "be_http:serving:zeppelin-route/pod:zeppelin-0:zeppelin:10.0.0.1:8000 pods zeppelin-ns/llama ACME_BANK "
+        "from ACCOUNT_ID.dkr.acmebank.org/llm"
+    )
+    labels = {"customer": "ACME_BANK", "team": "zeppelin-crew"}
+    container = {"name": "vllm", "image": "ACCOUNT_ID.dkr.acmebank.org/llm/vllm:1"}
+    objects = (
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "zeppelin-0", "namespace": "serving", "labels": labels},
+            "spec": {"containers": [container]},
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llama", "namespace": "serving"}},
+    )
+    made = to_json(anonymized(Snapshot(objects=objects, logs=(LogText(text=line),)), kept())).lower()
+
+    assert b"zeppelin" not in made
+    assert b"acme" not in made
+
+
 def test_the_program_anonymizes_a_snapshot(tmp_path: Path) -> None:
     case, path = CASES / "oomkilled-host" / "fires_loading.yaml", tmp_path / "shared.json"
     done = run("snapshot", "--from", str(case), "--anonymize", "-f", str(path))

@@ -181,7 +181,9 @@ class Log:
     def find(self, literal: str) -> Iterator[Line]:
         """Every line that contains the literal, be it without the mark of an actor."""
         found = self._find(literal, self._begin, len(self.text))
-        torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
+        torn = []
+        if any(joint in literal for joint in self._joints):
+            torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
         yield from heapq.merge(found, torn, key=lambda line: line.number) if torn else found
 
     @cached_property
@@ -189,6 +191,12 @@ class Log:
         """The lines that an actor marked, and what they are without it."""
         begun = itertools.islice(self._find(_ACTOR_BEGINS, self._begin, len(self.text)), _MOST_MARKED)
         return [(line, text) for line in begun if (text := unmarked(line.text)) != line.text]
+
+    @cached_property
+    def _joints(self) -> set[str]:
+        """The two characters between which the marks stood: a literal that one tore apart has them."""
+        places = ((line.text.find(_ACTOR_BEGINS), text) for line, text in self._unmarked)
+        return {text[at - 1 : at + 1] for at, text in places if at > 0}
 
     def between(self, literal: str, first: Line, last: Line | None) -> Iterator[Line]:
         """Every line after one and before another, or up to the end, that contains the literal."""

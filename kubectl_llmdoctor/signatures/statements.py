@@ -31,7 +31,7 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     container: Container | None = None
     #: the text as a line of the end of a log, where the kubelet keeps it, or of a traceback that an operator repeats
     line: Line | None = None
-    #: whether nothing stood before it
+    #: whether it is taken as a whole: an operator's quotation, and no end of a log that the kubelet cut
     whole: bool = False
 
 
@@ -45,9 +45,8 @@ def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Fi
                 continue
             evidence = msgspec.structs.replace(said.evidence, text=quotation(said.evidence.text, pattern.literal))
             found = finding(signature, pattern, names, subject, pod, said.container, [evidence])
-            if (
-                said.line and not said.whole and found.confidence == "certain"
-            ):  # what stood before it in the log is not known
+            # what stood in the log before the end that was kept is not known
+            if said.line and not said.whole and found.confidence == "certain":
                 return msgspec.structs.replace(found, confidence="likely")
             return found
     return None

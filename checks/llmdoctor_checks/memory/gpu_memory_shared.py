@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
 )
 from llmdoctor_checks._offloaded import last_offloaded
+from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 
 #: What a CUDA context or an MPS server takes; less than this is no other model.
@@ -43,26 +44,7 @@ _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
 _LITTLE = 0.5
 
-#: PyTorch's account of a GPU that is full (c10/cuda/CUDACachingAllocator.cpp), since 2.1 and before. What the process has
-#: besides PyTorch's memory only the newer one counts, and not in every container.
-_AMOUNT = r"\d{1,9}(?:\.\d{1,9})? (?:[KMG]iB|bytes)"
-_ACCOUNTS = (
-    (
-        rf"GPU \d+ has a total capacity (?:of )?(?P<total>{_AMOUNT}) of which (?P<free>{_AMOUNT}) is free\. "
-        rf"(?:Including non-PyTorch memory, this process has (?P<own>{_AMOUNT}) memory in use\. )?"
-        rf"Of the allocated memory (?P<used>{_AMOUNT}) is allocated by PyTorch.{{0,160}}? and "
-        rf"(?P<kept>{_AMOUNT}) is reserved by PyTorch but unallocated"
-    ),
-    (
-        rf"GPU \d+; (?P<total>{_AMOUNT}) total capacity; {_AMOUNT} already allocated; "
-        rf"(?P<free>{_AMOUNT}) free; (?P<used>{_AMOUNT}) reserved in total by PyTorch"
-    ),
-)
-_BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
-
-#: What a process takes of a GPU past PyTorch (context, NCCL, cuBLAS, graphs) is less than the greater of these, save where an
-#: engine has an allocator of its own.
-_PAST_PYTORCH, _PAST_PYTORCH_SHARE = 4 * GIB, 0.3
+#: Engines whose memory PyTorch does not count.
 _OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
 
 #: What vLLM says of a cache for which less than nothing is left.
@@ -186,17 +168,15 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     for ending in endings(pod):
         log = log_of(ending, logs)
         for line in log.find("out of memory. Tried to allocate") if log else ():
-            if (account := _account(line.text)) is None:
-                continue
-            total, free, own = account
-            others = total - free - own
-            if others <= max(_PAST_PYTORCH, _PAST_PYTORCH_SHARE * total):
+            said = account(line.text)
+            if said is None or not said.others:
                 continue
             return Finding(
                 role="cause",
-                confidence="likely" if others > own else "possible",
-                summary=f"Of the GPU's {say_bytes(total)} this process had {say_bytes(own)} when none was left ({say_bytes(free)} free): "
-                f"about {say_bytes(others)} are held by something else, another process of this container or another pod.",
+                confidence="likely" if said.others > said.own else "possible",
+                summary=f"Of the GPU's {say_bytes(said.total)} this process had {say_bytes(said.own)} when none was left "
+                f"({say_bytes(said.free)} free): about {say_bytes(said.others)} are held by something else, another process of "
+                "this container or another pod.",
                 evidence=(log_evidence(line),),
                 explains=(
                     "cuda-oom-weights",
@@ -244,7 +224,7 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         ):
             continue
         unknown = share * total + float(left[1]) * GIB - weights.high
-        if unknown < max(_PAST_PYTORCH, share * total / 2):
+        if unknown < max(PAST_PYTORCH, share * total / 2):
             continue
         others = (
             "which others share"
@@ -283,20 +263,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
             pods=(pod.name,),
         )
     return None
-
-
-def _account(text: str) -> tuple[float, float, float] | None:
-    """Total, free, and what this process has of it as far as PyTorch tells, in bytes."""
-    said = next((found for account in _ACCOUNTS if (found := re.search(account, text[:4000]))), None)
-    if said is None:
-        return None
-    parts = {name: _bytes(amount) for name, amount in said.groupdict().items() if amount}
-    return parts["total"], parts["free"], parts.get("own") or parts["used"] + parts.get("kept", 0)
-
-
-def _bytes(amount: str) -> float:
-    number, _, unit = amount.partition(" ")
-    return float(number) * _BYTES[unit]
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:

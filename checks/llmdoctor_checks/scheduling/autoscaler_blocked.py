@@ -46,6 +46,8 @@ _FAILED = re.compile(
 )
 #: A group of nodes that could not grow is tried again after half an hour at the latest (--max-node-group-backoff-duration).
 _AGAIN_SECONDS = 1800
+#: A zone, as the address of a group of machines names it in Google's cloud: the one that says of a pod that its try failed.
+_ZONE = r"/zones/([\w-]{1,63})/"
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 #: A NodeClaim that nobody has looked at yet.
@@ -128,10 +130,16 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
 
 
 def _word(scaling: tuple[Event, ...]) -> Event:
-    """The newest word of the autoscaler; where it only tries once more what has failed again and again, that it failed."""
+    """The newest word of the autoscaler; where it only tries once more what has failed again and again, that it failed.
+
+    A try in a zone of which nothing has failed is another one.
+    """
     last = scaling[-1]
     failed = [event for event in scaling if event.reason == "FailedScaleUp"]
     if last.reason != "TriggeredScaleUp" or not failed or not last.last or not failed[-1].last:
+        return last
+    zones = re.findall(_ZONE, last.message)
+    if zones and not any(re.search(rf"(?<![\w-]){zone}(?![\w-])", event.message) for event in failed for zone in zones):
         return last
     ago = (last.last - failed[-1].last).total_seconds()
     again = sum(max(event.count, 1) for event in failed) > 1

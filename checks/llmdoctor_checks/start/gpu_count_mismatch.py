@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._pytorch_memory import account
 from llmdoctor_checks.start._groups import gpus_of_group
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -61,8 +62,13 @@ _STARTED = (
 )
 
 #: What a start prints whose GPUs have no memory left, and what of it says that something else holds that memory.
-_FULL = ("CUDA out of memory", "HIP out of memory", "No available memory for the cache blocks")
+_FULL = ("CUDA out of memory", "HIP out of memory")
+#: What it prints whose share of the memory is used up, and the share from which on that is the GPU's own end.
+_NO_ROOM, _WHOLE_SHARE = "No available memory for the cache blocks", 0.8
 _OTHERS = r"Process \d+ has [^.]{0,9}\.\d+ GiB memory in use\. (?:Process|Including)"
+
+#: The share of a GPU that the weights take at least where it is for them that more GPUs are needed.
+_FILLED = 1 / 3
 
 #: Which rank or GPU such a line is of: where there is one more than the sizes make, the arguments are not all.
 _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
@@ -71,7 +77,7 @@ _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 _REFUSED = r"\[HAMI-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
 
 
-@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, "[HAMI-core ERROR"))
+@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "[HAMI-core ERROR"))
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
@@ -107,7 +113,7 @@ def gpu_count_mismatch(
     if not explicit and (workers or 1) == 1:
         if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
             yield from _idle(engine, 1, container.devices or 0)
-            yield from _crowded(engine, 1, container.devices or 0, logs, sizing.accelerator)
+            yield from _crowded(engine, 1, container.devices or 0, logs, sizing)
         return
     if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
         # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
@@ -132,7 +138,7 @@ def gpu_count_mismatch(
         return
     if gpus > workers:
         yield from _idle(engine, workers, gpus)
-        yield from _crowded(engine, workers, gpus, logs, sizing.accelerator)
+        yield from _crowded(engine, workers, gpus, logs, sizing)
         return
     product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
@@ -268,19 +274,22 @@ def _sizes_known(engine: Engine) -> bool:
     return bool(size or silent) and engine.found.argv_known
 
 
-def _crowded(
-    engine: Engine, workers: int, gpus: int, logs: Logs | None, device: Accelerator | None
-) -> Iterator[Finding]:
+def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
-    container, pod = engine.container, engine.pod
+    container, pod, device = engine.container, engine.pod, sizing.accelerator
     part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
     if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
         return
     line = _no_memory(engine, workers, logs) if logs else None
     if line is None:
         return
+    said, weights = account(line.text), sizing.printed.measured.weights
+    total = said.total if said else device.gpu.memory if device else None
+    if said is not None and said.others:
+        return
+    if weights is not None and total and weights.high < _FILLED * total:
+        return  # what is run with them fills the GPU
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("[HAMI-core ERROR"))
-    size = engine.explicit("tensor_parallel_size")
     yield Finding(
         role="cause",
         confidence="likely",
@@ -289,41 +298,45 @@ def _crowded(
         evidence=(*_evidence(engine), log_evidence(line)),
         explains=(
             *("cuda-oom-weights", "cuda-oom-profile", "kv-cache-no-room", "gpu-memory-utilization-high"),
-            *(
-                "engine-init-failed",
-                "engine-dead",
-                "worker-lost",
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-                "rollout-stuck",
-            ),
+            *("engine-init-failed", "engine-dead", "worker-lost"),
+            *("crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
             *(("vgpu-shim",) if refused else ()),
         ),
-        fixes=(
-            fixes.set_flag(
-                engine,
-                "tensor_parallel_size",
-                size.flag if size else "--tensor-parallel-size",
-                str(gpus),
-                f"Spread the model over the {gpus} GPUs",
-            ),
-        )
-        if len([name for name in _SIZES if engine.explicit(name)]) <= bool(size)
-        else (fixes.advice(f"Set sizes whose product is {gpus}"),),
+        fixes=(_use_all(engine, gpus),),
         order=line.order,
         pods=(pod.name,),
     )
+
+
+def _use_all(engine: Engine, gpus: int) -> Fix:
+    """How the engine is told to use all GPUs."""
+    size = engine.explicit("tensor_parallel_size")
+    flag = size.flag if size else "--tensor-parallel-size"
+    visible = engine.container.env.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.value != "all":
+        return fixes.advice(f"Take CUDA_VISIBLE_DEVICES away, which hides GPUs, and set {flag} {gpus}")
+    if [name for name in _SIZES if name != "tensor_parallel_size" and engine.explicit(name)]:
+        return fixes.advice(f"Set sizes whose product is {gpus}")
+    if gpus & (gpus - 1):  # no power of two: the heads of few models can be dealt out so
+        return fixes.advice(
+            f"Spread the model over more of the {gpus} GPUs: {flag} must divide its attention heads, the pipeline parallel size need not"
+        )
+    return fixes.set_flag(engine, "tensor_parallel_size", flag, str(gpus), f"Spread the model over the {gpus} GPUs")
 
 
 def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     """The first line that says that a start of the container's last instance found no GPU memory."""
     ended = (ending for ending in endings(engine.pod) if ending.container is engine.container)
     log = next((log for ending in ended if (log := log_of(ending, logs))), None)
-    lines = [line for literal in _FULL for line in log.find(literal)] if log is not None else []
-    line = min(lines, key=lambda line: line.number, default=None)
     phase = phase_of(log)
-    if line is None or (phase is not None and phase.name == "serving") or re.search(_OTHERS, line.text):
+    if log is None or (phase is not None and phase.name == "serving"):
+        return None
+    share = engine.explicit("gpu_memory_utilization")
+    small = share is not None and (not isinstance(share.value, int | float) or share.value < _WHOLE_SHARE)
+    texts = _FULL if small else (*_FULL, _NO_ROOM)
+    lines = [line for text in texts if (line := next(log.find(text), None))]
+    line = min(lines, key=lambda line: line.number, default=None)
+    if line is None or re.search(_OTHERS, line.text):
         return None
     ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
     return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
