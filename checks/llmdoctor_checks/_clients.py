@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from kubectl_llmdoctor.api import Cluster, Container, Engine, Item, Line, Log, Logs, Pod, dig, k8s
+from kubectl_llmdoctor.api import Cluster, Container, Engine, Item, Line, Log, Logs, Pod, dig, k8s, parse_time
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._load import written_ago
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
-_URL, _LONGEST = r"https?://[\w.-]{1,253}", 200_000
+_URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 #: One of OpenAI's API, or of Ollama.
 _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
 
@@ -77,20 +78,27 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
 
 
+def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:
+    """Containers of other pods (namespace, pod and name) that ask this one, and no other server of models."""
+    asking = (container for container, _, _ in askers(pod, names, cluster) if speaks_of_one(container, pod, names))
+    return {(one.pod.namespace, one.pod.name, one.name) for one in asking}
+
+
+def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
+    """Whether an address, written in the namespace `here`, leads to this server alone."""
+    return _leads(url, names, _ways(pod, names, pod.cluster), pod.namespace, here)
+
+
 def told(
     pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...]
 ) -> list[tuple[Line, re.Match[str]]]:
     """What a ready server answered to clients that ask nobody else, as they print it, where its own log has no word of it."""
+    said = cluster.once(f"told {words}", lambda: list(_said(cluster, words))) if pod.ready else []
     mine = logs.current(engine.container.name) if logs is not None else None
-    if not pod.ready or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
+    if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
-    said = cluster.once(f"told {words}", lambda: list(_said(cluster, words)))
-    if not said:
-        return []
-    names = {item.name for item in pod.services}
-    asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
-    return [(line, match) for who, line, match in said if who in clients]
+    asking = clients(pod, {item.name for item in pod.services}, cluster)
+    return [(line, match) for who, line, match in said if who in asking and not before(line, engine, cluster)]
 
 
 def _said(
@@ -114,6 +122,16 @@ def refused(log: Log | None, status: str) -> tuple[int, int]:
 def astray(times: int, count: int, all_of: int) -> bool:
     """Whether a client was refused so seldom, or only once by all that is known, that it got its own requests wrong."""
     return max(times, count) < _FEWEST or all_of - count >= _STRAY * max(count, 1)
+
+
+def before(line: Line, engine: Engine, cluster: Cluster) -> bool:
+    """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
+    status = engine.container.status
+    started = parse_time(status.state.running.started_at) if status and status.state.running else None
+    ago = written_ago(line, cluster.now) if started is not None else None
+    if started is None or cluster.now is None or ago is None:
+        return False
+    return ago > (cluster.now - started).total_seconds()
 
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
@@ -157,12 +175,14 @@ class Ways(NamedTuple):
 class _Routes(NamedTuple):
     """What leads to which Services of a cluster."""
 
-    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead, with all to which they do
-    hosts: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead
+    hosts: dict[tuple[str, str], set[str]]
+    #: all Services to which a host leads, by whatever number of objects
+    behind: dict[str, set[tuple[str, str]]]
     #: gateways by such a Service
     gateways: dict[tuple[str, str], set[tuple[str, str]]]
-    #: namespaces and Services of all routes of a gateway; of a route to nothing none
-    led: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: Services of each route of a gateway; of a route to nothing none
+    led: dict[tuple[str, str], list[set[tuple[str, str]]]]
     #: Services of the proxies of a gateway
     fronts: dict[tuple[str, str], list[tuple[str, str]]]
 
@@ -171,26 +191,26 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     """By which other names than its Services' a server is asked: those of Ingresses and routes, and of gateways for it alone."""
     routes = cluster.once("routes", lambda: _routes(cluster))
     here = [(pod.namespace, name) for name in names]
-    hosts = {host for one in here for host, services in routes.hosts.get(one, ()) if services <= names}
+    hosts = {host for one in here for host in routes.hosts.get(one, ()) if routes.behind[host] <= set(here)}
     near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
-    ours = (g for g in near if all(space == pod.namespace and led and led <= names for space, led in routes.led[g]))
+    ours = (gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway]))
     return Ways(hosts, {front for gateway in ours for front in routes.fronts.get(gateway, ())})
 
 
 def _routes(cluster: Cluster) -> _Routes:
-    routes = _Routes({}, {}, {}, {})
+    routes = _Routes({}, {}, {}, {}, {})
     for kind in ("Ingress", "HTTPRoute", "Route"):
         for item in cluster.items(kind):
-            for host, services in _led(item).items():
-                for name in services:
-                    routes.hosts.setdefault((item.namespace, name), []).append((host, services))
+            for host, service in _led(item):
+                routes.behind.setdefault(host, set()).add(service)
+                routes.hosts.setdefault(service, set()).add(host)
     for item in cluster.items("HTTPRoute"):
-        led = {str(ref.get("name")) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
+        led = {_backend(ref, item) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
         for ref in rows(item.raw, "spec.parentRefs"):
             gateway = (str(ref.get("namespace") or item.namespace), str(ref.get("name")))
-            routes.led.setdefault(gateway, []).append((item.namespace, led))
-            for name in led:
-                routes.gateways.setdefault((item.namespace, name), set()).add(gateway)
+            routes.led.setdefault(gateway, []).append(led)
+            for service in led:
+                routes.gateways.setdefault(service, set()).add(gateway)
     for item in cluster.items("Service") if routes.led else ():
         for gateway in _before(item):
             routes.fronts.setdefault(gateway, []).append((item.namespace, item.name))
@@ -207,20 +227,19 @@ def _before(service: Item) -> set[tuple[str, str]]:
     return found
 
 
-def _led(item: Item) -> dict[str, set[str]]:
-    """The hosts of an Ingress or a route, and the Services to which each leads."""
-    pairs: list[tuple[str, str]] = []
+def _backend(ref: dict[str, Any], route: Item) -> tuple[str, str]:
+    return str(ref.get("namespace") or route.namespace), str(ref.get("name"))
+
+
+def _led(item: Item) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The hosts of an Ingress or a route, each with a Service (namespace and name) to which it leads."""
     if item.kind.partition(".")[0] == "Route":  # OpenShift's
-        pairs = [(str(dig(item.raw, "spec.host")), str(dig(item.raw, "spec.to.name")))]
-        pairs += [(pairs[0][0], str(one.get("name"))) for one in rows(item.raw, "spec.alternateBackends")]
+        for one in (dig(item.raw, "spec.to"), *rows(item.raw, "spec.alternateBackends")):
+            yield str(dig(item.raw, "spec.host")), (item.namespace, str(dig(one, "name")))
     listed = dig(item.raw, "spec.hostnames")
     hostnames = [str(one) for one in listed] if isinstance(listed, list) else []
     for rule in rows(item.raw, "spec.rules"):
         host = str(rule.get("host") or "")
-        paths = (dig(path, "backend.service.name") for path in rows(dig(rule, "http"), "paths"))
-        pairs += [(host, str(name)) for name in paths if host]
-        pairs += [(one, str(ref.get("name"))) for one in hostnames for ref in rows(rule, "backendRefs")]
-    found: dict[str, set[str]] = {}
-    for host, name in pairs:
-        found.setdefault(host, set()).add(name)
-    return found
+        for path in rows(dig(rule, "http"), "paths") if host else ():
+            yield host, (item.namespace, str(dig(path, "backend.service.name")))
+        yield from ((one, _backend(ref, item)) for one in hostnames for ref in rows(rule, "backendRefs"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Engine, Finding, Line, Log, Logs, Pod, dig, fixes, log_evidence
-from llmdoctor_checks._clients import askers, speaks_of_one
+from llmdoctor_checks._clients import before, clients
 from llmdoctor_checks._raw import rows
 
 #: The variable of an engine for it.
@@ -99,17 +99,17 @@ def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
     ports = {str(engine.value("port")), *(str(row.get("port")) for row in listed)}
     addresses = {str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services} | {pod.status.pod_ip}
     names = {item.name for item in pod.services}
-    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    asking = clients(pod, names, cluster)
     found: list[Line] = []
     for line, to in said:
-        who = (line.log.pod, line.log.container)
+        who = (line.log.source.namespace, line.log.pod, line.log.container)
         host, _, number = to.partition(":")
-        beside = who[0] == pod.name and host == "127.0.0.1" and number == str(engine.value("port"))
-        if who == (pod.name, engine.container.name):
+        beside = who[:2] == (pod.namespace, pod.name) and host == "127.0.0.1" and number == str(engine.value("port"))
+        if who == (pod.namespace, pod.name, engine.container.name):
             continue
-        if who in clients if not to else beside or (host in addresses and number in ports):
+        if who in asking if not to else beside or (host in addresses and number in ports):
             found.append(line)
-    return found
+    return [line for line in found if not before(line, engine, cluster)]
 
 
 def _said(cluster: Cluster) -> Iterator[tuple[Line, str]]:

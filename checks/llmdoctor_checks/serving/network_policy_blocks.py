@@ -307,38 +307,43 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
 
 def _kept_in(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
+    for client, ours, line, named in cluster.once("kept in", lambda: list(_held(cluster))):
+        if client.item is pod.item or not _meant(named, pod, client.obj):
+            continue
+        ports = _behind(pod, subject, named)
+        if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
+            continue
+        names, port = " and ".join(one.name for one in ours), min(ports)
+        service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
+            f"{pod.name} is none of them; it says that it cannot connect.",
+            evidence=(log_evidence(line), *(_quote(one, "egress") for one in ours)),
+            fixes=(
+                _let_out(ours[0], service, port)
+                if service is not None
+                else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+    return None
+
+
+def _held(cluster: Cluster) -> Iterator[tuple[Pod, list[Item], Line, re.Match[str]]]:
+    """Whom a log says that its pod could not connect to, where policies choose what it is let out to, and these."""
     for text in cluster.snapshot.logs:
-        item = cluster.item("Pod", text.namespace, text.pod) if text.pod != pod.name else None
-        typed = item.typed() if item else None
-        if item is None or not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+        item = cluster.item("Pod", text.namespace, text.pod)
+        typed = item.typed() if item and not text.previous else None
+        said = list(_unreached(Log(text))) if isinstance(typed, k8s.Pod) and not typed.spec.host_network else []
+        if not said or not isinstance(typed, k8s.Pod):
             continue
         client = Pod(typed, cluster, item=item)
         ours = policies(client, cluster, "Egress")
-        if not ours or cilium_egress(client, cluster):
-            continue
-        for line, named in _unreached(Log(text)):
-            ports = _behind(pod, subject, named) if _meant(named, pod, typed) else set()
-            if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
-                continue
-            names, port = " and ".join(one.name for one in ours), min(ports)
-            service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
-            return Finding(
-                role="cause",
-                confidence="likely",
-                summary=f"NetworkPolicy {names} lets {text.namespace}/{text.pod} out to chosen ports only, and port {port} of {pod.name} "
-                "is none of them; it says that it cannot connect.",
-                evidence=(log_evidence(line), *(_quote(one, "egress") for one in ours)),
-                fixes=(
-                    _let_out(ours[0], service, port)
-                    if service is not None
-                    else fixes.advice(
-                        f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"
-                    ),
-                ),
-                order=line.order,
-                pods=(pod.name,),
-            )
-    return None
+        if ours and not cilium_egress(client, cluster):
+            yield from ((client, ours, line, named) for line, named in said)
 
 
 def _behind(pod: Pod, subject: Subject, named: re.Match[str]) -> set[int]:
