@@ -174,8 +174,8 @@ def _tunnels(cluster: Cluster) -> tuple[set[tuple[str, str]], set[str]]:
     return found, asked
 
 
-def hidden_clients(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """Pods (namespace and name) that ask one server of models, by a name that is none of the cluster's, beside a tunnel that leads here."""
+def hidden_clients(pod: Pod, cluster: Cluster) -> Iterator[tuple[tuple[str, str], str]]:
+    """Pods (namespace and name) that ask one server of models, by which name outside of the cluster, beside a tunnel that leads here."""
     if not tunnelled(pod, cluster):
         return
     _, asked = cluster.once("tunnels", lambda: _tunnels(cluster))
@@ -188,7 +188,7 @@ def hidden_clients(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, str]]:
             if re.search(_OF_A_SERVER, str(one.get("name")))
         }
         if len(hosts) == 1 and _outside(host := hosts.pop(), cluster) and (not asked or host in asked):
-            yield item.namespace, item.name
+            yield (item.namespace, item.name), host
 
 
 def _outside(host: str, cluster: Cluster) -> bool:

@@ -225,9 +225,10 @@ def gateway_timeout(
         timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
         where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
+        guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="possible" if all(_who(line) in guessed for line in cut) else "likely",
             summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
             evidence=(
                 *(log_evidence(line) for line in cut[:2]),
@@ -524,7 +525,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
 
     fronts, by_keda = _fronts(pod, cluster), keda_leads(pod, cluster)
-    behind_tunnel = set(hidden_clients(pod, cluster))
+    behind_tunnel = dict(hidden_clients(pod, cluster))
 
     def for_it(line: Line, beside: bool) -> bool:
         """Whether one of the addresses that a client's line names is the server's, if it names any."""
@@ -538,7 +539,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 
     def about_it(line: Line, plain: str) -> bool:
         text = line.text[:20_000]
-        who = (line.log.source.namespace, line.log.pod)
+        who = _who(line)
         if _OF_GO in text:
             return who == itself
         if any(words in text for words in OF_KEDA):
@@ -546,7 +547,9 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
         if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
             beside = who == itself and line.log.container not in servers
             told = (beside or who in fronts) and for_it(line, beside)
-            return (told or (who in behind_tunnel and not asked_for(line))) and _asks_for_text(line)
+            outside = behind_tunnel.get(who)
+            told |= outside is not None and all(host_of(url) == outside for url in asked_for(line))
+            return told and _asks_for_text(line)
         if (of_haproxy := re.search(_HAPROXY, text)) is not None:
             return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
@@ -577,11 +580,16 @@ def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str]
     return found
 
 
+def _who(line: Line) -> tuple[str, str]:
+    """The namespace and the name of the pod whose log it is."""
+    return line.log.source.namespace, line.log.pod
+
+
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
     itself = (pod.namespace, pod.name)
-    return [x for x, _ in said if (x.log.source.namespace, x.log.pod) == itself and _asks_for_text(x)]
+    return [x for x, _ in said if _who(x) == itself and _asks_for_text(x)]
 
 
 def _asks_for_text(line: Line) -> bool:
