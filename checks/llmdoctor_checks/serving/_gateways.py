@@ -46,6 +46,8 @@ CLIENT_TOLD = (
 #: Who says so of a model: clients ask for other things, too. OpenAI's library has the status in these words. Where it names what it
 #: asked for, that is looked at instead.
 _OF_A_MODEL = r"(?i)litellm|openai|ollama|anthropic|completion|\bllm\b|inference|^Error code: 5|[^\w]Error code: 5"
+#: What a user or a page may have written.
+_OF_A_USER = r"(?i)\bprompt\b|\"(?:role|content|messages)\"|\buser (?:asked|message|query)"
 _ADDRESS = r"https?://[^\s\"'<>]{1,500}"
 #: What libraries refer to in their errors.
 _MANUALS = r"https?://(?:docs|developer|platform|help)\."
@@ -109,7 +111,7 @@ def gave_up(line: Line) -> bool:
 def client_told(line: Line) -> bool:
     """Whether a client prints that something before the server gave up its request to generate."""
     text = line.text[:20_000]
-    if not any(words in text for words in CLIENT_TOLD):
+    if not any(words in text for words in CLIENT_TOLD) or re.search(_OF_A_USER, text):
         return False
     if named := asked_for(line):
         return any(re.search(GENERATES, one) or re.search(_OF_A_MODEL, text) for one in named)
