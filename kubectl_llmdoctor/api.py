@@ -18,7 +18,7 @@ from kubectl_llmdoctor.evidence import (
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
-from kubectl_llmdoctor.facts.clients import addresses, askers, speaks_of_one
+from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of, leads_here, speaks_of_one
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
@@ -131,6 +131,7 @@ __all__ = [
     "bus_of",
     "came_further",
     "check",
+    "clients",
     "count_of",
     "device_evidence",
     "dig",
@@ -142,11 +143,13 @@ __all__ = [
     "gone",
     "holder_of",
     "holds",
+    "host_of",
     "is_accelerator",
     "is_gone",
     "is_provisioner",
     "k8s",
     "lacks_model",
+    "leads_here",
     "letters",
     "log_evidence",
     "log_of",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Engine, Line, Log, Logs, Pod, askers, speaks_of_one
+from kubectl_llmdoctor.api import Cluster, Engine, Line, Log, Logs, Pod, clients, parse_time
+from llmdoctor_checks.serving._load import written_ago
 
 #: A request to generate in the access log of uvicorn, and its status.
 _ASKED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings)\S* HTTP/[\d.]+\" (\d{3})"
@@ -18,16 +19,12 @@ def told(
     pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...]
 ) -> list[tuple[Line, re.Match[str]]]:
     """What a ready server answered to clients that ask nobody else, as they print it, where its own log has no word of it."""
+    said = cluster.once(f"told {words}", lambda: list(_said(cluster, words))) if pod.ready else []
     mine = logs.current(engine.container.name) if logs is not None else None
-    if not pod.ready or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
+    if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
-    said = cluster.once(f"told {words}", lambda: list(_said(cluster, words)))
-    if not said:
-        return []
-    names = {item.name for item in pod.services}
-    asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
-    return [(line, match) for who, line, match in said if who in clients]
+    asking = clients(pod, {item.name for item in pod.services}, cluster)
+    return [(line, match) for who, line, match in said if who in asking and not before(line, engine, cluster)]
 
 
 def _said(
@@ -51,3 +48,13 @@ def refused(log: Log | None, status: str) -> tuple[int, int]:
 def astray(times: int, count: int, all_of: int) -> bool:
     """Whether a client was refused so seldom, or only once by all that is known, that it got its own requests wrong."""
     return max(times, count) < _FEWEST or all_of - count >= _STRAY * max(count, 1)
+
+
+def before(line: Line, engine: Engine, cluster: Cluster) -> bool:
+    """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
+    status = engine.container.status
+    started = parse_time(status.state.running.started_at) if status and status.state.running else None
+    ago = written_ago(line, cluster.now) if started is not None else None
+    if started is None or cluster.now is None or ago is None:
+        return False
+    return ago > (cluster.now - started).total_seconds()

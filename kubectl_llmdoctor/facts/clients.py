@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -14,7 +14,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import dig, rows
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
-_URL, _LONGEST = r"https?://[\w.-]{1,253}", 200_000
+_URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 #: One of OpenAI's API, or of Ollama.
 _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
 #: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
@@ -74,6 +74,17 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
 
 
+def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:
+    """Containers of other pods (namespace, pod and name) that ask this one, and no other server of models."""
+    asking = (container for container, _, _ in askers(pod, names, cluster) if speaks_of_one(container, pod, names))
+    return {(one.pod.namespace, one.pod.name, one.name) for one in asking}
+
+
+def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
+    """Whether an address, written in the namespace `here`, leads to this server alone."""
+    return _leads(url, names, _ways(pod, names, pod.cluster), pod.namespace, here)
+
+
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Where else an address of a server stands: the arguments, and the ConfigMaps that are mounted (LiteLLM's `config.yaml`)."""
     yield "args", " ".join(map(str, (*container.spec.command, *container.spec.args)))
@@ -115,12 +126,14 @@ class Ways(NamedTuple):
 class _Routes(NamedTuple):
     """What leads to which Services of a cluster."""
 
-    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead, with all to which they do
-    hosts: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead
+    hosts: dict[tuple[str, str], set[str]]
+    #: all Services to which a host leads, by whatever number of objects
+    behind: dict[str, set[tuple[str, str]]]
     #: gateways by such a Service
     gateways: dict[tuple[str, str], set[tuple[str, str]]]
-    #: namespaces and Services of all routes of a gateway; of a route to nothing none
-    led: dict[tuple[str, str], list[tuple[str, set[str]]]]
+    #: Services of each route of a gateway; of a route to nothing none
+    led: dict[tuple[str, str], list[set[tuple[str, str]]]]
     #: Services of the proxies of a gateway
     fronts: dict[tuple[str, str], list[tuple[str, str]]]
 
@@ -129,26 +142,26 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     """By which other names than its Services' a server is asked: those of Ingresses and routes, and of gateways for it alone."""
     routes = cluster.once("routes", lambda: _routes(cluster))
     here = [(pod.namespace, name) for name in names]
-    hosts = {host for one in here for host, services in routes.hosts.get(one, ()) if services <= names}
+    hosts = {host for one in here for host in routes.hosts.get(one, ()) if routes.behind[host] <= set(here)}
     near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
-    ours = (g for g in near if all(space == pod.namespace and led and led <= names for space, led in routes.led[g]))
+    ours = (gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway]))
     return Ways(hosts, {front for gateway in ours for front in routes.fronts.get(gateway, ())})
 
 
 def _routes(cluster: Cluster) -> _Routes:
-    routes = _Routes({}, {}, {}, {})
+    routes = _Routes({}, {}, {}, {}, {})
     for kind in ("Ingress", "HTTPRoute", "Route"):
         for item in cluster.items(kind):
-            for host, services in _led(item).items():
-                for name in services:
-                    routes.hosts.setdefault((item.namespace, name), []).append((host, services))
+            for host, service in _led(item):
+                routes.behind.setdefault(host, set()).add(service)
+                routes.hosts.setdefault(service, set()).add(host)
     for item in cluster.items("HTTPRoute"):
-        led = {str(ref.get("name")) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
+        led = {_backend(ref, item) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
         for ref in rows(item.raw, "spec.parentRefs"):
             gateway = (str(ref.get("namespace") or item.namespace), str(ref.get("name")))
-            routes.led.setdefault(gateway, []).append((item.namespace, led))
-            for name in led:
-                routes.gateways.setdefault((item.namespace, name), set()).add(gateway)
+            routes.led.setdefault(gateway, []).append(led)
+            for service in led:
+                routes.gateways.setdefault(service, set()).add(gateway)
     for item in cluster.items("Service") if routes.led else ():
         for gateway in _before(item):
             routes.fronts.setdefault(gateway, []).append((item.namespace, item.name))
@@ -165,20 +178,19 @@ def _before(service: Item) -> set[tuple[str, str]]:
     return found
 
 
-def _led(item: Item) -> dict[str, set[str]]:
-    """The hosts of an Ingress or a route, and the Services to which each leads."""
-    pairs: list[tuple[str, str]] = []
+def _backend(ref: dict[str, Any], route: Item) -> tuple[str, str]:
+    return str(ref.get("namespace") or route.namespace), str(ref.get("name"))
+
+
+def _led(item: Item) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The hosts of an Ingress or a route, each with a Service (namespace and name) to which it leads."""
     if item.kind.partition(".")[0] == "Route":  # OpenShift's
-        pairs = [(str(dig(item.raw, "spec.host")), str(dig(item.raw, "spec.to.name")))]
-        pairs += [(pairs[0][0], str(one.get("name"))) for one in rows(item.raw, "spec.alternateBackends")]
+        for one in (dig(item.raw, "spec.to"), *rows(item.raw, "spec.alternateBackends")):
+            yield str(dig(item.raw, "spec.host")), (item.namespace, str(dig(one, "name")))
     listed = dig(item.raw, "spec.hostnames")
     hostnames = [str(one) for one in listed] if isinstance(listed, list) else []
     for rule in rows(item.raw, "spec.rules"):
         host = str(rule.get("host") or "")
-        paths = (dig(path, "backend.service.name") for path in rows(dig(rule, "http"), "paths"))
-        pairs += [(host, str(name)) for name in paths if host]
-        pairs += [(one, str(ref.get("name"))) for one in hostnames for ref in rows(rule, "backendRefs")]
-    found: dict[str, set[str]] = {}
-    for host, name in pairs:
-        found.setdefault(host, set()).add(name)
-    return found
+        for path in rows(dig(rule, "http"), "paths") if host else ():
+            yield host, (item.namespace, str(dig(path, "backend.service.name")))
+        yield from ((one, _backend(ref, item)) for one in hostnames for ref in rows(rule, "backendRefs"))

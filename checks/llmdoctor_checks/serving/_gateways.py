@@ -46,7 +46,11 @@ CLIENT_TOLD = (
 #: Who says so of a model: clients ask for other things, too. OpenAI's library has the status in these words. Where it names what it
 #: asked for, that is looked at instead.
 _OF_A_MODEL = r"(?i)litellm|openai|ollama|anthropic|completion|\bllm\b|inference|^Error code: 5|[^\w]Error code: 5"
+#: What a user or a page may have written.
+_OF_A_USER = r"(?i)\bprompt\b|\"(?:role|content|messages)\"|\buser (?:asked|message|query)"
 _ADDRESS = r"https?://[^\s\"'<>]{1,500}"
+#: What libraries refer to in their errors.
+_MANUALS = r"https?://(?:docs|developer|platform|help)\."
 
 #: Node's fetch (undici), which waits five minutes for headers: whom it asked it does not say.
 UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
@@ -83,6 +87,14 @@ _LATE = "context deadline exceeded"
 
 #: Cloudflare's tunnel: whose Service it asks, of a request whose client went away.
 TUNNEL, _OF_TUNNEL = "originService=", r"originService=https?://(?P<host>[\w.-]{1,253})"
+#: What a request that failed was for.
+_DEST = (" dest=https://", r" dest=https://([\w.-]{1,253})")
+#: Variables that name a server of models, and servers that everybody may ask.
+_OF_A_SERVER = r"OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION"
+_PUBLIC = (
+    r"(?:^|\.)(?:openai|anthropic|openrouter|groq|mistral|deepseek|together|fireworks|googleapis|azure|amazonaws|nvidia|cohere|x|huggingface"
+    r"|cloudflare)\.(?:com|ai|co|xyz)$"
+)
 
 
 def gave_up(line: Line) -> bool:
@@ -99,14 +111,19 @@ def gave_up(line: Line) -> bool:
 def client_told(line: Line) -> bool:
     """Whether a client prints that something before the server gave up its request to generate."""
     text = line.text
-    if not any(words in text for words in CLIENT_TOLD):
+    if not any(words in text for words in CLIENT_TOLD) or re.search(_OF_A_USER, text):
         return False
-    if named := re.findall(_ADDRESS, text):
+    if named := asked_for(line):
         return any(re.search(GENERATES, one) or re.search(_OF_A_MODEL, text) for one in named)
     # a page of HTML stands in lines of its own
     page = text.lstrip().startswith("<")
     beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
     return any(re.search(_OF_A_MODEL, one.text) for one in beside)
+
+
+def asked_for(line: Line) -> list[str]:
+    """The addresses that a line names, but for those of manuals."""
+    return [url for url in re.findall(_ADDRESS, line.text) if not re.match(_MANUALS, url)]
 
 
 def keda_gave_up(line: Line) -> bool:
@@ -119,7 +136,9 @@ def keda_leads(pod: Pod, cluster: Cluster) -> bool:
     found = list(cluster.items("HTTPScaledObject"))
     names = {item.name for item in pod.services}
     keys = ("spec.scaleTargetRef.service", "spec.scaleTargetRef.name", "spec.scaleTargetRef.deployment")
-    mine = [one for one in found if one.namespace == pod.namespace and names & {dig(one.raw, key) for key in keys}]
+    mine = [
+        one for one in found if one.namespace == pod.namespace and any(dig(one.raw, key) in [*names] for key in keys)
+    ]
     return bool(found) and len(mine) == len(found)
 
 
@@ -139,32 +158,43 @@ def lost_alike(log: Log) -> list[Line]:
 
 def tunnelled(pod: Pod, cluster: Cluster) -> bool:
     """Whether a tunnel of Cloudflare's leads to the pod's Services, by its log, and to nothing else."""
-    found = cluster.once("tunnels", lambda: _tunnels(cluster))
+    found, _ = cluster.once("tunnels", lambda: _tunnels(cluster))
     return bool(found) and found <= {(item.namespace, item.name) for item in pod.services}
 
 
-def _tunnels(cluster: Cluster) -> set[tuple[str, str]]:
-    """Services that a tunnel leads to: namespace and name."""
+def _tunnels(cluster: Cluster) -> tuple[set[tuple[str, str]], set[str]]:
+    """Services that a tunnel leads to (namespace and name), and by which names it is asked, where its log has them."""
     found: set[tuple[str, str]] = set()
+    asked: set[str] = set()
     for text in cluster.snapshot.logs:
         for line in Log(text).find(TUNNEL) if "cloudflared" in text.pod + text.container else ():
             if (said := re.search(_OF_TUNNEL, line.text)) is not None:
                 name, _, rest = said["host"].partition(".")
                 found.add((rest.partition(".")[0] or text.namespace, name))
-    return found
+        for line in Log(text).find(_DEST[0]) if "cloudflared" in text.pod + text.container else ():
+            asked.update(re.findall(_DEST[1], line.text))
+    return found, asked
 
 
-def hidden_client(pod: Pod, cluster: Cluster) -> Iterator[str]:
-    """Pods that ask one server of models, by a name that is none of the cluster's, beside a tunnel that leads here."""
+def hidden_clients(pod: Pod, cluster: Cluster) -> Iterator[tuple[tuple[str, str], str]]:
+    """Pods (namespace and name) that ask one server of models, by which name outside of the cluster, beside a tunnel that leads here."""
     if not tunnelled(pod, cluster):
         return
+    _, asked = cluster.once("tunnels", lambda: _tunnels(cluster))
     for item in cluster.items("Pod"):
-        values = [
-            str(one.get("value") or "")
-            for container in rows(item.raw, "spec.containers")
-            for one in rows(container, "env")
-        ]
-        hosts = {host for value in values for host in re.findall(r"^https?://([\w-]+(?:\.[\w-]+){1,6})", value[:500])}
-        outside = {host for host in hosts if not host.endswith((".local", ".svc"))}
-        if len(hosts) == 1 and outside:
-            yield item.name
+        variables = [one for container in rows(item.raw, "spec.containers") for one in rows(container, "env")]
+        hosts = {
+            host
+            for one in variables
+            for host in re.findall(r"^https?://([\w.-]{1,253})", str(one.get("value") or ""))
+            if re.search(_OF_A_SERVER, str(one.get("name")))
+        }
+        if len(hosts) == 1 and _outside(host := hosts.pop(), cluster) and (not asked or host in asked):
+            yield (item.namespace, item.name), host
+
+
+def _outside(host: str, cluster: Cluster) -> bool:
+    """Whether a name may be that of a tunnel: none of the cluster's own, and none of a server that everybody may ask."""
+    name, _, rest = host.partition(".")
+    inside = host.count(".") < 2 or host.endswith((".local", ".svc")) or cluster.item("Service", rest, name) is not None
+    return not inside and re.search(_PUBLIC, host) is None

@@ -17,12 +17,13 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
-    askers,
+    clients,
     dig,
     fixes,
     log_evidence,
-    speaks_of_one,
+    top_of,
 )
+from llmdoctor_checks._clients import before
 from llmdoctor_checks._raw import rows
 
 #: The variable of an engine for it.
@@ -111,16 +112,31 @@ def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
     ports = {str(engine.value("port")), *(str(row.get("port")) for row in listed)}
     addresses = {str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services} | {pod.status.pod_ip}
     names = {item.name for item in pod.services}
-    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    asking = clients(pod, names, cluster)
     found: list[Line] = []
+    top = top_of(pod.item, cluster) if pod.item else None
+    # of several replicas, one of which ended, only the address tells whose connection it was
+    unsure = top is not None and top.item.ref in cluster.once("restarted", lambda: _restarted(cluster))
     for line, to in said:
-        who = (line.log.pod, line.log.container)
+        who = (line.log.source.namespace, line.log.pod, line.log.container)
         host, _, number = to.partition(":")
-        beside = who[0] == pod.name and host == "127.0.0.1" and number == str(engine.value("port"))
-        if who == (pod.name, engine.container.name):
+        beside = who[:2] == (pod.namespace, pod.name) and host == "127.0.0.1" and number == str(engine.value("port"))
+        if who == (pod.namespace, pod.name, engine.container.name):
             continue
-        if who in clients if not to else beside or (host in addresses and number in ports):
+        if unsure and not beside and host != pod.status.pod_ip:
+            continue
+        if who in asking if not to else beside or (host in addresses and number in ports):
             found.append(line)
+    return [line for line in found if not before(line, engine, cluster)]
+
+
+def _restarted(cluster: Cluster) -> set[str]:
+    """Workloads of which a container ended and was started again."""
+    found: set[str] = set()
+    for item in cluster.items("Pod"):
+        statuses = rows(item.raw, "status.containerStatuses")
+        if any(one.get("restartCount") for one in statuses) and (top := top_of(item, cluster)) is not None:
+            found.add(top.item.ref)
     return found
 
 

@@ -40,6 +40,9 @@ _RETRACTED = r"(?:KV cache pool is full\. Retract requests|Decode out of memory 
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
 
+#: So many lines before one at most stands the time of a traceback.
+_STAMPED = 30
+
 _TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 #: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
@@ -139,6 +142,12 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
     if (at := _moment(line)) is None:
         return None
     return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
+
+
+def written_ago(line: Line, now: datetime | None) -> float | None:
+    """How many seconds before the snapshot a line was written, by its own time or that of one shortly before it."""
+    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number))[::-1]
+    return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
 
 
 def _uptime(line: Line) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -27,11 +27,12 @@ from llmdoctor_checks.start._services import picked_by
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
 REFUSED = ("onnection refused", "onnection_refused")
+_AT = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})(?!\d)"
 
 
 def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
-    if not cluster.once("refused", lambda: list(_refusals(cluster))):
+    if not _refusals(cluster).at:
         return
     for item, numbers in _selecting(pod, cluster):
         for other in _others(item, pod, cluster):
@@ -39,7 +40,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             address = other.status.pod_ip
             if not declared or not address or declared & numbers:
                 continue
-            line = next((x for n in numbers if (x := _refused(cluster, f"{address}:{n}", other)) is not None), None)
+            line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
             if line is None:
                 continue
             told = dig(item.raw, "spec.selector")
@@ -96,28 +97,54 @@ def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     told = dig(item.raw, "spec.selector")
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
     mine = top_of(pod.item, cluster) if pod.item else None
-    for one in cluster.items("Pod", pod.namespace) if wanted and mine is not None else ():
+    for one in _refusals(cluster).pods if wanted and mine is not None else ():
+        if one.namespace != pod.namespace:
+            continue
         labels = one.metadata.get("labels")
         if not isinstance(labels, dict) or not matches(wanted, {key: str(value) for key, value in labels.items()}):
             continue
         other = Pod(cast(k8s.Pod, one.typed()), cluster, item=one)
         top = top_of(one, cluster)
-        if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
+        # one of the host's network shares its address with others
+        of_its_own = not other.spec.host_network
+        if (
+            of_its_own
+            and top is not None
+            and mine is not None
+            and top.item is not mine.item
+            and other.ready
+            and not other.leaving
+        ):
             yield other
 
 
-def _refused(cluster: Cluster, address: str, other: Pod) -> Line | None:
-    """Where somebody says that he was refused at an address."""
-    there = re.compile(rf"(?<![\d.]){re.escape(address)}(?!\d)")
-    said = cluster.once("refused", lambda: list(_refusals(cluster)))
-    return next((line for who, line in said if who != other.name and there.search(line.text)), None)
+def _refused(cluster: Cluster, address: str, port: int, other: Pod) -> Line | None:
+    """Where somebody else says that he was refused at an address."""
+    said = _refusals(cluster).at.get((address, port), ())
+    return next((x for x in said if (x.log.source.namespace, x.log.pod) != (other.namespace, other.name)), None)
 
 
-def _refusals(cluster: Cluster) -> Iterator[tuple[str, Line]]:
-    """Whose log has a connection that nobody took."""
+class _Refusals(NamedTuple):
+    """Connections that nobody took, by address and port, and the pods that have such an address."""
+
+    at: dict[tuple[str, int], list[Line]]
+    pods: list[Item]
+
+
+def _refusals(cluster: Cluster) -> _Refusals:
+    return cluster.once("refused", lambda: _refusals_of(cluster))
+
+
+def _refusals_of(cluster: Cluster) -> _Refusals:
+    at: dict[tuple[str, int], list[Line]] = {}
     for text in cluster.snapshot.logs:
         log = Log(text)
-        yield from ((text.pod, line) for words in REFUSED if not text.previous for line in log.find(words))
+        for line in (line for words in REFUSED if not text.previous for line in log.find(words)):
+            for address, port in re.findall(_AT, line.text):
+                at.setdefault((address, int(port)), []).append(line)
+    hosts = {address for address, _ in at}
+    pods = [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in hosts] if hosts else []
+    return _Refusals(at, pods)
 
 
 def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:

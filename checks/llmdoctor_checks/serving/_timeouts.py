@@ -75,6 +75,8 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
             if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
                 yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
     for item in cluster.items("HTTPRoute", pod.namespace):
+        if _made(item, cluster):
+            continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
                 for key in ("request", "backendRequest"):
@@ -128,7 +130,7 @@ def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator
     for item in cluster.items("AIGatewayRoute", namespace):
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             listed = [str(ref.get("name")) for ref in rows(rule, "backendRefs")]
-            if not any(names & {name, *_of_backend(name, namespace, cluster)} for name in listed):
+            if not any(names & _of_backend(name, namespace, cluster) for name in listed):
                 continue
             told = dig(rule, "timeouts.request")
             path = f"spec.rules[{index}].timeouts"
@@ -139,10 +141,19 @@ def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator
                 yield from _whole(item, f"{path}.request", told)
 
 
+def _made(route: Item, cluster: Cluster) -> bool:
+    """Whether Envoy AI Gateway makes an HTTPRoute of one of its own, and sets it back to what that says."""
+    owners = rows(route.raw, "metadata.ownerReferences")
+    kind = "AIGatewayRoute"
+    return any(o.get("kind") == kind and cluster.item(kind, route.namespace, str(o.get("name"))) for o in owners)
+
+
 def _of_backend(name: str, namespace: str, cluster: Cluster) -> set[str]:
-    """The Services of a namespace to which an AIServiceBackend leads, by itself or through a Backend."""
+    """The Services of a namespace to which an AIServiceBackend leads, by itself or through a Backend; of an unread one its name."""
     backend = cluster.item("AIServiceBackend", namespace, name)
-    ref = dig(backend.raw, "spec.backendRef") if backend is not None else None
+    if backend is None:
+        return {name}
+    ref = dig(backend.raw, "spec.backendRef")
     if not isinstance(ref, dict):
         return set()
     if ref.get("kind", "Service") == "Service":

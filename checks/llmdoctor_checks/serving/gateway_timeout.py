@@ -18,9 +18,12 @@ from kubectl_llmdoctor.api import (
     Subject,
     askers,
     check,
+    clients,
     count_of,
     dig,
     fixes,
+    host_of,
+    leads_here,
     log_evidence,
     object_evidence,
     say_seconds,
@@ -28,6 +31,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._clients import before
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import (
@@ -40,9 +44,10 @@ from llmdoctor_checks.serving._gateways import (
     TUNNEL,
     UNDICI,
     UNDICI_SECONDS,
+    asked_for,
     client_told,
     gave_up,
-    hidden_client,
+    hidden_clients,
     keda_gave_up,
     keda_leads,
     lost_alike,
@@ -94,6 +99,8 @@ _NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 #: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
 _OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
 _BESIDE = {_OF_GO: 5, _OF_AIOHTTP: 100}
+#: How a program asks the server beside it in its pod.
+_LOOPBACK = ("localhost", "127.0.0.1")
 #: Engines that fetch an image of a request with it.
 _FETCHES = r"File \"[^\"]*/(?:vllm|sglang|lmdeploy)/"
 #: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`).
@@ -146,6 +153,8 @@ _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
 _LOADING = "client connection closed before server finished loading"
 #: A client prints how long a request took so many lines before the end of its traceback at most.
 _NEAR = 40
+#: So few seconds streams of models often take.
+_LIKELY = 300
 #: Timeouts that people set are multiples of so many seconds, and no shorter; requests that one ends are as old to so much.
 _ROUND, _OLD, _ALIKE = 5, 10, 1
 
@@ -222,9 +231,10 @@ def gateway_timeout(
         timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
         where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
         times = f"{len(cut)} times" if len(cut) > 1 else "once"
+        guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="possible" if all(_who(line) in guessed for line in cut) else "likely",
             summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
             evidence=(
                 *(log_evidence(line) for line in cut[:2]),
@@ -312,10 +322,9 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     old = [line for line, age in ages if UNDICI_SECONDS - _EARLIER <= age <= UNDICI_SECONDS + _LATER]
     if not old or len(old) < _CUT_OF_GONE * len(ages):
         return None
-    names = {item.name for item in pod.services}
-    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
-    theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
-    line = next((line for log in theirs for line in log.find(UNDICI)), None)
+    asking = clients(pod, {item.name for item in pod.services}, cluster)
+    said = cluster.once(UNDICI, lambda: list(_words_of_clients(cluster, (UNDICI,))))
+    line = next((line for who, line in said if who in asking and not before(line, engine, cluster)), None)
     if line is None:
         return None
     return Finding(
@@ -346,15 +355,24 @@ def _cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, log
         or next(own.find("Traceback (most"), None)
     ):
         return None
+    said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
-    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
-    theirs = (Log(text) for text in cluster.snapshot.logs if (text.pod, text.container) in clients)
-    lines = [line for log in theirs for words in CUT_SHORT for line in log.find(words)]
+    asking = clients(pod, names, cluster) if said else set()
+    lines = [line for who, line in said if who in asking and not before(line, engine, cluster)]
+    if len(lines) < _FEWEST_CUT:
+        return None
     limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
-    told = ((one, [line for line in lines if _as_old(line, one.seconds)]) for one in limits)
-    # one between two reads spares streams, but for the wait for their first token
-    timeout, as_old = next(((one, old) for one, old in told if one.whole or len(old) >= _FEWEST_CUT), (None, []))
-    if len(lines) < _FEWEST_CUT or timeout is None:
+    ages = [_ages(line) for line in lines]
+    oldest = max((age for some in ages for age in some), default=None)
+    for timeout in limits:
+        as_old = [
+            x for x, some in zip(lines, ages, strict=True) if any(-1 <= a - timeout.seconds <= _EARLIER for a in some)
+        ]
+        # one between two reads spares streams, but for the wait for their first token; so does a long one all but the longest
+        may = timeout.whole and timeout.seconds <= _LIKELY and (oldest is None or oldest <= timeout.seconds + _EARLIER)
+        if may or len(as_old) >= _FEWEST_CUT:
+            break
+    else:
         return None
     return Finding(
         role="cause",
@@ -372,11 +390,18 @@ def _cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, log
     )
 
 
-def _as_old(line: Line, seconds: float) -> bool:
-    """Whether a client says, some lines before or after at most, that a request took as long as a timeout."""
+def _words_of_clients(cluster: Cluster, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, str, str], Line]]:
+    """Whose log, by namespace, pod and container, has one of some words."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        lines = {line.number: line for said in words if not text.previous for line in log.find(said)}
+        yield from (((text.namespace, text.pod, text.container), line) for _, line in sorted(lines.items()))
+
+
+def _ages(line: Line) -> list[float]:
+    """What a client says, some lines before or after at most, of how many seconds something took."""
     texts = [one.text[:2000] for one in line.log.lines(max(line.number - _NEAR, 1), line.number + 2)]
-    ages = [float(age) for text in texts for age in re.findall(r"\b(\d{1,5}(?:\.\d{1,6})?) ?s(?:ec|econds)?\b", text)]
-    return any(-1 <= age - seconds <= _EARLIER for age in ages)
+    return [float(age) for text in texts for age in re.findall(r"\b(\d{1,5}(?:\.\d{1,6})?) ?s(?:ec|econds)?\b", text)]
 
 
 def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
@@ -480,10 +505,11 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     """Lines of gateways' logs, in other pods or beside the server in its own, that say that it did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster))
     if pod.log_only:
-        return [line for who, line, _ in said if not who]
+        return [line for line, _ in said if not line.log.pod]
     if not pod.exists or not said:
         return []
-    mine = {one.name for one in subject.pods}
+    mine = {(one.namespace, one.name) for one in subject.pods}
+    itself = (pod.namespace, pod.name)
     servers = {engine.container.name for engine in subject.engines(pod)}
     names = {item.name for item in pod.services}
     names |= {subject.workload.name} if subject.workload else set()
@@ -505,35 +531,49 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
 
     fronts, by_keda = _fronts(pod, cluster), keda_leads(pod, cluster)
-    behind_tunnel = set(hidden_client(pod, cluster))
+    behind_tunnel = dict(hidden_clients(pod, cluster))
 
-    def about_it(who: str, line: Line, plain: str) -> bool:
+    def for_it(line: Line, beside: bool) -> bool:
+        """Whether one of the addresses that a client's line names is the server's, if it names any."""
+        urls, here = asked_for(line), line.log.source.namespace
+        return not urls or any(
+            (beside and host_of(url) in _LOOPBACK)
+            or (there is not None and there.search(url) is not None)
+            or leads_here(pod, names, url, here)
+            for url in urls
+        )
+
+    def about_it(line: Line, plain: str) -> bool:
         text = line.text
+        who = _who(line)
         if _OF_GO in text:
-            return who == pod.name
+            return who == itself
         if any(words in text for words in OF_KEDA):
             return bool(named and named.search(plain)) or by_keda
         if any(words in text for words in (_OF_AIOHTTP, *_OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
-            beside = who == pod.name and line.log.container not in servers
-            return (beside or who in fronts or who in behind_tunnel) and _asks_for_text(line)
+            beside = who == itself and line.log.container not in servers
+            told = (beside or who in fronts) and for_it(line, beside)
+            outside = behind_tunnel.get(who)
+            told |= outside is not None and all(host_of(url) == outside for url in asked_for(line))
+            return told and _asks_for_text(line)
         if (of_haproxy := re.search(_HAPROXY, text)) is not None:
             return bool(names and backend.match(of_haproxy["backend"]))
         if who in mine:  # a proxy beside the server
-            return who == pod.name and line.log.container not in servers and bool(re.search(GENERATES, text))
+            return who == itself and line.log.container not in servers and bool(re.search(GENERATES, text))
         by_name = named is not None and (named.search(plain) is not None or host.search(text) is not None)
         if by_name and gave_up(line):  # a Service may be called like a word of any path
             by_name = host.search(text) is not None or spaced.search(plain) is not None
         if by_name or (there and there.search(text)):
             return True
-        before = any(of is not None and of.search(text) for of in fronts.values())
-        return before and re.search(GENERATES, text) is not None
+        behind = any(of is not None and of.search(text) for of in fronts.values())
+        return behind and re.search(GENERATES, text) is not None
 
-    return [line for who, line, plain in said if about_it(who, line, plain)]
+    return [line for line, plain in said if about_it(line, plain)]
 
 
-def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
+def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str] | None]:
     """Pods that ask this one for clients of theirs, and how a gateway names them: by their address, or a Service of theirs."""
-    found: dict[str, re.Pattern[str] | None] = {}
+    found: dict[tuple[str, str], re.Pattern[str] | None] = {}
     names = {item.name for item in pod.services}
     for container, _, _ in askers(pod, names, cluster):
         if not speaks_of_one(container, pod, names):
@@ -542,14 +582,20 @@ def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
         ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
         if front.status.pod_ip and not front.spec.host_network:
             ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")
-        found[front.name] = re.compile("|".join(ways)) if ways else None
+        found[front.namespace, front.name] = re.compile("|".join(ways)) if ways else None
     return found
+
+
+def _who(line: Line) -> tuple[str, str]:
+    """The namespace and the name of the pod whose log it is."""
+    return line.log.source.namespace, line.log.pod
 
 
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
-    return [line for who, line, _ in said if who == pod.name and _asks_for_text(line)]
+    itself = (pod.namespace, pod.name)
+    return [x for x, _ in said if _who(x) == itself and _asks_for_text(x)]
 
 
 def _asks_for_text(line: Line) -> bool:
@@ -562,15 +608,15 @@ def _asks_for_text(line: Line) -> bool:
     return any(re.search(GENERATES, one.text) for one in beside)
 
 
-def _gave_up(cluster: Cluster) -> list[tuple[str, Line, str]]:
-    """Whose log says that some server did not answer in time: the pod, the line, and its text without dots."""
+def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
+    """Where a log says that some server did not answer in time: the line, and its text without dots."""
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
         words = (*_GAVE_UP, _NO_POD, _OF_HAPROXY, *_BESIDE, *_OF_MODELS, *_OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in lost_alike(log)}
-        found += [(text.pod, line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
+        found += [(line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
     return found
 
 

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Container,
     Engine,
     Events,
@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between
+from llmdoctor_checks.serving._load import last_load, seconds_between, written_ago
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -76,11 +76,11 @@ _NOT_TAKEN = (
     "Cannot connect to host",
     "connection reset by peer",
 )
-#: So many lines before one at most stands the time of a traceback.
-_STAMPED = 30
-
 #: The API server sets a deletion's time to the end of the grace period; so shortly before it nothing that runs gets done.
 _NEARLY_OVER = 2
+
+#: So many seconds clocks of a cluster differ at most.
+_SKEW = 5
 
 #: So long no connection stays busy after the server was told to end, but for a request that does not get done.
 _LONG = 60
@@ -286,12 +286,13 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     since = (now - due).total_seconds() + grace
     there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)")
+    said = pod.cluster.once("connections not taken", lambda: list(_refused(pod.cluster)))
     asked = [
         line
-        for text in pod.cluster.snapshot.logs
-        if text.pod != pod.name and not text.previous
-        for line in _refused(Log(text))
-        if there.search(line.text) and (ago := _written(line, now)) is not None and ago <= since
+        for line in said
+        if line.log.pod != pod.name and there.search(line.text)
+        # a clock of another zone tells nothing
+        if (ago := written_ago(line, now)) is not None and -_SKEW <= ago <= since
     ]
     if not asked:
         return None
@@ -318,15 +319,12 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
-def _refused(log: Log) -> list[Line]:
+def _refused(cluster: Cluster) -> Iterator[Line]:
     """Lines of connections that nobody took, each once."""
-    return [line for _, line in sorted({line.number: line for words in _NOT_TAKEN for line in log.find(words)}.items())]
-
-
-def _written(line: Line, now: datetime) -> float | None:
-    """How many seconds ago a line was written, by its own time or that of one shortly before it."""
-    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number + 1))[::-1]
-    return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        lines = {line.number: line for words in _NOT_TAKEN if not text.previous for line in log.find(words)}
+        yield from (line for _, line in sorted(lines.items()))
 
 
 def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:

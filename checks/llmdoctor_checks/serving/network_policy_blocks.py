@@ -268,19 +268,18 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None
-    for text in cluster.snapshot.logs:
-        client = cluster.item("Pod", text.namespace, text.pod) if text.pod != pod.name else None
-        typed = client.typed() if client else None
-        if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+    for client, log, said in _cut_from(cluster):
+        typed, space = client.obj, client.namespace
+        if client.name == pod.name:
             continue
-        line = next((x for x, named in _unreached(Log(text)) if _meant(named, pod, typed)), None)
-        line = line or (_no_picker(Log(text)) if picker else _nameless(Log(text), pod, typed))
+        line = next((x for x, named in said if _meant(named, pod, typed)), None)
+        line = line or (_no_picker(log) if picker else _nameless(log, pod, typed))
         if line is None:
             continue
         labels = {key: str(value) for key, value in typed.metadata.labels.items()}
         let = any(_admits(r, p, labels, typed, pod, cluster) for r in rules(ours, "Ingress") for p in ports)
         if let or any(
-            cilium_admits(r, p, labels, text.namespace, cluster, item.namespace)
+            cilium_admits(r, p, labels, space, cluster, item.namespace)
             for item, rs in theirs
             for r in rs
             for p in ports
@@ -288,7 +287,7 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             continue
         items = [*ours, *(item for item, _ in theirs)]
         names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
-        who = text.pod if text.namespace == pod.namespace else f"{text.namespace}/{text.pod}"
+        who = client.name if space == pod.namespace else f"{space}/{client.name}"
         return Finding(
             role="cause",
             confidence="likely",
@@ -298,7 +297,7 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
                 *(_quote(item, "ingress") for item in ours),
                 *(object_evidence(i, "spec.ingress", "; ".join(map(_sources, rs)) or "nothing") for i, rs in theirs),
             ),
-            fixes=(_let_in(items[0], labels, text.namespace, pod, port),),
+            fixes=(_let_in(items[0], labels, space, pod, port),),
             order=line.order,
             pods=(pod.name,),
         )
@@ -307,38 +306,53 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
 
 def _kept_in(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
-    for text in cluster.snapshot.logs:
-        item = cluster.item("Pod", text.namespace, text.pod) if text.pod != pod.name else None
-        typed = item.typed() if item else None
-        if item is None or not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+    for client, ours, line, named in cluster.once("kept in", lambda: list(_held(cluster))):
+        if client.item is pod.item or not _meant(named, pod, client.obj):
             continue
-        client = Pod(typed, cluster, item=item)
-        ours = policies(client, cluster, "Egress")
-        if not ours or cilium_egress(client, cluster):
+        ports = _behind(pod, subject, named)
+        if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
             continue
-        for line, named in _unreached(Log(text)):
-            ports = _behind(pod, subject, named) if _meant(named, pod, typed) else set()
-            if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
-                continue
-            names, port = " and ".join(one.name for one in ours), min(ports)
-            service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
-            return Finding(
-                role="cause",
-                confidence="likely",
-                summary=f"NetworkPolicy {names} lets {text.namespace}/{text.pod} out to chosen ports only, and port {port} of {pod.name} "
-                "is none of them; it says that it cannot connect.",
-                evidence=(log_evidence(line), *(_quote(one, "egress") for one in ours)),
-                fixes=(
-                    _let_out(ours[0], service, port)
-                    if service is not None
-                    else fixes.advice(
-                        f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"
-                    ),
-                ),
-                order=line.order,
-                pods=(pod.name,),
-            )
+        names, port = " and ".join(one.name for one in ours), min(ports)
+        service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
+            f"{pod.name} is none of them; it says that it cannot connect.",
+            evidence=(log_evidence(line), *(_quote(one, "egress") for one in ours)),
+            fixes=(
+                _let_out(ours[0], service, port)
+                if service is not None
+                else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
     return None
+
+
+def _held(cluster: Cluster) -> Iterator[tuple[Pod, list[Item], Line, re.Match[str]]]:
+    """Whom a log says that its pod could not connect to, where policies choose what it is let out to, and these."""
+    for client, log, said in _cut_from(cluster):
+        ours = policies(client, cluster, "Egress") if said and not log.previous else []
+        if ours and not cilium_egress(client, cluster):
+            yield from ((client, ours, line, named) for line, named in said)
+
+
+def _cut_from(cluster: Cluster) -> list[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
+    """Pods with an address of their own whose logs say that they could not connect, and to whom, where they name it."""
+    return cluster.once("cut from", lambda: list(_unconnected(cluster)))
+
+
+def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
+    for text in cluster.snapshot.logs:
+        item, log = cluster.item("Pod", text.namespace, text.pod), Log(text)
+        typed = item.typed() if item else None
+        if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+            continue
+        said = list(_unreached(log))
+        if said or any(next(log.find(words), None) for words, _ in (_NAMELESS, _OF_PICKER)):
+            yield Pod(typed, cluster, item=item), log, said
 
 
 def _behind(pod: Pod, subject: Subject, named: re.Match[str]) -> set[int]:

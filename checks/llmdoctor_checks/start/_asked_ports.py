@@ -64,7 +64,8 @@ def led_elsewhere(pod: Pod, container: Container, ports: list[int], evidence: Ev
             line = _refused(other, told["host"], asked, bool(told["port"]))
             if line is None or asked not in [row.get("port") for row in listed]:
                 continue
-            wrong = ", ".join(map(str, targets))
+            at = [row.get("port") for row in listed].index(asked)
+            wrong = targets[at]
             yield Finding(
                 role="cause",
                 severity="warning",
@@ -80,7 +81,7 @@ def led_elsewhere(pod: Pod, container: Container, ports: list[int], evidence: Ev
                     fixes.patch_object(
                         item,
                         f"Set targetPort to {ports[0]} in Service/{item.name}",
-                        [{"op": "add", "path": "/spec/ports/0/targetPort", "value": ports[0]}],
+                        [{"op": "add", "path": f"/spec/ports/{at}/targetPort", "value": ports[0]}],
                     ),
                 ),
                 order=line.order,

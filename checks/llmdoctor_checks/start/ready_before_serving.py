@@ -269,15 +269,15 @@ def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
     """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service."""
     names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
-    lines = (
-        line
-        for text in cluster.snapshot.logs
-        if text.pod and text.pod != pod.name
-        for words in _TURNED_AWAY
-        for line in Log(text).find(words)
-        if named.search(line.text)
-    )
-    return next(lines, None)
+    said = cluster.once("turned away", lambda: list(_nobody_there(cluster)))
+    return next((line for line in said if line.log.pod != pod.name and named.search(line.text)), None)
+
+
+def _nobody_there(cluster: Cluster) -> Iterator[Line]:
+    """Lines of pods that found nobody where they asked."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        yield from (line for words in _TURNED_AWAY if text.pod for line in log.find(words))
 
 
 def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:

@@ -161,11 +161,10 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
     label, own = str(pod.obj.metadata.labels.get(_LABEL) or ""), _own_names(engine)
     if not pod.ready or not label or not own or label in own:
         return None
-    for text in cluster.snapshot.logs:
-        for line in Log(text).find(_UNKNOWN):
-            said = re.search(_ASKED_FOR, line.text)
-            if said is None or said["name"] not in own:
-                continue
+    lines = cluster.once(_UNKNOWN, lambda: [x for text in cluster.snapshot.logs for x in Log(text).find(_UNKNOWN)])
+    for line in lines:
+        said = re.search(_ASKED_FOR, line.text)
+        if said is not None and said["name"] in own:
             return Finding(
                 role="cause",
                 severity="warning",

@@ -50,7 +50,8 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     - https://docs.vllm.ai/en/latest/features/tool_calling/
     - https://github.com/ggml-org/llama.cpp/blob/master/docs/function-calling.md
     """
-    if engine.name == "vllm" and (said := told(pod, engine, cluster, logs, _ANSWERS)):
+    reads = engine.value("enable_auto_tool_choice", False) is not False and engine.explicit("tool_call_parser")
+    if engine.name == "vllm" and not reads and (said := told(pod, engine, cluster, logs, _ANSWERS)):
         line, words = said[-1]
         count, all_of = refused(logs.current(engine.container.name) if logs else None, "400")
         yield Finding(
