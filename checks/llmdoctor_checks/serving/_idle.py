@@ -76,8 +76,8 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
         role="cause",
         severity="warning",
         confidence="possible",
-        summary=f"{lines[0].log.pod} sent {len(lines)} requests on connections that {engine.container.name} had closed: it keeps an "
-        f"idle one {_SECONDS} s, and whoever asks it longer.",
+        summary=f"{lines[0].log.pod} lost {len(lines)} connections as it sent a request: mostly {engine.container.name} had closed them "
+        f"before. It keeps an idle one {_SECONDS} s, and whoever asks it longer.",
         evidence=tuple(log_evidence(line) for line in lines[:2]),
         fixes=(
             fixes.set_env(
