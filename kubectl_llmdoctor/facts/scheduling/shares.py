@@ -1,12 +1,14 @@
 """Schedulers that give a container shares of GPUs, and one share of each GPU at the most.
 
-Sources: HAMi pkg/scheduler/score.go (`NodeInsufficientDevice`: as many devices are asked for as the node has, or fewer) and
-pkg/device-plugin's registration; Volcano pkg/scheduler/api/devices/nvidia/vgpu (one share of each device, `not enough gpu
-fitted on this node`). What the node offers counts shares, ten of each GPU unless set otherwise.
+Sources: HAMi pkg/scheduler/score.go (`NodeInsufficientDevice`: more devices are asked for than the node has; not of GPUs that
+are cut by MIG, of which one may give several) and the registration by its device plugin; Volcano
+pkg/scheduler/api/devices/nvidia/vgpu (one share of each device, `not enough gpu fitted on this node`). What the node offers counts
+shares, ten of each GPU unless set otherwise.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -53,7 +55,9 @@ def shares(ask: Ask) -> Filter | None:
 
 
 def registered(text: str) -> int | None:
-    """How many GPUs a plugin registered in an annotation; None where it cannot be read, or names none."""
+    """How many GPUs a plugin registered in an annotation; None where it cannot be read, names none, or one that is cut by MIG."""
+    if re.search(r'"mode":\s{0,3}"mig"|,mig\b', text):
+        return None
     if text.lstrip().startswith("["):
         try:
             devices = msgspec.json.decode(text)
