@@ -234,9 +234,17 @@ class KernelLog:
 
     @cached_property
     def absent(self) -> tuple[KernelLine, ...]:
-        """The same of GPUs that the driver did not take when it was loaded, so that nobody counts them."""
-        probed = [line.number for line in self.lines if "NVIDIA probe routine failed" in line.text]
-        return tuple(line for line in self.lost if any(line.number < number for number in probed))
+        """The same of GPUs that the driver did not take when it was loaded, so that nobody counts them: the last line on each."""
+        probed = max((line.number for line in self.lines if "NVIDIA probe routine failed" in line.text), default=0)
+        # the driver may say on three lines what it says of one GPU, and name it on the first
+        named = {line.number: bus_of(line.text) for line in self.lines if "NVRM: The NVIDIA GPU" in line.text}
+        last: dict[str, KernelLine] = {}
+        for line in self.lost:
+            number = line.number
+            bus = bus_of(line.text) or named.get(number - 1) or named.get(number - 2) or str(number)
+            if number < probed:
+                last[bus] = line
+        return tuple(last.values())
 
     @cached_property
     def not_initialised(self) -> tuple[KernelLine, ...]:

@@ -1,5 +1,6 @@
 """/dev/shm that cannot hold what several workers exchange."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -42,8 +43,24 @@ _FULL = 0.95
 #: NCCL's code for a call to the operating system that failed, as PyTorch and pynccl pass it on, and what says which call.
 _SYSTEM_ERROR, _SAYS_WHICH = ("unhandled system error", "ncclSystemError"), "NCCL WARN"
 
+#: vLLM's words for a worker that is gone (v1/executor/multiproc_executor.py), where it does not say by which signal, and what it
+#: logs of a model that takes images (v1/metrics/loggers.py, v1/worker/gpu_model_runner.py).
+_WORKER_LOST = "died unexpectedly, shutting down executor"
+_TAKES_IMAGES = ("MM cache hit rate", "Encoder cache will be initialized")
+_CHECKS_ITS_QUEUES = "0.32"
+#: What a process prints that dies of something else, and how far above.
+_SAYS_WHY, _LINES_BEFORE = (
+    r"ERROR|Traceback|Error: |Fatal |Failed: |Segmentation fault|Caught signal|CUDA error|[Kk]illed",
+    80,
+)
 
-@check("shm-too-small", since="0.1", severity="critical", literals=(*_SYSTEM_ERROR, _SAYS_WHICH))
+
+@check(
+    "shm-too-small",
+    since="0.1",
+    severity="critical",
+    literals=(*_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES),
+)
 def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
 
@@ -54,7 +71,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
     start or under load. A server whose workers only have NCCL there, and that is ready, has what it needs: that is a note.
 
     Without `NCCL_DEBUG` NCCL says "unhandled system error" and no more. Within one server, with the default of 64 MiB and
-    no other word in the log, this is what it met.
+    no other word in the log, this is what it met. vLLM up to 0.31 says of a worker that died by SIGBUS only that it is gone: where
+    the model takes images, which go to the workers through /dev/shm, this is what may have ended it.
 
     ## Fix
 
@@ -112,6 +130,19 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
                 pods=(pod.name,),
             )
             return
+        if not pod.ready and (line := _worker_lost(pod, engine, logs)):
+            yield Finding(
+                role="cause",
+                confidence="possible",
+                summary="A worker that took images was gone without a word while it served, as one is that a page in a full /dev/shm "
+                f"ends by SIGBUS: {_risk(engine, workers)}",
+                evidence=(log_evidence(line), *_spec(container, engine)),
+                explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
+                fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
         # NCCL takes its share when it connects, before the server is ready; vLLM's queues grow with what goes through them
         apart = tuple(_apart(hardware)) if hardware else ()
         enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
@@ -136,6 +167,24 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
         # what served had connected its workers
         if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
             return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
+    return None
+
+
+def _worker_lost(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
+    """The line by which vLLM tells that a worker is gone, in the log of an instance that had served requests with images.
+
+    Images go to the workers through the queues, whose files fill with them; what has no more than text in it stays small.
+    From 0.32 on vLLM does not start where its queues do not fit.
+    """
+    if not logs or not _own_queues(engine) or engine.at_least(_CHECKS_ITS_QUEUES):
+        return None
+    for ending in endings(pod):
+        log = log_of(ending, logs) if ending.container is engine.container and not ending.signal else None
+        if log is None or not served(log) or not any(next(log.find(sign), None) for sign in _TAKES_IMAGES):
+            continue
+        line = next(log.find(_WORKER_LOST), None)
+        before = log.lines(max(line.number - _LINES_BEFORE, 1), line.number - 1) if line else ()
+        return None if any(re.search(_SAYS_WHY, one.text[:500]) for one in before) else line
     return None
 
 

@@ -156,6 +156,8 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
             return "ports"
         case "resource":
             return _shortage(node, reason)
+        case "shares":
+            return "gpu-size"
     return OF_OTHERS.get(reason.kind)
 
 

@@ -113,14 +113,17 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
         return
     if limit and "instance type" in limit[0] and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
-    small = next((p for p in pools(event.message) if p.typed), None) if limit and "instance type" in limit[0] else None
+    full = _full(pending, event)
+    typeless = limit is not None and "instance type" in limit[0] and not full
+    small = next((p for p in pools(event.message) if p.typed), None) if typeless else None
     mended = failed or pool or re.search(_AT_MOST, event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
-    why = "is at its limit" if limit and not failed and "instance type" not in limit[0] else "cannot add a node"
+    why = "is at its limit" if limit and not failed and not typeless else "cannot add a node"
+    words = small.words if small else full.text if full else _short(event)
     yield Finding(
         role="cause",
         confidence="likely",
-        summary=f"{who} {why}: {sentence(small.words if small else _short(event))}",
+        summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_of_pool(small) if small else _fixes(at_limit=limit is not None and failed is None)),
@@ -283,6 +286,20 @@ def _pool(pending: Pending, event: Event) -> Pool | None:
         if pool.name in values or (not found[0].verdicts and (alone or "gpu" in pool.name.lower())):
             return pool
     return None
+
+
+def _full(pending: Pending, event: Event) -> Pool | None:
+    """The pool that has made the nodes with the GPUs that the pod asks for, or is called so, and may not grow.
+
+    What other pools lack for the pod is not the point then: theirs are other machines.
+    """
+    makers = {
+        verdict.node.labels.get("karpenter.sh/nodepool")
+        for verdict in pending.verdicts
+        if any(verdict.node.offers(resource) for resource in pending.accelerators)
+    }
+    full = (pool for pool in pools(event.message) if pool.full and pool.name)
+    return next((p for p in full if pending.accelerators and (p.name in makers or "gpu" in p.name.lower())), None)
 
 
 def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ...]) -> Finding:

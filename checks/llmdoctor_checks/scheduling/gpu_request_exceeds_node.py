@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
@@ -16,7 +16,8 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
 
     The GPUs of one pod must be on one node. What counts is the sum over all containers and sidecars, or the largest
     init container if that is more. Waiting and freeing GPUs cannot help. Where GPUs are shared (time-slicing, MPS) the
-    device plugin may be set to give a pod one share only: two shares would be the same GPU twice.
+    device plugin may be set to give a pod one share only: two shares would be the same GPU twice. HAMi and Volcano's vGPUs give
+    a container one share of each GPU: ten shares that a node with one GPU offers are for ten containers.
 
     ## Fix
 
@@ -42,7 +43,13 @@ def _waiting(pending: Pending, found: Cause) -> Finding:
     reasons = [r for r in found.reasons if r.resource == found.resource]
     most = max((r.allocatable or 0 for r in reasons), default=0)
     free = max((r.free or 0 for r in reasons), default=0)
-    if most:
+    shared = next((r for r in reasons if r.kind == "shares"), None)
+    if shared:
+        summary = (
+            f"A container asks for {shared.asked} {found.resource}, and {shared.plugin} gives it one share of each GPU at the most: "
+            f"the largest of {nodes_said(found)} has {count_of(most, 'GPU')}."
+        )
+    elif most:
         summary = f"It asks for {asked} {found.resource}, and the largest of {nodes_said(found)} has {most}"
         summary += f" ({free} free now)." if free < most else "."
     else:

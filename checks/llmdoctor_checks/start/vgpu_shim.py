@@ -10,10 +10,14 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Logs,
+    Node,
     Pod,
     check,
+    endings,
     fixes,
     log_evidence,
+    log_of,
+    node_evidence,
     pod_evidence,
     say_seconds,
 )
@@ -36,8 +40,16 @@ _CALLS = (" model on Cuda(", "vLLM is using nccl==", "Init torch distributed beg
 _EXPLAINS = ("nccl-p2p", "nccl-timeout", "probe-too-short", "slow-load", "crash-loop", "not-ready", "rollout-stuck")
 
 
-@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS))
-def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
+#: CUDA's words for a GPU that takes no new process (46), among others one without a licence.
+_BUSY = " busy or unavailable"
+_BUSY_ERROR = r"(?:CUDA-capable device\(s\) is/are|all CUDA-capable devices are) busy or unavailable"
+
+#: What GPU Feature Discovery labels of a virtual GPU: that it is one, and its type, `NVIDIA-A10-24Q`, `GRID-A100-4-20C`.
+_VGPU_LABEL, _VGPU_TYPE = "nvidia.com/vgpu.present", r"(?:NVIDIA|GRID)-[\w-]{1,40}-\d{1,3}[ABCQ]"
+
+
+@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS, _BUSY))
+def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """What shares the GPU between pods breaks the engine.
 
     HAMi and its relatives share a GPU between pods by a library (libvgpu.so) that is preloaded into every process and answers CUDA's calls
@@ -47,7 +59,7 @@ def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
 
     NVIDIA's MPS lets processes of several pods compute on one GPU at a time, through a server on the node. When its daemon is not
     reached, or its server has failed after a fault of one client, CUDA starts in none of them. A virtual GPU (NVIDIA vGPU) computes
-    only with a licence.
+    only with a licence: without one it becomes slow after some minutes, and then CUDA answers that the device is busy or unavailable.
 
     ## Fix
 
@@ -59,7 +71,7 @@ def vgpu_shim(pod: Pod, logs: Logs) -> Iterator[Finding]:
     - https://project-hami.io/docs/
     - https://github.com/Project-HAMi/HAMi-core
     """
-    for found in (*_initialises(pod, logs), *_calls(pod, logs)):
+    for found in (*_initialises(pod, logs), *_calls(pod, logs), *_unlicensed(pod, logs, node)):
         yield found
         return
 
@@ -132,6 +144,47 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=line.order,
             pods=(pod.name,),
         )
+
+
+def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
+    """A virtual GPU that takes no process: nothing in the pod says that it has no licence."""
+    if node is None or not pod.failing:
+        return
+    product = node.labels.get("nvidia.com/gpu.product", "")
+    if node.labels.get(_VGPU_LABEL) != "true" and not re.fullmatch(_VGPU_TYPE, product):
+        return
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        line = next((one for one in log.find(_BUSY) if re.search(_BUSY_ERROR, one.text[:500])), None) if log else None
+        if line is None:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: mostly it has no licence.",
+            evidence=(log_evidence(line), node_evidence(node, product or f"label {_VGPU_LABEL}=true")),
+            explains=(
+                "gpu-memory-shared",
+                "engine-init-failed",
+                "engine-dead",
+                "worker-lost",
+                "pod-failed",
+                *_EXPLAINS,
+            ),
+            fixes=(
+                fixes.advice(
+                    f"See whether the vGPU of {node.name} is licensed (License Status of nvidia-smi -q), that nvidia-gridd runs there "
+                    "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod anew",
+                    fixes.on_node(
+                        node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
+                    ),
+                    owner="platform",
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
 
 
 def _stands_still(pod: Pod, logs: Logs) -> Iterator[tuple[str, Line, *tuple[Evidence, ...]]]:

@@ -24,6 +24,7 @@ Kind = Literal[
     "pod-affinity",
     "claim",
     "features",
+    "shares",
     "gang",
     "group-limit",
     "unregistered",

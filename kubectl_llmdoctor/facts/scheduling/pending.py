@@ -248,5 +248,6 @@ class Pending:
 
 
 def _texts_of(verdict: NodeVerdict) -> list[tuple[Kind, str]]:
-    """A node's share of the histogram: each text counts once per node."""
-    return [(kind, resource) for kind, resource, _ in {(r.kind, r.resource, r.text) for r in verdict.first}]
+    """A node's share of the histogram: each text counts once per node. An extender says of none which one it refuses."""
+    said = {(r.kind, r.resource, r.text) for r in verdict.first if r.kind != "shares"}
+    return [(kind, resource) for kind, resource, _ in said]
