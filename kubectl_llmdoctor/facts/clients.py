@@ -34,6 +34,7 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
     """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
     if not names:
         return
+    names = names | _led_by(pod)
     ways = _ways(pod, names, cluster)
     all_of = cluster.once("askers", lambda: _askers(cluster))
     first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
@@ -68,10 +69,18 @@ def _asking(cluster: Cluster) -> Iterator[_Asker]:
 
 def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether the environment of a container that asks this pod names no other server of models."""
+    names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
     values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
     urls = (url for value in values for url in re.findall(_OF_MODELS, value))
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
+
+
+def _led_by(pod: Pod) -> set[str]:
+    """Services that select no pods, of Knative and KServe: they lead to its gateway, and from there to the pods of these labels."""
+    labels = pod.obj.metadata.labels
+    service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
+    return {str(one) for one in (service, named, named and f"{named}-predictor") if one}
 
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:

@@ -35,8 +35,11 @@ CLIENT_TOLD = (
     "524 Server Error",
     "Error code: 504",
     "Error code: 524",
-    "status code 504",
-    "status code 524",
+    *(
+        f"{words}{code}"
+        for code in (504, 524)
+        for words in ("HTTP ", "status ", "status=", "status: ", "code ", "code=")
+    ),
     "[524 ",
     "HTTP/1.1 524",
     "upstream request timeout",
@@ -50,6 +53,16 @@ _ADDRESS = r"https?://[^\s\"'<>]{1,500}"
 
 #: Node's fetch (undici), which waits five minutes for headers: whom it asked it does not say.
 UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
+
+#: A client that no longer waited for an answer, and for how long it had: urllib3 and requests (which name whom they asked), axios,
+#: .NET's HttpClient.
+WAITED = ("Read timed out. (read timeout=", "ms exceeded", "HttpClient.Timeout of ")
+_WAITED = (
+    r"host='(?P<host>[\w.-]{1,253})', port=\d{1,5}\): Read timed out\. \(read timeout=(?P<seconds>\d{1,6})"
+    r"|\btimeout of (?P<milliseconds>\d{4,9})ms exceeded|HttpClient\.Timeout of (?P<elapsed>\d{1,6})"
+)
+#: Those that name nobody, where the lines below speak of a model.
+_OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|completion|\bllm\b", 5
 
 #: A stream that ended in the middle, as clients say it: httpx, aiohttp, Go's, Codex, undici.
 CUT_SHORT = (
@@ -106,7 +119,29 @@ def client_told(line: Line) -> bool:
     # a page of HTML stands in lines of its own
     page = text.lstrip().startswith("<")
     beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
-    return any(re.search(_OF_A_MODEL, one.text) for one in beside)
+    return any(re.search(_OF_A_MODEL, one.text) for one in beside) or _asked_to_generate(line)
+
+
+def _asked_to_generate(line: Line) -> bool:
+    """Whether the last that a client says before its failure whom it asks is a request to generate, not yet answered."""
+    before = (
+        [one.text[:4000] for one in line.log.lines(max(line.number - 2, 1), line.number - 1)] if line.number > 1 else []
+    )
+    asked = next((text for text in reversed(before) if re.search(_ADDRESS, text)), "")
+    return re.search(GENERATES, asked) is not None and re.search(r"HTTP/[\d.]{1,3} \d{3}\b", asked) is None
+
+
+def waited(line: Line) -> tuple[float, str] | None:
+    """How many seconds a client waited for an answer before it gave up, and the host that it asked, where it names it."""
+    said = re.search(_WAITED, line.text[:4000])
+    if said is None:
+        return None
+    if said["host"]:
+        return float(said["seconds"]), said["host"]
+    beside = line.log.lines(line.number, line.number + _BELOW)
+    if not any(re.search(_OF_MODELS, one.text[:2000]) for one in beside):
+        return None
+    return (int(said["milliseconds"]) / 1000 if said["milliseconds"] else float(said["elapsed"])), ""
 
 
 def keda_gave_up(line: Line) -> bool:
