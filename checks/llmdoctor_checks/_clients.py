@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Engine, Line, Log, Logs, Pod, askers, speaks_of_one
 
-#: A request to generate in the access log of uvicorn, and its status.
-_ASKED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings)\S* HTTP/[\d.]+\" (\d{3})"
+#: A request to generate in the access log of uvicorn or of llama-server, and its status.
+_ASKED = (
+    r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings)\S* HTTP/[\d.]+\" (\d{3})"
+    r"|request: POST (?:/v1)?/(?:chat/completions|completions|embeddings?|rerank(?:ing)?) [\w.:]{2,45} (\d{3})"
+)
 
 #: From so many answers for one refusal on these are some client's own affair.
 _STRAY, _FEWEST = 10, 2
@@ -42,10 +45,11 @@ def _said(
                     yield (text.namespace, text.pod, text.container), line, said
 
 
-def refused(log: Log | None, status: str) -> tuple[int, int]:
-    """How many requests to generate uvicorn answered with a status, of how many."""
-    asked = [m[1] for x in log.find('"POST /v1/') if (m := re.search(_ASKED, x.text[:2000]))] if log else []
-    return sum(one == status for one in asked), len(asked)
+def refused(log: Log | None, *statuses: str) -> tuple[int, int]:
+    """How many requests to generate the server answered with one of these statuses, of how many."""
+    lines = [line for words in ('"POST /v1/', "request: POST ") for line in log.find(words)] if log else []
+    asked = [m[1] or m[2] for line in lines if (m := re.search(_ASKED, line.text[:2000]))]
+    return sum(one in statuses for one in asked), len(asked)
 
 
 def astray(times: int, count: int, all_of: int) -> bool:
