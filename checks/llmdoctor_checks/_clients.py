@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Engine, Line, Log, Logs, Pod, askers, speaks_of_one
+from kubectl_llmdoctor.api import Cluster, Container, Engine, Line, Log, Logs, Pod, askers, speaks_of_one
 
 #: A request to generate in the access log of uvicorn or of llama-server, and its status.
 _ASKED = (
@@ -20,17 +20,23 @@ _STRAY, _FEWEST = 10, 2
 def told(
     pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...]
 ) -> list[tuple[Line, re.Match[str]]]:
-    """What a ready server answered to clients that ask nobody else, as they print it, where its own log has no word of it."""
+    """What a ready server answered to clients that ask nobody else, or who asks for them, as they print it; its own log has no word."""
     mine = logs.current(engine.container.name) if logs is not None else None
     if not pod.ready or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
     said = cluster.once(f"told {words}", lambda: list(_said(cluster, words)))
     if not said:
         return []
-    names = {item.name for item in pod.services}
-    asking = (c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names))
+    before = asking_alone(pod, cluster)
+    asking = (*before, *(further for one in before for further in asking_alone(one.pod, cluster)))
     clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
     return [(line, match) for who, line, match in said if who in clients]
+
+
+def asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:
+    """Containers of other pods that ask this one and no other server of models."""
+    names = {item.name for item in pod.services}
+    return [c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)]
 
 
 def _said(

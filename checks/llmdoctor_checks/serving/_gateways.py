@@ -55,12 +55,19 @@ _ADDRESS = r"https?://[^\s\"'<>]{1,500}"
 UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
 
 #: A client that no longer waited for an answer, and for how long it had: urllib3 and requests (which name whom they asked), axios,
-#: .NET's HttpClient.
-WAITED = ("Read timed out. (read timeout=", "ms exceeded", "HttpClient.Timeout of ")
+#: .NET's HttpClient. Others name the path (Spring, Quarkus): then any words for a timeout will do but those for a connection.
+WAITED = ("Read timed out", "ms exceeded", "HttpClient.Timeout of ", "imed out", "imeout")
 _WAITED = (
     r"host='(?P<host>[\w.-]{1,253})', port=\d{1,5}\): Read timed out\. \(read timeout=(?P<seconds>\d{1,6})"
     r"|\btimeout of (?P<milliseconds>\d{4,9})ms exceeded|HttpClient\.Timeout of (?P<elapsed>\d{1,6})"
 )
+#: A setting that is printed beside a request is none.
+_OUT_OF_TIME = (
+    r"(?i:timed[ -]?out)|(?i:timeout\b(?: \S{1,40}){0,6} (?:exceeded|expired|elapsed|reached))|: timeout\b(?! ?[=:]? ?\d)"
+    r"|Timeout(?:Error|Exception)\b"
+)
+_CONNECTING = r"(?i)connect(?:ion|ing)?\W{0,3}(?:attempt )?time|connect timeout"
+_PERIOD = r"\b(\d{4,9}) ?ms\b|\b(\d{1,6})(?:\.\d{1,6})? ?s(?:ec|econds)?\b"
 #: Those that name nobody, where the lines below speak of a model.
 _OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|completion|\bllm\b", 5
 
@@ -131,17 +138,27 @@ def _asked_to_generate(line: Line) -> bool:
     return re.search(GENERATES, asked) is not None and re.search(r"HTTP/[\d.]{1,3} \d{3}\b", asked) is None
 
 
-def waited(line: Line) -> tuple[float, str] | None:
-    """How many seconds a client waited for an answer before it gave up, and the host that it asked, where it names it."""
+def waited(line: Line) -> tuple[float | None, str] | None:
+    """How many seconds a client waited for an answer before it gave up, and the host that it asked, where it names them."""
     said = re.search(_WAITED, line.text[:4000])
     if said is None:
-        return None
+        return _out_of_time(line.text[:4000])
     if said["host"]:
         return float(said["seconds"]), said["host"]
     beside = line.log.lines(line.number, line.number + _BELOW)
     if not any(re.search(_OF_MODELS, one.text[:2000]) for one in beside):
         return None
     return (int(said["milliseconds"]) / 1000 if said["milliseconds"] else float(said["elapsed"])), ""
+
+
+def _out_of_time(text: str) -> tuple[float | None, str] | None:
+    """The same of a line that names a path at which servers generate."""
+    if not re.search(_OUT_OF_TIME, text) or re.search(_CONNECTING, text) or not re.search(rf"(?:{GENERATES})", text):
+        return None
+    address = next((one for one in re.findall(_ADDRESS, text) if re.search(GENERATES, one)), "")
+    period = re.search(_PERIOD, text)
+    seconds = (int(period[1]) / 1000 if period[1] else float(period[2])) if period else None
+    return seconds, re.split(r"[:/]", address.partition("://")[2], maxsplit=1)[0]
 
 
 def keda_gave_up(line: Line) -> bool:

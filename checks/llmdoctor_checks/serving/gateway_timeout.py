@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._clients import asking_alone
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import (
@@ -139,6 +140,8 @@ _GONE = (
 #: Ollama's, by status: of a request that waits, and of one that is not streamed and runs (`server/routes.go`), which is 500 as faults are,
 #: which do not take so many seconds.
 _GONE_OF_OLLAMA = (("| 499 |", 0), ("| 500 |", 5))
+#: Or it logs 200 and says before that it stops (`runner.go`).
+_STOPS = "aborting completion request due to client closing the connection"
 #: It says in so many lines before, at most, what went wrong.
 _BEFORE = 3
 
@@ -155,6 +158,8 @@ _ROUND, _OLD, _ALIKE = 5, 10, 1
 #: So many that went at one such age, each at another time, are no chance, whatever the server did meanwhile.
 _FEWEST_ALIKE = 3
 
+#: So many answers for each request that was given up make it a note.
+_MANY = 10
 #: A request to generate that was answered: uvicorn's access log, Gin's, llama-server's.
 _ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200 \|[^\n]{{0,80}}POST "
 
@@ -411,7 +416,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         else f"while {engine.container.name} ran on: that is a timeout of theirs, or of what stands before it."
     )
     return Finding(
-        role="cause",
+        role="cause" if loading or not _few(alike[0].log, len(alike)) else "note",
         severity="warning",
         confidence="likely" if loading or _answers(ages) else "possible",
         summary=f"The clients of {count_of(len(alike), 'request')} went away when these were {say_seconds(age)} old, "
@@ -442,8 +447,9 @@ def _apart(one: Line, other: Line) -> bool:
 
 def _answers(ages: list[tuple[Line, float]]) -> bool:
     """Whether Ollama answered other requests between those whose clients went away."""
-    first, last = ages[0][0], ages[-1][0]
-    return any(first.number < one.number < last.number and answered(one) for one in first.log.find("| 200 |"))
+    first, last, gone = ages[0][0], ages[-1][0], {line.number for line, _ in ages}
+    between = (one for one in first.log.find("| 200 |") if first.number < one.number < last.number)
+    return any(answered(one) for one in between if one.number not in gone)
 
 
 def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
@@ -470,17 +476,18 @@ def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     ]
     if len(mine) < _FEWEST_CUT:
         return None
-    (line, seconds), alive = mine[0], any(re.search(_ANSWERED_WELL, x.text[:2000]) for x in own.find("POST "))
+    (line, seconds), alive = mine[0], _answered_well(own) > 0
+    long = f" of {say_seconds(seconds)}" if seconds else ""
     return Finding(
-        role="cause",
+        role="note" if _few(own, len(mine)) else "cause",
         severity="warning",
         confidence="likely" if alive else "possible",
-        summary=f"{line.log.pod} waits {say_seconds(seconds)} for an answer and then gives up, {count_of(len(mine), 'time')} in its log; "
-        f"{engine.container.name} runs on.",
+        summary=f"{line.log.pod} did not wait for an answer any longer than a timeout{long} of its own, {count_of(len(mine), 'time')} in "
+        f"its log; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(
             fixes.advice(
-                f"Raise the timeout of {say_seconds(seconds)} of {line.log.pod} above the longest generation, or let it stream"
+                f"Raise the timeout{long} that {line.log.pod} has for answers above the longest generation, or let it stream"
             ),
         ),
         order=line.order,
@@ -488,13 +495,25 @@ def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     )
 
 
-def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float, str]]:
-    """Who gave up, by its namespace and its line, after how many seconds, and which host it asked where it says so."""
+def _answered_well(log: Log) -> int:
+    """How many requests to generate the server answered."""
+    return sum(re.search(_ANSWERED_WELL, line.text[:2000]) is not None for line in log.find("POST "))
+
+
+def _few(log: Log, times: int) -> bool:
+    """Whether the server answered so many more that somebody's own requests may be to blame."""
+    return _answered_well(log) >= _MANY * times
+
+
+def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:
+    """Who gave up, by its namespace and its line, after how many seconds, and which host it asked, where it says so."""
     for text in cluster.snapshot.logs:
-        for words in WAITED if not text.previous else ():
-            for line in Log(text).find(words):
-                if (said := waited(line)) is not None and said[0] >= _OLD:
-                    yield text.namespace, line, *said
+        log = Log(text)
+        lines = {line.number: line for words in WAITED if not text.previous for line in log.find(words)}
+        for _, line in sorted(lines.items()):
+            said = waited(line)
+            if said is not None and (said[0] is None or said[0] >= _OLD):
+                yield text.namespace, line, *said
 
 
 def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -506,6 +525,8 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         if lost := [one for one in lost if one[1] >= least]:
             yield from lost
             break
+    else:
+        yield from _gone_with_200(log)
     gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)]
     if len(gone) < _FEWEST_CUT:
         return
@@ -517,6 +538,20 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         first = begun.pop(name, None)
         if first is not None and (age := seconds_between(first, line)) is not None:
             yield line, age
+
+
+def _gone_with_200(log: Log) -> Iterator[tuple[Line, float]]:
+    """The same of Ollama's requests that it logs as well: it says before that it stops, or the longest are as long as Node waits."""
+    ends = [one for line in log.find("| 200 |") if (one := answered(line)) is not None]
+    for one in ends:
+        before = one.line.log.lines(max(one.line.number - _BEFORE, 1), one.line.number)
+        if any(_STOPS in line.text[:300] for line in before):
+            yield one.line, one.seconds
+            ends = []
+    longest = max((one.seconds for one in ends), default=0)
+    as_long = [one for one in ends if abs(one.seconds - UNDICI_SECONDS) <= _ALIKE]
+    if len(as_long) >= _FEWEST_ALIKE and longest <= UNDICI_SECONDS + _ALIKE:
+        yield from ((one.line, one.seconds) for one in as_long)
 
 
 def _at_fault(line: Line) -> bool:
@@ -621,19 +656,13 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
     """Pods that ask this one for clients of theirs, and such clients; how a gateway names them: by address, or a Service of theirs."""
     found: dict[str, re.Pattern[str] | None] = {}
-    before = _asking_alone(pod, cluster)
-    for front in (*before, *(further for one in before for further in _asking_alone(one, cluster))):
+    before = [container.pod for container in asking_alone(pod, cluster)]
+    for front in (*before, *(further.pod for one in before for further in asking_alone(one, cluster))):
         ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
         if front.status.pod_ip and not front.spec.host_network:
             ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")
         found[front.name] = re.compile("|".join(ways)) if ways else None
     return found
-
-
-def _asking_alone(pod: Pod, cluster: Cluster) -> list[Pod]:
-    """Pods that ask this one and no other server of models."""
-    names = {item.name for item in pod.services}
-    return [c.pod for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)]
 
 
 def _own_words(pod: Pod, cluster: Cluster) -> list[Line]:

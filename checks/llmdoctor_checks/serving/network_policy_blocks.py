@@ -280,6 +280,9 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             for p in c.spec.ports
             if any(leads(s, pod, {p.container_port}) for s in pod.services)
         }
+    if not ports and not subject.engines(pod):  # what asks servers for others, such as LiteLLM
+        listed = (row for item in pod.services for row in rows(item.raw, "spec.ports"))
+        ports = {port for row in listed if isinstance(port := row.get("targetPort", row.get("port")), int)}
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None
