@@ -27,14 +27,17 @@ def told(
     said = cluster.once(f"told {words}", lambda: list(_said(cluster, words)))
     if not said:
         return []
-    before = asking_alone(pod, cluster)
-    asking = (*before, *(further for one in before for further in asking_alone(one.pod, cluster)))
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking}
+    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
     return [(line, match) for who, line, match in said if who in clients]
 
 
-def asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:
-    """Containers of other pods that ask this one and no other server of models."""
+def asking(pod: Pod, cluster: Cluster) -> list[Container]:
+    """Containers of other pods that ask this one and no other server of models, and of those that ask such a one."""
+    before = _asking_alone(pod, cluster)
+    return [*before, *(further for one in before for further in _asking_alone(one.pod, cluster))]
+
+
+def _asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:
     names = {item.name for item in pod.services}
     return [c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)]
 

@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import asking_alone
+from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import (
@@ -467,7 +467,7 @@ def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     names = {item.name for item in pod.services}
     if not said or not names:
         return None
-    clients = {(c.pod.name, c.name) for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)}
+    clients = {(c.pod.name, c.name) for c in asking(pod, cluster)}
     mine = [
         (line, seconds)
         for space, line, seconds, host in said
@@ -482,12 +482,12 @@ def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         role="note" if _few(own, len(mine)) else "cause",
         severity="warning",
         confidence="likely" if alive else "possible",
-        summary=f"{line.log.pod} did not wait for an answer any longer than a timeout{long} of its own, {count_of(len(mine), 'time')} in "
-        f"its log; {engine.container.name} runs on.",
+        summary=f"{line.log.pod} got no answer in time, {count_of(len(mine), 'time')} in its log: a timeout{long} of its own, or of what "
+        f"it asks; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(
             fixes.advice(
-                f"Raise the timeout{long} that {line.log.pod} has for answers above the longest generation, or let it stream"
+                f"Raise the timeout{long} that {line.log.pod} has, or what it asks, above the longest generation, or let it stream"
             ),
         ),
         order=line.order,
@@ -656,8 +656,7 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 def _fronts(pod: Pod, cluster: Cluster) -> dict[str, re.Pattern[str] | None]:
     """Pods that ask this one for clients of theirs, and such clients; how a gateway names them: by address, or a Service of theirs."""
     found: dict[str, re.Pattern[str] | None] = {}
-    before = [container.pod for container in asking_alone(pod, cluster)]
-    for front in (*before, *(further.pod for one in before for further in asking_alone(one, cluster))):
+    for front in (container.pod for container in asking(pod, cluster)):
         ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
         if front.status.pod_ip and not front.spec.host_network:
             ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")
