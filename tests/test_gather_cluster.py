@@ -265,6 +265,22 @@ def test_of_who_asks_a_ready_pod_the_log_is_read(world: FakeApi, cluster: Cluste
     assert [(log.pod, log.text) for log in found.logs][:2] == [("client-0", "404\n"), ("client-1", "404\n")]
 
 
+def test_of_who_asks_a_front_end_of_a_ready_pod_the_log_is_read(world: FakeApi, cluster: Cluster) -> None:
+    front = asking("front", "http://model/v1")
+    front["metadata"]["labels"] = {"app": "front"}
+    world.objects += [
+        obj("Service", "model", spec={"selector": {"app": "model"}, "ports": [{"port": 80, "targetPort": 8000}]}),
+        obj("Service", "front", spec={"selector": {"app": "front"}, "ports": [{"port": 80}]}),
+        pod("model-0", labels={"app": "model"}, status=READY),
+        front,
+        asking("a-client", "http://front/v1"),
+        asking("other", "http://llama/v1"),
+    ]
+    run(cluster, "model-0")
+
+    assert asked_for(world) == {"model-0", "front", "a-client"}
+
+
 def test_of_who_asks_a_pod_that_fails_no_log_is_read(world: FakeApi, cluster: Cluster) -> None:
     service = obj("Service", "model", spec={"selector": {"app": "llama"}, "ports": [{"port": 80}]})
     world.objects += [service, asking("client", "http://model/v1")]

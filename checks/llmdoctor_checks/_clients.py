@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Engine, Line, Log, Logs, Pod, clients, parse_time
+from kubectl_llmdoctor.api import Cluster, Container, Engine, Line, Log, Logs, Pod, askers, parse_time, speaks_of_one
 from llmdoctor_checks.serving._load import written_ago
 
-#: A request to generate in the access log of uvicorn, and its status.
-_ASKED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings)\S* HTTP/[\d.]+\" (\d{3})"
+#: A request to generate in the access log of uvicorn or of llama-server, and its status.
+_ASKED = (
+    r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings)\S* HTTP/[\d.]+\" (\d{3})"
+    r"|request: POST (?:/v1)?/(?:chat/completions|completions|embeddings?|rerank(?:ing)?) [\w.:]{2,45} (\d{3})"
+)
 
 #: From so many answers for one refusal on these are some client's own affair.
 _STRAY, _FEWEST = 10, 2
@@ -18,13 +21,24 @@ _STRAY, _FEWEST = 10, 2
 def told(
     pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...]
 ) -> list[tuple[Line, re.Match[str]]]:
-    """What a ready server answered to clients that ask nobody else, as they print it, where its own log has no word of it."""
+    """What a ready server answered to clients that ask nobody else, or who asks for them, as they print it; its own log has no word."""
     said = cluster.once(f"told {words}", lambda: list(_said(cluster, words))) if pod.ready else []
     mine = logs.current(engine.container.name) if logs is not None else None
     if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
-    asking = clients(pod, {item.name for item in pod.services}, cluster)
-    return [(line, match) for who, line, match in said if who in asking and not before(line, engine, cluster)]
+    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
+    return [(line, match) for who, line, match in said if who in clients and not before(line, engine, cluster)]
+
+
+def asking(pod: Pod, cluster: Cluster) -> list[Container]:
+    """Containers of other pods that ask this one and no other server of models, and of those that ask such a one."""
+    before = _asking_alone(pod, cluster)
+    return [*before, *(further for one in before for further in _asking_alone(one.pod, cluster))]
+
+
+def _asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:
+    names = {item.name for item in pod.services}
+    return [c for c, _, _ in askers(pod, names, cluster) if speaks_of_one(c, pod, names)]
 
 
 def _said(
@@ -39,10 +53,11 @@ def _said(
                     yield (text.namespace, text.pod, text.container), line, said
 
 
-def refused(log: Log | None, status: str) -> tuple[int, int]:
-    """How many requests to generate uvicorn answered with a status, of how many."""
-    asked = [m[1] for x in log.find('"POST /v1/') if (m := re.search(_ASKED, x.text[:2000]))] if log else []
-    return sum(one == status for one in asked), len(asked)
+def refused(log: Log | None, *statuses: str) -> tuple[int, int]:
+    """How many requests to generate the server answered with one of these statuses, of how many."""
+    lines = [line for words in ('"POST /v1/', "request: POST ") for line in log.find(words)] if log else []
+    asked = [m[1] or m[2] for line in lines if (m := re.search(_ASKED, line.text[:2000]))]
+    return sum(one in statuses for one in asked), len(asked)
 
 
 def astray(times: int, count: int, all_of: int) -> bool:

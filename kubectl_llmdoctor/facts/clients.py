@@ -17,6 +17,8 @@ from kubectl_llmdoctor.facts.workload import dig, rows
 _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 #: One of OpenAI's API, or of Ollama.
 _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
+#: By which labels a router is told to find its servers.
+_BY_LABELS = r"--k8s-label-selector[= ]([\w./=,-]{1,500})"
 #: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
 _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyproxy.io/owning-gateway-"
 
@@ -34,6 +36,7 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
     """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
     if not names:
         return
+    names = names | _led_by(pod)
     ways = _ways(pod, names, cluster)
     all_of = cluster.once("askers", lambda: _askers(cluster))
     first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
@@ -42,6 +45,34 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
         # one that asks several servers does not say of which it speaks
         if other.item is not pod.item and all(_leads(x, names, ways, pod.namespace, other.namespace) for x in one.urls):
             yield one.container, one.where, one.value
+    yield from _choosing(pod, cluster)
+
+
+def _choosing(pod: Pod, cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
+    """Routers that find their servers by a label selector (vLLM's production-stack), and find no other server than the pod's replicas."""
+    for container, selector in cluster.once("choosing", lambda: list(_selectors(cluster))):
+        wanted = dict(one.split("=", 1) for one in selector.replace("==", "=").split(",") if "=" in one)
+        if not wanted or container.pod.namespace != pod.namespace or container.pod.item is pod.item:
+            continue
+        fits = [one for one in cluster.items("Pod", pod.namespace) if wanted.items() <= _labels(one).items()]
+        services = [dig(item.raw, "spec.selector") for item in pod.services]
+        alike = all(isinstance(s, dict) and s.items() <= _labels(one).items() for s in services for one in fits)
+        if alike and any(one is pod.item for one in fits):
+            yield container, "args", selector
+
+
+def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
+    for item in cluster.items("Pod"):
+        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        for container in pod.containers:
+            words = " ".join(map(str, (*container.spec.command, *container.spec.args)))[:_LONGEST]
+            if (said := re.search(_BY_LABELS, words)) is not None:
+                yield container, said[1]
+
+
+def _labels(item: Item) -> dict[str, object]:
+    found = item.metadata.get("labels")
+    return found if isinstance(found, dict) else {}
 
 
 def _askers(cluster: Cluster) -> dict[str, list[tuple[int, _Asker]]]:
@@ -68,6 +99,7 @@ def _asking(cluster: Cluster) -> Iterator[_Asker]:
 
 def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether the environment of a container that asks this pod names no other server of models."""
+    names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
     values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
     urls = (url for value in values for url in re.findall(_OF_MODELS, value))
@@ -83,6 +115,13 @@ def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, 
 def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
     """Whether an address, written in the namespace `here`, leads to this server alone."""
     return _leads(url, names, _ways(pod, names, pod.cluster), pod.namespace, here)
+
+
+def _led_by(pod: Pod) -> set[str]:
+    """Services that select no pods, of Knative and KServe: they lead to its gateway, and from there to the pods of these labels."""
+    labels = pod.obj.metadata.labels
+    service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
+    return {str(one) for one in (service, named, named and f"{named}-predictor") if one}
 
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:

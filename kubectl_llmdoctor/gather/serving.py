@@ -80,18 +80,35 @@ def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
 
 
 def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
-    """Other pods that ask those of these that are ready, and the endpoint pickers beside them: only they may say what fails."""
+    """Other pods that ask those of these that are ready, for clients of theirs too, and the endpoint pickers beside them.
+
+    Only they may say what fails.
+    """
     explained = _pods(cluster, pods)
     found: dict[tuple[str, str], Pod] = {}
+    further: dict[tuple[str, str], Pod] = {}
     for pod in explained:
         if not pod.ready or pod.leaving:
             continue
-        names = {item.name for item in pod.services}
-        found |= {(c.pod.namespace, c.pod.name): c.pod for c, _, _ in clients.askers(pod, names, cluster)}
+        for front in _asking(cluster, pod):
+            found[front.namespace, front.name] = front
+            # whoever asks it for an answer of this server, as LiteLLM's clients do
+            further |= {(one.namespace, one.name): one for one in _asking(cluster, front, alone=pod)}
         found |= {(other.namespace, other.name): other for other in _pickers(cluster, pod.namespace)}
-    for pod in explained:
-        found.pop((pod.namespace, pod.name), None)
-    return [pod.item.raw for _, pod in sorted(found.items()) if pod.item is not None]
+    mine = {(pod.namespace, pod.name) for pod in explained}
+    near = [pod for name, pod in sorted(found.items()) if name not in mine]
+    far = [pod for name, pod in sorted(further.items()) if name not in mine and name not in found]
+    return [pod.item.raw for pod in (*near, *far) if pod.item is not None]
+
+
+def _asking(cluster: Cluster, pod: Pod, alone: Pod | None = None) -> list[Pod]:
+    """Pods that ask another; where `alone` is given, of one that asks no other server of models than that."""
+    names = {item.name for item in pod.services}
+    if alone is not None:
+        served = {item.name for item in alone.services}
+        if not all(clients.speaks_of_one(c, alone, served) for c in pod.containers):
+            return []
+    return [c.pod for c, _, _ in clients.askers(pod, names, cluster)]
 
 
 def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:

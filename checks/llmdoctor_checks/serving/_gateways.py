@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, parse_time
 from llmdoctor_checks._raw import rows
@@ -35,8 +36,11 @@ CLIENT_TOLD = (
     "524 Server Error",
     "Error code: 504",
     "Error code: 524",
-    "status code 504",
-    "status code 524",
+    *(
+        f"{words}{code}"
+        for code in (504, 524)
+        for words in ("HTTP ", "status ", "status=", "status: ", "code ", "code=")
+    ),
     "[524 ",
     "HTTP/1.1 524",
     "upstream request timeout",
@@ -54,6 +58,28 @@ _MANUALS = r"https?://(?:docs|developer|platform|help)\."
 
 #: Node's fetch (undici), which waits five minutes for headers: whom it asked it does not say.
 UNDICI, UNDICI_SECONDS = "UND_ERR_HEADERS_TIMEOUT", 300
+
+#: A client that no longer waited for an answer, and for how long it had: urllib3 and requests (which name whom they asked), axios,
+#: .NET's HttpClient. Others name the path (Spring, Quarkus): then any words for a timeout will do but those for a connection.
+WAITED = ("Read timed out", "ms exceeded", "HttpClient.Timeout of ", "imed out", "imeout")
+_WAITED = (
+    r"host='(?P<host>[\w.-]{1,253})', port=\d{1,5}\): Read timed out\. \(read timeout=(?P<seconds>\d{1,6})"
+    r"|\btimeout of \d{4,9}ms exceeded|HttpClient\.Timeout of \d{1,6} seconds"
+)
+#: A setting that is printed beside a request is none.
+_OUT_OF_TIME = (
+    r"(?i:timed[ -]?out)|(?i:timeout\b(?: \S{1,40}){0,6} (?:exceeded|expired|elapsed|reached))|: timeout\b(?! ?[=:]? ?\d)"
+    r"|Timeout(?:Error|Exception)\b|timeout awaiting response headers"
+)
+_CONNECTING = r"(?i)connect(?:ion|ing)?\W{0,3}(?:attempt )?time|connect timeout"
+_PERIOD = r"\b(\d{4,9}) ?ms\b|\b(\d{1,6})(?:\.\d{1,6})? ?s(?:ec|econds)?\b"
+#: Those that name nobody, where they or the frames below them speak of a model. A traceback of Python's stands above.
+_OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|completion|\bllm\b", 5
+_FRAME, _ABOVE, _OTHER_PATHS = (
+    r"\s|Caused by|Traceback",
+    20,
+    r"/api/(?:tags|version|ps)\b|/v1/models\b|(?i:health|heartbeat|\bGET\b|\bpull)",
+)
 
 #: A stream that ended in the middle, as clients say it: httpx, aiohttp, Go's, Codex, undici.
 CUT_SHORT = (
@@ -118,7 +144,44 @@ def client_told(line: Line) -> bool:
     # a page of HTML stands in lines of its own
     page = text.lstrip().startswith("<")
     beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
-    return any(re.search(_OF_A_MODEL, one.text) for one in beside)
+    return any(re.search(_OF_A_MODEL, one.text) for one in beside) or _asked_to_generate(line)
+
+
+def _asked_to_generate(line: Line) -> bool:
+    """Whether the last that a client says before its failure whom it asks is a request to generate, not yet answered."""
+    before = (
+        [one.text[:4000] for one in line.log.lines(max(line.number - 2, 1), line.number - 1)] if line.number > 1 else []
+    )
+    asked = next((text for text in reversed(before) if re.search(_ADDRESS, text)), "")
+    return re.search(GENERATES, asked) is not None and re.search(r"HTTP/[\d.]{1,3} \d{3}\b", asked) is None
+
+
+def waited(line: Line) -> tuple[float | None, str] | None:
+    """How many seconds a client waited for an answer before it gave up, and the host that it asked, where it names them."""
+    text = line.text[:4000]
+    said = re.search(_WAITED, text)
+    if said is not None and said["host"]:
+        return float(said["seconds"]), said["host"]
+    if said is None and (not re.search(_OUT_OF_TIME, text) or re.search(_CONNECTING, text)):
+        return None
+    asked = [one for one in re.findall(_ADDRESS, text) if re.search(GENERATES, one)]
+    if not asked and not re.search(rf"(?:{GENERATES})", text) and not _of_a_model(line):
+        return None
+    period = re.search(_PERIOD, text)
+    seconds = (int(period[1]) / 1000 if period[1] else float(period[2])) if period else None
+    return seconds, re.split(r"[:/]", asked[0].partition("://")[2], maxsplit=1)[0] if asked else ""
+
+
+def _of_a_model(line: Line) -> bool:
+    """Whether a line that names no path speaks of a model, itself or by the frames below it, and of no connection above it."""
+    if re.search(_ADDRESS, line.text[:4000]) or re.search(_OTHER_PATHS, line.text[:4000]):
+        return False
+    below = [one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW)]
+    frames = takewhile(lambda text: re.match(_FRAME, text), below)
+    if not any(re.search(_OF_MODELS, text) for text in (line.text[:4000], *frames)):
+        return False
+    above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
+    return not any(re.search(r"ConnectTimeout|(?i:connection timed out)", one.text[:2000]) for one in above)
 
 
 def asked_for(line: Line) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from kubectl_llmdoctor.api import (
@@ -16,7 +17,7 @@ from kubectl_llmdoctor.api import (
     Metrics,
     Pod,
     Subject,
-    askers,
+    addresses,
     check,
     clients,
     count_of,
@@ -27,11 +28,10 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     say_seconds,
-    speaks_of_one,
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import before
+from llmdoctor_checks._clients import asking, before
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import (
@@ -44,6 +44,7 @@ from llmdoctor_checks.serving._gateways import (
     TUNNEL,
     UNDICI,
     UNDICI_SECONDS,
+    WAITED,
     asked_for,
     client_told,
     gave_up,
@@ -51,6 +52,7 @@ from llmdoctor_checks.serving._gateways import (
     keda_gave_up,
     keda_leads,
     lost_alike,
+    waited,
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
@@ -142,6 +144,8 @@ _GONE = (
 #: Ollama's, by status: of a request that waits, and of one that is not streamed and runs (`server/routes.go`), which is 500 as faults are,
 #: which do not take so many seconds.
 _GONE_OF_OLLAMA = (("| 499 |", 0), ("| 500 |", 5))
+#: Or it logs 200 and says before that it stops (`runner.go`).
+_STOPS = "aborting completion request due to client closing the connection"
 #: It says in so many lines before, at most, what went wrong.
 _BEFORE = 3
 
@@ -157,6 +161,13 @@ _NEAR = 40
 _LIKELY = 300
 #: Timeouts that people set are multiples of so many seconds, and no shorter; requests that one ends are as old to so much.
 _ROUND, _OLD, _ALIKE = 5, 10, 1
+#: So many that went at one such age, each at another time, are no chance, whatever the server did meanwhile.
+_FEWEST_ALIKE = 3
+
+#: So many answers for each request that was given up make it a note.
+_MANY = 10
+#: A request to generate that was answered: uvicorn's access log, Gin's, llama-server's.
+_ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200 \|[^\n]{{0,80}}POST "
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
@@ -179,6 +190,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             *OF_KEDA,
             *CLIENT_TOLD,
             *CUT_SHORT,
+            *WAITED,
             *STATUS,
             *RESET,
             TUNNEL,
@@ -254,6 +266,9 @@ def gateway_timeout(
         return
     if (short := _cut_short(pod, engine, subject, cluster, logs)) is not None:
         yield short
+        return
+    if (impatient := _impatient(pod, engine, cluster, logs)) is not None:
+        yield impatient
         return
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
@@ -405,34 +420,122 @@ def _ages(line: Line) -> list[float]:
 
 
 def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
-    """Requests whose clients all went away at one round age while Ollama still loaded the model: somebody has less patience."""
-    if not all(any(_LOADING in one.text for one in x.log.lines(x.number - _BEFORE, x.number)) for x, _ in ages):
+    """Requests whose clients all went away at one round age: somebody has less patience than the server needs."""
+    loading = all(any(_LOADING in one.text for one in x.log.lines(x.number - _BEFORE, x.number)) for x, _ in ages)
+    middle = sorted(age for _, age in ages)[len(ages) // 2]
+    age = _ROUND * round(middle / _ROUND)
+    alike = [line for line, one in ages if abs(one - age) <= _ALIKE]
+    # those that went together may be those of a client that ended
+    apart = [alike[0], *(y for x, y in pairwise(alike) if _apart(x, y))] if alike else []
+    if age < _OLD or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
         return None
-    old = [age for _, age in ages]
-    age = _ROUND * round(min(old) / _ROUND)
-    if len(old) < _FEWEST_CUT or age < _OLD or max(abs(one - age) for one in old) > _ALIKE:
+    if len(apart) < (_FEWEST_CUT if loading else _FEWEST_ALIKE):
         return None
-    apart = seconds_between(ages[0][0], ages[-1][0])
-    if apart is not None and apart <= _ALIKE:
-        return None  # they went together, as those of a client that ends do
+    then = (
+        f"and {engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is "
+        "shorter than the load."
+        if loading
+        else f"while {engine.container.name} ran on: that is a timeout of theirs, or of what stands before it."
+    )
     return Finding(
-        role="cause",
+        role="cause" if loading or not _few(alike[0].log, len(alike)) else "note",
         severity="warning",
-        confidence="likely",
-        summary=f"The clients of {count_of(len(old), 'request')} went away when these were {say_seconds(age)} old, all of them, and "
-        f"{engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is shorter than "
-        "the load.",
-        evidence=tuple(log_evidence(line) for line, _ in ages[-2:]),
-        explains=("slow-load",),
+        confidence="likely" if loading or _answers(ages) else "possible",
+        summary=f"The clients of {count_of(len(alike), 'request')} went away when these were {say_seconds(age)} old, "
+        f"{'all of them' if len(alike) == len(ages) else f'of {len(ages)} whose clients did'}, {then}",
+        evidence=tuple(log_evidence(line) for line in alike[-2:]),
+        explains=("slow-load",) if loading else (),
         fixes=(
             fixes.advice(
-                f"Raise the timeout of {say_seconds(age)} that clients, or the gateway before {fixes.edited(pod)}, have, or load the "
-                "model before they ask and keep it (OLLAMA_KEEP_ALIVE=-1)"
+                f"Raise the timeout of {say_seconds(age)} that clients, or the gateway before {fixes.edited(pod)}, have, or "
+                + (
+                    "load the model before they ask and keep it (OLLAMA_KEEP_ALIVE=-1)"
+                    if loading
+                    else "let them stream, or ask for shorter answers"
+                )
             ),
         ),
-        order=ages[0][0].order,
+        order=alike[0].order,
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _apart(one: Line, other: Line) -> bool:
+    """Whether two requests ended at different times; where no line has one they did."""
+    mine, theirs = answered(one), answered(other)
+    seconds = (theirs.at - mine.at).total_seconds() if mine and theirs else seconds_between(one, other)
+    return seconds is None or abs(seconds) > _ALIKE
+
+
+def _answers(ages: list[tuple[Line, float]]) -> bool:
+    """Whether Ollama answered other requests between those whose clients went away."""
+    first, last, gone = ages[0][0], ages[-1][0], {line.number for line, _ in ages}
+    between = (one for one in first.log.find("| 200 |") if first.number < one.number < last.number)
+    return any(answered(one) for one in between if one.number not in gone)
+
+
+def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Clients that say after how many seconds they no longer waited for the answer of a server that runs without a break."""
+    status, own = engine.container.status, logs.current(engine.container.name) if logs is not None else None
+    if (
+        not pod.ready
+        or status is None
+        or status.restart_count
+        or own is None
+        or next(own.find("Traceback (most"), None)
+    ):
+        return None
+    said = cluster.once("waited", lambda: list(_waited(cluster)))
+    names = {item.name for item in pod.services}
+    if not said or not names:
+        return None
+    clients = {(c.pod.name, c.name) for c in asking(pod, cluster)}
+    mine = [
+        (line, seconds)
+        for space, line, seconds, host in said
+        if line.log.pod != pod.name
+        and (addresses(host, names, pod.namespace, space) if host else (line.log.pod, line.log.container) in clients)
+    ]
+    if len(mine) < _FEWEST_CUT:
+        return None
+    (line, seconds), alive = mine[0], _answered_well(own) > 0
+    long = f" of {say_seconds(seconds)}" if seconds else ""
+    return Finding(
+        role="note" if _few(own, len(mine)) else "cause",
+        severity="warning",
+        confidence="likely" if alive else "possible",
+        summary=f"{line.log.pod} got no answer in time, {count_of(len(mine), 'time')} in its log: a timeout{long} of its own, or of what "
+        f"it asks; {engine.container.name} runs on.",
+        evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
+        fixes=(
+            fixes.advice(
+                f"Raise the timeout{long} that {line.log.pod} has, or what it asks, above the longest generation, or let it stream"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _answered_well(log: Log) -> int:
+    """How many requests to generate the server answered."""
+    return sum(re.search(_ANSWERED_WELL, line.text[:2000]) is not None for line in log.find("POST "))
+
+
+def _few(log: Log, times: int) -> bool:
+    """Whether the server answered so many more that somebody's own requests may be to blame."""
+    return _answered_well(log) >= _MANY * times
+
+
+def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:
+    """Who gave up, by its namespace and its line, after how many seconds, and which host it asked, where it says so."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        lines = {line.number: line for words in WAITED if not text.previous for line in log.find(words)}
+        for _, line in sorted(lines.items()):
+            said = waited(line)
+            if said is not None and (said[0] is None or said[0] >= _OLD):
+                yield text.namespace, line, *said
 
 
 def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -444,6 +547,8 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         if lost := [one for one in lost if one[1] >= least]:
             yield from lost
             break
+    else:
+        yield from _gone_with_200(log)
     gone = [one for words, pattern in _GONE for one in _requests(log, words, pattern)]
     if len(gone) < _FEWEST_CUT:
         return
@@ -455,6 +560,20 @@ def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
         first = begun.pop(name, None)
         if first is not None and (age := seconds_between(first, line)) is not None:
             yield line, age
+
+
+def _gone_with_200(log: Log) -> Iterator[tuple[Line, float]]:
+    """The same of Ollama's requests that it logs as well: it says before that it stops, or the longest are as long as Node waits."""
+    ends = [one for line in log.find("| 200 |") if (one := answered(line)) is not None]
+    for one in ends:
+        before = one.line.log.lines(max(one.line.number - _BEFORE, 1), one.line.number)
+        if any(_STOPS in line.text[:300] for line in before):
+            yield one.line, one.seconds
+            ends = []
+    longest = max((one.seconds for one in ends), default=0)
+    as_long = [one for one in ends if abs(one.seconds - UNDICI_SECONDS) <= _ALIKE]
+    if len(as_long) >= _FEWEST_ALIKE and longest <= UNDICI_SECONDS + _ALIKE:
+        yield from ((one.line, one.seconds) for one in as_long)
 
 
 def _at_fault(line: Line) -> bool:
@@ -572,13 +691,9 @@ def _cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
 
 
 def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str] | None]:
-    """Pods that ask this one for clients of theirs, and how a gateway names them: by their address, or a Service of theirs."""
+    """Pods that ask this one for clients of theirs, and such clients; how a gateway names them: by address, or a Service of theirs."""
     found: dict[tuple[str, str], re.Pattern[str] | None] = {}
-    names = {item.name for item in pod.services}
-    for container, _, _ in askers(pod, names, cluster):
-        if not speaks_of_one(container, pod, names):
-            continue
-        front = container.pod
+    for front in (container.pod for container in asking(pod, cluster)):
         ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
         if front.status.pod_ip and not front.spec.host_network:
             ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    k8s,
     log_evidence,
     parse_time,
     pod_evidence,
@@ -285,7 +286,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
         return None
     since = (now - due).total_seconds() + grace
-    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)")
+    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)|{_by_service(pod, since)}")
     said = pod.cluster.once("connections not taken", lambda: list(_refused(pod.cluster)))
     asked = [
         line
@@ -317,6 +318,32 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=told.order,
         pods=(pod.name,),
     )
+
+
+def _by_service(pod: Pod, since: float) -> str:
+    """How a client names the pod's Services, where another pod stood behind them all the time: without one all are refused."""
+    now = pod.cluster.now
+    names = [item.name for item in pod.services]
+    others = (other for other in pod.cluster.all(k8s.Pod, "Pod") if other.metadata.namespace == pod.namespace)
+    began = [
+        condition.last_transition_time
+        for other in others
+        if other.metadata.name != pod.name and _behind_all(other, pod)
+        for condition in other.status.conditions
+        if condition.type == "Ready" and condition.status == "True"
+    ]
+    ready = [time for one in began if (time := parse_time(one)) is not None]
+    if not names or now is None or not any((now - time).total_seconds() > since for time in ready):
+        return "(?!)"
+    space = rf"(?:\.{re.escape(pod.namespace)}(?![\w-])|(?![\w.-]))"
+    return rf"https?://(?:{'|'.join(map(re.escape, names))}){space}"
+
+
+def _behind_all(other: k8s.Pod, pod: Pod) -> bool:
+    """Whether each Service of a pod leads to another pod, too."""
+    labels = other.metadata.labels
+    wanted = [dig(item.raw, "spec.selector") for item in pod.services]
+    return all(isinstance(one, dict) and all(labels.get(k) == str(v) for k, v in one.items()) for one in wanted)
 
 
 def _refused(cluster: Cluster) -> Iterator[Line]:

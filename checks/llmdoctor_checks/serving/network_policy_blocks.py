@@ -64,8 +64,8 @@ _ELSEWHERE = frozenset(
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
 
 #: A connection that was not made, and to whom; the address and the port by their groups. Sources: Prisma's P1001, Go's net, libpq,
-#: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray, undici, Node's net, Netty. A name that does not resolve, or an answer
-#: that refuses, is none.
+#: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray, undici, Node's net, Netty, curl, reqwest. A name that does not
+#: resolve, or an answer that refuses, is none.
 _UNREACHED = (
     ("Can't reach database server at", r"at `?(?P<host>[\w.-]+)`?:`?(?P<port>\d+)"),
     ("i/o timeout", r"dial tcp (?P<host>[\w.-]+):(?P<port>\d+): i/o timeout"),
@@ -78,6 +78,21 @@ _UNREACHED = (
     ("Connect Timeout Error", r"attempted address(?:es)?: (?P<host>[\w.-]+):(?P<port>\d+)"),
     ("connect ETIMEDOUT", r"connect ETIMEDOUT (?P<host>[\d.]+):(?P<port>\d+)"),
     ("onnection timed out", r"onnection timed out(?: after \d+ ms)?: (?P<host>[\w.-]+)/[\d.]*:(?P<port>\d+)"),
+    # aiohttp says no more, whether it was refused or got no answer
+    ("Connect call failed", r"Cannot connect to host (?P<host>[\w.-]+):(?P<port>\d+) ssl:\w+ \[Connect call failed"),
+    # curl, which says of a refusal that it came at once
+    (
+        "Failed to connect to ",
+        r"Failed to connect to (?P<host>[\w.-]+) port (?P<port>\d+)(?: after \d{5,9} ms\b|: Connection timed out)",
+    ),
+    # reqwest, hyper
+    (
+        "tcp connect error: ",
+        r"https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})[/)].{0,300}tcp connect error: (?:Connection timed|deadline has)",
+    ),
+    # what says it in words of its own: by whom it asked and that a connection was not made, in one line
+    ("imed out", r"https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})\b.{0,200}\bconnect\w*\b.{0,40}\btimed out"),
+    ("imed out", r"\bconnect\w*\b.{0,40}\btimed out\b.{0,200}https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})\b"),
 )
 
 #: httpx raises it without a word of whom it asked: the client names that elsewhere, in its log or in its environment.
@@ -265,6 +280,9 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             for p in c.spec.ports
             if any(leads(s, pod, {p.container_port}) for s in pod.services)
         }
+    if not ports and not subject.engines(pod):  # what asks servers for others, such as LiteLLM
+        listed = (row for item in pod.services for row in rows(item.raw, "spec.ports"))
+        ports = {port for row in listed if isinstance(port := row.get("targetPort", row.get("port")), int)}
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None

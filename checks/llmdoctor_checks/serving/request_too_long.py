@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks._clients import refused, told
+from llmdoctor_checks._clients import astray, refused, told
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -44,12 +44,16 @@ _POSTED = 'POST     "/'
 _GENERATED, _EMBEDDED = r"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\"", r"/(?:api/embed|v1/embeddings)"
 
 
+#: llama-server computes an embedding in one physical batch: who sends pieces of documents meets that again and again, with some of them.
+_BATCH = "too large to process. increase the physical batch size"
+
 #: What servers answer, as clients print it: vLLM, SGLang, llama-server. vLLM's own log has only the status in some releases.
 _REFUSED = (
     ("maximum context length is", r"maximum context length is (?P<max>\d{1,9}) tokens"),
     ("is longer than the maximum model length of", r"maximum model length of (?P<max>\d{1,9})"),
     ("is longer than the model's context length", r"context length \((?P<max>\d{1,9}) tokens\)"),
     ("exceeds the available context size (", r"context size \((?P<max>\d{1,9}) tokens\)"),
+    (_BATCH, r"\(current batch size: (?P<max>\d{1,9})\)"),
 )
 
 
@@ -57,7 +61,7 @@ _REFUSED = (
     "request-too-long",
     since="0.1",
     severity="warning",
-    literals=(_CUT, _CUT_MESSAGES, *(words for words, _ in _REFUSED)),
+    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in _REFUSED)),
 )
 def request_too_long(
     pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -158,18 +162,29 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
     if len(said_so) < _FEW_CUTS:
         return None
     line, said = said_so[-1]
-    count, all_of = refused(logs.current(engine.container.name), "400")
-    most = bool(count) and count >= _MOST * all_of
+    batch = _BATCH in line.text
+    count, all_of = refused(logs.current(engine.container.name), *(("400", "500") if batch else ("400",)))
+    most = bool(count) and (not astray(len(said_so), count, all_of) if batch else count >= _MOST * all_of)
     return Finding(
         role="cause" if most else "note",
         severity="warning",
         confidence="likely",
-        summary=f"{line.log.pod} asks {engine.container.name} for more than its context of {said['max']} tokens, prompt and answer "
-        f"together, and is refused, {count_of(len(said_so), 'time')} in its log"
-        + (f"; of {all_of} requests {count} got status 400." if most else "."),
+        summary=f"{line.log.pod} asks {engine.container.name} for more than "
+        + (
+            f"the {said['max']} tokens of its physical batch"
+            if batch
+            else f"its context of {said['max']} tokens, prompt and answer together"
+        )
+        + f", and is refused, {count_of(len(said_so), 'time')} in its log"
+        + (f"; of {all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(
+                f"Raise --ubatch-size (and --batch-size, which it may not exceed) of {fixes.edited(pod)} to the longest input, or let the "
+                "client cut its inputs"
+            )
+            if batch
+            else fixes.advice(
                 f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {fixes.edited(pod)} "
                 "as far as model and KV cache allow"
             ),

@@ -33,6 +33,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
+from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import picked_by
 
@@ -51,15 +52,18 @@ _SERVES = (
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
 
-@check("port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:", *REFUSED))
+@check(
+    "port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *REFUSED)
+)
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe or Service asks a port on which the engine does not listen.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
-    while the pod looks fine; a client that was told a port which the Service does not have gets no further. Of a program that is
-    no known engine its log tells where it listens.
+    while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
+    client that was told a port which the Service does not have gets no further. Of a program that is no known engine its log
+    tells where it listens.
 
     ## Fix
 
@@ -78,6 +82,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_log(pod, container, logs, events)
             yield from _by_probe(pod, container)
     yield from asked_elsewhere(pod, pod.cluster)
+    yield from picker_elsewhere(pod, pod.cluster)
 
 
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:

@@ -42,10 +42,11 @@ _MODEL = re.compile(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
 _HEADER = "X-Gateway-Model-Name"
 _REWRITES = ("InferenceModel", "InferenceModelRewrite")
 
-#: What servers answer, as clients print it: vLLM, KServe. Not every release of theirs prints it itself.
+#: What servers answer, as clients print it: vLLM, KServe, and vLLM's router before one. Not every release of theirs prints it itself.
 _ANSWERS = (
     (" does not exist.", r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."),
     ("Model with name ", r"Model with name (?P<name>\S{1,120}) does not exist"),
+    (" not found or vLLM engine is sleeping", r"Model (?P<name>\S{1,160}) not found or vLLM engine is sleeping"),
 )
 
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.

@@ -1,0 +1,81 @@
+"""The port at which an InferencePool's endpoint picker is asked: a port of its Service, not of the model's pods."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Pod, dig, fixes, log_evidence, object_evidence
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._services import picked_by
+
+#: Envoy could not ask it (ext_proc over gRPC, status UNAVAILABLE), and why.
+NOT_ASKED = "ext_proc_error_gRPC_error_14"
+_WHY = (
+    r"\{(?i:cluster_not_available|no_healthy_upstream|no_cluster|upstream_connect_error|remote_connection_failure"
+    r"|[^}\s]{0,120}connection_refused)"
+)
+
+#: The port of an endpoint picker, by the name that charts give it, or by the number that it has by default.
+_GRPC, _USUAL = r"grpc|h2c|http2|ext-?proc", 9002
+
+
+def picker_elsewhere(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """An InferencePool that names a port which the Service of its picker does not have: no request gets a place to go."""
+    for pool in cluster.items("InferencePool", pod.namespace) if pod.exists and pod.ready else ():
+        for ref in ("endpointPickerRef", "extensionRef"):
+            path = f"spec.{ref}.port.number" if dig(pool.raw, f"spec.{ref}.port") else f"spec.{ref}.portNumber"
+            name, asked = dig(pool.raw, f"spec.{ref}.name"), dig(pool.raw, path)
+            service = cluster.item("Service", pod.namespace, name) if isinstance(name, str) else None
+            if service is None or not isinstance(asked, int) or not picked_by(pool, pod):
+                continue
+            listed = rows(service.raw, "spec.ports")
+            numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
+            if numbers and asked not in numbers:
+                yield _finding(pod, pool, service, path, asked, _right(service), _said(cluster))
+                return
+
+
+def _right(service: Item) -> int | None:
+    """Which of the ports of the picker's Service is the one that is meant."""
+    listed = rows(service.raw, "spec.ports")
+    for row in listed:
+        if row.get("port") == _USUAL or re.search(_GRPC, f"{row.get('name')} {row.get('appProtocol')}".lower()):
+            return int(str(row.get("port")))
+    return int(str(listed[0].get("port"))) if len(listed) == 1 else None
+
+
+def _said(cluster: Cluster) -> Line | None:
+    """A line of a gateway that could not ask a picker, and does not say that it was not answered."""
+    lines = (line for text in cluster.snapshot.logs for line in Log(text).find(NOT_ASKED))
+    return next((line for line in lines if re.search(rf"{NOT_ASKED}{_WHY}", line.text[:4000])), None)
+
+
+def _finding(
+    pod: Pod, pool: Item, service: Item, path: str, asked: int, right: int | None, said: Line | None
+) -> Finding:
+    have = ", ".join(str(row.get("port")) for row in rows(service.raw, "spec.ports"))
+    pointer = "/" + path.replace(".", "/")
+    return Finding(
+        role="cause" if said else "risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"InferencePool {pool.name} asks its endpoint picker, Service {service.name}, at port {asked}; that has {have}. "
+        f"No gateway learns where to send requests for {pod.name}.",
+        evidence=(
+            *((log_evidence(said, NOT_ASKED),) if said else ()),
+            object_evidence(pool, path, str(asked)),
+            object_evidence(service, "spec.ports", f"port: {have}"),
+        ),
+        fixes=(
+            fixes.patch_object(
+                pool,
+                f"Ask it at port {right} in InferencePool/{pool.name}",
+                [{"op": "replace", "path": pointer, "value": right}],
+            )
+            if right
+            else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
+        ),
+        order=said.order if said else None,
+        pods=(pod.name,),
+    )
