@@ -88,7 +88,7 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
     found: dict[tuple[str, str], Pod] = {}
     further: dict[tuple[str, str], Pod] = {}
     for pod in explained:
-        if not pod.ready or pod.leaving:
+        if not pod.ready:
             continue
         for front in _asking(cluster, pod):
             found[front.namespace, front.name] = front
