@@ -32,8 +32,18 @@ def told(
 
 def asking(pod: Pod, cluster: Cluster) -> list[Container]:
     """Containers of other pods that ask this one and no other server of models, and of those that ask such a one."""
+    names = {item.name for item in pod.services}
+    served = {(item.namespace, item.name) for item in pod.services}
     before = _asking_alone(pod, cluster)
-    return [*before, *(further for one in before for further in _asking_alone(one.pod, cluster))]
+    # of a pod that asks another server, too, nobody knows for which its clients ask
+    fronts = {
+        (c.pod.namespace, c.pod.name): c.pod
+        for c in before
+        if all(speaks_of_one(x, pod, names) for x in c.pod.containers)
+    }
+    further = [c for front in fronts.values() for c in _asking_alone(front, cluster)]
+    # servers tell a router that they are there; what replicas say is no client's word
+    return [*before, *(c for c in further if not served & {(item.namespace, item.name) for item in c.pod.services})]
 
 
 def _asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:

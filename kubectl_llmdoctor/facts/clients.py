@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,8 @@ _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
 #: By which labels a router is told to find its servers.
 _BY_LABELS = r"--k8s-label-selector[= ]([\w./=,-]{1,500})"
+#: Labels in which the replicas of one server differ.
+_OF_A_REPLICA = r"hash$|/(?:pod-name|pod-index|worker-index|group-index|group-key)$|^pod-template"
 #: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
 _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyproxy.io/owning-gateway-"
 
@@ -54,17 +57,28 @@ def _choosing(pod: Pod, cluster: Cluster) -> Iterator[tuple[Container, str, str]
         wanted = dict(one.split("=", 1) for one in selector.replace("==", "=").split(",") if "=" in one)
         if not wanted or container.pod.namespace != pod.namespace or container.pod.item is pod.item:
             continue
-        fits = [one for one in cluster.items("Pod", pod.namespace) if wanted.items() <= _labels(one).items()]
-        services = [dig(item.raw, "spec.selector") for item in pod.services]
-        alike = all(isinstance(s, dict) and s.items() <= _labels(one).items() for s in services for one in fits)
-        if alike and any(one is pod.item for one in fits):
+        if pod.item is None or not wanted.items() <= _labels(pod.item).items():
+            continue
+        key = f"chosen {pod.namespace} {selector}"
+        if cluster.once(key, partial(_chosen, cluster, pod.namespace, wanted)) == 1:
             yield container, "args", selector
+
+
+def _chosen(cluster: Cluster, namespace: str, wanted: dict[str, str]) -> int:
+    """How many different servers have these labels: one Service may lead to several, and replicas differ in what controllers add."""
+    fits = (_labels(one) for one in cluster.items("Pod", namespace) if wanted.items() <= _labels(one).items())
+    return len(
+        {
+            tuple(sorted((str(k), str(v)) for k, v in one.items() if not re.search(_OF_A_REPLICA, str(k))))
+            for one in fits
+        }
+    )
 
 
 def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
     for item in cluster.items("Pod"):
         pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-        for container in pod.containers:
+        for container in () if pod.completed or pod.leaving else pod.containers:
             words = " ".join(map(str, (*container.spec.command, *container.spec.args)))[:_LONGEST]
             if (said := re.search(_BY_LABELS, words)) is not None:
                 yield container, said[1]
@@ -98,10 +112,11 @@ def _asking(cluster: Cluster) -> Iterator[_Asker]:
 
 
 def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
-    """Whether the environment of a container that asks this pod names no other server of models."""
+    """Whether what a container is told that asks this pod names no other server of models."""
     names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
     values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
+    values += [text[:_LONGEST] for _, text in _written(container, pod.cluster)]
     urls = (url for value in values for url in re.findall(_OF_MODELS, value))
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
 
@@ -121,7 +136,8 @@ def _led_by(pod: Pod) -> set[str]:
     """Services that select no pods, of Knative and KServe: they lead to its gateway, and from there to the pods of these labels."""
     labels = pod.obj.metadata.labels
     service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
-    return {str(one) for one in (service, named, named and f"{named}-predictor") if one}
+    part = labels.get("component") or "predictor"  # a transformer asks the predictor
+    return {str(one) for one in (service, named, named and f"{named}-{part}") if one}
 
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:

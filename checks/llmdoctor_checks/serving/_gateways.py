@@ -69,12 +69,28 @@ _WAITED = (
 #: A setting that is printed beside a request is none.
 _OUT_OF_TIME = (
     r"(?i:timed[ -]?out)|(?i:timeout\b(?: \S{1,40}){0,6} (?:exceeded|expired|elapsed|reached))|: timeout\b(?! ?[=:]? ?\d)"
-    r"|Timeout(?:Error|Exception)\b|timeout awaiting response headers"
+    r"|Timeout(?:Error|Exception)\b(?![\],])|timeout awaiting response headers"
 )
+#: So says a line that tells of no failure: its level, or what was answered.
+_NO_FAILURE = r"\b(?:INFO|DEBUG|TRACE)\b|(?i:\blevel\W{1,4}(?:info|debug|trace)\b)|HTTP/[\d.]{1,3} 2\d\d\b"
 _CONNECTING = r"(?i)connect(?:ion|ing)?\W{0,3}(?:attempt )?time|connect timeout"
 _PERIOD = r"\b(\d{4,9}) ?ms\b|\b(\d{1,6})(?:\.\d{1,6})? ?s(?:ec|econds)?\b"
-#: Those that name nobody, where they or the frames below them speak of a model. A traceback of Python's stands above.
-_OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|completion|\bllm\b", 5
+#: Those that name nobody, where they or the frames below them speak of a model. A traceback of Python's stands above. Java's
+#: CompletionException is of anything.
+_OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|(?:chat|text|\ba)[ _.]?completion|\bllm\b", 5
+#: What a line calls that is asked of a model, and what else a program around one waits for: stores, tools, locks of its own.
+_OF_AN_ANSWER = (
+    r"(?i)request|response|generat|completion|inference|answer|invo(?:ke|cation)|\bcall(?:ing|s)?\b"
+    r"|timeout(?:error|exception)|read ?timeout"
+)
+_STORES = (
+    r"redis|valkey|postgres|psycopg|asyncpg|pgvector|sqlalchemy|\bsql|mysql|jdbc|hikari|mongo|kafka|rabbitmq|amqp|\bnats\b|celery|milvus|qdrant"
+    r"|weaviate|chroma|elastic|opensearch|pinecone|langfuse|langsmith|opentelemetry|minio"
+)
+_ELSE = (
+    rf"(?i){_STORES}|database|\bdb\b|cache|vector|embed|rerank|retriev|\btool\b|\bsearch|\block\b|queue|\bpool\b|session|web.?socket|idle"
+    r"|upload|download|\bs3\b|export|\bspans?\b|telemetry|smtp|\bdns\b|saving|insert|background"
+)
 _FRAME, _ABOVE, _OTHER_PATHS = (
     r"\s|Caused by|Traceback",
     20,
@@ -137,10 +153,14 @@ def gave_up(line: Line) -> bool:
 def client_told(line: Line) -> bool:
     """Whether a client prints that something before the server gave up its request to generate."""
     text = line.text
-    if not any(words in text for words in CLIENT_TOLD) or re.search(_OF_A_USER, text):
+    told = (words for words in CLIENT_TOLD if words in text)
+    # a code may be the beginning of a number
+    if not any(re.search(rf"{re.escape(words)}(?!\d)", text) for words in told) or re.search(_OF_A_USER, text):
         return False
     if named := asked_for(line):
         return any(re.search(GENERATES, one) or re.search(_OF_A_MODEL, text) for one in named)
+    if re.search(r"(?i)\btool\b", text):  # of an agent
+        return False
     # a page of HTML stands in lines of its own
     page = text.lstrip().startswith("<")
     beside = line.log.lines(max(line.number - 2, 1), line.number + 1) if page else (line,)
@@ -160,7 +180,12 @@ def waited(line: Line) -> tuple[float | None, str] | None:
     """How many seconds a client waited for an answer before it gave up, and the host that it asked, where it names them."""
     text = line.text[:4000]
     said = re.search(_WAITED, text)
+    if re.search(_OF_A_USER, text) or re.search(_NO_FAILURE, text):
+        return None
     if said is not None and said["host"]:
+        path = re.search(r"with url: (\S{1,500})", text)
+        if re.search(_OTHER_PATHS, text) or (path and not re.search(GENERATES, path[1])):
+            return None
         return float(said["seconds"]), said["host"]
     if said is None and (not re.search(_OUT_OF_TIME, text) or re.search(_CONNECTING, text)):
         return None
@@ -174,11 +199,13 @@ def waited(line: Line) -> tuple[float | None, str] | None:
 
 def _of_a_model(line: Line) -> bool:
     """Whether a line that names no path speaks of a model, itself or by the frames below it, and of no connection above it."""
-    if re.search(_ADDRESS, line.text[:4000]) or re.search(_OTHER_PATHS, line.text[:4000]):
+    text = line.text[:4000]
+    if any(re.search(words, text) for words in (_ADDRESS, _OTHER_PATHS, _ELSE)):
         return False
     below = [one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW)]
-    frames = takewhile(lambda text: re.match(_FRAME, text), below)
-    if not any(re.search(_OF_MODELS, text) for text in (line.text[:4000], *frames)):
+    frames = "\n".join(takewhile(lambda text: re.match(_FRAME, text), below))
+    itself = re.search(_OF_MODELS, text) and re.search(_OF_AN_ANSWER, text)
+    if re.search(rf"(?i){_STORES}", frames) or not (itself or re.search(_OF_MODELS, frames)):
         return False
     above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
     return not any(re.search(r"ConnectTimeout|(?i:connection timed out)", one.text[:2000]) for one in above)

@@ -135,6 +135,8 @@ _BEGUN = (
     ("request ", r"\b(?:Added|Received) request ([\w-]{4,80})"),
     ("launch_slot_", r"\| task (\d{1,12}) \| processing task"),
 )
+#: Such lines in full, of which many are kept of a long log.
+_COUNTED = ("Added request ", " processing task")
 _GONE = (
     ("Aborted request", r"\bAborted request(?:\(s\))? ([\w-]{4,80})"),
     (" aborted", r"\bRequest ([\w-]{4,80}) aborted\b"),
@@ -198,6 +200,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             _LATE_ANSWER,
         ),
         *(words for words, _ in _GONE),
+        *_COUNTED,
     ),
 )
 def gateway_timeout(
@@ -438,7 +441,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         else f"while {engine.container.name} ran on: that is a timeout of theirs, or of what stands before it."
     )
     return Finding(
-        role="cause" if loading or not _few(alike[0].log, len(alike)) else "note",
+        role="cause" if loading or not (_few(alike[0].log, len(alike)) or _many(alike[0].log, len(alike))) else "note",
         severity="warning",
         confidence="likely" if loading or _answers(ages) else "possible",
         summary=f"The clients of {count_of(len(alike), 'request')} went away when these were {say_seconds(age)} old, "
@@ -494,6 +497,7 @@ def _impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         (line, seconds)
         for space, line, seconds, host in said
         if line.log.pod != pod.name
+        and not before(line, engine, cluster)
         and (addresses(host, names, pod.namespace, space) if host else (line.log.pod, line.log.container) in clients)
     ]
     if len(mine) < _FEWEST_CUT:
@@ -525,6 +529,12 @@ def _answered_well(log: Log) -> int:
 def _few(log: Log, times: int) -> bool:
     """Whether the server answered so many more that somebody's own requests may be to blame."""
     return _answered_well(log) >= _MANY * times
+
+
+def _many(log: Log, times: int) -> bool:
+    """Whether so many more requests began, where the access log is off."""
+    begun = {name for words, pattern in _BEGUN for name, _ in _requests(log, words, pattern)}
+    return len(begun) >= (_MANY + 1) * times
 
 
 def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -286,8 +287,10 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
         return None
     since = (now - due).total_seconds() + grace
-    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)|{_by_service(pod, since)}")
     said = pod.cluster.once("connections not taken", lambda: list(_refused(pod.cluster)))
+    if not said:
+        return None
+    there = re.compile(rf"(?<![\d.]){re.escape(pod.status.pod_ip)}(?:', |:){port}(?!\d)|{_by_service(pod, since)}")
     asked = [
         line
         for line in said
@@ -324,19 +327,22 @@ def _by_service(pod: Pod, since: float) -> str:
     """How a client names the pod's Services, where another pod stood behind them all the time: without one all are refused."""
     now = pod.cluster.now
     names = [item.name for item in pod.services]
-    others = (other for other in pod.cluster.all(k8s.Pod, "Pod") if other.metadata.namespace == pod.namespace)
-    began = [
-        condition.last_transition_time
-        for other in others
-        if other.metadata.name != pod.name and _behind_all(other, pod)
-        for condition in other.status.conditions
-        if condition.type == "Ready" and condition.status == "True"
-    ]
-    ready = [time for one in began if (time := parse_time(one)) is not None]
+    found = pod.cluster.once(f"ready behind {pod.namespace} {names}", lambda: list(_ready_behind(pod)))
+    ready = [time for name, time in found if name != pod.name]
     if not names or now is None or not any((now - time).total_seconds() > since for time in ready):
         return "(?!)"
     space = rf"(?:\.{re.escape(pod.namespace)}(?![\w-])|(?![\w.-]))"
     return rf"https?://(?:{'|'.join(map(re.escape, names))}){space}"
+
+
+def _ready_behind(pod: Pod) -> Iterator[tuple[str, datetime]]:
+    """Pods that stand behind all Services of a pod and are ready, and since when."""
+    for item in pod.cluster.items("Pod", pod.namespace):
+        other = cast(k8s.Pod, item.typed())
+        for condition in other.status.conditions if _behind_all(other, pod) else ():
+            since = parse_time(condition.last_transition_time) if condition.type == "Ready" else None
+            if since is not None and condition.status == "True":
+                yield other.metadata.name, since
 
 
 def _behind_all(other: k8s.Pod, pod: Pod) -> bool:

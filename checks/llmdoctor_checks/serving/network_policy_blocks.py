@@ -63,6 +63,9 @@ _ELSEWHERE = frozenset(
 #: What a download says that gets no answer.
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
 
+#: Not that of a pool, or one that was made before.
+_CONNECTED_LATE = r"\b[Cc]onnect(?:ion|ing)?\b(?: attempt)?(?: (?:to|with) \S{1,100})?\W{1,4}timed out"
+
 #: A connection that was not made, and to whom; the address and the port by their groups. Sources: Prisma's P1001, Go's net, libpq,
 #: urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray, undici, Node's net, Netty, curl, reqwest. A name that does not
 #: resolve, or an answer that refuses, is none.
@@ -91,8 +94,8 @@ _UNREACHED = (
         r"https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})[/)].{0,300}tcp connect error: (?:Connection timed|deadline has)",
     ),
     # what says it in words of its own: by whom it asked and that a connection was not made, in one line
-    ("imed out", r"https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})\b.{0,200}\bconnect\w*\b.{0,40}\btimed out"),
-    ("imed out", r"\bconnect\w*\b.{0,40}\btimed out\b.{0,200}https?://(?P<host>[\w.-]+):(?P<port>\d{1,5})\b"),
+    ("imed out", rf"https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b.{{0,200}}{_CONNECTED_LATE}"),
+    ("imed out", rf"{_CONNECTED_LATE}\b.{{0,200}}https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b"),
 )
 
 #: httpx raises it without a word of whom it asked: the client names that elsewhere, in its log or in its environment.

@@ -32,17 +32,19 @@ def picker_elsewhere(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             listed = rows(service.raw, "spec.ports")
             numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
             if numbers and asked not in numbers:
-                yield _finding(pod, pool, service, path, asked, _right(service), _said(cluster))
+                yield _finding(
+                    pod, pool, service, path, asked, _right(service), cluster.once(NOT_ASKED, lambda: _said(cluster))
+                )
                 return
 
 
 def _right(service: Item) -> int | None:
     """Which of the ports of the picker's Service is the one that is meant."""
-    listed = rows(service.raw, "spec.ports")
+    listed = [row for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
     for row in listed:
         if row.get("port") == _USUAL or re.search(_GRPC, f"{row.get('name')} {row.get('appProtocol')}".lower()):
-            return int(str(row.get("port")))
-    return int(str(listed[0].get("port"))) if len(listed) == 1 else None
+            return int(row["port"])
+    return int(listed[0]["port"]) if len(listed) == 1 else None
 
 
 def _said(cluster: Cluster) -> Line | None:
@@ -56,12 +58,18 @@ def _finding(
 ) -> Finding:
     have = ", ".join(str(row.get("port")) for row in rows(service.raw, "spec.ports"))
     pointer = "/" + path.replace(".", "/")
+    # then a gateway sends requests to any pod of the pool
+    opens = dig(pool.raw, f"{'.'.join(path.split('.')[:2])}.failureMode") == "FailOpen"
     return Finding(
-        role="cause" if said else "risk",
+        role="note" if opens else "cause" if said else "risk",
         severity="warning",
         confidence="likely",
         summary=f"InferencePool {pool.name} asks its endpoint picker, Service {service.name}, at port {asked}; that has {have}. "
-        f"No gateway learns where to send requests for {pod.name}.",
+        + (
+            f"Gateways send requests to any pod of the pool, {pod.name} among them, without it (failureMode FailOpen)."
+            if opens
+            else f"No gateway learns where to send requests for {pod.name}."
+        ),
         evidence=(
             *((log_evidence(said, NOT_ASKED),) if said else ()),
             object_evidence(pool, path, str(asked)),
