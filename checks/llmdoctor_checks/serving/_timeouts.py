@@ -14,11 +14,14 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Cluster, Engine, Item, Pod, Subject, dig
+from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, fixes, say_seconds
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
 
 _NGINX = "nginx.ingress.kubernetes.io/"
+#: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
+FASTEST_TOKENS_PER_SECOND = 200
+
 #: ingress-nginx' own pause between two reads, which most clusters live with.
 NGINX_SECONDS = 60
 
@@ -247,3 +250,35 @@ def _openshift(item: Item) -> Iterator[Timeout]:
         yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False)
     else:
         yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
+
+
+def longer(timeout: Timeout, tokens: int) -> Fix:
+    """Twice the time at the fastest pace, in whole minutes."""
+    seconds = max(600, -(-2 * tokens // FASTEST_TOKENS_PER_SECOND // 60) * 60)
+    kind = timeout.item.raw.get("kind")
+    value: Any = f"{seconds}s"
+    if kind == "Pod":
+        setting = "timeoutSeconds (spec.predictor.timeout of an InferenceService)"
+        if not timeout.whole:
+            setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
+        return fixes.advice(f"Set {setting} of the revision to {seconds}, with max-revision-timeout-seconds no less")
+    if kind == "Service":
+        value = min(seconds, KNATIVE_MOST_SECONDS)
+        if value * FASTEST_TOKENS_PER_SECOND < tokens:
+            return fixes.advice(
+                f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
+                "knative-serving) to no less, or cap max_tokens",
+                owner="platform",
+            )
+    elif kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:
+        value = f"idle_timeout.timeout_seconds={seconds}"
+        if not timeout.pointer:  # other attributes stand in the same value
+            return fixes.advice(
+                f"Set {value} in the annotation {ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
+            )
+    elif kind == "Ingress":
+        value = str(seconds)
+    elif timeout.pointer.endswith("/timeouts"):
+        value = {"request": value}  # the route has none yet
+    operation = {"op": "add", "path": timeout.pointer, "value": value}
+    return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)}", [operation])

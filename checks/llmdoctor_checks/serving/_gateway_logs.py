@@ -1,0 +1,220 @@
+"""Lines of gateways' and front ends' logs that say that a server did not answer in time, and of which server."""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, Subject, dig, host_of, leads_here
+from llmdoctor_checks._clients import asking
+from llmdoctor_checks.serving._gateways import (
+    CLIENT_TOLD,
+    GENERATES,
+    OF_KEDA,
+    STATUS,
+    asked_for,
+    client_told,
+    gave_up,
+    hidden_clients,
+    keda_gave_up,
+    keda_leads,
+    lost_alike,
+)
+
+#: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
+#: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text; the last
+#: is of what it asks where to send a request (ext_proc: an endpoint picker, a router of AIBrix).
+OF_PICKER = "ext_proc_error_per-message_timeout_exceeded"
+
+GAVE_UP = (
+    OF_PICKER,
+    "upstream timed out (110:",
+    "upstream_response_timeout",
+    "upstream_per_try_timeout",
+    "stream_idle_timeout",
+    " UT response_timeout ",
+    '"response_timeout"',
+    '" 504 UT ',  # its default format has no details
+)
+
+#: HAProxy's access log: the server did not begin its answer in time (`sH`), after the code and the bytes, and the backend as its
+#: ingress controllers name it, by namespace and Service.
+OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ 504 \d+ \S+ \S+ sH"
+
+#: Knative's activator (`handler.go`), which holds a request until a pod is ready, as long as the revision's timeout allows. It says
+#: the same of a request that found the queue full, or whose client went away.
+NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
+
+#: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
+#: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time. aiohttp's
+#: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
+_OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
+
+BESIDE = {_OF_GO: 5, _OF_AIOHTTP: 100}
+
+#: How a program asks the server beside it in its pod.
+_LOOPBACK = ("localhost", "127.0.0.1")
+
+#: Engines that fetch an image of a request with it.
+_FETCHES = r"File \"[^\"]*/(?:vllm|sglang|lmdeploy)/"
+
+#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`).
+OF_MODELS = (
+    "(LLM model taking longer than expected)",
+    "(LLM response took too long)",
+    "litellm.Timeout: APITimeoutError - Request timed out",
+    "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
+)
+
+#: Those that waited as long as they are told themselves, and by what.
+_SETTINGS = (
+    (OF_MODELS[1], "response_timeout of Olla's proxy"),
+    (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
+)
+
+#: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
+OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
+
+_POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
+
+#: A proxy that prints its own settings.
+_SETTING = r'"response_timeout"\s*:'
+
+
+def cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
+    """Lines of gateways' logs, in other pods or beside the server in its own, that say that it did not answer in time."""
+    said = cluster.once("gateway-timeout", lambda: _gave_up(cluster))
+    if pod.log_only:
+        return [line for line, _ in said if not line.log.pod]
+    if not pod.exists or not said:
+        return []
+    mine = {(one.namespace, one.name) for one in subject.pods}
+    itself = (pod.namespace, pod.name)
+    servers = {engine.container.name for engine in subject.engines(pod)}
+    names = {item.name for item in pod.services}
+    names |= {subject.workload.name} if subject.workload else set()
+    names |= {str(pod.obj.metadata.labels.get("serving.knative.dev/revision") or "")} - {""}
+    either = "|".join(map(re.escape, sorted(names)))
+    # a route may spell a model's name with dots where Kubernetes has none
+    named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
+    # by its address, or that of its Service; that of a node is no pod's own
+    services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
+    own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
+    addresses = {*own, *services} - {"", "None"}
+    there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
+    # Envoy names a Service by its host
+    host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
+    # ingress-nginx, Traefik and Envoy Gateway have the namespace before it
+    spaced = re.compile(rf"(?<![\w-]){re.escape(pod.namespace)}[-/](?:{either})(?![\w])")
+    # HAProxy's controllers name a backend by namespace, Service and port; OpenShift's router has the Service in a server's name
+    own_space = re.escape(pod.namespace)
+    backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
+
+    fronts, by_keda = _fronts(pod, cluster), keda_leads(pod, cluster)
+    behind_tunnel = dict(hidden_clients(pod, cluster))
+
+    def for_it(line: Line, beside: bool) -> bool:
+        """Whether one of the addresses that a client's line names is the server's, if it names any."""
+        urls, here = asked_for(line), line.log.source.namespace
+        return not urls or any(
+            (beside and host_of(url) in _LOOPBACK)
+            or (there is not None and there.search(url) is not None)
+            or leads_here(pod, names, url, here)
+            for url in urls
+        )
+
+    def about_it(line: Line, plain: str) -> bool:
+        text = line.text
+        who = pod_of(line)
+        if _OF_GO in text:
+            return who == itself
+        if any(words in text for words in OF_KEDA):
+            return bool(named and named.search(plain)) or by_keda
+        if any(words in text for words in (_OF_AIOHTTP, *OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
+            beside = who == itself and line.log.container not in servers
+            told = (beside or who in fronts) and for_it(line, beside)
+            outside = behind_tunnel.get(who)
+            told |= outside is not None and all(host_of(url) == outside for url in asked_for(line))
+            return told and _asks_for_text(line)
+        if (of_haproxy := re.search(_HAPROXY, text)) is not None:
+            return bool(names and backend.match(of_haproxy["backend"]))
+        if who in mine:  # a proxy beside the server
+            return who == itself and line.log.container not in servers and bool(re.search(GENERATES, text))
+        by_name = named is not None and (named.search(plain) is not None or host.search(text) is not None)
+        if by_name and gave_up(line):  # a Service may be called like a word of any path
+            by_name = host.search(text) is not None or spaced.search(plain) is not None
+        if by_name or (there and there.search(text)):
+            return True
+        behind = any(of is not None and of.search(text) for of in fronts.values())
+        return behind and re.search(GENERATES, text) is not None
+
+    return [line for line, plain in said if about_it(line, plain)]
+
+
+def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str] | None]:
+    """Pods that ask this one for clients of theirs, and such clients; how a gateway names them: by address, or a Service of theirs."""
+    found: dict[tuple[str, str], re.Pattern[str] | None] = {}
+    for front in (container.pod for container in asking(pod, cluster)):
+        ways = [rf"(?<![\w-]){re.escape(i.name)}\.{re.escape(front.namespace)}(?![\w-])" for i in front.services]
+        if front.status.pod_ip and not front.spec.host_network:
+            ways.append(rf"(?<![\w.:]){re.escape(front.status.pod_ip)}:\d")
+        found[front.namespace, front.name] = re.compile("|".join(ways)) if ways else None
+    return found
+
+
+def pod_of(line: Line) -> tuple[str, str]:
+    """The namespace and the name of the pod whose log it is."""
+    return line.log.source.namespace, line.log.pod
+
+
+def own_words(pod: Pod, cluster: Cluster) -> list[Line]:
+    """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
+    said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
+    itself = (pod.namespace, pod.name)
+    return [x for x, _ in said if pod_of(x) == itself and _asks_for_text(x)]
+
+
+def _asks_for_text(line: Line) -> bool:
+    """Whether it is a request to generate that the gateway says this of."""
+    text = line.text
+    if any(words in text for words in (*OF_MODELS, *CLIENT_TOLD)):
+        return True
+    far = next((far for words, far in BESIDE.items() if words in text), 0)
+    beside = line.log.lines(line.number - far, line.number + min(far, 5)) if far else (line,)
+    return any(re.search(GENERATES, one.text) for one in beside)
+
+
+def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
+    """Where a log says that some server did not answer in time: the line, and its text without dots."""
+    found = []
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        words = (*GAVE_UP, NO_POD, OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
+        lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
+        lines |= {x.number: x for x in lost_alike(log)}
+        found += [(line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
+    return found
+
+
+def _says_so(line: Line) -> bool:
+    text = line.text
+    if re.search(_SETTING, text):
+        return False
+    if NO_POD in text:
+        return _LATE in text
+    if any(words in text for words in OF_KEDA):
+        return keda_gave_up(line)
+    if gave_up(line) or client_told(line):
+        return True
+    if any(words in text for words in OF_CLIENT):
+        return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
+    if _OF_AIOHTTP in text:
+        before = [x.text[:2000] for x in line.log.lines(line.number - BESIDE[_OF_AIOHTTP], line.number - 1)]
+        if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
+            return False
+    return any(said in text for said in (*GAVE_UP, *BESIDE, *OF_MODELS)) or re.search(_HAPROXY, text) is not None
+
+
+def own_setting(line: Line) -> str:
+    """The setting of a program that waited as long as it is told itself, and was not cut off by a route."""
+    return next((setting for words, setting in _SETTINGS if words in line.text), "")
