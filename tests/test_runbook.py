@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,9 @@ def test_a_target_that_does_not_come_in_time_ends_with_3(api: FakeApi, kubeconfi
 def watching(kubeconfig: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [*PROGRAM, "diagnose", "llama-2-a", "--watch", "--interval", "100ms", *OFFLINE, *arguments]
     environment = os.environ | {"KUBECONFIG": str(kubeconfig), "COLUMNS": "80"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    # what a shell starts in the background ignores interrupts, and so would all below it
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heard)
 
 
 def looks(api: FakeApi, count: int) -> None:
