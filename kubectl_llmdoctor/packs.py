@@ -248,7 +248,7 @@ def _without_examples(signature: Signature) -> Signature:
 
 def _from_index(index: bytes, root: Path) -> Iterator[Check]:
     for entry in msgspec.json.decode(index, type=tuple[_Entry, ...]):
-        where = str(root / entry.family / entry.file)
+        where = f"{root}/{entry.family}/{entry.file}"
         if entry.signature:
             yield as_check(entry.signature, family=entry.family, where=where)
         else:

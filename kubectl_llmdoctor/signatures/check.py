@@ -8,7 +8,7 @@ from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.facts.aftermath import signs_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, Unknown
-from kubectl_llmdoctor.signatures.declared import Pattern, Signature
+from kubectl_llmdoctor.signatures.declared import Signature
 from kubectl_llmdoctor.signatures.logs import in_logs
 from kubectl_llmdoctor.signatures.statements import in_statements
 
@@ -30,9 +30,7 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
-        literals=tuple(text for pattern in signature.patterns for text in _literals(signature, pattern) if text)
-        if "log" in signature.sources
-        else (),
+        literals=_literals(signature) if "log" in signature.sources else (),
     )
 
 
@@ -60,6 +58,7 @@ def _of_pod(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     return found
 
 
-def _literals(signature: Signature, pattern: Pattern) -> tuple[str, ...]:
-    overcome = signature.overcome if pattern.overcome is None else pattern.overcome
-    return (pattern.literal, pattern.near, *signs_of(overcome))
+def _literals(signature: Signature) -> tuple[str, ...]:
+    own = {text for pattern in signature.patterns for text in (pattern.literal, pattern.near) if text}
+    signs = {signature.overcome if p.overcome is None else p.overcome for p in signature.patterns}
+    return tuple(sorted(own.union(*map(signs_of, signs))))
