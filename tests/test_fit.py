@@ -31,7 +31,7 @@ def test_a_budget_as_text_fits_80_columns_and_names_every_input() -> None:
     assert done.returncode == 1
     assert text.startswith(f"{LLAMA}   does not fit   vLLM 0.19.0   2 x H100 80GB\n")
     assert max(map(len, text.splitlines())) <= 80
-    for said in ("70.6 B", "80 layers", "8 KV heads", "65.7 GiB", "160 KiB per token", "20.00 GiB", "WOULD FIT"):
+    for said in ("70.55 B", "80 layers", "8 KV heads", "65.7 GiB", "160 KiB per token", "20.00 GiB", "WOULD FIT"):
         assert said in text
     bar = next(line.strip() for line in text.splitlines() if "██" in line)
     assert set(bar) <= set("█▒░·")
@@ -44,7 +44,7 @@ def test_json_has_bytes_with_their_sources() -> None:
     assert found["memory"]["context"] == 32768
     assert found["memory"]["bytesPerToken"] == 147456
     assert found["memory"]["weights"]["low"] == pytest.approx(15.26 * 2**30, rel=0.01)
-    assert "8.19 B parameters x 2 bytes" in found["memory"]["weights"]["source"]
+    assert "8.191 B parameters x 2 bytes" in found["memory"]["weights"]["source"]
     assert found["memory"]["working"]["low"] < found["memory"]["working"]["high"]
     assert found["options"] == []
 

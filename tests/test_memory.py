@@ -391,6 +391,21 @@ def test_options_fit_and_begin_with_the_gentlest() -> None:
     assert all(option.budget.verdict == "fits" for option in gentle)
 
 
+def test_a_large_change_may_need_a_cap_of_the_context_too() -> None:
+    found = models.find("meta-llama/Llama-3.1-70B-Instruct")
+    card = gpus.by_name("RTX 4090")
+    assert found is not None
+    assert card is not None
+    ways = {o.step.kind: o for o in options(found.architecture, Serving(tensor_parallel=4), card)}
+    assert list(ways) == ["tensor", "checkpoint"]
+    for way in ways.values():
+        assert way.budget.verdict == "fits"
+        assert way.step.cap == way.step.serving.max_model_len
+        assert f"with the context capped at {way.step.cap} tokens" in way.step.summary
+    # of two checkpoints the one that leaves more room, though the other would do with a shorter cap
+    assert "4 bits" in ways["checkpoint"].step.summary
+
+
 def test_what_an_engine_printed_wins() -> None:
     found = models.find("meta-llama/Llama-3.1-8B-Instruct")
     assert found is not None

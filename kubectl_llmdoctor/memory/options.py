@@ -22,6 +22,10 @@ def memory_of(gpu: Gpu) -> Amount:
 
 
 Kind = Literal["context", "share", "kv-dtype", "tensor", "checkpoint", "gpu"]
+#: Changes so large that a cap of the context may go with them.
+_LARGE: frozenset[Kind] = frozenset({"tensor", "checkpoint", "gpu"})
+#: A cap below this number of tokens is not worth offering.
+_SHORTEST = 1024
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     model: Architecture
     serving: Serving
     gpu: Gpu
+    #: the length that the context must be capped at besides; 0 where it need not be
+    cap: int = 0
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,17 +51,37 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 def options(model: Architecture, serving: Serving, gpu: Gpu, larger: Sequence[Gpu] = ()) -> list[Option]:
     """Changes that make it fit, the gentlest first: settings, more GPUs, other weights, a larger GPU.
 
-    Of each kind only the smallest step that fits. `larger` are other GPUs, by memory.
+    Of each kind only the smallest step that fits; where more GPUs, other weights or a larger GPU alone do not suffice, the
+    one that leaves the longest context, capped at what fits. `larger` are other GPUs, by memory.
     """
     now = budget(model, serving, memory_of(gpu), gpu.name)
     found: dict[Kind, Option] = {}
     for step in _steps(model, serving, now, gpu, larger):
-        if step.kind in found:
+        known = found.get(step.kind)
+        if known is not None and not known.step.cap:
             continue
-        result = budget(step.model, step.serving, memory_of(step.gpu), step.gpu.name)
-        if result.verdict == "fits":
-            found[step.kind] = Option(step=step, budget=result)
+        option = _tried(step)
+        if option is not None and (known is None or not option.step.cap or option.step.cap > known.step.cap):
+            found[step.kind] = option
     return list(found.values())
+
+
+def _tried(step: Step) -> Option | None:
+    """What a step leads to if it fits, where need be with the context capped."""
+    result = budget(step.model, step.serving, memory_of(step.gpu), step.gpu.name)
+    if result.verdict == "fits":
+        return Option(step=step, budget=result)
+    length = rounded(result.longest[0]) if result.longest else 0
+    if step.kind not in _LARGE or length < _SHORTEST:
+        return None
+    capped = msgspec.structs.replace(
+        step,
+        summary=f"{step.summary}, with the context capped at {length} tokens",
+        serving=msgspec.structs.replace(step.serving, max_model_len=length),
+        cap=length,
+    )
+    result = budget(capped.model, capped.serving, memory_of(capped.gpu), capped.gpu.name)
+    return Option(step=capped, budget=result) if result.verdict == "fits" else None
 
 
 def _steps(model: Architecture, serving: Serving, now: Budget, gpu: Gpu, larger: Sequence[Gpu]) -> Iterator[Step]:
@@ -66,7 +92,7 @@ def _steps(model: Architecture, serving: Serving, now: Budget, gpu: Gpu, larger:
         changed = msgspec.structs.replace(serving, **changes)
         return Step(kind=kind, value=str(value), summary=summary, model=shape, serving=changed, gpu=card)
 
-    if now.longest and now.longest[0] >= 1024:
+    if now.longest and now.longest[0] >= _SHORTEST:
         length = rounded(now.longest[0])
         yield step("context", length, f"cap the context at {length} tokens", max_model_len=length)
     if serving.engine == "vllm":

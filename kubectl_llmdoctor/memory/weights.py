@@ -57,7 +57,7 @@ def weights(model: Architecture, serving: Serving) -> Amount | str:
         inner = (model.moe_intermediate_size or model.intermediate_size) / tensor
         grown = (_multiple(model.hidden_size) / model.hidden_size) * (_multiple(inner) / inner) - 1
         padded += parts.experts * low_bits / 8 / expert_gpus * share * grown
-    source = f"{parts.total / 1e9:.3g} B parameters"
+    source = f"{parts.total / 1e9:.4g} B parameters"
     if low_bits is not None:
         method = quantization.method if quantization else serving.quantization
         source += f", {low_bits:.3g} bits where {method} applies"

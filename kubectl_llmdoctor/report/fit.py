@@ -152,7 +152,7 @@ def _one(page: Page, fit: Fit) -> None:
 def _model(model: ModelInfo) -> str:
     said = [model.name if not model.architecture else f"{model.name}: {model.architecture}"]
     if model.parameters:
-        said.append(f"{model.parameters / 1e9:.3g} B parameters")
+        said.append(f"{model.parameters / 1e9:.4g} B parameters")
     if model.layers:
         cached = f"{model.kv_heads} KV heads" if model.kv_heads else "latent attention"
         said.append(f"{model.layers} layers, {model.heads} heads, {cached}")
