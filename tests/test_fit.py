@@ -37,6 +37,19 @@ def test_a_budget_as_text_fits_80_columns_and_names_every_input() -> None:
     assert set(bar) <= set("█▒░·")
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("deepseek-ai/DeepSeek-R1", "128 heads, latent attention,"),
+        ("nvidia/Llama-3_3-Nemotron-Super-49B-v1", "64 heads, 8 KV heads,"),  # null in its config, since layers differ
+        ("ibm-granite/granite-4.0-h-small", "32 heads, native context"),  # its cache is not known
+    ],
+)
+def test_what_a_model_keeps_for_a_token_is_said_only_where_it_is_known(model: str, said: str) -> None:
+    done = run("fit", model, "--gpu", "H100", "--tp", "8")
+    assert said in " ".join(done.stdout.decode().split())
+
+
 def test_json_has_bytes_with_their_sources() -> None:
     found = _fit("Qwen/Qwen3-8B", "--gpu", "L40S", "--max-model-len", "32K", "--engine-version", "0.11.0")
 

@@ -300,6 +300,8 @@ def _document(
 
     model = report.ModelInfo(name=name)
     if shape is not None:
+        caches = shape.caches or ()
+        kv_heads = {cache.heads for cache in caches if cache.kind not in ("latent", "state")}
         model = report.ModelInfo(
             name=name,
             known_from=known_from,
@@ -307,7 +309,8 @@ def _document(
             parameters=shape.weights.total if shape.weights else None,
             layers=shape.layers or None,
             heads=shape.heads or None,
-            kv_heads=None if any(c.kind == "latent" for c in shape.caches or ()) else shape.kv_heads or None,
+            kv_heads=kv_heads.pop() if len(kv_heads) == 1 else None,
+            latent_attention=any(cache.kind == "latent" for cache in caches),
             native_context=shape.native_context,
             quantization=shape.quantization.method if shape.quantization else None,
         )

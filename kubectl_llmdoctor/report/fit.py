@@ -38,7 +38,9 @@ class ModelInfo(_Part, frozen=True):
     parameters: int | None = None
     layers: int | None = None
     heads: int | None = None
+    #: None where layers differ, or keep something else than keys and values
     kv_heads: int | None = None
+    latent_attention: bool = False
     native_context: int | None = None
     quantization: str | None = None
 
@@ -154,8 +156,11 @@ def _model(model: ModelInfo) -> str:
     if model.parameters:
         said.append(f"{model.parameters / 1e9:.4g} B parameters")
     if model.layers:
-        cached = f"{model.kv_heads} KV heads" if model.kv_heads else "latent attention"
-        said.append(f"{model.layers} layers, {model.heads} heads, {cached}")
+        said.append(f"{model.layers} layers, {model.heads} heads")
+    if model.kv_heads:
+        said.append(f"{model.kv_heads} KV heads")
+    if model.latent_attention:
+        said.append("latent attention")
     if model.native_context:
         said.append(f"native context {model.native_context}")
     if model.quantization:
