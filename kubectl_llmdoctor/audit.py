@@ -15,6 +15,7 @@ from kubectl_llmdoctor import __version__, forked
 from kubectl_llmdoctor.catalog.vulnerabilities import VULNERABILITIES
 from kubectl_llmdoctor.check import Check, Finding
 from kubectl_llmdoctor.diagnosis import Step, document, examine, looked_for, plan_of
+from kubectl_llmdoctor.engines.names import beside_a_server
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.capacity import inventory
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -24,6 +25,7 @@ from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.nodes import Node, nodes_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.platforms.labels import of_served_model
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -160,8 +162,17 @@ def _apart(same: list[Subject]) -> Iterator[list[Subject]]:
 
 
 def serves(pod: Pod) -> bool:
-    """Whether a pod is one that an audit is about: it asks for an accelerator, or runs an inference server."""
-    return pod.gpus > 0 or bool(engines_of(pod, Logs([])))
+    """Whether a pod is one that an audit is about.
+
+    It asks for an accelerator, runs an inference server or what is made to stand before or beside one, or belongs to an
+    operator that serves models.
+    """
+    return (
+        pod.gpus > 0
+        or of_served_model(pod.obj.metadata.labels)
+        or any(beside_a_server(container.spec.image) for container in pod.containers)
+        or bool(engines_of(pod, Logs([])))
+    )
 
 
 def _state(subject: Subject) -> Hashable:

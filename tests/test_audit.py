@@ -172,6 +172,26 @@ def test_pods_that_serve_no_models_are_none_of_its_targets() -> None:
     assert judged(node("gpu-1"), *web).targets == ()
 
 
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("ghcr.io/berriai/litellm:main-v1.75.5-stable", {}),
+        ("registry.k8s.io/gateway-api-inference-extension/epp:v1.0.0", {}),
+        ("lmcache/lmstack-router:v0.1.7", {}),
+        ("kserve/sklearnserver:v0.15.2", {"serving.kserve.io/inferenceservice": "iris"}),
+    ],
+)
+def test_what_stands_before_or_beside_a_server_is_judged_too(image: str, labels: Json) -> None:
+    objects = workload("front", 1, gpus=0)
+    pod = objects[-1]
+    pod["metadata"]["labels"] |= labels
+    pod["spec"]["containers"][0] |= {"image": image, "args": []}
+
+    report = audit(snapshot(pod), installed())
+
+    assert [target.name for target in report.targets] == [pod["metadata"]["name"]]
+
+
 def test_a_pod_that_finished_well_and_leftovers_of_a_whole_workload_are_no_targets() -> None:
     objects = workload("llama", 3)
     objects[0]["status"] = objects[1]["status"] = {"replicas": 1, "readyReplicas": 3}

@@ -72,6 +72,18 @@ def test_each_list_is_asked_for_once_and_plainly(api: FakeApi, cluster: Cluster)
 _PLURALS = {kind.plural for kind in fleet.LISTED}
 
 
+def test_a_gateway_of_models_is_read_whole(api: FakeApi, cluster: Cluster) -> None:
+    front = _web("litellm-0")
+    front["spec"]["containers"][0]["image"] = "ghcr.io/berriai/litellm:main-stable"
+    api.objects = [*_world(), front]
+
+    found = fleet.gather(cluster, "", Query())
+
+    assert "litellm-0" in {ref.name for ref in found.asked}
+    (kept,) = (item for item in found.objects if item["metadata"]["name"] == "litellm-0")
+    assert "env" in kept["spec"]["containers"][0]
+
+
 def test_of_every_list_stays_what_is_about_models(api: FakeApi, cluster: Cluster) -> None:
     api.objects = _world()
 

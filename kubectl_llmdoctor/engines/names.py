@@ -5,6 +5,8 @@ For advice in an engine's own words, and for options that are another engine's.
 
 from __future__ import annotations
 
+import re
+
 TITLES = {
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -19,6 +21,14 @@ TITLES = {
     "localai": "LocalAI",
     "huggingfaceserver": "KServe Hugging Face server",
 }
+
+#: In names of images: gateways, routers, pickers of endpoints and caches that are made for model servers and stand before
+#: or beside them.
+_BESIDE = re.compile(
+    r"litellm|gateway-api-inference-extension|ai-gateway-extproc|lmstack-router|vllm-router|sglang?-(?:model-gateway|router)|"
+    r"llm-d-|aibrix|ai-dynamo|llama-swap|kubeai|lmcache|semantic-router",
+    re.IGNORECASE,
+)
 
 #: By common name and engine: the option as its own documentation writes it; first what to say where there is none.
 OPTIONS: dict[str, dict[str, str]] = {
@@ -74,6 +84,11 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
 }
+
+
+def beside_a_server(image: str | None) -> bool:
+    """Whether an image is of a program that stands before or beside model servers."""
+    return bool(image and _BESIDE.search(image))
 
 
 def option(engine: str | None, name: str) -> str:

@@ -105,20 +105,6 @@ _WHOLE = (
 #: Every list of an audit; those of custom resources are asked for where the cluster has them.
 LISTED = (kinds.POD, core("Node"), core("Event"), _REPLICA_SET, *_WORKLOADS, *_AROUND, *_WHOLE)
 
-#: API groups whose objects serve models, whatever their pods look like.
-_SERVING_GROUPS = frozenset(
-    {
-        "serving.kserve.io",
-        "apps.nvidia.com",
-        "nvidia.com",
-        "orchestration.aibrix.ai",
-        "workload.serving.volcano.sh",
-        "workloads.x-k8s.io",
-        "inference.llmkube.dev",
-        "kubeai.org",
-    }
-)
-
 _State = tuple[Any, ...]
 
 
@@ -261,7 +247,7 @@ class _Fleet:
 
         def one(text: bytes, pod: slim.Pod) -> None:
             key = pod.metadata.namespace, pod.metadata.name
-            serves = serving(pod.spec) or _is_served(pod.metadata)
+            serves = serving(pod.spec) or labels.of_served_model(pod.metadata.labels or {})
             tree = slim.pod_tree(pod)
             group = related.group_key(tree)
             if serves and self._namespace in ("", pod.metadata.namespace) and _lives(tree):
@@ -473,15 +459,6 @@ class _Fleet:
 def _owners(obj: Json) -> list[str]:
     """The uids of what made it."""
     return [str(ref.get("uid")) for ref in meta(obj).get("ownerReferences") or ()]
-
-
-def _is_served(head: slim.Metadata) -> bool:
-    """Whether its labels name an object of an operator that serves models."""
-    found = head.labels or {}
-    return any(
-        row.group in _SERVING_GROUPS and found.get(row.key) and all(found.get(key) == value for key, value in row.only)
-        for row in labels.OWNERS
-    )
 
 
 def _lives(pod: Json) -> bool:

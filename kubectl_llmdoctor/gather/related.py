@@ -27,7 +27,8 @@ _OF_CLASS = "deviceclass.resource.kubernetes.io/"
 #: `image: vllm/vllm-openai:v0.9.1`, `command: [python3, -m, sglang.launch_server]`, `ollama serve`
 _SERVER_WORDS = re.compile(
     r"vllm|sglang|text-generation|tritonserver|tensorrt|trtllm|nvcr\.io/nim/|/nim[:/-]|llama[._-]?(?:cpp|server)|"
-    r"ollama|lmdeploy|huggingfaceserver|llm-d|mlc[-_]llm|aphrodite|text-embeddings|ktransformers|xinference",
+    r"ollama|lmdeploy|huggingfaceserver|llm-d|mlc[-_]llm|aphrodite|text-embeddings|ktransformers|xinference|"
+    r"local-?ai\b|openvino/model_server",
     re.IGNORECASE,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_llmdoctor.engines import names
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import kinds, related, slim
 from kubectl_llmdoctor.gather.collector import METADATA, Collector, typed
@@ -114,9 +115,11 @@ def _node_at(pot: Collector, place: str) -> str:
 
 
 def serving(spec: slim.PodSpec) -> bool:
-    """Whether a pod asks for a GPU or runs an inference server."""
+    """Whether a pod asks for a GPU, runs an inference server, or what is made to stand before or beside one."""
     for container in [*spec.containers, *(spec.init_containers or ())]:
         if related.asks_for_gpu(container.resources):
+            return True
+        if names.beside_a_server(container.image):
             return True
         if related.looks_like_server(container.image, *(container.command or ()), *(container.args or ())[:4]):
             return True

@@ -53,6 +53,20 @@ OWNERS = (
     OwnerLabel("model", "kubeai.org", "Model", (("app.kubernetes.io/managed-by", "kubeai"),)),
 )
 
+#: API groups whose objects serve models, whatever their pods look like.
+_SERVING_GROUPS = frozenset(
+    {
+        "serving.kserve.io",
+        "apps.nvidia.com",
+        "nvidia.com",
+        "orchestration.aibrix.ai",
+        "workload.serving.volcano.sh",
+        "workloads.x-k8s.io",
+        "inference.llmkube.dev",
+        "kubeai.org",
+    }
+)
+
 #: Labels that all pods of one replica have in common when they live and die together.
 GROUPS = (
     ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
@@ -73,6 +87,16 @@ _RANKS = (
     ("training.kubeflow.org/replica-index", "worker"),
     ("batch.kubernetes.io/job-completion-index", "worker"),
 )
+
+
+def of_served_model(labels: Mapping[str, object]) -> bool:
+    """Whether labels name an object of an operator that serves models."""
+    return any(
+        row.group in _SERVING_GROUPS
+        and labels.get(row.key)
+        and all(labels.get(key) == value for key, value in row.only)
+        for row in OWNERS
+    )
 
 
 def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:
