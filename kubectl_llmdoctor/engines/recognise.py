@@ -533,11 +533,11 @@ _PORTS = {"vllm": 8000, "ollama": 11434, "tgi": 80, "nim": 8000, "llama.cpp": 80
 
 def of_flags(words: Sequence[Word]) -> str | None:
     """The engine whose own flags stand among the arguments of an image with a name of its own."""
-    for word in words:
-        flag = word.text.partition("=")[0].replace("_", "-") if word.text.startswith("--") else word.text
-        if engine := _FLAGS.get(flag):
-            return engine
-    return "llama.cpp" if _of_gguf([word.text for word in words]) else None
+    flags = [w.text.partition("=")[0].replace("_", "-") if w.text.startswith("--") else w.text for w in words]
+    found = next((engine for flag in flags if (engine := _FLAGS.get(flag))), None)
+    if "--model-name" in flags and (found == "vllm" or "--model-id" in flags):
+        return "huggingfaceserver"  # KServe's, which hands the flags of vLLM on
+    return found or ("llama.cpp" if _of_gguf([word.text for word in words]) else None)
 
 
 def _of_gguf(texts: list[str]) -> bool:
