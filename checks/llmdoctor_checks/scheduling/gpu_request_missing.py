@@ -67,6 +67,9 @@ _NO_GPU = (
 #: Engines that take the CPU where they see no GPU.
 _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
+#: In the name of an image, or in a line that a part of the build printed: it is made for GPUs.
+_GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
+
 #: Labels of nodes that only those with GPUs have.
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
@@ -164,8 +167,12 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
     if line is None or meant is None or (found and found.failed):
         return
     resource = "amd.com/gpu" if "amd.com/" in meant.text else "nvidia.com/gpu"
+    layers = engine.explicit("gpu_layers")
+    by_layers = layers is not None and meant == setting_evidence(container, layers)
+    made_for_gpus = re.search(_GPU_BUILD, f"{container.spec.image} {line.text}")
     yield Finding(
-        role="cause",
+        # people leave the option in the arguments of a build for CPUs
+        role="risk" if pod.ready and by_layers and not made_for_gpus else "cause",
         severity="warning" if pod.ready else None,
         confidence="likely",
         summary=f"{engine.label} runs on the CPU: container {container.name} asks for no GPU, though {meant.ref} says that one was meant.",
