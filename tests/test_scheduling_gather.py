@@ -75,6 +75,14 @@ def test_other_pods_keep_what_bars_this_one(api: FakeApi, cluster: Cluster) -> N
     assert slim["status"]["containerStatuses"][0]["resources"] == given["resources"]
 
 
+def test_other_pods_keep_their_part_of_a_gpu(api: FakeApi, cluster: Cluster) -> None:
+    marks = {"gpu-fraction": "0.5", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    found = read(cluster, api, pod("me"), pod("busy", "n", ns="other", meta={"annotations": marks}))
+
+    (slim,) = [o for o in found.objects if o["metadata"]["name"] == "busy"]
+    assert slim["metadata"]["annotations"] == {"gpu-fraction": "0.5"}
+
+
 def test_without_the_right_to_list_volumes_the_rest_is_still_read(api: FakeApi, cluster: Cluster) -> None:
     api.faults["/api/v1/persistentvolumeclaims"] = [status(403, "cannot list")]
     found = read(cluster, api, pod("me", **CLAIM))

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import causes
+from llmdoctor_checks.scheduling.pod_spread_unsatisfied import pod_spread_unsatisfied
 
+from kubectl_llmdoctor.api import Finding
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix
@@ -220,3 +222,39 @@ def test_the_whole_pod_never_asks_for_less_than_its_containers(own: str, offered
     pending = waiting(waits, *others)
 
     assert [fix.summary.partition(";")[0] for fix in ways(pending, causes(pending)[0])] == offered
+
+
+def _rollout(*others: Json, strategy: Json | None = None) -> list[str]:
+    """What is offered for the pod that a rollout adds on two nodes, each with an old pod that wants to be alone."""
+    apart: dict[str, Any] = {"affinity": _apart("podAntiAffinity")}
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "controller": True}
+
+    def of(revision: str, name: str, on: str = "") -> Json:
+        meta = {"ownerReferences": [owner | {"name": f"llama-{revision}", "uid": revision}]}
+        return pod(name, on, labels=APP | {"pod-template-hash": revision}, meta=meta, **apart)
+
+    above = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama", "uid": "d", "controller": True}
+    sets = [
+        obj("ReplicaSet", f"llama-{r}", ns="serving", meta={"uid": r, "ownerReferences": [above]}, apiVersion="apps/v1")
+        for r in ("old", "new")
+    ]
+    spec = {"replicas": 2, "strategy": strategy or {}}
+    deployment = obj("Deployment", "llama", ns="serving", meta={"uid": "d"}, spec=spec, apiVersion="apps/v1")
+    olds = [of("old", "old-a", "a"), *(others or (of("old", "old-b", "b"),))]
+    pending = waiting(of("new", "me"), node("a"), node("b"), *olds, *sets, deployment)
+    (finding,) = pod_spread_unsatisfied(pending)
+    assert isinstance(finding, Finding)
+    return [fix.summary for fix in finding.fixes]
+
+
+def test_a_rollout_that_waits_for_its_old_pods_lets_one_go_first() -> None:
+    first, *rest = _rollout()
+    assert first == "Let the old pod go first: maxSurge 0, maxUnavailable 1 in Deployment/llama; then it fits on a"
+    assert any("a preference" in text for text in rest)
+    assert not any("stop or scale down" in text for text in rest)
+
+
+def test_a_rollout_waits_for_more_than_its_old_pods() -> None:
+    stranger = pod("stranger", "b", labels=APP)
+    assert not any("go first" in text for text in _rollout(stranger))
+    assert not any("go first" in text for text in _rollout(strategy={"rollingUpdate": {"maxSurge": 0}}))

@@ -187,6 +187,7 @@ class SecurityContext(_Base, frozen=True):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
     privileged: bool | None = None
     read_only_root_filesystem: bool | None = None
     capabilities: dict[str, tuple[str, ...]] = {}

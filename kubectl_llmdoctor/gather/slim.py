@@ -170,10 +170,23 @@ class PodStatus(_Base):
     allocated_resources: Json | None = None
 
 
+class Shares(_Base, rename=None):
+    """The annotations by which a pod asks KAI for a part of a GPU."""
+
+    fraction: str | None = field(default=None, name="gpu-fraction")
+    memory: str | None = field(default=None, name="gpu-memory")
+
+
+class PodMetadata(Metadata):
+    """Who it is, and what it asks for by annotations."""
+
+    annotations: Shares | None = None
+
+
 class Pod(_Base):
     """A pod as the scheduler sees it."""
 
-    metadata: Metadata
+    metadata: PodMetadata
     spec: PodSpec
     status: PodStatus | None = None
 

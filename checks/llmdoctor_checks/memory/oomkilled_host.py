@@ -1,6 +1,5 @@
 """A container that hit its own memory limit."""
 
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -32,16 +31,12 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
-    setting_evidence,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
+from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
-
-#: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
-_PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
-_WORKER_BYTES = 3 * GIB // 2
 
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
@@ -67,18 +62,8 @@ _OFTEN = 3
 #: What Ollama takes beside the weights of a model, at the least: the cache of 2048 tokens, the buffers of its graph.
 _BESIDE_WEIGHTS = 256 * MIB
 
-#: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
-_PINNED = {
-    "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
-    "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
-}
 
-
-#: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
-_KILLED = ("xit code: -9", "exitcode: -9", "': -9")
-
-
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *_KILLED))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED))
 def oomkilled_host(
     pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
 ) -> Iterator[Finding]:
@@ -99,8 +84,8 @@ def oomkilled_host(
     available`, since it compares with the limit of its cgroup, or is killed.
 
     Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
-    OOMKilled. SGLang's `--hicache-size` is for each rank: where what the settings take for certain exceeds the limit, that is
-    why a rank was killed.
+    OOMKilled. SGLang's `--hicache-size` and LMCache's `LMCACHE_MAX_LOCAL_CPU_SIZE` are for each rank: where what the settings take
+    for certain exceeds the limit, that is why a rank was killed.
 
     A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
     is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
@@ -171,20 +156,20 @@ def oomkilled_host(
 
 def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A process that was killed while the first one lived on, in a container whose settings take more than its limit."""
-    uses = list(_uses(engine, subject.sizing(engine)))
-    needed = sum(size for size, _, _ in uses)
-    killed = next((line for text in _KILLED for line in log.find(text)), None)
-    if killed is None or engine.name not in _PYTHON or needed <= limit:
+    uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
+    needed = sum(use.size for use in uses)
+    killed = died(log)
+    if killed is None or engine.name not in PYTHON or needed <= limit:
         return
     container = engine.container
     yield Finding(
         role="cause",
         confidence="likely",
         summary=f"A process of {container.name} was killed: {engine.label} takes {say_bytes(needed)} of host memory or more "
-        f"({', '.join(text for _, text, _ in uses)}), and the memory limit is {say_bytes(limit)}.",
+        f"({', '.join(use.text for use in uses)}), and the memory limit is {say_bytes(limit)}.",
         evidence=(
             log_evidence(killed),
-            *(evidence for _, _, evidence in uses if evidence),
+            *(use.evidence for use in uses if use.evidence),
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         explains=CONSEQUENCES,
@@ -267,13 +252,13 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     """A limit below what the engine surely takes."""
     container = engine.container
     limit = container.limit("memory") or pod.memory_limit
-    uses = list(_uses(engine, sizing))
-    needed = sum(size for size, _, _ in uses)
-    if limit is None or needed <= limit or engine.name not in _PYTHON or pod.lent:
+    uses = list(uses_of(engine, sizing))
+    needed = sum(use.size for use in uses)
+    if limit is None or needed <= limit or engine.name not in PYTHON or pod.lent:
         return
     if container.gpus and limit < HOOK_BYTES and "memory" in container.spec.resources.limits:
         return  # hook-oomkilled: a slip in the unit
-    evidence = [evidence for _, _, evidence in uses if evidence]
+    evidence = [use.evidence for use in uses if use.evidence]
     own = container.spec.resources.limits.get("memory")
     where = container if own is not None else pod
     evidence.append(pod_evidence(where, "resources.limits.memory", str(own) if own is not None else say_bytes(limit)))
@@ -283,7 +268,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         role="risk",
         severity="critical",
         confidence="likely",
-        summary=f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(text for _, text, _ in uses)}); "
+        summary=f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)}); "
         f"the memory limit of {container.name} is {say_bytes(limit)}, so it is killed while it starts.",
         evidence=tuple(evidence),
         fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
@@ -411,30 +396,6 @@ def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
         pods=(pod.name,),
     )
-
-
-def _uses(engine: Engine, sizing: Sizing) -> Iterator[tuple[int, str, Evidence | None]]:
-    """What surely takes host memory: bytes, words, where it is said."""
-    workers = engine.workers if engine.pod.nodes == 1 else 1
-    if workers is None:
-        return
-    yield int(workers * _WORKER_BYTES), f"{workers} x 1.5 GiB for the {'workers' if workers > 1 else 'worker'}", None
-    for name, words in _PINNED.get(engine.name, ()):
-        setting = engine.explicit(name)
-        # vLLM's V1 engine accepts swap space and allocates none
-        idle = name == "swap_space" and engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
-        if setting and isinstance(setting.value, int | float) and setting.value > 0 and not idle:
-            size = int(setting.value * workers * GIB)
-            yield size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting)
-    model = engine.explicit("model")
-    if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
-        yield sizing.file_bytes, f"{say_bytes(sizing.file_bytes)} of weights", setting_evidence(engine.container, model)
-
-
-def _on_cpu(engine: Engine) -> bool:
-    """Whether the image is vLLM's build for CPUs."""
-    name = engine.container.spec.image.partition("@")[0].rpartition("/")[2]
-    return re.search(r"(?:^|[-_:])cpu(?:$|[-_:])", name) is not None and not engine.container.gpus
 
 
 def _shared(container: Container, limit: int) -> bool:

@@ -12,13 +12,17 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Logs,
     Metrics,
     Node,
     Pod,
+    Subject,
     check,
     endings,
     event_evidence,
     fixes,
+    log_evidence,
+    log_of,
     node_evidence,
     parse_time,
     pod_evidence,
@@ -29,6 +33,7 @@ from kubectl_llmdoctor.api import (
     usage_of,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES
+from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
@@ -40,19 +45,35 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
 
+#: The kubelet's event names the process that the kernel killed, by the 15 characters that the kernel keeps; those of engines, which
+#: give their workers names of their own, and of what they run in.
+_VICTIM = re.compile(
+    r"victim process: (?P<name>(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)[^,]{0,40}),"
+)
+
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
 
 
-@check("oomkilled-node", since="0.1")
+@check("oomkilled-node", since="0.1", literals=DIED)
 def oomkilled_node(
-    pod: Pod, events: Events | None, node: Node | None, hardware: Hardware | None, metrics: Metrics | None
+    pod: Pod,
+    events: Events | None,
+    node: Node | None,
+    hardware: Hardware | None,
+    metrics: Metrics | None,
+    logs: Logs | None,
+    subject: Subject,
 ) -> Iterator[Finding]:
     """The node ran out of host memory.
 
     The container did not hit a limit of its own: the node had no memory left, and the kernel killed the process that
     was cheapest to lose, or the kubelet evicted the pod. Pods that use more than they request go first; a GPU server
     with a small memory request, or none, is the usual victim.
+
+    Where a worker is killed, and not the container's first process, the container ends with an error of its own. The event
+    `SystemOOM` that names a worker then, or settings that take more than the whole node has, say what it was: LMCache's
+    `LMCACHE_MAX_LOCAL_CPU_SIZE` and SGLang's `--hicache-size` count for each rank.
 
     A server that holds far more than its pod requests, for ten minutes and more, is named before that happens, by what
     cAdvisor or the node agent measured of its own memory: without the page cache of its weights, which the kernel takes
@@ -86,6 +107,7 @@ def oomkilled_node(
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
+            yield from _of_worker(pod, ending, events, node, logs, subject)
             continue
         proof = proof or _proof(pod, ending, events, node)
         if proof is None and ending.oom_killed and not ending.container.limit("memory") and not pod.memory_limit:
@@ -103,6 +125,55 @@ def oomkilled_node(
             fixes=tuple(_fixes(pod)),
             pods=(pod.name,),
         )
+
+
+def _of_worker(
+    pod: Pod, ending: Ending, events: Events | None, node: Node | None, logs: Logs | None, subject: Subject
+) -> Iterator[Finding]:
+    """A worker that ended without a word while the node was full, or can only be full; the container's first process lived on."""
+    log = log_of(ending, logs) if logs else None
+    lost = died(log) if log else None
+    engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+    if lost is None or engine is None or engine.name not in PYTHON:
+        return
+    uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
+    needed, total = sum(use.size for use in uses), node.capacity("memory") if node else None
+    limit = ending.container.limit("memory") or pod.memory_limit
+    evidence = [log_evidence(lost)]
+    for event in events or ():
+        named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
+        if named and event.name == pod.spec.node_name and _close(event.last, ending):
+            why = f"a system OOM killed {named['name']} at that time"
+            evidence.append(event_evidence(event, pod.cluster))
+            break
+    else:
+        if node is None or total is None or needed <= total or (limit is not None and limit < needed):
+            return
+        why = "it takes more than the whole node has"
+    repairs: tuple[Fix, ...] = ()
+    text = f"A worker of {ending.container.name} ended for lack of memory on the node {pod.spec.node_name}: {why}."
+    if node is not None and total is not None and needed > total:
+        takes = (
+            f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
+        )
+        text += f" {takes}, and {node.name} has {say_bytes(total)}."
+        repairs = (
+            fixes.advice(
+                f"Lower what takes most of it in {fixes.edited(pod)}: {max(uses, key=lambda use: use.size).text}"
+            ),
+        )
+        evidence += [use.evidence for use in uses if use.evidence]
+        evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=text,
+        evidence=tuple(evidence),
+        explains=("oomkilled-host", *CONSEQUENCES),
+        fixes=(*repairs, *_fixes(pod)),
+        order=lost.order,
+        pods=(pod.name,),
+    )
 
 
 def _evicted(message: str) -> str:

@@ -201,7 +201,9 @@ def _absent_id(pending: Pending, resource: str) -> str:
 
 def _shortage_of(pending: Pending, made: Cause) -> Cause:
     """Why the devices of a resource do not suffice on nodes that have enough of them when empty."""
-    held, asked = _held(pending, made), pending.requests[made.resource]
+    held = _held(pending, made)
+    # KAI is asked by an annotation
+    asked = pending.requests.get(made.resource) or max((r.asked for r in made.reasons), default=1)
     if held:
         return held
     free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))

@@ -16,8 +16,10 @@ from kubectl_llmdoctor.api import (
     Holder,
     Node,
     NodeVerdict,
+    Patch,
     Pending,
     Reason,
+    Workload,
     count_of,
     dig,
     fixes,
@@ -105,6 +107,23 @@ def one_more(pending: Pending, found: Cause) -> list[Fix]:
         fix = tried(pending, change)
         return [fix] if fix else []
     return []
+
+
+def old_first(pending: Pending, workload: Workload, gone: tuple[str, ...]) -> Fix:
+    """The rollout removes an old pod before it adds a new one."""
+    text = '{"spec":{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}}}'
+    made = Fix(
+        summary=f"Let the old pod go first: maxSurge 0, maxUnavailable 1 in {workload.ref}",
+        commands=(
+            f"kubectl -n {workload.namespace} patch {workload.kind.lower()}/{workload.name} --type=merge -p '{text}'",
+        ),
+        patch=Patch(
+            target=f"{workload.api_version} {workload.ref}",
+            type="merge",
+            body={"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}}},
+        ),
+    )
+    return tried(pending, Change(text=made.summary, gone=gone, fix=made)) or made
 
 
 def _nearest(found: Cause) -> list[NodeVerdict]:

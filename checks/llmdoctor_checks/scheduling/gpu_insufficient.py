@@ -16,6 +16,9 @@ from llmdoctor_checks.scheduling._words import (
     scaling_lines,
 )
 
+#: The label by which KAI tells who shares a GPU.
+_GROUP = "runai-gpu-group"
+
 
 @check("gpu-insufficient", since="0.1")
 def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
@@ -24,7 +27,9 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     The nodes that could run the pod have enough GPUs when they are empty, but other pods hold them. A GPU counts as
     taken as long as its pod exists and has not ended, in any namespace: also while the pod crashes, pulls its image,
     or is being deleted. A pod that named its node itself, or was placed by two schedulers at once, is refused by the kubelet
-    instead (`OutOfnvidia.com/gpu`). Nodes without GPUs, tainted nodes of other teams and control planes do not matter here.
+    instead (`OutOfnvidia.com/gpu`). Under KAI a pod may ask for a part of a GPU (annotation `gpu-fraction` or `gpu-memory`): it
+    needs a GPU that nobody has, which a pod of KAI's own then takes for it, or one that is shared and has as much left. Nodes
+    without GPUs, tainted nodes of other teams and control planes do not matter here.
 
     ## Fix
 
@@ -41,16 +46,44 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     found = cause(pending, "gpu-insufficient") if pending else None
     if pending is None or found is None:
         return
-    asked = pending.requests.get(found.resource, 0)
+    wanted = _part(pending) or f"{pending.requests.get(found.resource, 0) or 'some'} {found.resource}"
     frees = {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
-    summary = f"It asks for {asked or 'some'} {found.resource}; {nodes_said(found)} could run it"
+    summary = f"It asks for {wanted}; {nodes_said(found)} could run it"
     if frees:
         most = max(frees.values())
         summary += f", and {f'at most {most} are free on one node' if most else 'none is free there'}."
     else:
         summary += " and have too few free, by the scheduler's count."
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]
-    yield finding(pending, found, summary, evidence, _fixes(pending, found))
+    repairs = (_share_fix(pending, found),) if _part(pending) else _fixes(pending, found)
+    yield finding(pending, found, summary, evidence, repairs)
+
+
+def _part(pending: Pending) -> str:
+    """The part of a GPU that it asks KAI for, in words."""
+    marks = pending.pod.obj.metadata.annotations
+    unit = next((u for name, u in (("gpu-fraction", ""), ("gpu-memory", " MiB")) if marks.get(name)), None)
+    if unit is None or not pending.foreign:
+        return ""
+    return f"{marks.get('gpu-fraction') or marks['gpu-memory']}{unit} of a GPU"
+
+
+def _share_fix(pending: Pending, found: Cause) -> Fix:
+    """What makes room on a GPU that is shared: KAI's own pods, which take them, go by themselves."""
+    sharing = sorted(
+        holder.ref
+        for verdict in found.verdicts
+        for holder in pending.usage.holders(verdict.node.name)
+        if any(label.startswith(_GROUP) for label in holder.pod.metadata.labels)
+        and not holder.requests.get(found.resource)
+    )
+    whom = f" ({', '.join(sharing[:4])}{' …' if len(sharing) > 4 else ''})" if sharing else ""
+    return fixes.advice(
+        f"Scale down a pod that shares these GPUs{whom} or has one for itself, add a node with GPUs, or ask for a smaller part in "
+        f"{fixes.edited(pending.pod)}; leave KAI's reservation pods alone, it deletes those who share their GPU",
+        f"kubectl get pods -A -o wide -L {_GROUP}",
+        owner="platform",
+    )
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, check, fixes, k8s, pod_evidence, selected
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Holder, Pending, check, fixes, k8s, pod_evidence, selected
+from llmdoctor_checks.scheduling._holders import outgoing
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import one_more, ways
+from llmdoctor_checks.scheduling._repairs import old_first, one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
@@ -16,15 +17,16 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     """Anti-affinity or topology spread leaves no node for the pod.
 
     Required anti-affinity allows one such pod per node (or zone); with as many replicas as nodes the next one has no
-    place. It works both ways: the anti-affinity of a pod that runs keeps this one off as well. A topology spread
-    constraint with `DoNotSchedule` refuses a node that would make the distribution too uneven, and every node that
-    lacks the topology label. A zone counts, too, whose nodes have no GPU: unless the pod selects nodes, it is a zone without
-    such a pod, and the others may not go beyond it by more than maxSkew.
+    place, nor has the one that a rolling update adds before it removes an old one. It works both ways: the anti-affinity of a pod
+    that runs keeps this one off as well. A topology spread constraint with `DoNotSchedule` refuses a node that would make the
+    distribution too uneven, and every node that lacks the topology label. A zone counts, too, whose nodes have no GPU: unless the
+    pod selects nodes, it is a zone without such a pod, and the others may not go beyond it by more than maxSkew.
 
     ## Fix
 
-    Make the rule a preference (`preferredDuringScheduling…`, `ScheduleAnyway`), run fewer replicas, or add a node. Select the
-    nodes with GPUs (`nodeSelector`), so that only their zones count.
+    Make the rule a preference (`preferredDuringScheduling…`, `ScheduleAnyway`), run fewer replicas, or add a node. In a rollout let
+    the old pod go first (`maxSurge: 0` with `maxUnavailable: 1`). Select the nodes with GPUs (`nodeSelector`), so that only their
+    zones count.
 
     ## References
 
@@ -43,8 +45,38 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
         summary += (
             f" {', '.join(barren)} {'counts' if len(barren) == 1 else 'count'} as well, without a node with GPUs."
         )
+    former, workload = _former(pending, found, repelling), pending.subject.workload
     evidence = [*_own(pending), *_theirs(repelling), *node_lines(pending, found)]
+    if former and workload is not None:
+        summary += (
+            f" The rollout of {workload.ref} adds this pod before it removes an old one, and the old ones keep it off."
+        )
+        let = old_first(pending, workload, (former[0].ref,))
+        yield finding(pending, found, summary, evidence, [let, *_advice(pending, found, []), *_more(pending, found)])
+        return
     yield finding(pending, found, summary, evidence, _fixes(pending, found, repelling))
+
+
+def _former(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> list[Holder]:
+    """The pods of the former revision that keep it off; none where another pod does so on some node, too."""
+    anti = pending.pod.spec.affinity.pod_anti_affinity if pending.pod.spec.affinity else None
+    terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
+    refs = {ref for ref, _ in repelling}
+    former = []
+    for verdict in found.verdicts:
+        old = [
+            holder
+            for holder in outgoing(pending, verdict.node.name)
+            if holder.ref in refs or any(selected(t.label_selector, _text(holder.pod)) for t in terms)
+        ]
+        if not old:
+            return []
+        former += old
+    return former
+
+
+def _text(pod: k8s.Pod) -> dict[str, str]:
+    return {k: str(v) for k, v in pod.metadata.labels.items()}
 
 
 def _own(pending: Pending) -> Iterator[Evidence]:
@@ -65,8 +97,7 @@ def _labels(selector: k8s.LabelSelector | None) -> str:
 
 def _repelling(pending: Pending) -> list[tuple[str, k8s.PodAffinityTerm]]:
     """The pods that run and whose own anti-affinity names this pod's labels."""
-    labels = {k: str(v) for k, v in pending.pod.obj.metadata.labels.items()}
-    found = []
+    labels, found = _text(pending.pod.obj), []
     for pod in pending.pod.cluster.all(k8s.Pod, "Pod"):
         anti = pod.spec.affinity.pod_anti_affinity if pod.spec.affinity and pod.spec.node_name else None
         terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
@@ -90,8 +121,12 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
         )
     if not offered:
         yield from _advice(pending, found, repelling)
-    if offered or _HOSTNAME in _keys(pending):  # elsewhere one more node of a kind makes no domain less uneven
-        yield from one_more(pending, found)
+    yield from one_more(pending, found) if offered else _more(pending, found)
+
+
+def _more(pending: Pending, found: Cause) -> list[Fix]:
+    """One more node, where that helps: elsewhere one more of a kind makes no domain less uneven."""
+    return one_more(pending, found) if _HOSTNAME in _keys(pending) else []
 
 
 def _keys(pending: Pending) -> set[str]:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Patch, Pending, check, dig, workload_evidence
-from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import Change, tried
+from kubectl_llmdoctor.api import Finding, Pending, check, dig, workload_evidence
+from llmdoctor_checks.scheduling._repairs import old_first
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
@@ -46,23 +45,5 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
         *asked_in(pending, found.resource),
         *node_lines(pending, found, holders=True),
     ]
-    yield finding(pending, found, summary, evidence, _fixes(pending, found), ("gpu-insufficient",))
-
-
-def _fixes(pending: Pending, found: Cause) -> list[Fix]:
-    made = _fix(pending)
-    gone = tuple(h.ref for h in found.holders)
-    return [tried(pending, Change(text=made.summary, gone=gone, fix=made)) or made]
-
-
-def _fix(pending: Pending) -> Fix:
-    workload = pending.subject.workload
-    assert workload is not None  # noqa: S101 # asked before
-    body = {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}}}
-    kind = workload.kind.lower()
-    text = '{"spec":{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}}}'
-    return Fix(
-        summary=f"Let the old pod go first: maxSurge 0, maxUnavailable 1 in {workload.ref}",
-        commands=(f"kubectl -n {workload.namespace} patch {kind}/{workload.name} --type=merge -p '{text}'",),
-        patch=Patch(target=f"{workload.api_version} {workload.ref}", type="merge", body=body),
-    )
+    fix = old_first(pending, workload, tuple(h.ref for h in found.holders))
+    yield finding(pending, found, summary, evidence, [fix], ("gpu-insufficient",))

@@ -9,6 +9,10 @@ from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallb
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
+#: Builds of llama.cpp that reach a GPU by its render node.
+_BY_RENDER_NODE = r"(?i)(?<![a-z])(?:vulkan|sycl|intel)(?![a-z])"
+#: Resources under which device plugins hand out render nodes, whoever names them: `devic.es/dri-render`, `gpu.intel.com/xe`.
+_RENDER_NODES = r"(?i)[\w.-]{1,100}/(?:[\w.-]{0,40}[-_.])?(?:dri|gpu|i915|xe|kfd|renderd\d{1,3})(?:[-_.][\w.-]{0,40})?"
 #: CUDA's word for no driver at all as well as for an old one.
 _NO_DRIVER = "driver version is insufficient"
 
@@ -21,7 +25,8 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     GPU, or it does and the node's container runtime does not inject it: no RuntimeClass, a RuntimeClass without a handler
     on the node, a missing CDI specification, or no NVIDIA container toolkit. vLLM then says that it detected no platform
     or cannot infer the device type, PyTorch that it finds no NVIDIA driver, the loader that libcuda.so.1 cannot be
-    opened. Ollama, llama.cpp and Text Embeddings Inference start all the same, on the CPU, and are many times slower.
+    opened. Ollama, llama.cpp and Text Embeddings Inference start all the same, on the CPU, and are many times slower. So does a
+    llama.cpp with Vulkan or SYCL whose user is not in the group that owns `/dev/dri/renderD*`: the pod is ready, and slow.
 
     ## Fix
 
@@ -40,6 +45,9 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         return
     if str(engine.value("gpu_layers")) == "0":
         return  # meant so
+    if engine.name == "llama.cpp" and not asked and re.search(_BY_RENDER_NODE, container.spec.image):
+        yield from _without_render_node(pod, engine, logs)
+        return
     found = fallback(container.name, logs) if engine.name == "ollama" else None
     if found is not None and found.failed is not None:
         if found.too_slow and (asked or not found.unseen):
@@ -131,6 +139,57 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """llama.cpp with Vulkan or SYCL that was given a render node, and cannot open it: it says nothing but that it sees no GPU."""
+    container = engine.container
+    limits = container.spec.resources.limits
+    given = [
+        pod_evidence(container, f"resources.limits[{name}]", str(limits[name]))
+        for name in limits
+        if re.fullmatch(_RENDER_NODES, name)
+    ] or [
+        pod_evidence(container, "volumeMounts", mount.mount_path)
+        for mount in container.spec.volume_mounts
+        if mount.mount_path.startswith("/dev/dri")
+    ]
+    line = alone(container.name, logs, pod.ready)
+    if line is None or not given:
+        return
+    own, whole = container.spec.security_context, pod.spec.security_context
+    where, user = (container, own.run_as_user) if own.run_as_user is not None else (pod, whole.run_as_user)
+    groups = sorted({*whole.supplemental_groups, *([whole.fs_group] if whole.fs_group else [])})
+    root = user == 0 or (
+        user is None and not (own.run_as_non_root or whole.run_as_non_root)
+    )  # it owns the render nodes
+    who = f"user {user}" if user else "its user"
+    why = f", with the groups {', '.join(map(str, groups))}" if user and groups else ""
+    look = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'id; ls -ln /dev/dri'"
+    yield Finding(
+        role="cause",
+        severity="warning" if pod.ready else None,
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} is given a render node."
+        + ("" if root else f" Mostly {who} may not open it{why}."),
+        evidence=(
+            log_evidence(line),
+            *given,
+            *((pod_evidence(where, "securityContext.runAsUser", str(user)),) if user else ()),
+        ),
+        explains=("not-ready", "probe-too-short", "cpu-starved"),
+        fixes=(
+            fixes.advice(
+                f"See that /dev/dri/renderD* is in the container, and take an image whose driver knows this GPU in {fixes.edited(pod)}"
+                if root
+                else "Give the container's user the group that owns the node's /dev/dri/renderD* (supplementalGroups, by its number on "
+                f"that node) in {fixes.edited(pod)}; where it may open them, the image's driver does not know this GPU",
+                *((look,) if container.running else ()),
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:

@@ -9,7 +9,7 @@ from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling import filters, topology
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, Plugin
-from kubectl_llmdoctor.facts.scheduling.shares import shares
+from kubectl_llmdoctor.facts.scheduling.shares import fractions, shares
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, NodeVerdict, Reason
 
 #: They look at a node alone.
@@ -29,7 +29,7 @@ def _plugins(ask: Ask) -> Iterator[Plugin]:
 
         yield claims.resources
     yield filters.features
-    yield shares
+    yield from (shares, fractions)
 
 
 #: Promised nodes that are looked at one by one.

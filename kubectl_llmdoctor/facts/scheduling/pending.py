@@ -59,10 +59,10 @@ class Pending:
 
     @cached_property
     def event(self) -> Event | None:
-        """The newest refusal by a scheduler; what provisioners of nodes report under the same reason is left out."""
+        """The newest refusal by a scheduler (KAI's binder is one); what provisioners of nodes report under the same reason is left out."""
         found = [
             e
-            for e in self.subject.events.of("FailedScheduling", "Unschedulable", "NotSchedulable")
+            for e in self.subject.events.of("FailedScheduling", "Unschedulable", "NotSchedulable", "BindingError")
             if e.kind in ("Pod", "") and e.name == self.pod.name and not is_provisioner(e.reporter)
         ]
         return found[-1] if found else None

@@ -1,0 +1,95 @@
+"""Host memory that an engine's settings take for certain, and workers that ended without a word of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.api import GIB, Engine, Evidence, Line, Log, Sizing, pod_evidence, say_bytes, setting_evidence
+
+#: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
+PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
+_WORKER_BYTES = 3 * GIB // 2
+
+#: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
+_PINNED = {
+    "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
+    "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
+}
+
+#: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
+_KILLED = ("xit code: -9", "exitcode: -9", "': -9")
+
+#: The same of vLLM before it said by what.
+_GONE = "died unexpectedly, shutting down"
+
+DIED = (*_KILLED, _GONE)
+
+
+class Use(msgspec.Struct, frozen=True):
+    """One thing that takes host memory: bytes, words, where it is said."""
+
+    size: int
+    text: str
+    evidence: Evidence | None = None
+
+
+def died(log: Log) -> Line | None:
+    """The first word of a process of the engine that was killed, or that ended unsaid by what."""
+    return next((line for text in DIED for line in log.find(text)), None)
+
+
+def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:
+    """What surely takes host memory."""
+    workers = _here(engine)
+    if workers is None:
+        return
+    yield Use(int(workers * _WORKER_BYTES), f"{workers} x 1.5 GiB for the {'workers' if workers > 1 else 'worker'}")
+    for name, words in _PINNED.get(engine.name, ()):
+        setting = engine.explicit(name)
+        # vLLM's V1 engine accepts swap space and allocates none
+        idle = name == "swap_space" and engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
+        if setting and isinstance(setting.value, int | float) and setting.value > 0 and not idle:
+            size = int(setting.value * workers * GIB)
+            yield Use(size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting))
+    model = engine.explicit("model")
+    if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
+        text = f"{say_bytes(sizing.file_bytes)} of weights"
+        yield Use(sizing.file_bytes, text, setting_evidence(engine.container, model))
+
+
+def cached(engine: Engine) -> Iterator[Use]:
+    """LMCache's cache in host memory, which each rank has for itself (lmcache/v1/config.py, local_cpu_backend.py).
+
+    It is taken at the start unless told to grow; newer releases take no more than what the node has free then. So it tells why a
+    rank died, and alone foretells nothing.
+    """
+    env, workers = engine.container.env, _here(engine)
+    if "LMCache" not in str(engine.value("kv_transfer_config")) or workers is None:
+        return
+    said = {name: env[name].value or "" for name in _LMCACHE if name in env}
+    if said.get("LMCACHE_LOCAL_CPU", "true").lower() not in ("true", "1"):
+        return
+    if said.get("LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", "false").lower() in ("true", "1"):
+        return
+    size = said.get("LMCACHE_MAX_LOCAL_CPU_SIZE", "")
+    if re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", size) and float(size):
+        whole = int(float(size) * workers * GIB)
+        text = f"{say_bytes(whole)} of LMCache's cache ({float(size):g} GiB for each of {workers} ranks)"
+        yield Use(whole, text, pod_evidence(engine.container, "env[LMCACHE_MAX_LOCAL_CPU_SIZE]", size))
+
+
+_LMCACHE = ("LMCACHE_LOCAL_CPU", "LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", "LMCACHE_MAX_LOCAL_CPU_SIZE")
+
+
+def _here(engine: Engine) -> int | None:
+    """How many workers this container has, at the least."""
+    return engine.workers if engine.pod.nodes == 1 else 1
+
+
+def _on_cpu(engine: Engine) -> bool:
+    """Whether the image is vLLM's build for CPUs."""
+    name = engine.container.spec.image.partition("@")[0].rpartition("/")[2]
+    return re.search(r"(?:^|[-_:])cpu(?:$|[-_:])", name) is not None and not engine.container.gpus
