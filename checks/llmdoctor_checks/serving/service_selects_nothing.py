@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Pod,
     Subject,
     Workload,
@@ -22,6 +23,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
+from llmdoctor_checks.serving._routes import unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
 
@@ -41,14 +43,18 @@ _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
 @check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, *REFUSED))
-def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A Service's selector or port name, or an InferencePool's selector, does not lead to the model alone.
+def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A Service's selector or port name, an InferencePool's selector or a route does not lead to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
     lets their share of the requests fail; the gateway's log names their addresses.
+
+    A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
+    kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
+    then answered with 404 or 500, whatever the pods do.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace.
@@ -62,9 +68,11 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
 
     - https://kubernetes.io/docs/tasks/debug/debug-application/debug-service/
     - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
+    - https://gateway-api.sigs.k8s.io/api-types/httproute/
     """
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
+        yield from unrouted(pod, cluster, logs)
         yield from strangers(pod, cluster)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
