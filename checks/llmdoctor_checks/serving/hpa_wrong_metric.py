@@ -55,6 +55,9 @@ _REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
 
+#: How many requests llama-server runs at once, when it starts (`tools/server/server.cpp`, `server-context.cpp`).
+_SLOTS = "initializing slots, n_slots = "
+
 #: Fewer that wait are a burst.
 _QUEUE = 10
 
@@ -78,7 +81,7 @@ _BY_ROLE: dict[str, Literal["cpu_seconds", "memory_working_set"]] = {
 }
 
 
-@check("hpa-wrong-metric", since="0.2", severity="warning")
+@check("hpa-wrong-metric", since="0.2", severity="warning", literals=(_SLOTS,))
 def hpa_wrong_metric(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -92,10 +95,10 @@ def hpa_wrong_metric(
 
     Names change: vLLM has `vllm:kv_cache_usage_perc` from 0.9.2 on, and no longer `vllm:gpu_cache_usage_perc` from 0.12
     on (0.11 hides it). SGLang and llama.cpp emit metrics only with `--enable-metrics` and `--metrics`. A metric that
-    nobody emits has no value, and the autoscaler does nothing.
+    nobody emits has no value, and the autoscaler does nothing. Neither does one on a metric of another engine.
 
     The requests that run are no more than the engine runs at once (`--max-num-seqs`, llama.cpp's `--parallel`): an autoscaler
-    on them alone, with a target of as many or more, never adds a replica.
+    on them alone, with a target of as many or more, never adds a replica. llama-server says at start how many slots it has.
 
     Router, proxies and engines on CPU are another matter: there CPU follows the load.
 
@@ -155,7 +158,11 @@ def hpa_wrong_metric(
             )
             return
         named = [look for look in scaler.looks if look.source == "metric"]
-        if len(scaler.looks) == 1 and named and (found := _beyond(pod, engine, scaler, named[0], rescale)):
+        if (
+            len(scaler.looks) == 1
+            and named
+            and (found := _beyond(pod, engine, scaler, named[0], rescale, metrics, logs))
+        ):
             yield found
             return
         for look in named:
@@ -165,30 +172,49 @@ def hpa_wrong_metric(
     yield from _operator(pod, engine, subject, metrics)
 
 
-def _beyond(pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix) -> Finding | None:
+def _beyond(
+    pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix, metrics: Metrics | None, logs: Logs | None
+) -> Finding | None:
     """A target for the requests that run which a full replica does not exceed, while the others wait unseen."""
-    limit, running = engine.explicit("max_num_seqs"), metric(engine.name, "running", engine.version)
+    most, running = _at_once(engine, logs), metric(engine.name, "running", engine.version)
     # the metric alone: by its name, or the sum of its series in a query
     alone = re.fullmatch(r"(?:(?:sum|avg)\()?([a-z][\w:]*)(?:\{[^{}]*\})?\)?", look.name.strip())
-    if limit is None or not isinstance(limit.value, int) or limit.value < 1 or running is None or alone is None:
+    if most is None or running is None or alone is None:
         return None
     if alone[1].replace(":", "_", 1) != running.name.replace(":", "_", 1) or not look.each.isdecimal():
         return None
-    if int(look.each) < limit.value:
+    if int(look.each) < most[0]:
         return None
+    load = load_of(metrics) if metrics is not None else None
+    waits = load is not None and load.queues and not load.drains and pod.ready and bool(_stays(scaler))
+    meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {_stays(scaler)}." if load and waits else ""
     return Finding(
-        role="risk",
+        role="cause" if waits else "risk",
         severity="warning",
         confidence="likely",
-        summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {limit.value} at "
-        "once and lets the others wait, so that no load adds one.",
+        summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {most[0]} at "
+        f"once and lets the others wait, so that no load adds one.{meanwhile}",
         evidence=(
             scaler.evidence(look.path, f"{look.text}, {look.each} for each replica"),
-            setting_evidence(engine.container, limit),
+            most[1],
+            *(load_evidence(load)[:1] if load and waits else ()),
         ),
+        explains=("queue-growing", "kv-cache-saturated") if waits else (),
         fixes=(rescale,),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _at_once(engine: Engine, logs: Logs | None) -> tuple[int, Evidence] | None:
+    """How many requests the engine runs at once: as it is told, or as llama.cpp says of its slots when it starts."""
+    told = engine.explicit("max_num_seqs")
+    if told is not None and isinstance(told.value, int) and told.value > 0:
+        return told.value, setting_evidence(engine.container, told)
+    log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
+    for line in log.find(_SLOTS) if log is not None else ():
+        if (said := re.search(rf"{_SLOTS}(\d{{1,4}})\b", line.text)) is not None:
+            return int(said[1]), log_evidence(line)
+    return None
 
 
 def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs | None) -> Finding | None:
@@ -207,7 +233,7 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                 waits = f" It has said so for {told[0]}."
             gone = next((found for look in scaler.looks if (found := absent(engine, look.name))), None)
             if gone and pod.exists:
-                waits += f" This release does not emit {gone[0]}; it has {gone[1]}."
+                waits += f" {engine.label} does not emit {gone[0]}; it has {gone[1]}."
             return Finding(
                 role="cause" if queue or told or (gone and pod.exists) else "risk",
                 severity="warning",
