@@ -117,6 +117,8 @@ def _refusal(item: Item, cluster: Cluster) -> _Refusal | None:
     """What all controllers say of it that look at it, where each refuses; None where one takes it, or none has looked."""
     generation, found = dig(item.raw, "metadata.generation"), []
     for index, parent in enumerate(rows(item.raw, "status.parents")):
+        if dig(parent, "parentRef.kind") == "Service":
+            continue  # of a mesh, where the Service is asked all the same
         said = None
         for row in rows(parent, "conditions"):
             old = isinstance(generation, int) and row.get("observedGeneration", generation) != generation
