@@ -48,6 +48,9 @@ _SERVES = (
     r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 )
 
+#: Where a port stands that the engine was told, or says that it has.
+_STATED = ("flag", "log")
+
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
@@ -176,7 +179,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         return
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port)
-    if port.source == "flag":
+    if port.source in _STATED:
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
         )
@@ -253,7 +256,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         wrong = ", ".join(str(n) for n in sorted(numbers))
         # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
         alone = all(other is container or other.role == "init" for other in pod.containers)
-        sure = port.source == "flag" or port.value in declared
+        sure = port.source in _STATED or port.value in declared
         refused = pod.exists and pod.ready and alone and sure and len(list(pod.services)) == 1
         yield Finding(
             role="cause" if refused else "risk",
