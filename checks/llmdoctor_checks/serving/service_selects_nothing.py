@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
+from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._routes import unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
@@ -42,7 +43,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
-@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, *REFUSED))
+@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, NOT_SERVED, *REFUSED))
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Service's selector or port name, an InferencePool's selector or a route does not lead to the model alone.
 
@@ -50,7 +51,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
-    lets their share of the requests fail; the gateway's log names their addresses.
+    lets their share of the requests fail; the gateway's log names their addresses. So does one that means servers of different models.
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
@@ -74,6 +75,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
         yield from strangers(pod, cluster)
+        yield from mixed(pod, cluster, logs)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)
