@@ -143,6 +143,9 @@ def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
     """The backend that a controller speaks of, if it is one of these."""
     every = {str(ref.get("name")) for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
     for ref in refs:
+        ports = [row.get("port") for row in rows(ref.means.raw, "spec.ports")]
+        if ports and ref.raw.get("port") not in ports:
+            continue  # a port that a Service does not have is said of by itself
         if len(every) == 1 or re.search(rf"(?<![\w.-]){re.escape(ref.means.name)}(?![\w-])", said.message):
             return ref
     return None

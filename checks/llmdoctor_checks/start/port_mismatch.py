@@ -1,4 +1,4 @@
-"""A probe or Service that asks another port than the one the engine listens on."""
+"""A probe, Service or route that asks another port than the one that is there."""
 
 import json
 import math
@@ -35,6 +35,7 @@ from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
+from llmdoctor_checks.start._routed_ports import routed_elsewhere
 from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
@@ -65,8 +66,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
-    client that was told a port which the Service does not have gets no further. Of a program that is no known engine its log
-    tells where it listens.
+    client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route. Of a program
+    that is no known engine its log tells where it listens.
 
     ## Fix
 
@@ -86,6 +87,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_probe(pod, container)
     yield from asked_elsewhere(pod, pod.cluster)
     yield from picker_elsewhere(pod, pod.cluster)
+    yield from routed_elsewhere(pod, logs)
 
 
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:

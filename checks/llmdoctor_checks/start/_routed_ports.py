@@ -1,0 +1,113 @@
+"""Ingresses and routes that send to a port which a Service of the pod does not have.
+
+Sources: ingress-nginx answers 503 for such a path, Envoy's gateways and Istio 500 or 503; OpenShift's router takes the name of a port of
+the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Item,
+    Logs,
+    Pod,
+    addresses,
+    answered,
+    dig,
+    fixes,
+    object_evidence,
+)
+from llmdoctor_checks._raw import rows
+
+_NO_PORT = "use-annotation"
+
+
+class _Sent(NamedTuple):
+    """Where an object sends requests: the path of the port in it, and the port of the Service, by number or name."""
+
+    item: Item
+    path: str
+    port: int | str
+
+
+def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """The first such object; a risk where another leads to the server, or it is asked all the same."""
+    for service in pod.services:
+        listed = rows(service.raw, "spec.ports")
+        numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
+        has = {*numbers, *(str(row["name"]) for row in listed if row.get("name"))}
+        sent = list(_sent(pod, service))
+        wrong = [one for one in sent if one.port not in has and not _filled_in_later(one.port)]
+        if not wrong or not numbers:
+            continue
+        first, have = wrong[0], ", ".join(map(str, numbers))
+        kind = first.item.kind.partition(".")[0]
+        asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
+        alone = pod.exists and pod.ready and len(wrong) == len(sent) and not asked
+        value: dict[str, Any] = {"op": "replace", "path": _pointer(first.path), "value": numbers[0]}
+        yield Finding(
+            role="cause" if alone else "risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"{kind} {first.item.name} sends to port {first.port} of Service {service.name}, which has {have}: requests through it "
+            "are answered with an error.",
+            evidence=(
+                object_evidence(first.item, first.path, str(first.port)),
+                Evidence(source="workload", ref=f"Service/{service.name} spec.ports", text=f"port: {have}"),
+            ),
+            fixes=(
+                fixes.patch_object(first.item, f"Send to port {numbers[0]}", [value])
+                if len(numbers) == 1 and isinstance(first.port, int)
+                else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
+
+
+def _sent(pod: Pod, service: Item) -> Iterator[_Sent]:
+    """What sends requests to a Service, and at which of its ports."""
+    for item in pod.cluster.items("Ingress", pod.namespace):
+        at = "spec.defaultBackend.service"
+        yield from _ingress(item, at, dig(item.raw, at), service)
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            for number, path in enumerate(rows(dig(rule, "http"), "paths")):
+                at = f"spec.rules[{index}].http.paths[{number}].backend.service"
+                yield from _ingress(item, at, dig(path, "backend.service"), service)
+    for item in pod.cluster.items("HTTPRoute"):
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            for number, ref in enumerate(rows(rule, "backendRefs")):
+                space, port = str(ref.get("namespace") or item.namespace), ref.get("port")
+                named = ref.get("kind", "Service") == "Service" and ref.get("name") == service.name
+                if named and space == pod.namespace and isinstance(port, int):
+                    yield _Sent(item, f"spec.rules[{index}].backendRefs[{number}].port", port)
+    for item in pod.cluster.items("VirtualService"):
+        for index, route in enumerate(rows(item.raw, "spec.http")):
+            for number, to in enumerate(rows(route, "route")):
+                host, port = str(dig(to, "destination.host")), dig(to, "destination.port.number")
+                if isinstance(port, int) and addresses(host, {service.name}, pod.namespace, item.namespace):
+                    yield _Sent(item, f"spec.http[{index}].route[{number}].destination.port.number", port)
+    for item in pod.cluster.items("Route", pod.namespace):
+        port = dig(item.raw, "spec.port.targetPort")
+        if dig(item.raw, "spec.to.name") == service.name and isinstance(port, str) and not port.isdecimal():
+            yield _Sent(item, "spec.port.targetPort", port)
+
+
+def _ingress(item: Item, path: str, backend: object, service: Item) -> Iterator[_Sent]:
+    if dig(backend, "name") == service.name:
+        for key in ("number", "name"):
+            port = dig(backend, f"port.{key}")
+            if isinstance(port, int | str) and port != _NO_PORT:
+                yield _Sent(item, f"{path}.port.{key}", port)
+
+
+def _filled_in_later(port: int | str) -> bool:
+    return isinstance(port, str) and any(mark in port for mark in "{$<")
+
+
+def _pointer(path: str) -> str:
+    return "/" + path.replace("[", "/").replace("]", "").replace(".", "/")
