@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._words import sentence
+from llmdoctor_checks.serving._exposure import backends
 from llmdoctor_checks.start._services import picked_by
 
 #: A controller needs a moment to see what was made at the same time.
@@ -34,6 +35,12 @@ _SETTLES_SECONDS = 120
 _NO_VERDICT = ("Pending", "HTTPRouteNotAccepted")
 
 _POOL = "InferencePool"
+
+#: What leads from outside to Services, by the rules in which it names them.
+_WAYS = ("Ingress", "HTTPRoute")
+
+#: What names of Services end with, and names of workloads do not.
+SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
 class _Ref(NamedTuple):
@@ -67,7 +74,7 @@ class _Refusal(NamedTuple):
 def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The first such route or pool: a risk where another way leads to the pod, or it is asked all the same."""
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
-    another = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
+    another = any(_asked(pod, logs))
     for route in cluster.items("HTTPRoute"):
         refs = list(_refs(route, pod, cluster))
         said = _refusal(route, cluster) if refs else None
@@ -93,6 +100,37 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             fixes=(fix,),
             pods=(pod.name,),
         )
+
+
+def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
+    own = {_stem(item.name): item.name for item in pod.services}
+    meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
+    if {name for _, name in meant} & set(own.values()) or any(_asked(pod, logs)):
+        return
+    for item, name in meant:
+        if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
+            right, kind = own[_stem(name)], _kind(item)
+            yield Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely",
+                summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
+                f"Service {right}, to which no Ingress or route leads.",
+                evidence=(object_evidence(item, "spec.rules", name),),
+                fixes=(_described(item, f"Name Service {right} in {kind}/{item.name}"),),
+                pods=(pod.name,),
+            )
+            return
+
+
+def _stem(name: str) -> str:
+    return re.sub(SUFFIX, "", name)
+
+
+def _asked(pod: Pod, logs: Logs | None) -> Iterator[bool]:
+    """Whether each container's log says that it answered requests."""
+    yield from (bool(answered(logs.current(c.name))) for c in pod.containers if logs is not None)
 
 
 def _refs(route: Item, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Logs,
     Metrics,
     Pod,
@@ -58,8 +59,8 @@ _LASTS_SECONDS = 600
 #: How many requests llama-server runs at once, when it starts (`tools/server/server.cpp`, `server-context.cpp`).
 _SLOTS = "initializing slots, n_slots = "
 
-#: Fewer that wait are a burst.
-_QUEUE = 10
+#: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
+_QUEUE, _GROWS = 10, 1.5
 
 #: CPU that changes by less than this from the first to the last third of an hour stands still.
 _FLAT = 0.2
@@ -129,9 +130,9 @@ def hpa_wrong_metric(
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause; so it is where
-    it gets no value and could add replicas, while the engine's log says that more requests wait than run. One that has had no value
-    for ten minutes or more does nothing, whatever comes. Neither does one that reads zero while the engine says that requests run
-    and wait: its query finds no series.
+    it gets no value and could add replicas, while the engine's log says that more requests wait than run, or more and more. One that
+    has had no value for ten minutes or more does nothing, whatever comes. Neither does one that reads zero while the engine says that
+    requests run and wait: its query finds no series. What KEDA's does stands in the status of the autoscaler that it makes.
 
     ## References
 
@@ -221,14 +222,16 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
     """What the controller says: it gets no value, although there is a pod to ask."""
     if pod.exists and not pod.ready:
         return None
-    for row in rows(scaler.item.raw, "status.conditions"):
+    hpa = _acts(scaler, pod.cluster)
+    acting = scaler._replace(item=hpa)
+    for row in rows(hpa.raw, "status.conditions"):
         inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
         reason = str(row.get("reason"))
         if inactive and (reason.startswith("FailedGet") or reason in _NO_PODS):
             said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
-            queue = _queue(pod, engine, scaler, logs) if logs is not None else None
-            waits = f" Meanwhile {queue[0]}, and {_stays(scaler)}." if queue else ""
-            told = _for_long(scaler, row, pod.cluster) if not queue else None
+            queue = _queue(pod, engine, acting, logs) if logs is not None else None
+            waits = f" Meanwhile {queue[0]}, and {_stays(acting)}." if queue else ""
+            told = _for_long(acting, row, pod.cluster) if not queue else None
             if told:
                 waits = f" It has said so for {told[0]}."
             gone = next((found for look in scaler.looks if (found := absent(engine, look.name))), None)
@@ -240,7 +243,7 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                 confidence="certain",
                 summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
                 evidence=(
-                    scaler.evidence("status.conditions[ScalingActive]", said),
+                    acting.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
                     *((queue[1],) if queue else ()),
                     *(told[1] if told else ()),
@@ -250,6 +253,14 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
+
+
+def _acts(scaler: Scaler, cluster: Cluster) -> Item:
+    """The HorizontalPodAutoscaler whose status tells what an autoscaler does: of a ScaledObject the one that KEDA makes of it."""
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return scaler.item
+    name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
+    return cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or scaler.item
 
 
 def _selectable(scaler: Scaler, reason: str) -> Fix:
@@ -325,10 +336,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
 
     Whatever says something of this engine's load is more than that; a query that finds no series is zero to KEDA.
     """
-    hpa = scaler.item
-    if scaler.item.kind.partition(".")[0] == "ScaledObject":
-        name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
-        hpa = cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or hpa
+    hpa = _acts(scaler, cluster)
     read = rows(hpa.raw, "status.currentMetrics")
     values = [dig(row, f"{str(row.get('type')).lower()}.current") for row in read if row.get("type") != "Resource"]
     nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
@@ -349,13 +357,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
             queue[1],
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(
-            fixes.advice(
-                f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
-                "a pool, namespace, model), or let the metrics be scraped",
-                owner="platform",
-            ),
-        ),
+        fixes=(_by_hand(scaler),),
         pods=(pod.name,),
     )
 
@@ -371,13 +373,13 @@ def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dic
 
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
-    """A queue that lasts and is longer than what runs, where the autoscaler could add a replica."""
+    """A queue that lasts, and grows or is longer than what runs, where the autoscaler could add a replica."""
     said = recent_load(engine.container, logs)
     if not said or not works(pod, said) or not _stays(scaler):
         return None
-    if any(load.waiting < max(_QUEUE, load.running) for load in said):
+    last, grows = said[-1], said[-1].waiting >= _GROWS * said[0].waiting
+    if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
         return None
-    last = said[-1]
     return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
 
 
@@ -388,13 +390,25 @@ def _stays(scaler: Scaler) -> str:
     return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""
 
 
+def _by_hand(scaler: Scaler) -> Fix:
+    """What to do where a query of KEDA's finds nothing."""
+    return fixes.advice(
+        f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
+        "a pool, namespace, model), or let the metrics be scraped",
+        f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+        owner="platform",
+    )
+
+
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
         return rescale
+    if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
+        return _by_hand(scaler)
     return fixes.advice(
         f"See which metrics the adapter publishes, and name one of them; {engine.label} has {_right(engine)}",
         "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
-        f"kubectl -n {pod.namespace} describe hpa {scaler.item.name}",
+        f"kubectl -n {pod.namespace} describe {scaler.item.kind.partition('.')[0].lower()} {scaler.item.name}",
         owner="platform",
     )
 

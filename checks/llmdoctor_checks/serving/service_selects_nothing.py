@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
-from llmdoctor_checks.serving._routes import unrouted
+from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
 
@@ -39,8 +39,6 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
 
 #: The endpoint picker of an InferencePool (gateway-api-inference-extension, pkg/epp/requestcontrol) that knows no pod.
 _NO_PODS = "failed to find candidate pods for serving the request"
-
-_SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
 @check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, NOT_SERVED, *REFUSED))
@@ -74,6 +72,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
+        yield from misnamed(pod, cluster, logs)
         yield from strangers(pod, cluster)
         yield from mixed(pod, cluster, logs)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
@@ -362,6 +361,6 @@ def _slices(item: Item, cluster: Cluster) -> list[Item]:
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
     """Whether a Service is named after the workload, give or take an ending."""
-    mine = re.sub(_SUFFIX, "", subject.workload.name if subject.workload else pod.name)
-    other = re.sub(_SUFFIX, "", name)
+    mine = re.sub(SUFFIX, "", subject.workload.name if subject.workload else pod.name)
+    other = re.sub(SUFFIX, "", name)
     return mine in other or other in mine
