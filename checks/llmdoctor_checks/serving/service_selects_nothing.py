@@ -43,7 +43,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
 
 @check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, NOT_SERVED, *REFUSED))
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """A Service's selector or port name, an InferencePool's selector or a route does not lead to the model alone.
+    """A Service, an InferencePool or a route does not lead to the model, or not to it alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
