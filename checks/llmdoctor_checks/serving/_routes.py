@@ -75,7 +75,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """The first such route or pool: a risk where another way leads to the pod, or it is asked all the same."""
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
     another = any(_asked(pod, logs))
-    for route in cluster.items("HTTPRoute"):
+    for route in _naming(pod, cluster):
         refs = list(_refs(route, pod, cluster))
         said = _refusal(route, cluster) if refs else None
         if said is None:
@@ -100,6 +100,22 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             fixes=(fix,),
             pods=(pod.name,),
         )
+
+
+def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
+    """The routes with a backend that is called like a Service or pool of the pod."""
+    every = cluster.once("routes by backend", lambda: _by_backend(cluster))
+    names = [item.name for item in (*pod.services, *cluster.items(_POOL, pod.namespace))] if every else []
+    return list({id(route): route for name in names for route in every.get(name, ())}.values())
+
+
+def _by_backend(cluster: Cluster) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for route in cluster.items("HTTPRoute"):
+        refs = (ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
+        for name in {str(ref.get("name")) for ref in refs}:
+            found.setdefault(name, []).append(route)
+    return found
 
 
 def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:

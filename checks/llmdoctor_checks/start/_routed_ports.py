@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Evidence,
     Finding,
     Item,
     Logs,
     Pod,
-    addresses,
     answered,
     dig,
     fixes,
@@ -34,13 +34,18 @@ class _Sent(NamedTuple):
     port: int | str
 
 
+#: A Service by namespace and name, and what sends to it.
+_Way = tuple[tuple[str, str], _Sent]
+
+
 def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The first such object; a risk where another leads to the server, or it is asked all the same."""
-    for service in pod.services:
+    every = pod.cluster.once("routed ports", lambda: _sent(pod.cluster))
+    for service in pod.services if every else ():
         listed = rows(service.raw, "spec.ports")
         numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
         has = {*numbers, *(str(row["name"]) for row in listed if row.get("name"))}
-        sent = list(_sent(pod, service))
+        sent = every.get((pod.namespace, service.name), [])
         wrong = [one for one in sent if one.port not in has and not _filled_in_later(one.port)]
         if not wrong or not numbers:
             continue
@@ -69,40 +74,56 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         return
 
 
-def _sent(pod: Pod, service: Item) -> Iterator[_Sent]:
-    """What sends requests to a Service, and at which of its ports."""
-    for item in pod.cluster.items("Ingress", pod.namespace):
+def _sent(cluster: Cluster) -> dict[tuple[str, str], list[_Sent]]:
+    """What sends requests to each Service, by namespace and name, and at which of its ports."""
+    found: dict[tuple[str, str], list[_Sent]] = {}
+    ways = (*_ingresses(cluster), *_http_routes(cluster), *_virtual_services(cluster), *_openshift_routes(cluster))
+    for service, one in ways:
+        found.setdefault(service, []).append(one)
+    return found
+
+
+def _ingresses(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("Ingress"):
         at = "spec.defaultBackend.service"
-        yield from _ingress(item, at, dig(item.raw, at), service)
+        backends = [(at, dig(item.raw, at))]
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             for number, path in enumerate(rows(dig(rule, "http"), "paths")):
                 at = f"spec.rules[{index}].http.paths[{number}].backend.service"
-                yield from _ingress(item, at, dig(path, "backend.service"), service)
-    for item in pod.cluster.items("HTTPRoute"):
+                backends.append((at, dig(path, "backend.service")))
+        for at, backend in backends:
+            for key in ("number", "name"):
+                port = dig(backend, f"port.{key}")
+                if isinstance(port, int | str) and port != _NO_PORT:
+                    yield (item.namespace, str(dig(backend, "name"))), _Sent(item, f"{at}.port.{key}", port)
+
+
+def _http_routes(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("HTTPRoute"):
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             for number, ref in enumerate(rows(rule, "backendRefs")):
                 space, port = str(ref.get("namespace") or item.namespace), ref.get("port")
-                named = ref.get("kind", "Service") == "Service" and ref.get("name") == service.name
-                if named and space == pod.namespace and isinstance(port, int):
-                    yield _Sent(item, f"spec.rules[{index}].backendRefs[{number}].port", port)
-    for item in pod.cluster.items("VirtualService"):
+                if ref.get("kind", "Service") == "Service" and isinstance(port, int):
+                    path = f"spec.rules[{index}].backendRefs[{number}].port"
+                    yield (space, str(ref.get("name"))), _Sent(item, path, port)
+
+
+def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("VirtualService"):
         for index, route in enumerate(rows(item.raw, "spec.http")):
             for number, to in enumerate(rows(route, "route")):
-                host, port = str(dig(to, "destination.host")), dig(to, "destination.port.number")
-                if isinstance(port, int) and addresses(host, {service.name}, pod.namespace, item.namespace):
-                    yield _Sent(item, f"spec.http[{index}].route[{number}].destination.port.number", port)
-    for item in pod.cluster.items("Route", pod.namespace):
+                name, _, rest = str(dig(to, "destination.host")).partition(".")
+                port, space = dig(to, "destination.port.number"), rest.partition(".")[0] or item.namespace
+                if isinstance(port, int):
+                    path = f"spec.http[{index}].route[{number}].destination.port.number"
+                    yield (space, name), _Sent(item, path, port)
+
+
+def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("Route"):
         port = dig(item.raw, "spec.port.targetPort")
-        if dig(item.raw, "spec.to.name") == service.name and isinstance(port, str) and not port.isdecimal():
-            yield _Sent(item, "spec.port.targetPort", port)
-
-
-def _ingress(item: Item, path: str, backend: object, service: Item) -> Iterator[_Sent]:
-    if dig(backend, "name") == service.name:
-        for key in ("number", "name"):
-            port = dig(backend, f"port.{key}")
-            if isinstance(port, int | str) and port != _NO_PORT:
-                yield _Sent(item, f"{path}.port.{key}", port)
+        if isinstance(port, str) and not port.isdecimal():
+            yield (item.namespace, str(dig(item.raw, "spec.to.name"))), _Sent(item, "spec.port.targetPort", port)
 
 
 def _filled_in_later(port: int | str) -> bool:
