@@ -123,10 +123,10 @@ def test_kubelet_times_are_told_and_cut_from_lines() -> None:
     assert next(Log(found).find("Bus error")).text == "Bus error (core dumped)"
 
 
-#: What is judged by what an engine prints of its load all the time: the tail of a log has that.
+#: What is judged by what an engine prints of its load, or of requests, all the time: the tail of a log has that.
 _BY_LOAD = {
     "cpu-starved", "engine-stalled", "head-of-line-blocking", "hpa-wrong-metric", "kv-cache-saturated", "queue-growing",
-    "kv-cache-below-max-len/fires_waits_for_ever",
+    "kv-cache-below-max-len/fires_waits_for_ever", "request-too-long/fires_client_by_its_address",
 }  # fmt: skip
 _CASES = Path(__file__).parents[1] / "checks" / "cases"
 _CHECKS = installed()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
-from kubectl_llmdoctor.catalog.metrics import metric
+from kubectl_llmdoctor.catalog.metrics import metric, metrics_of
 from llmdoctor_checks._raw import rows
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
@@ -35,6 +35,9 @@ _LATER = (
 #: Beginnings of metrics that an engine's own pod emits.
 EMITTED = re.compile(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv_inference_|nv_trt_llm_)\w+")
 
+
+#: Engines whose pods emit metrics of this beginning and of no other.
+_BEGINNINGS = {"vllm": "vllm:", "sglang": "sglang:", "tgi": "tgi_", "llama.cpp": "llamacpp:", "lmdeploy": "lmdeploy:"}
 
 _KINDS = ("ScaledObject", "HorizontalPodAutoscaler")
 
@@ -167,9 +170,9 @@ def metrics_off(engine: Engine) -> bool:
 
 
 def absent(engine: Engine, query: str) -> tuple[str, str] | None:
-    """A metric in a query that this release of vLLM does not emit, and the one that it does."""
-    if engine.name != "vllm":
-        return None
+    """A metric in a query that this engine, or this release of vLLM, does not emit, and the one that it does."""
+    if (foreign := _foreign(engine, query)) is not None or engine.name != "vllm":
+        return foreign
 
     def has(name: str) -> bool:
         return re.search(rf"\bvllm[:_]{name}\b", query) is not None
@@ -184,6 +187,22 @@ def absent(engine: Engine, query: str) -> tuple[str, str] | None:
         if has(name) and engine.at_least(first) is False and instead.partition(":")[2] not in query:
             return f"vllm:{name}", instead
     return None
+
+
+def _foreign(engine: Engine, query: str) -> tuple[str, str] | None:
+    """The only metric of a query, where it is another engine's, and what this one has for it."""
+    own = _BEGINNINGS.get(engine.name)
+    said = {found[0] for found in EMITTED.finditer(query)}
+    if own is None or len(said) != 1:
+        return None
+    # adapters write an underscore for the colon
+    name = re.sub(r"^(vllm|sglang|llamacpp|lmdeploy)_", r"\1:", said.pop())
+    other = next((who for who, begins in _BEGINNINGS.items() if name.startswith(begins)), engine.name)
+    if name.startswith(own) or other == engine.name:
+        return None
+    alike = (metric(engine.name, one.role, engine.version) for one in metrics_of(other) if one.name == name)
+    mine = next(alike, None) or metric(engine.name, "waiting", engine.version)
+    return (name, mine.name) if mine else None
 
 
 def routed(pod: Pod, cluster: Cluster) -> bool:

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Logs,
     Metrics,
     Pod,
@@ -55,8 +56,11 @@ _REPLICAS = "kube_horizontalpodautoscaler_status_current_replicas"
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
 
-#: Fewer that wait are a burst.
-_QUEUE = 10
+#: How many requests llama-server runs at once, when it starts (`tools/server/server.cpp`, `server-context.cpp`).
+_SLOTS = "initializing slots, n_slots = "
+
+#: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
+_QUEUE, _GROWS = 10, 1.5
 
 #: CPU that changes by less than this from the first to the last third of an hour stands still.
 _FLAT = 0.2
@@ -78,7 +82,7 @@ _BY_ROLE: dict[str, Literal["cpu_seconds", "memory_working_set"]] = {
 }
 
 
-@check("hpa-wrong-metric", since="0.2", severity="warning")
+@check("hpa-wrong-metric", since="0.2", severity="warning", literals=(_SLOTS,))
 def hpa_wrong_metric(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -92,10 +96,10 @@ def hpa_wrong_metric(
 
     Names change: vLLM has `vllm:kv_cache_usage_perc` from 0.9.2 on, and no longer `vllm:gpu_cache_usage_perc` from 0.12
     on (0.11 hides it). SGLang and llama.cpp emit metrics only with `--enable-metrics` and `--metrics`. A metric that
-    nobody emits has no value, and the autoscaler does nothing.
+    nobody emits has no value, and the autoscaler does nothing. Neither does one on a metric of another engine.
 
     The requests that run are no more than the engine runs at once (`--max-num-seqs`, llama.cpp's `--parallel`): an autoscaler
-    on them alone, with a target of as many or more, never adds a replica.
+    on them alone, with a target of as many or more, never adds a replica. llama-server says at start how many slots it has.
 
     Router, proxies and engines on CPU are another matter: there CPU follows the load.
 
@@ -126,9 +130,9 @@ def hpa_wrong_metric(
     had in service while others waited. Without them it is four fifths of what the engine may run at once.
 
     Where the queue grew in that hour while CPU stood still and no replica was added, the autoscaler is the cause; so it is where
-    it gets no value and could add replicas, while the engine's log says that more requests wait than run. One that has had no value
-    for ten minutes or more does nothing, whatever comes. Neither does one that reads zero while the engine says that requests run
-    and wait: its query finds no series.
+    it gets no value and could add replicas, while the engine's log says that more requests wait than run, or more and more. One that
+    has had no value for ten minutes or more does nothing, whatever comes. Neither does one that reads zero while the engine says that
+    requests run and wait: its query finds no series. What KEDA's does stands in the status of the autoscaler that it makes.
 
     ## References
 
@@ -155,7 +159,11 @@ def hpa_wrong_metric(
             )
             return
         named = [look for look in scaler.looks if look.source == "metric"]
-        if len(scaler.looks) == 1 and named and (found := _beyond(pod, engine, scaler, named[0], rescale)):
+        if (
+            len(scaler.looks) == 1
+            and named
+            and (found := _beyond(pod, engine, scaler, named[0], rescale, metrics, logs))
+        ):
             yield found
             return
         for look in named:
@@ -165,56 +173,77 @@ def hpa_wrong_metric(
     yield from _operator(pod, engine, subject, metrics)
 
 
-def _beyond(pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix) -> Finding | None:
+def _beyond(
+    pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix, metrics: Metrics | None, logs: Logs | None
+) -> Finding | None:
     """A target for the requests that run which a full replica does not exceed, while the others wait unseen."""
-    limit, running = engine.explicit("max_num_seqs"), metric(engine.name, "running", engine.version)
+    most, running = _at_once(engine, logs), metric(engine.name, "running", engine.version)
     # the metric alone: by its name, or the sum of its series in a query
     alone = re.fullmatch(r"(?:(?:sum|avg)\()?([a-z][\w:]*)(?:\{[^{}]*\})?\)?", look.name.strip())
-    if limit is None or not isinstance(limit.value, int) or limit.value < 1 or running is None or alone is None:
+    if most is None or running is None or alone is None:
         return None
     if alone[1].replace(":", "_", 1) != running.name.replace(":", "_", 1) or not look.each.isdecimal():
         return None
-    if int(look.each) < limit.value:
+    if int(look.each) < most[0]:
         return None
+    load = load_of(metrics) if metrics is not None else None
+    waits = load is not None and load.queues and not load.drains and pod.ready and bool(_stays(scaler))
+    meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {_stays(scaler)}." if load and waits else ""
     return Finding(
-        role="risk",
+        role="cause" if waits else "risk",
         severity="warning",
         confidence="likely",
-        summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {limit.value} at "
-        "once and lets the others wait, so that no load adds one.",
+        summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {most[0]} at "
+        f"once and lets the others wait, so that no load adds one.{meanwhile}",
         evidence=(
             scaler.evidence(look.path, f"{look.text}, {look.each} for each replica"),
-            setting_evidence(engine.container, limit),
+            most[1],
+            *(load_evidence(load)[:1] if load and waits else ()),
         ),
+        explains=("queue-growing", "kv-cache-saturated") if waits else (),
         fixes=(rescale,),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _at_once(engine: Engine, logs: Logs | None) -> tuple[int, Evidence] | None:
+    """How many requests the engine runs at once: as it is told, or as llama.cpp says of its slots when it starts."""
+    told = engine.explicit("max_num_seqs")
+    if told is not None and isinstance(told.value, int) and told.value > 0:
+        return told.value, setting_evidence(engine.container, told)
+    log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
+    for line in log.find(_SLOTS) if log is not None else ():
+        if (said := re.search(rf"{_SLOTS}(\d{{1,4}})\b", line.text)) is not None:
+            return int(said[1]), log_evidence(line)
+    return None
 
 
 def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs | None) -> Finding | None:
     """What the controller says: it gets no value, although there is a pod to ask."""
     if pod.exists and not pod.ready:
         return None
-    for row in rows(scaler.item.raw, "status.conditions"):
+    hpa = _acts(scaler, pod.cluster)
+    acting = scaler._replace(item=hpa)
+    for row in rows(hpa.raw, "status.conditions"):
         inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
         reason = str(row.get("reason"))
         if inactive and (reason.startswith("FailedGet") or reason in _NO_PODS):
             said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
-            queue = _queue(pod, engine, scaler, logs) if logs is not None else None
-            waits = f" Meanwhile {queue[0]}, and {_stays(scaler)}." if queue else ""
-            told = _for_long(scaler, row, pod.cluster) if not queue else None
+            queue = _queue(pod, engine, acting, logs) if logs is not None else None
+            waits = f" Meanwhile {queue[0]}, and {_stays(acting)}." if queue else ""
+            told = _for_long(acting, row, pod.cluster) if not queue else None
             if told:
                 waits = f" It has said so for {told[0]}."
             gone = next((found for look in scaler.looks if (found := absent(engine, look.name))), None)
             if gone and pod.exists:
-                waits += f" This release does not emit {gone[0]}; it has {gone[1]}."
+                waits += f" {engine.label} does not emit {gone[0]}; it has {gone[1]}."
             return Finding(
                 role="cause" if queue or told or (gone and pod.exists) else "risk",
                 severity="warning",
                 confidence="certain",
                 summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
                 evidence=(
-                    scaler.evidence("status.conditions[ScalingActive]", said),
+                    acting.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
                     *((queue[1],) if queue else ()),
                     *(told[1] if told else ()),
@@ -224,6 +253,14 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
                 pods=(pod.name,) if pod.exists else (),
             )
     return None
+
+
+def _acts(scaler: Scaler, cluster: Cluster) -> Item:
+    """The HorizontalPodAutoscaler whose status tells what an autoscaler does: of a ScaledObject the one that KEDA makes of it."""
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return scaler.item
+    name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
+    return cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or scaler.item
 
 
 def _selectable(scaler: Scaler, reason: str) -> Fix:
@@ -299,10 +336,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
 
     Whatever says something of this engine's load is more than that; a query that finds no series is zero to KEDA.
     """
-    hpa = scaler.item
-    if scaler.item.kind.partition(".")[0] == "ScaledObject":
-        name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
-        hpa = cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or hpa
+    hpa = _acts(scaler, cluster)
     read = rows(hpa.raw, "status.currentMetrics")
     values = [dig(row, f"{str(row.get('type')).lower()}.current") for row in read if row.get("type") != "Resource"]
     nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
@@ -323,13 +357,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
             queue[1],
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(
-            fixes.advice(
-                f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
-                "a pool, namespace, model), or let the metrics be scraped",
-                owner="platform",
-            ),
-        ),
+        fixes=(_by_hand(scaler),),
         pods=(pod.name,),
     )
 
@@ -345,13 +373,13 @@ def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dic
 
 
 def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
-    """A queue that lasts and is longer than what runs, where the autoscaler could add a replica."""
+    """A queue that lasts, and grows or is longer than what runs, where the autoscaler could add a replica."""
     said = recent_load(engine.container, logs)
     if not said or not works(pod, said) or not _stays(scaler):
         return None
-    if any(load.waiting < max(_QUEUE, load.running) for load in said):
+    last, grows = said[-1], said[-1].waiting >= _GROWS * said[0].waiting
+    if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
         return None
-    last = said[-1]
     return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
 
 
@@ -362,13 +390,25 @@ def _stays(scaler: Scaler) -> str:
     return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""
 
 
+def _by_hand(scaler: Scaler) -> Fix:
+    """What to do where a query of KEDA's finds nothing."""
+    return fixes.advice(
+        f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
+        "a pool, namespace, model), or let the metrics be scraped",
+        f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+        owner="platform",
+    )
+
+
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
         return rescale
+    if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
+        return _by_hand(scaler)
     return fixes.advice(
         f"See which metrics the adapter publishes, and name one of them; {engine.label} has {_right(engine)}",
         "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
-        f"kubectl -n {pod.namespace} describe hpa {scaler.item.name}",
+        f"kubectl -n {pod.namespace} describe {scaler.item.kind.partition('.')[0].lower()} {scaler.item.name}",
         owner="platform",
     )
 

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Pod,
     Subject,
     Workload,
@@ -22,6 +23,8 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks.serving._exposure import leads, matches
+from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
+from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
 
@@ -37,18 +40,20 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
 #: The endpoint picker of an InferencePool (gateway-api-inference-extension, pkg/epp/requestcontrol) that knows no pod.
 _NO_PODS = "failed to find candidate pods for serving the request"
 
-_SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
-
-@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, *REFUSED))
-def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A Service's selector or port name, or an InferencePool's selector, does not lead to the model alone.
+@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, NOT_SERVED, *REFUSED))
+def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A Service, an InferencePool or a route does not lead to the model, or not to it alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
-    lets their share of the requests fail; the gateway's log names their addresses.
+    lets their share of the requests fail; the gateway's log names their addresses. So does one that means servers of different models.
+
+    A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
+    kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
+    then answered with 404 or 500, whatever the pods do.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace.
@@ -62,10 +67,14 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
 
     - https://kubernetes.io/docs/tasks/debug/debug-application/debug-service/
     - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
+    - https://gateway-api.sigs.k8s.io/api-types/httproute/
     """
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
+        yield from unrouted(pod, cluster, logs)
+        yield from misnamed(pod, cluster, logs)
         yield from strangers(pod, cluster)
+        yield from mixed(pod, cluster, logs)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)
@@ -352,6 +361,6 @@ def _slices(item: Item, cluster: Cluster) -> list[Item]:
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
     """Whether a Service is named after the workload, give or take an ending."""
-    mine = re.sub(_SUFFIX, "", subject.workload.name if subject.workload else pod.name)
-    other = re.sub(_SUFFIX, "", name)
+    mine = re.sub(SUFFIX, "", subject.workload.name if subject.workload else pod.name)
+    other = re.sub(SUFFIX, "", name)
     return mine in other or other in mine

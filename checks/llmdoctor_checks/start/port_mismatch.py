@@ -1,4 +1,4 @@
-"""A probe or Service that asks another port than the one the engine listens on."""
+"""A probe, Service or route that asks another port than the one that is there."""
 
 import json
 import math
@@ -35,6 +35,7 @@ from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
+from llmdoctor_checks.start._routed_ports import routed_elsewhere
 from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
@@ -47,6 +48,9 @@ _SERVES = (
     r"(?:(?:^|[*\]:]) ?Running on|Uvicorn running on|Listening at:) +https?://"
     r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 )
+
+#: Where a port stands that the engine was told, or says that it has.
+_STATED = ("flag", "log")
 
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
@@ -62,8 +66,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
-    client that was told a port which the Service does not have gets no further. Of a program that is no known engine its log
-    tells where it listens.
+    client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route. Of a program
+    that is no known engine its log tells where it listens.
 
     ## Fix
 
@@ -83,6 +87,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_probe(pod, container)
     yield from asked_elsewhere(pod, pod.cluster)
     yield from picker_elsewhere(pod, pod.cluster)
+    yield from routed_elsewhere(pod, logs)
 
 
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
@@ -176,7 +181,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         return
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port)
-    if port.source == "flag":
+    if port.source in _STATED:
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
         )
@@ -253,7 +258,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         wrong = ", ".join(str(n) for n in sorted(numbers))
         # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
         alone = all(other is container or other.role == "init" for other in pod.containers)
-        sure = port.source == "flag" or port.value in declared
+        sure = port.source in _STATED or port.value in declared
         refused = pod.exists and pod.ready and alone and sure and len(list(pod.services)) == 1
         yield Finding(
             role="cause" if refused else "risk",

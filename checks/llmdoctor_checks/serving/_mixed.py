@@ -1,0 +1,100 @@
+"""A Service that leads to servers of different models, so that each gets requests for the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Item,
+    Line,
+    Logs,
+    Pod,
+    dig,
+    fixes,
+    k8s,
+    log_evidence,
+    object_evidence,
+    top_of,
+)
+from llmdoctor_checks.serving._exposure import matches
+
+#: What vLLM answers who asks for a name that it does not serve.
+NOT_SERVED = " does not exist."
+_NAMED = r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."
+
+
+def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """One by which a server is asked for a model that another server serves, which the same Service selects."""
+    unknown = _unknown(pod, logs) if logs is not None else {}
+    for item in pod.services if unknown else ():
+        if dig(item.raw, "spec.clusterIP") == "None":
+            continue
+        for other in _beside(item, pod, cluster):
+            for name, line in unknown.items():
+                told = next((x for c in other.containers for x in _words(c.spec) if name in x.split("=", 1)), None)
+                if told is None:
+                    continue
+                own = ", ".join(f"{k}={v}" for k, v in pod.obj.metadata.labels.items() if _tells(k, str(v), other))
+                yield Finding(
+                    role="cause",
+                    severity="warning",
+                    confidence="likely",
+                    summary=f"Service {item.name} selects {other.name}, which serves {name}, and {pod.name}, which does not: what "
+                    "is asked of it goes to either, and the wrong one refuses it.",
+                    evidence=(
+                        log_evidence(line, NOT_SERVED),
+                        object_evidence(
+                            item,
+                            "spec.selector",
+                            ", ".join(f"{k}: {v}" for k, v in dig(item.raw, "spec.selector").items()),
+                        ),
+                        Evidence(source="workload", ref=f"Pod/{other.name} spec.containers", text=told),
+                    ),
+                    explains=("served-model-name-mismatch", "model-not-found", "http-5xx"),
+                    fixes=(
+                        fixes.advice(
+                            "Give each model a Service of its own, with a label in its selector that only the pods of that model have"
+                            + (f" (here {own})" if own else "")
+                        ),
+                    ),
+                    order=line.order,
+                    pods=(pod.name,),
+                )
+                return
+
+
+def _unknown(pod: Pod, logs: Logs) -> dict[str, Line]:
+    """The models that the server was asked for and does not serve, each with the last line that says so."""
+    found = {}
+    for container in pod.containers:
+        log = logs.current(container.name)
+        for line in log.find(NOT_SERVED) if log is not None else ():
+            if (said := re.search(_NAMED, line.text[:4000])) is not None:
+                found[said["name"]] = line
+    return found
+
+
+def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
+    """Ready pods of other workloads that a Service selects."""
+    wanted, mine = dig(service.raw, "spec.selector"), top_of(pod.item, cluster) if pod.item else None
+    for item in cluster.items("Pod", pod.namespace) if mine is not None else ():
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        labels = {key: str(value) for key, value in other.obj.metadata.labels.items()}
+        top = top_of(item, cluster) if item is not pod.item and matches(wanted, labels) else None
+        if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
+            yield other
+
+
+def _words(spec: k8s.Container) -> Iterator[str]:
+    """The words of a command line, and variables as they are written."""
+    yield from (word for text in (*spec.command, *spec.args) for word in str(text).split())
+    yield from (f"{variable.name}={variable.value}" for variable in spec.env if variable.value)
+
+
+def _tells(key: str, value: str, other: Pod) -> bool:
+    return "hash" not in key and str(other.obj.metadata.labels.get(key)) != value

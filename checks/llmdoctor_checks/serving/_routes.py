@@ -1,0 +1,277 @@
+"""Routes and pools of the Gateway API that lead to a pod, and that their controllers do not serve, by what they say of them.
+
+Sources: the conditions and reasons of Gateway API 1.0 to 1.4 (`apis/v1/httproute_types.go`, `shared_types.go`) and of the inference
+extension (`api/v1/inferencepool_types.go`). A condition is of the generation that it names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Fix,
+    Item,
+    Logs,
+    Pod,
+    answered,
+    dig,
+    fixes,
+    object_evidence,
+    parse_time,
+)
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._words import sentence
+from llmdoctor_checks.serving._exposure import backends
+from llmdoctor_checks.start._services import picked_by
+
+#: A controller needs a moment to see what was made at the same time.
+_SETTLES_SECONDS = 120
+
+#: What a controller says while it has not looked, and what a pool only repeats of its route.
+_NO_VERDICT = ("Pending", "HTTPRouteNotAccepted")
+
+_POOL = "InferencePool"
+
+#: What leads from outside to Services, by the rules in which it names them.
+_WAYS = ("Ingress", "HTTPRoute")
+
+#: What names of Services end with, and names of workloads do not.
+SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
+
+
+class _Ref(NamedTuple):
+    """A backend of a route that means the pod: where it stands in the route, and the Service or pool that it means."""
+
+    path: str
+    raw: dict[str, Any]
+    means: Item
+
+    @property
+    def pointer(self) -> str:
+        """The same for a patch."""
+        return "/" + re.sub(r"\[(\d+)\]", r"/\1", self.path).replace(".", "/")
+
+
+class _Refusal(NamedTuple):
+    """What a controller says of a route or a pool that it does not serve."""
+
+    path: str
+    kind: str
+    reason: str
+    message: str
+    since: str
+
+    @property
+    def text(self) -> str:
+        """As it is quoted."""
+        return f"{self.reason}: {self.message}".rstrip(": ")
+
+
+def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """The first such route or pool: a risk where another way leads to the pod, or it is asked all the same."""
+    refused: list[tuple[Item, _Refusal, _Ref | None]] = []
+    another = any(_asked(pod, logs))
+    for route in _naming(pod, cluster):
+        refs = list(_refs(route, pod, cluster))
+        said = _refusal(route, cluster) if refs else None
+        if said is None:
+            another |= bool(refs) and bool(rows(route.raw, "status.parents"))
+        elif said.kind == "Accepted":
+            refused.append((route, said, None))
+        elif (ref := _meant(said, refs, route)) is not None:
+            refused.append((route, said, ref))
+    picking = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
+    refused += [(pool, said, None) for pool in picking if (said := _refusal(pool, cluster)) is not None]
+    for item, said, ref in refused[:1]:
+        summary, fix = _of_backend(item, said, ref) if ref is not None else _of_route(item, said)
+        yield Finding(
+            role="risk" if another else "cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{summary} {pod.name} gets no requests through it.",
+            evidence=(
+                object_evidence(item, said.path, said.text),
+                *((object_evidence(item, ref.path, _shown(ref)),) if ref else ()),
+            ),
+            fixes=(fix,),
+            pods=(pod.name,),
+        )
+
+
+def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
+    """The routes with a backend that is called like a Service or pool of the pod."""
+    every = cluster.once("routes by backend", lambda: _by_backend(cluster))
+    names = [item.name for item in (*pod.services, *cluster.items(_POOL, pod.namespace))] if every else []
+    return list({id(route): route for name in names for route in every.get(name, ())}.values())
+
+
+def _by_backend(cluster: Cluster) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for route in cluster.items("HTTPRoute"):
+        refs = (ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
+        for name in {str(ref.get("name")) for ref in refs}:
+            found.setdefault(name, []).append(route)
+    return found
+
+
+def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
+    own = {_stem(item.name): item.name for item in pod.services}
+    meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
+    if {name for _, name in meant} & set(own.values()) or any(_asked(pod, logs)):
+        return
+    for item, name in meant:
+        if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
+            right, kind = own[_stem(name)], _kind(item)
+            yield Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely",
+                summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
+                f"Service {right}, to which no Ingress or route leads.",
+                evidence=(object_evidence(item, "spec.rules", name),),
+                fixes=(_described(item, f"Name Service {right} in {kind}/{item.name}"),),
+                pods=(pod.name,),
+            )
+            return
+
+
+def _stem(name: str) -> str:
+    return re.sub(SUFFIX, "", name)
+
+
+def _asked(pod: Pod, logs: Logs | None) -> Iterator[bool]:
+    """Whether each container's log says that it answered requests."""
+    yield from (bool(answered(logs.current(c.name))) for c in pod.containers if logs is not None)
+
+
+def _refs(route: Item, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
+    """The backends of a route that mean the pod by the name of its Service or pool, in whatever namespace and group they look for it."""
+    pools = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
+    for at, rule in enumerate(rows(route.raw, "spec.rules")):
+        for index, ref in enumerate(rows(rule, "backendRefs")):
+            there = (
+                pools if ref.get("kind") == _POOL else pod.services if ref.get("kind", "Service") == "Service" else ()
+            )
+            means = [item for item in there if item.name == ref.get("name")]
+            own = str(ref.get("namespace") or route.namespace)
+            # two namespaces may have a Service of one name, of which each has routes
+            if means and (
+                own == pod.namespace or cluster.item(str(ref.get("kind", "Service")), own, means[0].name) is None
+            ):
+                exact = [item for item in means if _group(item) == ref.get("group", "")]
+                yield _Ref(f"spec.rules[{at}].backendRefs[{index}]", ref, (exact or means)[0])
+
+
+def _refusal(item: Item, cluster: Cluster) -> _Refusal | None:
+    """What all controllers say of it that look at it, where each refuses; None where one takes it, or none has looked."""
+    generation, found = dig(item.raw, "metadata.generation"), []
+    for index, parent in enumerate(rows(item.raw, "status.parents")):
+        if dig(parent, "parentRef.kind") == "Service":
+            continue  # of a mesh, where the Service is asked all the same
+        said = None
+        for row in rows(parent, "conditions"):
+            old = isinstance(generation, int) and row.get("observedGeneration", generation) != generation
+            failed = row.get("type") in ("Accepted", "ResolvedRefs") and row.get("status") == "False"
+            if failed and not old and row.get("reason") not in _NO_VERDICT and _settled(row, cluster):
+                path = f"status.parents[{index}].conditions[{row.get('type')}]"
+                words = (str(row.get(key) or "") for key in ("reason", "message", "lastTransitionTime"))
+                said = _Refusal(path, str(row.get("type")), *words)
+                break
+        if said is None:
+            return None
+        found.append(said)
+    return found[0] if found else None
+
+
+def _settled(row: dict[str, Any], cluster: Cluster) -> bool:
+    since = parse_time(row.get("lastTransitionTime"))
+    return since is None or cluster.now is None or (cluster.now - since).total_seconds() >= _SETTLES_SECONDS
+
+
+def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
+    """The backend that a controller speaks of, if it is one of these."""
+    every = {str(ref.get("name")) for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
+    for ref in refs:
+        ports = [row.get("port") for row in rows(ref.means.raw, "spec.ports")]
+        if ports and ref.raw.get("port") not in ports:
+            continue  # a port that a Service does not have is said of by itself
+        if len(every) == 1 or re.search(rf"(?<![\w.-]){re.escape(ref.means.name)}(?![\w-])", said.message):
+            return ref
+    return None
+
+
+def _of_backend(route: Item, said: _Refusal, ref: _Ref) -> tuple[str, Fix]:
+    """What is wrong with a backend of a route, in words, and what to do."""
+    what, kind = f"{_kind(route)} {route.name}", _kind(ref.means)
+    asked, own = str(ref.raw.get("group") or ""), _group(ref.means)
+    where = str(ref.raw.get("namespace") or route.namespace)
+    if said.reason == "RefNotPermitted":
+        return (
+            f"{what} may not send to {kind} {ref.means.name} of namespace {where}: no ReferenceGrant there lets routes of "
+            f"{route.namespace} do so.",
+            fixes.advice(
+                f"Make a ReferenceGrant in namespace {where}: from HTTPRoute of {route.namespace}, to {kind} {ref.means.name}"
+            ),
+        )
+    if said.reason == "BackendNotFound" and where != ref.means.namespace:
+        grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
+        operation = {"op": "add", "path": f"{ref.pointer}/namespace", "value": ref.means.namespace}
+        return (
+            f"{what} looks for {kind} {ref.means.name} in namespace {where}; it is in {ref.means.namespace}.",
+            fixes.patch_object(route, f"Name its namespace{grant}", [operation]),
+        )
+    if asked != own:
+        operation = {"op": "add", "path": f"{ref.pointer}/group", "value": own}
+        return (
+            f"{what} looks for {kind} {ref.means.name} in the API group {asked or '(core)'}; it is one of {own or 'the core group'}.",
+            fixes.patch_object(route, f"Name the group {own}", [operation]),
+        )
+    made, seen = parse_time(ref.means.metadata.get("creationTimestamp")), parse_time(said.since)
+    if said.reason == "BackendNotFound" and made is not None and seen is not None and made > seen:
+        touch = f"kubectl -n {route.namespace} annotate httproute {route.name} looked-at=$(date +%s) --overwrite"
+        return (
+            f"{what} was resolved before there was {kind} {ref.means.name}, and its controller has not looked again.",
+            fixes.advice("Touch the route, so that its controller looks again", touch),
+        )
+    return (
+        f"The controller of {what} does not take {kind} {ref.means.name} as a backend: {sentence(said.text)}",
+        _described(route, "Correct what its controller names"),
+    )
+
+
+def _of_route(item: Item, said: _Refusal) -> tuple[str, Fix]:
+    """What is wrong with a route or a pool as a whole."""
+    parents = ", ".join(str(ref.get("name")) for ref in rows(item.raw, "spec.parentRefs")) or "its gateway"
+    advice = {
+        "NotAllowedByListeners": f"Let a listener of {parents} take routes of namespace {item.namespace} (allowedRoutes.namespaces)",
+        "NoMatchingListenerHostname": f"Give it a hostname that a listener of {parents} has",
+        "NoMatchingParent": f"Name a listener (sectionName, port) that {parents} has in its parentRefs",
+        "InvalidExtensionRef": "Name the Service of the endpoint picker that is there, and its port",
+    }
+    return (
+        f"{_kind(item)} {item.name} is not served: {sentence(said.text)}",
+        _described(item, advice.get(said.reason, "Correct what its controller names")),
+    )
+
+
+def _described(item: Item, summary: str) -> Fix:
+    command = f"kubectl -n {item.namespace} describe {_kind(item).lower()} {item.name}"
+    return fixes.advice(summary, command)
+
+
+def _shown(ref: _Ref) -> str:
+    keys = ("group", "kind", "namespace", "name", "port")
+    return ", ".join(f"{key}: {ref.raw[key]}" for key in keys if ref.raw.get(key) not in (None, ""))
+
+
+def _kind(item: Item) -> str:
+    return item.kind.partition(".")[0]
+
+
+def _group(item: Item) -> str:
+    return item.api_version.rpartition("/")[0]

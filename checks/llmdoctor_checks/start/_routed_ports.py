@@ -1,0 +1,134 @@
+"""Ingresses and routes that send to a port which a Service of the pod does not have.
+
+Sources: ingress-nginx answers 503 for such a path, Envoy's gateways and Istio 500 or 503; OpenShift's router takes the name of a port of
+the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Item,
+    Logs,
+    Pod,
+    answered,
+    dig,
+    fixes,
+    object_evidence,
+)
+from llmdoctor_checks._raw import rows
+
+_NO_PORT = "use-annotation"
+
+
+class _Sent(NamedTuple):
+    """Where an object sends requests: the path of the port in it, and the port of the Service, by number or name."""
+
+    item: Item
+    path: str
+    port: int | str
+
+
+#: A Service by namespace and name, and what sends to it.
+_Way = tuple[tuple[str, str], _Sent]
+
+
+def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """The first such object; a risk where another leads to the server, or it is asked all the same."""
+    every = pod.cluster.once("routed ports", lambda: _sent(pod.cluster))
+    for service in pod.services if every else ():
+        listed = rows(service.raw, "spec.ports")
+        numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
+        has = {*numbers, *(str(row["name"]) for row in listed if row.get("name"))}
+        sent = every.get((pod.namespace, service.name), [])
+        wrong = [one for one in sent if one.port not in has and not _filled_in_later(one.port)]
+        if not wrong or not numbers:
+            continue
+        first, have = wrong[0], ", ".join(map(str, numbers))
+        kind = first.item.kind.partition(".")[0]
+        asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
+        alone = pod.exists and pod.ready and len(wrong) == len(sent) and not asked
+        value: dict[str, Any] = {"op": "replace", "path": _pointer(first.path), "value": numbers[0]}
+        yield Finding(
+            role="cause" if alone else "risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"{kind} {first.item.name} sends to port {first.port} of Service {service.name}, which has {have}: requests through it "
+            "are answered with an error.",
+            evidence=(
+                object_evidence(first.item, first.path, str(first.port)),
+                Evidence(source="workload", ref=f"Service/{service.name} spec.ports", text=f"port: {have}"),
+            ),
+            fixes=(
+                fixes.patch_object(first.item, f"Send to port {numbers[0]}", [value])
+                if len(numbers) == 1 and isinstance(first.port, int)
+                else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
+            ),
+            pods=(pod.name,) if pod.exists else (),
+        )
+        return
+
+
+def _sent(cluster: Cluster) -> dict[tuple[str, str], list[_Sent]]:
+    """What sends requests to each Service, by namespace and name, and at which of its ports."""
+    found: dict[tuple[str, str], list[_Sent]] = {}
+    ways = (*_ingresses(cluster), *_http_routes(cluster), *_virtual_services(cluster), *_openshift_routes(cluster))
+    for service, one in ways:
+        found.setdefault(service, []).append(one)
+    return found
+
+
+def _ingresses(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("Ingress"):
+        at = "spec.defaultBackend.service"
+        backends = [(at, dig(item.raw, at))]
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            for number, path in enumerate(rows(dig(rule, "http"), "paths")):
+                at = f"spec.rules[{index}].http.paths[{number}].backend.service"
+                backends.append((at, dig(path, "backend.service")))
+        for at, backend in backends:
+            for key in ("number", "name"):
+                port = dig(backend, f"port.{key}")
+                if isinstance(port, int | str) and port != _NO_PORT:
+                    yield (item.namespace, str(dig(backend, "name"))), _Sent(item, f"{at}.port.{key}", port)
+
+
+def _http_routes(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("HTTPRoute"):
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            for number, ref in enumerate(rows(rule, "backendRefs")):
+                space, port = str(ref.get("namespace") or item.namespace), ref.get("port")
+                if ref.get("kind", "Service") == "Service" and isinstance(port, int):
+                    path = f"spec.rules[{index}].backendRefs[{number}].port"
+                    yield (space, str(ref.get("name"))), _Sent(item, path, port)
+
+
+def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("VirtualService"):
+        for index, route in enumerate(rows(item.raw, "spec.http")):
+            for number, to in enumerate(rows(route, "route")):
+                name, _, rest = str(dig(to, "destination.host")).partition(".")
+                port, space = dig(to, "destination.port.number"), rest.partition(".")[0] or item.namespace
+                if isinstance(port, int):
+                    path = f"spec.http[{index}].route[{number}].destination.port.number"
+                    yield (space, name), _Sent(item, path, port)
+
+
+def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
+    for item in cluster.items("Route"):
+        port = dig(item.raw, "spec.port.targetPort")
+        if isinstance(port, str) and not port.isdecimal():
+            yield (item.namespace, str(dig(item.raw, "spec.to.name"))), _Sent(item, "spec.port.targetPort", port)
+
+
+def _filled_in_later(port: int | str) -> bool:
+    return isinstance(port, str) and any(mark in port for mark in "{$<")
+
+
+def _pointer(path: str) -> str:
+    return "/" + path.replace("[", "/").replace("]", "").replace(".", "/")
