@@ -28,6 +28,8 @@ _WARNED = re.compile(
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
 _SAYS_WARNING = "To silence this warning"
+#: By this a line, or the one after it, says that what it tells of is tried again: it may have come to a good end the next time.
+_AGAIN = re.compile(r"(?i)\bretrying (?:in|after) \d|\bretrying,? \(?\d{1,3} ?(?:of|/) ?\d|[\[(]retry \d{1,3} ?(?:of|/) ?\d|^trying to resume download")
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -40,13 +42,16 @@ _MOST_NEAR = 500
 
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     """The best finding of a pod: by the order of patterns, then of the instance that died, then of the one that runs."""
+    retried = None
     for pattern in signature.patterns:
         for log in subject.logs(pod):
-            if next(log.find(pattern.literal), None) and (
-                found := _Wording(signature, pattern, subject, pod, log).best()
-            ):
+            if next(log.find(pattern.literal), None) is None:
+                continue
+            wording = _Wording(signature, pattern, subject, pod, log)
+            if found := wording.best():
                 return found
-    return None
+            retried = retried or wording.retried
+    return retried
 
 
 class _Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +77,8 @@ class _Wording:
         self._died = (
             not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
         )
+        #: what only lines say that were tried again, which is the cause where nothing else is
+        self.retried: Finding | None = None
 
     def best(self) -> Finding | None:
         """The first finding of the last start, else a possible one of a start that another followed."""
@@ -86,6 +93,9 @@ class _Wording:
             if state == "over":
                 continue
             found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
+            if self._server and _tried_again(hit.line):
+                self.retried = self.retried or msgspec.structs.replace(found, confidence="possible")
+                continue
             if not superseded(hit.line):
                 return found
             earlier = msgspec.structs.replace(
@@ -180,6 +190,12 @@ class _Wording:
         """All lines of the log that the pattern matches, of which a line is one."""
         every = line.log.find(self._pattern.literal)
         return [x for x in every if x == line or captured(self._pattern, x) is not None]
+
+
+def _tried_again(line: Line) -> bool:
+    """Whether a line, or the one after it, says that what failed is tried once more."""
+    after = next(iter(line.log.lines(line.number + 1, line.number + 1)), None)
+    return bool(_AGAIN.search(line.text[-400:]) or (after is not None and _AGAIN.search(after.text[-400:])))
 
 
 def _serves_after(line: Line) -> bool:
