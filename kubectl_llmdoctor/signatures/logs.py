@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
-from kubectl_llmdoctor.facts.requests import answered, failed_requests, stray, went_on
+from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -28,8 +28,9 @@ _WARNED = re.compile(
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
 _SAYS_WARNING = "To silence this warning"
-#: By this a line, or the one after it, says that what it tells of is tried again: it may have come to a good end the next time.
-_AGAIN = re.compile(r"(?i)\bretrying (?:in|after) \d|\bretrying,? \(?\d{1,3} ?(?:of|/) ?\d|[\[(]retry \d{1,3} ?(?:of|/) ?\d|^trying to resume download")
+#: By this a line, and the one after it, says that what it tells of is tried again: it may have come to a good end the next time.
+_AGAIN = re.compile(r"\b[Rr]etrying (?:in|after) \d|\b[Rr]etrying,? \(?\d{1,3} ?(?:of|/) ?\d")
+_AGAIN_BELOW = re.compile(r"(?:Retrying in \d|Trying to resume download)")
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -165,8 +166,8 @@ class _Wording:
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
-        if not found.explains and not past and not pod.log_only and pod.failing:
-            return msgspec.structs.replace(found, role="note")  # the pod fails of something else
+        if not past and not pod.log_only and pod.failing and (not found.explains or refused(line)):
+            return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
@@ -194,8 +195,8 @@ class _Wording:
 
 def _tried_again(line: Line) -> bool:
     """Whether a line, or the one after it, says that what failed is tried once more."""
-    after = next(iter(line.log.lines(line.number + 1, line.number + 1)), None)
-    return bool(_AGAIN.search(line.text[-400:]) or (after is not None and _AGAIN.search(after.text[-400:])))
+    below = (said(after.text).text for after in line.log.lines(line.number + 1, line.number + 1))
+    return bool(_AGAIN.search(line.text[-400:])) or any(map(_AGAIN_BELOW.match, below))
 
 
 def _serves_after(line: Line) -> bool:
