@@ -95,7 +95,7 @@ class _Wording:
                 continue
             found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
             if self._server and _tried_again(hit.line):
-                self.retried = self.retried or msgspec.structs.replace(found, confidence="possible")
+                self.retried = self.retried or _last_resort(found)
                 continue
             if not superseded(hit.line):
                 return found
@@ -160,13 +160,14 @@ class _Wording:
         pod = self._pod
         if self._beside and found.confidence == "certain":  # it says what it met with, and not that it ended of it
             found = msgspec.structs.replace(found, confidence="likely")
-        if past:  # the last resort where nothing else is found
-            found = msgspec.structs.replace(found, confidence="possible", explains=())
+        if past:
+            found = msgspec.structs.replace(_last_resort(found), explains=())
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
-        if not past and not pod.log_only and pod.failing and (not found.explains or refused(line)):
+        of_a_client = self._signature.stray and refused(line)
+        if not past and not pod.log_only and pod.failing and (not found.explains or of_a_client):
             return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
@@ -191,6 +192,12 @@ class _Wording:
         """All lines of the log that the pattern matches, of which a line is one."""
         every = line.log.find(self._pattern.literal)
         return [x for x in every if x == line or captured(self._pattern, x) is not None]
+
+
+def _last_resort(found: Finding) -> Finding:
+    """A finding that stands behind whatever else is found: what it tells of may have come to a good end."""
+    severity = "warning" if found.severity == "critical" else found.severity
+    return msgspec.structs.replace(found, confidence="possible", severity=severity)
 
 
 def _tried_again(line: Line) -> bool:
