@@ -28,9 +28,10 @@ _WARNED = re.compile(
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
 _SAYS_WARNING = "To silence this warning"
-#: By this a line, and the one after it, says that what it tells of is tried again: it may have come to a good end the next time.
-_AGAIN = re.compile(r"\b[Rr]etrying (?:in|after) \d|\b[Rr]etrying,? \(?\d{1,3} ?(?:of|/) ?\d")
-_AGAIN_BELOW = re.compile(r"(?:Retrying in \d|Trying to resume download)")
+#: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
+#: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
+_AGAIN = re.compile(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
+_AGAIN_BELOW = re.compile(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -161,7 +162,7 @@ class _Wording:
         if self._beside and found.confidence == "certain":  # it says what it met with, and not that it ended of it
             found = msgspec.structs.replace(found, confidence="likely")
         if past:
-            found = msgspec.structs.replace(_last_resort(found), explains=())
+            found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
@@ -196,8 +197,7 @@ class _Wording:
 
 def _last_resort(found: Finding) -> Finding:
     """A finding that stands behind whatever else is found: what it tells of may have come to a good end."""
-    severity = "warning" if found.severity == "critical" else found.severity
-    return msgspec.structs.replace(found, confidence="possible", severity=severity)
+    return msgspec.structs.replace(found, confidence="possible", explains=())
 
 
 def _tried_again(line: Line) -> bool:
