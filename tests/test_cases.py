@@ -38,7 +38,7 @@ def test_it_gives_what_it_expects(judged: Judged) -> None:
 _SLIP = re.compile(
     r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"
     r"|(?<![\w.-])(?<!of )1 (?:node|pod|GPU|replica|request) (?:\([^)]*\) )?(?:are|have|do|were)\b"
-    r"|(?<!node)(?<!pod)\(s\)|\S  \S| [?;,]|^[Oo]r "
+    r"|(?<!node)(?<!pod)\(s\)|\S  \S| [?;,]|: \.(?:\s|$)|^[Oo]r "
 )
 
 

@@ -776,12 +776,15 @@ def _rules(parser: Parser, form: str) -> None:
         parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, True)
     length, chunked = settings.get("max_model_len"), settings.get("enable_chunked_prefill")
     whole = tokens is not None and length is not None and isinstance(length.value, int)
-    if tokens and length and whole and chunked and chunked.value is False and tokens.value < length.value:
+    # the V1 engine of 0.8 to 0.11 chunks prompts all the same
+    before, since = known.until("0.7.3"), known.since("0.12.0")
+    heeded = not known.known or before or since
+    if tokens and length and whole and chunked and chunked.value is False and heeded and tokens.value < length.value:
         detail = (
             f"without chunked prefill max_num_batched_tokens ({tokens.value}) must not be smaller than max_model_len "
             f"({length.value})"
         )
-        parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, True)
+        parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, before or since)
 
 
 def _variables(start: Start, settings: dict[str, Setting], version: str | None) -> list[Problem]:

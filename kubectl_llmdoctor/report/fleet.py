@@ -22,7 +22,7 @@ from kubectl_llmdoctor.report.document import (
     Report,
     Target,
 )
-from kubectl_llmdoctor.report.text_layout import GAP, Page, clean, columns, shorten
+from kubectl_llmdoctor.report.text_layout import GAP, Page, clean, columns, shorten, wrap
 
 #: Rows of one section; `wide` shows all.
 _MOST = 20
@@ -94,9 +94,19 @@ def _name(target: Target) -> str:
 
 def _finding(page: Page, finding: Finding) -> None:
     sure = f"{finding.id}, {finding.confidence}" if finding.role != "symptom" else f"{finding.id}, no cause found"
-    page.prose("", f"  {finding.summary or finding.title} ({sure})", page.limit(3))
+    _stated(page, "", f"  {finding.summary or finding.title}", sure)
     for fix in finding.fixes[:1]:
         page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")
+
+
+def _stated(page: Page, label: str, text: str, id: str, tone: str = "") -> None:
+    """A statement with its id behind it, which stays where the statement is cut: `explain` asks for it."""
+    whole, limit = f"{text} ({id})", page.limit(3)
+    if not limit or len(wrap(whole, page.inner)) <= limit:
+        page.prose(label, whole, limit, tone)
+        return
+    page.prose(label, text, limit, tone)
+    page.prose("", f"  ({id})")
 
 
 def _nodes(page: Page, findings: Sequence[Finding]) -> None:
@@ -105,13 +115,8 @@ def _nodes(page: Page, findings: Sequence[Finding]) -> None:
         page.gap()
     label = "NODES"
     for finding in shown:
-        said = words.within(finding.context, f"{finding.summary} ({finding.id})")
-        page.prose(
-            label,
-            said,
-            page.limit(3),
-            "red" if finding.role == "cause" else "yellow",
-        )
+        tone = "red" if finding.role == "cause" else "yellow"
+        _stated(page, label, words.within(finding.context, finding.summary), finding.id, tone)
         label = ""
         for fix in finding.fixes[:1]:
             page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
-from kubectl_llmdoctor.facts.requests import answered, failed_requests, stray, went_on
+from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -28,6 +28,10 @@ _WARNED = re.compile(
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
 _SAYS_WARNING = "To silence this warning"
+#: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
+#: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
+_AGAIN = re.compile(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
+_AGAIN_BELOW = re.compile(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -40,13 +44,16 @@ _MOST_NEAR = 500
 
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     """The best finding of a pod: by the order of patterns, then of the instance that died, then of the one that runs."""
+    retried = None
     for pattern in signature.patterns:
         for log in subject.logs(pod):
-            if next(log.find(pattern.literal), None) and (
-                found := _Wording(signature, pattern, subject, pod, log).best()
-            ):
+            if next(log.find(pattern.literal), None) is None:
+                continue
+            wording = _Wording(signature, pattern, subject, pod, log)
+            if found := wording.best():
                 return found
-    return None
+            retried = retried or wording.retried
+    return retried
 
 
 class _Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +79,8 @@ class _Wording:
         self._died = (
             not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
         )
+        #: what only lines say that were tried again, which is the cause where nothing else is
+        self.retried: Finding | None = None
 
     def best(self) -> Finding | None:
         """The first finding of the last start, else a possible one of a start that another followed."""
@@ -86,6 +95,9 @@ class _Wording:
             if state == "over":
                 continue
             found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
+            if self._server and _tried_again(hit.line):
+                self.retried = self.retried or _last_resort(found)
+                continue
             if not superseded(hit.line):
                 return found
             earlier = msgspec.structs.replace(
@@ -149,14 +161,15 @@ class _Wording:
         pod = self._pod
         if self._beside and found.confidence == "certain":  # it says what it met with, and not that it ended of it
             found = msgspec.structs.replace(found, confidence="likely")
-        if past:  # the last resort where nothing else is found
-            found = msgspec.structs.replace(found, confidence="possible", explains=())
+        if past:
+            found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
-        if not found.explains and not past and not pod.log_only and pod.failing:
-            return msgspec.structs.replace(found, role="note")  # the pod fails of something else
+        of_a_client = self._signature.stray and refused(line)
+        if not past and not pod.log_only and pod.failing and (not found.explains or of_a_client):
+            return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
@@ -180,6 +193,17 @@ class _Wording:
         """All lines of the log that the pattern matches, of which a line is one."""
         every = line.log.find(self._pattern.literal)
         return [x for x in every if x == line or captured(self._pattern, x) is not None]
+
+
+def _last_resort(found: Finding) -> Finding:
+    """A finding that stands behind whatever else is found: what it tells of may have come to a good end."""
+    return msgspec.structs.replace(found, confidence="possible", explains=())
+
+
+def _tried_again(line: Line) -> bool:
+    """Whether a line, or the one after it, says that what failed is tried once more."""
+    below = (said(after.text).text for after in line.log.lines(line.number + 1, line.number + 1))
+    return bool(_AGAIN.search(line.text[-400:])) or any(map(_AGAIN_BELOW.match, below))
 
 
 def _serves_after(line: Line) -> bool:

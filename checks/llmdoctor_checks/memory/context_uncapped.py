@@ -33,7 +33,6 @@ _USING = r"Using max model len (?P<tokens>\d{1,9})"
 _FLAGS = {
     "vllm": "--max-model-len",
     "sglang": "--context-length",
-    "tgi": "--max-total-tokens",
     "lmdeploy": "--session-len",
 }
 
@@ -48,13 +47,14 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     started does not run out of GPU memory for a long prompt, since the cache is reserved in advance.
 
     Where model, GPU and settings are known, the room for the cache is computed: it is a risk when one request of the
-    model's own length does not fit, and otherwise a note.
+    model's own length does not fit, and otherwise a note. Text Generation Inference caps it by itself: at what fits, before 3.0 at
+    4096 tokens or less.
 
     ## Fix
 
     Cap the context at what clients need and the cache can hold several times:
 
-        --max-model-len 32768        (vLLM; SGLang --context-length, Text Generation Inference MAX_TOTAL_TOKENS)
+        --max-model-len 32768        (vLLM; SGLang --context-length, LMDeploy --session-len)
 
     ## References
 
@@ -140,8 +140,6 @@ def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | N
 
 def _fixes(engine: Engine, fits: int | None) -> tuple[Fix, ...]:
     flag = _FLAGS[engine.name]
-    if engine.name == "tgi":
-        return (fixes.advice(f"Cap the context with MAX_TOTAL_TOKENS in {fixes.edited(engine.pod)}"),)
     tokens = fits // 16 * 16 if fits and fits >= 1024 else 32768
     summary = (
         f"Cap the context at the {tokens} tokens that fit"

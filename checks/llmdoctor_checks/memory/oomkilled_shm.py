@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Hardware,
     OutOfMemory,
     Pod,
+    Subject,
     check,
     endings,
     fixes,
@@ -27,12 +28,15 @@ from llmdoctor_checks.memory._killed import CONSEQUENCES
 #: Absolute paths in the words of a command, or of a script.
 _PLACES = r"(?<![\w./:-])/[\w./-]+"
 
+#: Programs of native code whose threads share their memory anyway.
+_NO_SHM = frozenset({"ollama", "llama.cpp"})
+
 #: Where models are kept by default in the images of engines that run as root.
 _CACHES = ("/root/.cache/huggingface/hub", "/root/.ollama/models")
 
 
 @check("oomkilled-shm", since="0.1")
-def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
+def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iterator[Finding]:
     """A memory-backed volume filled the container's memory limit.
 
     Files in an emptyDir with `medium: Memory` (usually /dev/shm) are charged to the container that wrote them, stay
@@ -54,7 +58,7 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
     """
     if not pod.failing and not pod.lent:
         for container in pod.containers:
-            yield from _risk(container)
+            yield from _risk(container, subject)
     for ending in endings(pod):
         container = ending.container
         limit = container.limit("memory") or pod.memory_limit
@@ -121,15 +125,16 @@ def oomkilled_shm(pod: Pod, hardware: Hardware | None) -> Iterator[Finding]:
         )
 
 
-def _risk(container: Container) -> Iterator[Finding]:
+def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
     """A volume that may take the whole limit, to which the kubelet cuts it: the kernel kills before it is full."""
+    alone = _alone(container, subject)
     limit, pod = container.limit("memory"), container.pod
     for name, text, size in _memory_volumes(container):
         if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
                 role="risk",
                 severity="warning",
-                confidence="certain",
+                confidence="possible" if alone and _only_shm(container, name) else "likely",
                 summary=f"Volume {name} has a sizeLimit of {say_bytes(size)}, and counts against the memory limit of "
                 f"{say_bytes(limit)} of container {container.name}: filling it gets the container killed.",
                 evidence=(
@@ -139,6 +144,17 @@ def _risk(container: Container) -> Iterator[Finding]:
                 fixes=(_shrink(pod, name, limit),),
                 pods=(pod.name,) if pod.exists else (),
             )
+
+
+def _alone(container: Container, subject: Subject) -> bool:
+    """Whether the server computes in one process, or keeps nothing in shared memory, so that hardly anything comes to lie there."""
+    engines = [engine for engine in subject.engines(container.pod) if engine.container is container]
+    return bool(engines) and all(engine.name in _NO_SHM or engine.workers == 1 for engine in engines)
+
+
+def _only_shm(container: Container, name: str) -> bool:
+    places = [mount.mount_path.rstrip("/") for mount in container.spec.volume_mounts if mount.name == name]
+    return places == ["/dev/shm"]
 
 
 def _stated(pod: Pod, name: str) -> bool:

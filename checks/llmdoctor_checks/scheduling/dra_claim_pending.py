@@ -62,7 +62,7 @@ def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Findi
 def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Iterator[Finding]:
     open_ = [c for c in claims if not c.allocated] or claims
     requests = [(c, r) for c in open_ for r in c.requests(pending.pod.cluster, pending.pod.namespace)]
-    words = "; ".join(dict.fromkeys(c.text for c in found.counts))
+    words = "; ".join(dict.fromkeys([c.text for c in found.counts] or [r.detail for r in found.reasons]))
     missing = _missing_class(pending, words, [r for _, r in requests])
     names = ", ".join(c.claim or c.template or c.name for c in open_) or "of it"
     if missing:

@@ -74,7 +74,8 @@ def head_of_line_blocking(
 
     Without chunked prefill the engine computes a whole prompt in one step. For a prompt of a hundred thousand tokens the
     step takes many seconds, in which every other request of that replica gets no token: streams stand still, and short
-    questions wait. vLLM chunks prompts by default from 0.8 on (its V1 engine), SGLang by 2048 to 16384 tokens.
+    questions wait. vLLM chunks prompts by default from 0.8 on (its V1 engine; up to 0.11 whatever is set), SGLang by 2048 to
+    16384 tokens.
 
     With chunks the long prompt takes many steps instead of one, and shares each of them with those that generate. But chunks
     are taken in the order of arrival, so that a short question behind two documents still waits for its first token. The
@@ -367,8 +368,14 @@ def _whole_prompts(engine: Engine) -> Setting | None:
     """The setting by which prompts are not cut."""
     if engine.name == "vllm":
         chunked = engine.explicit("enable_chunked_prefill")
-        return chunked if chunked and chunked.value is False else None
+        return chunked if chunked and chunked.value is False and not _chunks_anyway(engine) else None
     if engine.name == "sglang":
         size = engine.explicit("chunked_prefill_size")
         return size if size and isinstance(size.value, int) and size.value <= 0 else None
     return None
+
+
+def _chunks_anyway(engine: Engine) -> bool:
+    """Whether it is a release of vLLM whose V1 engine chunks prompts whatever was asked for (0.8 to 0.11)."""
+    old = engine.container.env.get("VLLM_USE_V1")
+    return bool(engine.at_least("0.8.0")) and not engine.at_least("0.12.0") and not (old and old.value == "0")

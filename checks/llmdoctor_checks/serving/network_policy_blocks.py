@@ -159,7 +159,9 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     """
     if pod.spec.host_network or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
         return
-    if logs is not None and (pod.failing or pod.ready):
+    # who loads its one model before it serves has it by now: from its cache
+    has_its_model = bool(subject.engines(pod)) and all(engine.name in _HUB for engine in subject.engines(pod))
+    if logs is not None and (pod.failing or (pod.ready and not has_its_model)):
         yield from _outside(pod, cluster, logs)
     if pod.ready and (found := _kept_out(pod, subject, cluster) or _kept_in(pod, subject, cluster)) is not None:
         yield found
