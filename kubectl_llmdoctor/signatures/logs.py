@@ -15,7 +15,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.processes import raised_at, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -34,6 +34,8 @@ _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |asser
 _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
 #: So many answers for each line that speaks of a load say that the model is there.
 _MANY_ANSWERS = 10
+#: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
+_ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
 #: Hits of a pattern around which other lines are looked for.
 _MOST_NEAR = 500
 
@@ -155,11 +157,23 @@ class _Wording:
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
+        if not past and self._ended_with(line):
+            fixes = tuple(msgspec.structs.replace(fix, commands=()) for fix in found.fixes)
+            return msgspec.structs.replace(found, explains=found.explains or _ENDS, fixes=fixes)
         if not found.explains and not past and not pod.log_only and pod.failing:
             return msgspec.structs.replace(found, role="note")  # the pod fails of something else
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _ended_with(self, line: Line) -> bool:
+        """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
+        if self._container is None or not (self._log.previous or self._container.status.state.terminated):
+            return False
+        if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
+            return False  # a request ends no server
+        last = max(tracebacks(line.log), key=lambda one: one.last.number, default=None)
+        return last is not None and last.last.number == line.number and not any(_said_after(line))
 
     def _of_some_requests(self, line: Line) -> bool:
         """Whether what a line says befell few requests among those that the server answers."""
@@ -180,6 +194,11 @@ class _Wording:
         """All lines of the log that the pattern matches, of which a line is one."""
         every = line.log.find(self._pattern.literal)
         return [x for x in every if x == line or captured(self._pattern, x) is not None]
+
+
+def _said_after(line: Line) -> Iterator[Line]:
+    """What stands behind an exception and the notes that a library may add to it."""
+    return line.log.lines(line.number + _NOTES + 1, line.number + _NOTES + 50)
 
 
 def _serves_after(line: Line) -> bool:
