@@ -12,10 +12,11 @@ from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import raised_at, said, tracebacks
+from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -36,6 +37,10 @@ _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdepl
 _MANY_ANSWERS = 10
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
 _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
+#: Exit codes from here on tell of a signal: somebody ended the program.
+_BY_SIGNAL = 128
+#: So many lines at most does Node.js print below one.
+_FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
 _MOST_NEAR = 500
 
@@ -168,12 +173,21 @@ class _Wording:
 
     def _ended_with(self, line: Line) -> bool:
         """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
-        if self._container is None or not (self._log.previous or self._container.status.state.terminated):
+        if self._container is None or (self._container.running and not self._log.previous):
+            return False
+        if not any(
+            one.container.name == self._container.name and 0 < one.code < _BY_SIGNAL for one in endings(self._pod)
+        ):
             return False
         if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
             return False  # a request ends no server
         last = max(tracebacks(line.log), key=lambda one: one.last.number, default=None)
-        return last is not None and last.last.number == line.number and not any(_said_after(line))
+        if last is None or last.last.number < line.number:
+            return looks_like_error(line.text) and _is_last(line)
+        chain, one = [last], last
+        while one.cause is not None:
+            chain.append(one := one.cause)
+        return any(one.last.number == line.number for one in chain) and not any(_said_after(last.last))
 
     def _of_some_requests(self, line: Line) -> bool:
         """Whether what a line says befell few requests among those that the server answers."""
@@ -199,6 +213,15 @@ class _Wording:
 def _said_after(line: Line) -> Iterator[Line]:
     """What stands behind an exception and the notes that a library may add to it."""
     return line.log.lines(line.number + _NOTES + 1, line.number + _NOTES + 50)
+
+
+def _is_last(line: Line) -> bool:
+    """Whether a log ends with a line, or with what Node.js prints below an error that nobody caught: its frames and its version."""
+    after = [x.text for x in line.log.lines(line.number + 1, line.number + _FRAMES) if x.text.strip()]
+    if not after:
+        return True
+    below = all(text[:1] in " }" for text in after[:-1])
+    return len(after) < _FRAMES - 1 and below and after[-1].startswith("Node.js v")
 
 
 def _serves_after(line: Line) -> bool:

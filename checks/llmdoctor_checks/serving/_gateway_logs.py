@@ -67,12 +67,17 @@ OF_MODELS = (
     "(LLM response took too long)",
     "litellm.Timeout: APITimeoutError - Request timed out",
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
+    "litellm.Timeout: Connection timed out. Timeout passed=",
 )
+
+#: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
+_OF_LITELLM, _READING, _ABOVE = r"^litellm\.\S{0,40}Timeout: ", r"Timeout on reading data|ReadTimeout", 60
 
 #: Those that waited as long as they are told themselves, and by what.
 _SETTINGS = (
     (OF_MODELS[1], "response_timeout of Olla's proxy"),
     (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (OF_MODELS[4], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
     (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
 )
 
@@ -214,6 +219,9 @@ def _says_so(line: Line) -> bool:
         return True
     if any(words in text for words in OF_CLIENT):
         return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
+    if OF_MODELS[4] in text:
+        above = line.log.lines(max(line.number - _ABOVE, 1), line.number - 1) if re.match(_OF_LITELLM, text) else ()
+        return any(re.search(_READING, x.text[:2000]) for x in above)
     if _OF_APACHE in text:
         return _OUT_OF_TIME in text
     if _OF_AIOHTTP in text:
