@@ -129,6 +129,9 @@ _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.c
 #: A resolver that got no answer: the C library's, Node's, Go's. A name that does not exist is none.
 _DNS_SILENT = ("Temporary failure in name resolution", "getaddrinfo EAI_AGAIN", ":53: i/o timeout", ":53: connect: ")
 
+#: What of Python's tracebacks is not indented; and so many lines they have at most.
+_OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(?:Error|Exception|Timeout)\b", 400
+
 #: What a Ray worker says of a head that does not answer: KubeRay's init container, and Ray itself.
 _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable to connect to GCS")
 
@@ -290,12 +293,12 @@ def _no_dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         line = max(lines, key=lambda x: x.number, default=None)
         if line is None:
             continue
-        names = " and ".join(item.name for item in found)
+        names, sure = " and ".join(item.name for item in found), _at_the_end(line)
         yield Finding(
             role="cause",
-            confidence="likely",
-            summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves, and "
-            f"{ending.container.name} ended of it.",
+            confidence="likely" if sure else "possible",
+            summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
+            + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
             evidence=(log_evidence(line), *(_quote(item, "egress") for item in found)),
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *_CONSEQUENCES),
             fixes=(_open(found[0], ["DNS (port 53)"]),),
@@ -303,6 +306,13 @@ def _no_dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _at_the_end(line: Line) -> bool:
+    """Whether little but the frames of one exception follows in the log: what a program says earlier it may have got over."""
+    after = (x.text for x in line.log.lines(line.number + 1, line.number + _AFTER) if x.text.strip())
+    spoken = [text for text in after if not text[0].isspace() and not re.match(_OF_A_TRACEBACK, text)]
+    return not spoken
 
 
 def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
