@@ -33,7 +33,7 @@ from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import looks_like_error, said
+from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_of
@@ -121,6 +121,7 @@ __all__ = [
     "Span",
     "Subject",
     "SwitchError",
+    "Traceback",
     "Trouble",
     "Usage",
     "Workload",
@@ -178,6 +179,7 @@ __all__ = [
     "speaks_of_one",
     "stray",
     "top_of",
+    "tracebacks",
     "units",
     "usage_of",
     "workload_evidence",

@@ -12,10 +12,11 @@ from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -38,6 +39,12 @@ _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |asser
 _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
 #: So many answers for each line that speaks of a load say that the model is there.
 _MANY_ANSWERS = 10
+#: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
+_ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
+#: Exit codes from here on tell of a signal: somebody ended the program.
+_BY_SIGNAL = 128
+#: So many lines at most does Node.js print below one.
+_FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
 _MOST_NEAR = 500
 
@@ -167,12 +174,33 @@ class _Wording:
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
+        if not past and self._ended_with(line):
+            fixes = tuple(msgspec.structs.replace(fix, commands=()) for fix in found.fixes)
+            return msgspec.structs.replace(found, explains=found.explains or _ENDS, fixes=fixes)
         of_a_client = self._signature.stray and refused(line)
         if not past and not pod.log_only and pod.failing and (not found.explains or of_a_client):
             return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _ended_with(self, line: Line) -> bool:
+        """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
+        if self._container is None or (self._container.running and not self._log.previous):
+            return False
+        if not any(
+            one.container.name == self._container.name and 0 < one.code < _BY_SIGNAL for one in endings(self._pod)
+        ):
+            return False
+        if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
+            return False  # a request ends no server
+        last = max(tracebacks(line.log), key=lambda one: one.last.number, default=None)
+        if last is None or last.last.number < line.number:
+            return looks_like_error(line.text) and _is_last(line)
+        chain, one = [last], last
+        while one.cause is not None:
+            chain.append(one := one.cause)
+        return any(one.last.number == line.number for one in chain) and not any(_said_after(last.last))
 
     def _of_some_requests(self, line: Line) -> bool:
         """Whether what a line says befell few requests among those that the server answers."""
@@ -204,6 +232,20 @@ def _tried_again(line: Line) -> bool:
     """Whether a line, or the one after it, says that what failed is tried once more."""
     below = (said(after.text).text for after in line.log.lines(line.number + 1, line.number + 1))
     return bool(_AGAIN.search(line.text[-400:])) or any(map(_AGAIN_BELOW.match, below))
+
+
+def _said_after(line: Line) -> Iterator[Line]:
+    """What stands behind an exception and the notes that a library may add to it."""
+    return line.log.lines(line.number + _NOTES + 1, line.number + _NOTES + 50)
+
+
+def _is_last(line: Line) -> bool:
+    """Whether a log ends with a line, or with what Node.js prints below an error that nobody caught: its frames and its version."""
+    after = [x.text for x in line.log.lines(line.number + 1, line.number + _FRAMES) if x.text.strip()]
+    if not after:
+        return True
+    below = all(text[:1] in " }" for text in after[:-1])
+    return len(after) < _FRAMES - 1 and below and after[-1].startswith("Node.js v")
 
 
 def _serves_after(line: Line) -> bool:

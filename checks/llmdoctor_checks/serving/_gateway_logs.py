@@ -36,9 +36,10 @@ GAVE_UP = (
     '" 504 UT ',  # its default format has no details
 )
 
-#: HAProxy's access log: the server did not begin its answer in time (`sH`), after the code and the bytes, and the backend as its
-#: ingress controllers name it, by namespace and Service.
-OF_HAPROXY, _HAPROXY = " sH", r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ 504 \d+ \S+ \S+ sH"
+#: HAProxy's access log: the server did not begin its answer in time (`sH`), or took no request off HAProxy's queue (`sQ`), after the
+#: code and the bytes, and the backend as its ingress controllers name it, by namespace and Service.
+OF_HAPROXY = (" sH", " sQ")
+_HAPROXY = r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ (?:504 \d+ \S+ \S+ sH|503 \d+ \S+ \S+ sQ)"
 
 #: Knative's activator (`handler.go`), which holds a request until a pod is ready, as long as the revision's timeout allows. It says
 #: the same of a request that found the queue full, or whose client went away.
@@ -49,7 +50,10 @@ NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 #: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
 _OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
 
-BESIDE = {_OF_GO: 5, _OF_AIOHTTP: 100}
+#: Apache's mod_proxy, whose error for a timeout is 70007; what was asked for stands in the line after it, and in the access log.
+_OF_APACHE, _OUT_OF_TIME = "AH01102: error reading status line from remote server", "(70007)"
+
+BESIDE = {_OF_GO: 5, _OF_AIOHTTP: 100, _OF_APACHE: 3}
 
 #: How a program asks the server beside it in its pod.
 _LOOPBACK = ("localhost", "127.0.0.1")
@@ -63,12 +67,17 @@ OF_MODELS = (
     "(LLM response took too long)",
     "litellm.Timeout: APITimeoutError - Request timed out",
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
+    "litellm.Timeout: Connection timed out. Timeout passed=",
 )
+
+#: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
+_OF_LITELLM, _READING, _ABOVE = r"^litellm\.\S{0,40}Timeout: ", r"Timeout on reading data|ReadTimeout", 60
 
 #: Those that waited as long as they are told themselves, and by what.
 _SETTINGS = (
     (OF_MODELS[1], "response_timeout of Olla's proxy"),
     (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (OF_MODELS[4], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
     (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
 )
 
@@ -128,6 +137,8 @@ def cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
         who = pod_of(line)
         if _OF_GO in text:
             return who == itself
+        if _OF_APACHE in text and not _asks_for_text(line):
+            return False
         if any(words in text for words in OF_KEDA):
             return bool(named and named.search(plain)) or by_keda
         if any(words in text for words in (_OF_AIOHTTP, *OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
@@ -189,7 +200,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
     found = []
     for text in cluster.snapshot.logs:
         log = Log(text)
-        words = (*GAVE_UP, NO_POD, OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
+        words = (*GAVE_UP, NO_POD, *OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in lost_alike(log)}
         found += [(line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
@@ -208,6 +219,11 @@ def _says_so(line: Line) -> bool:
         return True
     if any(words in text for words in OF_CLIENT):
         return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
+    if OF_MODELS[4] in text:
+        above = line.log.lines(max(line.number - _ABOVE, 1), line.number - 1) if re.match(_OF_LITELLM, text) else ()
+        return any(re.search(_READING, x.text[:2000]) for x in above)
+    if _OF_APACHE in text:
+        return _OUT_OF_TIME in text
     if _OF_AIOHTTP in text:
         before = [x.text[:2000] for x in line.log.lines(line.number - BESIDE[_OF_AIOHTTP], line.number - 1)]
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):

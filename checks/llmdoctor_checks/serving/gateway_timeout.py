@@ -1,5 +1,6 @@
 """A timeout in front of the engine that a generation can outlast."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks.serving._clients_gone import COUNTED, GONE, LATE_ANSWER, cut_short, given_up, impatient
 from llmdoctor_checks.serving._gateway_logs import (
     BESIDE,
@@ -38,6 +40,7 @@ from llmdoctor_checks.serving._gateway_logs import (
 from llmdoctor_checks.serving._gateways import (
     CLIENT_TOLD,
     CUT_SHORT,
+    GENERATES,
     LOST,
     OF_KEDA,
     STATUS,
@@ -60,6 +63,9 @@ from llmdoctor_checks.serving._timeouts import (
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
 
+#: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
+KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -73,7 +79,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
         *(
             *GAVE_UP,
             NO_POD,
-            OF_HAPROXY,
+            *OF_HAPROXY,
             *BESIDE,
             *OF_MODELS,
             *OF_CLIENT,
@@ -87,6 +93,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             TUNNEL,
             UNDICI,
             LATE_ANSWER,
+            KILLED,
         ),
         *(words for words, _ in GONE),
         *COUNTED,
@@ -148,6 +155,9 @@ def gateway_timeout(
             pods=(pod.name,) if pod.exists else (),
         )
         return
+    if pod.exists and (own := _own_timeout(pod, subject, logs)) is not None:
+        yield own
+        return
     if engine is not None and (closed := closed_while_idle(pod, engine, cluster, logs)) is not None:
         yield closed
         return
@@ -190,6 +200,61 @@ def gateway_timeout(
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | None:
+    """A program of the pod itself that gave up: a client that ended of it, or gunicorn, which ends a worker that is busy too long."""
+    ended = next((one for one in ended_clients(pod, subject, logs) if one.why == "late"), None)
+    if ended is not None:
+        whom = f"{ended.url} " if ended.url else "the server of the model "
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{ended.container.name} ended since {whom}did not answer in the time that its client gives it "
+            f"({ended.error}).",
+            evidence=tuple(log_evidence(line) for line in ended.lines),
+            explains=CONSEQUENCES,
+            fixes=(
+                fixes.advice(
+                    f"Raise the client's timeout in {fixes.edited(pod)} above the longest generation (timeout= of its library), "
+                    "let it stream, or let it ask again instead of ending"
+                ),
+            ),
+            order=ended.lines[-1].order,
+            pods=(pod.name,),
+        )
+    busy = list(_busy_workers(logs)) if logs is not None and not subject.engines(pod) else []
+    if not busy or stray([line for line, _ in busy]):
+        return None
+    (killed, request), times = busy[0], f"{len(busy)} times" if len(busy) > 1 else "once"
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"gunicorn in {killed.log.container} ended workers that were busy with a request for as long as --timeout allows "
+        f"(30 s by default); its log says so {times}.",
+        evidence=(log_evidence(killed), log_evidence(request)),
+        explains=("slow-load", "worker-lost"),
+        fixes=(
+            fixes.advice(
+                f"Raise gunicorn's --timeout in {fixes.edited(pod)} above the longest generation (0 switches it off), or let threads or "
+                "an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer"
+            ),
+        ),
+        order=killed.order,
+        pods=(pod.name,),
+    )
+
+
+def _busy_workers(logs: Logs) -> Iterator[tuple[Line, Line]]:
+    """Workers that gunicorn ended while they were busy with a request to generate: the lines that say so (`arbiter.py`, `sync.py`)."""
+    for killed in logs.find(KILLED):
+        pid = re.search(r"WORKER TIMEOUT \(pid:(\d{1,10})\)", killed.text[:2000])
+        for line in killed.log.lines(killed.number + 1, killed.number + _SOON) if pid else ():
+            text = line.text[:2000]
+            said = re.search(rf"\[{pid[1]}\] \[ERROR\] Error handling request (/\S{{1,500}})", text) if pid else None
+            if said is not None and re.search(GENERATES, said[1]):
+                yield killed, line
+                break
 
 
 def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

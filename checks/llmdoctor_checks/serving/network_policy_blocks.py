@@ -20,9 +20,11 @@ from kubectl_llmdoctor.api import (
     addresses,
     check,
     dig,
+    endings,
     fixes,
     k8s,
     log_evidence,
+    log_of,
     object_evidence,
     setting_evidence,
 )
@@ -124,6 +126,12 @@ _SILENT = (
 #: Where models come from, as a server that is ready names it while a pull fails.
 _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
 
+#: A resolver that got no answer: the C library's, Node's, Go's. A name that does not exist is none.
+_DNS_SILENT = ("Temporary failure in name resolution", "getaddrinfo EAI_AGAIN", ":53: i/o timeout", ":53: connect: ")
+
+#: What of Python's tracebacks is not indented; and so many lines they have at most.
+_OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(?:Error|Exception|Timeout)\b", 400
+
 #: What a Ray worker says of a head that does not answer: KubeRay's init container, and Ray itself.
 _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable to connect to GCS")
 
@@ -134,7 +142,7 @@ _CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
     "network-policy-blocks",
     since="0.2",
     severity="warning",
-    literals=(*_NO_HEAD, *(words for words, _ in (*_UNREACHED, _BY_ADDRESS, _OF_PICKER, *_SILENT))),
+    literals=(*_NO_HEAD, *_DNS_SILENT, *(words for words, _ in (*_UNREACHED, _BY_ADDRESS, _OF_PICKER, *_SILENT))),
 )
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
@@ -175,6 +183,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         yield from _peers(pod, subject, cluster)
     if logs is not None and pod.failing:
         yield from _inside(pod, cluster, logs)
+        if not subject.engines(pod):
+            yield from _no_dns(pod, cluster, logs)
     yield from _head(pod, cluster, logs)
 
 
@@ -272,6 +282,39 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 pods=(pod.name,),
             )
             return
+
+
+def _no_dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A program, no engine, that ends since no name resolves, in a pod that no policy lets out to DNS."""
+    found = policies(pod, cluster, "Egress")
+    if not found or any(has_port(rule, 53, "UDP") for rule in rules(found, "Egress")):
+        return
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        lines = (x for words in _DNS_SILENT for x in log.find(words)) if log is not None else iter(())
+        line = max(lines, key=lambda x: x.number, default=None)
+        if line is None:
+            continue
+        names, sure = " and ".join(item.name for item in found), _at_the_end(line)
+        yield Finding(
+            role="cause",
+            confidence="likely" if sure else "possible",
+            summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
+            + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
+            evidence=(log_evidence(line), *(_quote(item, "egress") for item in found)),
+            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *_CONSEQUENCES),
+            fixes=(_open(found[0], ["DNS (port 53)"]),),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _at_the_end(line: Line) -> bool:
+    """Whether little but the frames of one exception follows in the log: what a program says earlier it may have got over."""
+    after = (x.text for x in line.log.lines(line.number + 1, line.number + _AFTER) if x.text.strip())
+    spoken = [text for text in after if not text[0].isspace() and not re.match(_OF_A_TRACEBACK, text)]
+    return not spoken
 
 
 def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:

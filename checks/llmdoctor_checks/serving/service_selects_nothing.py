@@ -19,9 +19,12 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    host_of,
     log_evidence,
     object_evidence,
+    pod_evidence,
 )
+from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
@@ -56,7 +59,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     then answered with 404 or 500, whatever the pods do.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
-    name in its namespace.
+    name in its namespace, and so do clients that do not try again.
 
     ## Fix
 
@@ -69,6 +72,10 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     - https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
     - https://gateway-api.sigs.k8s.io/api-types/httproute/
     """
+    nameless = next((one for one in ended_clients(pod, subject, logs) if one.why == "no name"), None)
+    if nameless is not None and (found := _no_such(pod, nameless, cluster)) is not None:
+        yield found
+        return
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
@@ -91,6 +98,38 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
             yield from _port(pod, port, item, cluster)
         elif _selector(item) and leads(item, pod, {port}):
             yield from _labels(pod, engine, subject, item, cluster)
+
+
+def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
+    """A client of models that ended since the name of its server, one of the cluster's, does not resolve."""
+    host = host_of(ended.url)
+    name, _, rest = host.partition(".")
+    namespace = rest.partition(".")[0] or pod.namespace
+    if not host or (rest and not re.fullmatch(r"[\w-]{1,63}(?:\.svc(?:\.[\w.-]{1,200})?)?", rest)):
+        return None  # a name outside of the cluster
+    there = cluster.exists("Service", namespace, name)
+    if there:
+        return None
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely" if there is False or any(cluster.items("Service", namespace)) else "possible",
+        summary=f"{ended.container.name} ended since {host}, where it asks for the model, does not resolve: "
+        f"{'no Service of that name was read' if there is None else f'there is no Service {name}'} in {namespace}.",
+        evidence=(
+            *(log_evidence(line) for line in ended.lines),
+            pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
+        ),
+        explains=CONSEQUENCES,
+        fixes=(
+            fixes.advice(
+                f"Correct {ended.variable} of {fixes.edited(pod)} to the model's Service (SERVICE.NAMESPACE.svc.cluster.local), or "
+                "make the Service"
+            ),
+        ),
+        order=ended.lines[0].order,
+        pods=(pod.name,),
+    )
 
 
 def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:

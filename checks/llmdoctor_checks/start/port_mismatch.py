@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
@@ -66,8 +67,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
-    client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route. Of a program
-    that is no known engine its log tells where it listens.
+    client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
+    speaks TLS to a port where the server speaks none. Of a program that is no known engine its log tells where it listens.
 
     ## Fix
 
@@ -85,9 +86,36 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
         if container.role != "init" and not any(engine.container is container for engine in engines):
             yield from _by_log(pod, container, logs, events)
             yield from _by_probe(pod, container)
+    yield from _with_tls(pod, subject, logs)
     yield from asked_elsewhere(pod, pod.cluster)
     yield from picker_elsewhere(pod, pod.cluster)
     yield from routed_elsewhere(pod, logs)
+
+
+def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """A client of models in this pod that ended since it spoke TLS to a server that speaks none."""
+    for ended in ended_clients(pod, subject, logs):
+        if ended.why != "no tls":
+            continue
+        named = f" ({ended.variable})" if ended.variable else ""
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{ended.container.name} speaks TLS to {ended.url or 'the server of the model'}, which answers without, "
+            "and ended of it.",
+            evidence=tuple(log_evidence(line) for line in ended.lines),
+            explains=CONSEQUENCES,
+            fixes=(
+                fixes.advice(
+                    f"Let {fixes.edited(pod)} ask the server with http://{named}, or give the server a certificate "
+                    "(--ssl-certfile and --ssl-keyfile)"
+                ),
+            ),
+            order=ended.lines[0].order,
+            pods=(pod.name,),
+        )
+        return
 
 
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:

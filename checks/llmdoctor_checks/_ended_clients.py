@@ -1,0 +1,110 @@
+"""Programs that ask a server of models and ended of it, by the exception with which their log ends.
+
+Sources: the openai, anthropic, ollama and litellm packages, LangChain and LlamaIndex, which raise their own exceptions from httpx's;
+requests and aiohttp, whose messages name the address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_llmdoctor.api import Container, Line, Logs, Pod, Subject, Traceback, endings, host_of, log_of, tracebacks
+from llmdoctor_checks.serving._gateways import GENERATES
+
+#: Libraries that ask servers of models: by the exception, or by a frame of its traceback.
+_LIBRARY = r"openai|anthropic|ollama|litellm|langchain\w{0,40}|llama_index|instructor|mistralai"
+_ERROR = rf"(?:{_LIBRARY})\."
+_FRAME = rf"File \"[^\"]{{0,300}}/(?:{_LIBRARY})/"
+
+#: So many lines may follow the exception: notes that a library adds to it.
+_AFTER = 4
+
+#: Variables that name a server of models.
+_OF_A_SERVER = r"OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION"
+
+#: What the program's end explains.
+CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+
+#: An answer that did not come in time, and not a connection, nor a place in a pool.
+_LATE, _NO_CONNECTION = r"(?:APITimeoutError|ReadTimeout(?:Error)?|Timeout)$", r"(?:Connect|Pool)(?:ion)?Timeout"
+
+#: TLS asked of a port where none is spoken, by OpenSSL 1.1 and 3, and by 3.2 and later.
+_NO_TLS = r"WRONG_VERSION_NUMBER|wrong version number|record layer failure"
+
+#: A name that the cluster's DNS does not have, and a DNS that does not answer.
+_NO_NAME = r"\[Errno -[25]\] |Name or service not known|No address associated with hostname"
+_NO_DNS = r"\[Errno -3\] |Temporary failure in name resolution"
+
+
+class Ended(NamedTuple):
+    """A container that ended of what it asked of a server: why, and the lines that say so."""
+
+    container: Container
+    #: `late`, `no tls`, `no name`, `no dns`
+    why: str
+    error: str
+    lines: tuple[Line, ...]
+    #: the variable that names the server, and its address; empty where none does, or several
+    variable: str
+    url: str
+
+
+def ended_clients(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Ended]:
+    """Containers of a pod that ended with an error, and whose log ends with what a server of models, or the way to it, did."""
+    engines = {engine.container.name for engine in subject.engines(pod)}
+    for ending in endings(pod) if logs is not None else ():
+        container = ending.container
+        log = log_of(ending, logs) if logs is not None and container.name not in engines else None
+        last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log is not None else None
+        if log is None or last is None or not _is_the_end(last) or not _of_a_model(last):
+            continue
+        chain = [last, *_causes(last)]
+        if (why := _why(chain)) is None:
+            continue
+        variable, url = _asked(container)
+        lines = (chain[-1].last, last.last) if chain[-1].last.text != last.last.text else (last.last,)
+        yield Ended(container, why, last.error.rpartition(".")[2], lines, variable, url)
+
+
+def _causes(one: Traceback) -> Iterator[Traceback]:
+    while one.cause is not None:
+        one = one.cause
+        yield one
+
+
+def _is_the_end(last: Traceback) -> bool:
+    """Whether the program said nothing more after its exception."""
+    log, number = last.last.log, last.last.number
+    return not any(True for _ in log.lines(number + _AFTER + 1, number + _AFTER + 50))
+
+
+def _of_a_model(last: Traceback) -> bool:
+    """Whether it is the exception of a library that asks for models, or one that names such a request."""
+    if re.match(_ERROR, last.error) or re.search(GENERATES, last.message[:2000]):
+        return True
+    frames = last.first.log.lines(last.first.number, last.last.number)
+    return any(re.search(_FRAME, line.text[:1000]) for line in frames)
+
+
+def _why(chain: list[Traceback]) -> str | None:
+    said = [one.message[:2000] for one in chain]
+    if any(re.search(_NO_TLS, text) for text in said):
+        return "no tls"
+    if any(re.search(_NO_DNS, text) for text in said):
+        return "no dns"
+    if any(re.search(_NO_NAME, text) for text in said):
+        return "no name"
+    connecting = any(re.search(_NO_CONNECTION, f"{one.error} {one.message[:500]}") for one in chain)
+    return "late" if re.search(_LATE, chain[0].error) and not connecting else None
+
+
+def _asked(container: Container) -> tuple[str, str]:
+    """The one address of a server of models that the container's environment has, and its variable."""
+    found = {
+        host_of(value): (name, value)
+        for name, variable in container.env.items()
+        if (value := variable.value) and re.match(r"https?://[\w.-]{1,253}", value) and re.search(_OF_A_SERVER, name)
+    }
+    return next(iter(found.values())) if len(found) == 1 else ("", "")
