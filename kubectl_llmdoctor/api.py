@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of,
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
+from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
@@ -135,6 +136,7 @@ __all__ = [
     "count_of",
     "device_evidence",
     "dig",
+    "driver_cuda",
     "endings",
     "event_evidence",
     "events_of",
@@ -144,6 +146,7 @@ __all__ = [
     "holder_of",
     "holds",
     "host_of",
+    "image_cuda",
     "is_accelerator",
     "is_gone",
     "is_provisioner",
@@ -170,6 +173,7 @@ __all__ = [
     "say_amount",
     "say_bytes",
     "say_cores",
+    "say_cuda",
     "say_seconds",
     "selected",
     "served",
@@ -177,6 +181,7 @@ __all__ = [
     "show_taint",
     "speaks_of_one",
     "stray",
+    "suffices",
     "top_of",
     "units",
     "usage_of",

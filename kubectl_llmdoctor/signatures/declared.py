@@ -47,6 +47,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: the wording is a warning, and counts in full
     warned: bool = False
     engines: tuple[str, ...] = ()
+    #: only where the node's driver is not known to have this CUDA (`13.0`), or the one that the image was built for (`image`)
+    without_cuda: str = ""
     fixes: tuple[FixText, ...] = ()
 
 
@@ -96,6 +98,8 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         if pattern.bare and not pattern.engines:
             raise ValueError(f"{pattern.literal!r} is bare, and names no engines")
+        if pattern.without_cuda and not re.fullmatch(r"image|\d{2}\.\d", pattern.without_cuda):
+            raise ValueError(f"no such CUDA: {pattern.without_cuda!r}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
