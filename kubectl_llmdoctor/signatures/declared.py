@@ -49,6 +49,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     engines: tuple[str, ...] = ()
     #: only where the node's driver is not known to have this CUDA (`13.0`), or the one that the image was built for (`image`)
     without_cuda: str = ""
+    #: only where the arguments, variables or the image of the container, or its log, match this
+    speaks_of: str = ""
     fixes: tuple[FixText, ...] = ()
 
 
@@ -103,6 +105,7 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
         re.compile(pattern.match)
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
+        re.compile(pattern.speaks_of)
     return msgspec.structs.replace(signature, patterns=_ordered(signature))
 
 
@@ -114,7 +117,7 @@ def _ordered(signature: Signature) -> tuple[Pattern, ...]:
 def _spelt(pattern: Pattern, words: Mapping[str, str]) -> Pattern:
     """A pattern with the words that it names in their place."""
 
-    parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in")}
+    parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in", "speaks_of")}
     return msgspec.structs.replace(pattern, **{key: _with_words(text, words) for key, text in parts.items()})
 
 
