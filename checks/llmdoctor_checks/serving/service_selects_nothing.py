@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Pod,
     Subject,
     Workload,
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
 )
+from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
@@ -40,9 +42,14 @@ _NO_PODS = "failed to find candidate pods for serving the request"
 _SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
-@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, *REFUSED))
-def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """A Service's selector or port name, or an InferencePool's selector, does not lead to the model alone.
+@check(
+    "service-selects-nothing",
+    since="0.2",
+    severity="warning",
+    literals=(_NO_PODS, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS),
+)
+def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A Service or an InferencePool leads to no server, or not to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
@@ -51,7 +58,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     lets their share of the requests fail; the gateway's log names their addresses.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
-    name in its namespace.
+    name in its namespace. LiteLLM and Open WebUI do not start before their database answers.
 
     ## Fix
 
@@ -66,6 +73,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster) -> Ite
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from strangers(pod, cluster)
+        yield from _no_server.overlooked(pod, cluster)
+    yield from _databases.unreached(pod, cluster, logs)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)
