@@ -115,6 +115,7 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
 
 def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Request]) -> Finding:
     last, key = keyless[-1], engine.explicit("api_key")
+    named = f" ({key.flag})" if key is not None and key.flag else ""
     client, where = _clients(keyless, cluster)
     return Finding(
         role="cause",
@@ -129,8 +130,8 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
         ),
         fixes=(
             fixes.advice(
-                f"Give {client} the key of {engine.container.name}{f' ({key.flag})' if key is not None and key.flag else ''}, both from one "
-                "Secret, as a Bearer token (OPENAI_API_KEY in most clients)"
+                f"Give {client} the key of {engine.container.name}{named}, both from one Secret, as a Bearer token (OPENAI_API_KEY in "
+                "most clients)"
             ),
         ),
         order=last.line.order,
