@@ -117,10 +117,12 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
     last, key = keyless[-1], engine.explicit("api_key")
     named = f" ({key.flag})" if key is not None and key.flag else ""
     client, where = _clients(keyless, cluster)
+    several = len({one.client for one in keyless}) > 1
     return Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
+        # several that nobody knows may be anybody who met with a server that is open to the world
+        role="note" if several else "cause",
+        severity="info" if several else "warning",
+        confidence="likely" if where or key is not None else "possible",
         summary=f"{engine.container.name} wants a key, and {client} sends none or another: {count_of(len(keyless), 'request')}, all "
         "answered 401.",
         evidence=(
