@@ -91,7 +91,7 @@ _EFFECTS = {
 
 @check("probe-path-wrong", since="0.1", literals=LITERALS)
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A probe or a client asks for what the server does not open, or a probe runs a program that is not there.
+    """A probe or a client asks for what the server does not open, or a probe for a missing program.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
