@@ -22,6 +22,7 @@ from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of,
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
+from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
@@ -136,6 +137,7 @@ __all__ = [
     "count_of",
     "device_evidence",
     "dig",
+    "driver_cuda",
     "endings",
     "event_evidence",
     "events_of",
@@ -145,6 +147,7 @@ __all__ = [
     "holder_of",
     "holds",
     "host_of",
+    "image_cuda",
     "is_accelerator",
     "is_gone",
     "is_provisioner",
@@ -171,6 +174,7 @@ __all__ = [
     "say_amount",
     "say_bytes",
     "say_cores",
+    "say_cuda",
     "say_seconds",
     "selected",
     "served",
@@ -178,6 +182,7 @@ __all__ = [
     "show_taint",
     "speaks_of_one",
     "stray",
+    "suffices",
     "top_of",
     "tracebacks",
     "units",

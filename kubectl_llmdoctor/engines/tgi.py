@@ -8,6 +8,7 @@ sets PORT=80 and HUGGINGFACE_HUB_CACHE=/data, whatever command it runs. Text Emb
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,6 +19,9 @@ from .config import Engine
 from .dialect import ALONE, Dialect, Flag, Table, dialect
 from .options import CLAP, Options, Row, judge
 from .version import at_least, split_image
+
+#: IBM's fork, with which Caikit serves (TGIS).
+_FORK = r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/){0,9}(?:text-generation-inference|text-gen-server)\b"
 
 # Options whose common name is another one than their own. The variable is the option's name in capitals.
 _ROWS: tuple[Row, ...] = (
@@ -110,7 +114,9 @@ def read(start: Start) -> Engine:
         rows.append(("port", 80, "", ""))
     elif start.program and start.launch.command:
         rows.append(("port", 3000, "", ""))
-    return build(start, options.settings, options.problems, rows, options.known, options.unresolved)
+    # the options of IBM's fork are others (IBM/text-generation-inference, launcher/src/main.rs)
+    problems = [] if re.search(_FORK, start.launch.image) else options.problems
+    return build(start, options.settings, problems, rows, options.known, options.unresolved)
 
 
 def _split_again(start: Start) -> tuple[Word, ...]:

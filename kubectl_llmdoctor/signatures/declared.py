@@ -47,6 +47,10 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: the wording is a warning, and counts in full
     warned: bool = False
     engines: tuple[str, ...] = ()
+    #: only where the node's driver is not known to have this CUDA (`13.0`), or the one that the image was built for (`image`)
+    without_cuda: str = ""
+    #: only where the arguments, variables or the image of the container, or its log, match this
+    speaks_of: str = ""
     fixes: tuple[FixText, ...] = ()
 
 
@@ -96,9 +100,12 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         if pattern.bare and not pattern.engines:
             raise ValueError(f"{pattern.literal!r} is bare, and names no engines")
+        if pattern.without_cuda and not re.fullmatch(r"image|\d{2}\.\d", pattern.without_cuda):
+            raise ValueError(f"no such CUDA: {pattern.without_cuda!r}")
         re.compile(pattern.match)
         re.compile(pattern.near_match)
         re.compile(pattern.raised_in)
+        re.compile(pattern.speaks_of)
     return msgspec.structs.replace(signature, patterns=_ordered(signature))
 
 
@@ -110,7 +117,7 @@ def _ordered(signature: Signature) -> tuple[Pattern, ...]:
 def _spelt(pattern: Pattern, words: Mapping[str, str]) -> Pattern:
     """A pattern with the words that it names in their place."""
 
-    parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in")}
+    parts = {key: getattr(pattern, key) for key in ("match", "near_match", "raised_in", "speaks_of")}
     return msgspec.structs.replace(pattern, **{key: _with_words(text, words) for key, text in parts.items()})
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from kubectl_llmdoctor.advice import Situation, fill
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, suffices
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
@@ -85,11 +86,44 @@ def _names(found: re.Match[str]) -> dict[str, str]:
 
 
 def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
-    """Whether the pattern is of an engine that runs there."""
+    """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
+    if pattern.without_cuda and _has_cuda(pattern.without_cuda, subject, pod, container):
+        return False
+    if pattern.speaks_of and not _speaks_of(pattern.speaks_of, subject, pod, container):
+        return False
     if not pattern.engines:
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def _speaks_of(expression: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether what a container is told, or what it prints, matches an expression."""
+    key = f"speaks of {expression} {pod.namespace}/{pod.name}/{container.name if container else ''}"
+    return pod.cluster.once(key, lambda: any(_search(expression, text) for text in _texts(subject, pod, container)))
+
+
+def _texts(subject: Subject, pod: Pod, container: Container | None) -> Iterator[str]:
+    if container is not None:
+        spec = container.spec
+        yield "\n".join((spec.image, *map(str, (*spec.command, *spec.args))))
+        yield "\n".join(f"{name}={variable.value or ''}" for name, variable in container.env.items())
+    for log in subject.logs(pod):
+        if container is None or log.container == container.name:
+            yield log.text
+
+
+def _has_cuda(wanted: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether the node's driver is known to have a CUDA: a release, or the one that the image was built for."""
+    node = subject.nodes.get(pod.spec.node_name) if pod.spec.node_name else None
+    driver = driver_cuda(pod, node)
+    if driver is None:
+        return False
+    if wanted != "image":
+        major, minor = map(int, wanted.split("."))
+        return suffices(driver[0], (major, minor)) is True
+    built = image_cuda(container, subject.logs(pod)) if container is not None else None
+    return built is not None and suffices(driver[0], built[0]) is True
 
 
 def finding(

@@ -62,6 +62,8 @@ _NO_GPU = (
     "no GPUs found!",
     "No HIP GPUs are available",
     "NVIDIA Driver was not detected",
+    "driver version is insufficient for CUDA runtime version",  # CUDA's word for no driver, too
+    "cudaErrorInsufficientDriver",
 )
 
 #: Engines that take the CPU where they see no GPU.
@@ -127,6 +129,7 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
             explains=(
                 "gpu-runtime-missing",
                 "driver-missing",
+                "driver-too-old",
                 "crash-loop",
                 "not-ready",
                 "engine-init-failed",

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
+from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
@@ -44,9 +45,14 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
 _NO_PODS = "failed to find candidate pods for serving the request"
 
 
-@check("service-selects-nothing", since="0.2", severity="warning", literals=(_NO_PODS, NOT_SERVED, *REFUSED))
+@check(
+    "service-selects-nothing",
+    since="0.2",
+    severity="warning",
+    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS),
+)
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """A Service, an InferencePool or a route does not lead to the model, or not to it alone.
+    """A Service, an InferencePool or a route leads to no server, or not to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
@@ -59,7 +65,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     then answered with 404 or 500, whatever the pods do.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
-    name in its namespace, and so do clients that do not try again.
+    name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
+    answers.
 
     ## Fix
 
@@ -82,6 +89,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
         yield from misnamed(pod, cluster, logs)
         yield from strangers(pod, cluster)
         yield from mixed(pod, cluster, logs)
+        yield from _no_server.overlooked(pod, cluster)
+    yield from _databases.unreached(pod, cluster, logs)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)

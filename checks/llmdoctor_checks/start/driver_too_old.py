@@ -1,9 +1,27 @@
-"""llama.cpp, or Ollama with it, went on without the GPU since the driver is older than its CUDA."""
+"""A driver that is older than the image's CUDA, by the node's account; and llama.cpp or Ollama that went on without the GPU."""
 
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Node,
+    Pod,
+    check,
+    driver_cuda,
+    endings,
+    fixes,
+    image_cuda,
+    log_evidence,
+    log_of,
+    phase_of,
+    say_cuda,
+    suffices,
+)
 from llmdoctor_checks._offloaded import asked_for, without_gpu
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
@@ -19,9 +37,26 @@ _DRIVER = (
     r"ggml_(?:cuda_init|init_cublas): found [1-9]\d* CUDA devices",
 )
 
+_CONSEQUENCES = (
+    "gpu-runtime-missing",
+    "driver-missing",
+    "import-broken",
+    "engine-init-failed",
+    "engine-dead",
+    "worker-lost",
+    "nccl-other",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "rollout-stuck",
+)
 
-@check("driver-too-old", since="0.1", literals=(_OLD, _PTX, _LACKS))
-def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+#: CUDA's error 35, as it and TensorRT print it: the driver is older than the image's CUDA, or there is none in the container.
+_ERROR_35 = (_OLD, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
+
+
+@check("driver-too-old", since="0.1", literals=(*_ERROR_35, _PTX, _LACKS))
+def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """The image needs a newer NVIDIA driver.
 
     Every CUDA release needs a minimum driver; within one major release older drivers mostly still work, across major releases
@@ -39,6 +74,7 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     - https://docs.nvidia.com/deploy/cuda-compatibility/
     - https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
     """
+    yield from _by_the_node(pod, engine, logs, node)
     log = logs.current(engine.container.name)
     if not pod.ready or not asked_for(engine) or log is None:
         return
@@ -50,13 +86,40 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     if any(line.number > refused.number for line in log.find("ggml_cuda_init: found ")):
         return  # the next process had the GPU
-    node = pod.spec.node_name or "?"
-    fix = fixes.advice(
+    name = pod.spec.node_name or "?"
+    yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(name))
+
+
+def _newer(node: str) -> Fix:
+    return fixes.advice(
         f"Update the NVIDIA driver of node {node}, or use an image built for an older CUDA",
         f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
         owner="platform",
     )
-    yield without_gpu(engine, refused, f"the driver of node {node} is older than its CUDA", fix)
+
+
+def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
+    """CUDA's refusal of a driver that the node's labels or the agent say is of an earlier major release than the image's CUDA."""
+    container, driver = engine.container, driver_cuda(pod, node)
+    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+    line = next((line for log in ended for text in _ERROR_35 for line in log.find(text)), None)
+    built = image_cuda(container, logs) if line else None
+    if line is None or driver is None or built is None or suffices(driver[0], built[0]) is not False:
+        return
+    phase = phase_of(line.log)
+    if phase is not None and phase.line.number > line.number:
+        return  # it went on without
+    name = pod.spec.node_name or "?"
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The driver of node {name} knows CUDA {say_cuda(driver[0])}, and the image was built for {say_cuda(built[0])}.",
+        evidence=(log_evidence(line), driver[1], built[1]),
+        explains=_CONSEQUENCES,
+        fixes=(_newer(name),),
+        order=line.order,
+        pods=(pod.name,),
+    )
 
 
 def _answers(refused: Line) -> bool:

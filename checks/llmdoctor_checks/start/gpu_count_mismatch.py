@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Pod,
     Setting,
@@ -66,6 +67,13 @@ _FULL = ("CUDA out of memory", "HIP out of memory")
 #: What it prints whose share of the memory is used up, and the share from which on that is the GPU's own end.
 _NO_ROOM, _WHOLE_SHARE = "No available memory for the cache blocks", 0.8
 _OTHERS = r"Process \d+ has [^.]{0,9}\.\d+ GiB memory in use\. (?:Process|Including)"
+
+#: vLLM 0.6 to 0.9, of memory that is not PyTorch's own and counts as part of its share (CUDA and NCCL take less than 5 GiB), where
+#: that leaves less than nothing.
+_NOT_ITS_OWN = (
+    r"non_torch_memory(?:=| takes )(?P<other>\d{2,4}\.\d{1,4})Gi?B.{0,200}?(?:kv_cache_size=|KV Cache is )"
+    r"-(?P<lacks>\d{1,4}\.\d{1,4})Gi?B"
+)
 
 #: The share of a GPU that the weights take at least where it is for them that more GPUs are needed.
 _FILLED = 1 / 3
@@ -301,6 +309,8 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
             *("engine-init-failed", "engine-dead", "worker-lost"),
             *("crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
             *(("vgpu-shim",) if refused else ()),
+            # nor would an empty GPU have room
+            *(("gpu-memory-shared",) if _NO_ROOM in line.text and _held_by_others(line.log) else ()),
         ),
         fixes=(_use_all(engine, gpus),),
         order=line.order,
@@ -336,10 +346,16 @@ def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     texts = _FULL if small else (*_FULL, _NO_ROOM)
     lines = [line for text in texts if (line := next(log.find(text), None))]
     line = min(lines, key=lambda line: line.number, default=None)
-    if line is None or re.search(_OTHERS, line.text):
+    if line is None or re.search(_OTHERS, line.text) or (_NO_ROOM in line.text and any(_held_by_others(log))):
         return None
     ranks = [int(found["number"]) for found in re.finditer(_RANK, line.text)]
     return None if "(RayWorker" in line.text or any(rank >= workers for rank in ranks) else line
+
+
+def _held_by_others(log: Log) -> list[bool]:
+    """Whether there would be room without what something else holds of the GPU, each time that vLLM measured it and found none."""
+    said = [found for line in log.find("non_torch_memory") if (found := re.search(_NOT_ITS_OWN, line.text[:2000]))]
+    return [float(one["lacks"]) < float(one["other"]) for one in said]
 
 
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:

@@ -3,7 +3,25 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, check, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Logs,
+    Node,
+    Pod,
+    check,
+    driver_cuda,
+    endings,
+    fixes,
+    image_cuda,
+    log_evidence,
+    log_of,
+    phase_of,
+    pod_evidence,
+    say_cuda,
+    suffices,
+)
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost
 
@@ -15,10 +33,12 @@ _BY_RENDER_NODE = r"(?i)(?<![a-z])(?:vulkan|sycl|intel)(?![a-z])"
 _RENDER_NODES = r"(?i)[\w.-]{1,100}/(?:[\w.-]{0,40}[-_.])?(?:dri|gpu|i915|xe|kfd|renderd\d{1,3})(?:[-_.][\w.-]{0,40})?"
 #: CUDA's word for no driver at all as well as for an old one.
 _NO_DRIVER = "driver version is insufficient"
+#: The same as CUDA's error 35.
+_ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *SEARCHED))
-def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED))
+def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
     The engine was started in a container without an NVIDIA driver's libraries and devices. Either the pod asks for no
@@ -41,6 +61,8 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     """
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    if asked:
+        yield from _not_brought(pod, engine, logs, node)
     if engine.name not in ("ollama", "llama.cpp", "tei") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":
@@ -58,13 +80,13 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):
         return
-    node, unfit = pod.spec.node_name or "?", _unfit(line)
+    here, unfit = pod.spec.node_name or "?", _unfit(line)
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
     if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         fix = fixes.advice(
-            f"See whether the GPUs and the driver of node {node} answer, and what the kernel's log says of them; then make the pod anew",
-            fixes.on_node(node, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
+            f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
+            fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
             owner="platform",
         )
     elif all(name.startswith("amd.com/") for name in asked) and (twin := _with_rocm(engine)):
@@ -79,7 +101,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         )
     elif pod.spec.runtime_class_name:
         fix = fixes.advice(
-            f"Look at the toolkit and the driver of node {node}: RuntimeClass "
+            f"Look at the toolkit and the driver of node {here}: RuntimeClass "
             f"{pod.spec.runtime_class_name} is set and injects no GPU",
             owner="platform",
         )
@@ -97,6 +119,41 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
         fixes=(fix,),
         order=line.order,
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
+    """CUDA's error 35 on a node whose driver has the CUDA of the image: the container has no driver, or another one."""
+    container, driver = engine.container, driver_cuda(pod, node)
+    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+    line = next((line for log in ended for text in _ERROR_35 for line in log.find(text)), None)
+    built = image_cuda(container, logs) if line else None
+    if line is None or driver is None or built is None or not suffices(driver[0], built[0]):
+        return
+    phase = phase_of(line.log)
+    if phase is not None and phase.line.number > line.number:
+        return  # it went on without
+    name = pod.spec.node_name or "?"
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
+        f"which suffices for the image's {say_cuda(built[0])}.",
+        evidence=(log_evidence(line), driver[1], built[1]),
+        explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
+        fixes=(
+            fixes.set_spec(
+                pod, "/runtimeClassName", "nvidia", "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
+            )
+            if not pod.spec.runtime_class_name
+            else fixes.advice(f"Look at the NVIDIA container toolkit of node {name}", owner="platform"),
+            fixes.advice(
+                "Keep other copies of libcuda.so.1 (CUDA's stubs, /usr/local/cuda/compat) off LD_LIBRARY_PATH and out of the image's "
+                "library path"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
     )
 
 

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     setting_evidence,
 )
+from llmdoctor_checks.start._client_paths import LITERALS, refused_clients
 from llmdoctor_checks.start._images import Lacking, lacking
 from llmdoctor_checks.start._probes import failures
 
@@ -88,9 +89,9 @@ _EFFECTS = {
 }
 
 
-@check("probe-path-wrong", since="0.1")
+@check("probe-path-wrong", since="0.1", literals=LITERALS)
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A probe asks for a path that the server does not open, or runs a program that is not there.
+    """A probe or a client asks for what the server does not open, or a probe for a missing program.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
@@ -102,6 +103,10 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
 
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
     (`/v2/health/ready`) ends a Triton that lives and loads another model.
+
+    Clients meet with the same: a base URL with `/v1` twice or not at all, or of another server's API (`/api/generate` of Ollama's),
+    is answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401. It is said where a ready server's
+    log shows at least three requests for its API, and all were refused alike. So does a gateway that checks its servers itself (HAProxy).
 
     In a manifest this is said of the health paths of other servers (`/health` of Ollama, `/healthz` of any), of paths of vLLM
     below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of commands with curl or wget in Ollama's image, which has
@@ -121,6 +126,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         for server in subject.engines(pod):
             yield from _risk(pod, subject, server)
     crashed = [trouble.container for trouble in pod.troubles if trouble.kind == "crashed"]
+    for engine in subject.engines(pod) if pod.exists else ():
+        yield from refused_clients(pod, engine, pod.cluster, logs)
     for container in pod.containers:
         ready = container.running is True and container.status.ready
         if not pod.failing or container.role == "init" or (ready and container not in crashed):
@@ -134,7 +141,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 continue
             probe = _probe(container.spec, kind)
             path = probe.http_get.path if probe and probe.http_get else ""
-            engine = next((e.name for e in subject.engines(pod) if e.container is container), "")
+            name = next((e.name for e in subject.engines(pod) if e.container is container), "")
             yield Finding(
                 role="cause",
                 confidence="certain",
@@ -145,7 +152,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                     *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
                 ),
                 explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(engine, ""))),
+                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(name, ""))),
                 pods=(pod.name,),
             )
             return

@@ -1,0 +1,179 @@
+"""Databases that a pod needs before it serves, and does not reach: LiteLLM's, Open WebUI's, GPUStack's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Item,
+    Line,
+    Logs,
+    Pod,
+    dig,
+    endings,
+    fixes,
+    k8s,
+    log_evidence,
+    log_of,
+)
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._exposure import matches
+
+#: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
+#: libpq's, as psycopg passes them on. Each names host and port.
+_AT = r"`(?P<host>[^`:\s]{1,253})(?:`:`|:)(?P<port>\d{1,5})`"
+_UNREACHED = (
+    ("Can't reach database server at", rf"Can't reach database server at {_AT}"),
+    ("was reached but timed out", rf"database server at {_AT} was reached but timed out"),
+    (
+        'connection to server at "',
+        r'connection to server at "(?P<host>[^"]{1,253})"(?: \([\d.:a-f]{2,45}\))?, port (?P<port>\d{1,5}) failed: '
+        r"(?:Connection refused|Connection timed out|timeout expired|No route to host|Network is unreachable)",
+    ),
+    ('could not translate host name "', r'could not translate host name "(?P<host>[^"]{1,253})" to address'),
+)
+#: What is printed once the database answers, or the server is up.
+_OVER = ("Application startup complete", "already in sync with the Prisma schema", "database is now in sync")
+
+LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER)
+
+_HERE = ("localhost", "127.0.0.1", "::1")
+_CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+
+
+class _Said(NamedTuple):
+    """Where a pod says that it does not reach its database, and which."""
+
+    line: Line
+    host: str
+    port: int | None
+
+
+class _Why(NamedTuple):
+    """Why nobody answers at a host, as far as the objects say so."""
+
+    text: str
+    evidence: tuple[Evidence, ...]
+    advice: str
+    commands: tuple[str, ...] = ()
+    known: bool = True
+
+
+def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A pod that does not start or serve since its database does not answer."""
+    said = _said(pod, logs) if logs is not None and pod.exists and not pod.ready else None
+    if said is None:
+        return
+    why = _why(said, pod, cluster)
+    at = f"{said.host}:{said.port}" if said.port is not None else said.host
+    yield Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely" if why.known else "possible",
+        summary=f"{said.line.log.source.container} does not reach its database at {at}: {why.text}.",
+        evidence=(log_evidence(said.line), *why.evidence),
+        explains=_CONSEQUENCES,
+        fixes=(fixes.advice(why.advice, *why.commands),),
+        order=said.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _said(pod: Pod, logs: Logs) -> _Said | None:
+    """The last such line of an instance that ended, or of one that runs and is not ready."""
+    ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
+    for log in ended or [log for log in logs if not log.previous]:
+        over = max((line.number for words in _OVER for line in log.find(words)), default=0)
+        for literal, pattern in _UNREACHED:
+            lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
+            if lines and lines[-1][0].number > over:
+                line, found = lines[-1]
+                port = found.groupdict().get("port")
+                return _Said(line, found["host"], int(port) if port else None)
+    return None
+
+
+def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
+    host, port = said.host, said.port
+    if host in _HERE:
+        beside = [c.name for c in pod.containers if any(p.container_port == port for p in c.spec.ports)]
+        if beside:
+            return _Why(f"{beside[0]} of this pod does not answer", (), f"See the log of {beside[0]} of {pod.name}")
+        return _Why(
+            "that is this pod itself, where no container declares that port",
+            (),
+            f"Name the Service of the database in DATABASE_URL, in {fixes.edited(pod)}",
+        )
+    name, _, rest = host.partition(".")
+    namespace = rest.split(".")[0] or pod.namespace
+    inside = "." not in host or ".svc" in host or host.count(".") == 1
+    item = cluster.item("Service", namespace, name) if inside else None
+    if item is not None:
+        return _of_service(item, port, cluster)
+    if inside and cluster.exists("Service", namespace, name) is False:
+        return _Why(
+            f"namespace {namespace} has no Service {name}",
+            (),
+            f"Correct the host in DATABASE_URL (SERVICE.NAMESPACE of the database), in {fixes.edited(pod)}",
+            ("kubectl get services -A",),
+        )
+    return _Why(
+        "whether it runs, and is let through, is not known here",
+        (),
+        f"See that the database runs and lets this namespace in, and that host and port in {fixes.edited(pod)} are right",
+        ("kubectl get services,endpointslices -A | grep -i -e postgres -e sql -e db",),
+        known=False,
+    )
+
+
+def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
+    """Why nobody answers behind a Service."""
+    where = f"Service/{item.name}"
+    selector = dig(item.raw, "spec.selector")
+    ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
+    if port is not None and ports and port not in ports:
+        listed = ", ".join(str(one) for one in ports)
+        evidence = Evidence(source="workload", ref=f"{where} spec.ports", text=listed)
+        return _Why(f"its Service has no port {port}", (evidence,), f"Ask port {listed} of Service {item.name}")
+    wanted = {key: str(value) for key, value in selector.items()} if isinstance(selector, dict) else {}
+    pods = [one for one in cluster.items("Pod", item.namespace) if wanted and matches(wanted, _labels(one))]
+    found = [Pod(cast(k8s.Pod, one.typed()), cluster, item=one) for one in pods]
+    if found and not any(one.ready for one in found):
+        first = found[0]
+        state = Evidence(
+            source="workload", ref=f"Pod/{first.name} status", text=f"phase {first.status.phase}, not ready"
+        )
+        return _Why(
+            f"no pod of its Service {item.name} is ready",
+            (state,),
+            f"See why {first.name} is not ready",
+            (
+                f"kubectl -n {item.namespace} describe pod {first.name}",
+                f"kubectl -n {item.namespace} logs {first.name}",
+            ),
+        )
+    if not found and wanted and cluster.complete("Pod", item.namespace):
+        text = ", ".join(f"{key}: {value}" for key, value in wanted.items())
+        return _Why(
+            f"its Service {item.name} selects no pod",
+            (Evidence(source="workload", ref=f"{where} spec.selector", text=text),),
+            f"Start the database (scaled to zero, or never installed), or correct the selector of Service {item.name}",
+            (f"kubectl -n {item.namespace} get statefulsets,deployments,pods",),
+        )
+    return _Why(
+        f"its Service {item.name} is there",
+        (),
+        "See whether a NetworkPolicy or a mesh stands between the two, and whether the database listens at that port",
+        (f"kubectl -n {item.namespace} get networkpolicies,endpointslices",),
+        known=False,
+    )
+
+
+def _labels(item: Item) -> dict[str, str]:
+    found = dig(item.raw, "metadata.labels")
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}

@@ -1,0 +1,70 @@
+"""Gateways that find no server behind a Service although its pod is ready: their own checks, or what they know of it, say otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Pod, fixes, log_evidence, parse_time, pod_evidence
+from llmdoctor_checks.serving._load import written_ago
+
+#: Envoy's access log, and the alerts of HAProxy, whose ingress controllers call a backend by namespace, Service and port.
+LITERALS = ("no_healthy_upstream", "has no server available!", "via_upstream", "is UP, reason: ")
+#: So many seconds a gateway may take to hear that a pod is ready: longer than its checks wait.
+_LATE = 120
+
+
+def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """One that says so of the pod's Service when the pod had been ready for a while."""
+    ready = next((c for c in pod.status.conditions if c.type == "Ready" and c.status == "True"), None)
+    since = parse_time(ready.last_transition_time) if ready is not None else None
+    said = cluster.once("no server", lambda: _said(cluster)) if since is not None and pod.services else []
+    for service in pod.services if said else ():
+        names = rf"\|{re.escape(service.name)}\.{re.escape(pod.namespace)}\.svc\b"
+        backend = rf"\b{re.escape(pod.namespace)}[-_:]{{1,2}}(?:svc[-_])?{re.escape(service.name)}[-_:]{{1,2}}\w{{1,20}}'? has no server"
+        for line in said:
+            if any(x.number > line.number and re.search(names, x.text[:4000]) for x in line.log.find("via_upstream")):
+                continue  # it has found one since
+            ago = written_ago(line, cluster.now)
+            if cluster.now is None or since is None or ago is None or (line.log.pod == pod.name):
+                continue
+            if (cluster.now - since).total_seconds() - ago < _LATE or not re.search(
+                rf"{names}|{backend}", line.text[:4000]
+            ):
+                continue
+            yield Finding(
+                role="cause",
+                severity="warning",
+                confidence="possible",
+                summary=f"{line.log.pod} finds no server behind Service {service.name}, though {pod.name} has been ready since "
+                f"{ready.last_transition_time if ready else '?'}: its own checks of the pod fail, it ejected the pod, or it "
+                "does not hear of its endpoints.",
+                evidence=(
+                    log_evidence(line),
+                    pod_evidence(
+                        pod, "status.conditions[Ready]", f"True since {ready.last_transition_time if ready else '?'}"
+                    ),
+                ),
+                fixes=(
+                    fixes.advice(
+                        f"Look at the checks and the outlier detection of {line.log.pod} for this Service (path, port, TLS), and at what "
+                        "it knows of the endpoints",
+                        f"kubectl -n {pod.namespace} get endpointslices -l kubernetes.io/service-name={service.name} -o yaml",
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+            return
+
+
+def _said(cluster: Cluster) -> list[Line]:
+    """The last lines that say so, of gateways that did not find one afterwards."""
+    found = []
+    for text in cluster.snapshot.logs if cluster.now else ():
+        log = Log(text)
+        for literal in LITERALS[:2] if not text.previous else ():
+            last = next(reversed(list(log.find(literal))), None)
+            if last is not None and not any(x.number > last.number for x in log.find("is UP, reason: ")):
+                found.append(last)
+    return found

@@ -1,0 +1,164 @@
+"""Clients whose requests a server refuses one and all: for a path that it does not have, or for want of its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    answered,
+    count_of,
+    dig,
+    fixes,
+    k8s,
+    log_evidence,
+    setting_evidence,
+)
+
+#: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM, KServe), of llama-server and of Gin (Ollama, LocalAI).
+_REQUESTS = (
+    (
+        "HTTP/1",
+        r'(?P<client>[\da-f.:]{3,45}):\d{1,5} - "(?P<verb>POST|GET) (?P<path>/[^\s"]{0,300}) HTTP/[\d.]{1,3}" (?P<status>\d{3})\b',
+    ),
+    (
+        "request: ",
+        r"request: (?P<verb>POST|GET) (?P<path>/\S{0,300}) (?P<client>[\da-f.:]{3,45}) (?P<status>\d{3})\s*$",
+    ),
+    (
+        "[GIN]",
+        r'\| +(?P<status>\d{3}) \|[^|]{1,40}\| +(?P<client>[\da-f.:]{3,45}) \| (?P<verb>POST|GET) +"(?P<path>/[^"]{0,300})"',
+    ),
+)
+#: What clients of OpenAI's, Anthropic's and Ollama's API, of TGI and of SGLang ask for. What none of them asks is somebody's search for
+#: other things.
+_CALLS = r"(?:chat/completions|completions|embeddings|responses|messages|models)"
+_ASKED = rf"/{_CALLS}(?:[/?]|$)|/generate(?:_stream)?(?:\?|$)|/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)"
+#: Where a server has it; there a 404 is of a model that it does not serve.
+_RIGHT = rf"(?:/v\d)?/{_CALLS}(?:/[\w.-]{{1,200}})?(?:\?|$)"
+_RIGHT_OF = {"ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}"}
+#: Fewer prove no habit.
+_FEWEST = 3
+
+LITERALS = ("404 Not Found", "401 Unauthorized")
+
+
+class _Request(NamedTuple):
+    """One request of a client to generate or to list the models, as the server logs it."""
+
+    line: Line
+    client: str
+    path: str
+    status: str
+
+
+def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """Clients of a ready server that answered nobody, and refuses each request alike."""
+    log = logs.current(engine.container.name) if logs is not None and pod.ready else None
+    if log is None or answered(log):
+        return
+    asked = list(_requests(log))
+    wrong = [one for one in asked if one.status == "404" and not _has(engine, one.path)]
+    keyless = [one for one in asked if one.status == "401"]
+    if len(wrong) >= _FEWEST and len(wrong) == len(asked):
+        yield _wrong_path(pod, engine, cluster, wrong)
+    elif len(keyless) >= _FEWEST and len(keyless) == len(asked):
+        yield _without_key(pod, engine, cluster, keyless)
+
+
+def _requests(log: Log) -> Iterator[_Request]:
+    for literal, pattern in _REQUESTS:
+        for line in log.find(literal):
+            said = re.search(pattern, line.text[:2000])
+            if said is not None and re.search(_ASKED, said["path"]):
+                yield _Request(line, said["client"], said["path"], said["status"])
+
+
+def _has(engine: Engine, path: str) -> bool:
+    """Whether the server may have a path: a 404 there speaks of a model."""
+    right = _RIGHT_OF.get(engine.name, _RIGHT if engine.name == "llama.cpp" else _RIGHT.replace(r"(?:/v\d)?", r"/v\d"))
+    return re.match(right, path) is not None
+
+
+def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request]) -> Finding:
+    last = wrong[-1]
+    client, where = _clients(wrong, cluster)
+    twice = re.match(r"(?:/[\w-]{1,40}){0,3}?/v1(?:/v1)+/", last.path) or "completions/chat/completions" in last.path
+    right = "http://HOST:PORT" if engine.name == "ollama" else "http://HOST:PORT/v1"
+    how = (
+        f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
+        if twice
+        else f"Give {client} the API and the base URL of {engine.title} ({right})"
+    )
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{client} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
+        f"{count_of(len(wrong), 'request')}, all answered 404.",
+        evidence=(log_evidence(last.line), *where),
+        fixes=(fixes.advice(how),),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Request]) -> Finding:
+    last, key = keyless[-1], engine.explicit("api_key")
+    named = f" ({key.flag})" if key is not None and key.flag else ""
+    client, where = _clients(keyless, cluster)
+    several = len({one.client for one in keyless}) > 1
+    return Finding(
+        # several that nobody knows may be anybody who met with a server that is open to the world
+        role="note" if several else "cause",
+        severity="info" if several else "warning",
+        confidence="likely" if where or key is not None else "possible",
+        summary=f"{engine.container.name} wants a key, and {client} sends none or another: {count_of(len(keyless), 'request')}, all "
+        "answered 401.",
+        evidence=(
+            log_evidence(last.line),
+            *((setting_evidence(engine.container, key),) if key is not None else ()),
+            *where,
+        ),
+        fixes=(
+            fixes.advice(
+                f"Give {client} the key of {engine.container.name}{named}, both from one Secret, as a Bearer token (OPENAI_API_KEY in "
+                "most clients)"
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _clients(requests: list[_Request], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
+    """Who asks: one client, as far as it is known, or several of which nothing more is said."""
+    if len({one.client for one in requests}) > 1:
+        return "each of its clients", ()
+    return _client(requests[0].client, cluster)
+
+
+def _client(address: str, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
+    """The pod that has an address, and by which variable it is told of the server; else the address."""
+    for item in cluster.items("Pod"):
+        if str(dig(item.raw, "status.podIP")) == address and not dig(item.raw, "spec.hostNetwork"):
+            other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+            return other.name, tuple(e for c in other.containers for e in _told(c))[:2]
+    return f"the client at {address}", ()
+
+
+def _told(container: Container) -> Iterator[Evidence]:
+    for name, variable in container.env.items():
+        if re.search(r"(?:BASE_URL|API_BASE|ENDPOINT)S?$", name) and variable.value:
+            text = f"{container.pod.name}: {name}={variable.value}"
+            yield Evidence(source="workload", ref=f"Pod/{container.pod.name} env[{name}]", text=text)

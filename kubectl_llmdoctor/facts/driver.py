@@ -1,0 +1,137 @@
+"""Which CUDA the driver of a pod's node knows, and which one an image was built for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.hardware import hardware_of
+from kubectl_llmdoctor.facts.logs import Line, Logs
+from kubectl_llmdoctor.facts.nodes import Node
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.report.document import Evidence
+
+#: Major and minor of a CUDA release; a minor of None is not known.
+Cuda = tuple[int, int | None]
+
+#: The release that each branch of the driver brought (CUDA toolkit's release notes, driver versions).
+_BRANCHES = {
+    450: (11, 0),
+    455: (11, 1),
+    460: (11, 2),
+    465: (11, 3),
+    470: (11, 4),
+    495: (11, 5),
+    510: (11, 6),
+    515: (11, 7),
+    520: (11, 8),
+    525: (12, 0),
+    530: (12, 1),
+    535: (12, 2),
+    545: (12, 3),
+    550: (12, 4),
+    555: (12, 5),
+    560: (12, 6),
+    565: (12, 7),
+    570: (12, 8),
+    575: (12, 9),
+    580: (13, 0),
+    590: (13, 1),
+}
+
+#: Labels of NVIDIA's GPU feature discovery; older releases have parts alone, under other names.
+_RUNTIME = "nvidia.com/cuda.runtime-version.full"
+_RUNTIME_PARTS = (
+    ("nvidia.com/cuda.runtime-version.major", "nvidia.com/cuda.runtime-version.minor"),
+    ("nvidia.com/cuda.runtime.major", "nvidia.com/cuda.runtime.minor"),
+)
+_DRIVERS = (
+    "nvidia.com/cuda.driver-version.full",
+    "nvidia.com/cuda.driver-version.major",
+    "nvidia.com/cuda.driver.major",
+)
+
+#: What prints the CUDA of an image: PyTorch's version, and the start-up script of NVIDIA's images (nvidia-smi, with a colon, means
+#: the driver's).
+_PRINTED = (("+cu1", r"\d\+cu(1\d)(\d)\b"), ("CUDA Version ", r"^\s*CUDA Version (1\d)\.(\d{1,2})(?:\.\d{1,3})?\s*$"))
+_TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])"
+#: vLLM's images by release: from 0.20 on they are built for CUDA 13.
+_VLLM, _VLLM_13 = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.", 20
+
+
+def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
+    """The newest CUDA that the driver of the pod's node knows, by the node's labels or the agent."""
+    labels = node.labels if node is not None else {}
+    if node is not None and (known := _version(labels.get(_RUNTIME, ""))):
+        return known, _of_node(node, f"{_RUNTIME}={labels[_RUNTIME]}")
+    for major, minor in _RUNTIME_PARTS if node is not None else ():
+        if node is not None and (known := _version(f"{labels.get(major, '')}.{labels.get(minor, '')}")):
+            return known, _of_node(node, f"{major}={labels[major]}, {minor}={labels[minor]}")
+    agent = hardware.agent if (hardware := hardware_of(pod)) is not None else None
+    if hardware is not None and agent is not None and (known := _version(agent.cuda_version)):
+        return known, Evidence(
+            source="agent",
+            ref=f"Node/{hardware.node} agent driver",
+            text=f"{agent.driver_version}, CUDA {agent.cuda_version}",
+        )
+    for label in _DRIVERS if node is not None else ():
+        branch = labels.get(label, "").partition(".")[0]
+        if node is not None and branch.isdecimal() and int(branch) in _BRANCHES:
+            return _BRANCHES[int(branch)], _of_node(node, f"{label}={labels[label]}")
+    return None
+
+
+def image_cuda(container: Container, logs: Logs | None) -> tuple[Cuda, Evidence] | None:
+    """The CUDA that a container's image was built for: by what it prints, its variable or its tag."""
+    for log in logs.of(container.name) if logs is not None else ():
+        for literal, pattern in _PRINTED:
+            for line in log.find(literal):
+                if (said := re.search(pattern, line.text[:2000])) is not None:
+                    return (int(said[1]), int(said[2])), _of_log(line)
+    image = container.spec.image
+    return next(_told(container, image), None)
+
+
+def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
+    told = container.env.get("CUDA_VERSION")
+    if told is not None and (version := _version(told.value or "")):
+        yield version, _of_pod(container, "env[CUDA_VERSION]", told.value or "")
+    tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    if (said := re.search(_TAGGED, tag)) is not None:
+        yield (
+            (int(said["major"]), int(said["minor"]) if said["minor"] else None),
+            _of_pod(container, "image", image),
+        )
+    elif (said := re.search(_VLLM, image)) is not None and int(said[1]) >= _VLLM_13:
+        yield (13, 0), _of_pod(container, "image", image)
+
+
+def suffices(driver: Cuda, wanted: Cuda) -> bool | None:
+    """Whether a driver runs what was built for a CUDA; None where that is open: older drivers run much of their own major release."""
+    if driver[0] != wanted[0]:
+        return driver[0] > wanted[0]
+    return True if driver[1] is not None and wanted[1] is not None and driver[1] >= wanted[1] else None
+
+
+def say_cuda(version: Cuda) -> str:
+    """`12.8`, or `12` where the rest is not known."""
+    return ".".join(str(part) for part in version if part is not None)
+
+
+def _version(text: str) -> Cuda | None:
+    found = re.match(r"(\d{1,2})\.(\d{1,2})", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _of_node(node: Node, text: str) -> Evidence:
+    return Evidence(source="node", ref=f"Node/{node.name}", text=text)
+
+
+def _of_pod(container: Container, path: str, text: str) -> Evidence:
+    return Evidence(source="pod", ref=f"{container.path}.{path}", text=text)
+
+
+def _of_log(line: Line) -> Evidence:
+    ref = f"{line.log.pod} {line.log.place}" if line.log.pod else line.log.place
+    return Evidence(source="log", ref=ref, text=line.text.strip(), line=line.number)
