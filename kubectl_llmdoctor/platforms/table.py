@@ -187,6 +187,7 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("workloads.x-k8s.io", "RoleBasedGroup"): ("rbg", "role_based_group"),
     ("arks.ai", "ArksApplication"): ("arks", "application"),
     ("inference.llmaz.io", "Playground"): ("llmaz", "playground"),
+    ("helm.toolkit.fluxcd.io", "HelmRelease"): ("helm", "release"),
 }
 
 
