@@ -111,12 +111,14 @@ def kubeai_model(raw: Json, _find: Finder) -> list[Template]:
         "args": args.words,
         "env": env if command else [{"name": "OLLAMA_HOST", "value": "0.0.0.0:8000"}, *env],
         "ports": [{"name": "http", "containerPort": 8000}],
-        "startupProbe": probe("/health", "http", 0, 2, 5400),
-        "readinessProbe": probe("/health", "http", 0, 10, 3),
-        "livenessProbe": probe("/health", "http", 0, 30, 3),
     }
     if command:
         container["command"] = command
+        container["startupProbe"] = probe("/health", "http", 0, 2, 5400)
+    else:  # a command pulls the model, for up to three hours
+        container["startupProbe"] = {"exec": {"command": ["bash", "-c", "/bin/ollama pull"]}, "timeoutSeconds": 10800}
+    container["readinessProbe"] = probe("/health" if command else "/", "http", 0, 10, 3)
+    container["livenessProbe"] = probe("/health" if command else "/", "http", 0 if command else 900, 30, 3)
     pod = with_shm({"containers": [container]}, 0)
     places = (("", ""), ("/containers/0/args", ""), ("/containers/0/image", "/spec/image"), *args.places)
     labels = {"app": "model", "model": name_of(raw), "app.kubernetes.io/managed-by": "kubeai"}
