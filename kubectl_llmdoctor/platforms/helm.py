@@ -69,7 +69,7 @@ def _template(raw: Json, values: Json, name: str, controller: Json, several: boo
         part=name if several else "",
         base=f"spec.values.controllers.{name}",
         completed=True,
-        context=True,
+        rendered=True,
     )
 
 
