@@ -196,7 +196,7 @@ def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
     if cluster.now is None:
         return True
     templates = Workload(item, cluster).templates
-    return not templates or not all(template.context for template, _ in templates)
+    return not templates or not all(template.context or template.rendered for template, _ in templates)
 
 
 def _asked(cluster: Cluster, ref: TargetRef) -> Item | None:

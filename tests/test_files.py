@@ -544,6 +544,13 @@ def test_text_of_a_template_in_a_configmap() -> None:
     ]
 
 
+def test_values_of_a_release_are_no_template_of_a_chart() -> None:
+    """Charts fill in what stands in their values; the object itself is whole."""
+    values = "{metadata: {name: a}, spec: {values: {host: '{{ .Release.Name }}.example'}}}"
+    text = "{apiVersion: helm.toolkit.fluxcd.io/v2, kind: HelmRelease, " + values[1:] + "\n"
+    assert kinds(load_text(text)) == ["HelmRelease"]
+
+
 def test_helm_file_has_one_entry(tmp_path: Path) -> None:
     """However many of its documents are broken."""
     broken = "metadata: {{ .Release.Name }}\n"

@@ -422,7 +422,7 @@ def of_image(image: str) -> str | None:
         return "huggingfaceserver"
     if "text-generation-inference" in last or "tgi" in parts:
         return "tgi"
-    if "text-embeddings-inference" in last:
+    if "text-embeddings-inference" in last or last in ("tei", "tei-gaudi"):
         return "tei"
     if "/nim/" in f"/{repository}" or "nim" in parts:
         return "nim"

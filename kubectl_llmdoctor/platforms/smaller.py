@@ -12,48 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .built import Args, probe
 from .pointer import Json
 from .template import Finder, Template, Told, dig, name_of, named, namespace_of, rows, say, table, with_shm
-from .template import words as words_of
 
 _GPU = "nvidia.com/gpu"
-
-
-class _Args:
-    """Arguments as an operator puts them together, each with the field that it comes from."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self.places: list[tuple[str, str]] = []
-
-    def add(self, flag: str, value: Any, place: str) -> None:
-        """`--flag value`, where the value is set."""
-        if value is None or value == "" or (isinstance(value, int) and not isinstance(value, bool) and value == 0):
-            return
-        self.words += [flag, say(value)]
-        self.places.append((f"/containers/0/args/{len(self.words) - 1}", place))
-
-    def switch(self, flag: str, on: Any, off: str = "") -> None:
-        """A flag without a value."""
-        word = flag if on is True else off
-        if word:
-            self.words.append(word)
-
-    def rest(self, listed: Any, place: str) -> None:
-        """The arguments that the object has as such, last."""
-        for index, word in enumerate(words_of(listed)):
-            self.places.append((f"/containers/0/args/{len(self.words)}", f"{place}/{index}"))
-            self.words.append(word)
-        self.places.append(("/containers/0/args/-", f"{place}/-"))
-
-
-def _probe(path: str, port: Any, delay: int, period: int, failures: int) -> Json:
-    return {
-        "httpGet": {"path": path, "port": port},
-        "initialDelaySeconds": delay,
-        "periodSeconds": period,
-        "failureThreshold": failures,
-    }
 
 
 def _token(secret: Any) -> list[Json]:
@@ -69,7 +32,7 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
     spec = table(raw.get("spec"))
     model, config, deployment = (table(spec.get(key)) for key in ("model", "vllmConfig", "deploymentConfig"))
     port = config.get("port") if isinstance(config.get("port"), int) else 8000
-    args = _Args()
+    args = Args()
     args.words.append(str(model.get("modelURL") or ""))
     args.places.append(("/containers/0/args/0", "/spec/model/modelURL"))
     args.words += ["--host", "0.0.0.0"]  # noqa: S104 (what the operator does)
@@ -98,9 +61,9 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
         "env": named(config.get("env"), _token(model.get("hfTokenSecret"))),
         "ports": [{"name": "http", "containerPort": port}],
         "resources": {"limits": amounts, "requests": amounts},
-        "readinessProbe": _probe("/health", port, 10, 20, 10),
-        "livenessProbe": _probe("/health", port, 10, 20, 10),
-        "startupProbe": _probe("/health", port, 120, 20, 100),
+        "readinessProbe": probe("/health", port, 10, 20, 10),
+        "livenessProbe": probe("/health", port, 10, 20, 10),
+        "startupProbe": probe("/health", port, 120, 20, 100),
     }
     pod: Json = {"containers": [container], "tolerations": rows(deployment.get("toleration"))}
     if deployment.get("runtimeClass"):
@@ -132,7 +95,7 @@ def kubeai_model(raw: Json, _find: Finder) -> list[Template]:
     if str(spec.get("engine")) not in _KUBEAI:
         return []
     command, image = _KUBEAI[str(spec["engine"])]
-    url, args = str(spec.get("url") or ""), _Args()
+    url, args = str(spec.get("url") or ""), Args()
     scheme, _, reference = url.partition("://")
     if command:
         served = {"pvc": "/model", "s3": url}.get(scheme, reference.partition("?")[0])
@@ -148,12 +111,14 @@ def kubeai_model(raw: Json, _find: Finder) -> list[Template]:
         "args": args.words,
         "env": env if command else [{"name": "OLLAMA_HOST", "value": "0.0.0.0:8000"}, *env],
         "ports": [{"name": "http", "containerPort": 8000}],
-        "startupProbe": _probe("/health", "http", 0, 2, 5400),
-        "readinessProbe": _probe("/health", "http", 0, 10, 3),
-        "livenessProbe": _probe("/health", "http", 0, 30, 3),
     }
     if command:
         container["command"] = command
+        container["startupProbe"] = probe("/health", "http", 0, 2, 5400)
+    else:  # a command pulls the model, for up to three hours
+        container["startupProbe"] = {"exec": {"command": ["bash", "-c", "/bin/ollama pull"]}, "timeoutSeconds": 10800}
+    container["readinessProbe"] = probe("/health" if command else "/", "http", 0, 10, 3)
+    container["livenessProbe"] = probe("/health" if command else "/", "http", 0 if command else 900, 30, 3)
     pod = with_shm({"containers": [container]}, 0)
     places = (("", ""), ("/containers/0/args", ""), ("/containers/0/image", "/spec/image"), *args.places)
     labels = {"app": "model", "model": name_of(raw), "app.kubernetes.io/managed-by": "kubeai"}
@@ -173,7 +138,7 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
     gpus = dig(spec, "resources", "gpu") or dig(model, "hardware", "gpu", "count") or 0
     if gpus and runtime == "llamacpp":  # resolveRuntimeImage: a build for the GPU's vendor, where the object names none
         image = f"{image}-{'rocm' if _gpu_name(model).startswith('amd') else 'cuda'}"
-    args = _Args()
+    args = Args()
     {"vllm": _llmkube_vllm, "sglang": _llmkube_sglang, "tgi": _llmkube_tgi}.get(runtime, _llmkube_llamacpp)(
         args, spec, str(model.get("source") or "/models"), port, gpus if isinstance(gpus, int) else 0
     )
@@ -229,7 +194,7 @@ def _gpu_name(model: Json) -> str:
     return str(gpu.get("resourceName") or vendor)
 
 
-def _llmkube_vllm(args: _Args, spec: Json, source: str, port: int, gpus: int) -> None:
+def _llmkube_vllm(args: Args, spec: Json, source: str, port: int, gpus: int) -> None:
     config, at = table(spec.get("vllmConfig")), "/spec/vllmConfig"
     args.words.append(source)
     args.add("--port", port, "/spec/endpoint/port")
@@ -251,7 +216,7 @@ def _llmkube_vllm(args: _Args, spec: Json, source: str, port: int, gpus: int) ->
     args.add("--max-num-seqs", spec.get("parallelSlots"), "/spec/parallelSlots")
 
 
-def _llmkube_sglang(args: _Args, spec: Json, source: str, port: int, gpus: int) -> None:
+def _llmkube_sglang(args: Args, spec: Json, source: str, port: int, gpus: int) -> None:
     config, at = table(spec.get("sglangConfig")), "/spec/sglangConfig"
     args.words += ["--model-path", source]
     args.add("--port", port, "/spec/endpoint/port")
@@ -265,7 +230,7 @@ def _llmkube_sglang(args: _Args, spec: Json, source: str, port: int, gpus: int) 
         args.add(flag, config.get(field), f"{at}/{field}")
 
 
-def _llmkube_tgi(args: _Args, spec: Json, source: str, port: int, gpus: int) -> None:
+def _llmkube_tgi(args: Args, spec: Json, source: str, port: int, gpus: int) -> None:
     config, at = table(spec.get("tgiConfig")), "/spec/tgiConfig"
     args.words += ["--model-id", source]
     args.add("--port", port, "/spec/endpoint/port")
@@ -280,7 +245,7 @@ def _llmkube_tgi(args: _Args, spec: Json, source: str, port: int, gpus: int) -> 
         args.words += ["--num-shard", str(gpus)]
 
 
-def _llmkube_llamacpp(args: _Args, spec: Json, source: str, port: int, gpus: int) -> None:
+def _llmkube_llamacpp(args: Args, spec: Json, source: str, port: int, gpus: int) -> None:
     args.words += ["--model", source]
     args.add("--port", port, "/spec/endpoint/port")
     if gpus:
@@ -309,7 +274,7 @@ def model_booster(raw: Json, _find: Finder) -> list[Template]:
 
 
 def _booster(raw: Json, backend: Json, worker: Json, at: str) -> Template:
-    uri, args = str(backend.get("modelURI") or ""), _Args()
+    uri, args = str(backend.get("modelURI") or ""), Args()
     base = at.rpartition("/workers/")[0]
     args.words += ["-m", "vllm.entrypoints.openai.api_server", "--model", uri]
     args.places.append(("/containers/0/args/3", f"{base}/modelURI"))
@@ -328,7 +293,7 @@ def _booster(raw: Json, backend: Json, worker: Json, at: str) -> Template:
         "args": args.words,
         "env": named(backend.get("env"), []),
         "resources": table(worker.get("resources")),
-        "readinessProbe": _probe("/health", 8000, 180, 5, 3),
+        "readinessProbe": probe("/health", 8000, 180, 5, 3),
     }
     places = [("", ""), ("/containers/0/resources", f"{at}/resources"), ("/containers/0/image", f"{at}/image")]
     places += [("/containers/0/env", f"{base}/env"), *args.places]

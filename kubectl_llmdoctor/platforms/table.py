@@ -185,6 +185,9 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("kaito.sh", "Workspace"): ("smaller", "workspace"),
     ("kaito.sh", "InferenceSet"): ("smaller", "inference_set"),
     ("workloads.x-k8s.io", "RoleBasedGroup"): ("rbg", "role_based_group"),
+    ("arks.ai", "ArksApplication"): ("arks", "application"),
+    ("inference.llmaz.io", "Playground"): ("llmaz", "playground"),
+    ("helm.toolkit.fluxcd.io", "HelmRelease"): ("helm", "release"),
 }
 
 

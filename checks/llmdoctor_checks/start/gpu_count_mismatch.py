@@ -105,7 +105,8 @@ def gpu_count_mismatch(
     machine, however few of them it needs.
 
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
-    may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason.
+    may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason, and so
+    are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone.
 
     ## Fix
 
@@ -254,7 +255,9 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         return
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
-    shares = "nvidia.com/gpu" in container.accelerators and gpus in _NO_NODE_HAS
+    # who leaves a part of the memory alone shares the GPU with somebody, and then several of them may be one
+    shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine))
+    shares = "nvidia.com/gpu" in container.accelerators and shared
     yield Finding(
         role="note" if shares else "risk",
         severity="info" if shares else "warning",
@@ -341,9 +344,7 @@ def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     phase = phase_of(log)
     if log is None or (phase is not None and phase.name == "serving"):
         return None
-    share = engine.explicit("gpu_memory_utilization")
-    small = share is not None and (not isinstance(share.value, int | float) or share.value < _WHOLE_SHARE)
-    texts = _FULL if small else (*_FULL, _NO_ROOM)
+    texts = _FULL if _small_share(engine) else (*_FULL, _NO_ROOM)
     lines = [line for text in texts if (line := next(log.find(text), None))]
     line = min(lines, key=lambda line: line.number, default=None)
     if line is None or re.search(_OTHERS, line.text) or (_NO_ROOM in line.text and any(_held_by_others(log))):
@@ -356,6 +357,12 @@ def _held_by_others(log: Log) -> list[bool]:
     """Whether there would be room without what something else holds of the GPU, each time that vLLM measured it and found none."""
     said = [found for line in log.find("non_torch_memory") if (found := re.search(_NOT_ITS_OWN, line.text[:2000]))]
     return [float(one["lacks"]) < float(one["other"]) for one in said]
+
+
+def _small_share(engine: Engine) -> bool:
+    """Whether it was told to leave a part of the GPU's memory to others."""
+    share = engine.explicit("gpu_memory_utilization")
+    return share is not None and (not isinstance(share.value, int | float) or share.value < _WHOLE_SHARE)
 
 
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:

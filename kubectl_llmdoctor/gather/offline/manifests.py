@@ -58,10 +58,16 @@ def _take_document(found: Found, name: str, ref: str, document: Document) -> Non
             found.keep(item, name)
 
 
+#: Kinds whose own fields are templates that something else fills in: a ConfigMap's data, the values of a release.
+_HOLD_TEMPLATES = frozenset(
+    ["ConfigMap", "HelmRelease", "HelmChart", "HelmChartConfig", "Application", "ApplicationSet"]
+)
+
+
 def _is_helm(document: Document) -> bool:
-    """Whether it is a template of a chart; a ConfigMap, or a list from a cluster, may well hold the text of one."""
+    """Whether it is a template of a chart; values, or a list from a cluster, may well hold the text of one."""
     value = document.value
-    if is_object(value) and (value["kind"] == "ConfigMap" or list_key(value)):
+    if is_object(value) and (value["kind"] in _HOLD_TEMPLATES or list_key(value)):
         return False
     return "{{" in document.text and re.search(_HELM, document.text) is not None
 

@@ -1,0 +1,110 @@
+"""Arks: ArksApplication (scitix/arks api/v1, internal/controller/arksapplication_controller.go).
+
+It becomes a LeaderWorkerSet, or a RoleBasedGroupSet: `size` pods of one server, whose model lies on the claim of an
+ArksModel. The operator adds no shared memory and no probes. A worker of vLLM starts Ray alone, one of SGLang the server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .built import Args
+from .pointer import Json
+from .template import Finder, Template, dig, name_of, namespace_of, rows, table
+
+#: Of each runtime: how it is started, the option for the model, the one for its parallel size, the image without a tag,
+#: as the operator's settings may name another.
+_RUNTIMES: dict[str, tuple[str, str, str, str]] = {
+    "vllm": ("vllm.entrypoints.openai.api_server", "--model", "--tensor-parallel-size", "vllm/vllm-openai"),
+    "sglang": ("sglang.launch_server", "--model-path", "--tp", "lmsysorg/sglang"),
+}
+_RAY = "/vllm-workspace/examples/online_serving/multi-node-serving.sh"
+_PORT = 8080
+
+#: Fields of `instanceSpec` that are a pod's; `podSecurityContext` is its `securityContext`.
+_OF_POD = (
+    *("affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy", "enableServiceLinks", "hostAliases"),
+    *("hostIPC", "hostNetwork", "hostPID", "initContainers", "nodeName", "nodeSelector", "priorityClassName"),
+    *("resourceClaims", "runtimeClassName", "schedulerName", "serviceAccountName", "shareProcessNamespace"),
+    *("terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints"),
+)
+_OF_CONTAINER = ("env", "resources", "readinessProbe", "livenessProbe")
+_AT = "/spec/instanceSpec"
+
+
+def application(raw: Json, find: Finder) -> list[Template]:
+    """The leader, and the workers where one server takes several pods."""
+    spec = table(raw.get("spec"))
+    runtime = str(spec.get("runtime") or "vllm")
+    if runtime not in _RUNTIMES:
+        return []
+    size = spec.get("size")
+    nodes = size if isinstance(size, int) and size > 1 else 1
+    parts = ("leader", "worker") if nodes > 1 else ("leader",)
+    return [_template(raw, spec, runtime, part, nodes, find) for part in parts]
+
+
+def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: Finder) -> Template:
+    instance = table(spec.get("instanceSpec"))
+    container: Json = {"name": part, "image": str(spec.get("runtimeImage") or _RUNTIMES[runtime][3])}
+    places = [("", ""), ("/containers/0/image", "/spec/runtimeImage")]
+    if runtime == "vllm" and part == "worker":
+        container["command"] = ["/bin/bash", "-c", f"/bin/bash {_RAY} worker --ray_address=$(LWS_LEADER_ADDRESS)"]
+    else:
+        args = _arguments(raw, spec, runtime, nodes, find)
+        container |= {"command": ["python3", "-m", _RUNTIMES[runtime][0]], "args": args.words}
+        places += args.places
+    for field in _OF_CONTAINER if part == "leader" else _OF_CONTAINER[:2]:
+        if field in instance:
+            container[field] = instance[field]
+        places.append((f"/containers/0/{field}", f"{_AT}/{field}"))
+    pod = {field: instance[field] for field in _OF_POD if field in instance}
+    places += [(f"/{field}", f"{_AT}/{field}") for field in _OF_POD]
+    if isinstance(instance.get("podSecurityContext"), dict):
+        pod["securityContext"] = instance["podSecurityContext"]
+    places.append(("/securityContext", f"{_AT}/podSecurityContext"))
+    # what the object states stands first, so that the places of its volumes stay those of the object
+    model = table(dig(_model(raw, spec, find), "spec", "storage", "pvc"))
+    claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(model.get("name") or "models")}}]
+    mount: Json = {"name": "models", "mountPath": "/models", "readOnly": True}
+    container["volumeMounts"] = [*rows(instance.get("volumeMounts")), mount]
+    container["ports"] = [{"containerPort": _PORT}] if part == "leader" else []
+    pod |= {"containers": [container], "volumes": [*rows(instance.get("volumes")), *claim]}
+    places += [("/volumes", f"{_AT}/volumes"), ("/containers/0/volumeMounts", f"{_AT}/volumeMounts")]
+    labels = {"arks.ai/application": name_of(raw), "arks.ai/work-load-role": part}
+    return Template(
+        raw=raw,
+        pod={"metadata": {"labels": {**table(instance.get("labels")), **labels}}, "spec": pod},
+        places=tuple(places),
+        part=part if nodes > 1 else "",
+        base="spec.instanceSpec",
+        labels={"arks.ai/work-load-role": part},
+        nodes=nodes,
+    )
+
+
+def _model(raw: Json, spec: Json, find: Finder) -> Json:
+    return table(find("ArksModel", namespace_of(raw), str(dig(spec, "model", "name") or "")))
+
+
+def _arguments(raw: Json, spec: Json, runtime: str, nodes: int, find: Finder) -> Args:
+    _, model_option, parallel, _ = _RUNTIMES[runtime]
+    name = str(dig(spec, "model", "name") or "")
+    inside = dig(_model(raw, spec, find), "spec", "storage", "subPath") or f"models/{namespace_of(raw)}/{name}"
+    args = Args()
+    args.words += ["--port", str(_PORT)]
+    if runtime == "sglang":
+        args.words += ["--host", "0.0.0.0", "--trust-remote-code"]  # noqa: S104 (what the operator does)
+        if nodes > 1:
+            args.words += ["--nnodes", str(nodes), "--dist-init-addr", "$(LWS_LEADER_ADDRESS):20000"]
+    args.add(model_option, f"/models/{inside}", "/spec/model/name")
+    args.add("--served-model-name", spec.get("servedModelName") or name, "/spec/servedModelName")
+    args.add(parallel, spec.get("tensorParallelSize"), "/spec/tensorParallelSize")
+    args.rest(*_extra(spec))
+    return args
+
+
+def _extra(spec: Json) -> tuple[Any, str]:
+    """The arguments of the object's own, and where they stand; the field had another name in the first releases."""
+    field = next((f for f in ("runtimeCommonArgs", "extraOptions") if f in spec), "runtimeCommonArgs")
+    return spec.get(field), f"/spec/{field}"

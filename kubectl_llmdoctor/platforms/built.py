@@ -1,0 +1,47 @@
+"""What operators that build a container from fields have in common: its arguments, a probe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .pointer import Json
+from .template import say
+from .template import words as words_of
+
+
+class Args:
+    """Arguments as an operator puts them together, each with the field that it comes from."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.places: list[tuple[str, str]] = []
+
+    def add(self, flag: str, value: Any, place: str) -> None:
+        """`--flag value`, where the value is set."""
+        if value is None or value == "" or (isinstance(value, int) and not isinstance(value, bool) and value == 0):
+            return
+        self.words += [flag, say(value)]
+        self.places.append((f"/containers/0/args/{len(self.words) - 1}", place))
+
+    def switch(self, flag: str, on: Any, off: str = "") -> None:
+        """A flag without a value."""
+        word = flag if on is True else off
+        if word:
+            self.words.append(word)
+
+    def rest(self, listed: Any, place: str) -> None:
+        """The arguments that the object has as such, last."""
+        for index, word in enumerate(words_of(listed)):
+            self.places.append((f"/containers/0/args/{len(self.words)}", f"{place}/{index}"))
+            self.words.append(word)
+        self.places.append(("/containers/0/args/-", f"{place}/-"))
+
+
+def probe(path: str, port: Any, delay: int, period: int, failures: int) -> Json:
+    """An HTTP probe."""
+    return {
+        "httpGet": {"path": path, "port": port},
+        "initialDelaySeconds": delay,
+        "periodSeconds": period,
+        "failureThreshold": failures,
+    }

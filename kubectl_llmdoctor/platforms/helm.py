@@ -1,0 +1,163 @@
+"""Flux's HelmRelease of the chart app-template, whose values are the pods themselves (bjw-s-labs/helm-charts).
+
+Read by the form of the values, since a release may call its source as it likes: `controllers`, each with `containers` that
+have an `image`. Values of other charts say what a pod is in words of their own, and lead to no template here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .pointer import Json
+from .template import Finder, Template, dig, rows, say, table
+
+_PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
+_KEPT = ("workingDir", "lifecycle", "resources", "securityContext", "restartPolicy")
+
+#: What the library adds where the values say nothing (charts/library/common/values.yaml).
+_POD_DEFAULTS: Json = {"enableServiceLinks": False, "automountServiceAccountToken": False}
+
+
+def release(raw: Json, _find: Finder) -> list[Template]:
+    """One template for each controller."""
+    values = table(dig(raw, "spec", "values"))
+    controllers = [
+        (name, controller)
+        for name, controller in table(values.get("controllers")).items()
+        if isinstance(controller, dict) and controller.get("enabled") is not False and _containers(controller)
+    ]
+    return [_template(raw, values, name, controller, len(controllers) > 1) for name, controller in controllers]
+
+
+def _containers(controller: Json, field: str = "containers") -> dict[str, Json]:
+    """Its containers by name, those that are switched on and say which image they run."""
+    return {
+        name: container
+        for name, container in table(controller.get(field)).items()
+        if isinstance(container, dict) and container.get("enabled") is not False and container.get("image")
+    }
+
+
+def _template(raw: Json, values: Json, name: str, controller: Json, several: bool) -> Template:
+    at = f"/spec/values/controllers/{_escaped(name)}"
+    shared, own = table(values.get("defaultPodOptions")), table(controller.get("pod"))
+    pod: Json = {**_POD_DEFAULTS, **shared, **own}
+    places = [("", "")]
+    for field in pod:
+        inside = f"{at}/pod" if field in own else "/spec/values/defaultPodOptions" if field in shared else ""
+        places.append((f"/{field}", f"{inside}/{field}" if inside else ""))
+    if "nodeSelector" not in pod:
+        places.append(("/nodeSelector", f"{at}/pod/nodeSelector"))
+    volumes, mounts = _persistence(values, name)
+    for field in ("containers", "initContainers"):
+        listed = []
+        for index, (key, container) in enumerate(_containers(controller, field).items()):
+            where = f"{at}/{field}/{_escaped(key)}"
+            listed.append(_container(key, container, [m for whose, m in mounts if whose in ("", key)]))
+            places += [(f"/{field}/{index}", ""), (f"/{field}/{index}/resources", f"{where}/resources")]
+            places += [
+                (f"/{field}/{index}/{word}", f"{where}/{word}")
+                for word in ("args", "command")
+                if _list(container, word)
+            ]
+        pod[field] = listed
+    pod["volumes"] = volumes
+    return Template(
+        raw=raw,
+        pod={"metadata": {"labels": table(own.get("labels"))}, "spec": pod},
+        places=tuple(places),
+        part=name if several else "",
+        base=f"spec.values.controllers.{name}",
+        completed=True,
+        rendered=True,
+    )
+
+
+def _list(container: Json, field: str) -> bool:
+    return isinstance(container.get(field), list)
+
+
+def _container(name: str, given: Json, mounts: list[Json]) -> Json:
+    container: Json = {"name": name, "image": _image(given["image"]), "env": _variables(given.get("env"))}
+    for field in ("command", "args"):
+        value = given.get(field)
+        if value is not None and not isinstance(value, dict):
+            container[field] = value if isinstance(value, list) else [say(value)]
+    for field in _KEPT:
+        if field in given:
+            container[field] = given[field]
+    container["envFrom"] = [
+        source for source in rows(given.get("envFrom")) if "secretRef" in source or "configMapRef" in source
+    ]
+    probes = table(given.get("probes"))
+    for key, field in _PROBES.items():
+        probe = table(probes.get(key))
+        if probe.get("custom") is True and probe.get("enabled") is not False and isinstance(probe.get("spec"), dict):
+            container[field] = probe["spec"]
+    container["volumeMounts"] = mounts
+    return container
+
+
+def _image(image: Any) -> str:
+    if not isinstance(image, dict):
+        return say(image)
+    digest = f"@{image['digest']}" if image.get("digest") else ""
+    tag = f":{say(image['tag'])}" if image.get("tag") not in (None, "") else ""
+    return f"{image.get('repository') or ''}{tag}{digest}"
+
+
+def _variables(env: Any) -> list[Json]:
+    """A list as Kubernetes has it, or a mapping from the name to a value, or to what a variable has besides its name."""
+    if not isinstance(env, dict):
+        return rows(env)
+    found = []
+    for name, value in env.items():
+        if isinstance(value, dict):
+            kept = {key: value[key] for key in ("value", "valueFrom") if key in value}
+            found.append({"name": name, **kept})
+        elif value is not None and not isinstance(value, list):
+            found.append({"name": name, "value": say(value)})
+    return found
+
+
+def _persistence(values: Json, controller: str) -> tuple[list[Json], list[tuple[str, Json]]]:
+    """The volumes of a controller, and their mounts, each with the container that has it; empty for all of them."""
+    volumes, mounts = [], list[tuple[str, Json]]()
+    for name, item in table(values.get("persistence")).items():
+        if not isinstance(item, dict) or item.get("enabled") is False:
+            continue
+        advanced = table(item.get("advancedMounts"))
+        if advanced and controller not in advanced and not item.get("globalMounts"):
+            continue
+        volumes.append({"name": name, **_volume(name, item)})
+        given = rows(item.get("globalMounts"))
+        if not given and not advanced:
+            given = [{"path": item["hostPath"] if item.get("hostPath") else f"/{name}"}]
+        placed = [("", mount) for mount in given]
+        for container, listed in table(advanced.get(controller)).items():
+            placed += [(container, mount) for mount in rows(listed)]
+        for container, mount in placed:
+            kept: Json = {key: mount[key] for key in ("readOnly", "subPath") if key in mount}
+            path = mount.get("path") or f"/{name}"
+            mounts.append((container, {"name": name, "mountPath": say(path), **kept}))
+    return volumes, mounts
+
+
+def _volume(name: str, item: Json) -> Json:
+    kind = str(item.get("type") or "persistentVolumeClaim")
+    if kind == "emptyDir":
+        return {"emptyDir": {key: item[key] for key in ("medium", "sizeLimit") if key in item}}
+    if kind == "hostPath":
+        return {"hostPath": {"path": say(item.get("hostPath") or "")}}
+    if kind == "nfs":
+        return {"nfs": {key: item[key] for key in ("server", "path") if key in item}}
+    if kind in ("configMap", "secret"):
+        key = "name" if kind == "configMap" else "secretName"
+        return {kind: {key: say(item.get("name") or item.get("identifier") or name), "optional": True}}
+    if kind == "custom":
+        return table(item.get("volumeSpec"))
+    return {"persistentVolumeClaim": {"claimName": say(item.get("existingClaim") or name)}}
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
