@@ -405,6 +405,28 @@ def test_a_forbidden_object_is_missing(world: FakeApi, cluster: Cluster, path: s
     assert expected in run(cluster, "llama-2-a").missing
 
 
+def test_routes_to_the_namespace_are_read_wherever_they_stand(world: FakeApi, cluster: Cluster) -> None:
+    def route(name: str, ns: str, **backend: str) -> Json:
+        spec = {"rules": [{"backendRefs": [{"name": "llama", "port": 80, **backend}]}]}
+        return obj("HTTPRoute", name, "gateway.networking.k8s.io/v1", ns=ns, spec=spec)
+
+    lost = route("lost", "edge")
+    lost["status"] = {"parents": [{"conditions": [{"type": "ResolvedRefs", "status": "False"}]}]}
+    world.objects += [route("own", "serving"), route("edge", "edge", namespace="serving"), route("other", "edge"), lost]
+
+    assert _named(run(cluster, "llama-2-a"), "HTTPRoute") == {"own", "edge", "lost"}
+
+    world.faults["/apis/gateway.networking.k8s.io/v1/httproutes"] = [status(403)]
+    found = run(cluster, "llama-2-a")
+    assert _named(found, "HTTPRoute") == {"own"}
+    assert found.missing == ()
+    assert "HTTPRoute" in {row.kind for row in found.read if row.namespace == "serving"}
+
+
+def _named(snapshot: Snapshot, kind: str) -> set[str]:
+    return {item["metadata"]["name"] for item in snapshot.objects if item["kind"] == kind}
+
+
 def test_a_user_who_may_read_pods_only_gets_a_snapshot(world: FakeApi, cluster: Cluster) -> None:
     everything = run(cluster, "llama-2-a")
     for path in {path for _, path, _, _ in world.requests} - {f"{NS}/pods/llama-2-a"}:

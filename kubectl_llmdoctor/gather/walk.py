@@ -49,10 +49,13 @@ NAMESPACE_LISTS = (
     core("LimitRange"),
 )
 
+#: A namespace's routes may stand in that of their gateway.
+_HTTP_ROUTE = core("HTTPRoute", "gateway.networking.k8s.io")
+
 #: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
 NAMESPACE_LISTS_IF_THERE = (
     core("ScaledObject", "keda.sh"),
-    core("HTTPRoute", "gateway.networking.k8s.io"),
+    _HTTP_ROUTE,
     core("VirtualService", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
     core("AIGatewayRoute", "aigateway.envoyproxy.io"),
@@ -103,9 +106,41 @@ class Walk:
         for kind in NAMESPACE_LISTS:
             pot.get_list(kind, namespace)
         for kind in NAMESPACE_LISTS_IF_THERE:
-            pot.get_list(kind, namespace, if_there=True)
+            if kind is not _HTTP_ROUTE:
+                pot.get_list(kind, namespace, if_there=True)
+        pot.task(_HTTP_ROUTE.resource, namespace, lambda: self._routes(namespace))
         pot.get(core("Namespace"), "", namespace)
         pot.task("pods", namespace, lambda: self._neighbours(namespace))
+
+    def _routes(self, namespace: str) -> None:
+        """The routes to a namespace, wherever they stand; those in it alone where nobody may read more, or where they are many."""
+        pot = self._pot
+        kind = pot.installed(_HTTP_ROUTE)
+        if kind is None or not pot.once("list", kind.key, namespace, "", ""):
+            return
+        try:
+            found, more = self._all_routes(kind)
+            if more:
+                found, more = pot.page(kind, namespace)
+        except RequestError as error:
+            if error.why != Why.NO_SUCH_KIND:
+                raise
+            return
+        for route in found:
+            if namespace_of(route) == namespace or _may_lead_to(route, namespace):
+                pot.add(route)
+        if more:
+            pot.miss(kind.resource, namespace, f"only the first {len(found)} were read")
+        else:
+            pot.mark(kind.kind, namespace)
+
+    def _all_routes(self, kind: Kind) -> tuple[list[Json], bool]:
+        try:
+            return self._pot.page(kind, "")
+        except RequestError as error:
+            if error.why != Why.FORBIDDEN:
+                raise
+            return [], True
 
     def _neighbours(self, namespace: str) -> None:
         """The other pods of the namespace: routers, caches, who holds a volume. Whole as long as they are few."""
@@ -406,3 +441,13 @@ def _ray_clusters(obj: Json) -> list[str]:
 
 def _is_owned(item: Json, owner: Json) -> bool:
     return any(ref.get("uid") == meta(owner).get("uid") for ref in meta(item).get("ownerReferences") or ())
+
+
+def _may_lead_to(route: Json, namespace: str) -> bool:
+    """Whether a backend of an HTTPRoute is in a namespace, or not found, so that it may have been meant to be in it."""
+    rules = (route.get("spec") or {}).get("rules") or ()
+    if any(ref.get("namespace") == namespace for rule in rules for ref in rule.get("backendRefs") or ()):
+        return True
+    parents = (route.get("status") or {}).get("parents") or ()
+    said = [row for parent in parents for row in parent.get("conditions") or ()]
+    return any(row.get("type") == "ResolvedRefs" and row.get("status") == "False" for row in said)
