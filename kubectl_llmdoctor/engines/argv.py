@@ -17,6 +17,74 @@ SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "busybox"})
 #: Programs that give a script to the shell of another user: `su USER -c SCRIPT`.
 LOGINS = frozenset({"su", "runuser"})
 
+#: Programs that start another program given in their arguments.
+WRAPPERS = frozenset(
+    [
+        "accelerate",
+        "bash-wrapper",
+        "builtin",
+        "catatonit",
+        "catchsegv",
+        "chrt",
+        "chroot",
+        "command",
+        "conda",
+        "ddtrace-run",
+        "doas",
+        "dumb-init",
+        "env",
+        "exec",
+        "gosu",
+        "hatch",
+        "ionice",
+        "ldconfig-wrapper",
+        "mamba",
+        "memray",
+        "micromamba",
+        "mpiexec",
+        "mpirun",
+        "newrelic-admin",
+        "nice",
+        "nohup",
+        "nsys",
+        "numactl",
+        "nvidia_entrypoint.sh",
+        "docker-entrypoint.sh",
+        "entrypoint.sh",
+        "opentelemetry-instrument",
+        "pdm",
+        "perf",
+        "pipenv",
+        "pixi",
+        "poetry",
+        "py-spy",
+        "rocprof",
+        "runuser",
+        "s6-setuidgid",
+        "script",
+        "setarch",
+        "setpriv",
+        "setsid",
+        "srun",
+        "stdbuf",
+        "strace",
+        "su-exec",
+        "sudo",
+        "taskset",
+        "time",
+        "timeout",
+        "tini",
+        "tini-static",
+        "torchrun",
+        "trtllm-llmapi-launch",
+        "uv",
+        "uvx",
+        "unbuffer",
+        "xargs",
+        "sagemaker-entrypoint.sh",
+    ]
+)
+
 MAX_TEXT = 200_000  # characters of one script or value
 
 
@@ -101,7 +169,7 @@ def basename(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-class Expansion(NamedTuple):
+class Programs(NamedTuple):
     """All that a container would start, and the environment that it starts with."""
 
     commands: tuple[Command, ...]
@@ -124,27 +192,10 @@ def environment(launch: Launch) -> dict[str, EnvVar]:
     return out
 
 
-def written(items: Sequence[str], path: str, env: Mapping[str, EnvVar]) -> list[Word]:
+def words_of(items: Sequence[str], path: str, env: Mapping[str, EnvVar]) -> list[Word]:
     """Elements of `command` or `args` as words with their places."""
     words = []
     for index, item in enumerate(items):
         clean = str(item).replace("\0", "")
         words.append(Word(kubernetes(clean, env), clean, f"{path}[{index}]"))
     return words
-
-
-def expand(launch: Launch) -> Expansion:
-    """The programs that the container's command starts; without a command, the arguments are its only one."""
-    env = environment(launch)
-    args = written(launch.args, f"{launch.path}.args", env)
-    words = written(launch.command, f"{launch.path}.command", env) + args
-    names = [basename(word.text) for word in words[:24]]
-    known = any(path and path in launch.files for path in (words[0].text,)) if words else False
-    if not known and not SHELLS.intersection(names) and not LOGINS.intersection(names[:1]):
-        words = [word._replace(text=open_references(word.text)) for word in words]
-        return Expansion((Command(tuple(words), env, True, False),) if words else (), (), env, launch.files)
-    from .shell import Shell
-
-    shell = Shell(env, launch.files)
-    shell.start(words)
-    return Expansion(tuple(shell.commands), tuple(shell.strays), env, shell.files)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .argv import SHELLS, Command, Expansion, Word, basename, expand
+from .argv import (
+    LOGINS,
+    SHELLS,
+    Command,
+    Programs,
+    Word,
+    basename,
+    environment,
+    open_references,
+    words_of,
+)
 from .common import Start, own_build, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
@@ -19,16 +29,33 @@ _PROGRAMS = frozenset(["dynamo", "ray", "sleep", "tail", "jupyter", "cat", "true
 
 def read(launch: Launch) -> Engine | None:
     """The engine that a container runs."""
-    expansion = expand(launch)
-    start = _started(launch, expansion)
+    programs = _programs(launch)
+    start = _started(launch, programs)
     if start is None:
         return None
     engine: Engine = module(start.engine).read(start)
     return engine
 
 
-def _started(launch: Launch, expansion: Expansion) -> Start | None:
-    verdicts = [(command, judge(command.words, launch.image)) for command in expansion.commands]
+def _programs(launch: Launch) -> Programs:
+    """The programs that the container's command starts; without a command, the arguments are its only one."""
+    env = environment(launch)
+    args = words_of(launch.args, f"{launch.path}.args", env)
+    words = words_of(launch.command, f"{launch.path}.command", env) + args
+    names = [basename(word.text) for word in words[:24]]
+    known = any(path and path in launch.files for path in (words[0].text,)) if words else False
+    if not known and not SHELLS.intersection(names) and not LOGINS.intersection(names[:1]):
+        words = [word._replace(text=open_references(word.text)) for word in words]
+        return Programs((Command(tuple(words), env, True, False),) if words else (), (), env, launch.files)
+    from .shell import Shell
+
+    shell = Shell(env, launch.files)
+    shell.start(words)
+    return Programs(tuple(shell.commands), tuple(shell.strays), env, shell.files)
+
+
+def _started(launch: Launch, programs: Programs) -> Start | None:
+    verdicts = [(command, judge(command.words, launch.image)) for command in programs.commands]
     found = [(command, verdict.match) for command, verdict in verdicts if verdict.match is not None]
     # what is surely reached comes first
     found.sort(key=lambda pair: not pair[0].sure)
@@ -36,8 +63,8 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
     if found:
         command, match = found[0]
         repeated = () if written else _repeated(launch, command, match)
-        return _start(launch, expansion, match, command, known=not match.hidden, repeated=repeated)
-    if written and (start := _one_word(launch, expansion)) is not None:
+        return _start(launch, programs, match, command, known=not match.hidden, repeated=repeated)
+    if written and (start := _one_word(launch, programs)) is not None:
         return start
     if written:
         if not any(verdict.hidden for _, verdict in verdicts):
@@ -50,8 +77,8 @@ def _started(launch: Launch, expansion: Expansion) -> Start | None:
         words = tuple(command.words)
         first = next((index for index, word in enumerate(words) if word.text.startswith("-")), len(words))
         match = Match(engine, _form(engine), words[:first], words[first:])
-        return _start(launch, expansion, match, command, known=False)
-    return _by_image(launch, expansion)
+        return _start(launch, programs, match, command, known=False)
+    return _by_image(launch, programs)
 
 
 def _written(launch: Launch) -> bool:
@@ -64,9 +91,9 @@ def _written(launch: Launch) -> bool:
     return bool(launch.args) and is_python(basename(launch.args[0])) and not _official(launch.image)
 
 
-def _one_word(launch: Launch, expansion: Expansion) -> Start | None:
+def _one_word(launch: Launch, programs: Programs) -> Start | None:
     """`command: ["vllm serve m"]`: a whole command line as the name of a program, which no runtime finds."""
-    command = next(iter(expansion.commands), None)
+    command = next(iter(programs.commands), None)
     first = command.words[0] if command is not None and not command.scripted else None
     if command is None or first is None or " " not in first.text:
         return None
@@ -78,7 +105,7 @@ def _one_word(launch: Launch, expansion: Expansion) -> Start | None:
     note = Problem(
         kind="glued", flag=match.program[0].text, text=first.raw, path=first.path, detail=detail, certain=True
     )
-    start = _start(launch, expansion, match, command._replace(words=words), known=True)
+    start = _start(launch, programs, match, command._replace(words=words), known=True)
     return start._replace(notes=(note,))
 
 
@@ -86,9 +113,9 @@ def _form(engine: str) -> str:
     return "hidden" if engine == "vllm" else ""
 
 
-def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
+def _by_image(launch: Launch, programs: Programs) -> Start | None:
     """No command: the image's entrypoint gets the arguments."""
-    args = tuple(word for command in expansion.commands for word in command.words)
+    args = tuple(word for command in programs.commands for word in command.words)
     image = launch.image
     engine = of_image(image)
     known = engine is not None and _own_entrypoint(engine, image, bool(args))
@@ -117,14 +144,14 @@ def _by_image(launch: Launch, expansion: Expansion) -> Start | None:
             return None
         if first in ("--server", "-s") and tag.startswith("full"):
             args = args[1:]
-    empty = Command(args, expansion.env, True, False)
+    empty = Command(args, programs.env, True, False)
     form = "python" if engine == "llama.cpp" and "python" in tokens_of(image)[1] else ""
     if engine == "vllm" and not _official(image):
         form = "image"
         if first == "serve":  # an entrypoint of its own: `vllm`
             form, args = "serve", args[1:]
     match = Match(engine, form, (), args)
-    return _start(launch, expansion, match, empty, known=known, implied=True)
+    return _start(launch, programs, match, empty, known=known, implied=True)
 
 
 def _own_entrypoint(engine: str, image: str, told: bool) -> bool:
@@ -158,7 +185,7 @@ def _repeated(launch: Launch, command: Command, match: Match) -> tuple[Word, ...
 
 def _start(
     launch: Launch,
-    expansion: Expansion,
+    programs: Programs,
     match: Match,
     command: Command,
     known: bool,
@@ -172,10 +199,10 @@ def _start(
         program=match.program,
         args=match.args,
         env=command.env,
-        files=expansion.files,
+        files=programs.files,
         known=known,
-        commands=expansion.commands,
-        strays=expansion.strays,
+        commands=programs.commands,
+        strays=programs.strays,
         repeated=repeated,
         implied=implied,
     )

@@ -11,77 +11,9 @@ import itertools
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from .argv import Word, basename
+from .argv import WRAPPERS, Word, basename
 from .launch import Launch
 from .version import split_image
-
-#: Programs that start another program given in their arguments.
-WRAPPERS = frozenset(
-    [
-        "accelerate",
-        "bash-wrapper",
-        "builtin",
-        "catatonit",
-        "catchsegv",
-        "chrt",
-        "chroot",
-        "command",
-        "conda",
-        "ddtrace-run",
-        "doas",
-        "dumb-init",
-        "env",
-        "exec",
-        "gosu",
-        "hatch",
-        "ionice",
-        "ldconfig-wrapper",
-        "mamba",
-        "memray",
-        "micromamba",
-        "mpiexec",
-        "mpirun",
-        "newrelic-admin",
-        "nice",
-        "nohup",
-        "nsys",
-        "numactl",
-        "nvidia_entrypoint.sh",
-        "docker-entrypoint.sh",
-        "entrypoint.sh",
-        "opentelemetry-instrument",
-        "pdm",
-        "perf",
-        "pipenv",
-        "pixi",
-        "poetry",
-        "py-spy",
-        "rocprof",
-        "runuser",
-        "s6-setuidgid",
-        "script",
-        "setarch",
-        "setpriv",
-        "setsid",
-        "srun",
-        "stdbuf",
-        "strace",
-        "su-exec",
-        "sudo",
-        "taskset",
-        "time",
-        "timeout",
-        "tini",
-        "tini-static",
-        "torchrun",
-        "trtllm-llmapi-launch",
-        "uv",
-        "uvx",
-        "unbuffer",
-        "xargs",
-        "sagemaker-entrypoint.sh",
-    ]
-)
 
 # Wrappers whose options name an environment, which may be called like an engine.
 _ENVIRONMENTS = ("conda", "mamba", "micromamba")

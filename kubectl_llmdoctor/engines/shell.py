@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .argv import LOGINS, MAX_TEXT, SHELLS, Command, Stray, Word, basename, open_references, unknown
+from .argv import LOGINS, MAX_TEXT, SHELLS, WRAPPERS, Command, Stray, Word, basename, open_references, unknown
 from .expansion import MAX_WORDS, Value, known
 from .grammar import MAX_DEPTH, Lexer, Node, Parser, assignment, unquote
 from .launch import EnvVar
@@ -76,8 +76,6 @@ class Shell(Texts):
 
     @staticmethod
     def _shell_index(words: list[Word]) -> int | None:
-        from .recognise import WRAPPERS
-
         for index, word in enumerate(words[:24]):
             name = basename(word.text)
             if name in SHELLS:
