@@ -127,7 +127,9 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
     own = {_stem(item.name): item.name for item in pod.services}
     meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
-    if {name for _, name in meant} & set(own.values()) or any(_asked(pod, logs)):
+    led = {*(name for _, name in meant), *_further(pod.namespace, cluster)} & set(own.values())
+    open_ = any(dig(item.raw, "spec.type") in ("LoadBalancer", "NodePort") for item in pod.services)
+    if led or open_ or any(_asked(pod, logs)):
         return
     for item, name in meant:
         if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
@@ -143,6 +145,14 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 pods=(pod.name,),
             )
             return
+
+
+def _further(namespace: str, cluster: Cluster) -> Iterator[str]:
+    """The Services of a namespace to which a mesh or OpenShift leads."""
+    yield from (str(dig(item.raw, "spec.to.name")) for item in cluster.items("Route", namespace))
+    for item in cluster.items("VirtualService", namespace):
+        for rule in rows(item.raw, "spec.http"):
+            yield from (str(dig(to, "destination.host")).partition(".")[0] for to in rows(rule, "route"))
 
 
 def _stem(name: str) -> str:
