@@ -27,8 +27,9 @@ _GONE = "died unexpectedly, shutting down"
 
 DIED = (*_KILLED, _GONE)
 
-#: By which a process tells why it ends, and so was not killed; before that line, or, of a signal, beside it.
-_OF_ITSELF = re.compile(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed)")
+#: By which a process tells why it ends (of its own fault, or as it was told to), and so was not killed; before that line, or, of a
+#: signal, beside it.
+_OF_ITSELF = re.compile(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
 _BY_A_SIGNAL = re.compile(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
 _NEAR = 200
 

@@ -89,9 +89,11 @@ def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     """Ready pods of other workloads that a Service selects."""
     wanted, mine = dig(service.raw, "spec.selector"), top_of(pod.item, cluster) if pod.item else None
     for item in cluster.items("Pod", pod.namespace) if mine is not None else ():
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-        labels = {key: str(value) for key, value in other.obj.metadata.labels.items()}
-        top = top_of(item, cluster) if item is not pod.item and matches(wanted, labels) else None
+        found = item.metadata.get("labels")
+        labels = {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        if item is pod.item or not matches(wanted, labels):
+            continue
+        other, top = Pod(cast(k8s.Pod, item.typed()), cluster, item=item), top_of(item, cluster)
         if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
             yield other
 

@@ -2,7 +2,7 @@
 
 Sources: ingress-nginx answers 503 for such a path, Envoy's gateways and Istio 500 or 503; OpenShift's router takes the name of a port of
 the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all. ingress-nginx
-(controller.go, `serviceEndpoints`) also takes the targetPort of the Service's port for it.
+(controller.go, `serviceEndpoints`) and haproxy-ingress (`FindServicePort`) also take the targetPort of the Service's port for it.
 """
 
 from __future__ import annotations
