@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Engine,
+    Item,
     Line,
     Log,
     Logs,
@@ -28,11 +29,11 @@ _ASKED = (
     r"|request: POST (?:/v1)?/(?:chat/completions|completions|embeddings?|rerank(?:ing)?) [\w.:]{2,45} (\d{3})"
 )
 
-#: Whom the server refused one, in the same logs.
+#: Whom the server refused one, and with which status, in the same logs.
 _ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}"
 _TO_WHOM = (
-    rf"(?<![\d.])({_ADDRESS}):\d{{1,5}} - \"POST /\S{{1,200}} HTTP/[\d.]{{1,3}}\" 4\d\d\b"
-    rf"|request: POST /\S{{1,200}} ({_ADDRESS}) 4\d\d$"
+    rf"(?<![\d.])({_ADDRESS}):\d{{1,5}} - \"POST /\S{{1,200}} HTTP/[\d.]{{1,3}}\" (4\d\d)\b"
+    rf"|request: POST /\S{{1,200}} ({_ADDRESS}) (4\d\d)$"
 )
 
 #: From so many answers for one refusal on these are some client's own affair.
@@ -40,32 +41,46 @@ _STRAY, _FEWEST = 10, 2
 
 
 def told(
-    pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...]
+    pod: Pod,
+    engine: Engine,
+    cluster: Cluster,
+    logs: Logs | None,
+    words: tuple[tuple[str, str], ...],
+    status: str,
 ) -> list[tuple[Line, re.Match[str]]]:
     """What a ready server answered to clients that ask nobody else, or who asks for them, as they print it; its own log has no word.
 
-    They are known by what they are told of it, or by their address, where the server's log says that it refused them something.
+    They are known by what they are told of it, or by their address, where the server's log says that it refused them something with
+    the status of these words.
     """
     said = cluster.once(f"told {words}", lambda: list(_said(cluster, words))) if pod.ready else []
     mine = logs.current(engine.container.name) if logs is not None else None
     if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
-    known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine) if mine is not None else ())]
+    known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine, status) if mine is not None else ())]
     clients = {(c.pod.namespace, c.pod.name, c.name) for c in known}
     return [(line, match) for who, line, match in said if who in clients and not before(line, engine, cluster)]
 
 
-def _refused_by_address(pod: Pod, cluster: Cluster, log: Log) -> Iterator[Container]:
-    """Containers of pods whose requests the server refused, by its access log, and that are told of no other server of models."""
+def _refused_by_address(pod: Pod, cluster: Cluster, log: Log, status: str) -> Iterator[Container]:
+    """Containers of pods whose requests the server refused so, by its access log, and that are told of no other server of models."""
     lines = (line for words in ('"POST /', "request: POST ") for line in log.find(words))
-    addresses = {said[1] or said[2] for line in lines if (said := re.search(_TO_WHOM, line.text[:2000]))}
+    refused_ones = (said for line in lines if (said := re.search(_TO_WHOM, line.text[:2000])))
+    addresses = {said[1] or said[3] for said in refused_ones if (said[2] or said[4]) == status}
+    every = cluster.once("pods by address", lambda: _by_address(cluster)) if addresses else {}
     names = {item.name for item in pod.services}
-    for item in cluster.items("Pod") if addresses else ():
-        if dig(item.raw, "status.podIP") in addresses and item is not pod.item:
-            other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-            # one of the host's network shares its address with others
-            if not (other.spec.host_network or other.completed or other.leaving):
-                yield from (c for c in other.containers if speaks_of_one(c, pod, names))
+    for item in (item for address in sorted(addresses) for item in every.get(address, ())):
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        # one of the host's network shares its address with others
+        if item is not pod.item and not (other.spec.host_network or other.completed or other.leaving):
+            yield from (c for c in other.containers if speaks_of_one(c, pod, names))
+
+
+def _by_address(cluster: Cluster) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in cluster.items("Pod"):
+        found.setdefault(str(dig(item.raw, "status.podIP") or ""), []).append(item)
+    return found
 
 
 def asking(pod: Pod, cluster: Cluster) -> list[Container]:

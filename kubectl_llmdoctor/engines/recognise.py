@@ -467,8 +467,8 @@ def of_flags(words: Sequence[Word]) -> str | None:
     """The engine whose own flags stand among the arguments of an image with a name of its own."""
     flags = [w.text.partition("=")[0].replace("_", "-") if w.text.startswith("--") else w.text for w in words]
     found = next((engine for flag in flags if (engine := _FLAGS.get(flag))), None)
-    if "--model-name" in flags and (found == "vllm" or "--model-id" in flags):
-        return "huggingfaceserver"  # KServe's, which hands the flags of vLLM on
+    if "--model-name" in flags and "--model" not in flags and (found == "vllm" or "--model-id" in flags):
+        return "huggingfaceserver"  # KServe's, which hands the flags of vLLM on and has words of its own for the model
     return found or ("llama.cpp" if _of_gguf([word.text for word in words]) else None)
 
 

@@ -27,6 +27,12 @@ _GONE = "died unexpectedly, shutting down"
 
 DIED = (*_KILLED, _GONE)
 
+#: By which a process tells why it ends (of its own fault, or as it was told to), and so was not killed; before that line, or, of a
+#: signal, beside it.
+_OF_ITSELF = re.compile(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
+_BY_A_SIGNAL = re.compile(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
+_NEAR = 200
+
 
 class Use(msgspec.Struct, frozen=True):
     """One thing that takes host memory: bytes, words, where it is said."""
@@ -38,7 +44,17 @@ class Use(msgspec.Struct, frozen=True):
 
 def died(log: Log) -> Line | None:
     """The first word of a process of the engine that was killed, or that ended unsaid by what."""
-    return next((line for text in DIED for line in log.find(text)), None)
+    killed = next((line for text in _KILLED for line in log.find(text)), None)
+    return killed or next((line for line in log.find(_GONE) if not _told_why(line)), None)
+
+
+def _told_why(line: Line) -> bool:
+    """Whether the log has another reason for the end of a process than that it was killed."""
+    near = list(line.log.lines(line.number - _NEAR, line.number + _NEAR))
+    before = (x for x in near if x.number < line.number)
+    return any(_OF_ITSELF.search(x.text[:2000]) for x in before) or any(
+        _BY_A_SIGNAL.search(x.text[:2000]) for x in near
+    )
 
 
 def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:

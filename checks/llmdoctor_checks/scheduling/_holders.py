@@ -41,7 +41,8 @@ def surges(pending: Pending) -> bool:
         return False
     strategy = dig(workload.raw, "spec.strategy")
     strategy = strategy if isinstance(strategy, dict) else {}
-    update = strategy.get("rollingUpdate")
+    # Argo's Rollout has no type: a canary has the same two numbers, and blue-green always makes a second set
+    update = strategy.get("canary" if workload.kind == "Rollout" else "rollingUpdate")
     surge = update.get("maxSurge") if isinstance(update, dict) else None
     return strategy.get("type", "RollingUpdate") == "RollingUpdate" and str(surge) not in ("0", "0%")
 

@@ -111,18 +111,32 @@ def one_more(pending: Pending, found: Cause) -> list[Fix]:
 
 def old_first(pending: Pending, workload: Workload, gone: tuple[str, ...]) -> Fix:
     """The rollout removes an old pod before it adds a new one."""
-    text = '{"spec":{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}}}'
-    made = Fix(
-        summary=f"Let the old pod go first: maxSurge 0, maxUnavailable 1 in {workload.ref}",
-        commands=(
-            f"kubectl -n {workload.namespace} patch {workload.kind.lower()}/{workload.name} --type=merge -p '{text}'",
-        ),
-        patch=Patch(
-            target=f"{workload.api_version} {workload.ref}",
-            type="merge",
-            body={"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}}},
-        ),
-    )
+    summary = f"Let the old pod go first: maxSurge 0, maxUnavailable 1 in {workload.ref}"
+    if workload.kind == "Rollout":
+        if not isinstance(dig(workload.raw, "spec.strategy.canary"), dict):
+            return fixes.advice(
+                f"Scale {workload.ref} down before the update: its strategy makes a second set of pods beside the old one; a canary with "
+                "maxSurge 0 and maxUnavailable 1 does not"
+            )
+        numbers = (("maxSurge", 0), ("maxUnavailable", 1))
+        made = fixes.patch_object(
+            workload.item,
+            summary,
+            [{"op": "add", "path": f"/spec/strategy/canary/{name}", "value": value} for name, value in numbers],
+        )
+    else:
+        text = '{"spec":{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}}}'
+        made = Fix(
+            summary=summary,
+            commands=(
+                f"kubectl -n {workload.namespace} patch {workload.kind.lower()}/{workload.name} --type=merge -p '{text}'",
+            ),
+            patch=Patch(
+                target=f"{workload.api_version} {workload.ref}",
+                type="merge",
+                body={"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}}},
+            ),
+        )
     return tried(pending, Change(text=made.summary, gone=gone, fix=made)) or made
 
 

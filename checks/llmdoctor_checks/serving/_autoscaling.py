@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
-from kubectl_llmdoctor.catalog.metrics import metric, metrics_of
+from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
 from llmdoctor_checks._raw import rows
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
@@ -38,6 +38,9 @@ EMITTED = re.compile(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv
 
 #: Engines whose pods emit metrics of this beginning and of no other.
 _BEGINNINGS = {"vllm": "vllm:", "sglang": "sglang:", "tgi": "tgi_", "llama.cpp": "llamacpp:", "lmdeploy": "lmdeploy:"}
+
+#: What the series of a histogram are called by, after its name.
+_SERIES = r"_(?:bucket|sum|count)$"
 
 _KINDS = ("ScaledObject", "HorizontalPodAutoscaler")
 
@@ -196,13 +199,20 @@ def _foreign(engine: Engine, query: str) -> tuple[str, str] | None:
     if own is None or len(said) != 1:
         return None
     # adapters write an underscore for the colon
-    name = re.sub(r"^(vllm|sglang|llamacpp|lmdeploy)_", r"\1:", said.pop())
+    name = re.sub(r"^(vllm|sglang|llamacpp|lmdeploy)_", r"\1:", re.sub(_SERIES, "", said.pop()))
     other = next((who for who, begins in _BEGINNINGS.items() if name.startswith(begins)), engine.name)
     if name.startswith(own) or other == engine.name:
         return None
     alike = (metric(engine.name, one.role, engine.version) for one in metrics_of(other) if one.name == name)
     mine = next(alike, None) or metric(engine.name, "waiting", engine.version)
     return (name, mine.name) if mine else None
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two metrics say the same of their engines, so that either is right in a query and against its target."""
+    known = [metric for engine in ENGINES for metric in metrics_of(engine)]
+    first, second = ({(m.role, m.kind, m.scale) for m in known if m.name == name} for name in (one, other))
+    return bool(first & second)
 
 
 def routed(pod: Pod, cluster: Cluster) -> bool:

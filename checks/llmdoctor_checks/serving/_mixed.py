@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import cast
 
 from kubectl_llmdoctor.api import (
@@ -25,18 +26,23 @@ from llmdoctor_checks.serving._exposure import matches
 
 #: What vLLM answers who asks for a name that it does not serve.
 NOT_SERVED = " does not exist."
+#: What names a server otherwise than its model, in arguments and variables.
+_NAMES = r"--served[-_]model[-_]name(?:=|$)|(?:\w{1,40}_)?SERVED_MODEL_NAME="
 _NAMED = r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."
 
 
 def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """One by which a server is asked for a model that another server serves, which the same Service selects."""
+    """One by which a server is asked for a model that another server serves, which the same Service selects.
+
+    Where a Service leads to the pod alone, it is that which is asked, and the other may be for its metrics.
+    """
     unknown = _unknown(pod, logs) if logs is not None else {}
-    for item in pod.services if unknown else ():
-        if dig(item.raw, "spec.clusterIP") == "None":
-            continue
-        for other in _beside(item, pod, cluster):
+    asked = [item for item in pod.services if dig(item.raw, "spec.clusterIP") != "None"] if unknown else []
+    beside = [(item, list(_beside(item, pod, cluster))) for item in asked]
+    for item, others in beside if all(others for _, others in beside) else ():
+        for other in others:
             for name, line in unknown.items():
-                told = next((x for c in other.containers for x in _words(c.spec) if name in x.split("=", 1)), None)
+                told = next((x for c in other.containers if (x := _answers_to(name, list(_words(c.spec))))), None)
                 if told is None:
                     continue
                 own = ", ".join(f"{k}={v}" for k, v in pod.obj.metadata.labels.items() if _tells(k, str(v), other))
@@ -83,11 +89,23 @@ def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     """Ready pods of other workloads that a Service selects."""
     wanted, mine = dig(service.raw, "spec.selector"), top_of(pod.item, cluster) if pod.item else None
     for item in cluster.items("Pod", pod.namespace) if mine is not None else ():
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-        labels = {key: str(value) for key, value in other.obj.metadata.labels.items()}
-        top = top_of(item, cluster) if item is not pod.item and matches(wanted, labels) else None
+        found = item.metadata.get("labels")
+        labels = {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        if item is pod.item or not matches(wanted, labels):
+            continue
+        other, top = Pod(cast(k8s.Pod, item.typed()), cluster, item=item), top_of(item, cluster)
         if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
             yield other
+
+
+def _answers_to(name: str, words: list[str]) -> str | None:
+    """The word by which a server is told to answer to a name: of those that give it names, where there are such."""
+    at = next((i for i, word in enumerate(words) if re.match(_NAMES, word)), None)
+    if at is None:
+        return next((word for word in words if name in word.split("=", 1)), None)
+    first, *rest = words[at:]
+    own = [first.partition("=")[2], *takewhile(lambda word: not word.startswith("-"), rest)]
+    return f"{first} {name}" if first.partition("=")[2] != name and name in own else first if name in own else None
 
 
 def _words(spec: k8s.Container) -> Iterator[str]:

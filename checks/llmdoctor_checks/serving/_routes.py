@@ -34,6 +34,9 @@ _SETTLES_SECONDS = 120
 #: What a controller says while it has not looked, and what a pool only repeats of its route.
 _NO_VERDICT = ("Pending", "HTTPRouteNotAccepted")
 
+#: What it says where what a route names is not in the namespace that it means, or may not be seen from there.
+_NOT_THERE = ("BackendNotFound", "RefNotPermitted")
+
 _POOL = "InferencePool"
 
 #: What leads from outside to Services, by the rules in which it names them.
@@ -76,10 +79,12 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
     another = any(_asked(pod, logs))
     for route in _naming(pod, cluster):
-        refs = list(_refs(route, pod, cluster))
-        said = _refusal(route, cluster) if refs else None
+        said = _refusal(route, cluster)
+        refs = list(_refs(route, said, pod, cluster))
+        if not refs:
+            continue
         if said is None:
-            another |= bool(refs) and bool(rows(route.raw, "status.parents"))
+            another |= bool(rows(route.raw, "status.parents"))
         elif said.kind == "Accepted":
             refused.append((route, said, None))
         elif (ref := _meant(said, refs, route)) is not None:
@@ -122,7 +127,9 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
     own = {_stem(item.name): item.name for item in pod.services}
     meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
-    if {name for _, name in meant} & set(own.values()) or any(_asked(pod, logs)):
+    led = {*(name for _, name in meant), *_further(pod.namespace, cluster)} & set(own.values())
+    open_ = any(dig(item.raw, "spec.type") in ("LoadBalancer", "NodePort") for item in pod.services)
+    if led or open_ or any(_asked(pod, logs)):
         return
     for item, name in meant:
         if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
@@ -140,6 +147,14 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             return
 
 
+def _further(namespace: str, cluster: Cluster) -> Iterator[str]:
+    """The Services of a namespace to which a mesh or OpenShift leads."""
+    yield from (str(dig(item.raw, "spec.to.name")) for item in cluster.items("Route", namespace))
+    for item in cluster.items("VirtualService", namespace):
+        for rule in rows(item.raw, "spec.http"):
+            yield from (str(dig(to, "destination.host")).partition(".")[0] for to in rows(rule, "route"))
+
+
 def _stem(name: str) -> str:
     return re.sub(SUFFIX, "", name)
 
@@ -149,7 +164,7 @@ def _asked(pod: Pod, logs: Logs | None) -> Iterator[bool]:
     yield from (bool(answered(logs.current(c.name))) for c in pod.containers if logs is not None)
 
 
-def _refs(route: Item, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
+def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
     """The backends of a route that mean the pod by the name of its Service or pool, in whatever namespace and group they look for it."""
     pools = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
     for at, rule in enumerate(rows(route.raw, "spec.rules")):
@@ -159,10 +174,10 @@ def _refs(route: Item, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
             )
             means = [item for item in there if item.name == ref.get("name")]
             own = str(ref.get("namespace") or route.namespace)
+            there_too = cluster.exists(str(ref.get("kind", "Service")), own, str(ref.get("name")))
+            missed = said is not None and said.reason in _NOT_THERE
             # two namespaces may have a Service of one name, of which each has routes
-            if means and (
-                own == pod.namespace or cluster.item(str(ref.get("kind", "Service")), own, means[0].name) is None
-            ):
+            if means and (own == pod.namespace or there_too is False or (there_too is None and missed)):
                 exact = [item for item in means if _group(item) == ref.get("group", "")]
                 yield _Ref(f"spec.rules[{at}].backendRefs[{index}]", ref, (exact or means)[0])
 

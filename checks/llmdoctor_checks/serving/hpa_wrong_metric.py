@@ -36,6 +36,7 @@ from llmdoctor_checks.serving._autoscaling import (
     Look,
     Scaler,
     absent,
+    alike,
     cache_metric,
     metrics_off,
     queue_metric,
@@ -565,7 +566,7 @@ def _silent(pod: Pod, engine: Engine, scaler: Scaler, look: Look) -> Finding | N
     fix: Fix
     if gone:
         what = f"{engine.label} does not emit {gone[0]} but {gone[1]}"
-        if gone[0] in look.text:
+        if gone[0] in look.text and alike(*gone):
             pointer = look.path.replace("[", "/").replace("]", "").replace(".", "/")
             tail = "" if look.path.endswith("query") else "/" + _member(scaler, look) + "/metric/name"
             operation = {"op": "replace", "path": f"/{pointer}{tail}", "value": look.text.replace(*gone)}

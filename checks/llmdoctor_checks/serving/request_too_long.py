@@ -157,7 +157,7 @@ def _its_own(engine: Engine, length: int) -> bool:
 
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
     """Clients, whose environment names this server, that print why it refused them; its own log has no word of it."""
-    answers = told(pod, engine, cluster, logs, _REFUSED)
+    answers = told(pod, engine, cluster, logs, _REFUSED, "400")
     said_so = [(line, said) for line, said in answers if _its_own(engine, int(said["max"]))]
     if len(said_so) < _FEW_CUTS:
         return None

@@ -1,11 +1,13 @@
 """Ingresses and routes that send to a port which a Service of the pod does not have.
 
 Sources: ingress-nginx answers 503 for such a path, Envoy's gateways and Istio 500 or 503; OpenShift's router takes the name of a port of
-the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all.
+the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all. ingress-nginx
+(controller.go, `serviceEndpoints`) and haproxy-ingress (`FindServicePort`) also take the targetPort of the Service's port for it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +27,9 @@ from llmdoctor_checks._raw import rows
 
 _NO_PORT = "use-annotation"
 
+#: In the names of classes of Ingress whose controllers go by the Service's own ports alone.
+_BY_PORT = r"(?i)traefik|(?:^|[-_])(?:alb|gce|kong|istio|contour|cilium)"
+
 
 class _Sent(NamedTuple):
     """Where an object sends requests: the path of the port in it, and the port of the Service, by number or name."""
@@ -41,18 +46,26 @@ _Way = tuple[tuple[str, str], _Sent]
 def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The first such object; a risk where another leads to the server, or it is asked all the same."""
     every = pod.cluster.once("routed ports", lambda: _sent(pod.cluster))
-    for service in pod.services if every else ():
+    services = [(item, every.get((pod.namespace, item.name), [])) for item in pod.services] if every else []
+    ways = sum(len(sent) for _, sent in services)
+    for service, sent in services:
         listed = rows(service.raw, "spec.ports")
         numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]
         has = {*numbers, *(str(row["name"]) for row in listed if row.get("name"))}
-        sent = every.get((pod.namespace, service.name), [])
-        wrong = [one for one in sent if one.port not in has and not _filled_in_later(one.port)]
+        targets = {str(row.get("targetPort")) for row in listed}
+        wrong = [
+            one
+            for one in sent
+            if one.port not in has
+            and not _filled_in_later(one.port)
+            and not (str(one.port) in targets and _by_target(one.item))
+        ]
         if not wrong or not numbers:
             continue
         first, have = wrong[0], ", ".join(map(str, numbers))
         kind = first.item.kind.partition(".")[0]
         asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
-        alone = pod.exists and pod.ready and len(wrong) == len(sent) and not asked
+        alone = pod.exists and pod.ready and len(wrong) == ways and not asked
         value: dict[str, Any] = {"op": "replace", "path": _pointer(first.path), "value": numbers[0]}
         yield Finding(
             role="cause" if alone else "risk",
@@ -124,6 +137,14 @@ def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
         port = dig(item.raw, "spec.port.targetPort")
         if isinstance(port, str) and not port.isdecimal():
             yield (item.namespace, str(dig(item.raw, "spec.to.name"))), _Sent(item, "spec.port.targetPort", port)
+
+
+def _by_target(item: Item) -> bool:
+    """Whether its controller may take the port of the pods for that of the Service."""
+    annotations = item.metadata.get("annotations")
+    old = annotations.get("kubernetes.io/ingress.class") if isinstance(annotations, dict) else None
+    name = str(dig(item.raw, "spec.ingressClassName") or old or "")
+    return item.kind.partition(".")[0] == "Ingress" and re.search(_BY_PORT, name) is None
 
 
 def _filled_in_later(port: int | str) -> bool:

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Setting,
     Subject,
+    answered,
     check,
     dig,
     event_evidence,
@@ -208,7 +209,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         )
         return
     yield from _through_sidecar(pod, container, engine, port, logs)
-    yield from _services(pod, container, engine, port)
+    yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
@@ -271,7 +272,7 @@ def _port_in(probe: str) -> int | None:
     return port if isinstance(port, int) else None
 
 
-def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+def _services(pod: Pod, container: Container, engine: Engine, port: Setting, logs: Logs | None) -> Iterator[Finding]:
     for item in pod.services:
         service = cast(k8s.Service, item.typed())
         targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
@@ -287,7 +288,9 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting) -> 
         # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
         alone = all(other is container or other.role == "init" for other in pod.containers)
         sure = port.source in _STATED or port.value in declared
-        refused = pod.exists and pod.ready and alone and sure and len(list(pod.services)) == 1
+        # one that is asked may have something else before it in its container
+        asked = answered(logs.current(container.name)) if logs is not None else 0
+        refused = pod.exists and pod.ready and alone and sure and not asked and len(list(pod.services)) == 1
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",

@@ -136,7 +136,9 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients that ask this server alone, and print that it does not know the model; its own log has no word of it."""
     own = _own_names(engine)
-    answers = [(line, said) for line, said in told(pod, engine, cluster, logs, _ANSWERS) if said["name"] not in own]
+    answers = [
+        (line, said) for line, said in told(pod, engine, cluster, logs, _ANSWERS, "404") if said["name"] not in own
+    ]
     if engine.name not in _STRICT or not answers:
         return None
     line, said = answers[-1]

@@ -51,7 +51,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     - https://github.com/ggml-org/llama.cpp/blob/master/docs/function-calling.md
     """
     reads = engine.value("enable_auto_tool_choice", False) is not False and engine.explicit("tool_call_parser")
-    if engine.name == "vllm" and not reads and (said := told(pod, engine, cluster, logs, _ANSWERS)):
+    if engine.name == "vllm" and not reads and (said := told(pod, engine, cluster, logs, _ANSWERS, "400")):
         line, words = said[-1]
         count, all_of = refused(logs.current(engine.container.name) if logs else None, "400")
         yield Finding(
