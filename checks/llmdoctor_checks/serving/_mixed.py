@@ -20,8 +20,8 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     object_evidence,
-    top_of,
 )
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
 
 #: What vLLM answers who asks for a name that it does not serve.
@@ -87,15 +87,24 @@ def _unknown(pod: Pod, logs: Logs) -> dict[str, Line]:
 
 def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     """Ready pods of other workloads that a Service selects."""
-    wanted, mine = dig(service.raw, "spec.selector"), top_of(pod.item, cluster) if pod.item else None
-    for item in cluster.items("Pod", pod.namespace) if mine is not None else ():
-        found = item.metadata.get("labels")
-        labels = {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-        if item is pod.item or not matches(wanted, labels):
+    wanted, mine = dig(service.raw, "spec.selector"), _maker(pod.item) if pod.item else ""
+    for item in cluster.items("Pod", pod.namespace) if mine else ():
+        if item is pod.item or _maker(item) in ("", mine) or not matches(wanted, _labels(item)):
             continue
-        other, top = Pod(cast(k8s.Pod, item.typed()), cluster, item=item), top_of(item, cluster)
-        if top is not None and mine is not None and top.item is not mine.item and other.ready and not other.leaving:
+        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        if other.ready and not other.leaving:
             yield other
+
+
+def _labels(item: Item) -> dict[str, str]:
+    found = item.metadata.get("labels")
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _maker(item: Item) -> str:
+    """What made a pod, by the name that its revisions share; empty for one that stands alone."""
+    name = next((str(ref.get("name")) for ref in rows(item.raw, "metadata.ownerReferences")), "")
+    return name.removesuffix(f"-{_labels(item).get('pod-template-hash')}")
 
 
 def _answers_to(name: str, words: list[str]) -> str | None:
