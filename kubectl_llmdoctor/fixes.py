@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -36,7 +36,7 @@ _REFUSING: dict[str, tuple[Privilege, ...]] = {
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
-class FromSecret(NamedTuple):
+class FromSecret(msgspec.Struct, frozen=True):
     """The value that a Secret has under the name of the variable."""
 
     name: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Container, Line, Logs, Pod, Subject, Traceback, endings, host_of, log_of, tracebacks
 from llmdoctor_checks.serving._gateways import GENERATES
@@ -38,7 +39,7 @@ _NO_NAME = r"\[Errno -[25]\] |Name or service not known|No address associated wi
 _NO_DNS = r"\[Errno -3\] |Temporary failure in name resolution"
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True):
     """A container that ended of what it asked of a server: why, and the lines that say so."""
 
     container: Container

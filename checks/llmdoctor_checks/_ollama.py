@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Line, Logs
 
@@ -30,7 +31,7 @@ _NO_KERNELS = "no rocblas support for gfx target"
 SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS)
 
 
-class Fallback(NamedTuple):
+class Fallback(msgspec.Struct, frozen=True):
     """The CPU is the only device that Ollama lists.
 
     `failed` is a line about a GPU that it had found: `too_slow` to start within the 30 s that Ollama waits (`unseen`: the

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import GIB
 
@@ -31,7 +32,7 @@ PAST_PYTORCH = 4 * GIB
 _PAST_PYTORCH_SHARE = 0.3
 
 
-class Account(NamedTuple):
+class Account(msgspec.Struct, frozen=True):
     """A GPU in bytes: all of it, what is free, and what the process has as far as PyTorch tells."""
 
     total: float

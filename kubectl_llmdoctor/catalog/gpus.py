@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -54,7 +54,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.compute[0]}.{self.compute[1]}" if self.compute else ""
 
 
-class _Row(NamedTuple):
+class _Row(msgspec.Struct, frozen=True):
     name: str
     #: words that its name always has
     need: str

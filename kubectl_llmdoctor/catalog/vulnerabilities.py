@@ -8,7 +8,9 @@ without a version that fixes them, or whose range the advisories dispute, are le
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 Need = Literal[
     "mooncake",
@@ -28,7 +30,7 @@ Need = Literal[
 ]
 
 
-class Vulnerability(NamedTuple):
+class Vulnerability(msgspec.Struct, frozen=True):
     """One advisory. `score` is its CVSS base score."""
 
     id: str

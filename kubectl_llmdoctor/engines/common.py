@@ -6,7 +6,9 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from re import Pattern
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .argv import Command, Stray, Word
 from .config import Engine, Problem, ProblemKind, Setting
@@ -17,7 +19,7 @@ from .version import after, at_least, of_tag, parse, split_image
 MAX_FILE = 200_000
 
 
-class Start(NamedTuple):
+class Start(msgspec.Struct, frozen=True):
     """One engine as it is started: the words after its program, and what surrounds them."""
 
     engine: str

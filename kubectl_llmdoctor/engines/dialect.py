@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from .config import ProblemKind
 from .names import TITLES, meant
@@ -32,7 +33,7 @@ _MOST_SLIPS = 2
 ALONE = ("flag", "bool", "dead")
 
 
-class Flag(NamedTuple):
+class Flag(msgspec.Struct, frozen=True):
     """One option: its samples as positions in the table's samples; steps of kinds and of other names."""
 
     name: str
@@ -42,7 +43,7 @@ class Flag(NamedTuple):
     aliases: tuple[tuple[int, tuple[str, ...]], ...]
 
 
-class Option(NamedTuple):
+class Option(msgspec.Struct, frozen=True):
     """One name of an option in one version."""
 
     flag: Flag
@@ -102,7 +103,7 @@ class Table:
         return self._names.get(name)
 
 
-class Unknown(NamedTuple):
+class Unknown(msgspec.Struct, frozen=True):
     """Why a version does not take an option, whether that is sure, and which one was meant."""
 
     kind: ProblemKind

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 from re import Pattern
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 MAX_DEPTH = 24  # nesting of constructs and substitutions
 
@@ -26,7 +28,7 @@ def assignment() -> Pattern[str]:
     return re.compile(r"([A-Za-z_]\w*)(\[[^\]]*\])?(\+?)=", re.ASCII)
 
 
-class _Token(NamedTuple):
+class _Token(msgspec.Struct, frozen=True):
     kind: str  # "word", "op", "end"
     text: str
     body: str = ""  # of a here-document
@@ -99,7 +101,7 @@ class Lexer:
                 if line == mark:
                     break
                 lines.append(line + "\n")
-            tokens[index] = tokens[index]._replace(body="".join(lines))
+            tokens[index] = msgspec.structs.replace(tokens[index], body="".join(lines))
         self.pending.clear()
 
 

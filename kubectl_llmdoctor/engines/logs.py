@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from re import Pattern
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from .common import defaults
@@ -24,13 +25,13 @@ HEAD = 400_000  # characters of a log that are looked at
 _BLOCK = 40_000  # characters of one printed configuration
 
 
-class _Found(NamedTuple):
+class _Found(msgspec.Struct, frozen=True):
     """What the banners of one engine gave."""
 
     version: str | None = None
     version_text: str = ""
-    settings: dict[str, Setting] = {}  # noqa: RUF012 - never changed
-    in_force: dict[str, Setting] = {}  # noqa: RUF012 - never changed
+    settings: dict[str, Setting] = {}
+    in_force: dict[str, Setting] = {}
 
 
 @functools.cache

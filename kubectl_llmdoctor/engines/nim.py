@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from .argv import Word
@@ -55,7 +56,7 @@ _PROFILE = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
 
 def read(start: Start) -> Engine:
     """The configuration of one NIM."""
-    reading = read_options(start._replace(args=()), _TABLE)
+    reading = read_options(msgspec.structs.replace(start, args=()), _TABLE)
     settings, known, unresolved = reading.settings, reading.known, set(reading.unresolved)
     version, _ = version_of(start)
     if at_least(version, "2.0") is not False:

@@ -9,8 +9,9 @@ makes the setting false, `set` keeps only that there is a value, `one` and `csv`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from .argv import Word
@@ -31,7 +32,7 @@ from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
 Row = tuple[str, str, str, str]
 
 
-class Style(NamedTuple):
+class Style(msgspec.Struct, frozen=True):
     """What a parser library accepts beyond `--option value` and `--option=value`."""
 
     underscores: bool = True  # `--a_b` for `--a-b`
@@ -47,7 +48,7 @@ CLAP = Style(underscores=False)
 LENIENT = Style(abbreviations=True)  # where nothing is known of the parser
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):
     """Settings and problems, and whether all of the configuration was visible."""
 
     settings: dict[str, Setting]
@@ -57,7 +58,7 @@ class Reading(NamedTuple):
     dialect: Dialect | None
 
 
-class _Found(NamedTuple):
+class _Found(msgspec.Struct, frozen=True):
     """An option as it is read: the common name, the kind of its value, whether it negates, its place in the table."""
 
     name: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .argv import (
     LOGINS,
     SHELLS,
@@ -106,7 +108,7 @@ def _one_word(launch: Launch, programs: Programs) -> Start | None:
         kind="glued", flag=match.program[0].text, text=first.raw, path=first.path, detail=detail, certain=True
     )
     start = _start(launch, programs, match, command._replace(words=words), known=True)
-    return start._replace(notes=(note,))
+    return msgspec.structs.replace(start, notes=(note,))
 
 
 def _form(engine: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from .argv import WRAPPERS, Word, basename
 from .launch import Launch
@@ -147,7 +148,7 @@ _NO_SERVER = (
 _PYTHONS = ("python", "pypy")
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True):
     """An engine that a command starts: its name, the form of its command line, where its arguments begin."""
 
     engine: str
@@ -157,7 +158,7 @@ class Match(NamedTuple):
     hidden: bool = False
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """What a command is: an engine (`match`), or something that cannot be seen into (`hidden`), or neither."""
 
     match: Match | None
@@ -187,7 +188,7 @@ def judge(words: Sequence[Word], image: str) -> Verdict:
         if not found.engine:
             return Verdict(None)
         hidden = start > 0 and (first == "xargs" or (first.endswith(".sh") and first not in WRAPPERS))
-        return Verdict(found._replace(hidden=hidden))
+        return Verdict(msgspec.structs.replace(found, hidden=hidden))
     return Verdict(None, _hides(words))
 
 

@@ -12,8 +12,9 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from .argv import Word
@@ -188,7 +189,7 @@ def dialect(version: str | None) -> _Dialect:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-class _Item(NamedTuple):
+class _Item(msgspec.Struct, frozen=True):
     """A word as the parser sees it: `key` is the option's name (with dashes), `value` what stands after `=`."""
 
     text: str
@@ -709,7 +710,7 @@ def read(start: Start) -> Engine:
     program = start.program
     if start.implied and not program:
         program = tuple(Word(text, text, "") for text in _entrypoint(form))
-    start = start._replace(program=program, form=form)
+    start = msgspec.structs.replace(start, program=program, form=form)
     headless = settings.get("headless")
     rows = _defaults_for("headless" if headless is not None and headless.value is True else form, version)
     return build(start, settings, problems, rows, parser.known, parser.unresolved)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -21,14 +22,14 @@ _OTHER_PRODUCTS = ("cloud.google.com/gke-tpu-accelerator",)
 _IDLE_BYTES = 2**30
 
 
-class Inventory(NamedTuple):
+class Inventory(msgspec.Struct, frozen=True):
     """The rows of a report: by product, and by node."""
 
     capacity: tuple[doc.Capacity, ...]
     nodes: tuple[doc.GpuNode, ...]
 
 
-class _Least(NamedTuple):
+class _Least(msgspec.Struct, frozen=True):
     """The least that any pod asks for beside one device: thousandths of a CPU, bytes; None where none asks for any."""
 
     cpu: int | None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
-from typing import NamedTuple
+
+import msgspec
 
 #: What is read of one text: characters of it, samples of it, characters of a line, labels of a sample.
 _TEXT, _SAMPLES, _LINE, _LABELS = 32 * 1024 * 1024, 200_000, 16_384, 64
@@ -22,7 +23,7 @@ _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 
 
-class Sample(NamedTuple):
+class Sample(msgspec.Struct, frozen=True):
     """One value; it may be NaN or infinite."""
 
     name: str

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from kubectl_llmdoctor.catalog.metrics import ENGINES, PLATFORM, Metric, Role, metrics_of
 from kubectl_llmdoctor.facts import k8s
@@ -58,7 +60,7 @@ _LONGEST_ID = 64
 _POINTS = 2_000_000
 
 
-class Series(NamedTuple):
+class Series(msgspec.Struct, frozen=True):
     """One series with its labels; `source` is who said it, `queried` whether it is an answer over a window."""
 
     labels: dict[str, str]
@@ -69,7 +71,7 @@ class Series(NamedTuple):
     end: float
 
 
-class Increase(NamedTuple):
+class Increase(msgspec.Struct, frozen=True):
     """How much a counter grew: `seconds` is over how long; `lifetime`: since the process began, not over a window."""
 
     amount: float
@@ -82,7 +84,7 @@ class Increase(NamedTuple):
         return self.amount / self.seconds if self.seconds > 0 else 0.0
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, frozen=True):
     """A gauge over time, all series of one pod together."""
 
     metric: str
@@ -111,7 +113,9 @@ class Span(NamedTuple):
 
     def tail(self, seconds: float) -> Span:
         """The end of it."""
-        return self._replace(points=tuple(p for p in self.points if p[0] >= self.points[-1][0] - seconds))
+        return msgspec.structs.replace(
+            self, points=tuple(p for p in self.points if p[0] >= self.points[-1][0] - seconds)
+        )
 
     def third(self, number: int) -> float:
         """The mean of its first (0), second or last (2) third by time."""
@@ -145,7 +149,7 @@ def _clock(at: float, *, days: bool) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M" if days else "%H:%M:%S")
 
 
-class Histogram(NamedTuple):
+class Histogram(msgspec.Struct, frozen=True):
     """Observations by bucket: `bounds` are the upper ones, `counts` what lies at or below each; the last bound is infinite."""
 
     metric: str
@@ -196,7 +200,7 @@ class Histogram(NamedTuple):
         return Evidence(source="metric", ref=self.source, text=said)
 
 
-class Gpu(NamedTuple):
+class Gpu(msgspec.Struct, frozen=True):
     """A GPU of the pod as an exporter sees it; a span is None where it is not exported."""
 
     id: str
@@ -416,7 +420,7 @@ class Metrics:
                 continue
             key = tuple(sorted((k, v) for k, v in labels.items() if k not in _SCRAPE and k not in _CONTAINER))
             kept = best.get(key)
-            fresh = series._replace(points=points)
+            fresh = msgspec.structs.replace(series, points=points)
             if kept is None or _reach(fresh) > _reach(kept):
                 best[key] = fresh
         return _first_ranks(best.values())
@@ -467,7 +471,9 @@ class Metrics:
         """How fast a counter grew, per second, between its points; None when not exported, or stale."""
         found = self._first(role)
         steps = [
-            series._replace(points=tuple((b[0], _increase((a, b)) / (b[0] - a[0])) for a, b in _pairs(series.points)))
+            msgspec.structs.replace(
+                series, points=tuple((b[0], _increase((a, b)) / (b[0] - a[0])) for a, b in _pairs(series.points))
+            )
             for series in (found[1] if found else ())
             if len(series.points) > 1
         ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.report.document import Finding, Target
 
 
-class Behind(NamedTuple):
+class Behind(msgspec.Struct, frozen=True):
     """A finding in the words of the first target that has it, the targets that fail by it, and those at risk."""
 
     finding: Finding

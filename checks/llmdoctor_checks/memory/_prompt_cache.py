@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import MIB, Engine, Evidence, Fix, Log, fixes, log_evidence, say_bytes, setting_evidence
 
@@ -14,7 +15,7 @@ LITERALS = _SIZE, _USED = "prompt cache is enabled, size limit: ", "saving promp
 _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
 
 
-class Prompts(NamedTuple):
+class Prompts(msgspec.Struct, frozen=True):
     """What llama-server may keep of earlier prompts: words, where it is said, and what makes it less."""
 
     text: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Line
 
@@ -17,7 +18,7 @@ _DURATION = r"(\d{1,9}(?:\.\d+)?)(h|ms|m|s|µs|ns)"
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """A request that needed a model: its line, when it was answered by the server's clock, and the seconds that it took."""
 
     line: Line

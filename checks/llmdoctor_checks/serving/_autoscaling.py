@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
 from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
@@ -45,7 +47,7 @@ _SERIES = r"_(?:bucket|sum|count)$"
 _KINDS = ("ScaledObject", "HorizontalPodAutoscaler")
 
 
-class Look(NamedTuple):
+class Look(msgspec.Struct, frozen=True):
     """One thing that an autoscaler looks at."""
 
     path: str
@@ -60,7 +62,7 @@ class Look(NamedTuple):
     each: str = ""
 
 
-class Scaler(NamedTuple):
+class Scaler(msgspec.Struct, frozen=True):
     """A HorizontalPodAutoscaler or ScaledObject."""
 
     item: Item

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -46,7 +48,7 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 _CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
 
-class _Said(NamedTuple):
+class _Said(msgspec.Struct, frozen=True):
     """Where a pod says that it does not reach its database, and which."""
 
     line: Line
@@ -54,7 +56,7 @@ class _Said(NamedTuple):
     port: int | None
 
 
-class _Why(NamedTuple):
+class _Why(msgspec.Struct, frozen=True):
     """Why nobody answers at a host, as far as the objects say so."""
 
     text: str

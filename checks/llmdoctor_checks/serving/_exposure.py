@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
 
@@ -34,7 +36,7 @@ _GUARDS = (
 )
 
 
-class Way(NamedTuple):
+class Way(msgspec.Struct, frozen=True):
     """One way in: the object, a path in it, what stands there, and whether it is sure to lead outside the cluster."""
 
     item: Item

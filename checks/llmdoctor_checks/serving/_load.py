@@ -12,7 +12,8 @@ import re
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Container, Line, Logs, Pod
 
@@ -48,7 +49,7 @@ _TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
 
-class Load(NamedTuple):
+class Load(msgspec.Struct, frozen=True):
     """One statement; `cache` is the share in use, 0 to 1, `tokens` what it computes in a second (None where it does not say).
 
     Of vLLM's `read` and `made` are the prompt tokens and the generated ones among them.

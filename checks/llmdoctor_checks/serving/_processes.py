@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from kubectl_llmdoctor.api import Engine
 
 
-class Busy(NamedTuple):
+class Busy(msgspec.Struct, frozen=True):
     """How many processes are busy under load, and how they are counted."""
 
     total: int

@@ -11,7 +11,7 @@ once, which holds as long as its KV cache has room for so many.
 from __future__ import annotations
 
 import shlex
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -30,7 +30,7 @@ _WAITING = 5
 _NAMED = ("Deployment", "StatefulSet", "ReplicaSet")
 
 
-class Concurrency(NamedTuple):
+class Concurrency(msgspec.Struct, frozen=True):
     """How many requests fill one replica, and how that is known."""
 
     requests: int

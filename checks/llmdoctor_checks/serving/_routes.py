@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -46,7 +48,7 @@ _WAYS = ("Ingress", "HTTPRoute")
 SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
-class _Ref(NamedTuple):
+class _Ref(msgspec.Struct, frozen=True):
     """A backend of a route that means the pod: where it stands in the route, and the Service or pool that it means."""
 
     path: str
@@ -59,7 +61,7 @@ class _Ref(NamedTuple):
         return "/" + re.sub(r"\[(\d+)\]", r"/\1", self.path).replace(".", "/")
 
 
-class _Refusal(NamedTuple):
+class _Refusal(msgspec.Struct, frozen=True):
     """What a controller says of a route or a pool that it does not serve."""
 
     path: str

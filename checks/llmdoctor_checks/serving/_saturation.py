@@ -9,7 +9,8 @@ finishes in a second.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, fixes
 
@@ -32,7 +33,7 @@ _STILL_SECONDS = 300
 _FEWEST_POINTS = 3
 
 
-class Load(NamedTuple):
+class Load(msgspec.Struct, frozen=True):
     """The queue, the requests in service, and the KV cache (0 to 1) as far as it is exported, of the same window."""
 
     waiting: Span
@@ -42,8 +43,8 @@ class Load(NamedTuple):
     @property
     def recent(self) -> Load:
         """The end of it, as long as what is called lasting."""
-        cut = (span.tail(SUSTAINED_SECONDS) if span else None for span in self)
-        return Load(*cut)  # type: ignore[arg-type]
+        cache = self.cache.tail(SUSTAINED_SECONDS) if self.cache else None
+        return Load(self.waiting.tail(SUSTAINED_SECONDS), self.running.tail(SUSTAINED_SECONDS), cache)
 
     @property
     def queues(self) -> bool:
@@ -86,7 +87,7 @@ def stands_still(engine: Engine, metrics: Metrics) -> bool:
     return not any(value for span in (made, read) for value in span.tail(_STILL_SECONDS).values)
 
 
-class Need(NamedTuple):
+class Need(msgspec.Struct, frozen=True):
     """How many replicas the load takes, with what it was computed from."""
 
     replicas: int
@@ -153,7 +154,7 @@ def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span] | None:
             continue
         queue, busy = waiting.tail(SUSTAINED_SECONDS), running.tail(SUSTAINED_SECONDS)
         if max(queue.values) < 1 and max(busy.values) < load.recent.running.mean / 2:
-            return peer.pod.name, busy._replace(metric=f"{busy.metric} of {peer.pod.name}")
+            return peer.pod.name, msgspec.structs.replace(busy, metric=f"{busy.metric} of {peer.pod.name}")
     return None
 
 

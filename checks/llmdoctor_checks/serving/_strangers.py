@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -124,7 +126,7 @@ def _refused(cluster: Cluster, address: str, port: int, other: Pod) -> Line | No
     return next((x for x in said if (x.log.source.namespace, x.log.pod) != (other.namespace, other.name)), None)
 
 
-class _Refusals(NamedTuple):
+class _Refusals(msgspec.Struct, frozen=True):
     """Connections that nobody took, by address and port, and the pods that have such an address."""
 
     at: dict[tuple[str, int], list[Line]]

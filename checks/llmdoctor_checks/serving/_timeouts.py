@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, fixes, say_seconds
 from llmdoctor_checks._raw import rows
@@ -51,7 +53,7 @@ _PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SE
 _UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
-class Timeout(NamedTuple):
+class Timeout(msgspec.Struct, frozen=True):
     """One timeout on the way to a pod."""
 
     item: Item

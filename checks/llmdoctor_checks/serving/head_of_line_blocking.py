@@ -3,7 +3,8 @@
 import itertools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Engine,
@@ -288,7 +289,7 @@ def _before_its_first_token(said: list[Load], usual: float) -> list[Load]:
     return found
 
 
-class _Timing(NamedTuple):
+class _Timing(msgspec.Struct, frozen=True):
     """What llama-server says of a request: its slot, the lines of its begin and end, and the seconds of prompt and answer."""
 
     slot: str

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -224,7 +226,7 @@ def _failed(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs |
     if pod.exists and not pod.ready:
         return None
     hpa = _acts(scaler, pod.cluster)
-    acting = scaler._replace(item=hpa)
+    acting = msgspec.structs.replace(scaler, item=hpa)
     for row in rows(hpa.raw, "status.conditions"):
         inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
         reason = str(row.get("reason"))
@@ -343,7 +345,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
     nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
     if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or logs is None:
         return None
-    queue = _queue(pod, engine, scaler._replace(item=hpa), logs) if pod.ready else None
+    queue = _queue(pod, engine, msgspec.structs.replace(scaler, item=hpa), logs) if pod.ready else None
     if queue is None:
         return None
     return Finding(
@@ -351,7 +353,7 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster, l
         severity="warning",
         confidence="likely",
         summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
-        f"{_stays(scaler._replace(item=hpa))}: what it asks for finds nothing of this engine.",
+        f"{_stays(msgspec.structs.replace(scaler, item=hpa))}: what it asks for finds nothing of this engine.",
         evidence=(
             object_evidence(hpa, "status.currentMetrics", "0"),
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),

@@ -1,7 +1,9 @@
 """Metrics of the engine that a monitor asks for in the wrong place, or that the engine does not emit."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -31,7 +33,7 @@ _SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """One place that a monitor asks, and what says so."""
 
     evidence: Evidence

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Engine,
@@ -38,7 +39,7 @@ _FEWEST, _SHARE, _COST = 4, 0.5, 0.2
 _RECENT = 40
 
 
-class Load(NamedTuple):
+class Load(msgspec.Struct, frozen=True):
     """One load that followed a request closely, or pushed another model out: where it stands, and how long it took."""
 
     line: Line

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Abstain,
     Cluster,
@@ -269,5 +271,5 @@ def _idle_now(metrics: Metrics, busy: float) -> tuple[str, Span] | None:
     for peer in metrics.peers:
         waiting, running = peer.span("waiting"), peer.span("running")
         if waiting and running and not any(waiting.values) and max(running.values) < busy / 2:
-            return peer.pod.name, running._replace(metric=f"{running.metric} of {peer.pod.name}")
+            return peer.pod.name, msgspec.structs.replace(running, metric=f"{running.metric} of {peer.pod.name}")
     return None

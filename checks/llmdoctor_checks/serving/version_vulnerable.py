@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -34,7 +35,7 @@ _GRAVE = 8.0
 _IDEFICS = re.compile(r"idefics3|smolvlm")
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """Where a precondition is looked for."""
 
     engine: Engine
@@ -42,7 +43,7 @@ class Place(NamedTuple):
     cluster: Cluster
 
 
-class Blow(NamedTuple):
+class Blow(msgspec.Struct, frozen=True):
     """A request that ends a server of some releases, and the error that the log then shows."""
 
     id: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -53,7 +55,7 @@ _FEWEST = 3
 LITERALS = ("404 Not Found", "401 Unauthorized")
 
 
-class _Request(NamedTuple):
+class _Request(msgspec.Struct, frozen=True):
     """One request of a client to generate or to list the models, as the server logs it."""
 
     line: Line

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Container
 
@@ -43,7 +44,7 @@ _FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
 _UNNOTICED = r"(?<![&>])&(?![&>])|\|(?!\s{0,9}(?:grep|jq)\b)"
 
 
-class Lacking(NamedTuple):
+class Lacking(msgspec.Struct, frozen=True):
     """A program that is called and that the image does not have.
 
     `waits`: a loop waits for it to succeed. `direct`: the runtime is to start it, rather than a shell.

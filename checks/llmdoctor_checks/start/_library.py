@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Pod, Workload, k8s, object_evidence, pod_evidence
 from llmdoctor_checks._raw import words
@@ -44,7 +45,7 @@ _BYTES = 0.53
 _OTHER_BITS = ((r"[-_]i?q[123]", 0.25), (r"[-_]q[5-8]", 0.6), (r"fp16|bf16|f16", 2.0))
 
 
-class Pulled(NamedTuple):
+class Pulled(msgspec.Struct, frozen=True):
     """What one server is to pull together, and the room that it has."""
 
     names: tuple[str, ...]

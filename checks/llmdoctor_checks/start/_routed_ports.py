@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -31,7 +33,7 @@ _NO_PORT = "use-annotation"
 _BY_PORT = r"(?i)traefik|(?:^|[-_])(?:alb|gce|kong|istio|contour|cilium)"
 
 
-class _Sent(NamedTuple):
+class _Sent(msgspec.Struct, frozen=True):
     """Where an object sends requests: the path of the port in it, and the port of the Service, by number or name."""
 
     item: Item

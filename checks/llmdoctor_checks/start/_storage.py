@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, object_evidence, pod_evidence, units
 from llmdoctor_checks._raw import rows, words
@@ -27,7 +28,7 @@ _SWITCHES = frozenset({"--quiet", "--resume-download", "--force-download"})
 _VARIABLE = r"\$\{(\w+)\}|\$\((\w+)\)|\$(\w+)"
 
 
-class Fetched(NamedTuple):
+class Fetched(msgspec.Struct, frozen=True):
     """A model that an init container downloads whole: its id on the Hub, the directory, who does it and where that stands."""
 
     model: str

@@ -1,7 +1,8 @@
 """A GPU whose compute capability does not do for the image, the data type or the quantization."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Accelerator,
@@ -41,7 +42,7 @@ _BASE: tuple[tuple[str, str, str, Compute, Compute | None], ...] = (
 _TRITON = frozenset(["triton_attn", "triton_attn_vllm_v1", "triton"])
 
 
-class Clash(NamedTuple):
+class Clash(msgspec.Struct, frozen=True):
     """What the configuration needs and the GPU has not."""
 
     what: str

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Confidence,
@@ -47,7 +48,7 @@ _WIDTHS = {
 _PACKED = frozenset({2, 4, 8})
 
 
-class Clash(NamedTuple):
+class Clash(msgspec.Struct, frozen=True):
     """What does not go together, and what to do."""
 
     summary: str

@@ -3,7 +3,9 @@
 import re
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -57,7 +59,7 @@ _LABEL = "model.aibrix.ai/name"
 _NAME = re.compile(r"\w[\w.:/@+-]{0,199}", re.ASCII)
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A client of the server, and the variable by which it names a model."""
 
     container: Container
@@ -66,7 +68,7 @@ class Asked(NamedTuple):
     model: str
 
 
-class Routed(NamedTuple):
+class Routed(msgspec.Struct, frozen=True):
     """A rule that chooses a server by a model's name: the route, the rule's place, the name."""
 
     item: Item

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -69,7 +70,7 @@ _DAY = 86400
 _BARS = 500
 
 
-class Bar(NamedTuple):
+class Bar(msgspec.Struct, frozen=True):
     """How far a load has come: `seconds` for `done` of `shards`."""
 
     line: Line

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import Abstain, Engine, Finding, Fix, Logs, Pod, check, fixes, setting_evidence
 from kubectl_llmdoctor.catalog.models import find
@@ -13,7 +14,7 @@ _VOCABULARY_PADDING = 64
 _FLAGS = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size", "tgi": "--num-shard"}
 
 
-class Shape(NamedTuple):
+class Shape(msgspec.Struct, frozen=True):
     """What of a model is shared out among the GPUs."""
 
     heads: int

@@ -8,7 +8,8 @@ device plugin does not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.facts.constraints import unmet
 from kubectl_llmdoctor.facts.nodes import Node
@@ -26,7 +27,7 @@ _MADE = "resource.kubernetes.io/extended-resource-claim"
 _MOST_USERS = 256
 
 
-class Named(NamedTuple):
+class Named(msgspec.Struct, frozen=True):
     """A ResourceClaim that a pod names, or that was made for it."""
 
     #: empty while the template's claim was not made

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.constraints import unmet
@@ -52,7 +53,7 @@ class UnsureError(Exception):
         self.ends = ends
 
 
-class Slot(NamedTuple):
+class Slot(msgspec.Struct, frozen=True):
     """A device that a node can reach."""
 
     id: Id
@@ -81,7 +82,7 @@ class Want:
     amounts: Mapping[str, Quantity] = field(default_factory=dict)
 
 
-class Demand(NamedTuple):
+class Demand(msgspec.Struct, frozen=True):
     """All requests of one claim: each a choice of alternatives; and what their devices must have in common."""
 
     claim: str
@@ -89,7 +90,7 @@ class Demand(NamedTuple):
     constraints: tuple[DeviceConstraint, ...] = ()
 
 
-class Shortage(NamedTuple):
+class Shortage(msgspec.Struct, frozen=True):
     """Why a node's devices do not suffice for a request."""
 
     want: Want

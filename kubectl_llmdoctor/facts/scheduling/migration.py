@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
@@ -20,7 +19,7 @@ ZONES = {
 _ZONE_LABELS = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 
 
-class InTree(NamedTuple):
+class InTree(msgspec.Struct, frozen=True):
     """A kind of volume from before CSI, which the driver of its cloud serves by now (csi-translation-lib)."""
 
     field: str

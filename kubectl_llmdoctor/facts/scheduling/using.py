@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts.scheduling.verdict import Reason
 CLASS = "volume.beta.kubernetes.io/storage-class"
 
 
-class Used(NamedTuple):
+class Used(msgspec.Struct, frozen=True):
     """A claim that a volume of a pod uses."""
 
     name: str
