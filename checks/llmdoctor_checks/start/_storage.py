@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -37,8 +36,7 @@ class Fetched(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Store:
+class Store(msgspec.Struct, frozen=True, kw_only=True):
     """A place for model files, and what lies under it.
 
     `kind` is `layer` for the container's own file system, which is the node's disk; `size` is None where nothing limits
@@ -148,7 +146,7 @@ def store(container: Container, path: str) -> Store | None:
         text = str(held) if held is not None else _asked(spec)
         where = object_evidence(item, "spec.resources.requests.storage", text)
         found = _claimed(path, volume.name, spec, where, held)
-        return Store(**{**found.__dict__, "claim": item})
+        return msgspec.structs.replace(found, claim=item)
     template = pod.template
     for claim in rows(template.raw, "spec.volumeClaimTemplates") if template and volume is None else []:
         if dig(claim, "metadata.name") == mount.name:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import msgspec
@@ -62,8 +61,7 @@ class Slot(msgspec.Struct, frozen=True):
     pool: tuple[str, str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True, kw_only=True):
     """A request with all that its devices must be; its alternatives in order, where it lists several."""
 
     #: empty for the claim that the scheduler makes for extended resources
@@ -79,7 +77,7 @@ class Want:
     tolerations: tuple[DeviceToleration, ...] = ()
     admin: bool = False
     #: how much it takes of a device that several claims may share
-    amounts: Mapping[str, Quantity] = field(default_factory=dict)
+    amounts: Mapping[str, Quantity] = {}
 
 
 class Demand(msgspec.Struct, frozen=True):
