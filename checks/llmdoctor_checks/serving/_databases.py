@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks.start._services import called, has_namespace
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -109,13 +110,11 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
             (),
             f"Name the Service of the database in DATABASE_URL, in {fixes.edited(pod)}",
         )
-    name, _, rest = host.partition(".")
-    namespace = rest.split(".")[0] or pod.namespace
-    inside = "." not in host or ".svc" in host or host.count(".") == 1
-    item = cluster.item("Service", namespace, name) if inside else None
+    namespace, name = called(host, pod) or ("", "")
+    item = cluster.item("Service", namespace, name) if name else None
     if item is not None:
         return _of_service(item, port, cluster)
-    if inside and cluster.exists("Service", namespace, name) is False:
+    if name and cluster.exists("Service", namespace, name) is False and has_namespace(namespace, cluster):
         return _Why(
             f"namespace {namespace} has no Service {name}",
             (),

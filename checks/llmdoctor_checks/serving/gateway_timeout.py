@@ -102,7 +102,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 def gateway_timeout(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
-    """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
+    """A timeout of a client, gateway, mesh or Knative cuts generations off.
 
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
     request (Istio's `timeout`, the Gateway API's `timeouts.request`, Knative's `timeoutSeconds`) cuts it off in the
