@@ -21,8 +21,10 @@ _FRAME = rf"File \"[^\"]{{0,300}}/(?:{_LIBRARY})/"
 #: So many lines may follow the exception: notes that a library adds to it.
 _AFTER = 4
 
-#: Variables that name a server of models.
-_OF_A_SERVER = r"OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION"
+#: Variables that name a server of models, and not where models are kept or counted.
+_OF_A_SERVER = (
+    r"^(?!.*(?:REGISTRY|TRACK|HUB|MIRROR|DOWNLOAD|STORE)).*(?:OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION)"
+)
 
 #: What the program's end explains.
 CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck")

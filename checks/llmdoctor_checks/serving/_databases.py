@@ -135,7 +135,8 @@ def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
     where = f"Service/{item.name}"
     selector = dig(item.raw, "spec.selector")
     ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
-    if port is not None and ports and port not in ports:
+    headless = dig(item.raw, "spec.clusterIP") == "None"  # its pods are asked at whatever port they have
+    if port is not None and ports and port not in ports and not headless:
         listed = ", ".join(str(one) for one in ports)
         evidence = Evidence(source="workload", ref=f"{where} spec.ports", text=listed)
         return _Why(f"its Service has no port {port}", (evidence,), f"Ask port {listed} of Service {item.name}")
@@ -165,7 +166,7 @@ def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
             (f"kubectl -n {item.namespace} get statefulsets,deployments,pods",),
         )
     return _Why(
-        f"its Service {item.name} is there",
+        f"why is not known here, where its Service {item.name} is",
         (),
         "See whether a NetworkPolicy or a mesh stands between the two, and whether the database listens at that port",
         (f"kubectl -n {item.namespace} get networkpolicies,endpointslices",),
