@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Item,
     Line,
+    Log,
     Logs,
     Pod,
     dig,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
+    tracebacks,
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
@@ -38,6 +40,8 @@ _UNREACHED = (
     ),
     ('could not translate host name "', r'could not translate host name "(?P<host>[^"]{1,253})" to address'),
 )
+#: By what an exception speaks of a database.
+_OF_DATABASES = r"(?i)prisma|psycopg|asyncpg|sqlalchemy|alembic|peewee|database|postgres|mysql|\bP10\d\d\b"
 #: What is printed once the database answers, or the server is up.
 _OVER = ("Application startup complete", "already in sync with the Prisma schema", "database is now in sync")
 
@@ -92,11 +96,23 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
         over = max((line.number for words in _OVER for line in log.find(words)), default=0)
         for literal, pattern in _UNREACHED:
             lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
-            if lines and lines[-1][0].number > over:
+            if lines and lines[-1][0].number > over and not _ended_otherwise(log, lines[-1][0]):
                 line, found = lines[-1]
                 port = found.groupdict().get("port")
                 return _Said(line, found["host"], int(port) if port else None)
     return None
+
+
+def _ended_otherwise(log: Log, line: Line) -> bool:
+    """Whether the log ends, below a line, with an exception that has nothing to do with a database."""
+    last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
+    if last is None or last.first.number <= line.number:
+        return False
+    texts = [last.error, last.message[:2000], *(x.text[:1000] for x in log.lines(last.first.number, last.last.number))]
+    while last.cause is not None:
+        last = last.cause
+        texts += [last.error, last.message[:2000]]
+    return not any(re.search(_OF_DATABASES, text) for text in texts)
 
 
 def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
