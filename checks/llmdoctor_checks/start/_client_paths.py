@@ -93,7 +93,8 @@ def _requests(log: Log) -> Iterator[_Request]:
 
 def _has(engine: Engine, path: str) -> bool:
     """Whether the server may have a path: a 404 there speaks of a model."""
-    if (root := re.search(_ROOT, " ".join(map(str, engine.container.spec.args)))) is not None:
+    spec = engine.container.spec
+    if (root := re.search(_ROOT, " ".join(map(str, (*spec.command, *spec.args))))) is not None:
         path = path.removeprefix(root[1].rstrip("/"))
     right = _RIGHT_OF.get(engine.name, _RIGHT if engine.name == "llama.cpp" else _RIGHT.replace(r"(?:/v\d)?", r"/v\d"))
     return re.match(right, path) is not None
