@@ -22,8 +22,10 @@ _FRAME = rf"File \"[^\"]{{0,300}}/(?:{_LIBRARY})/"
 #: So many lines may follow the exception: notes that a library adds to it.
 _AFTER = 4
 
-#: Variables that name a server of models.
-_OF_A_SERVER = r"OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION"
+#: Variables that name a server of models, and not where models are kept or counted.
+_OF_A_SERVER = (
+    r"^(?!.*(?:REGISTRY|TRACK|HUB|MIRROR|DOWNLOAD|STORE)).*(?:OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION)"
+)
 
 #: What the program's end explains.
 CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck")
@@ -33,6 +35,15 @@ _LATE, _NO_CONNECTION = r"(?:APITimeoutError|ReadTimeout(?:Error)?|Timeout)$", r
 
 #: TLS asked of a port where none is spoken, by OpenSSL 1.1 and 3, and by 3.2 and later.
 _NO_TLS = r"WRONG_VERSION_NUMBER|wrong version number|record layer failure"
+
+#: What an exception names of whom it asked: requests and urllib3, aiohttp.
+_WHOM = r"(?:\bhost='|\bto host )(?P<host>[\w.-]{1,253})"
+
+#: By which clients are told to ask through a proxy. TLS to one that speaks none fails like TLS to such a server.
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+#: Exit codes from here on tell of a signal: somebody ended the program, whatever it said last.
+_BY_SIGNAL = 128
 
 #: A name that the cluster's DNS does not have, and a DNS that does not answer.
 _NO_NAME = r"\[Errno -[25]\] |Name or service not known|No address associated with hostname"
@@ -59,12 +70,15 @@ def ended_clients(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[End
         container = ending.container
         log = log_of(ending, logs) if logs is not None and container.name not in engines else None
         last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log is not None else None
-        if log is None or last is None or not _is_the_end(last) or not _of_a_model(last):
+        if log is None or last is None or not 0 < ending.code < _BY_SIGNAL:
             continue
-        chain = [last, *_causes(last)]
-        if (why := _why(chain)) is None:
+        if not _is_the_end(last) or not _of_a_model(last):
             continue
-        variable, url = _asked(container)
+        chain, (variable, url) = [last, *_causes(last)], _asked(container)
+        if (why := _why(chain)) is None or _asked_another(chain, url):
+            continue
+        if why == "no tls" and (_by_proxy(container) or not url.startswith("https://")):
+            continue  # it is not known whom it asked with TLS
         lines = (chain[-1].last, last.last) if chain[-1].last.text != last.last.text else (last.last,)
         yield Ended(container, why, last.error.rpartition(".")[2], lines, variable, url)
 
@@ -99,6 +113,19 @@ def _why(chain: list[Traceback]) -> str | None:
         return "no name"
     connecting = any(re.search(_NO_CONNECTION, f"{one.error} {one.message[:500]}") for one in chain)
     return "late" if re.search(_LATE, chain[0].error) and not connecting else None
+
+
+def _asked_another(chain: list[Traceback], url: str) -> bool:
+    """Whether the exceptions name a host, which is not that of the model's server: a hub, a database, a tool."""
+    said = " ".join(one.message[:2000] for one in chain)
+    hosts = {found["host"] for found in re.finditer(_WHOM, said)}
+    return bool(hosts) and host_of(url) not in hosts and not re.search(GENERATES, said)
+
+
+def _by_proxy(container: Container) -> bool:
+    """Whether the container is told to speak TLS to a proxy itself."""
+    found = (container.env.get(name) for name in _PROXIES)
+    return any(one is not None and (one.value or "").startswith("https://") for one in found)
 
 
 def _asked(container: Container) -> tuple[str, str]:

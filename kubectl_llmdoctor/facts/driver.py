@@ -52,9 +52,12 @@ _DRIVERS = (
     "nvidia.com/cuda.driver.major",
 )
 
-#: What prints the CUDA of an image: PyTorch's version, and the start-up script of NVIDIA's images (nvidia-smi, with a colon, means
-#: the driver's).
-_PRINTED = (("+cu1", r"\d\+cu(1\d)(\d)\b"), ("CUDA Version ", r"^\s*CUDA Version (1\d)\.(\d{1,2})(?:\.\d{1,3})?\s*$"))
+#: What prints the CUDA of an image: PyTorch's version (xFormers names two, that for which it was built and the one that "you have"),
+#: and the start-up script of NVIDIA's images (nvidia-smi, with a colon, means the driver's).
+_PRINTED = (
+    ("+cu1", r"\d\+cu(1\d)(\d)\b(?!.{0,80}\(you have )"),
+    ("CUDA Version ", r"^\s*CUDA Version (1\d)\.(\d{1,2})(?:\.\d{1,3})?\s*$"),
+)
 _TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])"
 #: vLLM's images by release: from 0.20 on they are built for CUDA 13.
 _VLLM, _VLLM_13 = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.", 20

@@ -13,6 +13,8 @@ from .template import Finder, Template, dig, rows, say, table
 
 _PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
 _KEPT = ("workingDir", "lifecycle", "resources", "securityContext", "restartPolicy")
+#: What of a container the values say in a form of their own, or elsewhere.
+_OTHERWISE = ("name", "image", "env", "envFrom", "ports", "volumeMounts", "volumeDevices", *_PROBES.values())
 
 #: What the library adds where the values say nothing (charts/library/common/values.yaml).
 _POD_DEFAULTS: Json = {"enableServiceLinks": False, "automountServiceAccountToken": False}
@@ -54,12 +56,9 @@ def _template(raw: Json, values: Json, name: str, controller: Json, several: boo
         for index, (key, container) in enumerate(_containers(controller, field).items()):
             where = f"{at}/{field}/{_escaped(key)}"
             listed.append(_container(key, container, [m for whose, m in mounts if whose in ("", key)]))
-            places += [(f"/{field}/{index}", ""), (f"/{field}/{index}/resources", f"{where}/resources")]
-            places += [
-                (f"/{field}/{index}/{word}", f"{where}/{word}")
-                for word in ("args", "command")
-                if _list(container, word)
-            ]
+            places.append((f"/{field}/{index}", where))
+            places += [(f"/{field}/{index}/{word}", "") for word in _OTHERWISE]
+            places += [(f"/{field}/{index}/{word}", "") for word in ("args", "command") if not _list(container, word)]
         pod[field] = listed
     pod["volumes"] = volumes
     return Template(

@@ -98,12 +98,15 @@ class _Wording:
             return None
         earlier = None
         for hit in self._hits():
+            again = self._server and _tried_again(hit.line)
+            if again and self.retried:
+                continue
             state = self._state(hit.line)
             if state == "over":
                 continue
             found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
-            if self._server and _tried_again(hit.line):
-                self.retried = self.retried or _last_resort(found)
+            if again:
+                self.retried = _last_resort(found)
                 continue
             if not superseded(hit.line):
                 return found

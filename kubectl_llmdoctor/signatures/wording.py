@@ -87,8 +87,10 @@ def _names(found: re.Match[str]) -> dict[str, str]:
 
 def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
-    if pattern.without_cuda and _has_cuda(pattern.without_cuda, subject, pod, container):
-        return False
+    if pattern.without_cuda:
+        key = f"has CUDA {pattern.without_cuda} {pod.namespace}/{pod.name}/{container.name if container else ''}"
+        if pod.cluster.once(key, lambda: _has_cuda(pattern.without_cuda, subject, pod, container)):
+            return False
     if pattern.speaks_of and not _speaks_of(pattern.speaks_of, subject, pod, container):
         return False
     if not pattern.engines:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Item,
     Line,
+    Log,
     Logs,
     Pod,
     dig,
@@ -22,9 +23,11 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
+    tracebacks,
 )
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks.start._services import called, has_namespace
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -39,6 +42,8 @@ _UNREACHED = (
     ),
     ('could not translate host name "', r'could not translate host name "(?P<host>[^"]{1,253})" to address'),
 )
+#: By what an exception speaks of a database.
+_OF_DATABASES = r"(?i)prisma|psycopg|asyncpg|sqlalchemy|alembic|peewee|database|postgres|mysql|\bP10\d\d\b"
 #: What is printed once the database answers, or the server is up.
 _OVER = ("Application startup complete", "already in sync with the Prisma schema", "database is now in sync")
 
@@ -93,11 +98,23 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
         over = max((line.number for words in _OVER for line in log.find(words)), default=0)
         for literal, pattern in _UNREACHED:
             lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
-            if lines and lines[-1][0].number > over:
+            if lines and lines[-1][0].number > over and not _ended_otherwise(log, lines[-1][0]):
                 line, found = lines[-1]
                 port = found.groupdict().get("port")
                 return _Said(line, found["host"], int(port) if port else None)
     return None
+
+
+def _ended_otherwise(log: Log, line: Line) -> bool:
+    """Whether the log ends, below a line, with an exception that has nothing to do with a database."""
+    last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
+    if last is None or last.first.number <= line.number:
+        return False
+    texts = [last.error, last.message[:2000], *(x.text[:1000] for x in log.lines(last.first.number, last.last.number))]
+    while last.cause is not None:
+        last = last.cause
+        texts += [last.error, last.message[:2000]]
+    return not any(re.search(_OF_DATABASES, text) for text in texts)
 
 
 def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
@@ -111,13 +128,11 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
             (),
             f"Name the Service of the database in DATABASE_URL, in {fixes.edited(pod)}",
         )
-    name, _, rest = host.partition(".")
-    namespace = rest.split(".")[0] or pod.namespace
-    inside = "." not in host or ".svc" in host or host.count(".") == 1
-    item = cluster.item("Service", namespace, name) if inside else None
+    namespace, name = called(host, pod) or ("", "")
+    item = cluster.item("Service", namespace, name) if name else None
     if item is not None:
         return _of_service(item, port, cluster)
-    if inside and cluster.exists("Service", namespace, name) is False:
+    if name and cluster.exists("Service", namespace, name) is False and has_namespace(namespace, cluster):
         return _Why(
             f"namespace {namespace} has no Service {name}",
             (),
@@ -138,7 +153,8 @@ def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
     where = f"Service/{item.name}"
     selector = dig(item.raw, "spec.selector")
     ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
-    if port is not None and ports and port not in ports:
+    headless = dig(item.raw, "spec.clusterIP") == "None"  # its pods are asked at whatever port they have
+    if port is not None and ports and port not in ports and not headless:
         listed = ", ".join(str(one) for one in ports)
         evidence = Evidence(source="workload", ref=f"{where} spec.ports", text=listed)
         return _Why(f"its Service has no port {port}", (evidence,), f"Ask port {listed} of Service {item.name}")
@@ -168,7 +184,7 @@ def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
             (f"kubectl -n {item.namespace} get statefulsets,deployments,pods",),
         )
     return _Why(
-        f"its Service {item.name} is there",
+        f"why is not known here, where its Service {item.name} is",
         (),
         "See whether a NetworkPolicy or a mesh stands between the two, and whether the database listens at that port",
         (f"kubectl -n {item.namespace} get networkpolicies,endpointslices",),

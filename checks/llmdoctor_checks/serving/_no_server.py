@@ -20,18 +20,19 @@ def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     since = parse_time(ready.last_transition_time) if ready is not None else None
     said = cluster.once("no server", lambda: _said(cluster)) if since is not None and pod.services else []
     for service in pod.services if said else ():
-        names = rf"\|{re.escape(service.name)}\.{re.escape(pod.namespace)}\.svc\b"
-        backend = rf"\b{re.escape(pod.namespace)}[-_:]{{1,2}}(?:svc[-_])?{re.escape(service.name)}[-_:]{{1,2}}\w{{1,20}}'? has no server"
+        name, space = re.escape(service.name), re.escape(pod.namespace)
+        names = rf"\|{name}\.{space}\.svc\b"
+        backend = rf"\b{space}[-_:]{{1,2}}(?:svc[-_])?{name}[-_:]{{1,2}}[a-zA-Z\d]{{1,20}}'? has no server"
         for line in said:
+            if line.log.pod == pod.name or not re.search(rf"{names}|{backend}", line.text[:4000]):
+                continue
+            ago = written_ago(line, cluster.now)
+            if cluster.now is None or since is None or ago is None:
+                continue
+            if (cluster.now - since).total_seconds() - ago < _LATE:
+                continue
             if any(x.number > line.number and re.search(names, x.text[:4000]) for x in line.log.find("via_upstream")):
                 continue  # it has found one since
-            ago = written_ago(line, cluster.now)
-            if cluster.now is None or since is None or ago is None or (line.log.pod == pod.name):
-                continue
-            if (cluster.now - since).total_seconds() - ago < _LATE or not re.search(
-                rf"{names}|{backend}", line.text[:4000]
-            ):
-                continue
             yield Finding(
                 role="cause",
                 severity="warning",

@@ -102,7 +102,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
 def gateway_timeout(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
-    """A timeout of the ingress, gateway, mesh or Knative cuts generations off.
+    """A timeout of a client, gateway, mesh or Knative cuts generations off.
 
     A model writes its answer token by token; an answer of the maximum length takes minutes. A timeout for the *whole*
     request (Istio's `timeout`, the Gateway API's `timeouts.request`, Knative's `timeoutSeconds`) cuts it off in the
@@ -223,13 +223,13 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             order=ended.lines[-1].order,
             pods=(pod.name,),
         )
-    busy = list(_busy_workers(logs)) if logs is not None and not subject.engines(pod) else []
+    busy = list(_busy_workers(pod, logs)) if logs is not None and not subject.engines(pod) else []
     if not busy or stray([line for line, _ in busy]):
         return None
     (killed, request), times = busy[0], f"{len(busy)} times" if len(busy) > 1 else "once"
     return Finding(
         role="cause",
-        confidence="likely",
+        confidence="likely" if len(busy) > 1 else "possible",  # few programs behind gunicorn log what they answered
         summary=f"gunicorn in {killed.log.container} ended workers that were busy with a request for as long as --timeout allows "
         f"(30 s by default); its log says so {times}.",
         evidence=(log_evidence(killed), log_evidence(request)),
@@ -245,9 +245,11 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
     )
 
 
-def _busy_workers(logs: Logs) -> Iterator[tuple[Line, Line]]:
+def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
     """Workers that gunicorn ended while they were busy with a request to generate: the lines that say so (`arbiter.py`, `sync.py`)."""
     for killed in logs.find(KILLED):
+        if killed.log.previous and not pod.failing:
+            continue  # an instance that is gone, of a pod that has recovered
         pid = re.search(r"WORKER TIMEOUT \(pid:(\d{1,10})\)", killed.text[:2000])
         for line in killed.log.lines(killed.number + 1, killed.number + _SOON) if pid else ():
             text = line.text[:2000]

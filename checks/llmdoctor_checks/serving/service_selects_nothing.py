@@ -30,7 +30,7 @@ from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
-from llmdoctor_checks.start._services import picked_by, service_of
+from llmdoctor_checks.start._services import called, has_namespace, picked_by, service_of
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -52,7 +52,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
     literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS),
 )
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """A Service, an InferencePool or a route leads to no server, or not to the model alone.
+    """A Service, a pool, a route or an address leads to no server, or not to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
@@ -112,19 +112,23 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
     """A client of models that ended since the name of its server, one of the cluster's, does not resolve."""
     host = host_of(ended.url)
-    name, _, rest = host.partition(".")
-    namespace = rest.partition(".")[0] or pod.namespace
-    if not host or (rest and not re.fullmatch(r"[\w-]{1,63}(?:\.svc(?:\.[\w.-]{1,200})?)?", rest)):
+    if (service := called(host, pod)) is None:
         return None  # a name outside of the cluster
+    namespace, name = service
     there = cluster.exists("Service", namespace, name)
     if there:
         return None
+    if not has_namespace(namespace, cluster):
+        why, sure = "it is no Service that was read, and no name outside that the cluster's DNS knows", False
+    elif there is None:
+        why, sure = f"no Service of that name was read in {namespace}", any(cluster.items("Service", namespace))
+    else:
+        why, sure = f"there is no Service {name} in {namespace}", True
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely" if there is False or any(cluster.items("Service", namespace)) else "possible",
-        summary=f"{ended.container.name} ended since {host}, where it asks for the model, does not resolve: "
-        f"{'no Service of that name was read' if there is None else f'there is no Service {name}'} in {namespace}.",
+        confidence="likely" if sure else "possible",
+        summary=f"{ended.container.name} ended since {host}, where it asks for the model, does not resolve: {why}.",
         evidence=(
             *(log_evidence(line) for line in ended.lines),
             pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    addresses,
     answered,
     count_of,
     dig,
@@ -48,7 +49,13 @@ _CALLS = r"(?:chat/completions|completions|embeddings|responses|messages|models)
 _ASKED = rf"/{_CALLS}(?:[/?]|$)|/generate(?:_stream)?(?:\?|$)|/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)"
 #: Where a server has it; there a 404 is of a model that it does not serve.
 _RIGHT = rf"(?:/v\d)?/{_CALLS}(?:/[\w.-]{{1,200}})?(?:\?|$)"
-_RIGHT_OF = {"ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}"}
+_RIGHT_OF = {
+    "ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}",
+    # below /openai, or what KSERVE_OPENAI_ROUTE_PREFIX says
+    "huggingfaceserver": rf"(?:/(?!v\d/)[\w-]{{1,60}})?/v\d/{_CALLS}",
+}
+#: By what paths begin besides, where a proxy passes them on as they are: vLLM's and SGLang's option.
+_ROOT = r"--(?:fastapi[-_])?root[-_]path[= ](/[\w./-]{1,200})"
 #: Fewer prove no habit.
 _FEWEST = 3
 
@@ -88,15 +95,18 @@ def _requests(log: Log) -> Iterator[_Request]:
 
 def _has(engine: Engine, path: str) -> bool:
     """Whether the server may have a path: a 404 there speaks of a model."""
+    spec = engine.container.spec
+    if (root := re.search(_ROOT, " ".join(map(str, (*spec.command, *spec.args))))) is not None:
+        path = path.removeprefix(root[1].rstrip("/"))
     right = _RIGHT_OF.get(engine.name, _RIGHT if engine.name == "llama.cpp" else _RIGHT.replace(r"(?:/v\d)?", r"/v\d"))
     return re.match(right, path) is not None
 
 
 def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request]) -> Finding:
     last = wrong[-1]
-    client, where = _clients(wrong, cluster)
+    client, where = _clients(wrong, pod, cluster)
     twice = re.match(r"(?:/[\w-]{1,40}){0,3}?/v1(?:/v1)+/", last.path) or "completions/chat/completions" in last.path
-    right = "http://HOST:PORT" if engine.name == "ollama" else "http://HOST:PORT/v1"
+    right = "http://HOST:PORT" + {"ollama": "", "huggingfaceserver": "/openai/v1"}.get(engine.name, "/v1")
     how = (
         f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
@@ -118,7 +128,7 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
 def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Request]) -> Finding:
     last, key = keyless[-1], engine.explicit("api_key")
     named = f" ({key.flag})" if key is not None and key.flag else ""
-    client, where = _clients(keyless, cluster)
+    client, where = _clients(keyless, pod, cluster)
     several = len({one.client for one in keyless}) > 1
     return Finding(
         # several that nobody knows may be anybody who met with a server that is open to the world
@@ -143,24 +153,32 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
     )
 
 
-def _clients(requests: list[_Request], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
+def _clients(requests: list[_Request], pod: Pod, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
     """Who asks: one client, as far as it is known, or several of which nothing more is said."""
     if len({one.client for one in requests}) > 1:
         return "each of its clients", ()
-    return _client(requests[0].client, cluster)
+    return _client(requests[0].client, pod, cluster)
 
 
-def _client(address: str, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
-    """The pod that has an address, and by which variable it is told of the server; else the address."""
+def _client(address: str, pod: Pod, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]]:
+    """The pod that has an address, and by which variable it is told of the server; else the address.
+
+    One that is told of none may pass on what others ask: an ingress controller.
+    """
     for item in cluster.items("Pod"):
         if str(dig(item.raw, "status.podIP")) == address and not dig(item.raw, "spec.hostNetwork"):
             other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-            return other.name, tuple(e for c in other.containers for e in _told(c))[:2]
+            where = tuple(e for c in other.containers for e in _told(c, pod))[:2]
+            return (other.name if where else f"{other.name}, or who asks through it,"), where
     return f"the client at {address}", ()
 
 
-def _told(container: Container) -> Iterator[Evidence]:
+def _told(container: Container, pod: Pod) -> Iterator[Evidence]:
+    names = {item.name for item in pod.services}
     for name, variable in container.env.items():
-        if re.search(r"(?:BASE_URL|API_BASE|ENDPOINT)S?$", name) and variable.value:
+        if not variable.value or not re.search(r"(?:BASE_URL|API_BASE|ENDPOINT)S?$", name):
+            continue
+        here = addresses(variable.value, names, pod.namespace, container.pod.namespace)
+        if here or (not names and re.search(r"/v1\b|:11434\b", variable.value)):
             text = f"{container.pod.name}: {name}={variable.value}"
             yield Evidence(source="workload", ref=f"Pod/{container.pod.name} env[{name}]", text=text)

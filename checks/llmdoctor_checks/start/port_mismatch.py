@@ -62,7 +62,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
     "port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *REFUSED)
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
-    """A probe or Service asks a port on which the engine does not listen.
+    """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
@@ -98,18 +98,19 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
     for ended in ended_clients(pod, subject, logs):
         if ended.why != "no tls":
             continue
-        named = f" ({ended.variable})" if ended.variable else ""
         yield Finding(
             role="cause",
             severity="warning",
             confidence="likely",
-            summary=f"{ended.container.name} speaks TLS to {ended.url or 'the server of the model'}, which answers without, "
-            "and ended of it.",
-            evidence=tuple(log_evidence(line) for line in ended.lines),
+            summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
+            evidence=(
+                *(log_evidence(line) for line in ended.lines),
+                pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
+            ),
             explains=CONSEQUENCES,
             fixes=(
                 fixes.advice(
-                    f"Let {fixes.edited(pod)} ask the server with http://{named}, or give the server a certificate "
+                    f"Let {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
                     "(--ssl-certfile and --ssl-keyfile)"
                 ),
             ),
