@@ -115,10 +115,17 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether what a container is told that asks this pod names no other server of models."""
     names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
-    values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
-    values += [text[:_LONGEST] for _, text in _written(container, pod.cluster)]
-    urls = (url for value in values for url in re.findall(_OF_MODELS, value))
+    urls = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_OF_MODELS, value))
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
+
+
+def told_by(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """All in which a container is told whom to ask: its variables by their names, `args`, and the ConfigMaps that are mounted."""
+    for name, variable in container.env.items():
+        if variable.value:
+            yield name, variable.value[:_LONGEST]
+    for where, text in _written(container, cluster):
+        yield where, text[:_LONGEST]
 
 
 def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:

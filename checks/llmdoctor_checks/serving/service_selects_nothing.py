@@ -21,9 +21,11 @@ from kubectl_llmdoctor.api import (
     fixes,
     host_of,
     log_evidence,
+    named,
     object_evidence,
     pod_evidence,
 )
+from llmdoctor_checks import _links
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
@@ -49,7 +51,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
     "service-selects-nothing",
     since="0.2",
     severity="warning",
-    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS),
+    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_links.LITERALS),
 )
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Service, an InferencePool or a route leads to no server, or not to the model alone.
@@ -83,6 +85,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     if nameless is not None and (found := _no_such(pod, nameless, cluster)) is not None:
         yield found
         return
+    yield from _links.broken(pod, cluster, "service-selects-nothing")
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
@@ -112,10 +115,10 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
     """A client of models that ended since the name of its server, one of the cluster's, does not resolve."""
     host = host_of(ended.url)
-    name, _, rest = host.partition(".")
-    namespace = rest.partition(".")[0] or pod.namespace
-    if not host or (rest and not re.fullmatch(r"[\w-]{1,63}(?:\.svc(?:\.[\w.-]{1,200})?)?", rest)):
+    meant = named(host, pod.namespace, cluster)
+    if meant is None:
         return None  # a name outside of the cluster
+    namespace, name = meant[1], meant[0]
     there = cluster.exists("Service", namespace, name)
     if there:
         return None
