@@ -17,7 +17,7 @@ from kubectl_llmdoctor.facts.workload import Workload, dig, rows
 _LOOPBACK, _ADDRESS = r"localhost|127(?:\.\d{1,3}){3}|\[?::1\]?|0\.0\.0\.0", r"\d{1,3}(?:\.\d{1,3}){3}"
 #: What may follow the name of a Service: its namespace, and the domain of the cluster.
 _INSIDE = r"(?P<namespace>[a-z0-9][\w-]{0,62})?(?:(?:^|\.)svc(?:\.[\w.-]{1,200})?)?"
-#: Names with one dot are mostly of the world: only a namespace that is there makes one a Service's.
+#: Names without this end are mostly of the world: only a namespace that is there makes one with a dot a Service's.
 _DOMAINS = r"\.svc(?:\.|$)|\.local$"
 
 
@@ -62,16 +62,17 @@ def service_at(host: str, here: str, cluster: Cluster) -> Item | None:
     return cluster.item("Service", namespace, name) if name else None
 
 
-def named(host: str, here: str, cluster: Cluster) -> tuple[str, str] | None:
-    """The name and the namespace of the Service that a host would be; None for a name of the world."""
+def named(host: str, here: str, cluster: Cluster, *, guess: bool = False) -> tuple[str, str] | None:
+    """The name and the namespace of the Service that a host would be; None for a name of the world.
+
+    A name with one dot is taken for one where its namespace is known, or for a `guess`.
+    """
     name, _, rest = host.lower().rstrip(".").partition(".")
     said = re.fullmatch(_INSIDE, rest)
     if not name or said is None or re.fullmatch(_LOOPBACK, host) or not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
         return None
     namespace = said["namespace"] or here
-    if namespace == "svc":
-        namespace = here
-    if rest and not re.search(_DOMAINS, host) and not _is_there(namespace, cluster):
+    if rest and not guess and not re.search(_DOMAINS, host) and not _is_there(namespace, cluster):
         return None
     return name, namespace
 
