@@ -111,7 +111,10 @@ _STORE_PORTS = frozenset(
 )
 
 #: What such a server, or a library that asks one, is called in a line.
-_CALLED = r"(?i:openai|ollama|litellm|anthropic|llm|sglang|tritonserver|llama[._]?cpp|huggingface_?hub\.inference|text-generation)"
+_CALLED = (
+    r"/chat/completions|(?i:openai|ollama|localai|litellm|anthropic|llm|sglang|tritonserver|llama[._]?cpp"
+    r"|huggingface_?hub\.inference|text-generation)"
+)
 
 #: Of a request to generate. What lists the models of each server that might be there (Open WebUI) needs none of them.
 _GENERATING = rf"{GENERATES}|litellm\.\w{{1,60}}Error|APIConnectionError"
@@ -222,7 +225,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
                 if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
                     continue  # it may do without
                 done.add(to.shown)
-                why = _break(container, to, kind, cluster)
+                why = _break(container, to, kind, text, cluster)
                 if why is not None:
                     yield Broken(container, line, to, why)
 
@@ -329,11 +332,11 @@ def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> b
     return other is not None and other.service is not None and other.service is to.service
 
 
-def _break(container: Container, to: Destination, kind: str, cluster: Cluster) -> Why | None:
+def _break(container: Container, to: Destination, kind: str, text: str, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
 
     if to.itself:
-        return _itself(container, to, cluster)
+        return _itself(container, to, text, cluster)
     if to.service is None and not to.pods:
         return _no_service(container, to, kind, cluster)
     if kind == "nameless":
@@ -359,9 +362,10 @@ def _break(container: Container, to: Destination, kind: str, cluster: Cluster) -
     return _at_the_pod(to)
 
 
-def _itself(container: Container, to: Destination, cluster: Cluster) -> Why | None:
+def _itself(container: Container, to: Destination, text: str, cluster: Cluster) -> Why | None:
     pod = container.pod
-    if not any((one.host, one.port) == (to.host, to.port) for one in _configured(container, cluster)):
+    told = any((one.host, one.port) == (to.host, to.port) for one in _configured(container, cluster))
+    if not told and not re.search(rf"https?://{re.escape(to.host)}:{to.port}/", text):
         return None  # the line may name by it where the program itself listens
     for engine in engines_in(pod):
         port = engine.get("port")
@@ -389,6 +393,7 @@ def _itself(container: Container, to: Destination, cluster: Cluster) -> Why | No
         fixes.advice(
             f"Name the Service of the model (SERVICE.NAMESPACE) in place of {to.host}, in {fixes.edited(pod)}"
         ),
+        certain=told,
     )
 
 

@@ -66,6 +66,10 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
     then answered with 404 or 500, whatever the pods do.
 
+    Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
+    short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
+    `localhost`, which is its own pod.
+
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
     answers.

@@ -47,6 +47,9 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
     of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
 
+    Of a client or a gateway it is a cause where its log says that it does not reach a server whose pods are not ready: nothing is wrong
+    with the client, and what is wrong stands with those pods.
+
     ## Fix
 
     Mend the cause that is named above it. A model that is still loading needs time: see `probe-too-short` and
