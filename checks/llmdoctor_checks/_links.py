@@ -55,6 +55,7 @@ _REFUSED = (
     "Layer4 connection problem",
     "ould not connect",
     " SC--",
+    " sC--",
     " UF",
     '"UF',
 )
@@ -73,7 +74,9 @@ _NAMELESS = (
     "failed to lookup address",
     "could not be resolved (",
 )
-LITERALS = (*_REFUSED, *_SILENT, *_NAMELESS)
+#: What a gateway answered by itself; of Traefik's access log nothing else says so. Whom it asked stands in the line.
+_UNAVAILABLE = ('" 502 ', '" 503 ', '"OriginStatus":502', '"OriginStatus":503')
+LITERALS = (*_REFUSED, *_SILENT, *_NAMELESS, *_UNAVAILABLE)
 
 #: What openai's library makes of each of these; why stands in the traceback above, of so many lines at most.
 _WRAPPER, _ABOVE = "Connection error.", 80
@@ -164,22 +167,29 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
         asks = one.client.pod.item is pod.item
         if not asks and not pod.ready:
             continue  # a server that is not ready has a cause of its own
+        ended = asks and _ended_of_it(one)
         yield Finding(
             role="cause",
-            severity="critical" if asks and pod.failing else "warning",
-            confidence="likely" if one.why.certain else "possible",
+            severity="critical" if ended else "warning",
+            confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
             evidence=(
                 log_evidence(one.line, one.to.host),
                 *_told(one.client, one.to.host),
                 *filter(None, one.why.evidence),
             ),
-            explains=_CONSEQUENCES if asks else (),
+            explains=_CONSEQUENCES if ended else (),
             fixes=(one.why.fix,),
             order=one.line.order,
             pods=(pod.name,),
         )
         return
+
+
+def _ended_of_it(one: Broken) -> bool:
+    """Whether what is wrong with the client's pod is this container, and its log says little after the line."""
+    troubled = [t for t in one.client.pod.troubles if t.container is None or t.container.name == one.client.name]
+    return bool(troubled) and len(one.line.log) - one.line.number <= _ABOVE
 
 
 def _told(client: Container, host: str) -> tuple[Evidence, ...]:
@@ -211,13 +221,16 @@ def _all(cluster: Cluster) -> Iterator[Broken]:
 def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
     """What the last lines of a client's log say, for each whom it asks."""
     done: set[str] = set()
-    for kind, words in (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS)):
+    kinds = (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS), ("unavailable", _UNAVAILABLE))
+    for kind, words in kinds:
         lines = {line.number: line for one in words for line in list(log.find(one))[-_MOST_LINES:]}
         for _, line in sorted(lines.items(), reverse=True):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_a_name(line)) or (kind == "silent" and not re.search(_OUT_OF_TIME, text)):
                 continue
-            for to in _asked(text, container, cluster):
+            if kind == "unavailable" and not re.search(GENERATES, text):
+                continue
+            for to in _asked(text, container, cluster, or_told=kind != "unavailable"):
                 if to.shown in done:
                     continue
                 if not _of_models(text, to, container, cluster) or _well_since(line):
@@ -236,7 +249,7 @@ def _of_a_name(line: Line) -> bool:
     return any(words in x.text for x in above for words in (*_NAMELESS, "emporary failure in name resolution"))
 
 
-def _asked(text: str, container: Container, cluster: Cluster) -> Iterator[Destination]:
+def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
     named = False
     for pattern in _STATED:
@@ -252,7 +265,7 @@ def _asked(text: str, container: Container, cluster: Cluster) -> Iterator[Destin
         if to is not None and (to.service is not None or to.pods) and not (to.itself and ":53" in text):
             named = True
             yield to
-    if not named:
+    if not named and or_told:
         configured = {to.shown: to for to in _configured(container, cluster)}
         if len(configured) == 1:
             yield from configured.values()
@@ -342,6 +355,8 @@ def _break(container: Container, to: Destination, kind: str, text: str, cluster:
     if kind == "nameless":
         return None  # it has an address now
     service = to.service
+    if service is not None and dig(service.raw, "spec.type") == "ExternalName":
+        return None  # another name, whose ports are asked as they are
     if service is not None:
         listed = [row["port"] for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
         headless = dig(service.raw, "spec.clusterIP") == "None"
