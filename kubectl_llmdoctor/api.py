@@ -18,10 +18,21 @@ from kubectl_llmdoctor.evidence import (
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
-from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of, leads_here, speaks_of_one
+from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of, leads_here, speaks_of_one, told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
+from kubectl_llmdoctor.facts.destinations import (
+    Destination,
+    engines_in,
+    follow,
+    has_namespace,
+    idle_workload,
+    logs_of,
+    named,
+    selector_of,
+    service_at,
+)
 from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine
@@ -83,6 +94,7 @@ __all__ = [
     "Container",
     "ContainerUse",
     "Count",
+    "Destination",
     "Device",
     "Ending",
     "Engine",
@@ -139,14 +151,18 @@ __all__ = [
     "dig",
     "driver_cuda",
     "endings",
+    "engines_in",
     "event_evidence",
     "events_of",
     "file_bytes_of",
     "fixes",
+    "follow",
     "gone",
+    "has_namespace",
     "holder_of",
     "holds",
     "host_of",
+    "idle_workload",
     "image_cuda",
     "is_accelerator",
     "is_gone",
@@ -157,8 +173,10 @@ __all__ = [
     "letters",
     "log_evidence",
     "log_of",
+    "logs_of",
     "looks_like_error",
     "milli",
+    "named",
     "names_of",
     "node_evidence",
     "node_hardware",
@@ -177,12 +195,15 @@ __all__ = [
     "say_cuda",
     "say_seconds",
     "selected",
+    "selector_of",
     "served",
+    "service_at",
     "setting_evidence",
     "show_taint",
     "speaks_of_one",
     "stray",
     "suffices",
+    "told_by",
     "top_of",
     "tracebacks",
     "units",

@@ -289,6 +289,60 @@ def test_of_who_asks_a_pod_that_fails_no_log_is_read(world: FakeApi, cluster: Cl
     assert asked_for(world) == {"llama-2-a"}
 
 
+@pytest.mark.parametrize("host", ["model.models.svc.cluster.local", "model.models"])
+def test_of_a_client_the_services_that_it_asks_are_followed_into_other_namespaces(
+    world: FakeApi, cluster: Cluster, host: str
+) -> None:
+    server = obj(
+        "Pod", "model-0", ns="models", spec={"containers": [{"name": "vllm", "image": "vllm/vllm-openai:v0.9.1"}]}
+    )
+    server["metadata"]["labels"] = {"app": "model"}
+    world.objects += [
+        asking("client", f"http://{host}:8000/v1"),
+        obj("Service", "model", ns="models", spec={"selector": {"app": "model"}, "ports": [{"port": 8000}]}),
+        server,
+        obj("Pod", "other-0", ns="models", spec={"containers": [{"name": "x", "image": "x"}]}),
+        obj("NetworkPolicy", "closed", "networking.k8s.io/v1", ns="models"),
+    ]
+    found = run(cluster, "client")
+
+    kept = {(o["kind"], o["metadata"]["name"]) for o in found.objects if o["metadata"].get("namespace") == "models"}
+    assert kept == {("Service", "model"), ("Pod", "model-0"), ("NetworkPolicy", "closed")}
+
+
+def test_of_a_client_no_service_is_asked_for_that_is_a_name_of_the_world(world: FakeApi, cluster: Cluster) -> None:
+    world.objects.append(asking("client", "https://api.example.com/v1"))
+    run(cluster, "client")
+
+    assert not [path for _, path, _, _ in world.requests if path.startswith("/api/v1/namespaces/example")]
+
+
+def test_of_a_server_no_other_service_is_followed(world: FakeApi, cluster: Cluster) -> None:
+    world.objects[5]["spec"]["containers"][0]["env"].append({"name": "STORE", "value": "http://store.other.svc:80"})
+    run(cluster, "llama-2-a")
+
+    assert not any("/namespaces/other/" in path for _, path, _, _ in world.requests)
+
+
+def test_of_a_client_whose_server_is_scaled_to_none_that_is_read(world: FakeApi, cluster: Cluster) -> None:
+    world.objects += [
+        asking("client", "http://model/v1"),
+        obj("Service", "model", spec={"selector": {"app": "model"}, "ports": [{"port": 80}]}),
+        obj("Deployment", "model", "apps/v1", spec={"replicas": 0, "selector": {"matchLabels": {"app": "model"}}}),
+        obj("Deployment", "busy", "apps/v1", spec={"replicas": 2, "selector": {"matchLabels": {"app": "busy"}}}),
+    ]
+    found = run(cluster, "client")
+
+    assert names(found, "Deployment") == ["model"]
+
+
+def test_of_a_client_an_absent_service_is_noted_as_absent(world: FakeApi, cluster: Cluster) -> None:
+    world.objects.append(asking("client", "http://model.models.svc:8000/v1"))
+    found = run(cluster, "client")
+
+    assert ReadList(kind="Service", namespace="models", fields="metadata.name=model") in found.read
+
+
 def test_of_an_endpoint_picker_the_log_is_read(world: FakeApi, cluster: Cluster) -> None:
     pool = {"endpointPickerRef": {"name": "model-epp"}, "selector": {"matchLabels": {"app": "modell"}}}
     world.objects += [

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
+
+import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -26,7 +28,7 @@ _OF_A_REPLICA = r"hash$|/(?:pod-name|pod-index|worker-index|group-index|group-ke
 _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyproxy.io/owning-gateway-"
 
 
-class _Asker(NamedTuple):
+class _Asker(msgspec.Struct, frozen=True):
     """A container, and a variable, its `args` or a ConfigMap that names servers, each by its address."""
 
     container: Container
@@ -115,10 +117,17 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether what a container is told that asks this pod names no other server of models."""
     names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
-    values = [variable.value[:_LONGEST] for variable in container.env.values() if variable.value]
-    values += [text[:_LONGEST] for _, text in _written(container, pod.cluster)]
-    urls = (url for value in values for url in re.findall(_OF_MODELS, value))
+    urls = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_OF_MODELS, value))
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
+
+
+def told_by(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """All in which a container is told whom to ask: its variables by their names, `args`, and the ConfigMaps that are mounted."""
+    for name, variable in container.env.items():
+        if variable.value:
+            yield name, variable.value[:_LONGEST]
+    for where, text in _written(container, cluster):
+        yield where, text[:_LONGEST]
 
 
 def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:
@@ -171,14 +180,14 @@ def addresses(url: str, names: set[str], namespace: str, here: str) -> bool:
     return name in names and (rest.split(".")[0] or here) == namespace
 
 
-class Ways(NamedTuple):
+class Ways(msgspec.Struct, frozen=True):
     """Names outside that lead to a server and to nothing else, and Services of gateways (namespace and name) that do."""
 
     hosts: set[str]
     gateways: set[tuple[str, str]]
 
 
-class _Routes(NamedTuple):
+class _Routes(msgspec.Struct, frozen=True):
     """What leads to which Services of a cluster."""
 
     #: hosts of Ingresses and routes by a Service (namespace and name) to which they lead

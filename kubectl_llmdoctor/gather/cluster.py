@@ -85,6 +85,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
             asked = _by_looks(pot, walk, namespace, query.selector)
         pot.task("events", "", lambda: events.keep(pot, walk.events, walk.pods))
         walk.askers()
+        walk.servers()
         live.read(walk.pods, pot.objects())
         workers.drain()
         live.again()

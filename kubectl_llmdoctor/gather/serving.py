@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
-from kubectl_llmdoctor.facts import clients, k8s
+from kubectl_llmdoctor.facts import clients, destinations, k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
@@ -14,6 +15,11 @@ from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, Snapshot
+
+#: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
+_NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
+_HOST = rf"https?://({_NAME})(?=[:/\s\"']|$)|(?<![\w./:-])({_NAME})(?=:\d{{2,5}}\b)"
+_WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xyz)$"
 
 
 class Paths(NamedTuple):
@@ -99,6 +105,21 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
     near = [pod for name, pod in sorted(found.items()) if name not in mine]
     far = [pod for name, pod in sorted(further.items()) if name not in mine and name not in found]
     return [pod.item.raw for pod in (*near, *far) if pod.item is not None]
+
+
+def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
+    """The Services (namespace and name) that those of these pods are told to ask which run no engine themselves."""
+    found: dict[tuple[str, str], None] = {}
+    for pod in _pods(cluster, pods):
+        for container in pod.containers if not engines_of(pod, Logs([])) else ():
+            for _, text in clients.told_by(container, cluster):
+                for host in map("".join, re.findall(_HOST, text)):
+                    meant = destinations.named(host, pod.namespace, cluster, guess=not re.search(_WORLD, host))
+                    if meant is not None:
+                        found[meant[1], meant[0]] = None
+    mine = {(item.namespace, item.name) for pod in _pods(cluster, pods) for item in pod.services}
+    there = {(item.namespace, item.name) for item in cluster.items("Service")}
+    return [one for one in found if one not in mine and (one in there or not cluster.complete("Service", one[0]))]
 
 
 def _asking(cluster: Cluster, pod: Pod, alone: Pod | None = None) -> list[Pod]:

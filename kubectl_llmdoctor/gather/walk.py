@@ -34,6 +34,9 @@ _WHOLE_NEIGHBOURS = 30
 #: Pods that ask one, and whose logs are read.
 _ASKERS = 4
 
+#: Services that a pod is told to ask and that are followed, and pods behind each.
+_SERVERS, _BEHIND = 6, 20
+
 #: Owners that are followed; the chain of one pod is rarely longer than four.
 _MAX_OWNERS = 200
 
@@ -203,6 +206,36 @@ class Walk:
 
         for pod in serving.askers(serving.cluster_of(self._pot.objects()), self.pods)[:_ASKERS]:
             self._logs.of(pod)
+
+    def servers(self) -> None:
+        """Whom the pods that are explained are told to ask: what is wrong with a client may be what stands behind a Service."""
+        from kubectl_llmdoctor.gather import serving
+
+        cluster = serving.cluster_of(self._pot.objects())
+        for namespace, name in serving.asked(cluster, self.pods)[:_SERVERS]:
+            known = cluster.item("Service", namespace, name)
+            if known is not None:
+                self._service_found(known.raw)
+            else:
+                self._pot.get(core("Service"), namespace, name, self._service_found)
+
+    def _service_found(self, service: Json) -> None:
+        namespace, wanted = namespace_of(service), (service.get("spec") or {}).get("selector") or {}
+        selector = ",".join(f"{key}={value}" for key, value in wanted.items())
+        if not selector:
+            return
+        named = f"kubernetes.io/service-name={name_of(service)}"
+        self._pot.get_list(core("EndpointSlice", "discovery.k8s.io"), namespace, selector=named)
+        self._pot.get_list(core("NetworkPolicy", "networking.k8s.io"), namespace)
+        found = partial(self._servers_found, namespace)
+        self._pot.get_list(kinds.POD, namespace, found, selector=selector, limit=_BEHIND, again=True)
+
+    def _servers_found(self, namespace: str, pods: list[Json]) -> None:
+        """The pods behind a Service: the log of the one that is worst off; where there is none, who is scaled to none."""
+        for pod in related.most_broken_first(pods)[:1]:
+            self._logs.of(pod)
+        for kind in (core("Deployment", "apps"), core("StatefulSet", "apps")) if not pods else ():
+            self._pot.get_list(kind, namespace, keep=lambda one: (one.get("spec") or {}).get("replicas") == 0)
 
     def named_by(self, pod: Json, *, with_logs: bool = True) -> None:
         """What a pod itself leads to, and no list of a whole cluster holds: logs, configuration, devices, its place."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Destination,
     Evidence,
     Finding,
     Item,
@@ -20,14 +20,13 @@ from kubectl_llmdoctor.api import (
     dig,
     endings,
     fixes,
-    k8s,
+    follow,
     log_evidence,
     log_of,
+    selector_of,
     tracebacks,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.serving._exposure import matches
-from llmdoctor_checks.start._services import called, has_namespace
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -128,13 +127,12 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
             (),
             f"Name the Service of the database in DATABASE_URL, in {fixes.edited(pod)}",
         )
-    namespace, name = called(host, pod) or ("", "")
-    item = cluster.item("Service", namespace, name) if name else None
-    if item is not None:
-        return _of_service(item, port, cluster)
-    if name and cluster.exists("Service", namespace, name) is False and has_namespace(namespace, cluster):
+    to = follow(host, port, pod, cluster)
+    if to is not None and to.service is not None:
+        return _of_service(to.service, to, cluster)
+    if to is not None and to.name and cluster.exists("Service", to.namespace, to.name) is False:
         return _Why(
-            f"namespace {namespace} has no Service {name}",
+            f"namespace {to.namespace} has no Service {to.name}",
             (),
             f"Correct the host in DATABASE_URL (SERVICE.NAMESPACE of the database), in {fixes.edited(pod)}",
             ("kubectl get services -A",),
@@ -148,19 +146,16 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     )
 
 
-def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
+def _of_service(item: Item, to: Destination, cluster: Cluster) -> _Why:
     """Why nobody answers behind a Service."""
-    where = f"Service/{item.name}"
-    selector = dig(item.raw, "spec.selector")
+    where, port = f"Service/{item.name}", to.port
     ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
     headless = dig(item.raw, "spec.clusterIP") == "None"  # its pods are asked at whatever port they have
     if port is not None and ports and port not in ports and not headless:
         listed = ", ".join(str(one) for one in ports)
         evidence = Evidence(source="workload", ref=f"{where} spec.ports", text=listed)
         return _Why(f"its Service has no port {port}", (evidence,), f"Ask port {listed} of Service {item.name}")
-    wanted = {key: str(value) for key, value in selector.items()} if isinstance(selector, dict) else {}
-    pods = [one for one in cluster.items("Pod", item.namespace) if wanted and matches(wanted, _labels(one))]
-    found = [Pod(cast(k8s.Pod, one.typed()), cluster, item=one) for one in pods]
+    wanted, found = selector_of(item), to.pods
     if found and not any(one.ready for one in found):
         first = found[0]
         state = Evidence(
@@ -190,8 +185,3 @@ def _of_service(item: Item, port: int | None, cluster: Cluster) -> _Why:
         (f"kubectl -n {item.namespace} get networkpolicies,endpointslices",),
         known=False,
     )
-
-
-def _labels(item: Item) -> dict[str, str]:
-    found = dig(item.raw, "metadata.labels")
-    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}

@@ -21,11 +21,14 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     endings,
+    engines_in,
     fixes,
+    follow,
     k8s,
     log_evidence,
     log_of,
     object_evidence,
+    service_at,
     setting_evidence,
 )
 from llmdoctor_checks._raw import rows
@@ -171,8 +174,10 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     has_its_model = bool(subject.engines(pod)) and all(engine.name in _HUB for engine in subject.engines(pod))
     if logs is not None and (pod.failing or (pod.ready and not has_its_model)):
         yield from _outside(pod, cluster, logs)
-    if pod.ready and (found := _kept_out(pod, subject, cluster) or _kept_in(pod, subject, cluster)) is not None:
+    if pod.ready and (found := _kept_out(pod, cluster) or _kept_in(pod, cluster)) is not None:
         yield found
+    elif logs is not None and pod.exists and not subject.engines(pod):
+        yield from _from_here(pod, cluster, logs)
     if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
     for engine in subject.engines(pod):
@@ -260,7 +265,7 @@ def _inside(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     for words, pattern in _UNREACHED:
         for line in logs.find(words):
             named = re.search(pattern, line.text)
-            service = _service(named["host"], pod, cluster) if named else None
+            service = service_at(named["host"], pod.namespace, cluster) if named else None
             if named is None or service is None:
                 continue
             # a policy counts the port of the pods behind it
@@ -317,10 +322,23 @@ def _at_the_end(line: Line) -> bool:
     return not spoken
 
 
-def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
+def _from_here(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """The same from the side of the client: a ready server of models that it cannot connect to."""
+    for _, named in (said for log in logs for said in _unreached(log) if pod.failing or not log.previous):
+        to = follow(named["host"], int(named["port"]), pod, cluster)
+        for server in to.pods if to is not None and not to.itself else ():
+            if not server.ready or server.spec.host_network or not engines_in(server):
+                continue
+            found = _kept_out(server, cluster, asker=pod) or _kept_in(server, cluster, asker=pod)
+            if found is not None:
+                yield found
+                return
+
+
+def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
-    ports = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
-    picker = not subject.engines(pod) and _serves_grpc(pod) and _picks(pod, cluster)
+    ports = {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
+    picker = not engines_in(pod) and _serves_grpc(pod) and _picks(pod, cluster)
     if picker:
         ports = {
             p.container_port
@@ -328,7 +346,7 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             for p in c.spec.ports
             if any(leads(s, pod, {p.container_port}) for s in pod.services)
         }
-    if not ports and not subject.engines(pod):  # what asks servers for others, such as LiteLLM
+    if not ports and not engines_in(pod):  # what asks servers for others, such as LiteLLM
         listed = (row for item in pod.services for row in rows(item.raw, "spec.ports"))
         ports = {port for row in listed if isinstance(port := row.get("targetPort", row.get("port")), int)}
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
@@ -336,7 +354,7 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
         return None
     for client, log, said in _cut_from(cluster):
         typed, space = client.obj, client.namespace
-        if client.name == pod.name:
+        if client.name == pod.name or (asker is not None and client.item is not asker.item):
             continue
         line = next((x for x, named in said if _meant(named, pod, typed)), None)
         line = line or (_no_picker(log) if picker else _nameless(log, pod, typed))
@@ -365,17 +383,19 @@ def _kept_out(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             ),
             fixes=(_let_in(items[0], labels, space, pod, port),),
             order=line.order,
-            pods=(pod.name,),
+            explains=_CONSEQUENCES if asker is not None else (),
+            pods=((asker or pod).name,),
         )
     return None
 
 
-def _kept_in(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
+def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
     for client, ours, line, named in cluster.once("kept in", lambda: list(_held(cluster))):
-        if client.item is pod.item or not _meant(named, pod, client.obj):
+        other = asker is not None and client.item is not asker.item
+        if other or client.item is pod.item or not _meant(named, pod, client.obj):
             continue
-        ports = _behind(pod, subject, named)
+        ports = _behind(pod, named)
         if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
             continue
         names, port = " and ".join(one.name for one in ours), min(ports)
@@ -392,7 +412,8 @@ def _kept_in(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
                 else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
             ),
             order=line.order,
-            pods=(pod.name,),
+            explains=_CONSEQUENCES if asker is not None else (),
+            pods=((asker or pod).name,),
         )
     return None
 
@@ -421,7 +442,7 @@ def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, 
             yield Pod(typed, cluster, item=item), log, said
 
 
-def _behind(pod: Pod, subject: Subject, named: re.Match[str]) -> set[int]:
+def _behind(pod: Pod, named: re.Match[str]) -> set[int]:
     """The ports of the pod that a client means, which are what a policy counts: behind the port of a Service, or the one that it names."""
     asked = int(named["port"])
     found: set[int] = set()
@@ -430,7 +451,7 @@ def _behind(pod: Pod, subject: Subject, named: re.Match[str]) -> set[int]:
             target = row.get("targetPort", row.get("port"))
             if row.get("port") == asked and isinstance(target, int):
                 found.add(target)
-    engines = {port for engine in subject.engines(pod) if isinstance(port := engine.value("port"), int)}
+    engines = {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
     return found or ({asked} & (engines | {p.container_port for c in pod.containers for p in c.spec.ports}))
 
 
@@ -535,16 +556,6 @@ def _let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port
     path, value = ("/spec/ingress/-", rule) if isinstance(have, list) else ("/spec/ingress", [rule])
     summary = f"Let it in to port {port} in NetworkPolicy/{policy.name}"
     return fixes.patch_object(policy, summary, [{"op": "add", "path": path, "value": value}], owner="platform")
-
-
-def _service(host: str, pod: Pod, cluster: Cluster) -> Item | None:
-    """The Service that a name means in a pod, or an address."""
-    name, _, rest = host.partition(".")
-    namespace = rest.partition(".")[0] if rest and not host.replace(".", "").isdecimal() else pod.namespace
-    by_name = cluster.item("Service", namespace, name)
-    if by_name is not None:
-        return by_name
-    return next((item for item in cluster.items("Service") if dig(item.raw, "spec.clusterIP") == host), None)
 
 
 def _let_out(policy: Item, service: Item, port: int) -> Fix:

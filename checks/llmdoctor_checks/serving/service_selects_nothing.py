@@ -19,18 +19,21 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    has_namespace,
     host_of,
     log_evidence,
+    named,
     object_evidence,
     pod_evidence,
 )
+from llmdoctor_checks import _links
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
-from llmdoctor_checks.start._services import called, has_namespace, picked_by, service_of
+from llmdoctor_checks.start._services import picked_by, service_of
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -49,7 +52,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
     "service-selects-nothing",
     since="0.2",
     severity="warning",
-    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS),
+    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_links.LITERALS),
 )
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Service, a pool, a route or an address leads to no server, or not to the model alone.
@@ -63,6 +66,10 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
     then answered with 404 or 500, whatever the pods do.
+
+    Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
+    short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
+    `localhost`, which is its own pod.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
@@ -83,6 +90,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     if nameless is not None and (found := _no_such(pod, nameless, cluster)) is not None:
         yield found
         return
+    yield from _links.broken(pod, cluster, "service-selects-nothing")
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
@@ -112,9 +120,10 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
     """A client of models that ended since the name of its server, one of the cluster's, does not resolve."""
     host = host_of(ended.url)
-    if (service := called(host, pod)) is None:
+    meant = named(host, pod.namespace, cluster, guess=True)
+    if meant is None:
         return None  # a name outside of the cluster
-    namespace, name = service
+    name, namespace = meant
     there = cluster.exists("Service", namespace, name)
     if there:
         return None

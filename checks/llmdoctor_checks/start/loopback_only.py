@@ -1,6 +1,5 @@
 """An engine that listens on the loopback address alone."""
 
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -11,7 +10,6 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
-    Line,
     Logs,
     Pod,
     Setting,
@@ -26,26 +24,17 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks import _links
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import service_of
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
-
-#: Every IPv4 address of the pod, and none of its IPv6 addresses.
-_ANY_IPV4 = "0.0.0.0"  # noqa: S104 # what an engine was told
-
-#: What servers print once they listen: llama-server, Uvicorn, Gunicorn, Ollama, vLLM before it starts Uvicorn.
-_LISTENS = (
-    r"(?:[Ll]istening (?:on|at:?)|is listening, hostname:|[Rr]unning on|API server(?: \d+)? on) +(?:https?://)?"
-    r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
-)
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
-@check("loopback-only", since="0.2", literals=("unning on ",))
+@check("loopback-only", since="0.2", literals=("unning on ", *_links.LITERALS))
 def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 
@@ -69,6 +58,7 @@ def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs 
     - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
+    yield from _links.broken(pod, pod.cluster, "loopback-only")
     if pod.log_only or pod.completed or sum(c.role != "init" for c in pod.containers) != 1:
         return  # of several, another may listen for it
     engine = next((e for e in subject.engines(pod) if e.container.role != "init"), None)
@@ -85,9 +75,9 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
     if item is None or pod.spec.host_network or _probe(container):
         return
     port, line = next(
-        ((p, said) for p in _targets(container, item) if (said := _listens(container, logs, {p}))), ("", None)
+        ((p, said) for p in _targets(container, item) if (said := listens(container, logs, {p}))), ("", None)
     )
-    if line is None or line[0] == _ANY_IPV4 or _elsewhere(container, logs, port):
+    if line is None or line[0] == ANY_IPV4 or listens_elsewhere(container, logs, port):
         return
     who, evidence = _named(item)
     yield Finding(
@@ -97,7 +87,7 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
-        fixes=(_fix(pod, engine, None, _ANY_IPV4),),
+        fixes=(_fix(pod, engine, None, ANY_IPV4),),
         pods=(pod.name,),
     )
 
@@ -106,21 +96,21 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     """An engine, or another program by its own log, whose address keeps the kubelet or a Service from reaching it."""
     container = next(c for c in pod.containers if c.role != "init")
     asked = _probe(container)
-    host = _told(engine) if engine else None
+    host = loopback_told(engine) if engine else None
     troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-    line = _listens(container, logs, _probed(container)) if troubled else None
-    if host and line and (line[0] == _ANY_IPV4) != (host.value == _ANY_IPV4):
+    line = listens(container, logs, _probed(container)) if troubled else None
+    if host and line and (line[0] == ANY_IPV4) != (host.value == ANY_IPV4):
         host = None  # the engine itself says otherwise
     address = str(host.value) if host else line[0] if line else ""
     if not address or (pod.failing and not troubled):
         return
     refused = [event for _, event in failures(container, events)]
     failing = troubled and not ended_by_itself(container, events)
-    if engine is None and (not refused or line is None or _elsewhere(container, logs, line[2])):
+    if engine is None and (not refused or line is None or listens_elsewhere(container, logs, line[2])):
         return
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
-    if address == _ANY_IPV4:
+    if address == ANY_IPV4:
         # the kubelet asks the first of the pod's addresses
         if asked is None or not failing or not refused or ":" not in pod.status.pod_ip:
             return
@@ -144,17 +134,9 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
-        fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else _ANY_IPV4),),
+        fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),),
         pods=(pod.name,) if pod.exists else (),
     )
-
-
-def _told(engine: Engine) -> Setting | None:
-    """The address that the engine was told, or its default, where not everybody reaches it there."""
-    host = engine.get("host")
-    if host is None or (host.source == "default" and not engine.found.argv_known):
-        return None
-    return host if str(host.value).lower() in (*_LOOPBACK, _ANY_IPV4) else None
 
 
 def _probed(container: Container) -> set[str]:
@@ -166,24 +148,6 @@ def _targets(container: Container, service: Item) -> list[str]:
     """The container's ports to which a Service sends."""
     ports = rows(service.raw, "spec.ports")
     return [str(_number(container, port.get("targetPort") or port.get("port") or 0)) for port in ports]
-
-
-def _elsewhere(container: Container, logs: Logs | None, port: str) -> bool:
-    """Whether the log names another address as well: Flask prints each at which it listens."""
-    other = rf"[Rr]unning on (?:all addresses|https?://(?!127\.|localhost|\[::1\])\S+:{port}\b)"
-    found = (line for log in (logs.of(container.name) if logs else []) for line in log.find("unning on "))
-    return any(re.search(other, line.text) for line in found)
-
-
-def _listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
-    """The address at which the log says that it listens on one of the ports, the line and the port."""
-    for log in reversed(logs.of(container.name) if logs else []):
-        for literal in ("127.0.0.1", "localhost", "[::1]", _ANY_IPV4):
-            for line in log.find(literal):
-                said = re.search(_LISTENS, line.text)
-                if said and said["port"] in ports:
-                    return said["host"], line, said["port"]
-    return None
 
 
 def _said(container: Container, host: Setting) -> Evidence:

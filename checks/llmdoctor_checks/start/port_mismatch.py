@@ -32,9 +32,9 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks import _links
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._asked_ports import REFUSED, asked_elsewhere, led_elsewhere
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
@@ -59,7 +59,9 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
 
 @check(
-    "port-mismatch", since="0.1", literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *REFUSED)
+    "port-mismatch",
+    since="0.1",
+    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *_links.LITERALS),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
@@ -88,7 +90,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_log(pod, container, logs, events)
             yield from _by_probe(pod, container)
     yield from _with_tls(pod, subject, logs)
-    yield from asked_elsewhere(pod, pod.cluster)
+    yield from _links.broken(pod, pod.cluster, "port-mismatch")
     yield from picker_elsewhere(pod, pod.cluster)
     yield from routed_elsewhere(pod, logs)
 
@@ -165,8 +167,6 @@ def _by_probe(pod: Pod, container: Container) -> Iterator[Finding]:
         ports = [answers, *(p.container_port for p in container.spec.ports)]
         evidence = pod_evidence(container, f"readinessProbe.{_action(probe)}.port", _written(probe))
         yield from _pools(pod, container, container.name, ports, evidence)
-        if all(other is container or other.role == "init" for other in pod.containers):
-            yield from led_elsewhere(pod, container, ports, evidence)
 
 
 def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:

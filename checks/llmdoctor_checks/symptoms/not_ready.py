@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
+from llmdoctor_checks import _links
 from llmdoctor_checks.scheduling._refused import holds
 from llmdoctor_checks.serving._load import seconds_ago
 
@@ -34,7 +35,7 @@ _SILENT_SECONDS = 900
 _LAST_LINES = 20
 
 
-@check("not-ready", since="0.1")
+@check("not-ready", since="0.1", literals=_links.LITERALS)
 def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The pod has a node but does not serve.
 
@@ -46,6 +47,9 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
     of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
 
+    Of a client or a gateway it is a cause where its log says that it does not reach a server whose pods are not ready: nothing is wrong
+    with the client, and what is wrong stands with those pods.
+
     ## Fix
 
     Mend the cause that is named above it. A model that is still loading needs time: see `probe-too-short` and
@@ -56,6 +60,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-probes
     - https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/rayservice-no-ray-serve-replica.html
     """
+    yield from _links.broken(pod, pod.cluster, "not-ready")
     probes = [e for e in (events.of("Unhealthy") if events else []) if e.name == pod.name]
     crashed = any(t.kind == "crashed" for t in pod.troubles)
     for trouble in pod.troubles:

@@ -1,0 +1,44 @@
+"""At which addresses a server listens, by what it was told and by its log."""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_llmdoctor.api import Container, Engine, Line, Logs, Setting
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
+
+#: Every IPv4 address of the pod, and none of its IPv6 addresses.
+ANY_IPV4 = "0.0.0.0"  # noqa: S104 # what an engine was told
+
+#: What servers print once they listen: llama-server, Uvicorn, Gunicorn, Ollama, vLLM before it starts Uvicorn.
+_LISTENS = (
+    r"(?:[Ll]istening (?:on|at:?)|is listening, hostname:|[Rr]unning on|API server(?: \d+)? on) +(?:https?://)?"
+    r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
+)
+
+
+def loopback_told(engine: Engine) -> Setting | None:
+    """The address that the engine was told, or its default, where not everybody reaches it there."""
+    host = engine.get("host")
+    if host is None or (host.source == "default" and not engine.found.argv_known):
+        return None
+    return host if str(host.value).lower() in (*_LOOPBACK, ANY_IPV4) else None
+
+
+def listens_elsewhere(container: Container, logs: Logs | None, port: str) -> bool:
+    """Whether the log names another address as well: Flask prints each at which it listens."""
+    other = rf"[Rr]unning on (?:all addresses|https?://(?!127\.|localhost|\[::1\])\S+:{port}\b)"
+    found = (line for log in (logs.of(container.name) if logs else []) for line in log.find("unning on "))
+    return any(re.search(other, line.text) for line in found)
+
+
+def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
+    """The address at which the log says that it listens on one of the ports, the line and the port."""
+    for log in reversed(logs.of(container.name) if logs else []):
+        for literal in ("127.0.0.1", "localhost", "[::1]", ANY_IPV4):
+            for line in log.find(literal):
+                said = re.search(_LISTENS, line.text)
+                if said and said["port"] in ports:
+                    return said["host"], line, said["port"]
+    return None

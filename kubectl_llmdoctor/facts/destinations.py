@@ -1,0 +1,168 @@
+"""Where a host and a port lead in the cluster: the Service, which of its ports, and the pods behind it with what they run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import msgspec
+
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.engine import Engine, engines_of
+from kubectl_llmdoctor.facts.logs import Log, Logs
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import Workload, dig, rows
+
+#: Addresses of a pod's own, and that of an IPv4 address.
+_LOOPBACK, _ADDRESS = r"localhost|127(?:\.\d{1,3}){3}|\[?::1\]?|0\.0\.0\.0", r"\d{1,3}(?:\.\d{1,3}){3}"
+#: What may follow the name of a Service: its namespace, and the domain of the cluster.
+_INSIDE = r"(?P<namespace>[a-z0-9][\w-]{0,62})?(?:(?:^|\.)svc(?:\.[\w.-]{1,200})?)?"
+#: Names without this end are mostly of the world: only a namespace that is there makes one with a dot a Service's.
+_DOMAINS = r"\.svc(?:\.|$)|\.local$"
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """What an address means to a pod, as far as the objects say so."""
+
+    host: str
+    port: int | None
+    #: the Service by namespace and name; of the address of a pod, and of the pod itself, no name
+    namespace: str
+    name: str
+    service: Item | None
+    #: the port of the Service that is asked, as its list has it
+    row: dict[str, Any] | None
+    pods: tuple[Pod, ...]
+    #: whether it is the pod that asks
+    itself: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The address as a person writes it."""
+        return self.host if self.port is None else f"{self.host}:{self.port}"
+
+    def target(self, pod: Pod) -> int | None:
+        """The port of a pod behind it at which a request arrives; None for a name that no container declares."""
+        if self.service is None or dig(self.service.raw, "spec.clusterIP") == "None":
+            return self.port  # the pods of a headless one are asked themselves
+        wanted = self.row.get("targetPort", self.row.get("port")) if self.row else None
+        if isinstance(wanted, str) and wanted.isdecimal():
+            return int(wanted)
+        if isinstance(wanted, int) or wanted is None:
+            return wanted
+        named = (p.container_port for c in pod.containers if c.role != "init" for p in c.spec.ports if p.name == wanted)
+        return next(named, None)
+
+
+def service_at(host: str, here: str, cluster: Cluster) -> Item | None:
+    """The Service that a host means in the namespace `here`: by its name, or by its address."""
+    if re.fullmatch(_ADDRESS, host):
+        return _by_address(cluster).get(host)
+    name, namespace = named(host, here, cluster) or ("", "")
+    return cluster.item("Service", namespace, name) if name else None
+
+
+def named(host: str, here: str, cluster: Cluster, *, guess: bool = False) -> tuple[str, str] | None:
+    """The name and the namespace of the Service that a host would be; None for a name of the world.
+
+    A name with one dot is taken for one where its namespace is known, or for a `guess`.
+    """
+    name, _, rest = host.lower().rstrip(".").partition(".")
+    said = re.fullmatch(_INSIDE, rest)
+    if not name or said is None or re.fullmatch(_LOOPBACK, host) or not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
+        return None
+    namespace = said["namespace"] or here
+    if rest and not guess and not re.search(_DOMAINS, host) and not has_namespace(namespace, cluster):
+        return None
+    return name, namespace
+
+
+def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destination | None:
+    """Where an address leads that a pod asks; None for one outside of the cluster, or one that nobody knows."""
+    if re.fullmatch(_LOOPBACK, host):
+        return Destination(host, port, pod.namespace, "", None, None, (pod,), itself=True)
+    if re.fullmatch(_ADDRESS, host) and (item := _by_address(cluster).get(host)) is None:
+        found = tuple(other for other in _pods(cluster) if other.status.pod_ip == host and not other.spec.host_network)
+        return Destination(host, port, found[0].namespace, "", None, None, found) if found else None
+    item = service_at(host, pod.namespace, cluster)
+    if item is None:
+        meant = named(host, pod.namespace, cluster)
+        return Destination(host, port, meant[1], meant[0], None, None, ()) if meant else None
+    listed = rows(item.raw, "spec.ports")
+    # without a port in the log the only one is meant
+    asked = next((row for row in listed if row.get("port") == port), None)
+    row = listed[0] if port is None and len(listed) == 1 else asked
+    return Destination(host, port, item.namespace, item.name, item, row, tuple(_behind(item, cluster)))
+
+
+def selector_of(service: Item) -> dict[str, str]:
+    """The labels that a Service wants; none of one whose endpoints somebody else makes."""
+    found = dig(service.raw, "spec.selector")
+    plain = isinstance(found, dict) and dig(service.raw, "spec.type") != "ExternalName"
+    return {str(key): str(value) for key, value in found.items()} if plain else {}
+
+
+def engines_in(pod: Pod) -> list[Engine]:
+    """The engines of any pod of the snapshot, by its own logs too."""
+    return pod.cluster.once(f"engines in {pod.namespace}/{pod.name}", lambda: engines_of(pod, logs_of(pod)))
+
+
+def logs_of(pod: Pod) -> Logs:
+    """The logs of any pod of the snapshot."""
+    cluster = pod.cluster
+    found = cluster.once("logs by pod", lambda: _logs(cluster))
+    return Logs([Log(text) for text in found.get((pod.namespace, pod.name), ())])
+
+
+def idle_workload(service: Item, cluster: Cluster) -> Item | None:
+    """A workload whose pods the Service would select, and which is scaled to none."""
+    wanted = selector_of(service)
+    for kind in ("Deployment", "StatefulSet", "LeaderWorkerSet", "ReplicaSet"):
+        for item in cluster.items(kind, service.namespace) if wanted else ():
+            if dig(item.raw, "spec.replicas") != 0:
+                continue
+            templates = (
+                {k: str(v) for k, v in t.metadata.labels.items()} for _, t in Workload(item, cluster).templates
+            )
+            if any(wanted.items() <= labels.items() for labels in templates):
+                return item
+    return None
+
+
+def _behind(service: Item, cluster: Cluster) -> Iterator[Pod]:
+    wanted = selector_of(service)
+    for pod in _pods(cluster) if wanted else ():
+        if pod.namespace == service.namespace and not pod.completed and not pod.leaving:
+            labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+            if wanted.items() <= labels.items() and pod.status.phase not in ("Succeeded", "Failed"):
+                yield pod
+
+
+def _pods(cluster: Cluster) -> list[Pod]:
+    return cluster.once(
+        "all pods", lambda: [Pod(cast(k8s.Pod, one.typed()), cluster, item=one) for one in cluster.items("Pod")]
+    )
+
+
+def _by_address(cluster: Cluster) -> dict[str, Item]:
+    return cluster.once(
+        "services by address",
+        lambda: {str(dig(item.raw, "spec.clusterIP")): item for item in cluster.items("Service")},
+    )
+
+
+def has_namespace(namespace: str, cluster: Cluster) -> bool:
+    """Whether a namespace is known to be there: `ollama.lan` may be a Service of the namespace lan, and a machine of the house."""
+    kinds = ("Service", "Pod")
+    return cluster.item("Namespace", "", namespace) is not None or any(
+        next(cluster.items(kind, namespace), None) is not None or cluster.complete(kind, namespace) for kind in kinds
+    )
+
+
+def _logs(cluster: Cluster) -> dict[tuple[str, str], list[Any]]:
+    found: dict[tuple[str, str], list[Any]] = {}
+    for text in cluster.snapshot.logs:
+        found.setdefault((text.namespace, text.pod), []).append(text)
+    return found
