@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Line,
     Node,
     Pending,
     Pod,
@@ -113,6 +114,18 @@ def device_plugin_down(
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
             fixes=tuple(_restart(cluster, where)),
+            pods=(pod.name,),
+        )
+    elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary="The device plugin may not watch the kubelet's folder and ends: the inotify instances of "
+            f"{pod.spec.node_name or 'its node'} are used up.",
+            evidence=(log_evidence(line),),
+            explains=("crash-loop", "not-ready"),
+            fixes=tuple(_restart(cluster, pod.spec.node_name)),
+            order=line.order,
             pods=(pod.name,),
         )
     elif node and is_device_plugin(pod.obj):
@@ -251,6 +264,12 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
         fixes=(_look(hardware.node), *_restart(cluster, hardware.node)),
         pods=(pod.name,),
     )
+
+
+def _watchless_line(pod: Pod, cluster: Cluster) -> Line | None:
+    """Where a device plugin that is the target, and fails, says that it may open no more watches."""
+    lines = plugin_lines(cluster, pod.obj) if pod.failing else ()
+    return next((line for line in lines if WATCHES_USED_UP in line.text), None)
 
 
 def _watchless(cluster: Cluster, node: str) -> bool:

@@ -325,7 +325,12 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
             or container.port_number(get.port) != engine.value("port")
         ):
             continue
-        if engine.name in ("vllm", "ollama") and (get.scheme == "HTTPS") != _certified(engine):
+        # an operator may give the server a certificate, as KServe does for an LLMInferenceService
+        if (
+            engine.name in ("vllm", "ollama")
+            and not (pod.partial or pod.lent)
+            and (get.scheme == "HTTPS") != _certified(engine)
+        ):
             yield _asked_by(container, kind, get.scheme)
             return
         guarded = key if get.path.startswith("/v1/") and key and key.value else None
