@@ -1,21 +1,49 @@
 """Settings for an RDMA network that the pod cannot use."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, check, fixes
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+)
 from llmdoctor_checks.multi_gpu._network import rdma_device
 
 _SETTINGS = ("NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NVSHMEM_HCA_LIST")
 
+#: Resources of devices that NCCL reaches by RDMA.
+_RDMA = r"vpc\.amazonaws\.com/efa|rdma/.{1,60}|[^/]{1,80}/[\w.-]{0,40}(?:infiniband|roce|rdma|hca)[\w.-]{0,40}|[^/]{1,80}/ib[\w.-]{0,20}"
 
-@check("nccl-ib", since="0.1")
-def nccl_ib(pod: Pod, engine: Engine) -> Iterator[Finding]:
+#: How NCCL says at NCCL_DEBUG=INFO by what it goes between nodes, before 2.26 and since; and why it takes no RDMA.
+_SOCKETS = ("Using network Socket", "Initialized NET plugin Socket")
+_WHY = (
+    "NCCL WARN NET/OFI",
+    "NET/OFI No eligible providers",
+    "NET/IB : No device found",
+    "NET/IB : Unable to open device",
+)
+
+
+@check("nccl-ib", since="0.1", literals=(*_SOCKETS, *_WHY))
+def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """NCCL has trouble with the RDMA network.
 
     Between nodes NCCL uses InfiniBand, RoCE or EFA where it finds them. A GID index of the wrong RoCE version, a subnet that is not
     routed, a switch without flow control or a port that flaps make operations fail; NCCL then says which call or which
-    completion status. That no device was found is only an information: it uses sockets then. Memory that cannot be locked is
-    `memlock-limit`.
+    completion status. That no device was found is only an information: it uses sockets then. Where a pod of several asks for RDMA
+    devices, and NCCL says that it uses sockets, the devices lie idle and all between the nodes is many times slower: a risk. Memory
+    that cannot be locked is `memlock-limit`.
 
     ## Fix
 
@@ -28,6 +56,8 @@ def nccl_ib(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html
     """
     several = (pod.nodes or 1) > 1 or (engine.value("nnodes", 1) or 1) != 1
+    if several or len(subject.pods) > 1 or (engine.workers or 1) > (engine.container.gpus or 1):
+        yield from _unused(pod, engine.container, logs)
     off = engine.container.env.get("NCCL_IB_DISABLE")
     if pod.ready or not several or rdma_device(pod) or (off and off.value != "0"):
         return
@@ -50,3 +80,48 @@ def nccl_ib(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
+    """RDMA devices that the pod asks for, and that NCCL does not use between the nodes."""
+    limits = container.spec.resources.limits
+    device = next((name for name in limits if re.fullmatch(_RDMA, name.lower())), None)
+    log = logs.current(container.name) if logs else None
+    if device is None or log is None or not pod.ready or _meant(container):
+        return
+    said = [line for text in _SOCKETS for line in log.find(text)]
+    if not said:
+        return
+    why = _why(log)
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{container.name} asks for {limits[device]} {device}, and NCCL goes by plain sockets between the nodes: many times "
+        "slower.",
+        evidence=(
+            log_evidence(said[-1]),
+            *((log_evidence(why),) if why else ()),
+            pod_evidence(container, "resources.limits", f"{device}: {limits[device]}"),
+        ),
+        fixes=(
+            fixes.advice(
+                "See which RDMA devices the container has and can open, that the pod mounts no /dev/infiniband of the node over them, and "
+                "that the image's libraries (rdma-core; libfabric and NCCL's plugin for EFA) fit the node's driver",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- "
+                "sh -c 'ls -l /dev/infiniband; ibv_devices; fi_info -p efa'",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _meant(container: Container) -> bool:
+    """Whether somebody told NCCL to use sockets: the devices may be for what else the engine sends (KV caches)."""
+    off, net = container.env.get("NCCL_IB_DISABLE"), container.env.get("NCCL_NET")
+    return bool((off and off.value == "1") or (net and str(net.value).lower() == "socket"))
+
+
+def _why(log: Log) -> Line | None:
+    """The first line in which NCCL says what keeps it from RDMA; what follows from it stands after it."""
+    return min((line for text in _WHY for line in log.find(text)), key=lambda line: line.number, default=None)

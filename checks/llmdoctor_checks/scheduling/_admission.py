@@ -171,12 +171,16 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
     )
 
 
+#: How the images and pods of device plugins are called: most vendors', Intel's for GPUs and NPUs, Huawei's.
+_PLUGIN_NAMES = ("device-plugin", "intel-gpu-plugin", "intel-npu-plugin", "ascend-k8sdeviceplugin")
+
+
 def is_device_plugin(pod: k8s.Pod) -> bool:
     """Whether a pod is a device plugin, by its image or name."""
     images = [c.image.rpartition("/")[2] for c in pod.spec.containers]
     if any(other in pod.metadata.name for other in ("feature-discovery", "gfd", "mps-control")):  # the same image
         return False
-    return "device-plugin" in pod.metadata.name or any("device-plugin" in image for image in images)
+    return any(name in text for text in (pod.metadata.name, *images) for name in _PLUGIN_NAMES)
 
 
 def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:
@@ -207,6 +211,9 @@ def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
     return (*pod.status.init_container_statuses, *pod.status.container_statuses)
 
 
+#: What any plugin prints that watches the kubelet's folder, as most do, where the node's inotify instances are used up.
+WATCHES_USED_UP = "too many open files"
+
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
 PLUGIN_LINES = (
     "XidCriticalError",
@@ -218,6 +225,7 @@ PLUGIN_LINES = (
     "Failed to initialize NVML",
     # the first container of GKE's plugin, which waits for the driver
     "GPU driver auto installation is disabled",
+    WATCHES_USED_UP,
 )
 
 

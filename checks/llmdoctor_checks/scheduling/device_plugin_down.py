@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Line,
     Node,
     Pending,
     Pod,
@@ -23,6 +24,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._admission import (
     PLUGIN_LINES,
+    WATCHES_USED_UP,
     driver_of,
     is_device_plugin,
     plugin_evidence,
@@ -75,7 +77,8 @@ def device_plugin_down(
     The kubelet knows GPUs only through the device plugin of the node. Without the plugin, or while it cannot talk to
     the driver, `status.allocatable` is zero although the GPUs are there. NVIDIA's plugin takes a device out of service
     after a critical Xid, and all of them after an error that it cannot assign, and never puts them back before it is
-    restarted. A plugin that started before the driver was ready finds no device and waits for ever.
+    restarted. A plugin that started before the driver was ready finds no device and waits for ever. One that may not watch the
+    kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again.
 
     `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
     driver's own count stands beside them, and which GPU is lost or waits for a reset.
@@ -113,6 +116,18 @@ def device_plugin_down(
             fixes=tuple(_restart(cluster, where)),
             pods=(pod.name,),
         )
+    elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary="The device plugin may not watch the kubelet's folder and ends: the inotify instances of "
+            f"{pod.spec.node_name or 'its node'} are used up.",
+            evidence=(log_evidence(line),),
+            explains=("crash-loop", "not-ready"),
+            fixes=tuple(_restart(cluster, pod.spec.node_name)),
+            order=line.order,
+            pods=(pod.name,),
+        )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
@@ -144,6 +159,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3])
+        if any(_watchless(cluster, verdict.node.name) for verdict in found.verdicts):
+            summary += "; its device plugin ends, because the node's inotify instances are used up"
         summary += f"; the driver's pod is not done there ({state_of(driver)})." if driver else "."
     else:
         summary = (
@@ -249,8 +266,27 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
     )
 
 
+def _watchless_line(pod: Pod, cluster: Cluster) -> Line | None:
+    """Where a device plugin that is the target, and fails, says that it may open no more watches."""
+    lines = plugin_lines(cluster, pod.obj) if pod.failing else ()
+    return next((line for line in lines if WATCHES_USED_UP in line.text), None)
+
+
+def _watchless(cluster: Cluster, node: str) -> bool:
+    """Whether a device plugin of a node may not watch the kubelet's folder."""
+    plugins = plugins_on(cluster, node) if node else []
+    return any(WATCHES_USED_UP in line.text for plugin in plugins for line in plugin_lines(cluster, plugin))
+
+
 def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
     plugins = plugins_on(cluster, node) if node else []
+    if _watchless(cluster, node):
+        yield fixes.advice(
+            f"Raise the inotify instances of {node}, which are used up (fs.inotify.max_user_instances; 128 by default), for good in "
+            "/etc/sysctl.d or the machine's configuration",
+            fixes.on_node(node, "sysctl -w fs.inotify.max_user_instances=8192"),
+            owner="platform",
+        )
     if plugins:
         meta = plugins[0].metadata
         where = f"-n {meta.namespace or 'default'}"

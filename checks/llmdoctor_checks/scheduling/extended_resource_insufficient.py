@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Finding,
     Fix,
+    Node,
     Pending,
     Pod,
     Subject,
@@ -34,6 +35,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     `gpu-memory`) where the node's label `nvidia.com/gpu.memory` says how much a GPU has; GPUs that share the memory of the
     system (GB10) have none, and GPU Feature Discovery sets no label.
 
+    Device plugins that hand out any device of a node (`/dev/dri`, `/dev/fuse`, `/dev/kvm`) each do so by a domain of their own: a manifest
+    that names that of another plugin waits for ever.
+
     ## Fix
 
     Ask for as many as are free, drop the request if the server runs without it, or have the device provided on the GPU
@@ -54,8 +58,10 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     resource = found.resource
     asked = say_amount(resource, pending.requests.get(resource, 0))
     have = [r for r in found.reasons if r.resource == resource]
+    other = _under_another_name(pending, found)
     if have and all(r.allocatable == 0 for r in have):
         summary = f"{nodes_said(found)} could run it, but none of them has {resource}; it asks for {asked}."
+        summary += f" {other[0].name} offers {other[1]}." if other else ""
     elif have:
         most = say_amount(resource, max(r.free or 0 for r in have))
         summary = (
@@ -66,8 +72,32 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
         words = "" if what != resource else f": {', '.join(f'{c.number} {c.text}' for c in found.counts)}"
         summary = f"It asks for {what}, which is short on {nodes_said(found)} by the scheduler's count{words}."
     yield finding(
-        pending, found, summary, [*asked_in(pending, resource), *node_lines(pending, found)], _fixes(pending, found)
+        pending,
+        found,
+        summary,
+        [
+            *asked_in(pending, resource),
+            *node_lines(pending, found),
+            *(
+                (node_evidence(other[0], f"status.allocatable {other[1]}: {other[0].amounts[other[1]]}"),)
+                if other
+                else ()
+            ),
+        ],
+        _fixes(pending, found, other[1] if other else ""),
     )
+
+
+def _under_another_name(pending: Pending, found: Cause) -> tuple[Node, str] | None:
+    """A node that offers a resource of the same name by another vendor's domain: what one device plugin or another calls a device."""
+    asked = pending.requests.get(found.resource, 0)
+    domain, _, name = found.resource.partition("/")
+    for verdict in found.verdicts:
+        for offered, amount in verdict.node.amounts.items():
+            of, _, called = offered.partition("/")
+            if name and called == name and of != domain and amount >= max(asked, 1):
+                return verdict.node, offered
+    return None
 
 
 def _of_unknown_memory(pending: Pending) -> Finding | None:
@@ -105,8 +135,10 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
     )
 
 
-def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
+    for container in asking(pending, resource)[:1] if other else ():
+        yield fixes.advice(f"Ask for {other} in place of {resource} in {container.name} in {fixes.edited(pending.pod)}")
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
     yield from offered

@@ -170,7 +170,7 @@ def hpa_wrong_metric(
             yield found
             return
         for look in named:
-            if len(named) == len(scaler.looks) and (found := _silent(pod, engine, scaler, look)):
+            if len(named) == len(scaler.looks) and (found := _silent(pod, engine, scaler, look, subject, logs)):
                 yield found
                 return
     yield from _operator(pod, engine, subject, metrics)
@@ -375,10 +375,12 @@ def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dic
             yield item.raw, Evidence(source="event", ref=f"{scaler.ref} {reason}", text=text)
 
 
-def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, Evidence] | None:
+def _queue(
+    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs, subject: Subject | None = None
+) -> tuple[str, Evidence] | None:
     """A queue that lasts, and grows or is longer than what runs, where the autoscaler could add a replica."""
     said = recent_load(engine.container, logs)
-    if not said or not works(pod, said) or not _stays(scaler):
+    if not said or not works(pod, said) or not _stays(scaler, subject):
         return None
     last, grows = said[-1], said[-1].waiting >= _GROWS * said[0].waiting
     if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
@@ -386,9 +388,11 @@ def _queue(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs) -> tuple[str, E
     return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
 
 
-def _stays(scaler: Scaler) -> str:
+def _stays(scaler: Scaler, subject: Subject | None = None) -> str:
     """How many replicas it has, in words; empty where that is not known, or it could add none."""
     replicas = dig(scaler.item.raw, "status.currentReplicas")
+    if replicas is None and subject is not None and subject.workload is not None:
+        replicas = subject.workload.replicas  # a ScaledObject keeps no count of its own
     could = isinstance(replicas, int) and replicas < scaler.maximum
     return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""
 
@@ -561,8 +565,10 @@ def _cpu_effect(pod: Pod, engine: Engine, scaler: Scaler, cpu: Look) -> str:
     return f"{base}, whatever waits in its queue; the target is {cpu.percent} %"
 
 
-def _silent(pod: Pod, engine: Engine, scaler: Scaler, look: Look) -> Finding | None:
-    """A metric that this engine does not emit."""
+def _silent(
+    pod: Pod, engine: Engine, scaler: Scaler, look: Look, subject: Subject, logs: Logs | None
+) -> Finding | None:
+    """A metric that this engine does not emit; the cause of a queue that lasts while replicas could be added."""
     gone = absent(engine, look.name)
     beginning = {"sglang": "sglang:", "llama.cpp": "llamacpp:"}.get(engine.name, "")
     fix: Fix
@@ -583,12 +589,19 @@ def _silent(pod: Pod, engine: Engine, scaler: Scaler, look: Look) -> Finding | N
         return None
     # an adapter may publish another metric under the old name
     sure = look.path.endswith("query") or ":" in look.name
+    queue = _queue(pod, engine, scaler, logs, subject) if sure and logs is not None and pod.ready else None
+    waits = f" Meanwhile {queue[0]}, and {_stays(scaler, subject)}." if queue else ""
     return Finding(
-        role="risk" if sure else "note",
+        role="cause" if queue else "risk" if sure else "note",
         severity="warning" if sure else "info",
         confidence="likely" if sure else "possible",
-        summary=f"{scaler.ref} scales on {gone[0] if gone else look.name}, which has no value: {what}.",
-        evidence=(scaler.evidence(look.path, look.text), pod_evidence(engine.container, "image", _image(engine))),
+        summary=f"{scaler.ref} scales on {gone[0] if gone else look.name}, which has no value: {what}.{waits}",
+        evidence=(
+            scaler.evidence(look.path, look.text),
+            pod_evidence(engine.container, "image", _image(engine)),
+            *((queue[1],) if queue else ()),
+        ),
+        explains=("queue-growing", "kv-cache-saturated") if queue else (),
         fixes=(fix,),
         pods=(pod.name,) if pod.exists else (),
     )

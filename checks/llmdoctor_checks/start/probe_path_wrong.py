@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Event,
     Events,
+    Evidence,
     Finding,
     Fix,
     Logs,
@@ -81,6 +82,15 @@ _PROGRAM = (
     r"|(?:^|[\s:/])(?:ba|da|a)?sh: (?:(?:line )?\d+: )?(?P<shell>[\w./-]+): (?:command )?not found$"
 )
 
+#: How the kubelet (Go's net/http) says that it asked by HTTPS a server that speaks plain HTTP.
+_PLAIN = "server gave HTTP response to HTTPS client"
+
+#: What it says of a server that speaks TLS and was asked by plain HTTP: uvicorn and llama-server close the connection.
+_CLOSED = r": (?:EOF|.{0,200}: connection reset by peer|net/http: HTTP/1\.x transport connection broken: malformed HTTP response .{0,60})$"
+
+#: What gives vLLM, SGLang and llama-server a certificate, so that they speak HTTPS and nothing else.
+_CERTIFICATES = ("ssl_certfile", "ssl_keyfile", "ssl_cert_file", "ssl_key_file")
+
 #: What each probe does that never succeeds.
 _EFFECTS = {
     "startup": "the container is restarted for ever",
@@ -104,13 +114,16 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
     (`/v2/health/ready`) ends a Triton that lives and loads another model.
 
+    A probe with `scheme: HTTPS` is no less wrong where the server has no certificate and answers in plain HTTP, nor is one without it
+    where the server has one (`--ssl-certfile`).
+
     Clients meet with the same: a base URL with `/v1` twice or not at all, or of another server's API (`/api/generate` of Ollama's),
     is answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401. It is said where a ready server's
     log shows at least three requests for its API, and all were refused alike. So does a gateway that checks its servers itself (HAProxy).
 
     In a manifest this is said of the health paths of other servers (`/health` of Ollama, `/healthz` of any), of paths of vLLM
-    below `/v1` where `--api-key` or VLLM_API_KEY guards them, and of commands with curl or wget in Ollama's image, which has
-    neither.
+    below `/v1` where `--api-key` or VLLM_API_KEY guards them, of commands with curl or wget in Ollama's image, which has
+    neither, and of HTTPS to a vLLM or Ollama without a certificate, or HTTP to a vLLM with one.
 
     ## Fix
 
@@ -136,6 +149,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         for kind, event in last.items():
             if ready and kind == "readiness":
                 continue
+            if scheme := _other_scheme(container, kind, event, subject):
+                yield _asked_by(container, kind, scheme, event_evidence(event, pod.cluster))
+                return
             code = event.message.rstrip().rpartition("statuscode: ")[2]
             if code not in _ANSWERS:
                 continue
@@ -160,6 +176,44 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         if found:
             yield found
             return
+
+
+def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
+    """What a probe asks by where the server speaks the other of HTTP and HTTPS; empty where that is not said."""
+    said = event.message.rstrip()
+    if said.endswith(_PLAIN):
+        return "HTTPS"
+    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
+    probe = _probe(container.spec, kind)
+    plain = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTP"
+    return "HTTP" if engine and plain and _certified(engine) and re.search(_CLOSED, said[-400:]) else ""
+
+
+def _certified(engine: Engine) -> bool:
+    return any(map(engine.explicit, _CERTIFICATES))
+
+
+def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> Finding:
+    """A probe that asks by another scheme than the server speaks: as the kubelet says, or by a manifest."""
+    probe, pod = _probe(container.spec, kind), container.pod
+    written = probe.http_get.scheme if probe and probe.http_get else ""
+    right = "HTTP" if scheme == "HTTPS" else "HTTPS"
+    operation = {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/scheme", "value": right}
+    return Finding(
+        role="cause" if said else "risk",
+        severity="critical",
+        confidence="certain" if said and right == "HTTP" else "likely",
+        summary=f"The {kind} probe asks {container.name} by {scheme}, and the server speaks {right} alone: it never succeeds, and "
+        f"{_EFFECTS[kind]}.",
+        evidence=(*said, *((pod_evidence(container, f"{kind}Probe.httpGet.scheme", written),) if written else ())),
+        explains=("not-ready", "rollout-stuck", *(("crash-loop", "probe-too-short") if kind != "readiness" else ())),
+        fixes=(
+            fixes.patch(pod, f"Let the probe ask by {right}", [operation])
+            if written == scheme
+            else fixes.advice(f"Let the probe ask by {right} in {fixes.edited(pod)}"),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _asked_if_ready(
@@ -271,6 +325,14 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
             or container.port_number(get.port) != engine.value("port")
         ):
             continue
+        # an operator may give the server a certificate, as KServe does for an LLMInferenceService
+        if (
+            engine.name in ("vllm", "ollama")
+            and not (pod.partial or pod.lent)
+            and (get.scheme == "HTTPS") != _certified(engine)
+        ):
+            yield _asked_by(container, kind, get.scheme)
+            return
         guarded = key if get.path.startswith("/v1/") and key and key.value else None
         if not guarded and not (re.match(foreign, get.path) and (engine.name == "vllm" or engine.own_image)):
             continue

@@ -47,8 +47,16 @@ _BUSY_ERROR = r"(?:CUDA-capable device\(s\) is/are|all CUDA-capable devices are)
 #: What GPU Feature Discovery labels of a virtual GPU: that it is one, and its type, `NVIDIA-A10-24Q`, `GRID-A100-4-20C`.
 _VGPU_LABEL, _VGPU_TYPE = "nvidia.com/vgpu.present", r"(?:NVIDIA|GRID)-[\w-]{1,40}-\d{1,3}[ABCQ]"
 
+#: What HAMi's scheduler writes at a pod to which it has given Ascend NPUs; each that it gave stands in it once.
+_NPUS_GIVEN = r"hami\.io/Ascend[\w-]{1,40}-devices-allocated"
 
-@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS, _BUSY))
+#: How torch_npu says that CANN could not open the NPU of a number: none of the container's (107001, rt_error_codes.h), or one whose
+#: process does not start (507033), as that of an NPU which is another pod's.
+_NPU_TEXTS = ("error code 107001", "error code is 107001", "error code is 507033")
+_NPU_ERROR = r"\b(?:aclInit|SetDevice|aclrtSetDevice)\b.{0,60}error code (?:is )?(?:107001|507033)\b"
+
+
+@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS, _BUSY, *_NPU_TEXTS))
 def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """What shares the GPU between pods breaks the engine.
 
@@ -61,6 +69,10 @@ def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
     reached, or its server has failed after a fault of one client, CUDA starts in none of them. A virtual GPU (NVIDIA vGPU) computes
     only with a licence: without one it becomes slow after some minutes, and then CUDA answers that the device is busy or unavailable.
 
+    Ascend NPUs that HAMi hands out are named to the container by their numbers on the node (ASCEND_VISIBLE_DEVICES). CANN counts from 0:
+    where it is not told which are meant (ASCEND_RT_VISIBLE_DEVICES), an engine on several NPUs opens those of the node's first numbers,
+    and starts only where it happened to get just these.
+
     ## Fix
 
     Update the library, restart the MPS daemon, give the virtual GPU its licence, or let the engine run without them on whole GPUs:
@@ -71,7 +83,12 @@ def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
     - https://project-hami.io/docs/
     - https://github.com/Project-HAMi/HAMi-core
     """
-    for found in (*_initialises(pod, logs), *_calls(pod, logs), *_unlicensed(pod, logs, node)):
+    for found in (
+        *_initialises(pod, logs),
+        *_calls(pod, logs),
+        *_unlicensed(pod, logs, node),
+        *_other_npus(pod, logs),
+    ):
         yield found
         return
 
@@ -179,6 +196,54 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
                         node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
                     ),
                     owner="platform",
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _other_npus(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """An engine on NPUs from HAMi that opens one by a number which is not its own."""
+    annotations = pod.obj.metadata.annotations
+    given = next((name for name in annotations if re.fullmatch(_NPUS_GIVEN, name)), None)
+    if given is None or not pod.failing:
+        return
+    for ending in endings(pod):
+        container, log = ending.container, log_of(ending, logs)
+        if log is None or container.gpus < 2 or "ASCEND_RT_VISIBLE_DEVICES" in container.env:
+            continue  # one NPU has the number 0 in any case
+        lines = [x for text in _NPU_TEXTS for x in log.find(text) if re.search(_NPU_ERROR, x.text[:1000])]
+        line = min(lines, key=lambda x: x.number, default=None)
+        if line is None:
+            continue
+        unknown = "107001" in line.text  # a card that hangs says the other as well
+        wrong = "opens an NPU" if unknown else "cannot open an NPU, maybe because it does so"
+        yield Finding(
+            role="cause",
+            confidence="likely" if unknown else "possible",
+            summary=f"{container.name} {wrong} by a number that is not its own: HAMi names the {container.gpus} NPUs that it gave by their "
+            "numbers on the node, and CANN counts from 0.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(pod, f"metadata.annotations[{given}]", str(annotations[given])),
+                pod_evidence(container, "env", "no ASCEND_RT_VISIBLE_DEVICES"),
+            ),
+            explains=(
+                "gpu-count-mismatch",
+                "gpu-runtime-missing",
+                "engine-init-failed",
+                "engine-dead",
+                "worker-lost",
+                "pod-failed",
+                *_EXPLAINS,
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Let the start of {container.name} set ASCEND_RT_VISIBLE_DEVICES to the numbers in ASCEND_VISIBLE_DEVICES before "
+                    "the engine, or take a release of HAMi's ascend-device-plugin that sets both",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'ls /dev/davinci*; env | grep ASCEND'",
                 ),
             ),
             order=line.order,
