@@ -155,9 +155,8 @@ def _by_address(cluster: Cluster) -> dict[str, Item]:
 
 def has_namespace(namespace: str, cluster: Cluster) -> bool:
     """Whether a namespace is known to be there: `ollama.lan` may be a Service of the namespace lan, and a machine of the house."""
-    kinds = ("Service", "Pod")
     return cluster.item("Namespace", "", namespace) is not None or any(
-        next(cluster.items(kind, namespace), None) is not None or cluster.complete(kind, namespace) for kind in kinds
+        next(cluster.items(kind, namespace), None) is not None for kind in ("Service", "Pod")
     )
 
 

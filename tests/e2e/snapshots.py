@@ -33,7 +33,8 @@ def playable(snapshot: Object) -> bool:
     The log of an operator's controller counts where it was recorded; a live diagnosis does not ask for it. Nodes and
     metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
     very thing that is missing: no stand-in is right for both. A list of custom resources that was read and empty needs a
-    definition, which the stand-in has only for objects.
+    definition, which the stand-in has only for objects. Services get addresses of the API server's choice, so no log may
+    name the recorded ones.
     """
     said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "answers", "missing"))
     objects = snapshot.get("objects", [])
@@ -49,7 +50,10 @@ def playable(snapshot: Object) -> bool:
     own = {kind for _, kind in KINDS} | {item["kind"] for item in objects}
     said_by_others |= any(listed["kind"] not in own for listed in snapshot.get("read", []))
     foreign = any(log.get("namespace") != target.get("namespace") for log in snapshot.get("logs", []))
-    return bool(snapshot.get("takenAt") and target) and not (said_by_others or foreign) and named <= claims
+    addresses = {item["spec"].get("clusterIP") for item in objects if item["kind"] == "Service"} - {None, "", "None"}
+    named_addresses = any(address in log["text"] for address in addresses for log in snapshot.get("logs", []))
+    unplayable = said_by_others or foreign or named_addresses
+    return bool(snapshot.get("takenAt") and target) and not unplayable and named <= claims
 
 
 def chosen() -> dict[str, Path]:
