@@ -37,6 +37,9 @@ _WHY = (
 #: How it says at the same level that somebody told it to use sockets, wherever that stands.
 _TOLD = "NCCL_IB_DISABLE set by environment to 1"
 
+#: The same in a start script.
+_EXPORTED = r"\bNCCL_IB_DISABLE=[\"']?[1-9]|\bNCCL_NET=[\"']?[Ss]ocket"
+
 
 @check("nccl-ib", since="0.1", literals=(*_SOCKETS, *_WHY, _TOLD))
 def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
@@ -124,7 +127,8 @@ def _meant(container: Container, log: Log) -> bool:
     off, net = container.env.get("NCCL_IB_DISABLE"), container.env.get("NCCL_NET")
     if (off and off.value != "0") or (net and str(net.value or "socket").lower() == "socket"):
         return True
-    return any(log.find(_TOLD))
+    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    return any(log.find(_TOLD)) or any(re.search(_EXPORTED, text) for text in words)
 
 
 def _why(log: Log) -> Line | None:

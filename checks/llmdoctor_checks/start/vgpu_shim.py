@@ -214,7 +214,7 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         return
     for ending in endings(pod):
         container, log = ending.container, log_of(ending, logs)
-        if log is None or container.gpus < 2 or "ASCEND_RT_VISIBLE_DEVICES" in container.env:
+        if log is None or container.gpus < 2 or _told_which(container):
             continue  # one NPU has the number 0 in any case
         if _more_workers(subject, container):
             continue  # whose numbers nobody has
@@ -254,6 +254,12 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _told_which(container: Container) -> bool:
+    """Whether a variable or the start itself tells CANN which NPUs are meant."""
+    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    return any("ASCEND_RT_VISIBLE_DEVICES" in text for text in (*container.env, *words))
 
 
 def _more_workers(subject: Subject, container: Container) -> bool:
