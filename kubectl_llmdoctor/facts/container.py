@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
 
-#: HAMi gives the memory of an accelerator a name of its own (`huawei.com/Ascend910B4-1-memory`); it is an amount, no device.
+#: HAMi gives the memory and the cores of an accelerator names of their own (`huawei.com/Ascend910B4-1-memory`, `-core`); they are amounts,
+#: no devices.
 _GPU_RESOURCES = (
     r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|npu\.intel\.com/accel|"
     r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|"
-    r"huawei\.com/(Ascend\w[\w.-]*|ascend-[\w-]+)(?<!-memory)|"
+    r"huawei\.com/(Ascend\w[\w.-]*|ascend-[\w-]+)(?<!-memory)(?<!-core)|"
     r"[\w-]+\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu"
 )
 

@@ -15,7 +15,8 @@ from kubectl_llmdoctor.snapshot import Json
 _PLATFORM_CONFIG = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"})
 
 _GPU_RESOURCE = re.compile(
-    r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|i915|xe|gaudi|tpu|neuron|npu|mlu|Ascend|\w*_nps)", re.IGNORECASE
+    r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|sgpu|i915|xe|accel|gaudi|tpu|neuron|npu|mlu|dcu|gcu|xpu|Ascend|\w*_nps)",
+    re.IGNORECASE,
 )
 
 #: Volumes from before CSI, which the driver of the cloud attaches by now.

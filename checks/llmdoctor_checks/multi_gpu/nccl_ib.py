@@ -34,8 +34,14 @@ _WHY = (
     "NET/IB : Unable to open device",
 )
 
+#: How it says at the same level that somebody told it to use sockets, wherever that stands.
+_TOLD = "NCCL_IB_DISABLE set by environment to 1"
 
-@check("nccl-ib", since="0.1", literals=(*_SOCKETS, *_WHY))
+#: The same in a start script.
+_EXPORTED = r"\bNCCL_IB_DISABLE=[\"']?[1-9]|\bNCCL_NET=[\"']?[Ss]ocket"
+
+
+@check("nccl-ib", since="0.1", literals=(*_SOCKETS, *_WHY, _TOLD))
 def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """NCCL has trouble with the RDMA network.
 
@@ -85,9 +91,9 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
 def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
     """RDMA devices that the pod asks for, and that NCCL does not use between the nodes."""
     limits = container.spec.resources.limits
-    device = next((name for name in limits if re.fullmatch(_RDMA, name.lower())), None)
+    device = next((name for name in limits if re.fullmatch(_RDMA, name.lower()) and str(limits[name]) != "0"), None)
     log = logs.current(container.name) if logs else None
-    if device is None or log is None or not pod.ready or _meant(container):
+    if device is None or log is None or not pod.ready or _meant(container, log):
         return
     said = [line for text in _SOCKETS for line in log.find(text)]
     if not said:
@@ -116,10 +122,13 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     )
 
 
-def _meant(container: Container) -> bool:
-    """Whether somebody told NCCL to use sockets: the devices may be for what else the engine sends (KV caches)."""
+def _meant(container: Container, log: Log) -> bool:
+    """Whether somebody told NCCL to use sockets, or may have: the devices may be for what else the engine sends (KV caches)."""
     off, net = container.env.get("NCCL_IB_DISABLE"), container.env.get("NCCL_NET")
-    return bool((off and off.value == "1") or (net and str(net.value).lower() == "socket"))
+    if (off and off.value != "0") or (net and str(net.value or "socket").lower() == "socket"):
+        return True
+    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    return any(log.find(_TOLD)) or any(re.search(_EXPORTED, text) for text in words)
 
 
 def _why(log: Log) -> Line | None:

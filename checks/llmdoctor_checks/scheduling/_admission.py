@@ -211,7 +211,7 @@ def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
     return (*pod.status.init_container_statuses, *pod.status.container_statuses)
 
 
-#: What any plugin prints that watches the kubelet's folder, as most do, where the node's inotify instances are used up.
+#: What any plugin prints, beside what it would watch, that watches the kubelet's folder where the node's inotify instances are used up.
 WATCHES_USED_UP = "too many open files"
 
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).

@@ -1,5 +1,6 @@
 """GPU nodes that do not advertise their GPUs."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -139,7 +140,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     evidence = [*asked_in(pending, found.resource)]
     parts = []
     unknown = sum(count.number for count in found.counts if count.kind == "unregistered")
-    for verdict in sorted(found.verdicts, key=lambda v: v.node.name)[:3]:
+    shown = sorted(found.verdicts, key=lambda v: v.node.name)[:3]
+    for verdict in shown:
         should = verdict.node.should_offer(found.resource)
         listed = verdict.node.allocatable(found.resource) or 0
         if should and not unknown:
@@ -159,8 +161,9 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3])
-        if any(_watchless(cluster, verdict.node.name) for verdict in found.verdicts):
-            summary += "; its device plugin ends, because the node's inotify instances are used up"
+        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)]
+        if watchless:
+            summary += f"; the device plugin of {watchless[0]} ends, because the node's inotify instances are used up"
         summary += f"; the driver's pod is not done there ({state_of(driver)})." if driver else "."
     else:
         summary = (
@@ -266,16 +269,21 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
     )
 
 
+def _of_watches(line: Line) -> bool:
+    """Whether what cannot be opened any more is a watch: open files may be used up as well, by a limit of another name."""
+    return WATCHES_USED_UP in line.text and re.search("(?i)watch|inotify", line.text[:2000]) is not None
+
+
 def _watchless_line(pod: Pod, cluster: Cluster) -> Line | None:
     """Where a device plugin that is the target, and fails, says that it may open no more watches."""
     lines = plugin_lines(cluster, pod.obj) if pod.failing else ()
-    return next((line for line in lines if WATCHES_USED_UP in line.text), None)
+    return next(filter(_of_watches, lines), None)
 
 
 def _watchless(cluster: Cluster, node: str) -> bool:
     """Whether a device plugin of a node may not watch the kubelet's folder."""
     plugins = plugins_on(cluster, node) if node else []
-    return any(WATCHES_USED_UP in line.text for plugin in plugins for line in plugin_lines(cluster, plugin))
+    return any(_of_watches(line) for plugin in plugins for line in plugin_lines(cluster, plugin))
 
 
 def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:

@@ -79,7 +79,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The first such route or pool: a risk where another way leads to the pod, or it is asked all the same."""
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
-    another = any(_asked(pod, logs))
+    another = any(_asked(pod, logs)) or _led_to(pod, cluster)
     for route in _naming(pod, cluster):
         said = _refusal(route, cluster)
         refs = list(_refs(route, said, pod, cluster))
@@ -98,7 +98,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
         yield Finding(
             role="risk" if another else "cause",
             severity="warning",
-            confidence="likely",
+            confidence="possible" if ref is not None and _by_name_alone(item, ref) else "likely",
             summary=f"{summary} {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(item, said.path, said.text),
@@ -107,6 +107,11 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             fixes=(fix,),
             pods=(pod.name,),
         )
+
+
+def _by_name_alone(route: Item, ref: _Ref) -> bool:
+    """Whether a route looks for the Service elsewhere: it may have meant another one that is called so."""
+    return str(ref.raw.get("namespace") or route.namespace) != ref.means.namespace
 
 
 def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
@@ -129,9 +134,7 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
     own = {_stem(item.name): item.name for item in pod.services}
     meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
-    led = {*(name for _, name in meant), *_further(pod.namespace, cluster)} & set(own.values())
-    open_ = any(dig(item.raw, "spec.type") in ("LoadBalancer", "NodePort") for item in pod.services)
-    if led or open_ or any(_asked(pod, logs)):
+    if {name for _, name in meant} & set(own.values()) or _led_to(pod, cluster) or any(_asked(pod, logs)):
         return
     for item, name in meant:
         if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
@@ -147,6 +150,14 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 pods=(pod.name,),
             )
             return
+
+
+def _led_to(pod: Pod, cluster: Cluster) -> bool:
+    """Whether anything but an HTTPRoute leads to the pod from outside."""
+    if any(dig(item.raw, "spec.type") in ("LoadBalancer", "NodePort") for item in pod.services):
+        return True
+    led = {name for item in cluster.items("Ingress", pod.namespace) for name in backends(item)}
+    return not {item.name for item in pod.services}.isdisjoint({*led, *_further(pod.namespace, cluster)})
 
 
 def _further(namespace: str, cluster: Cluster) -> Iterator[str]:

@@ -565,12 +565,17 @@ def _cpu_effect(pod: Pod, engine: Engine, scaler: Scaler, cpu: Look) -> str:
     return f"{base}, whatever waits in its queue; the target is {cpu.percent} %"
 
 
+def _withheld(engine: Engine, look: Look) -> bool:
+    """Whether a metric is the engine's own, and it was not told to emit any."""
+    beginning = {"sglang": "sglang:", "llama.cpp": "llamacpp:"}.get(engine.name, "")
+    return bool(beginning) and beginning in look.name.replace("_", ":", 1) and metrics_off(engine)
+
+
 def _silent(
     pod: Pod, engine: Engine, scaler: Scaler, look: Look, subject: Subject, logs: Logs | None
 ) -> Finding | None:
     """A metric that this engine does not emit; the cause of a queue that lasts while replicas could be added."""
     gone = absent(engine, look.name)
-    beginning = {"sglang": "sglang:", "llama.cpp": "llamacpp:"}.get(engine.name, "")
     fix: Fix
     if gone:
         what = f"{engine.label} does not emit {gone[0]} but {gone[1]}"
@@ -581,7 +586,7 @@ def _silent(
             fix = fixes.patch_object(scaler.item, f"Scale on {gone[1]}", [operation])
         else:
             fix = fixes.advice(f"Scale on {gone[1]} in {scaler.ref}")
-    elif beginning and beginning in look.name.replace("_", ":", 1) and metrics_off(engine):
+    elif _withheld(engine, look):
         flag = "--enable-metrics" if engine.name == "sglang" else "--metrics"
         what = f"{engine.label} emits no metrics without {flag}"
         fix = fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
@@ -589,7 +594,9 @@ def _silent(
         return None
     # an adapter may publish another metric under the old name
     sure = look.path.endswith("query") or ":" in look.name
-    queue = _queue(pod, engine, scaler, logs, subject) if sure and logs is not None and pod.ready else None
+    # what else it looks at may add replicas all the same
+    alone = all(absent(engine, other.name) or _withheld(engine, other) for other in scaler.looks)
+    queue = _queue(pod, engine, scaler, logs, subject) if sure and alone and logs is not None and pod.ready else None
     waits = f" Meanwhile {queue[0]}, and {_stays(scaler, subject)}." if queue else ""
     return Finding(
         role="cause" if queue else "risk" if sure else "note",

@@ -181,11 +181,11 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
 def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
     """What a probe asks by where the server speaks the other of HTTP and HTTPS; empty where that is not said."""
     said = event.message.rstrip()
-    if said.endswith(_PLAIN):
-        return "HTTPS"
-    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
     probe = _probe(container.spec, kind)
     plain = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTP"
+    if said.endswith(_PLAIN):
+        return "" if plain else "HTTPS"  # the server sends one that asks by HTTP on to HTTPS, and the kubelet follows
+    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
     return "HTTP" if engine and plain and _certified(engine) and re.search(_CLOSED, said[-400:]) else ""
 
 

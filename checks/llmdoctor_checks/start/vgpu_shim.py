@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    Container,
     Evidence,
     Finding,
     Line,
@@ -12,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     Pod,
+    Subject,
     check,
     endings,
     fixes,
@@ -57,7 +59,7 @@ _NPU_ERROR = r"\b(?:aclInit|SetDevice|aclrtSetDevice)\b.{0,60}error code (?:is )
 
 
 @check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS, _BUSY, *_NPU_TEXTS))
-def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
+def vgpu_shim(pod: Pod, subject: Subject, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """What shares the GPU between pods breaks the engine.
 
     HAMi and its relatives share a GPU between pods by a library (libvgpu.so) that is preloaded into every process and answers CUDA's calls
@@ -87,7 +89,7 @@ def vgpu_shim(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
         *_initialises(pod, logs),
         *_calls(pod, logs),
         *_unlicensed(pod, logs, node),
-        *_other_npus(pod, logs),
+        *_other_npus(pod, subject, logs),
     ):
         yield found
         return
@@ -204,7 +206,7 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
         return
 
 
-def _other_npus(pod: Pod, logs: Logs) -> Iterator[Finding]:
+def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """An engine on NPUs from HAMi that opens one by a number which is not its own."""
     annotations = pod.obj.metadata.annotations
     given = next((name for name in annotations if re.fullmatch(_NPUS_GIVEN, name)), None)
@@ -212,8 +214,10 @@ def _other_npus(pod: Pod, logs: Logs) -> Iterator[Finding]:
         return
     for ending in endings(pod):
         container, log = ending.container, log_of(ending, logs)
-        if log is None or container.gpus < 2 or "ASCEND_RT_VISIBLE_DEVICES" in container.env:
+        if log is None or container.gpus < 2 or _told_which(container):
             continue  # one NPU has the number 0 in any case
+        if _more_workers(subject, container):
+            continue  # whose numbers nobody has
         lines = [x for text in _NPU_TEXTS for x in log.find(text) if re.search(_NPU_ERROR, x.text[:1000])]
         line = min(lines, key=lambda x: x.number, default=None)
         if line is None:
@@ -250,6 +254,19 @@ def _other_npus(pod: Pod, logs: Logs) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _told_which(container: Container) -> bool:
+    """Whether a variable or the start itself tells CANN which NPUs are meant."""
+    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    return any("ASCEND_RT_VISIBLE_DEVICES" in text for text in (*container.env, *words))
+
+
+def _more_workers(subject: Subject, container: Container) -> bool:
+    """Whether its engine starts more workers than it has NPUs, together with the other pods of its replica."""
+    pods = max(container.pod.nodes or 1, len(subject.pods))
+    engines = (engine for engine in subject.engines(container.pod) if engine.container is container)
+    return any(engine.workers_at_least > container.gpus * pods for engine in engines)
 
 
 def _stands_still(pod: Pod, logs: Logs) -> Iterator[tuple[str, Line, *tuple[Evidence, ...]]]:
