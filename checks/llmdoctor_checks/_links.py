@@ -8,6 +8,7 @@ httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, HAProxy, Traef
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import cast
 
@@ -211,7 +212,9 @@ def _all(cluster: Cluster) -> Iterator[Broken]:
             continue
         pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
         container = pod.container(text.container)
-        if container is None or pod.leaving or (container.role == "init" and not container.running and not pod.failing):
+        if container is None or pod.leaving or pod.completed or pod.status.phase == "Succeeded":
+            continue
+        if container.role == "init" and not container.running and not pod.failing:
             continue
         if text.previous and container.running and pod.ready:
             continue  # it got over what it ended of
@@ -223,9 +226,10 @@ def _all(cluster: Cluster) -> Iterator[Broken]:
 def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
     """What the last lines of a client's log say, for each whom it asks."""
     done: set[str] = set()
+    answered: int | None = None
     kinds = (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
-        lines = {line.number: line for one in words for line in list(log.find(one))[-_MOST_LINES:]}
+        lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for _, line in sorted(lines.items(), reverse=True):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_a_name(line)) or (kind == "silent" and not re.search(_OUT_OF_TIME, text)):
@@ -235,12 +239,15 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
             for to in _asked(text, container, cluster, or_told=kind != "unavailable"):
                 if to.shown in done:
                     continue
-                if not _of_models(text, to, container, cluster) or _well_since(line):
+                if not _of_models(text, to, container, cluster):
+                    continue
+                answered = _last_answered(log) if answered is None else answered
+                if line.number < answered:
                     continue
                 if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
                     continue  # it may do without
                 done.add(to.shown)
-                why = _break(container, to, kind, text, cluster)
+                why = _break(container, to, kind, line, cluster)
                 if why is not None:
                     yield Broken(container, line, to, why)
 
@@ -317,15 +324,10 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
     return bool(re.search(rf"{GENERATES}|{_CALLED}", text) or re.search(_MODELS, f"{to.host} {to.name}"))
 
 
-def _well_since(line: Line) -> bool:
-    """Whether requests were answered after a line: by that server, or by whom nobody says."""
-    after = (
-        x
-        for word in (" 200", " 201", '"HTTP/', "is UP, reason: ")
-        for x in line.log.find(word)
-        if x.number > line.number
-    )
-    return any(re.search(_ANSWERED, x.text[:4000]) for x in after)
+def _last_answered(log: Log) -> int:
+    """The number of the last line of a request that was answered: by whom it asks, or by whom nobody says; else 0."""
+    lines = (x for word in (" 200", " 201", '"HTTP/', "is UP, reason: ") for x in log.find(word))
+    return max((x.number for x in lines if re.search(_ANSWERED, x.text[:4000])), default=0)
 
 
 def _has_another(to: Destination, container: Container, cluster: Cluster) -> bool:
@@ -347,11 +349,11 @@ def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> b
     return other is not None and other.service is not None and other.service is to.service
 
 
-def _break(container: Container, to: Destination, kind: str, text: str, cluster: Cluster) -> Why | None:
+def _break(container: Container, to: Destination, kind: str, line: Line, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
 
     if to.itself:
-        return _itself(container, to, text, cluster)
+        return _itself(container, to, line, cluster)
     if to.service is None and not to.pods:
         return _no_service(container, to, kind, cluster)
     if kind == "nameless":
@@ -379,8 +381,10 @@ def _break(container: Container, to: Destination, kind: str, text: str, cluster:
     return _at_the_pod(to)
 
 
-def _itself(container: Container, to: Destination, text: str, cluster: Cluster) -> Why | None:
-    pod = container.pod
+def _itself(container: Container, to: Destination, line: Line, cluster: Cluster) -> Why | None:
+    pod, text = container.pod, line.text[:4000]
+    if pod.spec.host_network:
+        return None  # that is its node, where anything may listen
     told = any((one.host, one.port) == (to.host, to.port) for one in _configured(container, cluster))
     if not told and not re.search(rf"https?://{re.escape(to.host)}:{to.port}/", text):
         return None  # the line may name by it where the program itself listens
@@ -402,6 +406,10 @@ def _itself(container: Container, to: Destination, text: str, cluster: Cluster) 
     others = [c for c in pod.containers if c is not container and c.role != "init"]
     declares = any(p.container_port == to.port for c in pod.containers for p in c.spec.ports)
     if others or declares or to.port is None:
+        return None
+    # it may start the server itself, which was not up yet
+    went_on = not pod.failing and len(line.log) - line.number > _ABOVE
+    if went_on or listens(container, logs_of(pod), {str(to.port)}) is not None:
         return None
     return Why(
         "service-selects-nothing",
@@ -459,8 +467,7 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
                 f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
             ),
         )
-    # a server that no Service leads to is the one that is meant
-    lost = next((pod for pod in _engine_pods(service.namespace, cluster) if pod.ready and not pod.services), None)
+    lost = _meant(service, wanted, cluster)
     if lost is None and served is None and not cluster.complete("Pod", service.namespace):
         return None  # its pods were not read
     labels = ", ".join(f"{k}: {v}" for k, v in lost.obj.metadata.labels.items() if k in wanted) if lost else ""
@@ -480,6 +487,22 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
         ),
         at=lost,
     )
+
+
+def _meant(service: Item, wanted: dict[str, str], cluster: Cluster) -> Pod | None:
+    """The server that a Service should select: the only one that none leads to, with a label much like one that it wants."""
+    lost = [pod for pod in _engine_pods(service.namespace, cluster) if pod.ready and not pod.services]
+    owners = [(pod.item, *cluster.chain(pod.item)) for pod in lost if pod.item is not None]
+    if len({chain[-1].name for chain in owners}) != 1:
+        return None  # of several models each may be asked in another way
+    held = {str(value) for value in lost[0].obj.metadata.labels.values()}
+    return lost[0] if any(alike(one, other) for one in wanted.values() for other in held) else None
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether one of two values is the other with something before or after it."""
+    one, other = (re.sub(r"[^a-z0-9]", "", value.lower()) for value in (one, other))
+    return bool(one and other) and (one in other or other in one)
 
 
 def _engine_pods(namespace: str, cluster: Cluster) -> Iterator[Pod]:
@@ -551,10 +574,9 @@ def _at_the_pod(to: Destination) -> Why | None:
             )
         if engine is not None and port is not None:
             further = {engine.value("metrics_port"), engine.value("grpc_port")}
-            sure = port.source in ("flag", "log", "env") or port.value in declared
-            if target == port.value:
+            if target == port.value or target in further:
                 continue
-            if target in further or not sure:
+            if port.source not in ("flag", "log", "env") and port.value not in declared:
                 continue
             listens, evidence = port.value, _of_setting(engine, port)
             title = engine.title
@@ -568,7 +590,10 @@ def _at_the_pod(to: Destination) -> Why | None:
             index = rows(service.raw, "spec.ports").index(to.row)
             patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": listens}]
             fix = fixes.patch_object(service, f"Set targetPort to {listens} in Service/{service.name}", patch)
-        return Why("port-mismatch", f"{asked}, and {title} listens on {listens}", (sent, evidence), fix, at=pod)
+        # a container that declares no ports may listen there, for the engine
+        sure = all(c.spec.ports for c in mains if engine is None or c is not engine.container)
+        what = f"{asked}, and {title} listens on {listens}"
+        return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod)
     return None
 
 
