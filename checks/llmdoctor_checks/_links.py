@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Pod,
     Setting,
+    Trouble,
     dig,
     engines_in,
     fixes,
@@ -102,6 +103,8 @@ _STATED = (
 )
 _BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
 _DEFAULT = {"http": 80, "https": 443}
+#: The page from which a client of a gateway came, as access logs, nginx's error log and Caddy's write it.
+_CAME_FROM = r'(?i)(?:" \d{3} (?:\d{1,12}|-) |referr?er"?: ?\[?)"[^"]{0,2000}"'
 
 #: What speaks of a server of models: a name, a variable, a library, a path. And what other servers are called or listen at.
 _MODELS = (
@@ -260,7 +263,7 @@ def _of_a_name(line: Line) -> bool:
 
 def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
-    named = False
+    named, text = False, re.sub(_CAME_FROM, "", text)
     for pattern in _STATED:
         for said in re.finditer(pattern, text):
             found = said.groupdict()
@@ -352,6 +355,9 @@ def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> b
 def _break(container: Container, to: Destination, kind: str, line: Line, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
 
+    lost = to.itself or (to.service is None and not to.pods)
+    if lost and _configured(container, cluster) and not _mentioned(to.host, container, cluster):
+        return None  # it asks others; the line may repeat what somebody wrote to it
     if to.itself:
         return _itself(container, to, line, cluster)
     if to.service is None and not to.pods:
@@ -379,6 +385,12 @@ def _break(container: Container, to: Destination, kind: str, line: Line, cluster
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
     return _at_the_pod(to)
+
+
+def _mentioned(host: str, container: Container, cluster: Cluster) -> bool:
+    """Whether a container is told of a host, for whatever purpose."""
+    pattern = rf"(?<![\w.-]){re.escape(host)}(?![\w.-])"
+    return any(re.search(pattern, value) for _, value in told_by(container, cluster))
 
 
 def _itself(container: Container, to: Destination, line: Line, cluster: Cluster) -> Why | None:
@@ -445,7 +457,7 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         said + also,
         (object_evidence(near, "metadata.name", near.name) if near is not None else None,),
         fixes.advice(f"Ask {right} in {fixes.edited(container.pod)}, or make the Service", "kubectl get services -A"),
-        certain=known,
+        certain=known and _mentioned(to.host, container, cluster),
     )
 
 
@@ -528,11 +540,11 @@ def _labels(item: Item) -> dict[str, object]:
 
 
 def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
+    states = [_state(pod, cluster) for pod in to.pods]
+    trouble, age = next(iter(states), None) or (None, None)
+    if trouble is None or None in states:
+        return None  # one loads its model
     pod = to.pods[0]
-    trouble = next(iter(pod.troubles), None)
-    age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
-    if trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING)):
-        return None  # it loads its model
     where = f"Service {to.name}" if to.name else to.host
     since = f" for {say_seconds(age)}" if age is not None and trouble.kind == "not-ready" else ""
     many = f"none of its {len(to.pods)} pods is ready" if len(to.pods) > 1 else f"its pod {pod.name} is not ready"
@@ -543,6 +555,14 @@ def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
         fixes.advice(f"See why {pod.name} is not ready", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
         certain=False,
     )
+
+
+def _state(pod: Pod, cluster: Cluster) -> tuple[Trouble, float | None] | None:
+    """What is wrong with a server that is not ready, and for how many seconds; None for one that may be loading."""
+    trouble = next(iter(pod.troubles), None)
+    age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
+    loading = trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING))
+    return None if trouble is None or loading else (trouble, age)
 
 
 def _at_the_pod(to: Destination) -> Why | None:
