@@ -119,6 +119,9 @@ _STORE_PORTS = frozenset(
     {53, 5432, 5433, 6379, 26379, 3306, 27017, 9092, 5672, 4222, 2379, 4317, 4318, 9200, 6333, 6334, 19530, 6443, 8200}
 )
 
+#: Which variables name the proxy to the world.
+_PROXY = r"(?i)^(?:https?|all)_proxy$"
+
 #: What such a server, or a library that asks one, is called in a line.
 _CALLED = (
     r"/chat/completions|(?i:openai|ollama|localai|litellm|anthropic|llm|sglang|tritonserver|llama[._]?cpp"
@@ -321,6 +324,8 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
         return False  # the address of a pod may be the client's of a request
     if to.port in _STORE_PORTS or re.search(_STORES, f"{to.host} {to.name}"):
         return False
+    if any(re.search(_PROXY, name) and to.host in value for name, value in told_by(container, cluster)):
+        return False
     told = _configured(container, cluster)
     if any((one.host, one.port) == (to.host, to.port) or (one.service and one.service is to.service) for one in told):
         return True
@@ -474,10 +479,7 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             "service-selects-nothing",
             f"Service {service.name} has no pod: {kind} {idle.name} is scaled to 0",
             (object_evidence(service, "spec.selector", shown), object_evidence(idle, "spec.replicas", "0")),
-            fixes.advice(
-                f"Scale {kind}/{idle.name} up",
-                f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
-            ),
+            _scale_up(kind, idle, cluster),
         )
     lost = _meant(service, wanted, cluster)
     if lost is None and served is None and not cluster.complete("Pod", service.namespace):
@@ -498,6 +500,21 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             f"kubectl -n {service.namespace} get pods --show-labels",
         ),
         at=lost,
+    )
+
+
+def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
+    """How a workload gets a pod; KEDA scales one of its own down again."""
+    scalers = cluster.items("ScaledObject", idle.namespace)
+    scaler = next((one for one in scalers if dig(one.raw, "spec.scaleTargetRef.name") == idle.name), None)
+    if scaler is not None:
+        return fixes.advice(
+            f"Set minReplicaCount to 1 in ScaledObject/{scaler.name}, or let something that wakes {kind}/{idle.name} (KEDA's HTTP "
+            "add-on) stand before it"
+        )
+    return fixes.advice(
+        f"Scale {kind}/{idle.name} up",
+        f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
     )
 
 
