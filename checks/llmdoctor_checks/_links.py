@@ -367,9 +367,9 @@ def _break(container: Container, to: Destination, kind: str, line: Line, cluster
         return _itself(container, to, line, cluster)
     if to.service is None and not to.pods:
         return _no_service(container, to, kind, cluster)
-    if kind == "nameless":
-        return None  # it has an address now
     service = to.service
+    if kind == "nameless":
+        return _unpublished(to, cluster)
     if service is not None and dig(service.raw, "spec.type") == "ExternalName":
         return None  # another name, whose ports are asked as they are
     if service is not None:
@@ -390,6 +390,16 @@ def _break(container: Container, to: Destination, kind: str, line: Line, cluster
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
     return _at_the_pod(to)
+
+
+def _unpublished(to: Destination, cluster: Cluster) -> Why | None:
+    """Why the name of a Service that is there has no address: of a headless one it has those of the ready pods."""
+    spec = dig(to.service.raw, "spec") if to.service is not None else None
+    if to.service is None or dig(spec, "clusterIP") != "None" or dig(spec, "publishNotReadyAddresses") is True:
+        return None  # it has one now
+    if not to.pods:
+        return _no_pod(to.service, cluster)
+    return None if any(pod.ready for pod in to.pods) else _not_ready(to, cluster)
 
 
 def _mentioned(host: str, container: Container, cluster: Cluster) -> bool:
