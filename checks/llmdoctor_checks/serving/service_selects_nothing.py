@@ -328,8 +328,10 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     for item in cluster.items("Service", pod.namespace):
         selector = {key: str(value) for key, value in _selector(item).items()}
         wrong = [key for key, value in selector.items() if labels.get(key) != value]
+        if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports):
+            continue
         empty = _emptied(item, cluster)
-        if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports) or not isinstance(empty, Evidence):
+        if not isinstance(empty, Evidence):
             continue
         key = wrong[0]
         if (
