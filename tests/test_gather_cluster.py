@@ -336,6 +336,15 @@ def test_of_a_client_whose_server_is_scaled_to_none_that_is_read(world: FakeApi,
     assert names(found, "Deployment") == ["model"]
 
 
+def test_of_a_client_of_many_services_it_is_said_that_not_all_are_followed(world: FakeApi, cluster: Cluster) -> None:
+    world.objects.append(asking("client", " ".join(f"http://model-{n}.models.svc:8000/v1" for n in range(8))))
+    found = run(cluster, "client")
+
+    row = Missing(source="services", ref="asked by pods", reason="only 6 of 8 were followed to their pods")
+    assert row in found.missing
+    assert sum("/models/services/" in path for _, path, _, _ in world.requests) == 6
+
+
 def test_of_a_client_an_absent_service_is_noted_as_absent(world: FakeApi, cluster: Cluster) -> None:
     world.objects.append(asking("client", "http://model.models.svc:8000/v1"))
     found = run(cluster, "client")
@@ -473,8 +482,20 @@ def test_routes_to_the_namespace_are_read_wherever_they_stand(world: FakeApi, cl
     world.faults["/apis/gateway.networking.k8s.io/v1/httproutes"] = [status(403)]
     found = run(cluster, "llama-2-a")
     assert _named(found, "HTTPRoute") == {"own"}
-    assert found.missing == ()
+    (missing,) = found.missing
+    assert (missing.ref, missing.reason) == ("other namespaces", "forbidden: no")
     assert "HTTPRoute" in {row.kind for row in found.read if row.namespace == "serving"}
+
+
+def test_the_routes_of_the_cluster_are_asked_for_once(world: FakeApi, cluster: Cluster) -> None:
+    world.objects.append(obj("HTTPRoute", "edge", "gateway.networking.k8s.io/v1", ns="edge"))
+    other = pod("other-0")
+    other["metadata"]["namespace"] = "second"
+    world.objects.append(other)
+    gather(cluster, Query(all_namespaces=True))
+
+    asked = [path for _, path, _, _ in world.requests if path.endswith("/httproutes")]
+    assert asked == ["/apis/gateway.networking.k8s.io/v1/httproutes"]
 
 
 def _named(snapshot: Snapshot, kind: str) -> set[str]:

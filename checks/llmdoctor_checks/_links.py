@@ -8,6 +8,7 @@ httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, HAProxy, Traef
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import cast
 
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Pod,
     Setting,
+    Trouble,
     dig,
     engines_in,
     fixes,
@@ -101,6 +103,8 @@ _STATED = (
 )
 _BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
 _DEFAULT = {"http": 80, "https": 443}
+#: The page from which a client of a gateway came, as access logs, nginx's error log and Caddy's write it.
+_CAME_FROM = r'(?i)(?:" \d{3} (?:\d{1,12}|-) |referr?er"?: ?\[?)"[^"]{0,2000}"'
 
 #: What speaks of a server of models: a name, a variable, a library, a path. And what other servers are called or listen at.
 _MODELS = (
@@ -114,6 +118,9 @@ _STORES = (
 _STORE_PORTS = frozenset(
     {53, 5432, 5433, 6379, 26379, 3306, 27017, 9092, 5672, 4222, 2379, 4317, 4318, 9200, 6333, 6334, 19530, 6443, 8200}
 )
+
+#: Which variables name the proxy to the world.
+_PROXY = r"(?i)^(?:https?|all)_proxy$"
 
 #: What such a server, or a library that asks one, is called in a line.
 _CALLED = (
@@ -211,7 +218,9 @@ def _all(cluster: Cluster) -> Iterator[Broken]:
             continue
         pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
         container = pod.container(text.container)
-        if container is None or pod.leaving or (container.role == "init" and not container.running and not pod.failing):
+        if container is None or pod.leaving or pod.completed or pod.status.phase == "Succeeded":
+            continue
+        if container.role == "init" and not container.running and not pod.failing:
             continue
         if text.previous and container.running and pod.ready:
             continue  # it got over what it ended of
@@ -223,9 +232,10 @@ def _all(cluster: Cluster) -> Iterator[Broken]:
 def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
     """What the last lines of a client's log say, for each whom it asks."""
     done: set[str] = set()
+    answered: int | None = None
     kinds = (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
-        lines = {line.number: line for one in words for line in list(log.find(one))[-_MOST_LINES:]}
+        lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for _, line in sorted(lines.items(), reverse=True):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_a_name(line)) or (kind == "silent" and not re.search(_OUT_OF_TIME, text)):
@@ -235,12 +245,15 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Broken]:
             for to in _asked(text, container, cluster, or_told=kind != "unavailable"):
                 if to.shown in done:
                     continue
-                if not _of_models(text, to, container, cluster) or _well_since(line):
+                if not _of_models(text, to, container, cluster):
+                    continue
+                answered = _last_answered(log) if answered is None else answered
+                if line.number < answered:
                     continue
                 if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
                     continue  # it may do without
                 done.add(to.shown)
-                why = _break(container, to, kind, text, cluster)
+                why = _break(container, to, kind, line, cluster)
                 if why is not None:
                     yield Broken(container, line, to, why)
 
@@ -253,7 +266,7 @@ def _of_a_name(line: Line) -> bool:
 
 def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
-    named = False
+    named, text = False, re.sub(_CAME_FROM, "", text)
     for pattern in _STATED:
         for said in re.finditer(pattern, text):
             found = said.groupdict()
@@ -311,21 +324,18 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
         return False  # the address of a pod may be the client's of a request
     if to.port in _STORE_PORTS or re.search(_STORES, f"{to.host} {to.name}"):
         return False
+    if any(re.search(_PROXY, name) and to.host in value for name, value in told_by(container, cluster)):
+        return False
     told = _configured(container, cluster)
     if any((one.host, one.port) == (to.host, to.port) or (one.service and one.service is to.service) for one in told):
         return True
     return bool(re.search(rf"{GENERATES}|{_CALLED}", text) or re.search(_MODELS, f"{to.host} {to.name}"))
 
 
-def _well_since(line: Line) -> bool:
-    """Whether requests were answered after a line: by that server, or by whom nobody says."""
-    after = (
-        x
-        for word in (" 200", " 201", '"HTTP/', "is UP, reason: ")
-        for x in line.log.find(word)
-        if x.number > line.number
-    )
-    return any(re.search(_ANSWERED, x.text[:4000]) for x in after)
+def _last_answered(log: Log) -> int:
+    """The number of the last line of a request that was answered: by whom it asks, or by whom nobody says; else 0."""
+    lines = (x for word in (" 200", " 201", '"HTTP/', "is UP, reason: ") for x in log.find(word))
+    return max((x.number for x in lines if re.search(_ANSWERED, x.text[:4000])), default=0)
 
 
 def _has_another(to: Destination, container: Container, cluster: Cluster) -> bool:
@@ -347,16 +357,19 @@ def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> b
     return other is not None and other.service is not None and other.service is to.service
 
 
-def _break(container: Container, to: Destination, kind: str, text: str, cluster: Cluster) -> Why | None:
+def _break(container: Container, to: Destination, kind: str, line: Line, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
 
+    lost = to.itself or (to.service is None and not to.pods)
+    if lost and _configured(container, cluster) and not _mentioned(to.host, container, cluster):
+        return None  # it asks others; the line may repeat what somebody wrote to it
     if to.itself:
-        return _itself(container, to, text, cluster)
+        return _itself(container, to, line, cluster)
     if to.service is None and not to.pods:
         return _no_service(container, to, kind, cluster)
-    if kind == "nameless":
-        return None  # it has an address now
     service = to.service
+    if kind == "nameless":
+        return _unpublished(to, cluster)
     if service is not None and dig(service.raw, "spec.type") == "ExternalName":
         return None  # another name, whose ports are asked as they are
     if service is not None:
@@ -379,8 +392,26 @@ def _break(container: Container, to: Destination, kind: str, text: str, cluster:
     return _at_the_pod(to)
 
 
-def _itself(container: Container, to: Destination, text: str, cluster: Cluster) -> Why | None:
-    pod = container.pod
+def _unpublished(to: Destination, cluster: Cluster) -> Why | None:
+    """Why the name of a Service that is there has no address: of a headless one it has those of the ready pods."""
+    spec = dig(to.service.raw, "spec") if to.service is not None else None
+    if to.service is None or dig(spec, "clusterIP") != "None" or dig(spec, "publishNotReadyAddresses") is True:
+        return None  # it has one now
+    if not to.pods:
+        return _no_pod(to.service, cluster)
+    return None if any(pod.ready for pod in to.pods) else _not_ready(to, cluster)
+
+
+def _mentioned(host: str, container: Container, cluster: Cluster) -> bool:
+    """Whether a container is told of a host, for whatever purpose."""
+    pattern = rf"(?<![\w.-]){re.escape(host)}(?![\w.-])"
+    return any(re.search(pattern, value) for _, value in told_by(container, cluster))
+
+
+def _itself(container: Container, to: Destination, line: Line, cluster: Cluster) -> Why | None:
+    pod, text = container.pod, line.text[:4000]
+    if pod.spec.host_network:
+        return None  # that is its node, where anything may listen
     told = any((one.host, one.port) == (to.host, to.port) for one in _configured(container, cluster))
     if not told and not re.search(rf"https?://{re.escape(to.host)}:{to.port}/", text):
         return None  # the line may name by it where the program itself listens
@@ -402,6 +433,10 @@ def _itself(container: Container, to: Destination, text: str, cluster: Cluster) 
     others = [c for c in pod.containers if c is not container and c.role != "init"]
     declares = any(p.container_port == to.port for c in pod.containers for p in c.spec.ports)
     if others or declares or to.port is None:
+        return None
+    # it may start the server itself, which was not up yet
+    went_on = not pod.failing and len(line.log) - line.number > _ABOVE
+    if went_on or listens(container, logs_of(pod), {str(to.port)}) is not None:
         return None
     return Why(
         "service-selects-nothing",
@@ -437,7 +472,7 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         said + also,
         (object_evidence(near, "metadata.name", near.name) if near is not None else None,),
         fixes.advice(f"Ask {right} in {fixes.edited(container.pod)}, or make the Service", "kubectl get services -A"),
-        certain=known,
+        certain=known and _mentioned(to.host, container, cluster),
     )
 
 
@@ -454,13 +489,9 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             "service-selects-nothing",
             f"Service {service.name} has no pod: {kind} {idle.name} is scaled to 0",
             (object_evidence(service, "spec.selector", shown), object_evidence(idle, "spec.replicas", "0")),
-            fixes.advice(
-                f"Scale {kind}/{idle.name} up",
-                f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
-            ),
+            _scale_up(kind, idle, cluster),
         )
-    # a server that no Service leads to is the one that is meant
-    lost = next((pod for pod in _engine_pods(service.namespace, cluster) if pod.ready and not pod.services), None)
+    lost = _meant(service, wanted, cluster)
     if lost is None and served is None and not cluster.complete("Pod", service.namespace):
         return None  # its pods were not read
     labels = ", ".join(f"{k}: {v}" for k, v in lost.obj.metadata.labels.items() if k in wanted) if lost else ""
@@ -480,6 +511,37 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
         ),
         at=lost,
     )
+
+
+def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
+    """How a workload gets a pod; KEDA scales one of its own down again."""
+    scalers = cluster.items("ScaledObject", idle.namespace)
+    scaler = next((one for one in scalers if dig(one.raw, "spec.scaleTargetRef.name") == idle.name), None)
+    if scaler is not None:
+        return fixes.advice(
+            f"Set minReplicaCount to 1 in ScaledObject/{scaler.name}, or let something that wakes {kind}/{idle.name} (KEDA's HTTP "
+            "add-on) stand before it"
+        )
+    return fixes.advice(
+        f"Scale {kind}/{idle.name} up",
+        f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
+    )
+
+
+def _meant(service: Item, wanted: dict[str, str], cluster: Cluster) -> Pod | None:
+    """The server that a Service should select: the only one that none leads to, with a label much like one that it wants."""
+    lost = [pod for pod in _engine_pods(service.namespace, cluster) if pod.ready and not pod.services]
+    owners = [(pod.item, *cluster.chain(pod.item)) for pod in lost if pod.item is not None]
+    if len({chain[-1].name for chain in owners}) != 1:
+        return None  # of several models each may be asked in another way
+    held = {str(value) for value in lost[0].obj.metadata.labels.values()}
+    return lost[0] if any(alike(one, other) for one in wanted.values() for other in held) else None
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether one of two values is the other with something before or after it."""
+    one, other = (re.sub(r"[^a-z0-9]", "", value.lower()) for value in (one, other))
+    return bool(one and other) and (one in other or other in one)
 
 
 def _engine_pods(namespace: str, cluster: Cluster) -> Iterator[Pod]:
@@ -505,11 +567,11 @@ def _labels(item: Item) -> dict[str, object]:
 
 
 def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
+    states = [_state(pod, cluster) for pod in to.pods]
+    trouble, age = next(iter(states), None) or (None, None)
+    if trouble is None or None in states:
+        return None  # one loads its model
     pod = to.pods[0]
-    trouble = next(iter(pod.troubles), None)
-    age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
-    if trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING)):
-        return None  # it loads its model
     where = f"Service {to.name}" if to.name else to.host
     since = f" for {say_seconds(age)}" if age is not None and trouble.kind == "not-ready" else ""
     many = f"none of its {len(to.pods)} pods is ready" if len(to.pods) > 1 else f"its pod {pod.name} is not ready"
@@ -520,6 +582,14 @@ def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
         fixes.advice(f"See why {pod.name} is not ready", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
         certain=False,
     )
+
+
+def _state(pod: Pod, cluster: Cluster) -> tuple[Trouble, float | None] | None:
+    """What is wrong with a server that is not ready, and for how many seconds; None for one that may be loading."""
+    trouble = next(iter(pod.troubles), None)
+    age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
+    loading = trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING))
+    return None if trouble is None or loading else (trouble, age)
 
 
 def _at_the_pod(to: Destination) -> Why | None:
@@ -551,10 +621,9 @@ def _at_the_pod(to: Destination) -> Why | None:
             )
         if engine is not None and port is not None:
             further = {engine.value("metrics_port"), engine.value("grpc_port")}
-            sure = port.source in ("flag", "log", "env") or port.value in declared
-            if target == port.value:
+            if target == port.value or target in further:
                 continue
-            if target in further or not sure:
+            if port.source not in ("flag", "log", "env") and port.value not in declared:
                 continue
             listens, evidence = port.value, _of_setting(engine, port)
             title = engine.title
@@ -568,7 +637,10 @@ def _at_the_pod(to: Destination) -> Why | None:
             index = rows(service.raw, "spec.ports").index(to.row)
             patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": listens}]
             fix = fixes.patch_object(service, f"Set targetPort to {listens} in Service/{service.name}", patch)
-        return Why("port-mismatch", f"{asked}, and {title} listens on {listens}", (sent, evidence), fix, at=pod)
+        # a container that declares no ports may listen there, for the engine
+        sure = all(c.spec.ports for c in mains if engine is None or c is not engine.container)
+        what = f"{asked}, and {title} listens on {listens}"
+        return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod)
     return None
 
 

@@ -20,7 +20,7 @@ _LOOPBACK, _ADDRESS = r"localhost|127(?:\.\d{1,3}){3}|\[?::1\]?|0\.0\.0\.0", r"\
 #: What may follow the name of a Service: its namespace, and the domain of the cluster.
 _INSIDE = r"(?P<namespace>[a-z0-9][\w-]{0,62})?(?:(?:^|\.)svc(?:\.[\w.-]{1,200})?)?"
 #: Names without this end are mostly of the world: only a namespace that is there makes one with a dot a Service's.
-_DOMAINS = r"\.svc(?:\.|$)|\.local$"
+_DOMAINS = r"\.svc(?:\.|$)"
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     if re.fullmatch(_LOOPBACK, host):
         return Destination(host, port, pod.namespace, "", None, None, (pod,), itself=True)
     if re.fullmatch(_ADDRESS, host) and (item := _by_address(cluster).get(host)) is None:
-        found = tuple(other for other in _pods(cluster) if other.status.pod_ip == host and not other.spec.host_network)
+        found = _pods_by_address(cluster).get(host, ())
         return Destination(host, port, found[0].namespace, "", None, None, found) if found else None
     item = service_at(host, pod.namespace, cluster)
     if item is None:
@@ -94,7 +94,7 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     # without a port in the log the only one is meant
     asked = next((row for row in listed if row.get("port") == port), None)
     row = listed[0] if port is None and len(listed) == 1 else asked
-    return Destination(host, port, item.namespace, item.name, item, row, tuple(_behind(item, cluster)))
+    return Destination(host, port, item.namespace, item.name, item, row, _behind(item, cluster))
 
 
 def selector_of(service: Item) -> dict[str, str]:
@@ -131,19 +131,41 @@ def idle_workload(service: Item, cluster: Cluster) -> Item | None:
     return None
 
 
-def _behind(service: Item, cluster: Cluster) -> Iterator[Pod]:
+def _behind(service: Item, cluster: Cluster) -> tuple[Pod, ...]:
+    key = f"pods behind {service.namespace}/{service.name}"
+    return cluster.once(key, lambda: tuple(_selected(service, cluster)))
+
+
+def _selected(service: Item, cluster: Cluster) -> Iterator[Pod]:
     wanted = selector_of(service)
-    for pod in _pods(cluster) if wanted else ():
-        if pod.namespace == service.namespace and not pod.completed and not pod.leaving:
-            labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-            if wanted.items() <= labels.items() and pod.status.phase not in ("Succeeded", "Failed"):
-                yield pod
+    for pod in _pods(cluster, service.namespace) if wanted else ():
+        labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+        if wanted.items() <= labels.items():
+            yield pod
 
 
-def _pods(cluster: Cluster) -> list[Pod]:
-    return cluster.once(
-        "all pods", lambda: [Pod(cast(k8s.Pod, one.typed()), cluster, item=one) for one in cluster.items("Pod")]
-    )
+def _pods(cluster: Cluster, namespace: str) -> list[Pod]:
+    """The pods of a namespace that have not ended: the address of one that has may be another's by now."""
+    return cluster.once(f"pods in {namespace}", lambda: list(_alive(cluster, namespace)))
+
+
+def _alive(cluster: Cluster, namespace: str | None) -> Iterator[Pod]:
+    for item in cluster.items("Pod", namespace):
+        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        if not pod.completed and not pod.leaving and pod.status.phase not in ("Succeeded", "Failed"):
+            yield pod
+
+
+def _pods_by_address(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:
+    return cluster.once("live pods by address", lambda: _addressed(cluster))
+
+
+def _addressed(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:
+    found: dict[str, tuple[Pod, ...]] = {}
+    for pod in _alive(cluster, None):
+        if pod.status.pod_ip and not pod.spec.host_network:
+            found[pod.status.pod_ip] = (*found.get(pod.status.pod_ip, ()), pod)
+    return found
 
 
 def _by_address(cluster: Cluster) -> dict[str, Item]:
@@ -155,8 +177,11 @@ def _by_address(cluster: Cluster) -> dict[str, Item]:
 
 def has_namespace(namespace: str, cluster: Cluster) -> bool:
     """Whether a namespace is known to be there: `ollama.lan` may be a Service of the namespace lan, and a machine of the house."""
+    # a list of the whole cluster says nothing of a namespace of which it has nothing
     return cluster.item("Namespace", "", namespace) is not None or any(
-        next(cluster.items(kind, namespace), None) is not None for kind in ("Service", "Pod")
+        next(cluster.items(kind, namespace), None) is not None
+        or (cluster.complete(kind, namespace) and not cluster.complete(kind))
+        for kind in ("Service", "Pod")
     )
 
 

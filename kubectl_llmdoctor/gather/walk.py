@@ -37,6 +37,9 @@ _ASKERS = 4
 #: Services that a pod is told to ask and that are followed, and pods behind each.
 _SERVERS, _BEHIND = 6, 20
 
+#: Routes that stand elsewhere than in the namespace of the pods.
+_OTHERS = "other namespaces"
+
 #: Owners that are followed; the chain of one pod is rarely longer than four.
 _MAX_OWNERS = 200
 
@@ -89,6 +92,8 @@ class Walk:
         self._groups: set[tuple[str, ...]] = set()
         self._owners = 0
         self._lock = threading.Lock()
+        self._routing = threading.Lock()
+        self._every_route: tuple[list[Json], bool] | None = None
         #: the events of a namespace, and whether there are more
         self.events: dict[str, tuple[list[Json], bool]] = {}
         #: the pods that are explained
@@ -138,12 +143,22 @@ class Walk:
             pot.mark(kind.kind, namespace)
 
     def _all_routes(self, kind: Kind) -> tuple[list[Json], bool]:
-        try:
-            return self._pot.page(kind, "")
-        except RequestError as error:
-            if error.why != Why.FORBIDDEN:
-                raise
-            return [], True
+        """Those of the cluster, asked for once; that they are many, or that nobody may read them, is noted."""
+        with self._routing:
+            if self._every_route is None:
+                try:
+                    self._every_route = self._pot.page(kind, "")
+                except RequestError as error:
+                    if error.why != Why.FORBIDDEN:
+                        raise
+                    self._pot.miss(kind.resource, _OTHERS, error.reason)
+                    self._every_route = [], True
+                else:
+                    if self._every_route[1]:
+                        self._pot.miss(
+                            kind.resource, _OTHERS, f"not read, as there are more than {PAGE} in the cluster"
+                        )
+            return self._every_route
 
     def _neighbours(self, namespace: str) -> None:
         """The other pods of the namespace: routers, caches, who holds a volume. Whole as long as they are few."""
@@ -212,7 +227,10 @@ class Walk:
         from kubectl_llmdoctor.gather import serving
 
         cluster = serving.cluster_of(self._pot.objects())
-        for namespace, name in serving.asked(cluster, self.pods)[:_SERVERS]:
+        asked = serving.asked(cluster, self.pods)
+        if len(asked) > _SERVERS:
+            self._pot.miss("services", "asked by pods", f"only {_SERVERS} of {len(asked)} were followed to their pods")
+        for namespace, name in asked[:_SERVERS]:
             known = cluster.item("Service", namespace, name)
             if known is not None:
                 self._service_found(known.raw)

@@ -48,6 +48,9 @@ _OVER = ("Application startup complete", "already in sync with the Prisma schema
 
 LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER)
 
+#: So many lines may follow the last such line where a program ends of it: a traceback, a shutdown.
+_AFTER = 200
+
 _HERE = ("localhost", "127.0.0.1", "::1")
 _CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
@@ -76,6 +79,8 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
     if said is None:
         return
     why = _why(said, pod, cluster)
+    if not why.known and len(said.line.log) - said.line.number > _AFTER:
+        return  # it went on, and nothing that was read is wrong with the database
     at = f"{said.host}:{said.port}" if said.port is not None else said.host
     yield Finding(
         role="cause",

@@ -324,8 +324,9 @@ def _at_the_end(line: Line) -> bool:
 
 def _from_here(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """The same from the side of the client: a ready server of models that it cannot connect to."""
-    for _, named in (said for log in logs for said in _unreached(log) if pod.failing or not log.previous):
-        to = follow(named["host"], int(named["port"]), pod, cluster)
+    said = (named for log in logs for _, named in _unreached(log) if pod.failing or not log.previous)
+    for host, port in dict.fromkeys((named["host"], named["port"]) for named in said):
+        to = follow(host, int(port), pod, cluster)
         for server in to.pods if to is not None and not to.itself else ():
             if not server.ready or server.spec.host_network or not engines_in(server):
                 continue

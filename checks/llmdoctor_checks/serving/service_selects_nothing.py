@@ -205,14 +205,8 @@ def _nearly(wanted: dict[str, str], labels: dict[str, str], pod: Pod) -> bool:
     held = set(labels.values())
     if held.issuperset(wanted.values()):
         return any(value.lower() not in ("true", "false", "yes", "1") for value in wanted.values())
-    alike = all(_alike(value, labels.get(key, "")) for key, value in wanted.items())
+    alike = all(_links.alike(value, labels.get(key, "")) for key, value in wanted.items())
     return alike and not held.isdisjoint(wanted.values()) and service_of(pod) is None
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether one of two values is the other with something before or after it."""
-    one, other = (re.sub(r"[^a-z0-9]", "", value.lower()) for value in (one, other))
-    return bool(one and other) and (one in other or other in one)
 
 
 def _knows_no_pod(pool: Item, cluster: Cluster) -> Line | None:
@@ -334,14 +328,16 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     for item in cluster.items("Service", pod.namespace):
         selector = {key: str(value) for key, value in _selector(item).items()}
         wrong = [key for key, value in selector.items() if labels.get(key) != value]
+        if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports):
+            continue
         empty = _emptied(item, cluster)
-        if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports) or not isinstance(empty, Evidence):
+        if not isinstance(empty, Evidence):
             continue
         key = wrong[0]
         if (
             key not in labels
             or re.search(_ITS_OWN, key)
-            or (selector[key] and not _alike(selector[key], labels[key]))  # another part of the same program
+            or (selector[key] and not _links.alike(selector[key], labels[key]))  # another part of the same program
             or any(matches(selector, all_) for all_, _ in _pods(item, cluster))
         ):
             continue
