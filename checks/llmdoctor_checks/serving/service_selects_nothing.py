@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
-from llmdoctor_checks import _links
+from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
@@ -52,7 +52,7 @@ _NO_PODS = "failed to find candidate pods for serving the request"
     "service-selects-nothing",
     since="0.2",
     severity="warning",
-    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_links.LITERALS),
+    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_unreached.LITERALS),
 )
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Service, a pool, a route or an address leads to no server, or not to the model alone.

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-from llmdoctor_checks import _links
+from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
 from llmdoctor_checks.start._probes import ended_by_itself, failures
@@ -34,7 +34,7 @@ from llmdoctor_checks.start._services import service_of
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
-@check("loopback-only", since="0.2", literals=("unning on ", *_links.LITERALS))
+@check("loopback-only", since="0.2", literals=("unning on ", *_unreached.LITERALS))
 def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 

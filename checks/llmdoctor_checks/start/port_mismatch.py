@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-from llmdoctor_checks import _links
+from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
@@ -61,7 +61,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 @check(
     "port-mismatch",
     since="0.1",
-    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *_links.LITERALS),
+    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *_unreached.LITERALS),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
-from llmdoctor_checks import _links
+from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks.scheduling._refused import holds
 from llmdoctor_checks.serving._load import seconds_ago
 
@@ -35,7 +35,7 @@ _SILENT_SECONDS = 900
 _LAST_LINES = 20
 
 
-@check("not-ready", since="0.1", literals=_links.LITERALS)
+@check("not-ready", since="0.1", literals=_unreached.LITERALS)
 def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The pod has a node but does not serve.
 

@@ -1,0 +1,267 @@
+"""Clients and gateways whose logs say that they do not reach a server of models, and whom they ask.
+
+Whom they ask stands in the line, or, where it names nobody, in what the container was told. Wordings: Go's net, libuv, Python's
+sockets with urllib3, aiohttp and httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, HAProxy, Traefik and Envoy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import cast
+
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, k8s, told_by
+from llmdoctor_checks.serving._gateways import GENERATES
+
+#: A connection that nobody took, or that got no answer, and a name without an address.
+_REFUSED = (
+    "efused",
+    "ECONNREFUSED",
+    "onnect call failed",
+    "ll connection attempts failed",
+    "Connection error.",
+    "No route to host",
+    "EHOSTUNREACH",
+    "Layer4 connection problem",
+    "ould not connect",
+    " SC--",
+    " sC--",
+    " UF",
+    '"UF',
+)
+_SILENT = ("imed out", "imeout", "ETIMEDOUT", "Layer4 timeout")
+
+#: A setting that is printed is no timeout.
+_OUT_OF_TIME = r"(?i)timed[ -]?out|ETIMEDOUT|i/o timeout|Connect ?Timeout|TimeoutE|Layer4 timeout|timeout (?:exceeded|expired|reached)"
+_NAMELESS = (
+    "no such host",
+    "ENOTFOUND",
+    "EAI_AGAIN",
+    "ame or service not known",
+    "nodename nor servname",
+    "ailed to resolve '",
+    "ould not resolve host",
+    "UnknownHostException",
+    "failed to lookup address",
+    "could not be resolved (",
+)
+
+#: What a gateway answered by itself; of Traefik's access log nothing else says so. Whom it asked stands in the line.
+_UNAVAILABLE = ('" 502 ', '" 503 ', '"OriginStatus":502', '"OriginStatus":503')
+LITERALS = (*_REFUSED, *_SILENT, *_NAMELESS, *_UNAVAILABLE)
+
+#: What openai's library makes of each of these; why stands in the traceback above, of so many lines at most.
+_WRAPPER, _ABOVE = "Connection error.", 80
+
+#: Lines of one literal that are looked at, the last ones.
+_MOST_LINES = 40
+
+#: An address in a line: of a URL; in words of its own, as Python, aiohttp, curl and Envoy write it; and bare, which must lead somewhere.
+_HOST = r"[a-zA-Z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62}"
+_URL = rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?(?=[/?#\s\"'\\,)}}\]]|$)"
+_STATED = (
+    _URL,
+    rf"host='(?P<host>{_HOST})', port=(?P<port>\d{{1,5}})",
+    rf"to host (?P<host>{_HOST}):(?P<port>\d{{1,5}})",
+    rf"(?:Failed|attempt|Could not|Unable|ailed) to connect to (?P<host>{_HOST})(?: port |:)(?P<port>\d{{1,5}})",
+    r"remote host \((?P<host>\d{1,3}(?:\.\d{1,3}){3})\)",
+    rf"outbound\|(?P<port>\d{{1,5}})\|[\w-]{{0,80}}\|(?P<host>{_HOST})",
+    rf"(?:lookup|ENOTFOUND|EAI_AGAIN|UnknownHostException:|resolve host:?|to resolve) '?(?P<host>{_HOST})",
+    rf"(?<![\w.-])(?P<host>{_HOST}) could not be resolved \(",
+)
+_BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
+_DEFAULT = {"http": 80, "https": 443}
+
+#: The page from which a client of a gateway came, as access logs, nginx's error log and Caddy's write it.
+_CAME_FROM = r'(?i)(?:" \d{3} (?:\d{1,12}|-) |referr?er"?: ?\[?)"[^"]{0,2000}"'
+
+#: What speaks of a server of models: a name, a variable, a library, a path. And what other servers are called or listen at.
+_MODELS = (
+    rf"{GENERATES}|/v1(?:/|\b)|(?i:openai|ollama|llm|anthropic|inference|completion|tgi|sglang|triton|llama|model|embed|generat|11434"
+    r"|predict|chat)"
+)
+_STORES = (
+    r"(?i)redis|valkey|postgres|psycopg|sql|mongo|kafka|rabbit|amqp|nats|etcd|minio|milvus|qdrant|weaviate|chroma|elastic|opensearch"
+    r"|langfuse|otel|opentelemetry|jaeger|tempo|prometheus|grafana|loki|searx|tika|kubernetes|vault|\bdb\b|database|clickhouse|telemetry"
+)
+_STORE_PORTS = frozenset(
+    {53, 5432, 5433, 6379, 26379, 3306, 27017, 9092, 5672, 4222, 2379, 4317, 4318, 9200, 6333, 6334, 19530, 6443, 8200}
+)
+
+#: Which variables name the proxy to the world.
+_PROXY = r"(?i)^(?:https?|all)_proxy$"
+
+#: What such a server, or a library that asks one, is called in a line.
+_CALLED = (
+    r"/chat/completions|(?i:openai|ollama|localai|litellm|anthropic|llm|sglang|tritonserver|llama[._]?cpp"
+    r"|huggingface_?hub\.inference|text-generation)"
+)
+
+#: Of a request to generate. What lists the models of each server that might be there (Open WebUI) needs none of them.
+_GENERATING = rf"{GENERATES}|litellm\.\w{{1,60}}Error|APIConnectionError"
+
+#: What an access log, or a client's library, says of a request that was answered.
+_ANSWERED = rf"(?:{GENERATES})[^\"\s]{{0,300}}(?: HTTP/[\d.]{{1,3}})?\"?[ :]{{1,3}}(?:\"HTTP/[\d.]{{1,3}} )?2\d\d\b|is UP, reason: "
+
+
+class Unreached(msgspec.Struct, frozen=True):
+    """Who says so, in which line, and whom it asks; `kind` is `refused`, `silent`, `nameless` or `unavailable`."""
+
+    client: Container
+    line: Line
+    to: Destination
+    kind: str
+
+
+def unreached(cluster: Cluster) -> Iterator[Unreached]:
+    """What the logs of clients say last of each whom they do not reach."""
+    for text in cluster.snapshot.logs:
+        item = cluster.item("Pod", text.namespace, text.pod)
+        if item is None:
+            continue
+        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        container = pod.container(text.container)
+        if container is None or pod.leaving or pod.completed or pod.status.phase == "Succeeded":
+            continue
+        if container.role == "init" and not container.running and not pod.failing:
+            continue
+        if text.previous and container.running and pod.ready:
+            continue  # it got over what it ended of
+        if any(engine.container.name == container.name for engine in engines_in(pod)):
+            continue
+        yield from _of(container, Log(text), cluster)
+
+
+def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]:
+    """What the last lines of a client's log say, for each whom it asks."""
+    done: set[str] = set()
+    answered: int | None = None
+    kinds = (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS), ("unavailable", _UNAVAILABLE))
+    for kind, words in kinds:
+        lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
+        for _, line in sorted(lines.items(), reverse=True):
+            text = line.text[:4000]
+            if (_WRAPPER in text and _of_a_name(line)) or (kind == "silent" and not re.search(_OUT_OF_TIME, text)):
+                continue
+            if kind == "unavailable" and not re.search(GENERATES, text):
+                continue
+            for to in _asked(text, container, cluster, or_told=kind != "unavailable"):
+                if to.shown in done:
+                    continue
+                if not _of_models(text, to, container, cluster):
+                    continue
+                answered = _last_answered(log) if answered is None else answered
+                if line.number < answered:
+                    continue
+                if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
+                    continue  # it may do without
+                done.add(to.shown)
+                yield Unreached(container, line, to, kind)
+
+
+def _of_a_name(line: Line) -> bool:
+    """Whether it was a name that did not resolve, by the traceback above."""
+    above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
+    return any(words in x.text for x in above for words in (*_NAMELESS, "emporary failure in name resolution"))
+
+
+def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
+    """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
+    named, text = False, re.sub(_CAME_FROM, "", text)
+    for pattern in _STATED:
+        for said in re.finditer(pattern, text):
+            found = said.groupdict()
+            port = found.get("port") or _DEFAULT.get(found.get("scheme") or "")
+            to = follow(found["host"], int(port) if port else None, container.pod, cluster)
+            named = True
+            if to is not None:
+                yield _with_port(to, container, cluster)
+    for said in re.finditer(_BARE, text):
+        to = follow(said["host"], int(said["port"]), container.pod, cluster)
+        if to is not None and (to.service is not None or to.pods) and not (to.itself and ":53" in text):
+            named = True
+            yield to
+    if not named and or_told:
+        meant = {to.shown: to for to in configured(container, cluster)}
+        if len(meant) == 1:
+            yield from meant.values()
+
+
+def _with_port(to: Destination, container: Container, cluster: Cluster) -> Destination:
+    """The same with the port that the container was told, where the line has only the name."""
+    if to.port is not None:
+        return to
+    told = {one.port: one for one in configured(container, cluster) if one.host == to.host and one.port is not None}
+    return next(iter(told.values())) if len(told) == 1 else to
+
+
+def configured(container: Container, cluster: Cluster) -> list[Destination]:
+    """The servers of models that a container is told of."""
+    key = f"told {container.pod.namespace} {container.pod.name} {container.name}"
+    return cluster.once(key, lambda: list(_told_of(container, cluster)))
+
+
+def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
+    for where, value in told_by(container, cluster):
+        for pattern in (_URL, _BARE):
+            for said in re.finditer(pattern, value):
+                found = said.groupdict()
+                port = int(found.get("port") or _DEFAULT.get(found.get("scheme") or "", 0))
+                to = follow(found["host"], port, container.pod, cluster)
+                if to is None or (pattern is _BARE and (to.service is None or to.itself)):
+                    continue
+                near = value[max(said.start() - 40, 0) : said.end() + 40]
+                if port in _STORE_PORTS or re.search(_STORES, f"{where} {to.host}"):
+                    continue
+                if re.search(_MODELS, f"{where} {near}") or any(map(engines_in, to.pods)):
+                    yield to
+
+
+def _of_models(text: str, to: Destination, container: Container, cluster: Cluster) -> bool:
+    """Whether what is asked is a server of models: an engine runs there, or it is called and asked like one."""
+    if not to.itself and any(map(engines_in, to.pods)):
+        return True
+    if to.service is None and to.pods and not to.itself:
+        return False  # the address of a pod may be the client's of a request
+    if to.port in _STORE_PORTS or re.search(_STORES, f"{to.host} {to.name}"):
+        return False
+    if any(re.search(_PROXY, name) and to.host in value for name, value in told_by(container, cluster)):
+        return False
+    told = configured(container, cluster)
+    if any((one.host, one.port) == (to.host, to.port) or (one.service and one.service is to.service) for one in told):
+        return True
+    return bool(re.search(rf"{GENERATES}|{_CALLED}", text) or re.search(_MODELS, f"{to.host} {to.name}"))
+
+
+def _last_answered(log: Log) -> int:
+    """The number of the last line of a request that was answered: by whom it asks, or by whom nobody says; else 0."""
+    lines = (x for word in (" 200", " 201", '"HTTP/', "is UP, reason: ") for x in log.find(word))
+    return max((x.number for x in lines if re.search(_ANSWERED, x.text[:4000])), default=0)
+
+
+def _has_another(to: Destination, container: Container, cluster: Cluster) -> bool:
+    """Whether the container is told of another server of models, so that it may do without this one."""
+    urls = (
+        url
+        for where, value in told_by(container, cluster)
+        for url in re.findall(rf"https?://({_HOST})", value)
+        if re.search(_MODELS, f"{where} {value[:300]}") and not re.search(_STORES, where)
+    )
+    based = any(re.search(r"OPENAI\w{0,20}(?:BASE|URL|ENDPOINT|HOST)", name) for name in container.env)
+    public = not based and any(re.search(r"(?:OPENAI|ANTHROPIC)_API_KEY", name) for name in container.env)
+    return public or any(url != to.host and not _is(url, to, container, cluster) for url in urls)
+
+
+def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> bool:
+    """Whether another name means the same Service."""
+    other = follow(host, None, container.pod, cluster)
+    return other is not None and other.service is not None and other.service is to.service
+
+
+def mentioned(host: str, container: Container, cluster: Cluster) -> bool:
+    """Whether a container is told of a host, for whatever purpose."""
+    pattern = rf"(?<![\w.-]){re.escape(host)}(?![\w.-])"
+    return any(re.search(pattern, value) for _, value in told_by(container, cluster))
