@@ -56,6 +56,9 @@ LITERALS = (*_REFUSED, *_SILENT, *_NAMELESS, *_UNAVAILABLE)
 #: What openai's library makes of each of these; why stands in the traceback above, of so many lines at most.
 _WRAPPER, _ABOVE = "Connection error.", 80
 
+#: What Python says of TLS with a server that answered.
+_TLS = ("[SSL: ", "SSLError", "SSLCertVerificationError")
+
 #: Lines of one literal that are looked at, the last ones.
 _MOST_LINES = 40
 
@@ -144,7 +147,9 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for _, line in sorted(lines.items(), reverse=True):
             text = line.text[:4000]
-            if (_WRAPPER in text and _of_a_name(line)) or (kind == "silent" and not re.search(_OUT_OF_TIME, text)):
+            if (_WRAPPER in text and _of_something_else(line)) or (
+                kind == "silent" and not re.search(_OUT_OF_TIME, text)
+            ):
                 continue
             if kind == "unavailable" and not re.search(GENERATES, text):
                 continue
@@ -162,10 +167,10 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                 yield Unreached(container, line, to, kind)
 
 
-def _of_a_name(line: Line) -> bool:
-    """Whether it was a name that did not resolve, by the traceback above."""
+def _of_something_else(line: Line) -> bool:
+    """Whether, by the traceback above, a name did not resolve, which has a line of its own, or TLS failed with a server that answered."""
     above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
-    return any(words in x.text for x in above for words in (*_NAMELESS, "emporary failure in name resolution"))
+    return any(words in x.text for x in above for words in (*_NAMELESS, *_TLS, "emporary failure in name resolution"))
 
 
 def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
