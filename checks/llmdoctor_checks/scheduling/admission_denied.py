@@ -47,7 +47,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "The policy {who} refuses the pod: {why}.",
     ),
     (
-        "policy",
+        "constraint",
         r"unable to validate against any security context constraint: (?P<why>.+)",
         "No security context constraint of OpenShift allows the pod: {why}.",
     ),
@@ -129,7 +129,8 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     ## Fix
 
     Take away what is forbidden (a memory-backed volume at /dev/shm takes the place of hostIPC, a PVC that of hostPath),
-    or have the policy excepted for this namespace. A webhook that does not answer must be repaired first.
+    add what the policy misses, or have it excepted for this namespace. On OpenShift a service account is let use a wider
+    constraint (`oc adm policy add-scc-to-user`). A webhook that does not answer must be repaired first.
 
     ## References
 
@@ -155,7 +156,7 @@ def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: d
         role="cause" if missed else "risk",
         severity=None if missed else "warning",
         confidence="certain",
-        summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST]} …"),
+        summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST].rstrip()} …"),
         evidence=(evidence,),
         explains=_EXPLAINS,
         fixes=tuple(_answers(subject, kind, parts)),
@@ -188,8 +189,19 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         )
     elif kind == "invalid":
         yield fixes.advice(f"Correct the field that it names in {where}")
+    elif kind == "constraint":
+        account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
+        yield fixes.advice(
+            f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
+        )
+        yield fixes.advice(
+            f"Let service account {account} of {namespace} use a constraint that allows it",
+            "oc get securitycontextconstraints",
+            f"oc -n {namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
+            owner="platform",
+        )
     else:
-        yield fixes.advice(f"Take what is refused out of {where}, or have the policy excepted for {namespace}")
+        yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
     if kind == "level":
         yield fixes.advice(
             f"Let the namespace {namespace} have a wider level",
