@@ -61,7 +61,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
     a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
-    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is.
+    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is. `engines` are those
+    of which it holds, an empty name for one that is not known.
     """
 
     summary: str
@@ -77,6 +78,7 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     shm: bool = False
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
+    engines: tuple[str, ...] = ()
 
 
 class _Blank(dict[str, str]):
@@ -223,7 +225,9 @@ class Situation:
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
-        offered = ((self._fix(text), text.asks) for text in texts if self._holds.issuperset(text.when))
+        engine = self.engine.name if self.engine else ""
+        fitting = (text for text in texts if not text.engines or engine in text.engines)
+        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -319,7 +323,10 @@ class Situation:
     def _commands(self, text: FixText) -> tuple[str, ...]:
         """The commands that can be run: on the object that a person edits, and in a container that runs."""
         quoted = {name: shlex.quote(value) for name, value in self.values.items()}
-        return tuple(self._applicable(fill(command, quoted) for command in text.commands))
+        commands = text.commands
+        if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
+            commands = tuple(command.replace(" -c {container}", "") for command in commands)
+        return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
         pod, container, workload = self.pod, self.container, self.workload
