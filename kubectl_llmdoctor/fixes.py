@@ -372,6 +372,17 @@ def remove_word(container: Container, path: str, summary: str) -> Fix:
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
 
 
+def rename_word(container: Container, path: str, old: str, new: str, summary: str) -> Fix:
+    """Write an option of the container's `args` under another name; `path` ends in its place there, its value stays."""
+    index, written = _index(path), [str(a) for a in container.spec.args]
+    at = index if index is not None and path.endswith(f"args[{index}]") and index < len(written) else None
+    word = written[at] if at is not None else ""
+    if at is None or _script(container) or container.told or word.partition("=")[0] != old or "<masked" in word:
+        return advice(f"{summary} in {edited(container.pod)}")
+    changed = {"op": "replace", "path": f"{container.pointer}/args/{at}", "value": new + word[len(old) :]}
+    return patch(container.pod, summary, [changed])
+
+
 def split_word(container: Container, path: str, words: list[str], summary: str) -> Fix | None:
     """Write one element of `args` as several; None where it stands in a script, or is not what the object has."""
     index, written = _index(path), [str(a) for a in container.spec.args]
