@@ -226,8 +226,13 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
     where = fixes.edited(engine.pod)
     for problem in problems[:2]:
         if problem.kind == "duplicate-serve":
-            summary = "Remove `serve` from args: the image's entrypoint is the server already"
-            yield fixes.remove_word(engine.container, problem.path, summary)
+            if problem.text == "serve":
+                summary = "Remove `serve` from args: the image's entrypoint is the server already"
+                yield fixes.remove_word(engine.container, problem.path, summary)
+            else:
+                yield fixes.advice(
+                    f"Put what stands in args of {where} into command, or leave only the server's own options in args"
+                )
         elif problem.kind == "glued":
             yield _split(engine, problem, where)
         else:
