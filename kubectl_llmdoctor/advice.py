@@ -181,6 +181,7 @@ class Situation:
             "mount": self._mount.mount_path if self._mount else "",
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
+            **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
@@ -192,6 +193,13 @@ class Situation:
         """The volume on which the path lies that the line names."""
         path = self.captured.get("path") or ""
         return self.container.mount_over(path) if self.container and path.startswith("/") else None
+
+    def _registry(self, image: str) -> dict[str, str]:
+        """Where the image is pulled from, as a pull secret names it, and as whom."""
+        first, slash, _ = (self.captured.get("image") or image).partition("/")
+        named = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        registry = first if named and first != "docker.io" else "https://index.docker.io/v1/"
+        return {"registry": registry, "registry_user": "$oauthtoken" if registry == "nvcr.io" else "USER"}
 
     @cached_property
     def _hub(self) -> str:

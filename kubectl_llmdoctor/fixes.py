@@ -5,6 +5,7 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,7 +146,7 @@ def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: 
     have = [str(word) for word in container.args]
     given = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     at = int(tokens[1]) if len(tokens) > 1 and tokens[1].isdigit() else 0
-    if not given.startswith("-") and 0 < at <= len(have) and have[at - 1].startswith("--"):
+    if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]+", have[at - 1]):
         given = f"{have[at - 1]} {given}"
     option, _, setting = given.replace(" ", "=", 1).partition("=")
     if given.startswith("-") and "\n" not in given and not (option in summary and setting in summary):
