@@ -181,6 +181,7 @@ class Situation:
             "mount": self._mount.mount_path if self._mount else "",
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
+            "leader": self.captured.get("host") or "LEADER",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "key_variable": self._misnamed_key[0],

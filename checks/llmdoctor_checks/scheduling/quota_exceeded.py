@@ -130,7 +130,9 @@ def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
     if needs:
-        yield fixes.advice(f"State {needs} in {where}: the quota demands it of every container")
+        yield fixes.advice(
+            f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container"
+        )
         return
     if quota:
         yield fixes.advice(
