@@ -24,6 +24,7 @@ from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import (
     FromSecret,
     Privilege,
+    lone,
     mount_shm,
     permitted,
     remove_flag,
@@ -278,6 +279,8 @@ class Situation:
 
     def _fix(self, text: FixText) -> Fix:
         summary = fill(text.summary, self.values)
+        if self.pod and any(" delete pod {pod}" in command for command in text.commands):
+            summary += lone(self.pod)
         commands = () if self.log_only else self._commands(text)
         told = summary + self._variables(text, summary)
         change = None

@@ -66,6 +66,12 @@ def edited(pod: Pod) -> str:
     return workload.ref if workload else f"Pod/{pod.name}"
 
 
+def lone(pod: Pod) -> str:
+    """What a fix says besides that deletes the pod, where nothing makes it again."""
+    owned = pod.log_only or pod.obj.metadata.owner_references or workload_of(pod)
+    return "" if owned else " (nothing makes it again: apply its manifest afterwards)"
+
+
 def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
     """A fix without a patch."""
     return Fix(summary=summary, owner=owner, commands=commands)
