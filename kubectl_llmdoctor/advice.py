@@ -182,6 +182,7 @@ class Situation:
             "mount": self._mount.mount_path if self._mount else "",
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
+            "hub_url": self._hub or "https://huggingface.co",
             "leader": self.captured.get("host") or "LEADER",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
