@@ -152,7 +152,7 @@ def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: 
     have = [str(word) for word in container.args]
     given = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     at = int(tokens[1]) if len(tokens) > 1 and tokens[1].isdigit() else 0
-    if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]+", have[at - 1]):
+    if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]{1,80}", have[at - 1]):
         given = f"{have[at - 1]} {given}"
     option, _, setting = given.replace(" ", "=", 1).partition("=")
     if given.startswith("-") and "\n" not in given and not (option in summary and setting in summary):
