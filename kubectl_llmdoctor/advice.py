@@ -24,6 +24,7 @@ from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import (
     FromSecret,
     Privilege,
+    lone,
     mount_shm,
     permitted,
     remove_flag,
@@ -61,7 +62,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
     a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
-    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is.
+    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is. `engines` are those
+    of which it holds, an empty name for one that is not known.
     """
 
     summary: str
@@ -77,6 +79,7 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     shm: bool = False
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
+    engines: tuple[str, ...] = ()
 
 
 class _Blank(dict[str, str]):
@@ -179,6 +182,9 @@ class Situation:
             "mount": self._mount.mount_path if self._mount else "",
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
+            "hub_url": self._hub or "https://huggingface.co",
+            "leader": self.captured.get("host") or "LEADER",
+            **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
@@ -190,6 +196,13 @@ class Situation:
         """The volume on which the path lies that the line names."""
         path = self.captured.get("path") or ""
         return self.container.mount_over(path) if self.container and path.startswith("/") else None
+
+    def _registry(self, image: str) -> dict[str, str]:
+        """Where the image is pulled from, as a pull secret names it, and as whom."""
+        first, slash, _ = (self.captured.get("image") or image).partition("/")
+        named = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        registry = first if named and first != "docker.io" else "https://index.docker.io/v1/"
+        return {"registry": registry, "registry_user": "$oauthtoken" if registry == "nvcr.io" else "USER"}
 
     @cached_property
     def _hub(self) -> str:
@@ -223,7 +236,9 @@ class Situation:
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
-        offered = ((self._fix(text), text.asks) for text in texts if self._holds.issuperset(text.when))
+        engine = self.engine.name if self.engine else ""
+        fitting = (text for text in texts if not text.engines or engine in text.engines)
+        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -265,6 +280,8 @@ class Situation:
 
     def _fix(self, text: FixText) -> Fix:
         summary = fill(text.summary, self.values)
+        if self.pod and any(" delete pod {pod}" in command for command in text.commands):
+            summary += lone(self.pod)
         commands = () if self.log_only else self._commands(text)
         told = summary + self._variables(text, summary)
         change = None
@@ -319,7 +336,10 @@ class Situation:
     def _commands(self, text: FixText) -> tuple[str, ...]:
         """The commands that can be run: on the object that a person edits, and in a container that runs."""
         quoted = {name: shlex.quote(value) for name, value in self.values.items()}
-        return tuple(self._applicable(fill(command, quoted) for command in text.commands))
+        commands = text.commands
+        if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
+            commands = tuple(command.replace(" -c {container}", "") for command in commands)
+        return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
         pod, container, workload = self.pod, self.container, self.workload

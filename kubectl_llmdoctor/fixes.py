@@ -5,8 +5,9 @@ Arguments are changed by JSON patches that touch one element: what stands beside
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -65,6 +66,12 @@ def edited(pod: Pod) -> str:
     return workload.ref if workload else f"Pod/{pod.name}"
 
 
+def lone(pod: Pod) -> str:
+    """What a fix says besides that deletes the pod, where nothing makes it again."""
+    owned = pod.log_only or pod.obj.metadata.owner_references or workload_of(pod)
+    return "" if owned else " (nothing makes it again: apply its manifest afterwards)"
+
+
 def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
     """A fix without a patch."""
     return Fix(summary=summary, owner=owner, commands=commands)
@@ -90,7 +97,8 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload else None
     if workload is None or moved is None:
-        return Fix(summary=f"{summary} ({_where(pod, workload, operations)})", owner=owner)
+        told = _told(pod, operations, summary)
+        return Fix(summary=f"{summary} ({told}{_where(pod, workload, operations)})", owner=owner)
     name = f"{workload.resource}/{workload.name}"
     return _of_object(workload.item, workload.ref, name, summary, moved, owner)
 
@@ -104,6 +112,68 @@ def _of_object(item: Item, ref: str, name: str, summary: str, body: list[dict[st
         commands += filter(None, [kept.command(values)])
     made = Patch(target=f"{item.api_version} {ref}", type="json", body=body, diff=diff(item.raw, body))
     return Fix(summary=summary, owner=owner, commands=tuple(commands), patch=made)
+
+
+#: More than this of a patch is no help to who has to write it by hand.
+_MOST_TOLD = 160
+
+
+def _told(pod: Pod, operations: list[dict[str, Any]], summary: str) -> str:
+    """What operations set, as a person writes it, for where none can be applied; without what the summary says already."""
+    words = [word for operation in operations for word in _words(pod, operation, summary)]
+    told = ", ".join(dict.fromkeys(words))
+    return f"{told}; " if told and len(told) <= _MOST_TOLD else ""
+
+
+def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
+    """What one operation sets: arguments, variables, or a field of a container or of the pod."""
+    tokens, value = pointer.split(operation["path"]), operation.get("value")
+    container = None
+    if tokens[0] in ("containers", "initContainers") and len(tokens) > 2:
+        mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
+        container, tokens = mine[int(tokens[1])], tokens[2:]
+    if operation["op"] == "remove":
+        return
+    if container is not None and tokens[0] == "args":
+        yield from _argument(container, tokens, value, summary)
+    elif tokens[0] == "env":
+        for entry in value if isinstance(value, list) else [value]:
+            yield from _variable(entry, summary)
+    elif tokens[0].endswith("Probe") and isinstance(value, dict):
+        yield f"{tokens[0]}: {_flow(value)}"
+    elif isinstance(value, str | int) and not any(part.isdigit() for part in tokens):
+        said = str(value).lower() if isinstance(value, bool) else str(value)
+        if said not in summary or not (tokens[-1] in summary or tokens[-1] == "image"):
+            yield f"{'.'.join(part for part in tokens if part != 'resources')}: {said}"
+
+
+def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: str) -> Iterator[str]:
+    """The option that an operation on arguments sets, with its value."""
+    have = [str(word) for word in container.args]
+    given = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    at = int(tokens[1]) if len(tokens) > 1 and tokens[1].isdigit() else 0
+    if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]{1,80}", have[at - 1]):
+        given = f"{have[at - 1]} {given}"
+    option, _, setting = given.replace(" ", "=", 1).partition("=")
+    if given.startswith("-") and "\n" not in given and not (option in summary and setting in summary):
+        yield given
+
+
+def _variable(entry: Any, summary: str) -> Iterator[str]:
+    """A variable with its value, or the Secret that it is from."""
+    name, value = str(entry.get("name")), entry.get("value")
+    secret = dig(entry, "valueFrom.secretKeyRef.name")
+    if isinstance(value, str) and not (name in summary and value in summary):
+        yield f"{name}={value}"
+    elif secret and str(secret) not in summary:
+        yield f"{name} from key {name} of Secret {secret}"
+
+
+def _flow(value: Any) -> str:
+    """A value in YAML's flow style."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    return str(value)
 
 
 def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
@@ -307,6 +377,17 @@ def remove_word(container: Container, path: str, summary: str) -> Fix:
     if index is None or not path.endswith(f"args[{index}]") or _script(container):
         return advice(f"{summary} in {edited(container.pod)}")
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
+
+
+def rename_word(container: Container, path: str, old: str, new: str, summary: str) -> Fix:
+    """Write an option of the container's `args` under another name; `path` ends in its place there, its value stays."""
+    index, written = _index(path), [str(a) for a in container.spec.args]
+    at = index if index is not None and path.endswith(f"args[{index}]") and index < len(written) else None
+    word = written[at] if at is not None else ""
+    if at is None or _script(container) or container.told or word.partition("=")[0] != old or "<masked" in word:
+        return advice(f"{summary} in {edited(container.pod)}")
+    changed = {"op": "replace", "path": f"{container.pointer}/args/{at}", "value": new + word[len(old) :]}
+    return patch(container.pod, summary, [changed])
 
 
 def split_word(container: Container, path: str, words: list[str], summary: str) -> Fix | None:

@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from kubectl_llmdoctor.diagnosis import diagnose
-from kubectl_llmdoctor.packs import installed
+from kubectl_llmdoctor.engines.names import TITLES
+from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Finding, Fix
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
+CHECKS = Path(__file__).parent.parent / "checks" / "llmdoctor_checks"
 CASES = Path(__file__).parent.parent / "checks" / "cases"
 DEAD = {
     "restartCount": 3,
@@ -402,3 +404,29 @@ def test_what_the_pod_says_of_a_path_or_a_variable_decides_what_helps(case: str,
     found = diagnose_case(load_case(CASES / f"{case}.yaml"))
     first = next(f for target in found.targets for f in target.findings if f.id == case.partition("/")[0])
     assert said in first.fixes[0].summary
+
+
+def test_what_deletes_a_pod_that_nothing_makes_again_says_so() -> None:
+    container = {"image": "vllm/vllm-openai:v0.11.0", "args": ["--model=Qwen/Qwen3-8B"]}
+    line = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    alone = _pod(dict(container))
+    owned = _pod(dict(container))
+    owned["metadata"]["ownerReferences"] = [
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "llama-5d8f", "uid": "1"}
+    ]
+
+    (_, again) = _findings(alone, log=line)["ecc-uncorrectable"].fixes
+    assert again.summary.endswith("(nothing makes it again: apply its manifest afterwards)")
+    (_, again) = _findings(owned, log=line)["ecc-uncorrectable"].fixes
+    assert again.summary == "Recreate the pod on another node"
+
+
+def test_every_engine_is_offered_a_fix() -> None:
+    engines = {"", *TITLES}
+    for path in CHECKS.rglob("*.yaml"):
+        signature = None if path.name.startswith("_") else signature_of(path)
+        for pattern in signature.patterns if signature else ():
+            fixes = pattern.fixes or (signature.fixes if signature else ())
+            some = [set(fix.engines) or engines for fix in fixes]
+            met = engines if not pattern.engines else {*pattern.engines, ""}
+            assert met & engines <= set().union(*some) <= engines, (path.name, pattern.literal)

@@ -46,3 +46,29 @@ def test_a_size_that_divides_is_first_looked_for_in_the_gpus_that_are_there(more
     (found,) = [f for f in target.findings if f.id == "tp-not-divisible"]
 
     assert found.fixes[0].summary.startswith(f"Set --tensor-parallel-size to {size},")
+
+
+def test_what_no_patch_can_change_is_told_as_a_person_writes_it() -> None:
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.11.0",
+        "args": ["--model", "Qwen/Qwen3-8B", "--max-model-len", "131072"],
+        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+    }
+    waiting = {"name": "vllm", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "llama-0", "namespace": "prod"},
+        "spec": {"nodeName": "gpu-1", "containers": [container]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [waiting | {"lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
+        },
+    }
+    (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
+
+    assert found.fixes[0].summary == (
+        "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and made anew)"
+    )

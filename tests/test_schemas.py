@@ -196,7 +196,8 @@ def _advice(golden: str, fix: str) -> str:
 
 
 def test_what_a_kind_has_no_field_for_is_advice() -> None:
-    assert _advice("knative_service", "grace") == "Wait (Service/llama has no field for it)"
+    told = "terminationGracePeriodSeconds: 600"
+    assert _advice("knative_service", "grace") == f"Wait ({told}; Service/llama has no field for it)"
     assert _advice("serving_runtime", "grace").endswith("has no field for it)")
     assert _advice("model_service", "shm").endswith("has no field for it)")
     assert "NIMService/llama" in _advice("nim_service", "image")

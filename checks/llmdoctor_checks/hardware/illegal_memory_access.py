@@ -43,7 +43,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
         hardware, f"Run the diagnostics of the GPU at {xid.bus}: it fails under other pods as well"
     )
     program = fixes.advice(
-        "Find what makes it happen: an upgrade or downgrade of the engine, --enforce-eager, another attention backend, "
+        "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
         "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel",
     )
     yield Finding(
@@ -74,7 +74,7 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         explains=CONSEQUENCES,
         fixes=(
             fixes.advice(
-                "Find what makes it happen: another version of the engine, --enforce-eager, another attention backend "
+                "Find what makes it happen: another version of the engine, no CUDA graphs (--enforce-eager), another attention backend "
                 "(without AITER), without expert parallelism; AMD_SERIALIZE_KERNEL=3 names the true kernel"
             ),
         ),

@@ -254,6 +254,6 @@ def _fixes(container: Container, volumes: list[tuple[str, str, int | None]]) -> 
     names = ", ".join(name for name, _, _ in volumes) or "the volume"
     yield fixes.advice(
         f"Give {names} a sizeLimit well below the memory limit in {fixes.edited(container.pod)}, or raise the limit by its size; "
-        f"then delete the pod, which empties the volume",
+        f"then delete the pod, which empties the volume{fixes.lone(container.pod)}",
         f"kubectl -n {container.pod.namespace} delete pod {container.pod.name}",
     )

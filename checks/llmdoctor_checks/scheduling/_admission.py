@@ -163,7 +163,7 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
         explains=("pod-failed", "not-ready"),
         fixes=(
             fixes.advice(
-                "Delete the refused pod; its replacement is placed anew by what holds now",
+                f"Delete the refused pod; its replacement is placed anew by what holds now{fixes.lone(pod)}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),

@@ -203,9 +203,10 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     else:
         yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
     if kind == "level":
+        wider = "baseline" if who.startswith("restricted") else "privileged"
         yield fixes.advice(
-            f"Let the namespace {namespace} have a wider level",
-            f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite",
+            f"Let the namespace {namespace} have the level {wider}, if all that may make pods there may have so much",
+            f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )
 
@@ -309,6 +310,6 @@ def _fixes(pod: Pod, wrong: list[_Violation]) -> Iterator[Fix]:
         yield fixes.patch(pod, "Take away what the namespace's Pod Security level forbids", operations)
     else:
         yield fixes.advice(
-            f"Change {', '.join(left or [place for place, _, _ in wrong])} in {fixes.edited(pod)}, or serve from a namespace "
-            "of another Pod Security level"
+            f"Take what it forbids out of {fixes.edited(pod)} ({'; '.join(left or [place for place, _, _ in wrong])}), or "
+            "serve from a namespace of another Pod Security level"
         )

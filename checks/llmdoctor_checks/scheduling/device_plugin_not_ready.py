@@ -52,7 +52,9 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
         ),
         explains=("pod-failed", "not-ready"),
         fixes=(
-            fixes.advice("Delete the failed pod; a new one is admitted once the plugin is up", command),
+            fixes.advice(
+                f"Delete the failed pod; a new one is admitted once the plugin is up{fixes.lone(pod)}", command
+            ),
             fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
         ),
         pods=(pod.name,),

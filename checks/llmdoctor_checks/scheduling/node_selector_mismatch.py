@@ -93,6 +93,12 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     if unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
         yield fixes.advice(f"Correct {demands} in {fixes.edited(pending.pod)}: no suitable node meets it")
+    elif any(c.text.startswith("nodepool ") for c in found.counts):
+        yield fixes.advice(
+            f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
+            "kubectl get nodepools -o yaml",
+            owner="platform",
+        )
     elif not unmet:
         yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
 

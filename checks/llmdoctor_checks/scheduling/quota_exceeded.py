@@ -130,7 +130,9 @@ def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
     if needs:
-        yield fixes.advice(f"State {needs} for every container of {where}")
+        yield fixes.advice(
+            f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container"
+        )
         return
     if quota:
         yield fixes.advice(
@@ -188,7 +190,12 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                f"Wait for, or end, other workloads of {queue}; or ask for less", "kubectl get queues -o wide"
+                f"Wait for, or end, other workloads of {queue}; or ask for less",
+                f"kubectl -n {pod.namespace} describe resourcequotas"
+                if found["namespace"]
+                else "kubectl get queues.scheduling.run.ai -o wide"
+                if found["queue"] or found["over"]
+                else "kubectl get queues.scheduling.volcano.sh -o wide",
             ),
             *more,
         ),

@@ -77,7 +77,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         explains=("pod-failed", "not-ready", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                advice,
+                f"{advice}{fixes.lone(pod)}",
                 f"kubectl get pods -A -o wide --field-selector spec.nodeName={where}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),

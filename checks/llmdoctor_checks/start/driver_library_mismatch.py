@@ -62,7 +62,7 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
         explains=("driver-missing", "cuda-compat-mismatch", "nvml-lost", *CONSEQUENCES) if stopped else (),
         fixes=(
             fixes.advice(
-                f"Drain node {hardware.node} and reboot it: that loads the new kernel module",
+                f"Drain node {hardware.node} (its pods lose their emptyDir volumes) and reboot it: that loads the new kernel module",
                 f"kubectl drain {hardware.node} --ignore-daemonsets --delete-emptydir-data",
                 f"kubectl debug node/{hardware.node} -it --image=busybox -- cat /proc/driver/nvidia/version",
                 owner="platform",

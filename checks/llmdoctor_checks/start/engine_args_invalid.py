@@ -226,12 +226,40 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
     where = fixes.edited(engine.pod)
     for problem in problems[:2]:
         if problem.kind == "duplicate-serve":
-            summary = "Remove `serve` from args: the image's entrypoint is the server already"
-            yield fixes.remove_word(engine.container, problem.path, summary)
+            if problem.text == "serve":
+                summary = "Remove `serve` from args: the image's entrypoint is the server already"
+                yield fixes.remove_word(engine.container, problem.path, summary)
+            else:
+                yield fixes.advice(
+                    f"Put what stands in args of {where} into command, or leave only the server's own options in args"
+                )
         elif problem.kind == "glued":
             yield _split(engine, problem, where)
         else:
-            yield fixes.advice(f"Correct or remove {problem.flag or problem.text} in {where}: {problem.detail}")
+            yield _correction(engine, problem, where)
+
+
+def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
+    """What to write instead, where the detail names it; else what to take away, or which release has it."""
+    name, detail = problem.flag or problem.text, problem.detail
+    near = re.search(r"; the nearest is (\S{1,80})$", detail)
+    if problem.kind == "unknown-flag" and (near or problem.meant):
+        right = near[1] if near else problem.meant
+        return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")
+    if problem.kind == "bad-value" and near:
+        return fixes.advice(f"Set {name} to {near[1]} in {where}")
+    if listed := re.search(r": not (one of .{1,600})$", detail):
+        return fixes.advice(f"Set {name} in {where} to {listed[1]}, or remove it")
+    if first := re.search(r" came with ([^;]{1,60}); ", detail):
+        return fixes.advice(f"Remove {name} in {where}, or take {first[1]} or later")
+    if problem.kind == "removed-flag":
+        place = re.search(r" \(([^()]{1,200})\)$", detail)
+        return fixes.advice(f"Remove {name} in {where}" + (f": {place[1]}" if place else ""))
+    if problem.kind == "missing-value":
+        return fixes.advice(f"Give {name} its value in {where}, or remove it")
+    if detail.endswith(f"has no option {name}"):
+        return fixes.advice(f"Remove {name} in {where}")
+    return fixes.advice(f"Correct or remove {name} in {where}: {detail}")
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:

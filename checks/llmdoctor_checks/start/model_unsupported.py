@@ -64,7 +64,11 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
             setting_evidence(container, model),
             pod_evidence(container, "command" if installed else "image", stated if installed else container.spec.image),
         ),
-        fixes=(fixes.advice(f"Run the {engine.title} release that the model's page names, in {fixes.edited(pod)}"),),
+        fixes=(
+            fixes.advice(
+                f"Run {engine.title} {_least(first)} in {fixes.edited(pod)}: the release that the model's page names"
+            ),
+        ),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -73,6 +77,12 @@ def _since(first: str) -> str:
     """In words, which releases know a class; `X.post1` is any after X, which did not."""
     before = first.removesuffix(".post1")
     return f"knows from {first} on at the earliest" if before == first else f"{before} did not know"
+
+
+def _least(first: str) -> str:
+    """In words, which releases may know a class."""
+    before = first.removesuffix(".post1")
+    return f"{first} or later" if before == first else f"later than {before}"
 
 
 def _numbered(engine: Engine) -> bool:

@@ -58,7 +58,7 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
         ),
         fixes=(
             fixes.advice(
-                "Recreate the pod; its devices come back with a new container",
+                f"Recreate the pod; its devices come back with a new container{fixes.lone(pod)}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
             fixes.advice(

@@ -126,7 +126,11 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
         explains=_CONSEQUENCES if proven else (),
-        fixes=(fixes.advice(f"Replace {text} by the real value in {_where(pod, evidence)}"),),
+        fixes=(
+            fixes.advice(
+                f"Replace {'the placeholder' if text.startswith('in Secret ') else text} by the real value in {_where(pod, evidence)}"
+            ),
+        ),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -242,4 +246,4 @@ def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | 
     if not found and not value.endswith("+placeholder>"):
         return None
     evidence = object_evidence(item, ref.key, value)
-    return (found[0] if found else f"of Secret {item.name}"), evidence
+    return (found[0] if found else f"in Secret {item.name}"), evidence

@@ -75,6 +75,10 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
     if not refused or not named:
         return
     secret = named[0]
+    image = re.search(r'image "([^"]+)"', refused[-1].message)
+    first = image[1].partition("/")[0] if image and "/" in image[1] else ""
+    registry = first if "." in first or ":" in first else "https://index.docker.io/v1/"
+    user = "'$oauthtoken'" if registry == "nvcr.io" else "USER"
     yield Finding(
         role="cause",
         confidence="likely",
@@ -84,7 +88,7 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
         fixes=(
             fixes.advice(
                 f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets",
-                f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server=SERVER --docker-username=USER "
+                f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server={registry} --docker-username={user} "
                 '--docker-password="$PASSWORD"',
             ),
         ),

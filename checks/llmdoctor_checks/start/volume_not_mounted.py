@@ -130,11 +130,17 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
         explains=("model-not-found", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
         fixes=(
             fixes.advice(
-                f"Mount {unused[0].name} in {container.name} under a directory of {model.value}, in {fixes.edited(pod)}"
+                f"Mount the volume {unused[0].name} in {container.name} so that it brings {model.value} "
+                f"(at {_above(str(model.value))} or a folder above), in {fixes.edited(pod)}"
             ),
         ),
         pods=(pod.name,),
     )
+
+
+def _above(path: str) -> str:
+    """The folder in which a file or folder lies; itself below the root."""
+    return path.rpartition("/")[0] or path
 
 
 def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
@@ -156,7 +162,10 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             name = unused[0].name
             said = f"{container.name} mounts nothing there, and no container mounts the volume {name}"
             evidence = _declared(pod, unused[0])
-            fix = fixes.advice(f"Mount {name} in {container.name} under a directory of {path}, in {fixes.edited(pod)}")
+            fix = fixes.advice(
+                f"Mount the volume {name} in {container.name} so that it brings {path} "
+                f"(at {_above(path)} or a folder above), in {fixes.edited(pod)}"
+            )
         else:
             continue
         yield Finding(

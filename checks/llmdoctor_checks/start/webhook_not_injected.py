@@ -288,7 +288,7 @@ def _finding(
         fixes=(
             fix
             or fixes.advice(
-                f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew",
+                f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew{fixes.lone(pod)}",
                 "kubectl get mutatingwebhookconfigurations",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
                 owner="platform",

@@ -138,7 +138,7 @@ def _restart(pod: Pod, engine: Engine) -> Fix:
         else "; a liveness probe on /health, behind a startup probe, would do that"
     )
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
-    return fixes.advice(f"Have {pod.name} made anew once its log is saved{probe}", command)
+    return fixes.advice(f"Have {pod.name} made anew once its log is saved{probe}{fixes.lone(pod)}", command)
 
 
 def _stopping(line: Line) -> bool:
