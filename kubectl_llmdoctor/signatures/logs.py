@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, tracebacks
+from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -130,6 +130,8 @@ class _Wording:
             if names is None or not fits(pattern, self._subject, self._pod, self._container):
                 continue
             if pattern.phases and phase_at(line) not in pattern.phases:
+                continue
+            if pattern.wordless and said_why(line, names.get("worker", "")):
                 continue
             if not pattern.near:
                 yield _Hit(line=line, captured=names, near=frame)
