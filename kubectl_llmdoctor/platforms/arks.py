@@ -6,11 +6,12 @@ ArksModel. The operator adds no shared memory and no probes. A worker of vLLM st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .built import Args
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, namespace_of, rows, table
+from .template import Claim, Finder, Template, dig, name_of, namespace_of, rows, table
 
 #: Of each runtime: how it is started, the option for the model, the one for its parallel size, the image without a tag,
 #: as the operator's settings may name another.
@@ -80,7 +81,18 @@ def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: 
         base="spec.instanceSpec",
         labels={"arks.ai/work-load-role": part},
         nodes=nodes,
+        claims=tuple(_claims(_model(raw, spec, find))),
     )
+
+
+def _claims(model: Json) -> Iterator[Claim]:
+    """The claim that an ArksModel makes, to which a pod of its own downloads the model."""
+    stated, hub = table(dig(model, "spec", "storage", "pvc")), str(dig(model, "spec", "model") or "")
+    if stated and isinstance(dig(model, "spec", "source", "huggingface"), dict):
+        size = "/spec/storage/pvc/spec/resources/requests/storage"
+        yield Claim(
+            name=str(stated.get("name") or "models"), spec=table(stated.get("spec")), raw=model, pointer=size, model=hub
+        )
 
 
 def _model(raw: Json, spec: Json, find: Finder) -> Json:
