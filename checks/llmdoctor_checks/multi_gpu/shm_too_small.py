@@ -275,7 +275,7 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
             role="note",
             severity="info",
             confidence="certain",
-            summary=f"Ray keeps its objects in {found['place']} of {container.name}, which is a disk, since /dev/shm has "
+            summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
             f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",
             evidence=(log_evidence(line), pod_evidence(container, "volumeMounts", _shm_of(container))),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
