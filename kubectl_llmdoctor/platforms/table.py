@@ -189,6 +189,8 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("arks.ai", "ArksDisaggregatedApplication"): ("arks", "disaggregated"),
     ("inference.llmaz.io", "Playground"): ("llmaz", "playground"),
     ("helm.toolkit.fluxcd.io", "HelmRelease"): ("helm", "release"),
+    ("argoproj.io", "Application"): ("helm", "application"),
+    ("helm.cattle.io", "HelmChart"): ("helm", "chart"),
 }
 
 
