@@ -42,7 +42,8 @@ def test_a_budget_as_text_fits_80_columns_and_names_every_input() -> None:
     [
         ("deepseek-ai/DeepSeek-R1", "128 heads, latent attention,"),
         ("nvidia/Llama-3_3-Nemotron-Super-49B-v1", "64 heads, 8 KV heads,"),  # null in its config, since layers differ
-        ("ibm-granite/granite-4.0-h-small", "32 heads, native context"),  # its cache is not known
+        ("ibm-granite/granite-4.0-h-small", "32 heads, 8 KV heads,"),
+        ("deepseek-ai/DeepSeek-V4-Flash", "64 heads, native context"),  # its cache is not known
     ],
 )
 def test_what_a_model_keeps_for_a_token_is_said_only_where_it_is_known(model: str, said: str) -> None:

@@ -78,6 +78,77 @@ def test_weights_are_those_that_engines_print(record: dict[str, Any], model: mod
     assert held.low * 0.96 <= printed <= held.high * 1.04
 
 
+COUNTED: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parent / "memory" / "parameters.yaml").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row["config"]["architectures"][0])
+def test_parameters_are_those_that_transformers_counts(row: dict[str, Any]) -> None:
+    shape = of_config(row["config"])
+    assert shape.weights is not None, shape.gaps
+    assert shape.weights.total == pytest.approx(row["parameters"], rel=2e-4)
+    assert shape.caches
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "ibm-granite/granite-4.0-h-micro",
+        "ibm-granite/granite-4.0-h-small",
+        "ibm-granite/granite-4.0-h-tiny",
+        "moonshotai/Kimi-Linear-48B-A3B-Instruct",
+        "tencent/Hunyuan-7B-Instruct",
+        "swiss-ai/Apertus-8B-2509",
+        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+    ],
+)
+def test_parameters_are_those_that_the_hub_states(model: str) -> None:
+    row = next(row for row in models.table() if model in row.ids)
+    weights = row.architecture.weights
+    assert weights is not None
+    assert row.parameters is not None
+    assert weights.total == pytest.approx(row.parameters, rel=1e-5)
+
+
+def test_a_block_of_a_hybrid_holds_one_state() -> None:
+    # vllm-project/vllm issue 28228: "Setting attention block size to 960 tokens", over two GPUs
+    kimi = models.find("moonshotai/Kimi-Linear-48B-A3B-Instruct")
+    assert kimi is not None
+    cut = layout(kimi.architecture, Serving(engine="vllm", version="0.11.1", tensor_parallel=2))
+    assert not isinstance(cut, str), cut
+    assert cut.block == 960
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "caches"),
+    [
+        ("InternVLChatModel", True),
+        ("LlavaOnevisionForConditionalGeneration", True),
+        ("SomethingElseForConditionalGeneration", False),
+    ],
+)
+def test_a_model_with_an_encoder_has_the_cache_of_its_text_model(wrapper: str, caches: bool) -> None:
+    text = {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 151674,
+    }
+    part = "llm_config" if wrapper.startswith("Intern") else "text_config"
+    config = {"architectures": [wrapper], part: text, "vision_config": {"hidden_size": 1024}}
+    shape, counted = of_config(config), of_config(config, 7_938_906_112)
+    assert (shape.caches is not None) is caches
+    assert shape.weights is None, "how large the encoder is only the whole checkpoint says"
+    assert (counted.weights is not None) is caches
+    if counted.weights is not None:
+        assert counted.weights.total == 7_938_906_112
+        assert counted.weights.head == 151674 * 3584
+
+
 def test_weights_of_many_models_agree_within_3_percent() -> None:
     agree: set[str] = set()
     for record, model in _cases("model_loading_gib"):
@@ -349,10 +420,12 @@ _JSON = st.recursive(
 )
 
 
+_COUNTED_CONFIGS = [row["config"] for row in COUNTED] * 8  # as often as those of the table, nearly
+
+
 @given(st.data())
 def test_any_configuration_is_read_or_has_gaps(data: st.DataObject) -> None:
-    row = data.draw(st.sampled_from(models.table()))
-    config = dict(row.config)
+    config = dict(data.draw(st.sampled_from([*(row.config for row in models.table()), *_COUNTED_CONFIGS])))
     for name in data.draw(st.lists(st.sampled_from(sorted(config)), max_size=3)):
         config[name] = data.draw(_JSON)
     shape = of_config(config)

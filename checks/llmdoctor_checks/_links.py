@@ -60,6 +60,8 @@ class Why(msgspec.Struct, frozen=True):
     certain: bool = True
     #: the pod at which it ends, where no Service leads to it
     at: Pod | None = None
+    #: whether the client itself names the port that is not there: nothing is wrong with the server or its Service
+    astray: bool = False
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -89,7 +91,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             continue  # a server that is not ready has a cause of its own
         ended = asks and _ended_of_it(one)
         yield Finding(
-            role="cause",
+            role="risk" if one.why.astray and not asks else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
@@ -156,6 +158,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
                 fixes.advice(
                     f"Let {fixes.edited(container.pod)} ask {service.name} at port {listed[0]}, or give the Service a port {to.port}"
                 ),
+                astray=True,
             )
         if not to.pods:
             return _no_pod(service, cluster)
@@ -406,7 +409,9 @@ def _at_the_pod(to: Destination) -> Why | None:
         # a container that declares no ports may listen there, for the engine
         sure = all(c.spec.ports for c in mains if engine is None or c is not engine.container)
         what = f"{asked}, and {title} listens on {listens}"
-        return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod)
+        # by its address, or a headless Service, the client asks the very port that it names
+        astray = target == to.port and (service is None or dig(service.raw, "spec.clusterIP") == "None")
+        return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
     return None
 
 

@@ -1,7 +1,7 @@
 """Clients and gateways whose logs say that they do not reach a server of models, and whom they ask.
 
 Whom they ask stands in the line, or, where it names nobody, in what the container was told. Wordings: Go's net, libuv, Python's
-sockets with urllib3, aiohttp and httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, HAProxy, Traefik and Envoy.
+sockets with urllib3, aiohttp and httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, lighttpd, HAProxy, Traefik and Envoy.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ _STATED = (
     rf"host='(?P<host>{_HOST})', port=(?P<port>\d{{1,5}})",
     rf"to host (?P<host>{_HOST}):(?P<port>\d{{1,5}})",
     rf"(?:Failed|attempt|Could not|Unable|ailed) to connect to (?P<host>{_HOST})(?: port |:)(?P<port>\d{{1,5}})",
+    rf"socket: tcp:(?P<host>{_HOST}):(?P<port>\d{{1,5}})",
     r"remote host \((?P<host>\d{1,3}(?:\.\d{1,3}){3})\)",
     rf"outbound\|(?P<port>\d{{1,5}})\|[\w-]{{0,80}}\|(?P<host>{_HOST})",
     rf"(?:lookup|ENOTFOUND|EAI_AGAIN|UnknownHostException:|resolve host:?|to resolve) '?(?P<host>{_HOST})",

@@ -21,7 +21,7 @@ from .modules import module
 from .names import TITLES
 from .version import parse
 
-HEAD = 400_000  # characters of a log that are looked at
+HEAD = 400_000  # characters of a log that are looked at, and after a banner that stands further down
 _BLOCK = 40_000  # characters of one printed configuration
 
 
@@ -82,9 +82,34 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
+#: What an engine prints once, when it starts, beside its version or its configuration.
+_BANNERS = (
+    *("vLLM API server version ", "LLM engine (v", "server_args=ServerArgs(", "text_generation_launcher: Args {"),
+    *("[TensorRT-LLM] TensorRT", "NIM Version", " (version "),
+)
+
+
+#: So far from the start of its line a banner stands at most, behind the marks of a logger and of a log store.
+_MARGIN = 400
+
+
+def _head(text: str) -> str:
+    """The part of a log that may say what wrote it: before a banner there may be much of what came before."""
+    head = text[:HEAD]
+    if len(text) <= HEAD or any(banner in head for banner in _BANNERS):
+        return head
+    found = [
+        at
+        for banner in _BANNERS
+        # what a long line quotes is somebody's text
+        if (at := text.find(banner, HEAD)) >= 0 and at - text.rfind("\n", 0, at) < _MARGIN
+    ]
+    return text[: min(found) + HEAD] if found else head
+
+
 def from_log(text: str) -> Engine | None:
     """The engine that a log is of, or None."""
-    head = text[:HEAD]
+    head = _head(text)
     name = _name(head)
     if name is None:
         return None
@@ -107,7 +132,7 @@ def enrich(engine: Engine | None, text: str) -> Engine | None:
     """Adds to an engine what only its log states; without an engine, what the log alone tells."""
     if engine is None:
         return from_log(text)
-    head = text[:HEAD]
+    head = _head(text)
     if _name(head) != engine.name:
         return engine
     found = _read(engine.name, head)

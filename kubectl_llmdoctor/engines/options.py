@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.yamltext import load_yaml, obscure
+
 from .argv import Word
 from .common import (
     BadValueError,
@@ -21,8 +23,6 @@ from .common import (
     boolean,
     convert,
     from_variable,
-    load_yaml,
-    obscure,
     shell_words,
     version_of,
 )

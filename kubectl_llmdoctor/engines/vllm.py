@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.yamltext import load_yaml, obscure
+
 from .argv import Word
 from .common import (
     BadValueError,
@@ -28,9 +30,7 @@ from .common import (
     from_variable,
     human,
     integer,
-    load_yaml,
     number,
-    obscure,
     parse_json,
     shell_words,
     version_of,

@@ -16,9 +16,6 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 
-#: How much of a log's head may hold the engine's banner.
-_HEAD_CHARS = 400_000
-
 
 class Engine:
     """An inference server in a container: what the container was told, completed by what its log says of itself."""
@@ -156,7 +153,7 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
             found += [told for row in container.told if (told := _told(container, row))]
             continue
         engine = _stated(container, read)
-        text = next((log.text[:_HEAD_CHARS] for log in logs.of(container.name) if log.text), "")
+        text = next((log.text for log in logs.of(container.name) if log.text), "")
         if text:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None
         if engine:

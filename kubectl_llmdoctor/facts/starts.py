@@ -157,7 +157,7 @@ WORKS = (
     ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
 )
 #: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas (its
-#: proxy says the same once more), BentoML, TGI's and TEI's routers.
+#: proxy says the same once more), BentoML, TGI's and TEI's routers; Caddy's and Traefik's access logs as JSON.
 _ANSWERED = (
     (
         "POST",
@@ -166,6 +166,8 @@ _ANSWERED = (
         r"|^(?!.{0,120} proxy ).{0,400} POST (?:/\S{0,200} )?(?:OK|2\d\d) \d[\d.]{0,12}ms\b"
         r"|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,",
     ),
+    ("handled request", r'"method": ?"POST".{0,1900}"status": ?2\d\d\b'),
+    ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).

@@ -112,7 +112,10 @@ def layout(model: Architecture, serving: Serving) -> Layout | str:
         # the attention block grows until its page holds one state
         largest = max(cache.state for cache, _, _ in states) / tensor
         one = max(entry[2] for entry in attention)
-        block = max(block, math.ceil(largest / one / 16) * 16)
+        step = 16
+        if kinds == {"latent"}:  # what the kernels of compressed attention take
+            step = 64 if at_least(serving.version, "0.20.0") is False else 128
+        block = max(block, math.ceil(largest / one / step) * step)
     page = max(round(one * block) for _, _, one in attention)
     counts = [layers for _, layers, _ in per_layer]
     pools = max(counts) if max(counts) < min(counts) * 1.5 else min(counts)

@@ -1,4 +1,4 @@
-"""Arks: ArksApplication (scitix/arks api/v1, internal/controller/arksapplication_controller.go).
+"""Arks: ArksApplication and ArksDisaggregatedApplication (scitix/arks api/v1, internal/controller/arks*application_controller.go).
 
 It becomes a LeaderWorkerSet, or a RoleBasedGroupSet: `size` pods of one server, whose model lies on the claim of an
 ArksModel. The operator adds no shared memory and no probes. A worker of vLLM starts Ray alone, one of SGLang the server.
@@ -6,11 +6,12 @@ ArksModel. The operator adds no shared memory and no probes. A worker of vLLM st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .built import Args
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, namespace_of, rows, table
+from .template import Claim, Finder, Template, dig, name_of, namespace_of, rows, table, words
 
 #: Of each runtime: how it is started, the option for the model, the one for its parallel size, the image without a tag,
 #: as the operator's settings may name another.
@@ -54,23 +55,7 @@ def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: 
         args = _arguments(raw, spec, runtime, nodes, find)
         container |= {"command": ["python3", "-m", _RUNTIMES[runtime][0]], "args": args.words}
         places += args.places
-    for field in _OF_CONTAINER if part == "leader" else _OF_CONTAINER[:2]:
-        if field in instance:
-            container[field] = instance[field]
-        places.append((f"/containers/0/{field}", f"{_AT}/{field}"))
-    pod = {field: instance[field] for field in _OF_POD if field in instance}
-    places += [(f"/{field}", f"{_AT}/{field}") for field in _OF_POD]
-    if isinstance(instance.get("podSecurityContext"), dict):
-        pod["securityContext"] = instance["podSecurityContext"]
-    places.append(("/securityContext", f"{_AT}/podSecurityContext"))
-    # what the object states stands first, so that the places of its volumes stay those of the object
-    model = table(dig(_model(raw, spec, find), "spec", "storage", "pvc"))
-    claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(model.get("name") or "models")}}]
-    mount: Json = {"name": "models", "mountPath": "/models", "readOnly": True}
-    container["volumeMounts"] = [*rows(instance.get("volumeMounts")), mount]
-    container["ports"] = [{"containerPort": _PORT}] if part == "leader" else []
-    pod |= {"containers": [container], "volumes": [*rows(instance.get("volumes")), *claim]}
-    places += [("/volumes", f"{_AT}/volumes"), ("/containers/0/volumeMounts", f"{_AT}/volumeMounts")]
+    pod = _pod(raw, spec, instance, _AT, container, places, part == "leader", find)
     labels = {"arks.ai/application": name_of(raw), "arks.ai/work-load-role": part}
     return Template(
         raw=raw,
@@ -80,17 +65,138 @@ def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: 
         base="spec.instanceSpec",
         labels={"arks.ai/work-load-role": part},
         nodes=nodes,
+        claims=tuple(_claims(_model(raw, spec, find))),
     )
+
+
+def _claims(model: Json) -> Iterator[Claim]:
+    """The claim that an ArksModel makes, to which a pod of its own downloads the model."""
+    stated, hub = table(dig(model, "spec", "storage", "pvc")), str(dig(model, "spec", "model") or "")
+    if stated and isinstance(dig(model, "spec", "source", "huggingface"), dict):
+        size = "/spec/storage/pvc/spec/resources/requests/storage"
+        yield Claim(
+            name=str(stated.get("name") or "models"), spec=table(stated.get("spec")), raw=model, pointer=size, model=hub
+        )
+
+
+def disaggregated(raw: Json, find: Finder) -> list[Template]:
+    """The servers that compute prompts, and those that answer; the router before them is no engine.
+
+    Only SGLang is supported, and the default. Each group has a leader, which takes requests, and as many workers as `size` says
+    besides. A command of the object's own finds the operator's in a variable.
+    """
+    spec = table(raw.get("spec"))
+    if str(spec.get("runtime") or "sglang") != "sglang":
+        return []
+    found = []
+    for role in ("prefill", "decode"):
+        workload = table(spec.get(role))
+        size = workload.get("size")
+        nodes = size if isinstance(size, int) and size > 1 else 1
+        parts = ("leader", "worker") if nodes > 1 else ("leader",)
+        found += [_member(raw, spec, workload, role, part, nodes, find) for part in parts]
+    return found
+
+
+def _member(raw: Json, spec: Json, workload: Json, role: str, part: str, nodes: int, find: Finder) -> Template:
+    at, instance = f"/spec/{role}/instanceSpec", table(workload.get("instanceSpec"))
+    container: Json = {"name": "main", "image": str(spec.get("runtimeImage") or _RUNTIMES["sglang"][3])}
+    places = [("", ""), ("/containers/0/image", "/spec/runtimeImage")]
+    own = workload.get(f"{part}CommandOverride")
+    if isinstance(own, list) and own:
+        container["command"] = own
+        places.append(("/containers/0/command", f"/spec/{role}/{part}CommandOverride"))
+    else:
+        args = _member_arguments(raw, spec, workload, role, part, find)
+        container |= {"command": ["python3", "-m", _RUNTIMES["sglang"][0]], "args": args.words}
+        places += args.places
+    pod = _pod(raw, spec, instance, at, container, places, part == "leader", find)
+    own_labels = {"arks.ai/disaggregation-role": role, "arks.ai/work-load-role": part}
+    labels = {"arks.ai/application": name_of(raw), **own_labels}
+    return Template(
+        raw=raw,
+        pod={"metadata": {"labels": {**table(instance.get("labels")), **labels}}, "spec": pod},
+        places=tuple(places),
+        part=role if nodes == 1 else f"{role} {part}",
+        base=f"spec.{role}.instanceSpec",
+        labels=own_labels,
+        nodes=nodes,
+        claims=tuple(_claims(_model(raw, spec, find))),
+    )
+
+
+def _member_arguments(raw: Json, spec: Json, workload: Json, role: str, part: str, find: Finder) -> Args:
+    """What the operator writes into one line of a shell, as words: what is added there may stand in several of them."""
+    args = Args()
+    args.words += ["--dist-init-addr", "$(LWS_LEADER_ADDRESS):20000", "--nnodes", "$(LWS_GROUP_SIZE)"]
+    args.words += ["--node-rank", "$(LWS_WORKER_INDEX)", "--trust-remote-code"]
+    if part == "leader":
+        args.words += ["--host", "0.0.0.0", "--port", str(_PORT)]  # noqa: S104 (what the operator does)
+    common = words(workload.get("runtimeCommonArgs"))
+    given = " ".join(common)
+    for index, text in enumerate(common):
+        if len(text.split()) == 1:
+            args.places.append((f"/containers/0/args/{len(args.words)}", f"/spec/{role}/runtimeCommonArgs/{index}"))
+        args.words += text.split()
+    args.places.append(("/containers/0/args/-", f"/spec/{role}/runtimeCommonArgs/-"))
+    name = str(dig(spec, "model", "name") or "")
+    for flag, value in (
+        ("--model-path", f"/models/{_inside(raw, spec, find)}"),
+        ("--served-model-name", spec.get("servedModelName") or name),
+        ("--disaggregation-mode", role),
+    ):
+        if flag not in given:
+            args.words += [flag, str(value)]
+    if "--enable-metrics" not in given:
+        args.words.append("--enable-metrics")
+    return args
+
+
+def _pod(
+    raw: Json,
+    spec: Json,
+    instance: Json,
+    at: str,
+    container: Json,
+    places: list[tuple[str, str]],
+    leads: bool,
+    find: Finder,
+) -> Json:
+    """The pod spec of one container by the object's `instanceSpec`, which stands at `at`; its places are added."""
+    for field in _OF_CONTAINER if leads else _OF_CONTAINER[:2]:
+        if field in instance:
+            container[field] = instance[field]
+        places.append((f"/containers/0/{field}", f"{at}/{field}"))
+    pod = {field: instance[field] for field in _OF_POD if field in instance}
+    places += [(f"/{field}", f"{at}/{field}") for field in _OF_POD]
+    if isinstance(instance.get("podSecurityContext"), dict):
+        pod["securityContext"] = instance["podSecurityContext"]
+    places.append(("/securityContext", f"{at}/podSecurityContext"))
+    # what the object states stands first, so that the places of its volumes stay those of the object
+    model = table(dig(_model(raw, spec, find), "spec", "storage", "pvc"))
+    claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(model.get("name") or "models")}}]
+    mount: Json = {"name": "models", "mountPath": "/models", "readOnly": True}
+    container["volumeMounts"] = [*rows(instance.get("volumeMounts")), mount]
+    container["ports"] = [{"containerPort": _PORT}] if leads else []
+    pod |= {"containers": [container], "volumes": [*rows(instance.get("volumes")), *claim]}
+    places += [("/volumes", f"{at}/volumes"), ("/containers/0/volumeMounts", f"{at}/volumeMounts")]
+    return pod
 
 
 def _model(raw: Json, spec: Json, find: Finder) -> Json:
     return table(find("ArksModel", namespace_of(raw), str(dig(spec, "model", "name") or "")))
 
 
+def _inside(raw: Json, spec: Json, find: Finder) -> str:
+    """Where on the claim the model lies."""
+    stated = dig(_model(raw, spec, find), "spec", "storage", "subPath")
+    return str(stated or f"models/{namespace_of(raw)}/{dig(spec, 'model', 'name') or ''}")
+
+
 def _arguments(raw: Json, spec: Json, runtime: str, nodes: int, find: Finder) -> Args:
     _, model_option, parallel, _ = _RUNTIMES[runtime]
     name = str(dig(spec, "model", "name") or "")
-    inside = dig(_model(raw, spec, find), "spec", "storage", "subPath") or f"models/{namespace_of(raw)}/{name}"
+    inside = _inside(raw, spec, find)
     args = Args()
     args.words += ["--port", str(_PORT)]
     if runtime == "sglang":

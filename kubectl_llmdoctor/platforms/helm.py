@@ -1,4 +1,5 @@
-"""Flux's HelmRelease of the chart app-template, whose values are the pods themselves (bjw-s-labs/helm-charts).
+"""Releases of the chart app-template, whose values are the pods themselves (bjw-s-labs/helm-charts): Flux's HelmRelease, Argo CD's
+Application (argoproj/argo-cd pkg/apis/application/v1alpha1/types.go), and the HelmChart of K3s (helm.cattle.io/v1).
 
 Read by the form of the values, since a release may call its source as it likes: `controllers`, each with `containers` that
 have an `image`. Values of other charts say what a pod is in words of their own, and lead to no template here.
@@ -8,7 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .pointer import Json
+import msgspec
+
+from kubectl_llmdoctor.yamltext import load_yaml
+
+from .pointer import Json, show
 from .template import Finder, Template, dig, rows, say, table
 
 _PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
@@ -21,14 +26,41 @@ _POD_DEFAULTS: Json = {"enableServiceLinks": False, "automountServiceAccountToke
 
 
 def release(raw: Json, _find: Finder) -> list[Template]:
-    """One template for each controller."""
-    values = table(dig(raw, "spec", "values"))
+    """Flux."""
+    return _templates(raw, table(dig(raw, "spec", "values")), "/spec/values")
+
+
+def application(raw: Json, _find: Finder) -> list[Template]:
+    """Argo CD: of one source or of several, as an object, or as a text, which the object comes before."""
+    sources = [("/spec/source", table(dig(raw, "spec", "source")))]
+    sources += [(f"/spec/sources/{index}", one) for index, one in enumerate(rows(dig(raw, "spec", "sources")))]
+    found = []
+    for at, source in sources:
+        helm = table(source.get("helm"))
+        if isinstance(helm.get("valuesObject"), dict):
+            found += _templates(raw, helm["valuesObject"], f"{at}/helm/valuesObject")
+        elif isinstance(helm.get("values"), str):
+            found += _templates(raw, table(load_yaml(helm["values"])), f"{at}/helm/values", text=True)
+    return found
+
+
+def chart(raw: Json, _find: Finder) -> list[Template]:
+    """K3s and RKE2, whose values are a text."""
+    content = dig(raw, "spec", "valuesContent")
+    values = table(load_yaml(content)) if isinstance(content, str) else {}
+    return _templates(raw, values, "/spec/valuesContent", text=True)
+
+
+def _templates(raw: Json, values: Json, at: str, *, text: bool = False) -> list[Template]:
+    """One template for each controller; `at` is where the values stand, of a text as a whole."""
     controllers = [
         (name, controller)
         for name, controller in table(values.get("controllers")).items()
         if isinstance(controller, dict) and controller.get("enabled") is not False and _containers(controller)
     ]
-    return [_template(raw, values, name, controller, len(controllers) > 1) for name, controller in controllers]
+    found = [_template(raw, values, at, name, controller, len(controllers) > 1) for name, controller in controllers]
+    # no patch reaches into a text
+    return [msgspec.structs.replace(one, places=(("", ""),), base=show(raw, at)) for one in found] if text else found
 
 
 def _containers(controller: Json, field: str = "containers") -> dict[str, Json]:
@@ -40,13 +72,13 @@ def _containers(controller: Json, field: str = "containers") -> dict[str, Json]:
     }
 
 
-def _template(raw: Json, values: Json, name: str, controller: Json, several: bool) -> Template:
-    at = f"/spec/values/controllers/{_escaped(name)}"
+def _template(raw: Json, values: Json, root: str, name: str, controller: Json, several: bool) -> Template:
+    at = f"{root}/controllers/{_escaped(name)}"
     shared, own = table(values.get("defaultPodOptions")), table(controller.get("pod"))
     pod: Json = {**_POD_DEFAULTS, **shared, **own}
     places = [("", "")]
     for field in pod:
-        inside = f"{at}/pod" if field in own else "/spec/values/defaultPodOptions" if field in shared else ""
+        inside = f"{at}/pod" if field in own else f"{root}/defaultPodOptions" if field in shared else ""
         places.append((f"/{field}", f"{inside}/{field}" if inside else ""))
     if "nodeSelector" not in pod:
         places.append(("/nodeSelector", f"{at}/pod/nodeSelector"))
@@ -66,7 +98,7 @@ def _template(raw: Json, values: Json, name: str, controller: Json, several: boo
         pod={"metadata": {"labels": table(own.get("labels"))}, "spec": pod},
         places=tuple(places),
         part=name if several else "",
-        base=f"spec.values.controllers.{name}",
+        base=f"{root.strip('/').replace('/', '.')}.controllers.{name}",
         completed=True,
         rendered=True,
     )

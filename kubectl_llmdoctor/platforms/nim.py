@@ -6,13 +6,29 @@ cache, and where a NIMCache names an optimized profile asks for as many GPUs as 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .pointer import Json, show
-from .template import Finder, Stated, Template, dig, name_of, named, namespace_of, rows, table, with_shm
+from .template import (
+    Claim,
+    Finder,
+    Stated,
+    Template,
+    claim_spec,
+    dig,
+    name_of,
+    named,
+    namespace_of,
+    rows,
+    table,
+    with_shm,
+)
 
 _GPU = "nvidia.com/gpu"
 _PORT = 8000
+#: What a profile of a NIM takes of the Hub's 16 bits at the least: the smallest have 4.
+_LEAST = 0.25
 
 #: Fields of a pod spec that NIMService has under its own name.
 _POD_FIELDS = ("nodeSelector", "tolerations", "affinity", "runtimeClassName", "priorityClassName", "schedulerName")
@@ -119,7 +135,28 @@ def _template(
         nodes=nodes,
         partial=not asks and not claims and bool(dig(spec, "storage", "nimCache", "name")),
         stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
+        claims=tuple(_claims(raw, spec, at, cache, container["image"])),
     )
+
+
+def _claims(raw: Json, spec: Json, at: str, cache: Json | None, image: str) -> Iterator[Claim]:
+    """The claim that the cache makes, or the server itself, and what is downloaded to it."""
+    owner, path, stated = raw, f"{at}/storage/pvc", table(dig(spec, "storage", "pvc"))
+    source: Json = {"ngc": {"modelPuller": image}}
+    if cache is not None:
+        owner, path, stated = cache, "/spec/storage/pvc", table(dig(cache, "spec", "storage", "pvc"))
+        source = table(dig(cache, "spec", "source"))
+    hub, catalog = table(source.get("hf")), table(source.get("ngc"))
+    _, _, puller = str(catalog.get("modelPuller") or "").partition("/nim/")
+    model, share = puller.partition("@")[0].partition(":")[0], _LEAST
+    if catalog.get("modelEndpoint"):
+        model = ""
+    if hub.get("modelName"):
+        model, share = f"{hub.get('namespace')}/{hub['modelName']}", 1
+    if model and stated.get("create"):
+        spec = claim_spec(stated.get("size"), stated.get("volumeAccessMode"), "")
+        name = str(stated.get("name") or f"{name_of(owner)}-pvc")
+        yield Claim(name=name, spec=spec, raw=owner, pointer=f"{path}/size", model=model, share=share)
 
 
 def _variables(port: int, more: dict[str, Any]) -> list[Json]:

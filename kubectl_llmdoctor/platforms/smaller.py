@@ -14,7 +14,21 @@ from typing import Any
 
 from .built import Args, probe
 from .pointer import Json
-from .template import Finder, Template, Told, dig, name_of, named, namespace_of, rows, say, table, with_shm
+from .template import (
+    Claim,
+    Finder,
+    Template,
+    Told,
+    claim_spec,
+    dig,
+    name_of,
+    named,
+    namespace_of,
+    rows,
+    say,
+    table,
+    with_shm,
+)
 
 _GPU = "nvidia.com/gpu"
 
@@ -68,6 +82,15 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
     pod: Json = {"containers": [container], "tolerations": rows(deployment.get("toleration"))}
     if deployment.get("runtimeClass"):
         pod["runtimeClassName"] = deployment["runtimeClass"]
+    storage, claims = table(spec.get("storageConfig")), tuple[Claim, ...]()
+    if storage.get("enabled") is True:
+        volume = str(storage.get("volumeName") or "pvc-storage")
+        pod["volumes"] = [{"name": volume, "persistentVolumeClaim": {"claimName": name_of(raw)}}]
+        mount = {"name": volume, "mountPath": str(storage.get("mountPath") or "/data")}
+        container["volumeMounts"] = [mount]
+        # the defaults are those of the CRD
+        claim = claim_spec(storage.get("size") or "10Gi", storage.get("accessMode"), "ReadWriteMany")
+        claims = (Claim(name=name_of(raw), spec=claim, raw=raw, pointer="/spec/storageConfig/size"),)
     if deployment.get("shmSize"):
         pod = with_shm(pod, 0, deployment["shmSize"])
     at = "/spec/deploymentConfig"
@@ -79,7 +102,7 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
         places.append((f"{inside}/{gpu.replace('/', '~1')}", f"{at}/resources/gpu"))
     labels = {"app": name_of(raw), **table(dig(raw, "metadata", "labels"))}
     spec = {"metadata": {"labels": labels}, "spec": pod}
-    return [Template(raw=raw, pod=spec, places=tuple(places), completed=True, literal_env=True)]
+    return [Template(raw=raw, pod=spec, places=tuple(places), completed=True, literal_env=True, claims=claims)]
 
 
 #: KubeAI's engines: the command, the image that stands for the one of its configuration, the first arguments.

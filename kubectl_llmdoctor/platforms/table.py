@@ -186,8 +186,11 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("kaito.sh", "InferenceSet"): ("smaller", "inference_set"),
     ("workloads.x-k8s.io", "RoleBasedGroup"): ("rbg", "role_based_group"),
     ("arks.ai", "ArksApplication"): ("arks", "application"),
+    ("arks.ai", "ArksDisaggregatedApplication"): ("arks", "disaggregated"),
     ("inference.llmaz.io", "Playground"): ("llmaz", "playground"),
     ("helm.toolkit.fluxcd.io", "HelmRelease"): ("helm", "release"),
+    ("argoproj.io", "Application"): ("helm", "application"),
+    ("helm.cattle.io", "HelmChart"): ("helm", "chart"),
 }
 
 

@@ -43,6 +43,21 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim that an operator makes by what an object states, and what it downloads there.
+
+    `pointer` leads to the size in the object `raw`. `model` is an id of the Hub or of NVIDIA's catalog, empty where the
+    engine itself downloads; `share` is how much of the Hub's files are fetched of it at the least.
+    """
+
+    name: str
+    spec: Json
+    raw: Json
+    pointer: str
+    model: str = ""
+    share: float = 1
+
+
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A pod template, as the operator makes it.
 
@@ -76,6 +91,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     literal_env: bool = False
     told: tuple[Told, ...] = ()
     stated: tuple[Stated, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def at(self, pointer: str) -> str | None:
         """The pointer inside the object for one inside the pod spec; None where the object has no say."""
@@ -210,6 +226,11 @@ def exists(tree: Any, pointer: str) -> bool:
     except LookupError:
         return False
     return True
+
+
+def claim_spec(size: Any, mode: Any, default: str) -> Json:
+    """The spec of a claim by the fields that operators have for it."""
+    return {"accessModes": [str(mode or default)], "resources": {"requests": {"storage": size}} if size else {}}
 
 
 def filled(text: str, raw: Json) -> str:

@@ -35,6 +35,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: only where the log keeps the last line of the traceback and none of its frames, and the engine is known: then nothing
     #: but its words says whose exception it is
     bare: bool = False
+    #: it says only that the process is gone that the group `worker` names: not where that one's own exception stands above
+    wordless: bool = False
     #: only in these phases of a start (`starts.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached
@@ -100,6 +102,8 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         if pattern.bare and not pattern.engines:
             raise ValueError(f"{pattern.literal!r} is bare, and names no engines")
+        if pattern.wordless and "?P<worker>" not in pattern.match:
+            raise ValueError(f"{pattern.literal!r} is wordless, and captures no worker")
         if pattern.without_cuda and not re.fullmatch(r"image|\d{2}\.\d", pattern.without_cuda):
             raise ValueError(f"no such CUDA: {pattern.without_cuda!r}")
         re.compile(pattern.match)

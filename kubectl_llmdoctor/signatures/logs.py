@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.failed_models import failed_models
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, tracebacks
+from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -37,6 +37,8 @@ _AGAIN_BELOW = re.compile(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to 
 _SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
 _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
+#: Engines that log no request that went well: Triton never does, trtllm-serve where its access log is off.
+_SILENT = frozenset({"triton", "tensorrt-llm"})
 #: So many answers for each line that speaks of a load say that the model is there.
 _MANY_ANSWERS = 10
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
@@ -131,6 +133,8 @@ class _Wording:
                 continue
             if pattern.phases and phase_at(line) not in pattern.phases:
                 continue
+            if pattern.wordless and said_why(line, names.get("worker", "")):
+                continue
             if not pattern.near:
                 yield _Hit(line=line, captured=names, near=frame)
             elif second := beside(pattern, line):
@@ -213,7 +217,14 @@ class _Wording:
             return True
         if self._signature.stray and stray(alike, ready=ready):
             return True
+        if self._signature.stray and ready and self._silent() and failed_requests(alike) == 1:
+            return self._signature.severity == "warning"  # it refused one; what is graver may befall each
         return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _silent(self) -> bool:
+        """Whether the server logs no request that it answers, so that nothing tells how many there are beside one that fails."""
+        names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
+        return bool(names) and names <= _SILENT and next(self._log.find('"POST '), None) is None
 
     def _loads_first(self) -> bool:
         """Whether it is a server that is up, whose engine has loaded its only model before it serves."""

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import native_context
 
 from ._budget import finding, gib, role_of, room
+from ._graphs import eaten
 
 #: A native context from this length on is long: its cache outweighs that of a usual chat many times.
 _LONG_TOKENS = 32768
@@ -67,6 +68,8 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     named = engine.explicit("model") is not None  # without even a model the arguments are not all known
     refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
+    if refused and eaten(logs, container.name) is not None:
+        return  # the model's own length would fit beside usual graphs
     if refused:
         line, asked, fits = refused
         yield Finding(

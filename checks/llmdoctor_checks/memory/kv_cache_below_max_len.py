@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, Sizing, check, fixes, log_evidence, say_seconds
 from llmdoctor_checks.serving._load import last_load, seconds_between, since_when
 
-from ._budget import finding, gib, role_of, room
+from ._budget import EXPLAINED, finding, gib, role_of, room
+from ._graphs import ESTIMATED, REFUSED, eaten
 
 #: What vLLM prints at its start of the cache and of the longest request.
 _HOLDS, _LONGEST = "GPU KV cache size: ", "Using max model len "
@@ -15,7 +16,7 @@ _HOLDS, _LONGEST = "GPU KV cache size: ", "Using max model len "
 _STANDS_STILL = 60
 
 
-@check("kv-cache-below-max-len", since="0.1", literals=(_HOLDS, _LONGEST))
+@check("kv-cache-below-max-len", since="0.1", literals=(_HOLDS, _LONGEST, ESTIMATED, REFUSED))
 def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """One request of the maximum length does not fit into the KV cache.
 
@@ -23,6 +24,9 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
     weights and the activations. At start it checks that one request of the maximum length fits. Without
     `--max-model-len` the maximum is the model's own, often 128 Ki tokens or more, which needs many gigabytes. From
     vLLM 0.8.5 on the message says which length would fit.
+
+    What is left is also what CUDA graphs leave, which newer vLLM estimates first: speculative decoding makes the batches for which
+    they are captured several times as wide.
 
     A model whose layers do not all keep every token (a sliding window) starts although its cache counts fewer tokens than the
     maximum. vLLM begins a request only when there is room for its whole prompt (`--scheduler-reserve-full-isl`, the default from
@@ -42,6 +46,9 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
     if logs is not None and (stuck := _waits_for_ever(pod, sizing.engine, logs)) is not None:
         yield stuck
         return
+    if (by_graphs := _by_graphs(pod, sizing.engine, logs)) is not None:
+        yield by_graphs
+        return
     cap = sizing.engine.explicit("max_model_len")
     if cap is None or not role_of(pod, sizing):
         return
@@ -53,6 +60,34 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
         sizing,
         f"One request of {budget.context} tokens ({cap.text}) needs {gib(budget.per_request)} of KV cache, and "
         f"{room(sizing)}.",
+    )
+
+
+def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """CUDA graphs took the room of the cache in a server that ended of it."""
+    container = engine.container
+    crashed = pod.log_only or any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    found = eaten(logs, container.name) if engine.name == "vllm" and crashed else None
+    if found is None:
+        return None
+    guessed = engine.explicit("speculative_config")
+    of_what = " of batches that speculative decoding makes several times as wide" if guessed is not None else ""
+    fewer = ", and with them fewer tokens that are guessed at once (num_speculative_tokens)" if guessed else ""
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="certain",
+        summary=f"CUDA graphs{of_what} take {found.graphs} GiB, and {found.left} GiB are left for the KV cache; one request of the "
+        f"maximum length {found.length} needs {found.needed} GiB.",
+        evidence=tuple(log_evidence(line) for line in found.lines),
+        explains=("kv-cache-no-room", "context-uncapped", *EXPLAINED, "engine-dead", "worker-lost"),
+        fixes=(
+            fixes.advice(
+                f"Capture graphs of smaller batches: a lower --max-cudagraph-capture-size or --max-num-seqs in {fixes.edited(pod)}{fewer}"
+            ),
+        ),
+        order=found.lines[0].order,
+        pods=(pod.name,) if pod.exists else (),
     )
 
 

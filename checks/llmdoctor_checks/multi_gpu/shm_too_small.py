@@ -55,11 +55,16 @@ _SAYS_WHY, _LINES_BEFORE = (
 )
 
 
+#: Ray (`_private/services.py`, 2.x), which then works all the same, and slowly.
+_NO_SHM = "instead of /dev/shm because /dev/shm has only "
+_HAS_ONLY = r"The object store is using (?P<place>/\S{1,200}) instead of /dev/shm because /dev/shm has only (?P<bytes>\d{1,15}) bytes"
+
+
 @check(
     "shm-too-small",
     since="0.1",
     severity="critical",
-    literals=(*_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES),
+    literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES),
 )
 def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
@@ -151,13 +156,14 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             severity="info" if enough else "warning",
             confidence="likely",
             summary=_risk(engine, workers),
-            evidence=(*apart, *_spec(container, engine)),
+            evidence=(*apart, *map(log_evidence, _on_disk(container, logs)), *_spec(container, engine)),
             fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
             pods=(pod.name,) if pod.exists else (),
         )
 
     elif not killed and not pod.completed:
         yield from _image_cache(pod, engine)
+        yield from _store_on_disk(pod, container, logs)
 
 
 def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
@@ -253,6 +259,30 @@ def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
+def _on_disk(container: Container, logs: Logs | None) -> list[Line]:
+    """Ray's word that its object store is no memory, in the log of the instance that runs; the last one."""
+    log = logs.current(container.name) if logs is not None else None
+    return [x for x in log.find(_NO_SHM) if re.search(_HAS_ONLY, x.text[:2000])][-1:] if log is not None else []
+
+
+def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
+    """Ray's object store, which went to a disk since /dev/shm has no room for it: slow, and it fills the node's disk."""
+    for line in _on_disk(container, logs):
+        found = re.search(_HAS_ONLY, line.text[:2000])
+        if found is None:
+            return
+        yield Finding(
+            role="note",
+            severity="info",
+            confidence="certain",
+            summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
+            f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",
+            evidence=(log_evidence(line), pod_evidence(container, "volumeMounts", _shm_of(container))),
+            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+            pods=(pod.name,),
+        )
+
+
 def _several_gpus(container: Container) -> bool:
     """Whether it has more than one GPU with a process each, or some through claims."""
     if container.one_process:
@@ -290,6 +320,10 @@ def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:
         setting = engine.explicit(name)
         if setting:
             found.append(setting_evidence(container, setting))
-    text = "nothing at /dev/shm" if container.shm.source == "default" else f"/dev/shm from {container.shm.volume}"
-    found.append(pod_evidence(container, "volumeMounts", text))
+    found.append(pod_evidence(container, "volumeMounts", _shm_of(container)))
     return tuple(found)
+
+
+def _shm_of(container: Container) -> str:
+    """What lies at /dev/shm, in words."""
+    return "nothing at /dev/shm" if container.shm.source == "default" else f"/dev/shm from {container.shm.volume}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, Subject, dig, host_of, leads_here
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, Subject, dig, engines_in, follow, host_of, leads_here
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import (
     CLIENT_TOLD,
@@ -25,6 +25,9 @@ from llmdoctor_checks.serving._gateways import (
 #: is of what it asks where to send a request (ext_proc: an endpoint picker, a router of AIBrix).
 OF_PICKER = "ext_proc_error_per-message_timeout_exceeded"
 
+#: lighttpd's gw_backend.c, which names the socket alone.
+_OF_LIGHTTPD, _SOCKET = "read timeout on socket: tcp:", r"on socket: tcp:(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5}) "
+
 GAVE_UP = (
     OF_PICKER,
     "upstream timed out (110:",
@@ -34,6 +37,7 @@ GAVE_UP = (
     " UT response_timeout ",
     '"response_timeout"',
     '" 504 UT ',  # its default format has no details
+    _OF_LIGHTTPD,
 )
 
 #: HAProxy's access log: the server did not begin its answer in time (`sH`), or took no request off HAProxy's queue (`sQ`), after the
@@ -110,7 +114,11 @@ def cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
     services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
     own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
     addresses = {*own, *services} - {"", "None"}
-    there = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d") if addresses else None
+    there = (
+        re.compile(rf"(?:(?<![\w.:])|(?<= tcp:))(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d")
+        if addresses
+        else None
+    )
     # Envoy names a Service by its host
     host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
     # ingress-nginx, Traefik and Envoy Gateway have the namespace before it
@@ -182,7 +190,14 @@ def own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
     itself = (pod.namespace, pod.name)
-    return [x for x, _ in said if pod_of(x) == itself and _asks_for_text(x)]
+    return [x for x, _ in said if pod_of(x) == itself and (_asks_for_text(x) or _of_models(x, pod, cluster))]
+
+
+def _of_models(line: Line, pod: Pod, cluster: Cluster) -> bool:
+    """Whether a line names nothing but the socket of a server, at which an engine listens."""
+    socket = re.search(_SOCKET, line.text[:2000]) if _OF_LIGHTTPD in line.text else None
+    to = follow(socket["host"], int(socket["port"]), pod, cluster) if socket is not None else None
+    return to is not None and not to.itself and any(map(engines_in, to.pods))
 
 
 def _asks_for_text(line: Line) -> bool:

@@ -96,7 +96,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref) if ref is not None else _of_route(item, said)
         yield Finding(
-            role="risk" if another else "cause",
+            role="risk" if another or (ref is not None and _by_name_alone(item, ref)) else "cause",
             severity="warning",
             confidence="possible" if ref is not None and _by_name_alone(item, ref) else "likely",
             summary=f"{summary} {pod.name} gets no requests through it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 
 import msgspec
@@ -50,6 +51,8 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     evidence: Evidence | None = None
     claim: Item | None = None
+    #: the object by which an operator makes the claim, and where its size stands there, as a JSON pointer
+    made_by: tuple[Item, str] | None = None
 
     @property
     def lost(self) -> bool:
@@ -140,7 +143,8 @@ def store(container: Container, path: str) -> Store | None:
         name = volume.persistent_volume_claim.claim_name
         item = pod.cluster.item("PersistentVolumeClaim", pod.namespace, name)
         if item is None:
-            return Store(path=path, kind="claim", volume=volume.name)
+            made = next((one for one, _, _ in declared(pod) if one.volume == name), None)
+            return msgspec.structs.replace(made or Store(path="", kind="claim"), path=path, volume=volume.name)
         spec = item.raw.get("spec")
         held = dig(item.raw, "status.capacity.storage")
         text = str(held) if held is not None else _asked(spec)
@@ -154,6 +158,24 @@ def store(container: Container, path: str) -> Store | None:
             where = pod_evidence(pod, f"volumeClaimTemplates[{mount.name}]", _asked(spec))
             return _claimed(path, mount.name, spec, where)
     return None
+
+
+def declared(pod: Pod) -> Iterator[tuple[Store, str, float]]:
+    """The claims that an operator makes for a pod, called by their names: the room, the model that it downloads there, and the
+    least share of its files.
+    """
+    for one in pod.template.claims if pod.template is not None else ():
+        kind, name = str(one.raw.get("kind")), str(dig(one.raw, "metadata.name"))
+        owner, made = (
+            pod.cluster.item(*key)
+            for key in ((kind, pod.namespace, name), ("PersistentVolumeClaim", pod.namespace, one.name))
+        )
+        if owner is None:
+            continue
+        where = object_evidence(owner, one.pointer.strip("/").replace("/", "."), _asked(one.spec))
+        held = dig(made.raw, "status.capacity.storage") if made is not None else None
+        found = _claimed("", one.name, one.spec, where, held)
+        yield msgspec.structs.replace(found, claim=made, made_by=(owner, one.pointer)), one.model, one.share
 
 
 def _empty_dir(pod: Pod, path: str, volume: k8s.Volume) -> Store:

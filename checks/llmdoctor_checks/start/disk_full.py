@@ -18,7 +18,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.start._library import pulled
-from llmdoctor_checks.start._storage import Store, cache_path, fetched, hub_model, store
+from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store
 
 
 @check("disk-full", since="0.1")
@@ -33,8 +33,9 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
     In a manifest the least size of the weight files, known from the model's shape, is compared with the claim, the
     memory-backed volume or the limit of ephemeral storage that they are downloaded to, by the engine or by an init container
     with the Hub's own program (`hf download … --local-dir`). So are the models that a script of the pod, or a Job beside it,
-    has Ollama pull: half a byte for a parameter, at the least. A volume that many nodes may mount is not judged: file
-    shares seldom keep to the size that was asked for.
+    has Ollama pull: half a byte for a parameter, at the least; and what an operator downloads to a claim that it makes itself:
+    of an ArksModel, a NIMCache or a NIMService (of a NIM's profiles a quarter of the Hub's files, at the least). A volume that
+    many nodes may mount is not judged: file shares seldom keep to the size that was asked for.
 
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
 
@@ -51,7 +52,10 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
     model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
     if engine.name == "ollama" and not pod.exists:
         yield from _of_library(pod, engine, cluster)
-    if pod.ready or pod.log_only or model is None:
+    if pod.ready or pod.log_only:
+        return
+    yield from _by_operator(pod, engine)
+    if model is None:
         return
     if str(model.value).startswith("/"):
         yield from _by_init_container(pod, engine, str(model.value))
@@ -79,6 +83,32 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
         fixes=(_fix(pod, engine, place, needed),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """What an operator downloads for the server (ArksModel, NIMCache) is larger than the claim that it makes for it."""
+    for place, model, share in declared(pod):
+        whole = file_bytes_of(model) if model else None
+        needed = int(whole * share) if whole else None
+        if (
+            needed is None
+            or place.size is None
+            or place.size >= needed
+            or place.evidence is None
+            or place.made_by is None
+        ):
+            continue
+        owner = f"{place.made_by[0].raw.get('kind')}/{place.made_by[0].name}"
+        yield Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"The weight files of {model} take {say_bytes(needed)} or more; the claim {place.volume} to which they are downloaded "
+            f"holds {say_bytes(place.size)}, by {owner}: the download fails.",
+            evidence=(place.evidence,),
+            fixes=(_fix(pod, engine, place, needed),),
+            pods=(pod.name,) if pod.exists else (),
+        )
 
 
 def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]:
@@ -128,6 +158,9 @@ def _fix(pod: Pod, engine: Engine, place: Store, needed: int) -> Fix:
     if not place.volume:
         summary = f"Raise the limit of ephemeral storage to {size}, or mount a volume at {place.path}"
         return fixes.set_resource(engine.container, "limits", "ephemeral-storage", size, summary)
+    if place.claim is None and place.made_by is not None:
+        owner, pointer = place.made_by
+        return fixes.patch_object(owner, f"Ask for {size}", [{"op": "replace", "path": pointer, "value": size}])
     if place.claim is None:
         return fixes.advice(f"Give the volume {place.volume} {size} in {fixes.edited(pod)}")
     body = [{"op": "replace", "path": "/spec/resources/requests/storage", "value": size}]

@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
@@ -61,7 +62,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 @check(
     "port-mismatch",
     since="0.1",
-    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, *_unreached.LITERALS),
+    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, FAILED, *_unreached.LITERALS),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
@@ -90,6 +91,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_log(pod, container, logs, events)
             yield from _by_probe(pod, container)
     yield from _with_tls(pod, subject, logs)
+    yield from apache_speaks_tls(pod, logs)
     yield from _links.broken(pod, pod.cluster, "port-mismatch")
     yield from picker_elsewhere(pod, pod.cluster)
     yield from routed_elsewhere(pod, logs)

@@ -1,0 +1,53 @@
+"""What vLLM sets aside for CUDA graphs where that alone is why its KV cache is too small.
+
+Sources: vLLM `v1/worker/gpu_model_runner.py` (profile_cudagraph_memory) and `v1/core/kv_cache_utils.py`, 0.16 to 0.33. Graphs
+are captured for batches of up to `max_num_seqs` requests, each of as many tokens as are guessed at once and one more.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from kubectl_llmdoctor.api import Line, Logs
+
+ESTIMATED, REFUSED = "Estimated CUDA graph memory: ", "max seq len ("
+
+_GRAPHS = r"Estimated CUDA graph memory: (?P<size>\d{1,4}(?:\.\d{1,4})?) GiB total"
+_CACHE = (
+    r"max seq len \((?P<length>\d{1,9})\).{0,40}?(?P<needed>\d{1,5}(?:\.\d{1,4})?) GiB KV cache is needed.{0,80}?"
+    r"available KV cache memory \((?P<left>\d{1,5}(?:\.\d{1,4})?) GiB\)"
+)
+
+#: Graphs that take so many times what is left for the cache are no usual ones.
+_TIMES = 3
+
+
+class Eaten(msgspec.Struct, frozen=True):
+    """What CUDA graphs take in GiB, and the cache that one request needs and has, each as it was printed."""
+
+    graphs: str
+    length: str
+    needed: str
+    left: str
+    lines: tuple[Line, Line]
+
+
+def eaten(logs: Logs | None, container: str) -> Eaten | None:
+    """The last refusal of a log before which graphs took more than the longest request needs."""
+    for log in logs.of(container) if logs is not None else ():
+        for line in reversed(list(log.find(REFUSED))):
+            cache = re.search(_CACHE, line.text[:4000])
+            before = [x for x in log.find(ESTIMATED) if x.number < line.number]
+            graphs = _of(before[-1]) if before else None
+            if cache is None or graphs is None:
+                continue
+            if float(graphs) >= max(float(cache["needed"]), _TIMES * float(cache["left"])):
+                return Eaten(graphs, cache["length"], cache["needed"], cache["left"], (before[-1], line))
+    return None
+
+
+def _of(line: Line) -> str | None:
+    found = re.search(_GRAPHS, line.text[:2000])
+    return found["size"] if found else None
