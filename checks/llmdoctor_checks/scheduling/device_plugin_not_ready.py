@@ -14,7 +14,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.scheduling._admission import kept, plugin_evidence, refusal
+from llmdoctor_checks.scheduling._admission import plugin_evidence, refusal
 
 
 @check("device-plugin-not-ready", since="0.1")
@@ -37,7 +37,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     - https://karpenter.sh/docs/concepts/nodepools/#spectemplatespecstartuptaints
     """
     refused = refusal(pod, subject, node)
-    if refused is None or refused.verdict != "not-ready" or kept(pod, refused, node, cluster):
+    if refused is None or refused.verdict != "not-ready":
         return
     where = pod.spec.node_name or "its node"
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"

@@ -206,10 +206,10 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
         evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(
-            fixes.patch_object(
-                queue,
+            fixes.advice(
                 f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
-                [{"op": "add", "path": "/spec/capability/pods", "value": 200}],
+                f"kubectl patch queues.scheduling.volcano.sh {name} --type=merge "
+                """-p '{"spec":{"capability":{"pods":200}}}'""",
                 owner="platform",
             ),
         ),
