@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Item,
+    Logs,
     Pod,
     check,
     dig,
@@ -15,11 +16,15 @@ from kubectl_llmdoctor.api import (
     k8s,
     object_evidence,
     pod_evidence,
+    selector_of,
 )
 
+#: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
+_MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
 
-@check("multinode-discovery", since="0.1")
-def multinode_discovery(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+
+@check("multinode-discovery", since="0.1", literals=_MET)
+def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
     Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
@@ -40,9 +45,16 @@ def multinode_discovery(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """
     if not pod.exists or pod.ready or not pod.failing:
         return
+    if any(True for log in logs or () for said in _MET for _ in log.find(said)):
+        return
     for leader in cluster.all(k8s.Pod, "Pod", pod.namespace):
         service = _hidden_by(leader, cluster)
-        if service is None or leader.metadata.name == pod.name or not (asked := _asked(pod, leader)):
+        if (
+            service is None
+            or leader.metadata.name == pod.name
+            or not _selects(service, pod.obj)
+            or not (asked := _asked(pod, leader))
+        ):
             continue
         name, place = asked
         yield Finding(
@@ -94,15 +106,15 @@ def _hidden_by(leader: k8s.Pod, cluster: Cluster) -> Item | None:
         return None
     service = cluster.item("Service", leader.metadata.namespace or "default", leader.spec.subdomain)
     spec = dig(service.raw, "spec") if service else None
-    selector = dig(spec, "selector")
-    if (
-        not isinstance(selector, dict)
-        or dig(spec, "clusterIP") != "None"
-        or dig(spec, "publishNotReadyAddresses") is True
-    ):
+    if service is None or dig(spec, "clusterIP") != "None" or dig(spec, "publishNotReadyAddresses") is True:
         return None
-    mine = leader.metadata.labels
-    return service if all(mine.get(key) == value for key, value in selector.items()) else None
+    return service if _selects(service, leader) else None
+
+
+def _selects(service: Item, pod: k8s.Pod) -> bool:
+    """Whether a Service is one of the pod's group."""
+    wanted = selector_of(service)
+    return bool(wanted) and all(str(pod.metadata.labels.get(key)) == value for key, value in wanted.items())
 
 
 def _asked(pod: Pod, leader: k8s.Pod) -> tuple[str, Evidence] | None:
