@@ -24,8 +24,8 @@ _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
 #: And this, once, when the cache has come.
 _CAME = "Finished recving KV transfer for request "
 
-#: vLLM's prefill side, of a cache that nobody fetched (`nixl_connector.py` up to 0.24, `nixl/base_worker.py`); so it is with a request
-#: that was cancelled between the two.
+#: vLLM's prefill side, of a cache that nobody fetched (`nixl_connector.py`, later `nixl/base_worker.py`); so it is with a request that
+#: was cancelled between the two.
 _EXPIRED = "Releasing expired KV blocks for request "
 _UNFETCHED = re.compile(_EXPIRED + r"(\S{1,200}) which were retrieved by 0 (?:decode|remote) worker")
 #: So many requests are not all cancelled.
@@ -145,16 +145,17 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     first, last = min(lines.values(), key=lambda line: line.number), max(lines.values(), key=lambda line: line.number)
     container, config = engine.container, engine.explicit("kv_transfer_config")
+    host = container.env.get(_HOST)
     yield Finding(
         role="cause",
         severity="warning",
         confidence="likely",
         summary=f"The KV caches of {len(lines)} requests were fetched by nobody: the side channel of {engine.title} in "
-        f"{container.name} listens on localhost, its default, which decode in another pod does not reach.",
+        f"{container.name} listens on localhost, which decode in another pod does not reach.",
         evidence=(
             log_evidence(first),
             log_evidence(last),
-            pod_evidence(container, "env", f"{_HOST} is not set"),
+            pod_evidence(container, "env", f"{_HOST}: {host.value}" if host else f"{_HOST} is not set"),
             *((setting_evidence(container, config),) if config else ()),
         ),
         explains=("queue-growing", "gateway-timeout"),

@@ -178,17 +178,10 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     """
     name = str(pod.obj.metadata.annotations.get(_VOLCANO_QUEUE) or "default")
     queue = pod.cluster.item("Queue", "", name)
-    capability, taken = (
-        dig(queue.raw, "spec.capability") if queue else None,
-        dig(queue.raw, "status.allocated") if queue else None,
-    )
-    if (
-        queue is None
-        or not found["volcano"]
-        or found["lacks"]
-        or not isinstance(capability, dict)
-        or "pods" in capability
-    ):
+    if queue is None or not found["volcano"] or found["lacks"]:
+        return None
+    capability, taken = dig(queue.raw, "spec.capability"), dig(queue.raw, "status.allocated")
+    if not isinstance(capability, dict) or "pods" in capability:
         return None
     used = {str(k): str(v) for k, v in taken.items()} if isinstance(taken, dict) else {}
     asked = requests_of(pod.obj)
