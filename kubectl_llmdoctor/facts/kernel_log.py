@@ -111,6 +111,12 @@ _LOST = (
 _LOADED = r"NVRM: loading NVIDIA UNIX"
 _NOT_INITIALISED = r"NVRM:.{0,40}\brm_init_adapter failed\b.{0,24}\bminor number (?P<minor>\d{1,4})"
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
+#: A fatal event of the card, and counts by block (`amdgpu/amdgpu_ras.c`). Consumer cards answer a query with multiples of 1048560.
+_AMD_BROKEN = (
+    r"amdgpu\b.{0,60}\b(?:[Uu]ncorrectable hardware error ?\(ERREVENT_ATHUB_INTERRUPT\) detected"
+    r"|(?P<count>\d{1,12}) (?:new )?uncorrectable hardware errors detected in \w{1,20} block)"
+)
+_NO_COUNT = 1048560
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 _KILLED = (
     r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:(?P<vm>\d{1,15})kB, "
@@ -263,6 +269,16 @@ class KernelLog:
         return tuple(
             line for line in self.lines if "page fault (src_id" in line.text and re.search(_PAGE_FAULT, line.text)
         )
+
+    @cached_property
+    def amd_uncorrectable(self) -> tuple[KernelLine, ...]:
+        """Errors of an AMD GPU's hardware that could not be corrected."""
+        found = []
+        for line in self.lines:
+            said = re.search(_AMD_BROKEN, line.text) if "ncorrectable hardware error" in line.text else None
+            if said and (said["count"] is None or int(said["count"]) % _NO_COUNT):
+                found.append(line)
+        return tuple(found)
 
     @cached_property
     def kills(self) -> tuple[OutOfMemory, ...]:

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    bus_of,
     check,
     count_of,
     endings,
@@ -50,7 +51,8 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     214, and the other ranks wait for it until a timeout. The driver remaps the row (Xid 63) at the next reset of the GPU: until then the
     remapping is pending, and the same error may return at once. When the spare rows are used up the remapping fails (Xid 64): from
     then on nothing hides the bad cells, and what CUDA says of a kernel that met them may be as vague as an unspecified launch failure.
-    Errors of one bit are corrected and harm nobody.
+    Errors of one bit are corrected and harm nobody. An AMD GPU tells of such errors by the kernel's driver ("uncorrectable hardware
+    error"), resets itself, and the process ends with "GPU Hang".
 
     ## Fix
 
@@ -89,6 +91,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         )
         return
     if not counted:
+        yield from _by_amdgpu(pod, hardware)
         yield from _nearby(pod, hardware, fix)
         yield from _by_others(pod, hardware, fix)
         return
@@ -135,6 +138,35 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
         explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
+        pods=(pod.name,),
+    )
+
+
+def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """What the kernel's driver says of an AMD GPU when the pod's process ended; the whole node's where the pod has all of them."""
+    lines = [line for line in hardware.kernel.amd_uncorrectable if hardware.during(line.time)]
+    sure = hardware.near(lines[0].time) if lines and lines[0].time else None
+    asked = {name: amount for name, amount in pod.accelerators.items() if name.startswith("amd.com/")}
+    if sure is None or not asked:
+        return
+    node = hardware.of_node.obj
+    listed = node.status.allocatable if node else {}
+    if not any(str(amount) == str(listed.get(name)) for name, amount in asked.items()):
+        sure = "possible"  # the GPU may be another pod's
+    at = bus_of(lines[0].text)
+    yield Finding(
+        role="cause",
+        confidence=sure,
+        summary=f"The AMD GPU{f' at {at}' if at else ''} of {hardware.node} had an error that could not be corrected "
+        f"{'when' if sure == 'likely' else 'before'} this pod's process ended.",
+        evidence=tuple(hardware.kernel.evidence(line) for line in lines[:3]),
+        explains=(*(("gpu-fallen-off", "illegal-memory-access") if sure == "likely" else ()), *CONSEQUENCES),
+        fixes=(
+            out_of_service(
+                hardware, f"Drain {hardware.node} and reset the GPU; have it replaced when the error returns"
+            ),
+            elsewhere(pod),
+        ),
         pods=(pod.name,),
     )
 

@@ -230,7 +230,14 @@ def _finding(
         confidence=sure,
         summary=f"{place[0].upper()}{place[1:]}{tie} has fallen off the bus{code}: the driver no longer reaches it.",
         evidence=evidence,
-        explains=("xid-error", "illegal-memory-access", "nvml-lost", "device-plugin-not-ready", *CONSEQUENCES),
+        explains=(
+            "xid-error",
+            "illegal-memory-access",
+            "nvml-lost",
+            "device-plugin-not-ready",
+            "gpu-count-mismatch",  # a GPU that is gone is one fewer than there are workers
+            *CONSEQUENCES,
+        ),
         fixes=(
             out_of_service(
                 hardware, f"Take node {hardware.node} out of service and reboot it, cold if that does not help"

@@ -19,7 +19,8 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     riser, dust, a card that sits askew. Loading a model, offloading and, without NVLink, all that the ranks exchange
     take longer in proportion. A GPU without work lowers the speed (the generation) of its link to save power: only under load
     does that say anything. The width stays. Where all GPUs of a node have the same narrow link, its board is
-    made so, and that is only noted.
+    made so, and that is only noted; so is a desktop's only card whose link sends nothing again: boards and adapters
+    (M.2, OCuLink) often have four lanes or eight.
 
     Before a link falls back, or is lost, packets are sent again: replays, which the driver counts, and errors of the bus
     that the kernel logs (AER). Corrected ones are harmless by themselves and tell of bad signals when they are many; a
@@ -36,13 +37,15 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     slow = [(device, why) for device in hardware.mine if (why := _why(device))]
     if fatal := _fatal(hardware):
         yield _broken(pod, hardware, fatal)
-    elif slow and _wired_so(hardware):
+    elif slow and (_wired_so(hardware) or _alone(hardware)):
         why = slow[0][1]
         yield Finding(
             role="note",
             severity="info",
             confidence="possible",
-            summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired.",
+            summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired."
+            if _wired_so(hardware)
+            else f"The only GPU of {hardware.node} runs on {why}: its slot or adapter may have no more lanes, or some are lost.",
             evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow[:2]),
             pods=(pod.name,),
         )
@@ -155,6 +158,14 @@ def _wired_so(hardware: Hardware) -> bool:
     alike = {(device.name, device.pcie.width, device.pcie.max_width) for device in hardware.devices}
     quiet = not any(_slow(device) or device.pcie.replays_per_minute for device in hardware.devices)
     return len(hardware.devices) > 1 and len(alike) == 1 and quiet
+
+
+def _alone(hardware: Hardware) -> bool:
+    """Whether there is one GPU, for desktops, on a link that is well: in such a machine a slot of four lanes is as likely as a fault."""
+    if len(hardware.devices) != 1 or _corrected(hardware):
+        return False
+    device = hardware.devices[0]
+    return "GeForce" in (device.name or "") and not _slow(device) and not device.pcie.replays
 
 
 def _numbers(device: Device) -> str:

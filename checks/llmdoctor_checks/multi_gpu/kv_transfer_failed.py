@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     log_evidence,
+    pod_evidence,
     say_seconds,
     setting_evidence,
 )
@@ -23,11 +24,20 @@ _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
 #: And this, once, when the cache has come.
 _CAME = "Finished recving KV transfer for request "
 
+#: vLLM's prefill side, of a cache that nobody fetched (`nixl_connector.py`, later `nixl/base_worker.py`); so it is with a request that
+#: was cancelled between the two.
+_EXPIRED = "Releasing expired KV blocks for request "
+_UNFETCHED = re.compile(_EXPIRED + r"(\S{1,200}) which were retrieved by 0 (?:decode|remote) worker")
+#: So many requests are not all cancelled.
+_SEVERAL = 3
+#: Where vLLM's side channel listens when nothing else is said (`vllm/envs.py`).
+_HOST, _LOOPBACK = "VLLM_NIXL_SIDE_CHANNEL_HOST", ("localhost", "127.0.0.1", "::1")
+
 #: A cache is there within seconds; who still waits then waits for one that does not come.
 _NEVER_SECONDS = 30
 
 
-@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME))
+@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED))
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
 
@@ -37,7 +47,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     the decode engine computes everything again.
 
     vLLM's NIXL connector says nothing of a cache that never comes, but in debug messages: each step repeats that the request
-    waits.
+    waits. On the other side it says which caches nobody fetched in time: those of cancelled requests, and all of them where the
+    side channel listens on the loopback, its default.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
     to the other.
@@ -54,6 +65,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     """
     if logs is not None and (waited := _waits(logs)):
         yield _never_came(pod, *waited)
+    elif logs is not None and (engine := _unreachable(pod, subject)):
+        yield from _never_fetched(pod, engine, logs)
     if pod is not subject.pods[0]:
         return  # what the two sides say in a manifest is said once
     sides: dict[str, Engine] = {}
@@ -107,6 +120,52 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
         ),
         order=first.order,
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
+    """A vLLM that offers KV caches by NIXL to other pods, at an address that only its own pod reaches."""
+    engines = subject.engines(pod)
+    engine = engines[0] if len(engines) == 1 else None
+    if engine is None or engine.name != "vllm" or not pod.exists or pod.spec.host_network:
+        return None  # of two in one pod the other may be the peer
+    container = engine.container
+    host = container.env.get(_HOST)
+    words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    set_here = host is not None and host.value not in _LOOPBACK
+    # Dynamo's worker sets it by itself, a start script may
+    if set_here or _HOST in words or "dynamo" in f"{container.spec.image} {words}" or container.spec.env_from:
+        return None
+    return engine if "NixlConnector" in str(engine.value("kv_transfer_config")) else None
+
+
+def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    lines = {said[1]: line for line in logs.find(_EXPIRED) if (said := _UNFETCHED.search(line.text))}
+    if len(lines) < _SEVERAL:
+        return
+    first, last = min(lines.values(), key=lambda line: line.number), max(lines.values(), key=lambda line: line.number)
+    container, config = engine.container, engine.explicit("kv_transfer_config")
+    host = container.env.get(_HOST)
+    yield Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"The KV caches of {len(lines)} requests were fetched by nobody: the side channel of {engine.title} in "
+        f"{container.name} listens on localhost, which decode in another pod does not reach.",
+        evidence=(
+            log_evidence(first),
+            log_evidence(last),
+            pod_evidence(container, "env", f"{_HOST}: {host.value}" if host else f"{_HOST} is not set"),
+            *((setting_evidence(container, config),) if config else ()),
+        ),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=(
+            fixes.advice(
+                f"Give {_HOST} the pod's own address on both sides (valueFrom: fieldRef: fieldPath: status.podIP) in {fixes.edited(pod)}"
+            ),
+        ),
+        order=first.order,
+        pods=(pod.name,),
     )
 
 

@@ -54,6 +54,9 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).
 _COUNTED = r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)"
 
+#: The device manager's count.
+_UNAVAILABLE = r"requested number of devices unavailable for \S{1,200}\. Requested: ?(?P<asked>\d{1,4}), Available: ?(?P<free>\d{1,4})"
+
 #: So long after its start the kubelet waits for no device plugin.
 _SOON_SECONDS = 600
 
@@ -109,6 +112,33 @@ def _kubelet_began(pod: Pod) -> bool:
         if began and refused and event.last and -60 <= (refused - event.last).total_seconds() <= _SOON_SECONDS:
             return True
     return False
+
+
+def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tuple[k8s.Pod, ...]:
+    """The pods that the kubelet has refused for devices which, by all that is to be seen, nobody has; none where it may be otherwise.
+
+    Its device manager clears its record of pods that are gone only on some ways (`devicemanager/manager.go`): what was deleted by
+    force while it was being made can stay in it until the kubelet starts anew. The scheduler counts pods and sends the next.
+    """
+    found = re.search(_UNAVAILABLE, refused.text)
+    usage = usage_of(cluster)
+    if not found or not node or not usage.complete or not _all_back(node, refused.resource) or _kubelet_began(pod):
+        return ()
+    free = (node.allocatable(refused.resource) or 0) - usage.used(node.name).get(refused.resource, 0)
+    if int(found["free"]) >= int(found["asked"]) or free < int(found["asked"]):
+        return ()
+    alike = [
+        one
+        for one in cluster.all(k8s.Pod, "Pod")
+        if one.spec.node_name == node.name
+        and one.status.phase == "Failed"
+        and re.search(_UNAVAILABLE, one.status.message)
+    ]
+    times = sorted(t for one in alike if (t := parse_time(one.status.start_time)))
+    plugins = [t for plugin in plugins_on(cluster, node.name) if (t := parse_time(started(plugin)))]
+    if len(times) < 2 or not plugins or (times[-1] - times[0]).total_seconds() < _SOON_SECONDS:
+        return ()
+    return tuple(alike) if (times[0] - max(plugins)).total_seconds() > _SOON_SECONDS else ()
 
 
 def _all_back(node: Node, resource: str) -> bool:
@@ -214,12 +244,15 @@ def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
 #: What any plugin prints, beside what it would watch, that watches the kubelet's folder where the node's inotify instances are used up.
 WATCHES_USED_UP = "too many open files"
 
+#: What NVIDIA's plugin, and those made of it (HAMi's, Volcano's), print where they find nothing to offer.
+NO_DEVICES = "No devices found. Waiting indefinitely."
+
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
 PLUGIN_LINES = (
     "XidCriticalError",
     "marking device as unhealthy",
     "marking all devices as unhealthy",
-    "No devices found. Waiting indefinitely.",
+    NO_DEVICES,
     "Incompatible strategy detected",
     "could not load NVML library",
     "Failed to initialize NVML",

@@ -4,24 +4,32 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
+    Cluster,
     Evidence,
     Finding,
     Fix,
     Hardware,
     Holder,
+    Node,
     Pending,
     Pod,
     Process,
+    Subject,
     check,
     endings,
     fixes,
     holder_of,
     is_gone,
+    k8s,
+    node_evidence,
     parse_time,
+    pod_evidence,
     say_bytes,
     say_seconds,
+    usage_of,
 )
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, tried
 from llmdoctor_checks.scheduling._separation import cause
@@ -29,7 +37,9 @@ from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 
 @check("gpu-held-by-dead-pod", since="0.1")
-def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware | None) -> Iterator[Finding]:
+def gpu_held_by_dead_pod(
+    pod: Pod, pending: Pending | None, hardware: Hardware | None, node: Node | None, subject: Subject, cluster: Cluster
+) -> Iterator[Finding]:
     """GPUs are kept by pods that should have been gone long ago.
 
     A pod that is being deleted counts until it is gone. When its grace period is over and it is still Terminating,
@@ -38,11 +48,14 @@ def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware |
 
     A process can outlive its pod, too: the scheduler then counts the GPU as free, and who comes next finds its memory taken.
 
+    And the kubelet can keep in its record of devices a pod that is gone, mostly one that was deleted by force while it was being
+    made: it refuses every further pod ("requested number of devices unavailable") although the scheduler counts the GPU as free.
+
     ## Fix
 
     Find out what holds it: `metadata.finalizers`, the node's state, the kubelet's log. Remove a finalizer whose
     controller is gone; restart a node whose GPU process hangs. Deleting with force frees the GPUs for the scheduler
-    only: make sure that no process is left on the GPU.
+    only: make sure that no process is left on the GPU. A kubelet that counts pods of the past counts anew when it is restarted.
 
     ## References
 
@@ -51,6 +64,10 @@ def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware |
     """
     if hardware:
         yield from _left_behind(pod, hardware)
+    refused = refusal(pod, subject, node)
+    if refused and node and (alike := kept(pod, refused, node, cluster)):
+        yield _still_counted(pod, refused, node, alike, cluster)
+        return
     found = cause(pending, "gpu-held-by-dead-pod") if pending else None
     if pending is None or found is None or not found.holders:
         return
@@ -68,6 +85,34 @@ def gpu_held_by_dead_pod(pod: Pod, pending: Pending | None, hardware: Hardware |
         [*evidence, *node_lines(pending, found, holders=True)],
         _fixes(pending, found),
         ("gpu-insufficient",),
+    )
+
+
+def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod, ...], cluster: Cluster) -> Finding:
+    """The kubelet's record of devices has pods that are gone."""
+    since = min(one.status.start_time or "" for one in alike)
+    holders = [h for h in usage_of(cluster).holders(node.name) if h.requests.get(refused.resource)]
+    held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else "held by no pod"
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The kubelet of {node.name} still counts {refused.resource} as taken that no pod holds: it has refused "
+        f"{len(alike)} pods since {since}, while its device plugin runs and all devices are allocatable.",
+        evidence=(
+            pod_evidence(pod, "status", refused.text),
+            node_evidence(node, f"status.allocatable {refused.resource}: {node.allocatable(refused.resource)}, {held}"),
+            *plugin_evidence(cluster, node.name),
+        ),
+        explains=("pod-failed", "not-ready", "rollout-stuck", "device-plugin-not-ready"),
+        fixes=(
+            fixes.advice(
+                f"Restart the kubelet of {node.name}, which makes its record of devices anew; then delete the refused pods",
+                fixes.on_node(node.name, "systemctl restart kubelet"),
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
     )
 
 

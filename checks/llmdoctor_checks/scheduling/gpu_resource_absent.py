@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, check, fixes, is_accelerator, node_evidence
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Line,
+    Pending,
+    check,
+    fixes,
+    is_accelerator,
+    log_evidence,
+    node_evidence,
+)
+from llmdoctor_checks.scheduling._admission import NO_DEVICES, plugin_lines, plugins_on
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import cause
@@ -42,7 +53,33 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         node = pending.subject.nodes.get(nodes[0])
         if node:
             evidence.append(node_evidence(node, f"status.allocatable {name}: {node.allocatable(name)}"))
-    yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], _fixes(pending, found, offered))
+    empty = list(_empty_handed(pending)) if not offered else []
+    if empty:
+        summary = f"{summary[:-1]}; the device plugin of {empty[0][0]} runs and found no device when it started."
+        evidence += [log_evidence(line) for _, line in empty[:2]]
+    ways = [*_plugin(empty), *_fixes(pending, found, offered)]
+    yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
+
+
+def _empty_handed(pending: Pending) -> Iterator[tuple[str, Line]]:
+    """Nodes whose device plugin says that it has found nothing and waits: it has no GPU there, or does not see it."""
+    cluster = pending.pod.cluster
+    for node in pending.subject.nodes:
+        for plugin in plugins_on(cluster, node.name):
+            for line in plugin_lines(cluster, plugin):
+                if NO_DEVICES in line.text:
+                    yield node.name, line
+
+
+def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
+    if empty:
+        node = empty[0][0]
+        yield fixes.advice(
+            f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
+            "or nvidia as the default runtime), then restart the plugin",
+            fixes.on_node(node, "nvidia-smi"),
+            owner="platform",
+        )
 
 
 def offers(pending: Pending) -> dict[str, list[str]]:

@@ -164,8 +164,52 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
         for message, evidence in said:
             found = re.search(_QUEUE, message)
             if found:
-                yield _held_back(pod, found, evidence)
+                yield _uncounted(pod, found, evidence) or _held_back(pod, found, evidence)
                 return
+
+
+#: Where a pod, or the group that its owner made for it, names its queue.
+_VOLCANO_QUEUE = "scheduling.volcano.sh/queue-name"
+
+
+def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | None:
+    """A queue of Volcano of which nothing is used, and whose capability names some resources and no pods.
+
+    Volcano counts pods as a resource like others, and some releases of its plugin proportion take one that the capability does not
+    name for none.
+    """
+    name = str(pod.obj.metadata.annotations.get(_VOLCANO_QUEUE) or "default")
+    queue = pod.cluster.item("Queue", "", name)
+    if queue is None or not found["volcano"] or found["lacks"]:
+        return None
+    capability, taken = dig(queue.raw, "spec.capability"), dig(queue.raw, "status.allocated")
+    if not isinstance(capability, dict) or "pods" in capability:
+        return None
+    used = {str(k): str(v) for k, v in taken.items()} if isinstance(taken, dict) else {}
+    asked = requests_of(pod.obj)
+    beyond = [
+        r for r, limit in capability.items() if asked.get(str(r), 0) > (milli(limit) or 0) / (1 if r == "cpu" else 1000)
+    ]
+    if beyond or not capability or any(milli(amount) for amount in used.values()):
+        return None
+    counts = ", ".join(f"{key}: {value}" for key, value in capability.items())
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Volcano's queue {name} has nothing in use and what the pod asks for, but its capability ({counts}) names no pods, "
+        "which some releases take for none.",
+        evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
+        explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
+                f"kubectl patch queues.scheduling.volcano.sh {name} --type=merge "
+                """-p '{"spec":{"capability":{"pods":200}}}'""",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:

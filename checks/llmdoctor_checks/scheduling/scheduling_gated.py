@@ -134,21 +134,28 @@ def _reason(queued: list[Item]) -> str:
 def _unqueued(pod: Pod, queued: list[Item]) -> str:
     """What keeps Kueue from opening a gate though it has admitted the whole: it passes over pods without the queue's label.
 
-    So it does where it counts pods as a group (pods, LeaderWorkerSets, StatefulSets); those of a Job need no such label.
+    So it does where it counts pods as a group (pods, LeaderWorkerSets, StatefulSets); those of a Job need no such label. A pod
+    that names another queue than its whole it takes for a workload of its own.
     """
-    if GROUP not in pod.obj.metadata.labels:
-        return ""
+    labels = pod.obj.metadata.labels
     admitted = bool(queued) and all(
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
         for w in queued
     )
-    return (
-        f"the workload is admitted, and {pod.name} lacks the label {_QUEUE}" if admitted and not _labelled(pod) else ""
-    )
+    if not admitted:
+        return ""
+    if GROUP in labels and _QUEUE not in labels:
+        return f"the workload is admitted, and {pod.name} lacks the label {_QUEUE}"
+    if other := _of_another_queue(pod, queued):
+        return f"the workload is admitted to {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
+    return ""
 
 
-def _labelled(pod: Pod) -> bool:
-    return _QUEUE in pod.obj.metadata.labels
+def _of_another_queue(pod: Pod, queued: list[Item]) -> str:
+    """The queue of the pod's whole, where the pod's own label names another."""
+    queues = {str(dig(w.raw, "spec.queueName") or "") for w in queued}
+    own = pod.obj.metadata.labels.get(_QUEUE)
+    return min(queues) if own and queues and own not in queues else ""
 
 
 def _ending(reason: str) -> str:
@@ -187,6 +194,13 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
             commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {queued[0].name}"
         reason = _reason(queued)
         bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
+        if bare and _of_another_queue(bare, queued):
+            where = subject.workload.ref if subject.workload else "its owner"
+            yield fixes.advice(
+                f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {bare.name} made anew",
+                *commands[:1],
+            )
+            return
         if bare:
             yield fixes.advice(
                 f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",

@@ -19,6 +19,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     node_evidence,
     pod_evidence,
+    requests_of,
+    say_bytes,
     usage_of,
 )
 from llmdoctor_checks.scheduling._admission import replaced
@@ -40,7 +42,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
     time with `TopologyAffinityError`. The static memory manager refuses in the same way (`[memorymanager] …`), and the
     static CPU manager where its pool of exclusive CPUs is used up, or where whole cores are to be given (`full-pcpus-only`)
     and the pod asks for half a core (`SMTAlignmentError`). A refused pod stays failed; its owner makes another, which may
-    meet the same.
+    meet the same. Init containers count as well: what one of them was given may bind the rest of the pod to its NUMA node.
 
     ## Fix
 
@@ -91,9 +93,13 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
     """Which of the kubelet's managers refused the pod, and what to do; None where another did."""
     status = pod.status
     if status.reason == "TopologyAffinityError":
-        wants = " and ".join(f"{amount} {name}" for name, amount in pod.accelerators.items()) or "its CPUs and memory"
+        wants = [f"{amount} {name}" for name, amount in pod.accelerators.items()]
+        # one device lies on one NUMA node by itself: there it is what should come from the same that is short
+        beside = [text for amount, text in _beside(pod) if amount] if sum(pod.accelerators.values()) < 2 else []
+        wants = [*wants, *beside] or ["its CPUs and memory"]
+        said = ", ".join(wants[:-1]) + " and " * (len(wants) > 1) + wants[-1]
         return (
-            f"The kubelet of {where} refused it: {wants} are not free on one NUMA node there{free}.",
+            f"The kubelet of {where} refused it: {said} are not free together on one NUMA node there{free}.",
             f"Move small pods off {where} until one socket is free, then delete the refused pod",
         )
     if status.reason == "SMTAlignmentError":
@@ -117,6 +123,13 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
             f"Ask for fewer CPUs, or move pods off {where}, then delete the refused pod",
         )
     return None
+
+
+def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
+    """CPUs and memory of the whole pod, which the kubelet takes from the NUMA node of its devices."""
+    asked = requests_of(pod.obj)
+    cpus, memory = asked.get("cpu", 0), asked.get("memory", 0)
+    return (cpus, f"{cpus / 1000:g} CPUs"), (memory, f"{say_bytes(memory)} of memory")
 
 
 def _apart(summary: str) -> Iterator[Fix]:

@@ -1,0 +1,132 @@
+"""A leader whose name is published only when it is ready, and which waits for those who ask for it by that name."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Item,
+    Logs,
+    Pod,
+    check,
+    dig,
+    fixes,
+    k8s,
+    object_evidence,
+    pod_evidence,
+    selector_of,
+)
+
+#: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
+_MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
+
+
+@check("multinode-discovery", since="0.1", literals=_MET)
+def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """The processes of a multi-node engine do not find each other.
+
+    Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
+    ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
+    in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
+    warning that an address cannot be retrieved, for minutes.
+
+    ## Fix
+
+    Use the address that the operator provides (`LWS_LEADER_ADDRESS`), a headless Service with `publishNotReadyAddresses: true`, and the
+    same port on both sides. If the leader itself crashes, mend that first.
+
+    ## References
+
+    - https://lws.sigs.k8s.io/docs/
+    - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
+    - https://kubernetes.io/docs/concepts/services-networking/service/#headless-services
+    """
+    if not pod.exists or pod.ready or not pod.failing:
+        return
+    if any(True for log in logs or () for said in _MET for _ in log.find(said)):
+        return
+    for leader in cluster.all(k8s.Pod, "Pod", pod.namespace):
+        service = _hidden_by(leader, cluster)
+        if (
+            service is None
+            or leader.metadata.name == pod.name
+            or not _selects(service, pod.obj)
+            or not (asked := _asked(pod, leader))
+        ):
+            continue
+        name, place = asked
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"It asks for {name}, which has no address: Service {service.name} publishes ready pods only, and "
+            f"{leader.metadata.name} runs and is not ready, while it waits for the others.",
+            evidence=(
+                place,
+                object_evidence(service, "spec", "clusterIP: None, publishNotReadyAddresses: false"),
+                Evidence(source="pod", ref=f"{pod.namespace}/{leader.metadata.name} status", text="Running, not ready"),
+            ),
+            explains=_EXPLAINS,
+            fixes=(
+                fixes.patch_object(
+                    service,
+                    f"Let Service {service.name} publish pods before they are ready",
+                    [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+#: As the signature of the same id.
+_EXPLAINS = (
+    "ray-cluster",
+    "nccl-timeout",
+    "worker-lost",
+    "engine-init-failed",
+    "engine-dead",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "rollout-stuck",
+)
+
+
+def _hidden_by(leader: k8s.Pod, cluster: Cluster) -> Item | None:
+    """The headless Service that gives a pod its name, where it has none now: it runs, and is not ready.
+
+    A leader that fails is another matter: its name is missing because of that.
+    """
+    statuses = leader.status.container_statuses
+    if not leader.spec.subdomain or not statuses or any(s.state.running is None for s in statuses):
+        return None
+    if any(c.type == "Ready" and c.status == "True" for c in leader.status.conditions):
+        return None
+    service = cluster.item("Service", leader.metadata.namespace or "default", leader.spec.subdomain)
+    spec = dig(service.raw, "spec") if service else None
+    if service is None or dig(spec, "clusterIP") != "None" or dig(spec, "publishNotReadyAddresses") is True:
+        return None
+    return service if _selects(service, leader) else None
+
+
+def _selects(service: Item, pod: k8s.Pod) -> bool:
+    """Whether a Service is one of the pod's group."""
+    wanted = selector_of(service)
+    return bool(wanted) and all(str(pod.metadata.labels.get(key)) == value for key, value in wanted.items())
+
+
+def _asked(pod: Pod, leader: k8s.Pod) -> tuple[str, Evidence] | None:
+    """The leader's name as the pod's command, arguments or variables have it, and where."""
+    name = f"{leader.spec.hostname or leader.metadata.name}.{leader.spec.subdomain}"
+    pattern = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
+    for container in pod.containers:
+        for words, path in ((container.spec.command, "command"), (container.spec.args, "args")):
+            for word in map(str, words):
+                if pattern.search(word):
+                    return name, pod_evidence(container, path, word[:200])
+        for variable in container.spec.env:
+            if pattern.search(str(variable.value or "")):
+                return name, pod_evidence(container, f"env {variable.name}", str(variable.value))
+    return None
