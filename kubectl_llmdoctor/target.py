@@ -264,7 +264,7 @@ def _without_pods(item: Item, cluster: Cluster) -> Subject:
     pods = []
     for template, typed in workload.templates:
         name = f"{item.name}/{template.part}" if len(workload.templates) > 1 and template.part else item.name
-        meta = msgspec.structs.replace(typed.metadata, name=name, namespace=item.namespace)
+        meta = msgspec.structs.replace(typed.metadata, name=name, namespace=template.namespace or item.namespace)
         pod = k8s.Pod(metadata=meta, spec=typed.spec)
         made = partial(_same, template)
         operator = not workload.built_in

@@ -60,6 +60,8 @@ def test_reads(path: Path) -> None:
         row |= {"gpus": engine.container.gpus, "shm": engine.container.shm.source}
         if pod.nodes != 1:
             row["nodes"] = pod.nodes
+        if subject.namespace and pod.namespace != subject.namespace:
+            row["namespace"] = pod.namespace
         found.append(row)
     assert found == expect["engines"]
 
@@ -202,10 +204,11 @@ def _running(raw: dict[str, Any], template: platforms.Template, name: str) -> di
         **{k: v.strip("*").partition("|")[0] for k, v in template.labels.items()},
     }
     owner = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "name": raw["metadata"]["name"], "controller": True}
+    home = raw["metadata"].get("namespace", "serving")
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "serving", "labels": labels, "ownerReferences": [owner]},
+        "metadata": {"name": name, "namespace": home, "labels": labels, "ownerReferences": [owner]},
         "spec": spec,
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }

@@ -101,6 +101,7 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
         base=f"{root.strip('/').replace('/', '.')}.controllers.{name}",
         completed=True,
         rendered=True,
+        namespace=say(dig(raw, "spec", "targetNamespace") or dig(raw, "spec", "destination", "namespace") or ""),
     )
 
 

@@ -72,6 +72,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     part: str = ""
     #: the place of what the operator alone decides about, for people
     base: str = "spec"
+    #: the namespace of its pods, where it is another one than the object's
+    namespace: str = ""
     #: labels that its pods have and those of the other templates have not; `*x` is any value that ends in x, `a|b` one
     #: of the two
     labels: Mapping[str, str] = {}
