@@ -77,15 +77,11 @@ def _template(
         "volumeMounts": [],
     }
     container |= {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
+    probes = _probes(spec)
+    container |= probes
     places = [("", ""), ("/containers/0/image", f"{at}/image")]
     places += [(f"/containers/0/{key}", f"{at}/{key}") for key in ("env", "resources", "command", "args")]
-    for probe, (path, numbers) in _PROBES.items():
-        given = table(spec.get(probe))
-        if given.get("enabled") is False:
-            continue
-        own = given.get("probe")
-        container[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
-        places.append((f"/containers/0/{probe}", f"{at}/{probe}/probe"))
+    places += [(f"/containers/0/{probe}", f"{at}/{probe}/probe") for probe in probes]
     resources = {k: v for k, v in table(spec.get("resources")).items() if k in ("limits", "requests")}
     cache = _cache(raw, spec, find)
     asks = any(_GPU in table(resources.get(kind)) for kind in ("limits", "requests"))
@@ -120,6 +116,17 @@ def _template(
         partial=not asks and not claims and bool(dig(spec, "storage", "nimCache", "name")),
         stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
     )
+
+
+def _probes(spec: Json) -> Json:
+    """The probes of the container: the operator's own, unless the object switches one off or has another."""
+    found: Json = {}
+    for probe, (path, numbers) in _PROBES.items():
+        given = table(spec.get(probe))
+        if given.get("enabled") is not False:
+            own = given.get("probe")
+            found[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
+    return found
 
 
 def _variables(port: int, more: dict[str, Any]) -> list[Json]:
