@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, k8s, told_by
+from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, told_by
 from llmdoctor_checks._connections import (
     BARE,
     DEFAULT_PORTS,
@@ -83,10 +83,9 @@ def unreached(cluster: Cluster) -> Iterator[Unreached]:
     """What the logs of clients say last of each whom they do not reach."""
     for text in cluster.snapshot.logs:
         item = cluster.item("Pod", text.namespace, text.pod)
-        typed = item.typed() if item else None
-        if not isinstance(typed, k8s.Pod):
+        if item is None:
             continue
-        pod = Pod(typed, cluster, item=item)
+        pod = Pod.of(item, cluster)
         container = pod.container(text.container)
         if container is None or pod.leaving or pod.completed or pod.status.phase == "Succeeded":
             continue

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from kubectl_llmdoctor.catalog.metrics import ENGINES, PLATFORM, Metric, Role, metrics_of
-from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
@@ -318,7 +317,7 @@ class Readings:
             if item is pod.item:
                 continue
             if id(item) not in self._beside:
-                other = Pod(cast(k8s.Pod, item.typed()), self._cluster, item=item)
+                other = Pod.of(item, self._cluster)
                 container = other.container(engine.container.name) if engine else None
                 same = Engine(container, engine.found) if container and engine else None
                 self._beside[id(item)] = self.metrics(other, same) if other.ready else None

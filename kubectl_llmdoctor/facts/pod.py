@@ -69,6 +69,11 @@ class Pod:
         #: a log came without its pod: nothing is known but what it says
         self.log_only = log_only
 
+    @classmethod
+    def of(cls, item: Item, cluster: Cluster) -> Pod:
+        """A pod of the snapshot."""
+        return cls(cast(k8s.Pod, item.typed()), cluster, item=item)
+
     @cached_property
     def template(self) -> platforms.Template | None:
         """The template that it came from, where its workload has one."""

@@ -185,12 +185,12 @@ def _cut_from(cluster: Cluster) -> list[tuple[Pod, Log, list[tuple[Line, re.Matc
 def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
     for text in cluster.snapshot.logs:
         item, log = cluster.item("Pod", text.namespace, text.pod), Log(text)
-        typed = item.typed() if item else None
-        if not isinstance(typed, k8s.Pod) or typed.spec.host_network:
+        client = Pod.of(item, cluster) if item is not None else None
+        if client is None or client.spec.host_network:
             continue
         said = list(_unreached(log))
         if said or any(next(log.find(words), None) for words, _ in (TIMED_OUT_UNNAMED, _OF_PICKER)):
-            yield Pod(typed, cluster, item=item), log, said
+            yield client, log, said
 
 
 def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
