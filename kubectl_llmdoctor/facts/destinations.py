@@ -138,7 +138,7 @@ def _behind(service: Item, cluster: Cluster) -> tuple[Pod, ...]:
 def _selected(service: Item, cluster: Cluster) -> Iterator[Pod]:
     wanted = selector_of(service)
     for pod in _pods(cluster, service.namespace) if wanted else ():
-        labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+        labels = pod.labels
         if wanted.items() <= labels.items():
             yield pod
 

@@ -127,12 +127,16 @@ class Pod:
         found = self._selecting(self.cluster.items("Service", self.namespace))
         return found or self._selecting(self.cluster.beside(self.template_of or self.item, "Service"))
 
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Its labels as strings, which a manifest may write as numbers."""
+        return {key: str(value) for key, value in self.obj.metadata.labels.items()}
+
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
-        labels = {key: str(value) for key, value in self.obj.metadata.labels.items()}
         found = []
         for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
-            if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
+            if selector and all(self.labels.get(key) == str(value) for key, value in selector.items()):
                 found.append(item)
         return found
 

@@ -18,7 +18,6 @@ from kubectl_llmdoctor.api import (
     engines_in,
     fixes,
     follow,
-    k8s,
     log_evidence,
     object_evidence,
 )
@@ -71,22 +70,24 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None
     for client, log, said in _cut_from(cluster):
-        typed, space = client.obj, client.namespace
         if client.name == pod.name or (asker is not None and client.item is not asker.item):
             continue
-        line = next((x for x, named in said if _meant(named, pod, typed)), None)
-        line = line or (_no_picker(log) if picker else _nameless(log, pod, typed))
+        line = next((x for x, named in said if _meant(named, pod, client)), None)
+        line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
         if line is None:
             continue
-        labels = {key: str(value) for key, value in typed.metadata.labels.items()}
-        if any(_admits(r, p, labels, typed, pod, cluster) for r in rules(ours, "Ingress") for p in ports):
+        if any(_admits(r, p, client, pod, cluster) for r in rules(ours, "Ingress") for p in ports):
             continue
         of_cilium = ((rule, item.namespace) for item, listed in theirs for rule in listed)
-        if any(cilium_admits(r, p, labels, space, cluster, there) for r, there in of_cilium for p in ports):
+        if any(
+            cilium_admits(r, p, client.labels, client.namespace, cluster, there)
+            for r, there in of_cilium
+            for p in ports
+        ):
             continue
         items = [*ours, *(item for item, _ in theirs)]
         names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
-        who = client.name if space == pod.namespace else f"{space}/{client.name}"
+        who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
         return Finding(
             role="cause",
             confidence="likely",
@@ -96,7 +97,7 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
                 *(quote(item, "ingress") for item in ours),
                 *(object_evidence(i, "spec.ingress", "; ".join(map(sources, rs)) or "nothing") for i, rs in theirs),
             ),
-            fixes=(let_in(items[0], labels, space, pod, port),),
+            fixes=(let_in(items[0], client.labels, client.namespace, pod, port),),
             order=line.order,
             explains=CONSEQUENCES if asker is not None else (),
             pods=((asker or pod).name,),
@@ -104,27 +105,25 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     return None
 
 
-def _admits(
-    rule: dict[str, object], port: int, labels: dict[str, str], client: k8s.Pod, pod: Pod, cluster: Cluster
-) -> bool:
+def _admits(rule: dict[str, object], port: int, client: Pod, pod: Pod, cluster: Cluster) -> bool:
     """Whether a rule may let a client in; labels of a namespace that was not read may be any."""
     if not has_port(rule, port):
         return False
     peers = rows(rule.get("from"))
-    namespace = cluster.find("Namespace", "", client.metadata.namespace)
+    namespace = cluster.find("Namespace", "", client.namespace)
     known = dig(namespace, "metadata.labels") if namespace else None
     of_namespace = {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
-    of_namespace["kubernetes.io/metadata.name"] = client.metadata.namespace
+    of_namespace["kubernetes.io/metadata.name"] = client.namespace
     for peer in peers:
         if "ipBlock" in peer:
             return True
         chosen = peer.get("namespaceSelector")
         if chosen is None:
-            there = client.metadata.namespace == pod.namespace
+            there = client.namespace == pod.namespace
         else:
             asks = set(dig(chosen, "matchLabels") or ()) | {str(t.get("key")) for t in rows(chosen, "matchExpressions")}
             there = selected(chosen, of_namespace) or (not namespace and bool(asks - set(of_namespace)))
-        if there and selected(peer.get("podSelector"), labels):
+        if there and selected(peer.get("podSelector"), client.labels):
             return True
     return not peers
 
@@ -144,7 +143,7 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
     for client, ours, line, named in cluster.once("kept in", lambda: list(_held(cluster))):
         other = asker is not None and client.item is not asker.item
-        if other or client.item is pod.item or not _meant(named, pod, client.obj):
+        if other or client.item is pod.item or not _meant(named, pod, client):
             continue
         ports = _behind(pod, named)
         if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
@@ -201,13 +200,13 @@ def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
                 yield line, named
 
 
-def _meant(named: re.Match[str], pod: Pod, client: k8s.Pod) -> bool:
+def _meant(named: re.Match[str], pod: Pod, client: Pod) -> bool:
     """Whether a client means this pod: by its address, or by one of its Services."""
     host = named["host"]
     if host == pod.status.pod_ip:
         return True
     name, _, rest = host.partition(".")
-    namespace = rest.partition(".")[0] or client.metadata.namespace
+    namespace = rest.partition(".")[0] or client.namespace
     mine = {item.name: str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services}
     return host in mine.values() or (namespace == pod.namespace and name in mine)
 
@@ -225,7 +224,7 @@ def _behind(pod: Pod, named: re.Match[str]) -> set[int]:
     return found or ({asked} & (engines | {p.container_port for c in pod.containers for p in c.spec.ports}))
 
 
-def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:
+def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:
     """A line of a connection that was not made, of a client that names one of the pod's Services beside it."""
     words, pattern = TIMED_OUT_UNNAMED
     line = next((line for line in log.find(words) if re.search(pattern, line.text[:200])), None)
@@ -234,7 +233,7 @@ def _nameless(log: Log, pod: Pod, client: k8s.Pod) -> Line | None:
     names = {item.name for item in pod.services}
     urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text)]
     urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
-    return line if any(addresses(url, names, pod.namespace, client.metadata.namespace) for url in urls) else None
+    return line if any(addresses(url, names, pod.namespace, client.namespace) for url in urls) else None
 
 
 def _serves_grpc(pod: Pod) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving import _policy_clients, _policy_egress
-from llmdoctor_checks.serving._policies import CILIUM, has_port, labels_of, policies, policies_on, rules, selected
+from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
 from llmdoctor_checks.serving._policy_words import CONSEQUENCES, quote, with_rules
 
 #: Kinds of other network plugins, whose rules add to these.
@@ -76,7 +76,7 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         if labels.get("ray.io/node-type") != "head" or head.status.phase != "Running" or head.spec.host_network:
             continue
         found = policies_on(labels, pod.namespace, cluster, "Ingress")
-        if not found or any(_lets_in(rule, labels_of(pod)) for rule in rules(found, "Ingress")):
+        if not found or any(_lets_in(rule, pod.labels) for rule in rules(found, "Ingress")):
             return
         names = " and ".join(item.name for item in found)
         rule: dict[str, object] = {"from": [{"podSelector": {"matchLabels": {"ray.io/cluster": group}}}]}
@@ -107,7 +107,7 @@ def _peers(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     found = policies(pod, cluster, "Ingress")
     if not nodes or nodes < 2 or not found:
         return
-    labels = labels_of(pod)
+    labels = pod.labels
     if not labels:
         return
     for rule in rules(found, "Ingress"):
