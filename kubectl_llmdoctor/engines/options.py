@@ -15,19 +15,10 @@ import msgspec
 from msgspec.structs import replace
 
 from .argv import Word
-from .common import (
-    BadValueError,
-    Start,
-    boolean,
-    convert,
-    from_variable,
-    load_yaml,
-    obscure,
-    shell_words,
-    version_of,
-)
+from .common import Start, from_variable, shell_words, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
+from .values import BadValueError, boolean, convert, load_yaml, obscure
 
 Row = tuple[str, str, str, str]
 

@@ -18,25 +18,10 @@ import msgspec
 from msgspec.structs import replace
 
 from .argv import Word
-from .common import (
-    BadValueError,
-    Start,
-    about,
-    boolean,
-    build,
-    defaults,
-    from_variable,
-    human,
-    integer,
-    load_yaml,
-    number,
-    obscure,
-    parse_json,
-    shell_words,
-    version_of,
-)
+from .common import Start, about, build, defaults, from_variable, shell_words, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
+from .values import BadValueError, boolean, human, integer, load_yaml, number, obscure, parse_json
 from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES
 
