@@ -25,9 +25,9 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
 
     A pod that a policy with `Egress` selects may open only the connections that some rule allows. Without one to port
-    443 of public addresses the Hub is out of reach, without one to port 53 not even its name resolves; the download
-    times out after minutes of retries; without one to the port of a database or cache in the cluster that cannot be reached
-    either. A pod that a policy with `Ingress` selects is reached by those whom some rule names, and by nobody else: gateways
+    443 of public addresses the Hub is out of reach, and the download times out after minutes of retries. Without one to
+    port 53 not even a name resolves, and without one to the port of a database or cache in the cluster that is out of reach,
+    too. A pod that a policy with `Ingress` selects is reached by those whom some rule names, and by nobody else: gateways
     and clients in other namespaces wait until they time out, while the server is Ready. A server over several pods needs all
     ports between its ranks: NCCL, gloo and Ray choose theirs when they start.
 
