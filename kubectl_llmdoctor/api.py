@@ -42,11 +42,12 @@ from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.metrics import Histogram, Increase, Metrics, Span
+from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
+from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_of
 from kubectl_llmdoctor.facts.subject import Subject

@@ -144,7 +144,7 @@ def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:
     for item in every if not asked else (i for i in every if (i.namespace, i.name) in asked):
         if dig(item.raw, "status.phase") == "Succeeded" or _left_over(item, cluster):
             continue
-        if asked or serves(Pod(cast(k8s.Pod, item.typed()), cluster, item=item)):
+        if asked or serves(Pod.of(item, cluster)):
             chosen.append(item)
     # Whoever lives and dies with one of them is a part of it, whatever it runs: the head of a Ray cluster.
     groups = {key for item in chosen if (key := _group_key(item))}

@@ -260,11 +260,12 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
 
 def _uses(module: ModuleType) -> set[_Use]:
     """The expressions that a module searches texts with, each as it does. One that stands in a variable may be any of
-    those in the tables of the module.
+    those in the tables of the module, and in those that it imports.
     """
     tree, names = ast.parse(Path(str(module.__file__)).read_text()), {"re": re} | vars(module)
     set_ = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) and node.value]
-    tables = [value for value in (_value(node, names) for node in set_) if isinstance(value, list | tuple)]
+    values = [*(_value(node, names) for node in set_), *vars(module).values()]
+    tables = [value for value in values if isinstance(value, list | tuple)]
     uses = set()
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):

@@ -14,7 +14,8 @@ from kubectl_llmdoctor.catalog.metrics import names
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.exposition import samples
-from kubectl_llmdoctor.facts.metrics import Histogram, Metrics
+from kubectl_llmdoctor.facts.metrics import Metrics
+from kubectl_llmdoctor.facts.series import Histogram
 from kubectl_llmdoctor.facts.subject import NotApplicable
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import MetricsText, Snapshot

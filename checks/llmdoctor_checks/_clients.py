@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -17,7 +16,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     askers,
     dig,
-    k8s,
     parse_time,
     speaks_of_one,
 )
@@ -70,7 +68,7 @@ def _refused_by_address(pod: Pod, cluster: Cluster, log: Log, status: str) -> It
     every = cluster.once("pods by address", lambda: _by_address(cluster)) if addresses else {}
     names = {item.name for item in pod.services}
     for item in (item for address in sorted(addresses) for item in every.get(address, ())):
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        other = Pod.of(item, cluster)
         # one of the host's network shares its address with others
         if item is not pod.item and not (other.spec.host_network or other.completed or other.leaving):
             yield from (c for c in other.containers if speaks_of_one(c, pod, names))

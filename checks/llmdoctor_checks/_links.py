@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
@@ -28,7 +27,6 @@ from kubectl_llmdoctor.api import (
     engines_in,
     fixes,
     idle_workload,
-    k8s,
     log_evidence,
     logs_of,
     object_evidence,
@@ -315,7 +313,7 @@ def alike(one: str, other: str) -> bool:
 
 def _engine_pods(namespace: str, cluster: Cluster) -> Iterator[Pod]:
     for item in cluster.items("Pod", namespace):
-        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        pod = Pod.of(item, cluster)
         if not pod.leaving and engines_in(pod):
             yield pod
 

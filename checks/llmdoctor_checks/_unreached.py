@@ -1,7 +1,6 @@
 """Clients and gateways whose logs say that they do not reach a server of models, and whom they ask.
 
-Whom they ask stands in the line, or, where it names nobody, in what the container was told. Wordings: Go's net, libuv, Python's
-sockets with urllib3, aiohttp and httpx on top, Java's, curl's and reqwest's; nginx, Apache, Caddy, lighttpd, HAProxy, Traefik and Envoy.
+Whom they ask stands in the line, or, where it names nobody, in what the container was told.
 """
 
 from __future__ import annotations
@@ -9,75 +8,35 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, k8s, told_by
+from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, told_by
+from llmdoctor_checks._connections import (
+    BARE,
+    DEFAULT_PORTS,
+    HOST,
+    NAMELESS,
+    REFUSED,
+    SILENT,
+    STATED,
+    TIMED_OUT,
+    TLS_ANSWERED,
+    URL,
+)
 from llmdoctor_checks.serving._gateways import GENERATES
-
-#: A connection that nobody took, or that got no answer, and a name without an address.
-_REFUSED = (
-    "efused",
-    "ECONNREFUSED",
-    "onnect call failed",
-    "ll connection attempts failed",
-    "Connection error.",
-    "No route to host",
-    "EHOSTUNREACH",
-    "Layer4 connection problem",
-    "ould not connect",
-    " SC--",
-    " sC--",
-    " UF",
-    '"UF',
-)
-_SILENT = ("imed out", "imeout", "ETIMEDOUT", "Layer4 timeout")
-
-#: A setting that is printed is no timeout.
-_OUT_OF_TIME = r"(?i)timed[ -]?out|ETIMEDOUT|i/o timeout|Connect ?Timeout|TimeoutE|Layer4 timeout|timeout (?:exceeded|expired|reached)"
-_NAMELESS = (
-    "no such host",
-    "ENOTFOUND",
-    "EAI_AGAIN",
-    "ame or service not known",
-    "nodename nor servname",
-    "ailed to resolve '",
-    "ould not resolve host",
-    "UnknownHostException",
-    "failed to lookup address",
-    "could not be resolved (",
-)
 
 #: What a gateway answered by itself; of Traefik's access log nothing else says so. Whom it asked stands in the line.
 _UNAVAILABLE = ('" 502 ', '" 503 ', '"OriginStatus":502', '"OriginStatus":503')
-LITERALS = (*_REFUSED, *_SILENT, *_NAMELESS, *_UNAVAILABLE)
+LITERALS = (*REFUSED, *SILENT, *NAMELESS, *_UNAVAILABLE)
 
 #: What openai's library makes of each of these; why stands in the traceback above, of so many lines at most.
 _WRAPPER, _ABOVE = "Connection error.", 80
 
-#: What Python says of TLS with a server that answered.
-_TLS = ("[SSL: ", "SSLError", "SSLCertVerificationError")
 
 #: Lines of one literal that are looked at, the last ones.
 _MOST_LINES = 40
 
-#: An address in a line: of a URL; in words of its own, as Python, aiohttp, curl and Envoy write it; and bare, which must lead somewhere.
-_HOST = r"[a-zA-Z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62}"
-_URL = rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?(?=[/?#\s\"'\\,)}}\]]|$)"
-_STATED = (
-    _URL,
-    rf"host='(?P<host>{_HOST})', port=(?P<port>\d{{1,5}})",
-    rf"to host (?P<host>{_HOST}):(?P<port>\d{{1,5}})",
-    rf"(?:Failed|attempt|Could not|Unable|ailed) to connect to (?P<host>{_HOST})(?: port |:)(?P<port>\d{{1,5}})",
-    rf"socket: tcp:(?P<host>{_HOST}):(?P<port>\d{{1,5}})",
-    r"remote host \((?P<host>\d{1,3}(?:\.\d{1,3}){3})\)",
-    rf"outbound\|(?P<port>\d{{1,5}})\|[\w-]{{0,80}}\|(?P<host>{_HOST})",
-    rf"(?:lookup|ENOTFOUND|EAI_AGAIN|UnknownHostException:|resolve host:?|to resolve) '?(?P<host>{_HOST})",
-    rf"(?<![\w.-])(?P<host>{_HOST}) could not be resolved \(",
-)
-_BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
-_DEFAULT = {"http": 80, "https": 443}
 
 #: The page from which a client of a gateway came, as access logs, nginx's error log and Caddy's write it.
 _CAME_FROM = r'(?i)(?:" \d{3} (?:\d{1,12}|-) |referr?er"?: ?\[?)"[^"]{0,2000}"'
@@ -126,7 +85,7 @@ def unreached(cluster: Cluster) -> Iterator[Unreached]:
         item = cluster.item("Pod", text.namespace, text.pod)
         if item is None:
             continue
-        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        pod = Pod.of(item, cluster)
         container = pod.container(text.container)
         if container is None or pod.leaving or pod.completed or pod.status.phase == "Succeeded":
             continue
@@ -143,14 +102,12 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
     """What the last lines of a client's log say, for each whom it asks."""
     done: set[str] = set()
     answered: int | None = None
-    kinds = (("refused", _REFUSED), ("silent", _SILENT), ("nameless", _NAMELESS), ("unavailable", _UNAVAILABLE))
+    kinds = (("refused", REFUSED), ("silent", SILENT), ("nameless", NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for _, line in sorted(lines.items(), reverse=True):
             text = line.text[:4000]
-            if (_WRAPPER in text and _of_something_else(line)) or (
-                kind == "silent" and not re.search(_OUT_OF_TIME, text)
-            ):
+            if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not re.search(TIMED_OUT, text)):
                 continue
             if kind == "unavailable" and not re.search(GENERATES, text):
                 continue
@@ -171,21 +128,23 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
 def _of_something_else(line: Line) -> bool:
     """Whether, by the traceback above, a name did not resolve, which has a line of its own, or TLS failed with a server that answered."""
     above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
-    return any(words in x.text for x in above for words in (*_NAMELESS, *_TLS, "emporary failure in name resolution"))
+    return any(
+        words in x.text for x in above for words in (*NAMELESS, *TLS_ANSWERED, "emporary failure in name resolution")
+    )
 
 
 def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
     named, text = False, re.sub(_CAME_FROM, "", text)
-    for pattern in _STATED:
+    for pattern in STATED:
         for said in re.finditer(pattern, text):
             found = said.groupdict()
-            port = found.get("port") or _DEFAULT.get(found.get("scheme") or "")
+            port = found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "")
             to = follow(found["host"], int(port) if port else None, container.pod, cluster)
             named = True
             if to is not None:
                 yield _with_port(to, container, cluster)
-    for said in re.finditer(_BARE, text):
+    for said in re.finditer(BARE, text):
         to = follow(said["host"], int(said["port"]), container.pod, cluster)
         if to is not None and (to.service is not None or to.pods) and not (to.itself and ":53" in text):
             named = True
@@ -212,12 +171,12 @@ def configured(container: Container, cluster: Cluster) -> list[Destination]:
 
 def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
     for where, value in told_by(container, cluster):
-        for pattern in (_URL, _BARE):
+        for pattern in (URL, BARE):
             for said in re.finditer(pattern, value):
                 found = said.groupdict()
-                port = int(found.get("port") or _DEFAULT.get(found.get("scheme") or "", 0))
+                port = int(found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "", 0))
                 to = follow(found["host"], port, container.pod, cluster)
-                if to is None or (pattern is _BARE and (to.service is None or to.itself)):
+                if to is None or (pattern is BARE and (to.service is None or to.itself)):
                     continue
                 near = value[max(said.start() - 40, 0) : said.end() + 40]
                 if port in _STORE_PORTS or re.search(_STORES, f"{where} {to.host}"):
@@ -253,7 +212,7 @@ def _has_another(to: Destination, container: Container, cluster: Cluster) -> boo
     urls = (
         url
         for where, value in told_by(container, cluster)
-        for url in re.findall(rf"https?://({_HOST})", value)
+        for url in re.findall(rf"https?://({HOST})", value)
         if re.search(_MODELS, f"{where} {value[:300]}") and not re.search(_STORES, where)
     )
     based = any(re.search(r"OPENAI\w{0,20}(?:BASE|URL|ENDPOINT|HOST)", name) for name in container.env)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.memory.budget import Budget
     from kubectl_llmdoctor.memory.serving import Serving
     from kubectl_llmdoctor.report.document import Bytes
-    from kubectl_llmdoctor.report.fit import Fit
+    from kubectl_llmdoctor.report.fit import Fit, ModelInfo, OptionInfo
     from kubectl_llmdoctor.snapshot import Snapshot
 
 #: GPUs that are offered when a larger one would help: what one can rent or buy for a server.
@@ -295,40 +295,13 @@ def _document(
     result: Budget,
     target: str = "",
 ) -> Fit:
-    from kubectl_llmdoctor.memory.options import options
     from kubectl_llmdoctor.report import fit as report
 
-    model = report.ModelInfo(name=name)
-    if shape is not None:
-        caches = shape.caches or ()
-        kv_heads = {cache.heads for cache in caches if cache.kind not in ("latent", "state")}
-        model = report.ModelInfo(
-            name=name,
-            known_from=known_from,
-            architecture=shape.name,
-            parameters=shape.weights.total if shape.weights else None,
-            layers=shape.layers or None,
-            heads=shape.heads or None,
-            kv_heads=kv_heads.pop() if len(kv_heads) == 1 else None,
-            latent_attention=any(cache.kind == "latent" for cache in caches),
-            native_context=shape.native_context,
-            quantization=shape.quantization.method if shape.quantization else None,
-        )
-    found: tuple[report.OptionInfo, ...] = ()
-    if shape is not None and gpu is not None and result.verdict in ("does-not-fit", "too-close"):
-        found = tuple(
-            report.OptionInfo(
-                summary=option.step.summary,
-                context=option.budget.context,
-                concurrency=round(option.budget.concurrency[0], 1) if option.budget.concurrency else None,
-            )
-            for option in options(shape, serving, gpu, _larger(gpu))
-        )
     count = serving.tensor_parallel * serving.pipeline_parallel * serving.data_parallel
     return report.Fit(
         verdict=result.verdict,
         target=target,
-        model=model,
+        model=_model(name, known_from, shape) if shape is not None else report.ModelInfo(name=name),
         engine=report.EngineSettings(
             name=serving.engine,
             version=serving.version,
@@ -357,8 +330,44 @@ def _document(
             longest=result.longest,
             concurrency=_rounded(result.concurrency),
         ),
-        options=found,
+        options=_options(shape, serving, gpu, result),
         missing=result.missing,
+    )
+
+
+def _model(name: str, known_from: str, shape: Architecture) -> ModelInfo:
+    from kubectl_llmdoctor.report.fit import ModelInfo
+
+    caches = shape.caches or ()
+    kv_heads = {cache.heads for cache in caches if cache.kind not in ("latent", "state")}
+    return ModelInfo(
+        name=name,
+        known_from=known_from,
+        architecture=shape.name,
+        parameters=shape.weights.total if shape.weights else None,
+        layers=shape.layers or None,
+        heads=shape.heads or None,
+        kv_heads=kv_heads.pop() if len(kv_heads) == 1 else None,
+        latent_attention=any(cache.kind == "latent" for cache in caches),
+        native_context=shape.native_context,
+        quantization=shape.quantization.method if shape.quantization else None,
+    )
+
+
+def _options(shape: Architecture | None, serving: Serving, gpu: Gpu | None, result: Budget) -> tuple[OptionInfo, ...]:
+    """What would make it fit, where it does not surely."""
+    from kubectl_llmdoctor.memory.options import options
+    from kubectl_llmdoctor.report.fit import OptionInfo
+
+    if shape is None or gpu is None or result.verdict not in ("does-not-fit", "too-close"):
+        return ()
+    return tuple(
+        OptionInfo(
+            summary=option.step.summary,
+            context=option.budget.context,
+            concurrency=round(option.budget.concurrency[0], 1) if option.budget.concurrency else None,
+        )
+        for option in options(shape, serving, gpu, _larger(gpu))
     )
 
 

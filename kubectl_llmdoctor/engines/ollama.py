@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from .argv import basename
-from .common import BadValueError, Start, about, build, integer, version_of
+from .common import Start, about, build, version_of
 from .config import Engine, Problem, Setting
 from .options import Row, read_options
 from .recognise import of_image
+from .values import BadValueError, integer
 from .version import at_least, parse, split_image
 
 _TABLE: tuple[Row, ...] = (

@@ -17,17 +17,10 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.yamltext import load_yaml, obscure
 
 from .argv import Word
-from .common import (
-    BadValueError,
-    Start,
-    boolean,
-    convert,
-    from_variable,
-    shell_words,
-    version_of,
-)
+from .common import Start, from_variable, shell_words, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
+from .values import BadValueError, boolean, convert
 
 Row = tuple[str, str, str, str]
 

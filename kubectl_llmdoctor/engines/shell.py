@@ -9,6 +9,7 @@ Everything is bounded, so that no input takes long or ends in an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .argv import LOGINS, MAX_TEXT, SHELLS, WRAPPERS, Command, Stray, Word, basename, open_references, unknown
@@ -162,7 +163,7 @@ class Shell(Texts):
                 continue
             # a program is taken to succeed; a test that cannot be decided leaves both ways open
             if operator and status is None and (operator == "||" or self.tested):
-                self._maybe([lambda node=node: self._pipe(node)])  # type: ignore[misc]
+                self._maybe([partial(self._pipe, node)])
                 status = None
             else:
                 status = self._pipe(node)
@@ -253,15 +254,15 @@ class Shell(Texts):
             if status is True:
                 if not open_branches:
                     return self.lists(body)
-                open_branches.append(lambda body=body: self.lists(body))  # type: ignore[misc]
+                open_branches.append(partial(self.lists, body))
                 self._maybe(open_branches, complete=True)
                 return None
             if status is None:
-                open_branches.append(lambda body=body: self.lists(body))  # type: ignore[misc]
+                open_branches.append(partial(self.lists, body))
         if not open_branches:
             return self.lists(otherwise) if otherwise else True
         if otherwise is not None:
-            open_branches.append(lambda: self.lists(otherwise))
+            open_branches.append(partial(self.lists, otherwise))
         self._maybe(open_branches, complete=otherwise is not None)
         return None
 
@@ -271,7 +272,7 @@ class Shell(Texts):
         _, subject, arms = node
         value = self.single(subject)
         if "\0" in value or len(value) > 500:
-            self._maybe([lambda body=body: self.lists(body) for _, body in arms])  # type: ignore[misc]
+            self._maybe([partial(self.lists, body) for _, body in arms])
             return None
         for patterns, body in arms:
             for pattern in patterns:

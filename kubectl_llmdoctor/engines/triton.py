@@ -11,9 +11,10 @@ import functools
 from re import Pattern
 from typing import Any
 
-from .common import BadValueError, Start, build, convert, parse_json
+from .common import Start, build
 from .config import Engine, Setting
 from .options import Row, read_options
+from .values import BadValueError, convert, parse_json
 
 _TABLE: tuple[Row, ...] = (
     ("model_repository", "str", "--model-repository --model-store --model-repo", ""),

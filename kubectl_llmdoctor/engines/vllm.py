@@ -20,23 +20,10 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.yamltext import load_yaml, obscure
 
 from .argv import Word
-from .common import (
-    BadValueError,
-    Start,
-    about,
-    boolean,
-    build,
-    defaults,
-    from_variable,
-    human,
-    integer,
-    number,
-    parse_json,
-    shell_words,
-    version_of,
-)
+from .common import Start, about, build, defaults, from_variable, shell_words, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
+from .values import BadValueError, boolean, human, integer, number, parse_json
 from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES
 

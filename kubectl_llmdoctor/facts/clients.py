@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
@@ -79,7 +78,7 @@ def _chosen(cluster: Cluster, namespace: str, wanted: dict[str, str]) -> int:
 
 def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
     for item in cluster.items("Pod"):
-        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        pod = Pod.of(item, cluster)
         for container in () if pod.completed or pod.leaving else pod.containers:
             words = " ".join(map(str, (*container.spec.command, *container.spec.args)))[:_LONGEST]
             if (said := re.search(_BY_LABELS, words)) is not None:
@@ -101,7 +100,7 @@ def _askers(cluster: Cluster) -> dict[str, list[tuple[int, _Asker]]]:
 
 def _asking(cluster: Cluster) -> Iterator[_Asker]:
     for item in cluster.items("Pod"):
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        other = Pod.of(item, cluster)
         if other.completed or other.leaving:
             continue
         for container in other.containers:

@@ -166,7 +166,7 @@ class Container:
             ports=tuple(p.container_port for p in self.spec.ports),
             path=self.path,
             name=self.name,
-            labels={k: str(v) for k, v in self.pod.obj.metadata.labels.items()},
+            labels=self.pod.labels,
         )
 
     @cached_property

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
@@ -139,7 +138,7 @@ def _behind(service: Item, cluster: Cluster) -> tuple[Pod, ...]:
 def _selected(service: Item, cluster: Cluster) -> Iterator[Pod]:
     wanted = selector_of(service)
     for pod in _pods(cluster, service.namespace) if wanted else ():
-        labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+        labels = pod.labels
         if wanted.items() <= labels.items():
             yield pod
 
@@ -151,7 +150,7 @@ def _pods(cluster: Cluster, namespace: str) -> list[Pod]:
 
 def _alive(cluster: Cluster, namespace: str | None) -> Iterator[Pod]:
     for item in cluster.items("Pod", namespace):
-        pod = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        pod = Pod.of(item, cluster)
         if not pod.completed and not pod.leaving and pod.status.phase not in ("Succeeded", "Failed"):
             yield pod
 

@@ -262,6 +262,7 @@ def _of_log(container: Container, subject: Subject) -> Accelerator | None:
 
 
 def _said(container: Container, subject: Subject) -> Iterator[tuple[Line, Gpu, bool]]:
+    """What the logs say of the GPU: the line, what it is by that line, and whether it is named there."""
     pod = container.pod
     logs = subject.logs(pod)
     for log in logs.all if pod.log_only else logs.of(container.name):

@@ -43,7 +43,6 @@ class Metadata(_Base, frozen=True):
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     owner_references: tuple[OwnerReference, ...] = ()
-    generate_name: str = ""
     generation: int | None = None
     finalizers: tuple[str, ...] = ()
 
@@ -69,7 +68,6 @@ class FieldRef(_Base, frozen=True):
 
     field_path: str = ""
     resource: str = ""
-    container_name: str = ""
 
 
 class ValueFrom(_Base, frozen=True):
@@ -162,7 +160,6 @@ class Probe(_Base, frozen=True):
     period_seconds: int = 10
     timeout_seconds: int = 1
     failure_threshold: int = 3
-    success_threshold: int = 1
     termination_grace_period_seconds: int | None = None
 
     @property
@@ -184,7 +181,6 @@ class SecurityContext(_Base, frozen=True):
     """Of a pod or a container."""
 
     run_as_user: int | None = None
-    run_as_group: int | None = None
     run_as_non_root: bool | None = None
     fs_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
@@ -219,7 +215,6 @@ class Container(_Base, frozen=True):
     security_context: SecurityContext = SecurityContext()
     restart_policy: str = ""
     restart_policy_rules: tuple[dict[str, Any], ...] = ()
-    image_pull_policy: str = ""
     working_dir: str = ""
     stdin: bool = False
     tty: bool = False
@@ -297,7 +292,6 @@ class Toleration(_Base, frozen=True):
     operator: str = ""
     value: Scalar = ""
     effect: str = ""
-    toleration_seconds: int | None = None
 
 
 class Requirement(_Base, frozen=True):
@@ -401,12 +395,10 @@ class PodSpec(_Base, frozen=True):
     runtime_class_name: str = ""
     priority: int | None = None
     priority_class_name: str = ""
-    preemption_policy: str = ""
     restart_policy: str = "Always"
     service_account_name: str = ""
     enable_service_links: bool = True
     host_ipc: bool = field(default=False, name="hostIPC")
-    host_pid: bool = field(default=False, name="hostPID")
     host_network: bool = False
     overhead: Quantities = {}
     resources: Resources = Resources()
@@ -415,7 +407,6 @@ class PodSpec(_Base, frozen=True):
     termination_grace_period_seconds: int | None = None
     image_pull_secrets: tuple[LocalRef, ...] = ()
     hostname: str = ""
-    subdomain: str = ""
 
 
 class Condition(_Base, frozen=True):
@@ -495,7 +486,6 @@ class PodStatus(_Base, frozen=True):
     host_ip: str = field(default="", name="hostIP")
     start_time: str | None = None
     nominated_node_name: str = ""
-    qos_class: str = ""
     resources: Resources | None = None
     allocated_resources: Quantities = {}
     resource_claim_statuses: tuple[MadeClaim, ...] = ()
@@ -521,7 +511,6 @@ class Taint(_Base, frozen=True):
     key: str = ""
     value: Scalar = ""
     effect: str = ""
-    time_added: str | None = None
 
 
 class NodeSpec(_Base, frozen=True):
@@ -529,16 +518,6 @@ class NodeSpec(_Base, frozen=True):
 
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
-    provider_id: str = field(default="", name="providerID")
-
-
-class NodeInfo(_Base, frozen=True):
-    """Versions of the node."""
-
-    kubelet_version: str = ""
-    kernel_version: str = ""
-    container_runtime_version: str = ""
-    architecture: str = ""
 
 
 class NodeStatus(_Base, frozen=True):
@@ -548,7 +527,6 @@ class NodeStatus(_Base, frozen=True):
     allocatable: Quantities = {}
     conditions: tuple[Condition, ...] = ()
     declared_features: tuple[str, ...] = ()
-    node_info: NodeInfo = NodeInfo()
 
 
 class Node(Object, frozen=True):
@@ -640,7 +618,6 @@ class Endpoint(_Base, frozen=True):
 
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
-    target_ref: ObjectRef = ObjectRef()
 
 
 class EndpointSlice(Object, frozen=True):
@@ -653,7 +630,6 @@ class Rollout(_Base, frozen=True):
     """The rolling update of a Deployment."""
 
     type: str = ""
-    rolling_update: dict[str, Any] = {}
 
 
 class WorkloadSpec(_Base, frozen=True):
@@ -664,24 +640,15 @@ class WorkloadSpec(_Base, frozen=True):
     template: PodTemplate | None = None
     strategy: Rollout = Rollout()
     progress_deadline_seconds: int | None = None
-    parallelism: int | None = None
-    completions: int | None = None
-    backoff_limit: int | None = None
-    suspend: bool = False
 
 
 class WorkloadStatus(_Base, frozen=True):
     """Its status."""
 
     replicas: int = 0
-    ready_replicas: int = 0
-    updated_replicas: int = 0
-    available_replicas: int = 0
-    unavailable_replicas: int = 0
     number_ready: int = 0
     desired_number_scheduled: int = 0
     active: int = 0
-    succeeded: int = 0
     failed: int = 0
     conditions: tuple[Condition, ...] = ()
 
@@ -733,7 +700,6 @@ class LimitItem(_Base, frozen=True):
     max: Quantities = {}
     min: Quantities = {}
     default: Quantities = {}
-    default_request: Quantities = {}
 
 
 class LimitRangeSpec(_Base, frozen=True):

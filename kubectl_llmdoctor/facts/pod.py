@@ -69,6 +69,11 @@ class Pod:
         #: a log came without its pod: nothing is known but what it says
         self.log_only = log_only
 
+    @classmethod
+    def of(cls, item: Item, cluster: Cluster) -> Pod:
+        """A pod of the snapshot."""
+        return cls(cast(k8s.Pod, item.typed()), cluster, item=item)
+
     @cached_property
     def template(self) -> platforms.Template | None:
         """The template that it came from, where its workload has one."""
@@ -122,12 +127,16 @@ class Pod:
         found = self._selecting(self.cluster.items("Service", self.namespace))
         return found or self._selecting(self.cluster.beside(self.template_of or self.item, "Service"))
 
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Its labels as strings, which a manifest may write as numbers."""
+        return {key: str(value) for key, value in self.obj.metadata.labels.items()}
+
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
-        labels = {key: str(value) for key, value in self.obj.metadata.labels.items()}
         found = []
         for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
-            if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
+            if selector and all(self.labels.get(key) == str(value) for key, value in selector.items()):
                 found.append(item)
         return found
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
@@ -218,7 +217,7 @@ class Subject:
         for text in self.cluster.snapshot.logs:
             item = self.cluster.item("Pod", text.namespace, text.pod) if text.pod not in mine else None
             if item and re.search(r"controller|operator|manager", item.name):
-                pod = Pod(cast(k8s.Pod, item.typed()), self.cluster, item=item)
+                pod = Pod.of(item, self.cluster)
                 found.append((pod, Log(text, self.literals)))
         return found
 

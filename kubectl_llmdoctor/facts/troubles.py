@@ -131,13 +131,7 @@ def _ended_by_deletion(pod: Pod, container: Container) -> bool:
 def _container_troubles(pod: Pod, container: Container, now: datetime | None) -> Iterator[Trouble]:
     waiting, ended = container.waiting, container.terminated
     since = parse_time(ended.finished_at) if ended else None
-    died = ended is not None and (ended.exit_code != 0 or ended.reason not in ("Completed", ""))
-    if ended and container.role == "main" and container.running and not container.status.ready:
-        died = True  # a server does not end by itself: told to by a failed probe it ends with 0
-    if ended and not died and container.role == "main" and container.restarts and container.said_dead(previous=True):
-        died = True  # a server that found its engine dead shuts down in good order, with 0
-    if ended and since and container.restarts and _killed_by_probe(pod, container, since):
-        died = True
+    died = ended is not None and _died(pod, container, ended, since)
     if waiting and waiting.reason == "CrashLoopBackOff":
         yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
     elif waiting and waiting.reason not in _STARTING:
@@ -154,6 +148,17 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
         recent = (age is None or age < _RECENT_SECONDS) and not _restarted_from_outside(pod, container, ended, since)
         if not container.status.ready or recent or often:
             yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
+
+
+def _died(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
+    """Whether an ending was none in good order; one with 0 is not always."""
+    if ended.exit_code != 0 or ended.reason not in ("Completed", ""):
+        return True
+    if container.role == "main" and container.running and not container.status.ready:
+        return True  # a server does not end by itself: told to by a failed probe it ends with 0
+    if container.role == "main" and container.restarts and container.said_dead(previous=True):
+        return True  # a server that found its engine dead shuts down in good order, with 0
+    return since is not None and container.restarts > 0 and _killed_by_probe(pod, container, since)
 
 
 def _settled(pod: Pod, restarts: int, since: datetime, age: float) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from kubectl_llmdoctor.facts import clients, destinations, k8s
+from kubectl_llmdoctor.facts import clients, destinations
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
@@ -70,11 +70,7 @@ def refs(cluster: Cluster, pods: list[Json]) -> list[PodRef]:
     explained = _pods(cluster, pods)
     owners = {id(_top(cluster, pod)) for pod in explained} - {id(None)}
     names = {(pod.namespace, pod.name) for pod in explained}
-    others = [
-        Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
-        for item in cluster.items("Pod")
-        if (item.namespace, item.name) not in names
-    ]
+    others = [Pod.of(item, cluster) for item in cluster.items("Pod") if (item.namespace, item.name) not in names]
     replicas = [pod for pod in others if id(_top(cluster, pod)) in owners]
     room = max(PODS - len(explained), 0)
     return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in (*explained, *replicas[:room])]
@@ -139,13 +135,13 @@ def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:
         names = tuple(f"{name}-" for name in refs if isinstance(name, str) and name)
         for item in cluster.items("Pod", namespace) if names else ():
             if item.name.startswith(names):
-                yield Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+                yield Pod.of(item, cluster)
 
 
 def _pods(cluster: Cluster, pods: list[Json]) -> list[Pod]:
     names = sorted({(namespace_of(pod), name_of(pod)) for pod in pods})
     items = [item for namespace, name in names if (item := cluster.item("Pod", namespace, name))]
-    return [Pod(cast(k8s.Pod, item.typed()), cluster, item=item) for item in items]
+    return [Pod.of(item, cluster) for item in items]
 
 
 def _top(cluster: Cluster, pod: Pod) -> Item | None:

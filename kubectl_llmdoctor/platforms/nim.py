@@ -93,15 +93,11 @@ def _template(
         "volumeMounts": [],
     }
     container |= {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
+    probes = _probes(spec)
+    container |= probes
     places = [("", ""), ("/containers/0/image", f"{at}/image")]
     places += [(f"/containers/0/{key}", f"{at}/{key}") for key in ("env", "resources", "command", "args")]
-    for probe, (path, numbers) in _PROBES.items():
-        given = table(spec.get(probe))
-        if given.get("enabled") is False:
-            continue
-        own = given.get("probe")
-        container[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
-        places.append((f"/containers/0/{probe}", f"{at}/{probe}/probe"))
+    places += [(f"/containers/0/{probe}", f"{at}/{probe}/probe") for probe in probes]
     resources = {k: v for k, v in table(spec.get("resources")).items() if k in ("limits", "requests")}
     cache = _cache(raw, spec, find)
     asks = any(_GPU in table(resources.get(kind)) for kind in ("limits", "requests"))
@@ -137,6 +133,17 @@ def _template(
         stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
         claims=tuple(_claims(raw, spec, at, cache, container["image"])),
     )
+
+
+def _probes(spec: Json) -> Json:
+    """The probes of the container: the operator's own, unless the object switches one off or has another."""
+    found: Json = {}
+    for probe, (path, numbers) in _PROBES.items():
+        given = table(spec.get(probe))
+        if given.get("enabled") is not False:
+            own = given.get("probe")
+            found[probe] = own if isinstance(own, dict) else {"httpGet": {"path": path, "port": "api"}, **numbers}
+    return found
 
 
 def _claims(raw: Json, spec: Json, at: str, cache: Json | None, image: str) -> Iterator[Claim]:

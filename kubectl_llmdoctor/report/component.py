@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.report.document import Finding, Fix, Report, Target
+from kubectl_llmdoctor.report.document import Finding, Fix, Patch, Report, Target
 
 
 def component(report: Report) -> bytes:
@@ -32,17 +32,16 @@ def _patches(report: Report) -> Iterator[tuple[Finding, Fix, dict[str, Any]]]:
         for finding in target.findings:
             fix = next(iter(finding.fixes), None)
             if finding.role in ("cause", "risk") and fix and fix.patch:
-                yield finding, fix, _row(target, fix)
+                yield finding, fix, _row(target, fix.patch)
 
 
-def _row(target: Target, fix: Fix) -> dict[str, Any]:
-    assert fix.patch is not None  # noqa: S101 # asked before
-    api_version, _, ref = fix.patch.target.partition(" ")
+def _row(target: Target, patch: Patch) -> dict[str, Any]:
+    api_version, _, ref = patch.target.partition(" ")
     group, _, version = api_version.rpartition("/")
     kind, _, name = ref.partition("/")
     chosen = {"group": group, "version": version, "kind": kind, "name": name, "namespace": target.namespace}
-    body = fix.patch.body
-    if fix.patch.type != "json":  # kustomize tells the two by their form, and wants a whole object here
+    body = patch.body
+    if patch.type != "json":  # kustomize tells the two by their form, and wants a whole object here
         meta = {"name": name} | ({"namespace": target.namespace} if target.namespace else {})
         body = {"apiVersion": api_version, "kind": kind, "metadata": meta, **body}
     text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()

@@ -138,7 +138,7 @@ def _one(page: Page, fit: Fit) -> None:
     page.prose("MODEL", _model(fit.model))
     memory = fit.memory
     if memory.total:
-        _bar(page, memory)
+        _bar(page, memory, memory.total)
     for label, amount in (("weights", memory.weights), ("working", memory.working), ("KV cache", memory.cache)):
         if amount:
             page.row("", f"{label:9}{_range(amount.low, amount.high):>14} GiB", 27, amount.source)
@@ -170,11 +170,10 @@ def _model(model: ModelInfo) -> str:
     return ", ".join(said)
 
 
-def _bar(page: Page, memory: Memory) -> None:
+def _bar(page: Page, memory: Memory, whole: Bytes) -> None:
     """One GPU as a bar: weights, working memory (surely and at most), cache, and what the engine leaves alone."""
-    assert memory.total is not None  # noqa: S101 - the caller saw it
     columns = page.width - MARGIN - 2
-    total = max(memory.total.low, 1)
+    total = max(whole.low, 1)
     usable = memory.usable.low if memory.usable else total
 
     def cells(size: float) -> int:
@@ -186,7 +185,7 @@ def _bar(page: Page, memory: Memory) -> None:
     end = min(max(cells(usable), worked), columns)
     bar = "█" * filled + "▒" * (worked - filled) + "░" * (end - worked) + "·" * (columns - end)
     page.gap()
-    page.prose("ONE GPU", f"{memory.total.low / _GIB:.1f} GiB ({memory.total.source})" + _usable(memory))
+    page.prose("ONE GPU", f"{whole.low / _GIB:.1f} GiB ({whole.source})" + _usable(memory))
     page.beside("", "", (bar, "red" if memory.weights and memory.usable and weights > usable else ""))
     page.prose("", "█ weights  ▒ working memory at most  ░ KV cache  · left to others", style="dim")
 

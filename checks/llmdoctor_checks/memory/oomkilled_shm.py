@@ -82,37 +82,10 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
         elif used and used[0] * 2 >= limit:
             summary = f"{say_bytes(used[0])} {used[1]}, of a limit of {say_bytes(limit)}."
             evidence.append(used[2])
+        elif whole:
+            yield _not_measured(container, limit, whole[0], evidence)
+            continue
         else:
-            if not whole:
-                continue
-            largest = "all" if whole[0] is None or whole[0] >= limit else say_bytes(whole[0])
-            stored = _stored(container, limit) or _cached(container, limit) or _fetched(container, limit)
-            if stored:
-                place, told = stored
-                yield Finding(
-                    role="cause",
-                    confidence="likely",
-                    summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
-                    f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
-                    evidence=(*evidence, told),
-                    explains=("oomkilled-host", *CONSEQUENCES),
-                    fixes=(
-                        fixes.advice(
-                            f"Keep the files of {place} on a disk (a PVC, an emptyDir without medium) in {fixes.edited(pod)}, "
-                            "or raise the memory limit by their size"
-                        ),
-                    ),
-                    pods=(pod.name,),
-                )
-                continue
-            yield Finding(
-                role="cause",
-                confidence="possible",
-                summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
-                evidence=tuple(evidence),
-                explains=("crash-loop", "not-ready"),
-                pods=(pod.name,),
-            )
             continue
         yield Finding(
             role="cause",
@@ -123,6 +96,37 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             fixes=tuple(_fixes(container, volumes)),
             pods=(pod.name,),
         )
+
+
+def _not_measured(container: Container, limit: int, size: int | None, evidence: list[Evidence]) -> Finding:
+    """A volume that may have filled the limit, where nothing says how much lay in it but what the container keeps there."""
+    largest = "all" if size is None or size >= limit else say_bytes(size)
+    stored = _stored(container, limit) or _cached(container, limit) or _fetched(container, limit)
+    if stored is None:
+        return Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
+            evidence=tuple(evidence),
+            explains=("crash-loop", "not-ready"),
+            pods=(container.pod.name,),
+        )
+    place, told = stored
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
+        f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
+        evidence=(*evidence, told),
+        explains=("oomkilled-host", *CONSEQUENCES),
+        fixes=(
+            fixes.advice(
+                f"Keep the files of {place} on a disk (a PVC, an emptyDir without medium) in {fixes.edited(container.pod)}, "
+                "or raise the memory limit by their size"
+            ),
+        ),
+        pods=(container.pod.name,),
+    )
 
 
 def _risk(container: Container, subject: Subject) -> Iterator[Finding]:

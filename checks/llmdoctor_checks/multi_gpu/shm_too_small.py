@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Hardware,
     Line,
     Logs,
@@ -114,56 +115,76 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
                 *_spec(container, engine),
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
-            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+            fixes=(_mounted(container),),
             pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
-        if pod.nodes == 1 and not container.status.ready and (line := _system_error(pod, container, logs)):
-            yield Finding(
-                role="cause",
-                confidence="likely",
-                summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
-                evidence=(log_evidence(line), *_spec(container, engine)),
-                explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
-                fixes=(
-                    fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),
-                    fixes.set_env(
-                        container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"
-                    ),
-                ),
-                order=line.order,
-                pods=(pod.name,),
-            )
-            return
-        if not pod.ready and (line := _worker_lost(pod, engine, logs)):
-            yield Finding(
-                role="cause",
-                confidence="possible",
-                summary="A worker that took images was gone without a word while it served, as one is that a page in a full /dev/shm "
-                f"ends by SIGBUS: {_risk(engine, workers)}",
-                evidence=(log_evidence(line), *_spec(container, engine)),
-                explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
-                fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
-                order=line.order,
-                pods=(pod.name,),
-            )
-            return
-        # NCCL takes its share when it connects, before the server is ready; vLLM's queues grow with what goes through them
-        apart = tuple(_apart(hardware)) if hardware else ()
-        enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
-        yield Finding(
-            role="note" if enough else "risk",
-            severity="info" if enough else "warning",
-            confidence="likely",
-            summary=_risk(engine, workers),
-            evidence=(*apart, *map(log_evidence, _on_disk(container, logs)), *_spec(container, engine)),
-            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
-            pods=(pod.name,) if pod.exists else (),
+        yield (
+            _failed_call(pod, engine, workers, logs)
+            or _gone_with_images(pod, engine, workers, logs)
+            or _without_volume(pod, engine, workers, hardware, logs)
         )
-
     elif not killed and not pod.completed:
         yield from _image_cache(pod, engine)
         yield from _store_on_disk(pod, container, logs)
+
+
+def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> Finding | None:
+    """NCCL's word for a failed call to the operating system, within one server that has the default of 64 MiB."""
+    container = engine.container
+    if pod.nodes != 1 or container.status.ready or not (line := _system_error(pod, container, logs)):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
+        evidence=(log_evidence(line), *_spec(container, engine)),
+        explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
+        fixes=(
+            _mounted(container),
+            fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _gone_with_images(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> Finding | None:
+    """A worker that took images and was gone, of a server that has the default of 64 MiB."""
+    if pod.ready or not (line := _worker_lost(pod, engine, logs)):
+        return None
+    return Finding(
+        role="cause",
+        confidence="possible",
+        summary="A worker that took images was gone without a word while it served, as one is that a page in a full /dev/shm "
+        f"ends by SIGBUS: {_risk(engine, workers)}",
+        evidence=(log_evidence(line), *_spec(engine.container, engine)),
+        explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
+        fixes=(_mounted(engine.container),),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware | None, logs: Logs | None) -> Finding:
+    """Several workers with the default of 64 MiB, which nothing has filled yet."""
+    # NCCL takes its share when it connects, before the server is ready; vLLM's queues grow with what goes through them
+    apart = tuple(_apart(hardware)) if hardware else ()
+    enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
+    return Finding(
+        role="note" if enough else "risk",
+        severity="info" if enough else "warning",
+        confidence="likely",
+        summary=_risk(engine, workers),
+        evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
+        fixes=(_mounted(engine.container),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _mounted(container: Container) -> Fix:
+    """Enough for what is usual."""
+    return fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm")
 
 
 def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | None:

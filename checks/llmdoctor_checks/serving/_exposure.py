@@ -66,7 +66,7 @@ def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
 
 def restricted(pod: Pod, cluster: Cluster) -> bool:
     """Whether a NetworkPolicy lets only chosen peers reach the pod."""
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     found = False
     for item in cluster.items("NetworkPolicy", pod.namespace):
         spec = item.raw.get("spec")

@@ -101,73 +101,89 @@ def cut_off(pod: Pod, subject: Subject, cluster: Cluster) -> list[Line]:
         return [line for line, _ in said if not line.log.pod]
     if not pod.exists or not said:
         return []
-    mine = {(one.namespace, one.name) for one in subject.pods}
-    itself = (pod.namespace, pod.name)
-    servers = {engine.container.name for engine in subject.engines(pod)}
-    names = {item.name for item in pod.services}
-    names |= {subject.workload.name} if subject.workload else set()
-    names |= {str(pod.obj.metadata.labels.get("serving.knative.dev/revision") or "")} - {""}
-    either = "|".join(map(re.escape, sorted(names)))
-    # a route may spell a model's name with dots where Kubernetes has none
-    named = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if names else None
-    # by its address, or that of its Service; that of a node is no pod's own
-    services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
-    own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
-    addresses = {*own, *services} - {"", "None"}
-    there = (
-        re.compile(rf"(?:(?<![\w.:])|(?<= tcp:))(?:{'|'.join(map(re.escape, sorted(addresses)))}):\d")
-        if addresses
-        else None
-    )
-    # Envoy names a Service by its host
-    host = re.compile(rf"(?<![\w-])(?:{either})\.{re.escape(pod.namespace)}(?![\w-])")
-    # ingress-nginx, Traefik and Envoy Gateway have the namespace before it
-    spaced = re.compile(rf"(?<![\w-]){re.escape(pod.namespace)}[-/](?:{either})(?![\w])")
-    # HAProxy's controllers name a backend by namespace, Service and port; OpenShift's router has the Service in a server's name
-    own_space = re.escape(pod.namespace)
-    backend = re.compile(rf"{own_space}_(?:svc_)?(?:{either})_|be_\w+:{own_space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
+    server = _Server(pod, subject, cluster)
+    return [line for line, plain in said if server.is_meant(line, plain)]
 
-    fronts, by_keda = _fronts(pod, cluster), keda_leads(pod, cluster)
-    behind_tunnel = dict(hidden_clients(pod, cluster))
 
-    def for_it(line: Line, beside: bool) -> bool:
+class _Server:
+    """How gateways name one server, and who asks it for others."""
+
+    def __init__(self, pod: Pod, subject: Subject, cluster: Cluster) -> None:
+        self.pod = pod
+        self.itself = (pod.namespace, pod.name)
+        self.pods = {(one.namespace, one.name) for one in subject.pods}
+        self.containers = {engine.container.name for engine in subject.engines(pod)}
+        self.names = {item.name for item in pod.services}
+        self.names |= {subject.workload.name} if subject.workload else set()
+        self.names |= {str(pod.obj.metadata.labels.get("serving.knative.dev/revision") or "")} - {""}
+        either, space = "|".join(map(re.escape, sorted(self.names))), re.escape(pod.namespace)
+        # a route may spell a model's name with dots where Kubernetes has none
+        self.name = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if self.names else None
+        # Envoy names a Service by its host
+        self.host = re.compile(rf"(?<![\w-])(?:{either})\.{space}(?![\w-])")
+        # ingress-nginx, Traefik and Envoy Gateway have the namespace before it
+        self.spaced = re.compile(rf"(?<![\w-]){space}[-/](?:{either})(?![\w])")
+        # HAProxy's controllers name a backend by namespace, Service and port; OpenShift's router has the Service in a server's name
+        self.backend = re.compile(rf"{space}_(?:svc_)?(?:{either})_|be_\w+:{space}:[\w.-]+/pod:[\w.-]+:(?:{either}):")
+        # by its address, or that of its Service; that of a node is no pod's own
+        services = (str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services)
+        own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
+        addresses = "|".join(map(re.escape, sorted({*own, *services} - {"", "None"})))
+        self.address = re.compile(rf"(?:(?<![\w.:])|(?<= tcp:))(?:{addresses}):\d") if addresses else None
+        self.fronts = _fronts(pod, cluster)
+        self.by_keda = keda_leads(pod, cluster)
+        self.behind_tunnel = dict(hidden_clients(pod, cluster))
+
+    def is_meant(self, line: Line, plain: str) -> bool:
+        """Whether a line, and the same without dots, speaks of this server."""
+        text, who = line.text, pod_of(line)
+        if _OF_GO in text:
+            return who == self.itself
+        if _OF_APACHE in text and not _asks_for_text(line):
+            return False
+        if any(words in text for words in OF_KEDA):
+            return bool(self.name and self.name.search(plain)) or self.by_keda
+        if any(words in text for words in (_OF_AIOHTTP, *OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
+            return self._is_asked(line) and _asks_for_text(line)
+        if (of_haproxy := re.search(_HAPROXY, text)) is not None:
+            return bool(self.names and self.backend.match(of_haproxy["backend"]))
+        if who in self.pods:  # a proxy beside the server
+            return self._stands_beside(line) and bool(re.search(GENERATES, text))
+        if self._is_named(line, plain) or (self.address and self.address.search(text)):
+            return True
+        behind = any(front is not None and front.search(text) for front in self.fronts.values())
+        return behind and re.search(GENERATES, text) is not None
+
+    def _stands_beside(self, line: Line) -> bool:
+        """Whether a container that is no engine says it in the server's own pod."""
+        return pod_of(line) == self.itself and line.log.container not in self.containers
+
+    def _is_named(self, line: Line, plain: str) -> bool:
+        """Whether a line names a Service of the server, its workload or its revision."""
+        if self.name is None:
+            return False
+        if self.host.search(line.text):
+            return True
+        if gave_up(line) and not self.spaced.search(plain):  # a Service may be called like a word of any path
+            return False
+        return self.name.search(plain) is not None
+
+    def _is_asked(self, line: Line) -> bool:
+        """Whether a client that says so asks this server: beside it, in front of it, or by a tunnel that leads to it."""
+        beside, outside = self._stands_beside(line), self.behind_tunnel.get(pod_of(line))
+        if (beside or pod_of(line) in self.fronts) and self._is_named_by_client(line, beside):
+            return True
+        return outside is not None and all(host_of(url) == outside for url in asked_for(line))
+
+    def _is_named_by_client(self, line: Line, beside: bool) -> bool:
         """Whether one of the addresses that a client's line names is the server's, if it names any."""
         urls, here = asked_for(line), line.log.source.namespace
         return not urls or any(
             (beside and host_of(url) in _LOOPBACK)
-            or (there is not None and there.search(url) is not None)
-            or leads_here(pod, names, url, here)
+            or (self.address is not None and self.address.search(url) is not None)
+            or leads_here(self.pod, self.names, url, here)
             for url in urls
         )
-
-    def about_it(line: Line, plain: str) -> bool:
-        text = line.text
-        who = pod_of(line)
-        if _OF_GO in text:
-            return who == itself
-        if _OF_APACHE in text and not _asks_for_text(line):
-            return False
-        if any(words in text for words in OF_KEDA):
-            return bool(named and named.search(plain)) or by_keda
-        if any(words in text for words in (_OF_AIOHTTP, *OF_MODELS, *CLIENT_TOLD)) and not gave_up(line):
-            beside = who == itself and line.log.container not in servers
-            told = (beside or who in fronts) and for_it(line, beside)
-            outside = behind_tunnel.get(who)
-            told |= outside is not None and all(host_of(url) == outside for url in asked_for(line))
-            return told and _asks_for_text(line)
-        if (of_haproxy := re.search(_HAPROXY, text)) is not None:
-            return bool(names and backend.match(of_haproxy["backend"]))
-        if who in mine:  # a proxy beside the server
-            return who == itself and line.log.container not in servers and bool(re.search(GENERATES, text))
-        by_name = named is not None and (named.search(plain) is not None or host.search(text) is not None)
-        if by_name and gave_up(line):  # a Service may be called like a word of any path
-            by_name = host.search(text) is not None or spaced.search(plain) is not None
-        if by_name or (there and there.search(text)):
-            return True
-        behind = any(of is not None and of.search(text) for of in fronts.values())
-        return behind and re.search(GENERATES, text) is not None
-
-    return [line for line, plain in said if about_it(line, plain)]
 
 
 def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str] | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import cast
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -91,7 +90,7 @@ def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     for item in cluster.items("Pod", pod.namespace) if mine else ():
         if item is pod.item or _maker(item) in ("", mine) or not matches(wanted, _labels(item)):
             continue
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        other = Pod.of(item, cluster)
         if other.ready and not other.leaving:
             yield other
 

@@ -11,11 +11,6 @@ from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
 from llmdoctor_checks._raw import rows, words
 
 
-def labels_of(pod: Pod) -> dict[str, str]:
-    """A pod's labels as strings."""
-    return {key: str(value) for key, value in pod.obj.metadata.labels.items()}
-
-
 def selected(selector: Any, labels: dict[str, str]) -> bool:
     """Whether a label selector fits; an empty one fits everything."""
     if not isinstance(selector, dict):
@@ -43,7 +38,7 @@ def _fits(term: dict[str, Any], labels: dict[str, str]) -> bool:
 
 def policies(pod: Pod, cluster: Cluster, direction: str) -> list[Item]:
     """The policies that restrict a pod in one direction (`Ingress` or `Egress`)."""
-    return policies_on(labels_of(pod), pod.namespace, cluster, direction)
+    return policies_on(pod.labels, pod.namespace, cluster, direction)
 
 
 def policies_on(labels: dict[str, str], namespace: str, cluster: Cluster, direction: str) -> list[Item]:
@@ -121,7 +116,7 @@ def cilium_ingress(pod: Pod, cluster: Cluster) -> list[tuple[Item, list[dict[str
 
 
 def _cilium(pod: Pod, cluster: Cluster, direction: str) -> list[tuple[Item, list[dict[str, Any]]]]:
-    labels = _with_namespace(labels_of(pod), pod.namespace, cluster)
+    labels = _with_namespace(pod.labels, pod.namespace, cluster)
     found, denied = [], False
     for kind in CILIUM:
         for item in cluster.items(kind, pod.namespace if kind == CILIUM[0] else None):

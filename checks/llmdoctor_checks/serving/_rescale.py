@@ -17,7 +17,7 @@ import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Engine, Fix, Metrics, Pod, Subject, dig, fixes
 from kubectl_llmdoctor.catalog.metrics import metric
-from llmdoctor_checks.serving._autoscaling import Scaler, metrics_off, queue_metric
+from llmdoctor_checks.serving._autoscaling import Scaler, cache_metric, metrics_off, queue_metric
 from llmdoctor_checks.serving._saturation import load_of
 
 #: The share of a full replica at which the next one is wanted.
@@ -57,11 +57,11 @@ def concurrency_of(engine: Engine, metrics: Metrics | None) -> Concurrency | Non
     return None
 
 
-def rescaled(engine: Engine, scaler: Scaler, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Fix | None:
-    """The fix for an autoscaler that looks at something else; None where this release has no metric that follows its load."""
+def rescaled(engine: Engine, scaler: Scaler, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Fix:
+    """The fix for an autoscaler that looks at something else; advice where no patch can be made of it."""
     queue = queue_metric(engine)
     if queue is None or metrics_off(engine):
-        return None
+        return _told(engine, scaler)
     running = metric(engine.name, "running", engine.version)
     many = concurrency_of(engine, metrics)
     names = (running.name, queue) if running is not None and many is not None and not running.where else (queue,)
@@ -73,7 +73,7 @@ def rescaled(engine: Engine, scaler: Scaler, subject: Subject, cluster: Cluster,
             scaler.item, f"Scale on {_said(names)}, at {target} for each replica: {why}", [operation]
         )
     if scaler.item.kind != "HorizontalPodAutoscaler":
-        return None
+        return _told(engine, scaler)
     if _has_keda(cluster):
         return _keda(names, target, why, scaler, engine.pod, subject, metrics)
     summary = (
@@ -170,3 +170,18 @@ def _address(metrics: Metrics | None) -> str:
     if kind == "Service" and slash and name:
         return f"http://{name}.{namespace}.svc:{port or '9090'}"
     return said if said.startswith(("http://", "https://")) else ""
+
+
+def followed(engine: Engine) -> str:
+    """The metrics that follow the load of this release, in words."""
+    queue, cache = queue_metric(engine), cache_metric(engine)
+    if queue is None:
+        return "the requests in flight that your gateway or router counts"
+    return queue + (f", or {cache}" if cache else "")
+
+
+def _told(engine: Engine, scaler: Scaler) -> Fix:
+    """The same in words, where this release emits nothing to scale on, or the autoscaler is of another kind."""
+    flag = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}.get(engine.name)
+    first = f", which {engine.title} emits with {flag}" if flag and metrics_off(engine) else ""
+    return fixes.advice(f"Scale on {followed(engine)}{first}, in {scaler.ref}")

@@ -65,7 +65,8 @@ class Load(msgspec.Struct, frozen=True):
 
     def full(self, share: float) -> bool:
         """Whether the cache has been so full all through the end of the window."""
-        return self.cache is not None and self.recent.cache.share(lambda n: n >= share) >= _MOSTLY  # type: ignore[union-attr]
+        cache = self.recent.cache
+        return cache is not None and cache.share(lambda n: n >= share) >= _MOSTLY
 
 
 def load_of(metrics: Metrics) -> Load | None:
@@ -160,11 +161,11 @@ def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span] | None:
 
 def limit_of(engine: Engine, load: Load) -> int | None:
     """The limit of requests at once that the engine stands at, where its cache has room for more; None elsewhere."""
-    limit = engine.value("max_num_seqs")
-    if not isinstance(limit, int) or limit < 1 or load.cache is None:
+    limit, cache = engine.value("max_num_seqs"), load.recent.cache
+    if not isinstance(limit, int) or limit < 1 or cache is None:
         return None
     stands = load.recent.running.share(lambda n: n >= 0.95 * limit) >= _MOSTLY
-    return limit if stands and max(load.recent.cache.values) < 0.7 else None  # type: ignore[union-attr]
+    return limit if stands and max(cache.values) < 0.7 else None
 
 
 def evidence(load: Load) -> tuple[Evidence, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
@@ -18,7 +17,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     dig,
     fixes,
-    k8s,
     log_evidence,
     object_evidence,
     top_of,
@@ -105,7 +103,7 @@ def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
         labels = one.metadata.get("labels")
         if not isinstance(labels, dict) or not matches(wanted, {key: str(value) for key, value in labels.items()}):
             continue
-        other = Pod(cast(k8s.Pod, one.typed()), cluster, item=one)
+        other = Pod.of(one, cluster)
         top = top_of(one, cluster)
         # one of the host's network shares its address with others
         of_its_own = not other.spec.host_network

@@ -140,45 +140,47 @@ def gateway_timeout(
     if cut and not stray(cut):
         settings = {own_setting(line) for line in cut}
         timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
-        where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
-        times = f"{len(cut)} times" if len(cut) > 1 else "once"
-        guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
-        yield Finding(
-            role="cause",
-            confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
-            summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
-            evidence=(
-                *(log_evidence(line) for line in cut[:2]),
-                *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
-            ),
-            fixes=(_allow(pod, cut, timeout),),
-            pods=(pod.name,) if pod.exists else (),
-        )
+        yield _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
         return
-    if pod.exists and (own := _own_timeout(pod, subject, logs)) is not None:
-        yield own
-        return
-    if engine is not None and (closed := closed_while_idle(pod, engine, cluster, logs)) is not None:
-        yield closed
-        return
-    if engine is None or not _generates(engine):
-        return
-    if logs is not None and (found := given_up(pod, engine, subject, cluster, logs)):
+    found = _own_timeout(pod, subject, logs) if pod.exists else None
+    if found is None and engine is not None:
+        found = closed_while_idle(pod, engine, cluster, logs)
+    if found is None and engine is not None and _generates(engine):
+        found = given_up(pod, engine, subject, cluster, logs) if logs is not None else None
+        found = found or cut_short(pod, engine, subject, cluster, logs) or impatient(pod, engine, cluster, logs)
+        found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
+    if found is not None:
         yield found
-        return
-    if (short := cut_short(pod, engine, subject, cluster, logs)) is not None:
-        yield short
-        return
-    if (own := impatient(pod, engine, cluster, logs)) is not None:
-        yield own
-        return
+
+
+def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster, *, serves: bool) -> Finding:
+    """Logs of others that say so, or of the pod itself where it is a gateway, with the timeout that it was."""
+    where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
+    times = f"{len(cut)} times" if len(cut) > 1 else "once"
+    guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
+    return Finding(
+        role="cause",
+        confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
+        summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
+        evidence=(
+            *(log_evidence(line) for line in cut[:2]),
+            *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
+        ),
+        fixes=(_allow(pod, cut, timeout),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _shorter_than_answers(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics | None
+) -> Finding | None:
+    """A timeout that cuts the answers that were measured, or would cut one of full length."""
     tokens, what = _longest(engine)
     taken = metrics.histogram("e2e") if metrics is not None else None
     for timeout in timeouts(pod, engine, subject, cluster):
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
-                yield _measured(pod, timeout, taken, tokens)
-                return
+                return _measured(pod, timeout, taken, tokens)
             left = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
             if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not left:
                 continue
@@ -189,7 +191,7 @@ def gateway_timeout(
         needs = say_seconds(tokens / FASTEST_TOKENS_PER_SECOND)
         ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
         sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < NGINX_SECONDS)
-        yield Finding(
+        return Finding(
             role="risk" if sure else "note",
             severity="warning" if sure else "info",
             confidence="likely" if timeout.whole else "possible",
@@ -199,7 +201,7 @@ def gateway_timeout(
             fixes=(longer(timeout, tokens),),
             pods=(pod.name,) if pod.exists else (),
         )
-        return
+    return None
 
 
 def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | None:

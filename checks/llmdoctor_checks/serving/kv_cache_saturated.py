@@ -203,6 +203,7 @@ def _preempted(metrics: Metrics) -> int:
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """The engine's own statements: a cache that stays full while requests wait, or that took room from running ones."""
     said = last_load(engine.container, logs)
     put_back, since = _put_back(engine, logs, said)
     if (found := _none_has_room(pod, engine, said)) is not None:
@@ -231,20 +232,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     before = _before_it_slowed(recent, said)
     if not (full and (lasting or deep)) and not times and put_back is None and before is None:
         return
-    third = max(len(said) // 3, 1)
-    early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
-    falls = said[0].waiting > last.waiting and all(a.waiting >= b.waiting for a, b in itertools.pairwise(said))
-    if late < _DRAINS * early or (falls and not times):
-        return  # nobody comes: what was handed in at once is being worked off
-    lost = (
-        f". Running ones were preempted for lack of room, {count_of(times[0], 'time')} in {say_seconds(times[1])}"
-        if times
-        else ""
-    )
-    if not lost and put_back is not None:
-        lost = ". It ran out of room, and what it then put back waits since"
-    if not lost and before is not None:
-        lost = f". Since some wait, all of them get {last.made} tokens/s, where it was {before.made} before"
+    if _worked_off(said, preempted=times is not None):
+        return
+    lost = _what_is_lost(last, times, put_back, before)
     filled = f"{last.cache:.0%} full" + (
         f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
     )
@@ -252,17 +242,40 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         role="cause",
         confidence="likely" if (full and lasting) or times else "possible",
         summary=f"The KV cache of {engine.container.name or engine.title} is {filled}; "
-        f"{last.running} requests run and {last.waiting} wait{lost}.",
+        f"{last.running} requests run and {last.waiting} wait{lost[0] if lost else ''}.",
         evidence=(
             log_evidence(said[0].line),
             log_evidence(last.line),
-            *((log_evidence(out),) if (out := times[2] if times else put_back or (before and before.line)) else ()),
+            *((log_evidence(lost[1]),) if lost else ()),
         ),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
         pods=(pod.name,),
     )
+
+
+def _worked_off(said: list[Statement], *, preempted: bool) -> bool:
+    """Whether nobody comes, and what was handed in at once is being worked off."""
+    third = max(len(said) // 3, 1)
+    early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
+    falls = said[0].waiting > said[-1].waiting and all(a.waiting >= b.waiting for a, b in itertools.pairwise(said))
+    return late < _DRAINS * early or (falls and not preempted)
+
+
+def _what_is_lost(
+    last: Statement, times: tuple[int, float, Line] | None, put_back: Line | None, before: Statement | None
+) -> tuple[str, Line] | None:
+    """What the full cache costs, as a sentence that follows, and the line that says so."""
+    if times:
+        often = f"{count_of(times[0], 'time')} in {say_seconds(times[1])}"
+        return f". Running ones were preempted for lack of room, {often}", times[2]
+    if put_back is not None:
+        return ". It ran out of room, and what it then put back waits since", put_back
+    if before is not None:
+        slower = f"{last.made} tokens/s, where it was {before.made} before"
+        return f". Since some wait, all of them get {slower}", before.line
+    return None
 
 
 def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | None:

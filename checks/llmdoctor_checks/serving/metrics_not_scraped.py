@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.metrics import names
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
-from llmdoctor_checks.serving._policies import labels_of, selected
+from llmdoctor_checks.serving._policies import selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
 _FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
@@ -108,7 +108,7 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             confidence="possible",
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
-            evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in labels_of(pod).items())),),
+            evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
             fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
             pods=(pod.name,),
         )
@@ -122,7 +122,7 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
     """Whatever is meant to scrape this pod."""
     for kind, endpoints in (("PodMonitor", "spec.podMetricsEndpoints"), ("PodMonitoring", "spec.endpoints")):
         for item in cluster.items(kind):
-            if _covers(item, pod.namespace) and selected(dig(item.raw, "spec.selector"), labels_of(pod)):
+            if _covers(item, pod.namespace) and selected(dig(item.raw, "spec.selector"), pod.labels):
                 for index, row in enumerate(rows(item.raw, endpoints)):
                     yield _endpoint(pod, item, endpoints, index, row, None)
     for item in cluster.items("ServiceMonitor"):

@@ -159,7 +159,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     pools = list(cluster.items("InferencePool", pod.namespace))
     if any(picked_by(pool, pod) for pool in pools):
         return
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     for pool in pools:
         told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
         wanted = {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
@@ -278,7 +278,7 @@ def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[st
 def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
     """A selector that nearly fits the pod, and fits nothing else."""
     selector = {key: str(value) for key, value in _selector(item).items()}
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     wrong = [key for key, value in selector.items() if labels.get(key) != value]
     # the same value under another name is the usual slip: `app` for `app.kubernetes.io/name`
     under = {
@@ -324,7 +324,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     ports = {port.container_port for c in pod.containers if c.role == "main" for port in c.spec.ports}
     if not pod.exists or not pod.ready or not ports or pod.services:
         return
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     for item in cluster.items("Service", pod.namespace):
         selector = {key: str(value) for key, value in _selector(item).items()}
         wrong = [key for key, value in selector.items() if labels.get(key) != value]
@@ -360,7 +360,7 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
     group, groups = pod.template_of, list(cluster.items("LeaderWorkerSet", pod.namespace))
     if group is None or len(groups) != 1 or groups[0].name != group.name:
         return
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     for item in cluster.items("Service", pod.namespace):
         selector = {key: str(value) for key, value in _selector(item).items()}
         asked = selector.get(f"{_GROUPS}name", group.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
@@ -23,7 +22,6 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     fixes,
-    k8s,
     log_evidence,
     setting_evidence,
 )
@@ -167,7 +165,7 @@ def _client(address: str, pod: Pod, cluster: Cluster) -> tuple[str, tuple[Eviden
     """
     for item in cluster.items("Pod"):
         if str(dig(item.raw, "status.podIP")) == address and not dig(item.raw, "spec.hostNetwork"):
-            other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+            other = Pod.of(item, cluster)
             where = tuple(e for c in other.containers for e in _told(c, pod))[:2]
             return (other.name if where else f"{other.name}, or who asks through it,"), where
     return f"the client at {address}", ()

@@ -14,5 +14,5 @@ def picked_by(pool: Item, pod: Pod) -> bool:
     """Whether an InferencePool selects a pod: by `matchLabels`, or, before its v1, by the labels themselves."""
     selector = dig(pool.raw, "spec.selector")
     wanted = selector.get("matchLabels", selector) if isinstance(selector, dict) else None
-    labels = {key: str(value) for key, value in pod.obj.metadata.labels.items()}
+    labels = pod.labels
     return isinstance(wanted, dict) and bool(wanted) and all(labels.get(k) == str(v) for k, v in wanted.items())

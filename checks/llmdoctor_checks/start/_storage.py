@@ -135,7 +135,7 @@ def store(container: Container, path: str) -> Store | None:
         return Store(path=path, kind="layer", size=units(limit), text=str(limit), evidence=where)
     pod, volume = container.pod, container.pod.volume(mount.name)
     if volume is not None and volume.empty_dir is not None:
-        return _empty_dir(pod, path, volume)
+        return _empty_dir(pod, path, volume.name, volume.empty_dir)
     if volume is not None and volume.ephemeral is not None:
         spec = dig(volume.ephemeral, "volumeClaimTemplate.spec")
         return _claimed(path, volume.name, spec, pod_evidence(pod, f"volumes[{volume.name}].ephemeral", _asked(spec)))
@@ -178,15 +178,14 @@ def declared(pod: Pod) -> Iterator[tuple[Store, str, float]]:
         yield msgspec.structs.replace(found, claim=made, made_by=(owner, one.pointer)), one.model, one.share
 
 
-def _empty_dir(pod: Pod, path: str, volume: k8s.Volume) -> Store:
-    assert volume.empty_dir is not None  # noqa: S101 # asked by the caller
-    limit, memory = volume.empty_dir.size_limit, volume.empty_dir.medium == "Memory"
+def _empty_dir(pod: Pod, path: str, volume: str, empty_dir: k8s.EmptyDir) -> Store:
+    limit, memory = empty_dir.size_limit, empty_dir.medium == "Memory"
     text = f"sizeLimit: {limit}" if limit is not None else "no sizeLimit"
-    where = pod_evidence(pod, f"volumes[{volume.name}].emptyDir", f"medium: Memory, {text}" if memory else text)
+    where = pod_evidence(pod, f"volumes[{volume}].emptyDir", f"medium: Memory, {text}" if memory else text)
     return Store(
         path=path,
         kind="memory" if memory else "emptyDir",
-        volume=volume.name,
+        volume=volume,
         size=units(limit),
         text=str(limit),
         evidence=where,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Engine,
     Finding,
+    Fix,
     Line,
     Logs,
     Node,
@@ -80,31 +81,7 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None)
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):
         return
-    here, unfit = pod.spec.node_name or "?", _unfit(line)
-    summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
-    fix = fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
-    if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
-        fix = fixes.advice(
-            f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
-            fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
-            owner="platform",
-        )
-    elif all(name.startswith("amd.com/") for name in asked) and (twin := _with_rocm(engine)):
-        fix = fixes.set_image(
-            container, twin, f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
-        )
-        unfit = unfit or f"{container.spec.image} has no ROCm"
-    elif all(name.startswith("amd.com/") for name in asked):
-        fix = fixes.advice(
-            "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
-            f"/dev/kfd and /dev/dri are in it, in {fixes.edited(pod)}"
-        )
-    elif pod.spec.runtime_class_name:
-        fix = fixes.advice(
-            f"Look at the toolkit and the driver of node {here}: RuntimeClass "
-            f"{pod.spec.runtime_class_name} is set and injects no GPU",
-            owner="platform",
-        )
+    unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
@@ -120,6 +97,34 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None)
         order=line.order,
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
+    """Why the engine uses no GPU, as far as that is known, and what brings it one."""
+    container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
+    if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
+        return unfit, fixes.advice(
+            f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
+            fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
+            owner="platform",
+        )
+    if of_amd and (twin := _with_rocm(engine)):
+        summary = f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
+        fix = fixes.set_image(container, twin, summary)
+        return unfit or f"{container.spec.image} has no ROCm", fix
+    if of_amd:
+        return unfit, fixes.advice(
+            "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
+            f"/dev/kfd and /dev/dri are in it, in {fixes.edited(pod)}"
+        )
+    if pod.spec.runtime_class_name:
+        return unfit, fixes.advice(
+            f"Look at the toolkit and the driver of node {here}: RuntimeClass "
+            f"{pod.spec.runtime_class_name} is set and injects no GPU",
+            owner="platform",
+        )
+    summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
+    return unfit, fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
 
 
 def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 
@@ -22,7 +21,6 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     fixes,
-    k8s,
     log_evidence,
     object_evidence,
     pod_evidence,
@@ -258,7 +256,7 @@ def _alone(pod: Pod, service: Item, cluster: Cluster) -> bool:
     """Whether a Service leads to replicas of this pod only: another model may stand behind it, too."""
     top = top_of(pod.item, cluster) if pod.item else None
     for item in cluster.items("Pod", pod.namespace):
-        other = Pod(cast(k8s.Pod, item.typed()), cluster, item=item)
+        other = Pod.of(item, cluster)
         if item is not pod.item and any(one is service for one in other.services):
             beside = top_of(item, cluster)
             if top is None or beside is None or beside.item is not top.item:

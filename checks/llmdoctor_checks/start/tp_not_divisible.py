@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import Abstain, Engine, Finding, Fix, Logs, Pod, check, fixes, setting_evidence
+from kubectl_llmdoctor.catalog.architecture import Architecture
 from kubectl_llmdoctor.catalog.models import find
 
 #: vLLM pads the vocabulary to a multiple of this before it shares it out (`DEFAULT_VOCAB_PADDING_SIZE`).
@@ -60,7 +61,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     if found is None or not found.architecture.heads:
         yield Abstain(reason=f"the attention heads of {model.value} are not known")
         return
-    shape = _shape(str(model.value))
+    shape = _shape(found.architecture)
     wrong = _wrong(engine, shape, size.value)
     if wrong is None:
         return
@@ -76,10 +77,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     )
 
 
-def _shape(model: str) -> Shape:
-    found = find(model)
-    assert found is not None  # noqa: S101 # asked for before
-    architecture = found.architecture
+def _shape(architecture: Architecture) -> Shape:
     stored = architecture.quantization
     return Shape(
         heads=architecture.heads,

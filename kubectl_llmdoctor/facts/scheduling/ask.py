@@ -98,7 +98,7 @@ class Ask:
     @cached_property
     def labels(self) -> dict[str, str]:
         """The pod's labels as strings."""
-        return {key: str(value) for key, value in self.pod.obj.metadata.labels.items()}
+        return self.pod.labels
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

@@ -11,6 +11,7 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.gather import kinds
@@ -95,7 +96,7 @@ def of_archive(data: bytes) -> Files | None:
         total += real.size
         if total > _MAX_TOTAL:
             raise UnreadableError(f"it holds more than {_MAX_TOTAL >> 20} MiB")
-        files[name.removeprefix(root)] = lambda real=real: _bytes(archive, real)  # type: ignore[misc]
+        files[name.removeprefix(root)] = partial(_bytes, archive, real)
     return files
 
 
@@ -113,7 +114,7 @@ def of_folder(folder: Path) -> Files | None:
                 break
             # A link may lead to whatever the reader of a stranger's bundle can read.
             if path.is_file() and path.resolve().is_relative_to(real):
-                files[path.relative_to(root).as_posix()] = lambda path=path: listed(path)  # type: ignore[misc]
+                files[path.relative_to(root).as_posix()] = partial(listed, path)
     except (OSError, RuntimeError) as error:
         raise UnreadableError(os_reason(error)) from None
     return files

@@ -1,0 +1,32 @@
+"""A queue that lasts while an autoscaler could add a replica and does not."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.api import Engine, Evidence, Logs, Pod, Subject, dig, log_evidence
+from llmdoctor_checks.serving._autoscaling import Scaler
+from llmdoctor_checks.serving._load import recent_load, works
+
+#: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
+_QUEUE, _GROWS = 10, 1.5
+
+
+def lasting_queue(
+    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs, subject: Subject | None = None
+) -> tuple[str, Evidence] | None:
+    """A queue that lasts, and grows or is longer than what runs, where the autoscaler could add a replica."""
+    said = recent_load(engine.container, logs)
+    if not said or not works(pod, said) or not stays(scaler, subject):
+        return None
+    last, grows = said[-1], said[-1].waiting >= _GROWS * said[0].waiting
+    if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
+        return None
+    return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
+
+
+def stays(scaler: Scaler, subject: Subject | None = None) -> str:
+    """How many replicas it has, in words; empty where that is not known, or it could add none."""
+    replicas = dig(scaler.item.raw, "status.currentReplicas")
+    if replicas is None and subject is not None and subject.workload is not None:
+        replicas = subject.workload.replicas  # a ScaledObject keeps no count of its own
+    could = isinstance(replicas, int) and replicas < scaler.maximum
+    return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""

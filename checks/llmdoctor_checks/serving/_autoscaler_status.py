@@ -1,0 +1,232 @@
+"""What the controller says of an autoscaler, and KEDA: that it gets no value, cannot be used, or reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Logs,
+    Pod,
+    Subject,
+    dig,
+    fixes,
+    object_evidence,
+    parse_time,
+    say_seconds,
+)
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.scheduling._words import sentence
+from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
+from llmdoctor_checks.serving._autoscaling import Scaler, absent
+from llmdoctor_checks.serving._rescale import followed
+
+#: What has no value for so long is not only restarting.
+_LASTS_SECONDS = 600
+
+#: Why the controller does not even ask for a value (`horizontal.go`, validateAndParseSelector), in words, and else.
+_NO_PODS = {
+    "InvalidSelector": "cannot tell which pods it scales for {}",
+    "AmbiguousSelector": "shares the pods of {} with another autoscaler",
+}
+_NO_VALUE = "gets no value for what it scales {} on"
+
+#: What KEDA calls a trigger that it cannot read, and a ScaledObject that it makes no autoscaler of.
+_REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")
+
+
+def as_it_says(
+    pod: Pod, engine: Engine, scaler: Scaler, subject: Subject, rescale: Fix, logs: Logs | None
+) -> Finding | None:
+    """What its own status says is wrong with an autoscaler."""
+    return (
+        _gets_nothing(pod, engine, scaler, rescale, logs)
+        or _not_used(pod, engine, scaler, subject)
+        or _reads_nothing(pod, engine, scaler, logs)
+    )
+
+
+def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: Logs | None) -> Finding | None:
+    """What the controller says: it gets no value, although there is a pod to ask."""
+    if pod.exists and not pod.ready:
+        return None
+    hpa = _acts(scaler, pod.cluster)
+    acting = msgspec.structs.replace(scaler, item=hpa)
+    for row in rows(hpa.raw, "status.conditions"):
+        inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
+        reason = str(row.get("reason"))
+        if inactive and (reason.startswith("FailedGet") or reason in _NO_PODS):
+            said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
+            queue = lasting_queue(pod, engine, acting, logs) if logs is not None else None
+            waits = f" Meanwhile {queue[0]}, and {stays(acting)}." if queue else ""
+            told = _for_long(acting, row, pod.cluster) if not queue else None
+            if told:
+                waits = f" It has said so for {told[0]}."
+            gone = next((found for look in scaler.looks if (found := absent(engine, look.name))), None)
+            if gone and pod.exists:
+                waits += f" {engine.label} does not emit {gone[0]}; it has {gone[1]}."
+            return Finding(
+                role="cause" if queue or told or (gone and pod.exists) else "risk",
+                severity="warning",
+                confidence="certain",
+                summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
+                evidence=(
+                    acting.evidence("status.conditions[ScalingActive]", said),
+                    *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                    *((queue[1],) if queue else ()),
+                    *(told[1] if told else ()),
+                ),
+                explains=("queue-growing", "kv-cache-saturated") if queue else (),
+                fixes=(_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
+                pods=(pod.name,) if pod.exists else (),
+            )
+    return None
+
+
+def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Finding | None:
+    """What KEDA says of a ScaledObject that it cannot use as it stands, so that it scales nothing."""
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return None
+    conditions = rows(scaler.item.raw, "status.conditions")
+    said = next((row for row in conditions if (row.get("type"), row.get("status")) == ("Ready", "False")), None)
+    if said is None:
+        return None
+    # the condition often says only that the triggers failed
+    events = [said for _, said in _events(scaler, "KEDAScalerFailed", pod.cluster)]
+    why = events[-1].text if events else str(said.get("message") or said.get("reason") or "")
+    # at zero replicas KEDA alone could make one
+    asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
+    told = next((told for reason in _REFUSED if (told := _for_long(scaler, {"reason": reason}, pod.cluster))), None)
+    lasts = told is not None and pod.exists and pod.ready
+    return Finding(
+        role="cause" if asleep or lasts else "risk",
+        severity="warning",
+        confidence="likely" if asleep else "certain",
+        summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {sentence(why)}"
+        + (" There are 0 replicas, and nothing else makes one." if asleep else "")
+        + (f" It has said so for {told[0]}." if told and lasts else ""),
+        evidence=(
+            *events[-1:],
+            scaler.evidence("status.conditions[Ready]", f"{said.get('reason')}: {said.get('message')}"),
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+        ),
+        explains=("scale-from-zero-blind",),
+        fixes=(
+            fixes.advice(
+                f"Correct what it names in {scaler.ref}",
+                f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) -> Finding | None:
+    """Everything that it looks at is zero, by its own word, while the engine says that requests run and wait.
+
+    Whatever says something of this engine's load is more than that; a query that finds no series is zero to KEDA.
+    """
+    hpa = _acts(scaler, pod.cluster)
+    acting = msgspec.structs.replace(scaler, item=hpa)
+    read = rows(hpa.raw, "status.currentMetrics")
+    values = [dig(row, f"{str(row.get('type')).lower()}.current") for row in read if row.get("type") != "Resource"]
+    nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
+    if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or logs is None:
+        return None
+    queue = lasting_queue(pod, engine, acting, logs) if pod.ready else None
+    if queue is None:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
+        f"{stays(acting)}: what it asks for finds nothing of this engine.",
+        evidence=(
+            object_evidence(hpa, "status.currentMetrics", "0"),
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            queue[1],
+        ),
+        explains=("queue-growing", "kv-cache-saturated"),
+        fixes=(_by_hand(scaler),),
+        pods=(pod.name,),
+    )
+
+
+def _acts(scaler: Scaler, cluster: Cluster) -> Item:
+    """The HorizontalPodAutoscaler whose status tells what an autoscaler does: of a ScaledObject the one that KEDA makes of it."""
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return scaler.item
+    name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
+    return cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or scaler.item
+
+
+def _for_long(scaler: Scaler, condition: dict[str, Any], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:
+    """For how long it has had no value, and the event that says so, where that is no hiccup of what serves the metrics."""
+    since, now = parse_time(condition.get("lastTransitionTime")), cluster.now
+    if since is not None and now is not None and (now - since).total_seconds() >= _LASTS_SECONDS:
+        return say_seconds((now - since).total_seconds()), ()
+    for raw, said in _events(scaler, str(condition.get("reason")), cluster):
+        first, last = (parse_time(raw.get(key)) for key in ("firstTimestamp", "lastTimestamp"))
+        if first is not None and last is not None and (last - first).total_seconds() >= _LASTS_SECONDS:
+            return say_seconds((last - first).total_seconds()), (said,)
+    return None
+
+
+def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dict[str, Any], Evidence]]:
+    """What is said of an autoscaler for a reason: the event as it is, and as evidence."""
+    for item in cluster.items("Event", scaler.item.namespace):
+        about = item.raw.get("involvedObject") or item.raw.get("regarding")
+        here = (str(scaler.item.raw.get("kind")), scaler.item.name)
+        if item.raw.get("reason") == reason and (dig(about, "kind"), dig(about, "name")) == here:
+            text = str(item.raw.get("message") or item.raw.get("note") or "")
+            yield item.raw, Evidence(source="event", ref=f"{scaler.ref} {reason}", text=text)
+
+
+def _selectable(scaler: Scaler, reason: str) -> Fix:
+    """What to do where the autoscaler cannot tell whose replicas it counts."""
+    target = dig(scaler.item.raw, "spec.scaleTargetRef")
+    what = f"{dig(target, 'kind')}/{dig(target, 'name')}"
+    if reason == "AmbiguousSelector":
+        return fixes.advice(
+            f"Leave one autoscaler to the pods of {what}, or let the selectors of what they scale not overlap",
+            f"kubectl -n {scaler.item.namespace} get hpa",
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Give the scale subresource of {what} a selector that is its own, let its operator scale it, or point {scaler.ref} at what "
+        "makes the pods",
+        f"kubectl -n {scaler.item.namespace} describe hpa {scaler.item.name}",
+        owner="platform",
+    )
+
+
+def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
+    if all(look.source == "resource" for look in scaler.looks):
+        return rescale
+    if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
+        return _by_hand(scaler)
+    return fixes.advice(
+        f"See which metrics the adapter publishes, and name one of them; {engine.label} has {followed(engine)}",
+        "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
+        f"kubectl -n {pod.namespace} describe {scaler.item.kind.partition('.')[0].lower()} {scaler.item.name}",
+        owner="platform",
+    )
+
+
+def _by_hand(scaler: Scaler) -> Fix:
+    """What to do where a query of KEDA's finds nothing."""
+    return fixes.advice(
+        f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
+        "a pool, namespace, model), or let the metrics be scraped",
+        f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+        owner="platform",
+    )

@@ -1,0 +1,258 @@
+"""Clients in the cluster that policies keep from a server of models, by what their own logs say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Item,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    addresses,
+    dig,
+    engines_in,
+    fixes,
+    follow,
+    log_evidence,
+    object_evidence,
+)
+from llmdoctor_checks._connections import NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, TIMED_OUT_UNNAMED
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._exposure import leads
+from llmdoctor_checks.serving._policies import (
+    cilium_admits,
+    cilium_egress,
+    cilium_ingress,
+    has_port,
+    policies,
+    rules,
+    selected,
+)
+from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_in, let_out, quote, sources
+
+#: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
+_OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
+_GRPC = ("grpc", "h2c", "http2")
+_PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
+
+LITERALS = tuple(words for words, _ in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, _OF_PICKER))
+
+
+def of_server(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding | None:
+    """A client that says that it cannot connect to this pod, and which the policies of either do not let; `asker` alone, if given."""
+    return _kept_out(pod, cluster, asker) or _kept_in(pod, cluster, asker)
+
+
+def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """The same from the side of the client: a ready server of models that it cannot connect to."""
+    said = (named for log in logs for _, named in _unreached(log) if pod.failing or not log.previous)
+    for host, port in dict.fromkeys((named["host"], named["port"]) for named in said):
+        to = follow(host, int(port), pod, cluster)
+        for server in to.pods if to is not None and not to.itself else ():
+            if not server.ready or server.spec.host_network or not engines_in(server):
+                continue
+            found = of_server(server, cluster, asker=pod)
+            if found is not None:
+                yield found
+                return
+
+
+def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
+    """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
+    picker = not engines_in(pod) and _serves_grpc(pod) and _picks(pod, cluster)
+    ports = _asked_at(pod, picker)
+    ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
+    if not ports or pod.spec.host_network or not (ours or theirs):
+        return None
+    for client, log, said in _cut_from(cluster):
+        if client.name == pod.name or (asker is not None and client.item is not asker.item):
+            continue
+        line = next((x for x, named in said if _meant(named, pod, client)), None)
+        line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
+        if line is None:
+            continue
+        if any(_admits(r, p, client, pod, cluster) for r in rules(ours, "Ingress") for p in ports):
+            continue
+        of_cilium = ((rule, item.namespace) for item, listed in theirs for rule in listed)
+        if any(
+            cilium_admits(r, p, client.labels, client.namespace, cluster, there)
+            for r, there in of_cilium
+            for p in ports
+        ):
+            continue
+        items = [*ours, *(item for item, _ in theirs)]
+        names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
+        who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it cannot connect.",
+            evidence=(
+                log_evidence(line),
+                *(quote(item, "ingress") for item in ours),
+                *(object_evidence(i, "spec.ingress", "; ".join(map(sources, rs)) or "nothing") for i, rs in theirs),
+            ),
+            fixes=(let_in(items[0], client.labels, client.namespace, pod, port),),
+            order=line.order,
+            explains=CONSEQUENCES if asker is not None else (),
+            pods=((asker or pod).name,),
+        )
+    return None
+
+
+def _admits(rule: dict[str, object], port: int, client: Pod, pod: Pod, cluster: Cluster) -> bool:
+    """Whether a rule may let a client in; labels of a namespace that was not read may be any."""
+    if not has_port(rule, port):
+        return False
+    peers = rows(rule.get("from"))
+    namespace = cluster.find("Namespace", "", client.namespace)
+    known = dig(namespace, "metadata.labels") if namespace else None
+    of_namespace = {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
+    of_namespace["kubernetes.io/metadata.name"] = client.namespace
+    for peer in peers:
+        if "ipBlock" in peer:
+            return True
+        chosen = peer.get("namespaceSelector")
+        if chosen is None:
+            there = client.namespace == pod.namespace
+        else:
+            asks = set(dig(chosen, "matchLabels") or ()) | {str(t.get("key")) for t in rows(chosen, "matchExpressions")}
+            there = selected(chosen, of_namespace) or (not namespace and bool(asks - set(of_namespace)))
+        if there and selected(peer.get("podSelector"), client.labels):
+            return True
+    return not peers
+
+
+def _asked_at(pod: Pod, picker: bool) -> set[int]:
+    """The ports at which others ask a pod: of its engines, of a picker of endpoints, or of what asks servers for others (LiteLLM)."""
+    if engines_in(pod):
+        return {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
+    own = {port.container_port for container in pod.containers for port in container.spec.ports} if picker else set()
+    if led := {port for port in own if any(leads(service, pod, {port}) for service in pod.services)}:
+        return led
+    listed = (row for item in pod.services for row in rows(item.raw, "spec.ports"))
+    return {port for row in listed if isinstance(port := row.get("targetPort", row.get("port")), int)}
+
+
+def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
+    """A client in the cluster whose log says that it cannot connect to this pod, and which its own policies let out to other ports."""
+    for client, ours, line, named in cluster.once("kept in", lambda: list(_held(cluster))):
+        other = asker is not None and client.item is not asker.item
+        if other or client.item is pod.item or not _meant(named, pod, client):
+            continue
+        ports = _behind(pod, named)
+        if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
+            continue
+        names, port = " and ".join(one.name for one in ours), min(ports)
+        service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
+            f"{pod.name} is none of them; it says that it cannot connect.",
+            evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),
+            fixes=(
+                let_out(ours[0], service, port)
+                if service is not None
+                else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
+            ),
+            order=line.order,
+            explains=CONSEQUENCES if asker is not None else (),
+            pods=((asker or pod).name,),
+        )
+    return None
+
+
+def _held(cluster: Cluster) -> Iterator[tuple[Pod, list[Item], Line, re.Match[str]]]:
+    """Whom a log says that its pod could not connect to, where policies choose what it is let out to, and these."""
+    for client, log, said in _cut_from(cluster):
+        ours = policies(client, cluster, "Egress") if said and not log.previous else []
+        if ours and not cilium_egress(client, cluster):
+            yield from ((client, ours, line, named) for line, named in said)
+
+
+def _cut_from(cluster: Cluster) -> list[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
+    """Pods with an address of their own whose logs say that they could not connect, and to whom, where they name it."""
+    return cluster.once("cut from", lambda: list(_unconnected(cluster)))
+
+
+def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
+    for text in cluster.snapshot.logs:
+        item, log = cluster.item("Pod", text.namespace, text.pod), Log(text)
+        client = Pod.of(item, cluster) if item is not None else None
+        if client is None or client.spec.host_network:
+            continue
+        said = list(_unreached(log))
+        if said or any(next(log.find(words), None) for words, _ in (TIMED_OUT_UNNAMED, _OF_PICKER)):
+            yield client, log, said
+
+
+def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
+    """Lines that name whom they could not connect to."""
+    for words, pattern in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY):
+        for line in log.find(words):
+            if (named := re.search(pattern, line.text)) is not None:
+                yield line, named
+
+
+def _meant(named: re.Match[str], pod: Pod, client: Pod) -> bool:
+    """Whether a client means this pod: by its address, or by one of its Services."""
+    host = named["host"]
+    if host == pod.status.pod_ip:
+        return True
+    name, _, rest = host.partition(".")
+    namespace = rest.partition(".")[0] or client.namespace
+    mine = {item.name: str(dig(item.raw, "spec.clusterIP") or "") for item in pod.services}
+    return host in mine.values() or (namespace == pod.namespace and name in mine)
+
+
+def _behind(pod: Pod, named: re.Match[str]) -> set[int]:
+    """The ports of the pod that a client means, which are what a policy counts: behind the port of a Service, or the one that it names."""
+    asked = int(named["port"])
+    found: set[int] = set()
+    for item in pod.services:
+        for row in rows(item.raw, "spec.ports"):
+            target = row.get("targetPort", row.get("port"))
+            if row.get("port") == asked and isinstance(target, int):
+                found.add(target)
+    engines = {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
+    return found or ({asked} & (engines | {p.container_port for c in pod.containers for p in c.spec.ports}))
+
+
+def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:
+    """A line of a connection that was not made, of a client that names one of the pod's Services beside it."""
+    words, pattern = TIMED_OUT_UNNAMED
+    line = next((line for line in log.find(words) if re.search(pattern, line.text[:200])), None)
+    if line is None:
+        return None
+    names = {item.name for item in pod.services}
+    urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text)]
+    urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
+    return line if any(addresses(url, names, pod.namespace, client.namespace) for url in urls) else None
+
+
+def _serves_grpc(pod: Pod) -> bool:
+    """Whether a Service says that the pod speaks gRPC."""
+    listed = (port for item in pod.services for port in rows(item.raw, "spec.ports"))
+    return any(word in f"{port.get('name')} {port.get('appProtocol')}".lower() for port in listed for word in _GRPC)
+
+
+def _picks(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a gateway asks the pod where to send requests: an InferencePool names its Service, or it is called so."""
+    names, refs = {item.name for item in pod.services}, ("extensionRef", "endpointPickerRef")
+    pools = cluster.items("InferencePool", pod.namespace)
+    if any(dig(pool.raw, f"spec.{ref}.name") in names for pool in pools for ref in refs):
+        return True
+    called = (pod.name, *names, *(word for c in pod.containers for word in (c.name, c.spec.image)))
+    return any(re.search(_PICKERS, word) for word in called)
+
+
+def _no_picker(log: Log) -> Line | None:
+    """A line of a gateway that could not connect to what it asks before it sends a request on."""
+    words, pattern = _OF_PICKER
+    return next((line for line in log.find(words) if re.search(pattern, line.text)), None)

@@ -1,0 +1,253 @@
+"""What a pod asks for and policies do not let it out to: models, names, Services of the cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    endings,
+    fixes,
+    log_evidence,
+    log_of,
+    object_evidence,
+    service_at,
+    setting_evidence,
+)
+from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._policies import (
+    cilium_egress,
+    cilium_leads_outside,
+    has_port,
+    leads_outside,
+    policies,
+    rules,
+)
+from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_out, let_outside, numbers, quote
+
+#: Engines that download a model by its name from the Hugging Face Hub.
+_HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
+
+#: Variables with which nothing is downloaded, or from another place.
+_ELSEWHERE = frozenset(
+    {
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_ENDPOINT",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "VLLM_USE_MODELSCOPE",
+    }
+)
+
+#: What a download says that gets no answer.
+_NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
+
+#: Where models come from, as a server that is ready names it while a pull fails.
+_STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
+
+#: What of Python's tracebacks is not indented; and so many lines they have at most.
+_OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(?:Error|Exception|Timeout)\b", 400
+
+LITERALS = (*DNS_SILENT, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
+
+
+def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """An address outside that gave no answer, at a port that no policy of Kubernetes or Cilium lets the pod out to."""
+    # who loads its one model before it serves has it by now: from its cache
+    has_its_model = bool(engines) and all(engine.name in _HUB for engine in engines)
+    if logs is None or not (pod.failing or (pod.ready and not has_its_model)):
+        return
+    theirs = cilium_egress(pod, cluster)
+    ours = policies(pod, cluster, "Egress")
+    if not theirs and not ours:
+        return
+    said = (
+        (line, told)
+        for log in logs
+        for words, pattern in NOT_CONNECTED_OUTSIDE
+        for line in log.find(words)
+        if (told := re.search(pattern, line.text))
+    )
+    for line, told in said:
+        store = any(name in line.text for name in _STORES)
+        if (not store and (pod.ready or not _is_outside(told["whom"]))) or (pod.ready and line.log.previous):
+            continue
+        port = int(told["port"])
+        if any(cilium_leads_outside(rule, port) for _, listed in theirs for rule in listed) or any(
+            has_port(rule, port) and leads_outside(rule) for rule in rules(ours, "Egress")
+        ):
+            continue
+        names = [item.name for item, _ in theirs] + [item.name for item in ours]
+        words = [", ".join(sorted(rule)) + f": {numbers(rule)}" for rule in theirs[0][1]] if theirs else []
+        quoted = (
+            object_evidence(theirs[0][0], "spec.egress", "; ".join(words) or "nothing")
+            if theirs
+            else quote(ours[0], "egress")
+        )
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
+            f"at which it asks {told['whom']}.",
+            evidence=(log_evidence(line), quoted),
+            explains=("model-registry-failed", "hf-unreachable", *CONSEQUENCES),
+            fixes=(
+                fixes.advice(
+                    f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
+                    owner="platform",
+                )
+                if theirs
+                else let_outside(ours[0], [f"port {port} of public addresses"], port),
+            ),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _is_outside(whom: str) -> bool:
+    """Whether an address is public, or a name none that only the cluster knows."""
+    if re.fullmatch(r"[\d.]+", whom):
+        try:
+            return not ipaddress.ip_address(whom).is_private
+        except ValueError:
+            return False
+    return not whom.endswith((".local", ".svc", ".internal", ".lan", ".home.arpa"))
+
+
+def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A Service of the cluster that the pod could not reach, at a port that no policy lets it out to."""
+    found = policies(pod, cluster, "Egress")
+    if not found:
+        return
+    allowed = list(rules(found, "Egress"))
+    for words, pattern in NOT_CONNECTED:
+        for line in logs.find(words):
+            named = re.search(pattern, line.text)
+            service = service_at(named["host"], pod.namespace, cluster) if named else None
+            if named is None or service is None:
+                continue
+            # a policy counts the port of the pods behind it
+            ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == named["port"]]
+            behind = [row.get("targetPort", row.get("port")) for row in ports]
+            numbers = [int(str(port)) for port in behind if str(port).isdecimal()]
+            if not numbers or len(numbers) < len(behind) or any(has_port(r, n) for r in allowed for n in numbers):
+                continue
+            names = " and ".join(item.name for item in found)
+            port = numbers[0]
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
+                f"{service.name} is none of them: it cannot be reached.",
+                evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
+                explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
+                fixes=(let_out(found[0], service, port),),
+                pods=(pod.name,),
+            )
+            return
+
+
+def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A program, no engine, that ends since no name resolves, in a pod that no policy lets out to DNS."""
+    found = policies(pod, cluster, "Egress")
+    if not found or any(has_port(rule, 53, "UDP") for rule in rules(found, "Egress")):
+        return
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        lines = (x for words in DNS_SILENT for x in log.find(words)) if log is not None else iter(())
+        line = max(lines, key=lambda x: x.number, default=None)
+        if line is None:
+            continue
+        names, sure = " and ".join(item.name for item in found), _at_the_end(line)
+        yield Finding(
+            role="cause",
+            confidence="likely" if sure else "possible",
+            summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
+            + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
+            evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
+            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *CONSEQUENCES),
+            fixes=(let_outside(found[0], ["DNS (port 53)"]),),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _at_the_end(line: Line) -> bool:
+    """Whether little but the frames of one exception follows in the log: what a program says earlier it may have got over."""
+    after = (x.text for x in line.log.lines(line.number + 1, line.number + _AFTER) if x.text.strip())
+    spoken = [text for text in after if not text[0].isspace() and not re.match(_OF_A_TRACEBACK, text)]
+    return not spoken
+
+
+def _downloads(engine: Engine, model: object) -> bool:
+    """Whether the model comes from the Hub."""
+    if engine.name not in _HUB or not isinstance(model, str):
+        return False
+    if model.count("/") != 1 or model.startswith(("/", ".")) or not engine.found.argv_known:
+        return False
+    return not _ELSEWHERE & set(engine.container.env) and not engine.container.spec.env_from
+
+
+def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A model of the Hub, in a pod that no policy lets out to DNS or to port 443 outside."""
+    setting = engine.explicit("model")
+    if setting is None or not _downloads(engine, setting.value):
+        return
+    found = policies(pod, cluster, "Egress")
+    allowed = list(rules(found, "Egress"))
+    named = any(has_port(rule, 53, "UDP") for rule in allowed)
+    open_ = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
+    if not found or (named and open_):
+        return
+    closed = [*([] if named else ["DNS (port 53)"]), *([] if open_ else ["port 443 of public addresses"])]
+    line = _unanswered(engine, logs) if pod.failing else None
+    cached = _kept(engine.container)
+    if cached and line is None:
+        return  # an earlier pod may have left it there
+    names = " and ".join(item.name for item in found)
+    kept = "" if line else ", and the download times out"
+    yield Finding(
+        role="cause" if line else "risk",
+        severity=None if line else "warning",
+        confidence="likely",
+        summary=f"NetworkPolicy {names} keeps {pod.name} from {' and '.join(closed)}; {setting.value} comes from the Hugging Face "
+        f"Hub{kept}.",
+        evidence=(
+            *((log_evidence(line),) if line else ()),
+            *(quote(item, "egress") for item in found),
+            setting_evidence(engine.container, setting),
+        ),
+        explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
+        fixes=(let_outside(found[0], closed),),
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
+    """A line of a download from the Hub that got no answer."""
+    for log in logs.of(engine.container.name) if logs else ():
+        for words in _NO_ANSWER:
+            for line in log.find(words):
+                if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
+                    return line
+    return None
+
+
+def _kept(container: Container) -> bool:
+    """Whether the Hub's cache lies on a volume that outlives the pod."""
+    homes = [v.value for n in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if (v := container.env.get(n))]
+    mounts = [container.mount_over(home) for home in (*filter(None, homes), "/root/.cache/huggingface", "/data")]
+    volumes = [container.pod.volume(mount.name) for mount in mounts if mount]
+    return any(volume and not volume.empty_dir for volume in volumes)

@@ -1,0 +1,84 @@
+"""What a finding says of a policy, and the rules that its fixes add."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence
+from llmdoctor_checks._raw import rows
+from llmdoctor_checks.serving._policies import cilium_ports
+
+#: What a pod that lacks a connection may die of.
+CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
+
+
+def quote(item: Item, direction: str) -> Evidence:
+    """What a NetworkPolicy lets through in one direction (`ingress` or `egress`)."""
+    found = dig(item.raw, f"spec.{direction}")
+    texts = [_rule(rule) for rule in rows(found)] or ["nothing"]
+    return object_evidence(item, f"spec.{direction}", "; ".join(texts))
+
+
+def _rule(rule: dict[str, object]) -> str:
+    """A rule in one line: to whom, at which ports."""
+    peers = rows(rule.get("to") or rule.get("from"))
+    to = ", ".join(str(dig(p, "ipBlock.cidr") or "/".join(sorted(p))) for p in peers) or "anywhere"
+    ports = ", ".join(f"{row.get('protocol', 'TCP')} {row.get('port', 'any')}" for row in rows(rule.get("ports")))
+    return f"{to}: {ports or 'all ports'}"
+
+
+def sources(rule: dict[str, object]) -> str:
+    """Whom one of Cilium's rules lets in, in one line."""
+    wanted = [dig(one, "matchLabels") for one in rows(rule, "fromEndpoints")]
+    peers = [", ".join(f"{k}={v}" for k, v in one.items()) for one in wanted if isinstance(one, dict)]
+    return f"{' or '.join(peers) or ', '.join(sorted(k for k in rule if k.startswith('from'))) or 'anybody'}: {numbers(rule)}"
+
+
+def numbers(rule: dict[str, object]) -> str:
+    """The ports of one of Cilium's rules, in one line."""
+    return ", ".join(str(one.get("port")) for one in cilium_ports(rule)) or "all ports"
+
+
+def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
+    """A rule for the client; its namespace by the label that every one has."""
+    own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or labels
+    if policy.kind.partition(".")[0] != "NetworkPolicy":
+        summary = (
+            f"Let {namespace} ({', '.join(f'{k}={v}' for k, v in own.items())}) in to port {port} in {policy.name}"
+        )
+        return fixes.advice(summary, owner="platform")
+    peer: dict[str, object] = {"podSelector": {"matchLabels": own}}
+    if namespace != pod.namespace:
+        peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    rule: dict[str, object] = {"from": [peer], "ports": [{"protocol": "TCP", "port": port}]}
+    return with_rules(policy, "ingress", [rule], f"Let it in to port {port} in NetworkPolicy/{policy.name}")
+
+
+def let_out(policy: Item, service: Item, port: int) -> Fix:
+    """A rule for the pods behind a Service, where its selector says which they are."""
+    selector = dig(service.raw, "spec.selector")
+    rule: dict[str, object] = {"ports": [{"protocol": "TCP", "port": port}]}
+    if isinstance(selector, dict) and selector:
+        peer: dict[str, object] = {"podSelector": {"matchLabels": selector}}
+        if service.namespace != policy.namespace:
+            peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": service.namespace}}
+        rule["to"] = [peer]
+    return with_rules(policy, "egress", [rule], f"Allow port {port} of {service.name} in NetworkPolicy/{policy.name}")
+
+
+def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
+    """Rules for what is closed: DNS, or a port of public addresses, in the words of the finding."""
+    wanted: list[dict[str, object]] = []
+    if "DNS (port 53)" in closed:
+        wanted.append({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
+    if closed[-1].startswith(f"port {port}"):
+        block = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
+        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port}]})
+    return with_rules(policy, "egress", wanted, f"Allow {' and '.join(closed)} in NetworkPolicy/{policy.name}")
+
+
+def with_rules(policy: Item, direction: str, added: list[dict[str, object]], summary: str) -> Fix:
+    """A NetworkPolicy with further rules; those that it has stay."""
+    path = f"/spec/{direction}"
+    operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": added}]
+    if isinstance(dig(policy.raw, f"spec.{direction}"), list):
+        operations = [{"op": "add", "path": f"{path}/-", "value": rule} for rule in added]
+    return fixes.patch_object(policy, summary, operations, owner="platform")
