@@ -386,6 +386,7 @@ class PodSpec(_Base, frozen=True):
     init_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
     node_name: str = ""
+    subdomain: str = ""
     node_selector: dict[str, Scalar] = {}
     affinity: Affinity | None = None
     tolerations: tuple[Toleration, ...] = ()
