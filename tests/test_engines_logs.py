@@ -236,3 +236,10 @@ def test_a_refused_command_line_tells_the_engine(text: str, name: str) -> None:
     found = from_log(text)
     assert found is not None
     assert found.name == name
+
+
+def test_sglang_divides_the_tensor_parallel_group_among_the_ranks_of_attention() -> None:
+    copies, shared = (SGLANG.replace("dp_size=1", f"dp_size=4, enable_dp_attention={on}") for on in (False, True))
+    sizes = [size.value for text in (copies, shared) if (size := log(text).get("data_parallel_size"))]
+    assert sizes == [4, 1]
+    assert log(shared).explicit("enable_dp_attention") is not None

@@ -73,4 +73,10 @@ def read(start: Start) -> Engine:
     """The configuration of one api_server."""
     style = ARGPARSE if at_least(version_of(start)[0], "0.9.2") is False else FLEXIBLE
     reading = read_options(start, _ROWS, table(), style, positional="model")
-    return build(start, reading.settings, reading.problems, DEFAULTS, reading.known, reading.unresolved)
+    settings, open_ = dict(reading.settings), set(reading.unresolved)
+    several = settings.get("data_parallel_size")
+    if several is not None and several.value != 1:
+        # these ranks share the GPUs of the tensor parallel group, or have GPUs of their own where there are as many
+        del settings["data_parallel_size"]
+        open_.add("data_parallel_size")
+    return build(start, settings, reading.problems, DEFAULTS, reading.known, open_)

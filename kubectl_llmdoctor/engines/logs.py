@@ -363,6 +363,7 @@ _TOLD = frozenset(
         "model", "revision", "served_model_name", "quantization", "max_model_len", "port", "host", "api_key",
         "max_num_seqs", "max_total_tokens", "download_dir", "gpu_memory_utilization", "chat_template",
         "tool_call_parser", "distributed_executor_backend", "distributed_timeout_seconds", "tokenizer",
+        "enable_dp_attention",
     }
 )  # fmt: skip
 
@@ -377,7 +378,7 @@ _SGLANG_NAMES = {
     "nnodes": "nnodes", "node_rank": "node_rank", "enable_metrics": "enable_metrics", "load_format": "load_format",
     "chunked_prefill_size": "chunked_prefill_size", "max_prefill_tokens": "max_prefill_tokens",
     "disable_cuda_graph": "enforce_eager", "cpu_offload_gb": "cpu_offload_gb", "download_dir": "download_dir",
-    "tool_call_parser": "tool_call_parser",
+    "tool_call_parser": "tool_call_parser", "enable_dp_attention": "enable_dp_attention",
 }  # fmt: skip
 # Fields that the server fills in itself, also where nobody set them.
 _SGLANG_COMPUTED = frozenset(
@@ -391,6 +392,8 @@ def _sglang(head: str) -> _Found:
     at = head.find("server_args=ServerArgs(")
     if at >= 0:
         given = {key: _literal(text) for key, text in _pairs(_block(head, at + 22), "=")}
+        if given.get("enable_dp_attention") is True:
+            given.pop("dp_size", None)  # it divides the tensor parallel group, and makes no further ranks
         rows = [*_default_rows("sglang"), ("port", 30000, "", ""), ("host", "127.0.0.1", "", "")]
         _by_difference(given, rows, _SGLANG_NAMES, settings, in_force, _place(head, at), _SGLANG_COMPUTED)
     return _Found(None, "", settings, in_force)

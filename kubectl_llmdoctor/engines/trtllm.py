@@ -51,6 +51,7 @@ _DYNAMO: tuple[Row, ...] = (
 _FILE = {
     "tensor_parallel_size": ("tensor_parallel_size", "int"),
     "pipeline_parallel_size": ("pipeline_parallel_size", "int"),
+    "context_parallel_size": ("context_parallel_size", "int"),
     "moe_expert_parallel_size": ("expert_parallel_size", "int"),
     "max_seq_len": ("max_model_len", "int"),
     "max_batch_size": ("max_num_seqs", "int"),

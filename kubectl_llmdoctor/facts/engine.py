@@ -16,6 +16,9 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 
+#: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
+_CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")
+
 
 class Engine:
     """An inference server in a container: what the container was told, completed by what its log says of itself."""
@@ -99,12 +102,20 @@ class Engine:
                 if not isinstance(size.value, int):
                     return None
                 product *= size.value
-        return product
+        if any(name in self.found.unresolved for name in _CONTEXT_SIZES):
+            return None
+        return product * self._sharing_a_context
 
     @property
     def workers_at_least(self) -> int:
         """The workers that are known of: what is unknown counts as one."""
         sizes = [self.value(n, 1) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
+        return math.prod(size for size in sizes if isinstance(size, int)) * self._sharing_a_context
+
+    @property
+    def _sharing_a_context(self) -> int:
+        """By how many the ranks are multiplied that divide the tokens of one prompt among them."""
+        sizes = [self.value(name, 1) for name in _CONTEXT_SIZES]
         return math.prod(size for size in sizes if isinstance(size, int))
 
 

@@ -106,7 +106,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         confidence="certain",
         summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
         evidence=(evidence, pod_evidence(container, "args", capped)),
-        fixes=_fixes(engine, None),
+        fixes=_fixes(engine, None, native),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -141,9 +141,10 @@ def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | N
     return native_context(model.value), setting_evidence(engine.container, model)
 
 
-def _fixes(engine: Engine, fits: int | None) -> tuple[Fix, ...]:
+def _fixes(engine: Engine, fits: int | None, native: int = _LONG_TOKENS * 2) -> tuple[Fix, ...]:
     flag = _FLAGS[engine.name]
-    tokens = fits // 16 * 16 if fits and fits >= 1024 else 32768
+    usual = _LONG_TOKENS if native > _LONG_TOKENS else native // 2  # a cap at its own maximum would cap nothing
+    tokens = fits // 16 * 16 if fits and fits >= 1024 else usual
     summary = (
         f"Cap the context at the {tokens} tokens that fit"
         if fits

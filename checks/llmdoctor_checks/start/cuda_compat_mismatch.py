@@ -24,7 +24,9 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     ## Fix
 
     Take the compat folder off `LD_LIBRARY_PATH` (or `/etc/ld.so.conf.d`), use an image built for the CUDA that the driver
-    knows, or update the driver. After a driver update recreate the pods of that node.
+    knows, or update the driver. After a driver update recreate the pods of that node. Images of vLLM from 0.15.0 on name the
+    folder in `/etc/ld.so.conf.d`, so that on a driver that is newer than their CUDA the older library comes first; from 0.17.1 on
+    they take it only where `VLLM_ENABLE_CUDA_COMPATIBILITY=1` asks for it.
 
     ## References
 

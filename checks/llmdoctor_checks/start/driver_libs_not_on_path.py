@@ -37,8 +37,8 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
 
     ## Fix
 
-    Set `LD_LIBRARY_PATH` to the driver's folder, use an image whose entrypoint runs ldconfig, and ask for the driver
-    capabilities `compute,utility`.
+    Set `LD_LIBRARY_PATH` to the driver's folder (`LIBRARY_PATH` where it is the linker that finds nothing), use an image whose
+    entrypoint runs ldconfig, and ask for the driver capabilities `compute,utility`.
 
     ## References
 

@@ -34,7 +34,13 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._pytorch_memory import account
 from llmdoctor_checks.start._groups import gpus_of_group
 
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_SIZES = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "prefill_context_parallel_size",
+    "context_parallel_size",
+)
 
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
@@ -91,7 +97,7 @@ def gpu_count_mismatch(
 ) -> Iterator[Finding | Abstain]:
     """Tensor, pipeline and data parallel sizes do not match the GPUs of the pod.
 
-    An engine starts one worker per GPU: tensor × pipeline (× data) parallel size of them. With fewer GPUs in the
+    An engine starts one worker per GPU: tensor × pipeline (× data, × prefill context) parallel size of them. With fewer GPUs in the
     container the start fails ("World size is larger than the number of available GPUs", "invalid device ordinal");
     with more, the rest stands idle while it stays reserved: an engine that is not told of them puts the whole model on one GPU, and
     where that has no memory for it, this is why.
