@@ -534,7 +534,7 @@ class Parser:
         if isinstance(candidates, list) and candidates:
             names = ", ".join(sorted(candidates)[:4])
             detail = f"{key} could be {names}: {self.dialect.named} refuses it"
-            self.problem("unknown-flag", key, words, detail, True)
+            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
             return
         found = self.dialect.unknown(key)
         self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
