@@ -38,7 +38,7 @@ from .common import (
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
 from .version import at_least, parse, split_image
-from .vllm_flags import CHOICES, FLAGS, SAMPLES
+from .vllm_flags import CHOICES, FLAGS, SAMPLES, TOOL_PARSERS
 
 # Options whose common name is not simply their own with underscores.
 _NAMES = {"--enable-expert-parallel": "expert_parallel"}
@@ -769,6 +769,14 @@ def _rules(parser: Parser, form: str) -> None:
         sure = parser.known and known.known and known.since("0.9.0")
         sure = sure and not any(problem.flag == "--tool-call-parser" for problem in parser.problems)
         parser.problem("conflict", choice.flag, [Word("", choice.text, choice.path)], detail, sure)
+    named = settings.get("tool_call_parser")
+    if choice is not None and choice.value is True and named is not None and "tool_parser_plugin" not in settings:
+        name = str(named.value)
+        if name not in TOOL_PARSERS:
+            near = [other for other in TOOL_PARSERS if other.startswith(name)]
+            detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
+            detail += f" (it has {', '.join(near)})" if near else ""
+            parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known)
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
     if tokens and sequences and tokens.value < sequences.value:
         detail = (
