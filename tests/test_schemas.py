@@ -145,7 +145,9 @@ def patched(raw: dict[str, Any], patch: Patch) -> dict[str, Any]:
 
 def _check(found: list[Found]) -> None:
     for raw, patch in found:
-        schema = kinds()[raw["apiVersion"], raw["kind"]].schema
+        # KServe kept the fields of the group that it was called by before
+        version = raw["apiVersion"].replace("serving.kubeflow.org/", "serving.kserve.io/")
+        schema = kinds()[version, raw["kind"]].schema
         assert list(schemas.problems(schema, patched(raw, patch))) == [], patch
 
 

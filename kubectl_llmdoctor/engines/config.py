@@ -77,8 +77,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     detail: str
     certain: bool
-    #: the option that was meant, where the one written is in no release that was read: a slip of the pen, or another
-    #: engine's name for it
+    #: the option that was meant, where the one written is in no release that was read: a slip of the pen, another
+    #: engine's name for it, or a beginning that the newest release takes for several
     meant: str = ""
 
 

@@ -212,6 +212,11 @@ class Dialect:
             return found or None
         return None
 
+    def shortened(self, candidates: list[str]) -> str:
+        """What a beginning of several options most likely means, where the newest release has more than one of them."""
+        newest = [other for other in candidates if self.options[other].flag.last == len(self.table.samples) - 1]
+        return min(newest, key=len) if len({self.options[other].flag.name for other in newest}) > 1 else ""
+
     def unknown(self, key: str) -> Unknown:
         """Why this version does not take an option: removed, not there yet, misspelt, or never heard of."""
         title = self.table.title

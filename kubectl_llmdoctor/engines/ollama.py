@@ -193,17 +193,18 @@ def _modelfile(start: Start) -> Iterator[Setting]:
 
 
 def _address(text: str) -> list[tuple[str, Any]]:
-    """Host and port of OLLAMA_HOST: `0.0.0.0:8080`, `:8080`, `http://0.0.0.0`, `[::]:11434`."""
+    """Host and port of OLLAMA_HOST: `0.0.0.0:8080`, `http://0.0.0.0`, `[::]:11434`, `::1`; `:8080` is every address."""
     rest = text.strip().strip("\"'")
     scheme, found, after = rest.partition("://")
     port_of_scheme = {"http": 80, "https": 443}.get(scheme.lower()) if found else None
     rest = (after if found else rest).partition("/")[0]
     host, colon, port = rest.rpartition(":")
-    if not colon or rest.endswith("]"):
+    bare = host.count(":") > 0 and "[" not in host  # an IPv6 address without a port
+    if not colon or bare or rest.endswith("]"):
         host, port = rest, ""
     out: list[tuple[str, Any]] = []
-    if host:
-        out.append(("host", host.strip("[]")))
+    if host or colon:
+        out.append(("host", host.strip("[]") or "::"))
     if port.isascii() and port.isdecimal() and len(port) < 6:
         out.append(("port", int(port)))
     elif port_of_scheme and not port:

@@ -253,7 +253,7 @@ class Options:
             return
         if candidates:
             detail = f"{key} could be {', '.join(sorted(candidates)[:4])}: {self.named} refuses it"
-            self.problem("unknown-flag", key, words, detail, True)
+            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
             return
         found = self.dialect.unknown(key)
         self.problem(found.kind, key, words, found.detail, found.sure, found.meant)

@@ -25,7 +25,7 @@ from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
 from .values import BadValueError, boolean, human, integer, number, parse_json
 from .version import at_least, parse, split_image
-from .vllm_flags import CHOICES, FLAGS, SAMPLES
+from .vllm_flags import CHOICES, FLAGS, SAMPLES, TOOL_PARSERS
 
 # Options whose common name is not simply their own with underscores.
 _NAMES = {"--enable-expert-parallel": "expert_parallel"}
@@ -521,7 +521,7 @@ class Parser:
         if isinstance(candidates, list) and candidates:
             names = ", ".join(sorted(candidates)[:4])
             detail = f"{key} could be {names}: {self.dialect.named} refuses it"
-            self.problem("unknown-flag", key, words, detail, True)
+            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
             return
         found = self.dialect.unknown(key)
         self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
@@ -756,6 +756,14 @@ def _rules(parser: Parser, form: str) -> None:
         sure = parser.known and known.known and known.since("0.9.0")
         sure = sure and not any(problem.flag == "--tool-call-parser" for problem in parser.problems)
         parser.problem("conflict", choice.flag, [Word("", choice.text, choice.path)], detail, sure)
+    named = settings.get("tool_call_parser")
+    if choice is not None and choice.value is True and named is not None and "tool_parser_plugin" not in settings:
+        name = str(named.value)
+        if name not in TOOL_PARSERS:
+            near = [other for other in TOOL_PARSERS if other.startswith(name)]
+            detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
+            detail += f" (it has {', '.join(near)})" if near else ""
+            parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known)
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
     if tokens and sequences and tokens.value < sequences.value:
         detail = (

@@ -490,3 +490,13 @@ CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("0.14.1", "critical,error,warning,info,debug,trace"),
     ),
 }
+
+#: What `--tool-call-parser` took in any of these releases without a plugin (`tool_parsers/__init__.py`).
+TOOL_PARSERS = (
+    "apertus", "cohere_command3", "cohere_command4", "deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4", "ernie45",
+    "functiongemma", "gemma4", "gigachat3", "glm45", "glm47", "granite", "granite-20b-fc", "granite4", "hermes", "hunyuan_a13b",
+    "hy_v3", "inkling", "internlm", "jamba", "kimi_k2", "kimi_k3", "lfm2", "llama3_json", "llama4_json", "llama4_pythonic",
+    "longcat", "mimo", "minicpm5", "minimax", "minimax_m2", "minimax_m3", "mistral", "olmo3", "openai", "phi4_mini_json",
+    "poolside_v1", "pythonic", "qwen3_coder", "qwen3_xml", "seed_oss", "solar_open2", "step3", "step3p5", "step_deepresearch",
+    "xlam",
+)  # fmt: skip

@@ -166,6 +166,7 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
 _BUILT: dict[tuple[str, str], tuple[str, str]] = {
     ("serving.kserve.io", "InferenceService"): ("kserve", "inference_service"),
     ("serving.kserve.io", "LLMInferenceService"): ("kserve", "llm_inference_service"),
+    ("serving.kubeflow.org", "InferenceService"): ("kserve", "inference_service"),  # its name until KServe 0.7
     ("ray.io", "RayCluster"): ("ray", "ray_cluster"),
     ("ray.io", "RayService"): ("ray", "ray_service"),
     ("ray.io", "RayJob"): ("ray", "ray_job"),

@@ -27,6 +27,12 @@ _TPU_GIB = {
     "tpu7x": 192,
 }
 
+#: GiB of the largest accelerator that was announced by 2026 (MI455X): no GPU of a pod has more, whichever it is.
+_LARGEST_GIB = 432
+
+#: Engines that keep all weights on GPUs unless they are told otherwise.
+_ON_GPUS = frozenset({"vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm"})
+
 
 @check("cuda-oom-weights", since="0.1")
 def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
@@ -35,6 +41,8 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     Each GPU holds the model's weights divided by the tensor and pipeline parallel size: two bytes for each parameter in
     16 bits, one in 8 bits, about half a byte in 4 bits. When they are larger than the GPU, the engine ends while it
     loads them, with "CUDA out of memory". No setting of the KV cache helps.
+
+    Where nothing tells which GPU a manifest's pod gets, only weights are told that as many of the largest there is do not hold.
 
     ## Fix
 
@@ -46,7 +54,7 @@ def cuda_oom_weights(pod: Pod, sizing: Sizing) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
     """
-    if not pod.exists and (found := _on_tpus(pod, sizing)):
+    if not pod.exists and (found := _on_tpus(pod, sizing) or _on_any_gpus(pod, sizing)):
         yield found
     if not role_of(pod, sizing) or (budget := sizing.budget) is None:
         return
@@ -87,4 +95,41 @@ def _on_tpus(pod: Pod, sizing: Sizing) -> Finding | None:
             *((setting_evidence(engine.container, model),) if model else ()),
         ),
         fixes=(fixes.advice(f"Take a larger topology of chips, or a checkpoint of 8 bits, in {fixes.edited(pod)}"),),
+    )
+
+
+def _on_any_gpus(pod: Pod, sizing: Sizing) -> Finding | None:
+    """Weight files that are larger than the memory of all GPUs of a pod, if they were of the largest kind."""
+    engine, needed = sizing.engine, sizing.file_bytes
+    container = engine.container
+    name = next((name for name in ("nvidia.com/gpu", "amd.com/gpu") if container.limit(name)), "")
+    own = units(container.limit(name)) if name else None
+    if needed is None or not own or sizing.accelerator is not None or engine.name not in _ON_GPUS or pod.nodes != 1:
+        return None
+    serving = sizing.serving
+    spread = serving.tensor_parallel * serving.pipeline_parallel > own or engine.value("nnodes", 1) != 1
+    if spread or needed <= own * _LARGEST_GIB * GIB or not engine.found.argv_known:
+        return None
+    if any(
+        word in str(arg)
+        for arg in engine.found.argv
+        for word in ("quanti", "offload", "--kt-", "data-parallel", "--dp")
+    ):
+        return None
+    model = engine.explicit("model")
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"The weights of {sizing.model_name} take {gib(needed)} or more, and the container has {count_of(own, 'GPU')}: "
+        f"no {'GPU has' if own == 1 else f'{own} GPUs have'} as much memory.",
+        evidence=(
+            pod_evidence(container, f"resources.limits[{name}]", str(own)),
+            *((setting_evidence(container, model),) if model else ()),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Give it as many GPUs as hold the weights and set --tensor-parallel-size, or take a smaller model, in {fixes.edited(pod)}"
+            ),
+        ),
     )

@@ -55,8 +55,9 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
 
-    Of an image whose release is not known (`latest`) only slips of the pen and other engines' names are told: no release
-    that was read has such an option, and one that is spelt almost like it, or does the same, is there.
+    Of an image whose release is not known (`latest`) only slips of the pen, other engines' names, and beginnings of several
+    options (`--enable-metric`) are told: no release that was read has such an option, and one that is spelt almost like it,
+    or does the same, is there.
 
     ## Fix
 
@@ -204,7 +205,7 @@ def _sure(problems: list[Problem]) -> list[Problem]:
 
 
 def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
-    """Slips of the pen and other engines' names for an option, in the arguments of an image whose release is not known.
+    """Slips of the pen, other engines' names and shortened options, in the arguments of an image of an unknown release.
 
     A build of somebody's own may have options that no release has.
     """

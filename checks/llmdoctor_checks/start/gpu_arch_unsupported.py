@@ -1,5 +1,6 @@
 """A GPU whose compute capability does not do for the image, the data type or the quantization."""
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -39,6 +40,18 @@ _BASE: tuple[tuple[str, str, str, Compute, Compute | None], ...] = (
     ("lmdeploy", "", "", (7, 0), None),
 )
 
+#: For which compute capabilities a build of Text Embeddings Inference runs, by what stands before its version: its own check
+#: at the start (`backends/candle/src/compute_cap.rs`) in all releases, which differ in whether 8.9 runs builds for 8.x.
+_TEI_BUILDS: dict[str, tuple[Compute, Compute]] = {
+    "": ((8, 0), (8, 9)),
+    "turing": ((7, 5), (7, 5)),
+    "86": ((8, 6), (8, 9)),
+    "89": ((8, 9), (8, 9)),
+    "hopper": ((9, 0), (9, 0)),
+    "100": ((10, 0), (10, 0)),
+    "120": ((12, 0), (12, 0)),
+}
+
 _TRITON = frozenset(["triton_attn", "triton_attn_vllm_v1", "triton"])
 
 
@@ -58,7 +71,8 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     Kernels are compiled for certain compute capabilities. A GPU that is older than all of them (V100, P40, T4 for
     bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: "no
     kernel image is available". Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
-    FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta.
+    FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta. Text Embeddings Inference has an image for each generation
+    (`turing-`, `86-`, `89-`, `hopper-`, none for 8.0), which refuses others.
 
     ## Fix
 
@@ -136,7 +150,18 @@ def _clashes(engine: Engine, compute: Compute) -> Iterator[Clash]:
             yield Clash(f"A kernel of {engine.label}", f"below {_say(new)}", (), "Take a newer image of the engine")
     if engine.name == "vllm":
         yield from _vllm_types(engine, compute)
+    if engine.name == "tei":
+        yield from _tei_build(engine, compute)
     yield from _methods(engine, compute)
+
+
+def _tei_build(engine: Engine, compute: Compute) -> Iterator[Clash]:
+    """A build for GPUs of another generation, which the server refuses."""
+    found = re.search(r"/text-embeddings-inference:(?:([a-z]+|\d{2,3})-)?\d+\.\d", engine.container.spec.image)
+    low, high = _TEI_BUILDS.get(found[1] or "", ((0, 0), (99, 0))) if found else ((0, 0), (99, 0))
+    if not low <= compute <= high:
+        need = _say(low) if low == high else f"{_say(low)} to {_say(high)}"
+        yield Clash("This build of Text Embeddings Inference", need, (), "Take the image that is built for this GPU")
 
 
 def _within(engine: Engine, first: str, last: str) -> bool:

@@ -110,6 +110,8 @@ def gpu_count_mismatch(
     is judged where the node selector shows that it does not, and only for too many workers: a pod takes all chips of its
     machine, however few of them it needs.
 
+    Within a container its GPUs count from 0: a `CUDA_VISIBLE_DEVICES` with their numbers on the node hides them all.
+
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
     may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason, and so
     are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone.
@@ -124,6 +126,9 @@ def gpu_count_mismatch(
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     """
     container, workers = engine.container, engine.workers
+    if not pod.exists and (found := _no_such_index(container)):
+        yield found
+        return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
     if not explicit and (workers or 1) == 1:
         if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
@@ -172,6 +177,33 @@ def gpu_count_mismatch(
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _no_such_index(container: Container) -> Finding | None:
+    """A CUDA_VISIBLE_DEVICES with the number that a GPU has on its node: within the container they count from 0."""
+    visible, gpus = container.env.get("CUDA_VISIBLE_DEVICES"), container.limit("nvidia.com/gpu")
+    text = (visible.value or "").replace(" ", "") if visible else ""
+    if not gpus or not re.fullmatch(r"\d{1,3}(?:,\d{1,3}){0,31}", text) or "NVIDIA_VISIBLE_DEVICES" in container.env:
+        return None
+    context = container.spec.security_context
+    if int(text.partition(",")[0]) < gpus or context.privileged:
+        return None  # CUDA takes those before the first that is not there; who is privileged sees all of the node
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"CUDA_VISIBLE_DEVICES of {container.name} is {text}, and its {count_of(gpus, 'GPU')} "
+        f"{'is number 0' if gpus == 1 else f'are numbers 0 to {gpus - 1}'}, whatever they are on the node: CUDA finds none.",
+        evidence=(
+            pod_evidence(container, "env[CUDA_VISIBLE_DEVICES]", text),
+            pod_evidence(container, "resources.limits[nvidia.com/gpu]", str(gpus)),
+        ),
+        fixes=(
+            fixes.remove_env(
+                container, "CUDA_VISIBLE_DEVICES", "Remove CUDA_VISIBLE_DEVICES: the container sees its own GPUs alone"
+            ),
+        ),
     )
 
 

@@ -10,8 +10,10 @@ from kubectl_llmdoctor.api import (
     Finding,
     Logs,
     Pod,
+    Setting,
     Subject,
     check,
+    dig,
     fixes,
     log_evidence,
     pod_evidence,
@@ -25,6 +27,15 @@ _TABLE = "| Model | Version | Status |"
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 )
+#: What may make a path within the container itself.
+_MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip)\s"
+#: The images of the projects themselves, which hold no model.
+_PUBLISHED = (
+    r"^(?:(?:docker\.io/)?(?:vllm/vllm-openai(?:-cpu|-rocm)?|lmsysorg/sglang|openmmlab/lmdeploy)"
+    r"|ghcr\.io/(?:huggingface/text-(?:generation|embeddings)-inference|ggml-org/llama\.cpp))(?:$|[:@])"
+)
+#: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
+_OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
 
 
 @check("model-not-found", since="0.1", literals=(_TABLE,))
@@ -39,9 +50,11 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     Triton starts without any model where its repository is empty, as after a copy of a prefix under which nothing lies: it is
     up, and what asks for a model of it gets 400.
 
-    In a manifest it is a risk where an engine over several pods reads its model from a path that the leader alone fills: the
-    leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank
-    reads the weights from its own disk.
+    In a manifest it is a risk where a project's own image, which holds no model, is to read one from a path that no volume
+    brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models). It is one as well where
+    an engine over several pods reads its model from a path that the leader alone fills: the leader's script or init container
+    downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank reads the weights from its own
+    disk.
 
     ## Fix
 
@@ -59,7 +72,10 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         return
     model = engine.explicit("model")
     path = str(model.value).rstrip("/") if model else ""
-    if model is None or not path.startswith("/") or len(subject.pods) < 2 or engine.value("nnodes", 1) != 1:
+    if model is None or not path.startswith("/"):
+        return
+    yield from _brought_by_nothing(engine, model, path)
+    if len(subject.pods) < 2 or engine.value("nnodes", 1) != 1:
         return
     own, workers = engine.container.devices, engine.workers
     if not pod.template or pod.template.part != "leader" or not own or not workers or workers <= own:
@@ -91,6 +107,37 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             ),
         )
         return
+
+
+def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:
+    """A path to the model in an image without any, over which the template mounts nothing."""
+    pod, container = engine.pod, engine.container
+    if pod.completed or pod.lent or container.mount_over(path) or not re.search(_PUBLISHED, container.spec.image):
+        return
+    if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for _, text in container.words):
+        return
+    raw = pod.template.raw if pod.template else {}
+    kserve = str(raw.get("apiVersion", "")).startswith("serving.k")
+    if kserve and (f"{path}/".startswith(_OF_KSERVE) or dig(raw, "spec.predictor.model.storageUris")):
+        return
+    where = "KServe puts the model at /mnt/models" if kserve else "no volume is mounted there"
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} is to read its model from {path}, where its image has nothing: {where}.",
+        evidence=(setting_evidence(container, model), pod_evidence(container, "image", container.spec.image)),
+        fixes=(
+            fixes.advice(
+                (
+                    f"Give {model.flag or 'the engine'} /mnt/models"
+                    if kserve
+                    else f"Mount the volume that holds the model at {path}"
+                )
+                + f" in {fixes.edited(pod)}"
+            ),
+        ),
+    )
 
 
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:

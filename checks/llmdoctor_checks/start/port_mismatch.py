@@ -67,7 +67,8 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
 
-    The kubelet asks the port that the probe names, whatever `containerPort` says. When the engine listens on another
+    The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has
+    it looks up in vain each time. When the engine listens on another
     one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
@@ -181,6 +182,14 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         asked = _port(container, probe)
         if (
             asked is None
+            and kind != "livenessProbe"
+            and _written(probe)
+            and not (pod.exists or pod.completed or pod.lent)
+        ):
+            yield _of_no_name(container, kind, probe, port)
+            return
+        if (
+            asked is None
             or asked == port.value
             or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked))
         ):
@@ -217,6 +226,20 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
         )
+
+
+def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting) -> Finding:
+    """A probe of a named port that its container does not declare: the kubelet throws each of its results away."""
+    names = ", ".join(p.name for p in container.spec.ports if p.name)
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"The {_said(kind)} of {container.name} asks port {_written(probe)}, and no port of the container has that name"
+        f"{f' ({names})' if names else ''}: the pod never becomes ready.",
+        evidence=(pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),),
+        fixes=(_fix(container, kind, probe, int(port.value)),),
+    )
 
 
 def _through_sidecar(
