@@ -139,7 +139,7 @@ def world(words: list[str], addresses: list[str]) -> tuple[Snapshot, list[str]]:
     return snapshot, names
 
 
-@settings(deadline=None, max_examples=20, phases=[Phase.generate])  # a smaller example says no more
+@settings(max_examples=20, phases=[Phase.generate])  # a smaller example says no more
 @given(st.lists(WORDS, min_size=7, max_size=7, unique=True), st.lists(OCTETS, min_size=3, max_size=3, unique=True))
 def test_no_name_is_left_anywhere(words: list[str], addresses: list[str]) -> None:
     snapshot, names = world(words, addresses)

@@ -212,7 +212,7 @@ WHOLE = bundles.packed(bundles.files(tree_of(CASES / "oomkilled-host" / "fires_l
 PLAIN = gzip.decompress(WHOLE)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, len(PLAIN) - 1), st.binary(max_size=8)), max_size=6), st.integers(0, len(PLAIN))
 )

@@ -41,6 +41,7 @@ def _folders() -> list[list[Path]]:
 
 
 FIRING = [path for folder in _folders() for path in folder[:2]]
+REST = [path for folder in _folders() for path in folder[2:]]
 
 
 @cache
@@ -238,6 +239,8 @@ _COSTS = {
     ("a proxy beside it", "loopback-only"),
     # or at the port that an InferencePool names
     ("a proxy beside it", "port-mismatch"),
+    # nor is it uncapped by the start that is put before it, which printed its length
+    ("a healthy start before it", "context-uncapped"),
     # what these are judged by, times that the engine or the proxy prints, comes second behind the ones that are put before them
     ("a store's time", "head-of-line-blocking"),
     ("a store's time", "sidecar-blocks-start"),
@@ -385,7 +388,9 @@ _BY_WHAT_IS_LEFT = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_less_to_read_gives_no_other_cause(name: str) -> None:
     wrong, tried = [], 0
-    for path in FIRING:
+    for path in (*FIRING, *REST):
+        if tried >= 2 and path in REST:  # few cases have what some losses take away
+            break
         snapshot, before = _known(path)
         cause, changed = _first(before), LOSSES[name](snapshot)
         if changed is None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kubectl_llmdoctor.engines import Engine, EnvVar, Launch, enrich, from_log, read, vllm
 from kubectl_llmdoctor.engines.dialect import Table, dialect
 from kubectl_llmdoctor.engines.modules import module
-from kubectl_llmdoctor.engines.vllm_flags import FLAGS, SAMPLES
+from kubectl_llmdoctor.engines.vllm_flags import FLAGS, SAMPLES, TOOL_PARSERS
 
 ANY = st.text(max_size=60)
 SHELL = st.text(alphabet="abA1=$(){}[]\"'`\\;&|<>#!*?@-+:/,.% \n\t\0_", max_size=80)
@@ -145,25 +145,25 @@ def check(found: Engine | None) -> None:
     assert not set(found.unresolved) & set(found.defaults)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(IMAGES, PIECES, PIECES, ENV, FILES)
 def test_any_container_can_be_read(image: str, command: Any, args: Any, env: Any, files: Any) -> None:
     check(read(launch(image, command, args, env, files)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(IMAGES, PIECE, PIECES, ENV, FILES)
 def test_any_script_can_be_read(image: str, script: str, args: Any, env: Any, files: Any) -> None:
     check(read(launch(image, ("bash", "-c", script), args, env, files)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(SAMPLES), PIECES)
 def test_any_vllm_command_line_can_be_read(version: str, args: Any) -> None:
     check(read(launch(f"vllm/vllm-openai:v{version}", ("vllm", "serve"), args, {}, {})))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(
@@ -227,7 +227,7 @@ def vllm_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
     words = ["acme/model"]
     for name, *_ in draw(st.lists(st.sampled_from(rows), max_size=6, unique_by=lambda row: row[0])):
         option = speech.options[name]
-        choices = speech.choices(name)
+        choices = TOOL_PARSERS if name == "--tool-call-parser" else speech.choices(name)
         values = draw(st.sampled_from(choices).map(lambda value: [value]) if choices else _value(option.kind))
         written = name
         if draw(st.booleans()):
@@ -241,7 +241,7 @@ def vllm_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
     return version, words
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(vllm_lines())
 def test_a_vllm_configuration_can_be_written_and_read_again(line: tuple[str, list[str]]) -> None:
     version, words = line
@@ -314,7 +314,7 @@ def lines(draw: st.DrawFn) -> tuple[str, str, list[str]]:
     return name, version, words
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(lines())
 def test_a_valid_line_of_any_engine_is_read_without_a_problem(line: tuple[str, str, list[str]]) -> None:
     name, version, words = line
@@ -328,7 +328,7 @@ def test_a_valid_line_of_any_engine_is_read_without_a_problem(line: tuple[str, s
     assert bool(found.settings) is bool(words)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(STARTS)), st.data())
 def test_any_words_of_any_engine_can_be_read(name: str, data: st.DataObject) -> None:
     table = table_of(name)
@@ -343,7 +343,7 @@ def test_any_words_of_any_engine_can_be_read(name: str, data: st.DataObject) -> 
     check(read(launch(image.format(version), program, words, env, {})))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=300), st.text(max_size=200), ENV)
 def test_any_file_of_triton_and_of_ollama_can_be_read(text: str, other: str, env: dict[str, str | None]) -> None:
     files = {"/m/a/config.pbtxt": 'backend: "vllm"\n' + text, "/m/a/1/model.json": other, "/Modelfile": text}

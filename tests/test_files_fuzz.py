@@ -16,7 +16,7 @@ from kubectl_llmdoctor.gather import files
 from kubectl_llmdoctor.gather.offline import documents
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(suppress_health_check=[HealthCheck.too_slow])
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
 keys = st.sampled_from(

@@ -572,7 +572,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(pick=st.integers(0, 10**6), junk=JUNK, which=st.sampled_from(range(len(deployment_world()))))
 def test_answers_of_any_shape_end_in_a_snapshot_or_in_one_line(
     api: FakeApi, cluster: Cluster, pick: int, junk: Any, which: int

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llmdoctor_agent import report
 
@@ -188,7 +188,6 @@ _TREES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_KEYS, _TREES, max_size=5))
 def test_no_report_is_too_odd(raw: dict[str, Any]) -> None:
     hardware = _hardware(raw)
@@ -197,7 +196,6 @@ def test_no_report_is_too_odd(raw: dict[str, Any]) -> None:
     assert isinstance(hardware.hits, tuple)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -109,7 +109,7 @@ _OBJECTS = st.builds(
     st.dictionaries(_KEYS, _K8S, max_size=5),
 )
 
-_SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+_SLOW = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 def _judge(snapshot: Snapshot) -> Report:
@@ -286,7 +286,7 @@ def test_any_bytes_as_input_end_in_a_report_or_one_line(content: bytes) -> None:
         assert len(done.stderr.decode().strip().splitlines()) == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_as_snapshot_and_as_log(content: bytes) -> None:
     for option in ("--from", "--logs"):

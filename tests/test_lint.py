@@ -548,7 +548,6 @@ REPORTS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(REPORTS)
 def test_nothing_breaks_out_of_a_format(report: doc.Report) -> None:
     count = len(report.targets[0].findings)
@@ -568,7 +567,7 @@ def test_nothing_breaks_out_of_a_format(report: doc.Report) -> None:
 def test_hostile_sarif_is_still_valid() -> None:
     validator = _validator()
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(REPORTS)
     def check(report: doc.Report) -> None:
         assert [e.message[:200] for e in validator.iter_errors(json.loads(sarif.render(report)))] == []

@@ -330,7 +330,7 @@ WILD = st.builds(
 
 
 @given(st.lists(WILD | JSON, max_size=12), JSON, JSON)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_no_answer_breaks_a_check(series: list[Any], start: Any, end: Any) -> None:
     answers = ({"series": series, "start": start, "end": end, "source": start}, {**answer([]), "series": series})
     snapshot = Snapshot(taken_at=NOW, objects=(pod(),), prometheus=answers)

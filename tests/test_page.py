@@ -123,7 +123,7 @@ class _Reader(HTMLParser):
     handle_startendtag = handle_starttag
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(reports(MARKUP, MARKUP))
 def test_nothing_in_a_report_becomes_an_element(document: Report) -> None:
     found = _Reader(html.render(document).decode()).found

@@ -123,7 +123,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
 def test_any_part_may_be_malformed(path: Path, data: st.DataObject) -> None:

@@ -556,7 +556,7 @@ TREES = st.recursive(
     ),
     max_leaves=12,
 )
-FREELY = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FREELY = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 
 
 @FREELY

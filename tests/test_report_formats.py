@@ -73,7 +73,7 @@ def test_every_golden_file_has_a_case(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(document=reports(HOSTILE | MARKUP, HOSTILE | MARKUP))
 def test_any_report_can_be_written_and_twice_the_same(form: str, document: Report) -> None:
     write, _ = FORMATS[form]
@@ -94,7 +94,7 @@ def tokens(text: str) -> list[Token]:
     return [t for token in PARSER.parse(text) for t in (token, *(token.children or ()))]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(reports(MARKUP, MARKUP))
 def test_nothing_in_a_report_becomes_markup(document: Report) -> None:
     text = markdown.render(document).decode()

@@ -597,7 +597,7 @@ def measure(text: str) -> int:
     return len(narrow) + sum(unicodedata.east_asian_width(c) in ("W", "F") for c in narrow)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(reports(HOSTILE, HOSTILE), st.integers(0, 200), st.booleans(), st.booleans())
 def test_nothing_hostile_reaches_the_terminal(document: Report, width: int, color: bool, wide: bool) -> None:
     written = render(document, width=width, color=color, wide=wide)
@@ -610,7 +610,7 @@ def test_nothing_hostile_reaches_the_terminal(document: Report, width: int, colo
     assert render(document, width=width, color=color, wide=wide) == written
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(reports(WORDS, SLUG), st.integers(60, 160), st.booleans())
 def test_only_commands_are_wider_than_the_terminal(document: Report, width: int, wide: bool) -> None:
     for line in render(document, width=width, wide=wide).splitlines():
@@ -618,7 +618,6 @@ def test_only_commands_are_wider_than_the_terminal(document: Report, width: int,
         assert line == line.rstrip()
 
 
-@settings(deadline=None)
 @given(HOSTILE, st.integers(40, 160))
 def test_evidence_is_quoted_word_by_word(text: str, width: int) -> None:
     evidence = (Evidence(source="log", ref="vllm", text=text, line=1), Evidence(source="node", ref="n", text="short"))

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.errors import UsageError
@@ -171,7 +171,6 @@ LABELS = st.dictionaries(
 HOSTILE = st.lists(st.fixed_dictionaries({"labels": LABELS, "status": JUNK}) | JUNK, max_size=4)
 
 
-@settings(deadline=None)
 @given(JUNK | HOSTILE | st.fixed_dictionaries({"version": st.just("4"), "alerts": HOSTILE, "truncatedAlerts": JUNK}))
 def test_no_payload_breaks_it_or_names_anything_but_names(tree: Any) -> None:
     try:

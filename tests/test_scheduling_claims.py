@@ -341,7 +341,7 @@ def test_a_claim_for_extended_resources_that_was_left_behind() -> None:
     assert found == {"a": "cannot schedule extended resource claim"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(1, 2), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=3),
@@ -455,7 +455,7 @@ def test_a_selector_that_is_not_understood(expression: str) -> None:
         matches(expression, GPU, H100)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="device.attributes['\"]()!&|<>=+-?:,0123xyz \n\\", max_size=60))
 def test_no_text_does_harm(expression: str) -> None:
     with contextlib.suppress(FaultError, UnsupportedError):

@@ -96,7 +96,7 @@ def test_a_spread_over_nodes_or_pods_that_were_not_all_read_is_not_judged() -> N
         assert found == dict.fromkeys(("a1", "a2"), "PodTopologySpread: not all nodes and pods were read")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(["a1", "a2", "b1"]), max_size=8), st.integers(1, 3))
 def test_a_spread_is_the_difference_to_the_emptiest_domain(places: list[str], skew: int) -> None:
     found = texts(waiting(spreading(maxSkew=skew), *NODES[:3], *running(*places)))

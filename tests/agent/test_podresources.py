@@ -282,7 +282,7 @@ def test_a_server_that_goes_away(path: Path) -> None:
     assert answered(path, goaway) == ({}, "the call was broken off (HTTP/2 error 11)")
 
 
-@settings(deadline=None, max_examples=50)  # each makes a socket and a thread
+@settings(max_examples=50)  # each makes a socket and a thread
 @given(st.binary(max_size=80))
 def test_any_bytes_from_the_socket_are_an_error(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -50,7 +50,7 @@ def schemas() -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(document=reports(HOSTILE | MARKUP, HOSTILE | MARKUP))
 def test_any_report_fits_the_schema(schemas: dict[str, Any], document: Any) -> None:
     for item in json.loads(policyreport.render(document))["items"]:
