@@ -127,18 +127,22 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     free = (node.allocatable(refused.resource) or 0) - usage.used(node.name).get(refused.resource, 0)
     if int(found["free"]) >= int(found["asked"]) or free < int(found["asked"]):
         return ()
-    alike = [
-        one
-        for one in cluster.all(k8s.Pod, "Pod")
-        if one.spec.node_name == node.name
-        and one.status.phase == "Failed"
-        and re.search(_UNAVAILABLE, one.status.message)
-    ]
+    of_node = cluster.once("pods refused for devices", lambda: _refused(cluster)).get(node.name, [])
+    alike = [one for one in of_node if f"unavailable for {refused.resource}. " in one.status.message]
     times = sorted(t for one in alike if (t := parse_time(one.status.start_time)))
     plugins = [t for plugin in plugins_on(cluster, node.name) if (t := parse_time(started(plugin)))]
     if len(times) < 2 or not plugins or (times[-1] - times[0]).total_seconds() < _SOON_SECONDS:
         return ()
     return tuple(alike) if (times[0] - max(plugins)).total_seconds() > _SOON_SECONDS else ()
+
+
+def _refused(cluster: Cluster) -> dict[str, list[k8s.Pod]]:
+    """The pods that kubelets have refused for want of devices, by node."""
+    found: dict[str, list[k8s.Pod]] = {}
+    for pod in cluster.all(k8s.Pod, "Pod"):
+        if pod.status.phase == "Failed" and re.search(_UNAVAILABLE, pod.status.message):
+            found.setdefault(pod.spec.node_name, []).append(pod)
+    return found
 
 
 def _all_back(node: Node, resource: str) -> bool:
