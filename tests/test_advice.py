@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
@@ -376,7 +380,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let the pod reach huggingface.co"),
         ("gpu-count-mismatch/fires_three_of_four_hidden", "Take CUDA_VISIBLE_DEVICES away"),
         ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
-        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 is set"),
+        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 has no effect"),
         ("permission-denied/fires_busybox", "Make /models/abc writable"),
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
         ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
@@ -384,7 +388,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("disk-full/fires_cache", "Find the full file system"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let the pod reach huggingface.co"),
-        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "Where the model is served without separate prefill"),
+        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "See that prefill workers are ready"),
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
@@ -430,3 +434,37 @@ def test_every_engine_is_offered_a_fix() -> None:
             some = [set(fix.engines) or engines for fix in fixes]
             met = engines if not pattern.engines else {*pattern.engines, ""}
             assert met & engines <= set().union(*some) <= engines, (path.name, pattern.literal)
+
+
+def _edited(id: str, name: str, edit: Callable[[list[dict[str, Any]]], None]) -> Finding:
+    snapshot = load_case(CASES / id / f"{name}.yaml").snapshot
+    objects = deepcopy(list(snapshot.objects))
+    edit(objects)
+    report = diagnose(replace(snapshot, objects=tuple(objects)), installed())
+    return next(f for target in report.targets for f in target.findings if f.id == id)
+
+
+def test_a_gang_that_its_queue_cannot_hold_is_not_laid_to_what_the_queue_does_not_name() -> None:
+    def grow(members: int) -> Callable[[list[dict[str, Any]]], None]:
+        def edit(objects: list[dict[str, Any]]) -> None:
+            next(o for o in objects if o["kind"] == "PodGroup")["spec"]["minMember"] = members
+
+        return edit
+
+    few, many = (_edited("quota-exceeded", "fires_volcano_queue_without_pods", grow(n)) for n in (4, 5))
+    assert "names no pods" in few.summary
+    assert "names no pods" not in many.summary
+
+
+def test_what_a_plugin_of_another_vendor_found_is_not_told() -> None:
+    def ask(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0]["resources"]["limits"] = {"amd.com/gpu": "1"}
+
+    found = _edited("gpu-resource-absent", "fires_plugin_found_nothing", ask)
+    assert "device plugin" not in found.summary
+
+
+def test_of_a_shortened_option_all_that_may_be_meant_are_named() -> None:
+    fix = _of_case("engine-args-invalid", "fires_shortened_of_latest")[0]
+    assert len(re.findall(r"--[\w-]+", fix.summary)) > 2
+    assert fix.patch is None

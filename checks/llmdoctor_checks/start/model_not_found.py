@@ -27,8 +27,8 @@ _TABLE = "| Model | Version | Status |"
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 )
-#: What may make a path within the container itself: a command, or a script by its name.
-_MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip)\s|download|fetch|pull|(?<!a)sync"
+#: What may make a path within the container itself: a command, or a script.
+_MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip|git|hf|dvc|mc)\s|download|fetch|pull|(?<!a)sync|\.(?:sh|bash|py)\b"
 #: The images of the projects themselves, which hold no model.
 _PUBLISHED = (
     r"^(?:(?:docker\.io/)?(?:vllm/vllm-openai(?:-cpu|-rocm)?|lmsysorg/sglang|openmmlab/lmdeploy)"
