@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
@@ -430,3 +434,37 @@ def test_every_engine_is_offered_a_fix() -> None:
             some = [set(fix.engines) or engines for fix in fixes]
             met = engines if not pattern.engines else {*pattern.engines, ""}
             assert met & engines <= set().union(*some) <= engines, (path.name, pattern.literal)
+
+
+def _edited(id: str, name: str, edit: Callable[[list[dict[str, Any]]], None]) -> Finding:
+    snapshot = load_case(CASES / id / f"{name}.yaml").snapshot
+    objects = deepcopy(list(snapshot.objects))
+    edit(objects)
+    report = diagnose(replace(snapshot, objects=tuple(objects)), installed())
+    return next(f for target in report.targets for f in target.findings if f.id == id)
+
+
+def test_a_gang_that_its_queue_cannot_hold_is_not_laid_to_what_the_queue_does_not_name() -> None:
+    def grow(members: int) -> Callable[[list[dict[str, Any]]], None]:
+        def edit(objects: list[dict[str, Any]]) -> None:
+            next(o for o in objects if o["kind"] == "PodGroup")["spec"]["minMember"] = members
+
+        return edit
+
+    few, many = (_edited("quota-exceeded", "fires_volcano_queue_without_pods", grow(n)) for n in (4, 5))
+    assert "names no pods" in few.summary
+    assert "names no pods" not in many.summary
+
+
+def test_what_a_plugin_of_another_vendor_found_is_not_told() -> None:
+    def ask(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0]["resources"]["limits"] = {"amd.com/gpu": "1"}
+
+    found = _edited("gpu-resource-absent", "fires_plugin_found_nothing", ask)
+    assert "device plugin" not in found.summary
+
+
+def test_of_a_shortened_option_all_that_may_be_meant_are_named() -> None:
+    fix = _of_case("engine-args-invalid", "fires_shortened_of_latest")[0]
+    assert len(re.findall(r"--[\w-]+", fix.summary)) > 2
+    assert fix.patch is None

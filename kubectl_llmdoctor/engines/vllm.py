@@ -689,7 +689,9 @@ def read(start: Start) -> Engine:
     if start.repeated:
         detail = "the image's entrypoint already starts the server, and gets the whole command as arguments: refused"
         parser.problem("duplicate-serve", start.repeated[0].text, start.repeated, detail, True)
-    _rules(parser, form)
+    # a plugin of vLLM's may bring a parser, and so may a build of somebody's own
+    plain = "VLLM_PLUGINS" not in start.env and "vllm-openai" in split_image(start.launch.image)[0]
+    _rules(parser, form, plain)
     settings = dict(parser.settings)
     problems = [*parser.problems, *_variables(start, settings, version)]
     if parser.known and "model" not in settings and "model" not in parser.unresolved:
@@ -738,8 +740,8 @@ def _image_arguments(start: Start) -> list[Word]:
     return out
 
 
-def _rules(parser: Parser, form: str) -> None:
-    """What the parser's own checks refuse beyond single options."""
+def _rules(parser: Parser, form: str, plain: bool) -> None:
+    """What the parser's own checks refuse beyond single options; `plain` where nothing but vLLM's own code is in the image."""
     settings, known = parser.settings, parser.dialect
     model = settings.get("model")
     written = model is not None and model.source == "flag" and model.text.startswith("--model")
@@ -763,7 +765,7 @@ def _rules(parser: Parser, form: str) -> None:
             near = [other for other in TOOL_PARSERS if other.startswith(name)]
             detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
             detail += f" (it has {', '.join(near)})" if near else ""
-            parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known)
+            parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known and plain)
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
     if tokens and sequences and tokens.value < sequences.value:
         detail = (

@@ -144,8 +144,9 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
 
 def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """What the kernel's driver says of an AMD GPU when the pod's process ended; the whole node's where the pod has all of them."""
-    lines = [line for line in hardware.kernel.amd_uncorrectable if hardware.during(line.time)]
-    sure = hardware.near(lines[0].time) if lines and lines[0].time else None
+    said = [line for line in hardware.kernel.amd_uncorrectable if line.time and hardware.during(line.time)]
+    near = {line: sure for line in said if (sure := hardware.near(line.time))}  # earlier ones ended earlier instances
+    lines, sure = list(near), "likely" if "likely" in near.values() else next(iter(near.values()), None)
     asked = {name: amount for name, amount in pod.accelerators.items() if name.startswith("amd.com/")}
     if sure is None or not asked:
         return

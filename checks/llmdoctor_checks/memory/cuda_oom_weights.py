@@ -113,7 +113,7 @@ def _on_any_gpus(pod: Pod, sizing: Sizing) -> Finding | None:
     if any(
         word in str(arg)
         for arg in engine.found.argv
-        for word in ("quanti", "offload", "--kt-", "data-parallel", "--dp")
+        for word in ("quanti", "offload", "overrid", "--kt-", "data-parallel", "--dp")
     ):
         return None
     model = engine.explicit("model")

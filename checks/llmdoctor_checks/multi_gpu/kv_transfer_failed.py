@@ -136,7 +136,10 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
     # Dynamo's worker sets it by itself, a start script may
     if set_here or _HOST in words or "dynamo" in f"{container.spec.image} {words}" or container.spec.env_from:
         return None
-    return engine if "NixlConnector" in str(engine.value("kv_transfer_config")) else None
+    config = engine.explicit("kv_transfer_config")
+    if config is None or config.source != "flag" or re.search(r"\.(?:sh|bash|py)\b", words):
+        return None
+    return engine if "NixlConnector" in str(config.value) else None
 
 
 def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

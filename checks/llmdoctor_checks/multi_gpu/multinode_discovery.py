@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Evidence,
     Finding,
     Item,
@@ -12,15 +13,26 @@ from kubectl_llmdoctor.api import (
     Pod,
     check,
     dig,
+    endings,
     fixes,
     k8s,
+    log_of,
     object_evidence,
     pod_evidence,
     selector_of,
+    tracebacks,
 )
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
 _MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
+
+#: What exceptions over a name or a connection speak of.
+_OF_A_WAY = re.compile(
+    r"(?i)\baddress|resolv|resolution|connect|time[ds]?[ -]?out|name or service|hostname|tcpstore|rendezvous|socket|\bpeer\b"
+    r"|distnetwork|diststore|gaierror"
+)
+#: Who asks for a name that is not there asks for minutes.
+_ASKED_SECONDS = 20
 
 
 @check("multinode-discovery", since="0.1", literals=_MET)
@@ -47,19 +59,16 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         return
     if any(True for log in logs or () for said in _MET for _ in log.find(said)):
         return
-    for leader in cluster.all(k8s.Pod, "Pod", pod.namespace):
-        service = _hidden_by(leader, cluster)
-        if (
-            service is None
-            or leader.metadata.name == pod.name
-            or not _selects(service, pod.obj)
-            or not (asked := _asked(pod, leader))
-        ):
+    hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
+    for leader, service in hidden:
+        if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
             continue
-        name, place = asked
+        container, name, place = asked
+        if not _waited(pod, container, logs):
+            continue
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="likely" if logs else "possible",
             summary=f"It asks for {name}, which has no address: Service {service.name} publishes ready pods only, and "
             f"{leader.metadata.name} runs and is not ready, while it waits for the others.",
             evidence=(
@@ -94,6 +103,13 @@ _EXPLAINS = (
 )
 
 
+def _hidden(namespace: str, cluster: Cluster) -> Iterator[tuple[k8s.Pod, Item]]:
+    """The pods of a namespace whose names are not published, each with the Service that would."""
+    for pod in cluster.all(k8s.Pod, "Pod", namespace):
+        if service := _hidden_by(pod, cluster):
+            yield pod, service
+
+
 def _hidden_by(leader: k8s.Pod, cluster: Cluster) -> Item | None:
     """The headless Service that gives a pod its name, where it has none now: it runs, and is not ready.
 
@@ -117,16 +133,29 @@ def _selects(service: Item, pod: k8s.Pod) -> bool:
     return bool(wanted) and all(str(pod.metadata.labels.get(key)) == value for key, value in wanted.items())
 
 
-def _asked(pod: Pod, leader: k8s.Pod) -> tuple[str, Evidence] | None:
-    """The leader's name as the pod's command, arguments or variables have it, and where."""
+def _waited(pod: Pod, container: Container, logs: Logs | None) -> bool:
+    """Whether a container runs, or ended after a while and over nothing else: who never ran has asked nobody."""
+    ending = next((e for e in endings(pod) if e.container.name == container.name), None)
+    if ending is None:
+        return container.running
+    killed = ending.oom_killed or ending.signal not in ("", "SIGKILL", "SIGTERM")
+    if killed or (ending.seconds is not None and ending.seconds < _ASKED_SECONDS):
+        return False
+    log = log_of(ending, logs) if logs else None
+    last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log else None
+    return last is None or bool(_OF_A_WAY.search(f"{last.root.error} {last.root.message[:2000]}"))
+
+
+def _asked(pod: Pod, leader: k8s.Pod) -> tuple[Container, str, Evidence] | None:
+    """Which container has the leader's name in its command, arguments or variables, and where."""
     name = f"{leader.spec.hostname or leader.metadata.name}.{leader.spec.subdomain}"
     pattern = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
     for container in pod.containers:
         for words, path in ((container.spec.command, "command"), (container.spec.args, "args")):
             for word in map(str, words):
                 if pattern.search(word):
-                    return name, pod_evidence(container, path, word[:200])
+                    return container, name, pod_evidence(container, path, word[:200])
         for variable in container.spec.env:
             if pattern.search(str(variable.value or "")):
-                return name, pod_evidence(container, f"env {variable.name}", str(variable.value))
+                return container, name, pod_evidence(container, f"env {variable.name}", str(variable.value))
     return None

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     parse_time,
     pod_evidence,
+    requests_of,
     usage_of,
 )
 
@@ -127,18 +128,36 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     free = (node.allocatable(refused.resource) or 0) - usage.used(node.name).get(refused.resource, 0)
     if int(found["free"]) >= int(found["asked"]) or free < int(found["asked"]):
         return ()
-    alike = [
-        one
-        for one in cluster.all(k8s.Pod, "Pod")
-        if one.spec.node_name == node.name
-        and one.status.phase == "Failed"
-        and re.search(_UNAVAILABLE, one.status.message)
-    ]
+    of_node = cluster.once("pods by node, also ended ones", lambda: _by_node(cluster)).get(node.name, [])
+    alike = [one for one in of_node if _unavailable(one, refused.resource)]
     times = sorted(t for one in alike if (t := parse_time(one.status.start_time)))
     plugins = [t for plugin in plugins_on(cluster, node.name) if (t := parse_time(started(plugin)))]
     if len(times) < 2 or not plugins or (times[-1] - times[0]).total_seconds() < _SOON_SECONDS:
         return ()
+    later = [
+        o for o in of_node if o.status.container_statuses and (t := parse_time(o.status.start_time)) and t > times[-1]
+    ]
+    if any(requests_of(one).get(refused.resource, 0) >= int(found["asked"]) for one in later):
+        return ()  # as many were given out since
     return tuple(alike) if (times[0] - max(plugins)).total_seconds() > _SOON_SECONDS else ()
+
+
+def _by_node(cluster: Cluster) -> dict[str, list[k8s.Pod]]:
+    found: dict[str, list[k8s.Pod]] = {}
+    for pod in cluster.all(k8s.Pod, "Pod"):
+        if pod.spec.node_name:
+            found.setdefault(pod.spec.node_name, []).append(pod)
+    return found
+
+
+def _unavailable(pod: k8s.Pod, resource: str) -> bool:
+    """Whether the kubelet has refused a pod for want of these devices."""
+    message = pod.status.message
+    return (
+        pod.status.phase == "Failed"
+        and f"unavailable for {resource}. " in message
+        and bool(re.search(_UNAVAILABLE, message))
+    )
 
 
 def _all_back(node: Node, resource: str) -> bool:

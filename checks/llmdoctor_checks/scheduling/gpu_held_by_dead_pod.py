@@ -90,14 +90,14 @@ def gpu_held_by_dead_pod(
 
 def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod, ...], cluster: Cluster) -> Finding:
     """The kubelet's record of devices has pods that are gone."""
-    since = min(one.status.start_time or "" for one in alike)
+    times = sorted(one.status.start_time or "" for one in alike)
     holders = [h for h in usage_of(cluster).holders(node.name) if h.requests.get(refused.resource)]
     held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else "held by no pod"
     return Finding(
         role="cause",
         confidence="likely",
-        summary=f"The kubelet of {node.name} still counts {refused.resource} as taken that no pod holds: it has refused "
-        f"{len(alike)} pods since {since}, while its device plugin runs and all devices are allocatable.",
+        summary=f"The kubelet of {node.name} counts {refused.resource} as taken that no pod holds: it refused {len(alike)} pods "
+        f"from {times[0]} to {times[-1]}, while its device plugin runs and all devices are allocatable.",
         evidence=(
             pod_evidence(pod, "status", refused.text),
             node_evidence(node, f"status.allocatable {refused.resource}: {node.allocatable(refused.resource)}, {held}"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Finding,
     Fix,
     Line,
@@ -10,14 +11,18 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     is_accelerator,
+    k8s,
     log_evidence,
     node_evidence,
 )
-from llmdoctor_checks.scheduling._admission import NO_DEVICES, plugin_lines, plugins_on
+from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
+
+#: What the plugins offer that say so where they find nothing.
+_OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
 
 
 @check("gpu-resource-absent", since="0.1")
@@ -53,7 +58,8 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         node = pending.subject.nodes.get(nodes[0])
         if node:
             evidence.append(node_evidence(node, f"status.allocatable {name}: {node.allocatable(name)}"))
-    empty = list(_empty_handed(pending)) if not offered else []
+    of_them = found.resource.startswith(_OF_SUCH_PLUGINS)
+    empty = _empty_handed(pending.pod.cluster) if of_them and not offered else []
     if empty:
         summary = f"{summary[:-1]}; the device plugin of {empty[0][0]} runs and found no device when it started."
         evidence += [log_evidence(line) for _, line in empty[:2]]
@@ -61,14 +67,16 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
 
 
-def _empty_handed(pending: Pending) -> Iterator[tuple[str, Line]]:
+def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
     """Nodes whose device plugin says that it has found nothing and waits: it has no GPU there, or does not see it."""
-    cluster = pending.pod.cluster
-    for node in pending.subject.nodes:
-        for plugin in plugins_on(cluster, node.name):
-            for line in plugin_lines(cluster, plugin):
-                if NO_DEVICES in line.text:
-                    yield node.name, line
+    names = {text.pod for text in cluster.snapshot.logs}
+
+    def found() -> list[tuple[str, Line]]:
+        plugins = (p for p in cluster.all(k8s.Pod, "Pod") if p.metadata.name in names and is_device_plugin(p))
+        lines = ((p, line) for p in plugins if p.spec.node_name for line in plugin_lines(cluster, p))
+        return [(p.spec.node_name, line) for p, line in lines if NO_DEVICES in line.text]
+
+    return cluster.once("device plugins without devices", found)
 
 
 def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:

@@ -170,6 +170,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
 
 #: Where a pod, or the group that its owner made for it, names its queue.
 _VOLCANO_QUEUE = "scheduling.volcano.sh/queue-name"
+_VOLCANO_GROUP = "scheduling.k8s.io/group-name"
 
 
 def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | None:
@@ -186,17 +187,20 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     if not isinstance(capability, dict) or "pods" in capability:
         return None
     used = {str(k): str(v) for k, v in taken.items()} if isinstance(taken, dict) else {}
-    asked = requests_of(pod.obj)
+    asked, members = requests_of(pod.obj), _members(pod)
     beyond = [
-        r for r, limit in capability.items() if asked.get(str(r), 0) > (milli(limit) or 0) / (1 if r == "cpu" else 1000)
+        r
+        for r, limit in capability.items()
+        if asked.get(str(r), 0) * members > (milli(limit) or 0) / (1 if r == "cpu" else 1000)
     ]
     if beyond or not capability or any(milli(amount) for amount in used.values()):
         return None
     counts = ", ".join(f"{key}: {value}" for key, value in capability.items())
+    has = "what the pod asks for" if members == 1 else f"what the {members} pods of the group ask for"
     return Finding(
         role="cause",
         confidence="likely",
-        summary=f"Volcano's queue {name} has nothing in use and what the pod asks for, but its capability ({counts}) names no pods, "
+        summary=f"Volcano's queue {name} has nothing in use and {has}, but its capability ({counts}) names no pods, "
         "which some releases take for none.",
         evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
@@ -210,6 +214,13 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _members(pod: Pod) -> int:
+    """How many pods of its group Volcano starts together, as far as is known: of all of them the queue must take what they ask for."""
+    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.obj.metadata.annotations.get(_VOLCANO_GROUP)))
+    least = dig(group.raw, "spec.minMember") if group else None
+    return least if isinstance(least, int) and least > 1 else 1
 
 
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:

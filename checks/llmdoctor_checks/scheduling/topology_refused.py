@@ -126,7 +126,10 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
 
 
 def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
-    """CPUs and memory of the whole pod, which the kubelet takes from the NUMA node of its devices."""
+    """CPUs and memory of the whole pod, which the kubelet takes from the NUMA node of its devices: of a guaranteed pod alone."""
+    guaranteed = all(c.limit(r) and c.request(r) == c.limit(r) for c in pod.containers for r in ("cpu", "memory"))
+    if not guaranteed:
+        return ()
     asked = requests_of(pod.obj)
     cpus, memory = asked.get("cpu", 0), asked.get("memory", 0)
     return (cpus, f"{cpus / 1000:g} CPUs"), (memory, f"{say_bytes(memory)} of memory")

@@ -244,6 +244,8 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     """What to write instead, where the detail names it; else what to take away, or which release has it."""
     name, detail = problem.flag or problem.text, problem.detail
     near = re.search(r"; the nearest is (\S{1,80})$", detail)
+    if problem.kind == "unknown-flag" and (several := re.search(r" could be (-[^:]{1,400}): ", detail)):
+        return fixes.advice(f"Write in {where} the one of {several[1]} that is meant, instead of {name}")
     if problem.kind == "unknown-flag" and (near or problem.meant):
         right = near[1] if near else problem.meant
         return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")

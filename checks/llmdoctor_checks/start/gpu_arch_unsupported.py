@@ -156,8 +156,10 @@ def _clashes(engine: Engine, compute: Compute) -> Iterator[Clash]:
 
 
 def _tei_build(engine: Engine, compute: Compute) -> Iterator[Clash]:
-    """A build for GPUs of another generation, which the server refuses."""
-    found = re.search(r"/text-embeddings-inference:(?:([a-z]+|\d{2,3})-)?\d+\.\d", engine.container.spec.image)
+    """A build for GPUs of another generation, which the server refuses; what somebody built without its prefix may be for any."""
+    found = re.search(
+        r"(?:^|/)huggingface/text-embeddings-inference:(?:([a-z]+|\d{2,3})-)?\d+\.\d", engine.container.spec.image
+    )
     low, high = _TEI_BUILDS.get(found[1] or "", ((0, 0), (99, 0))) if found else ((0, 0), (99, 0))
     if not low <= compute <= high:
         need = _say(low) if low == high else f"{_say(low)} to {_say(high)}"

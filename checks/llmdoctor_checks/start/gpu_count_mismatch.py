@@ -126,7 +126,7 @@ def gpu_count_mismatch(
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     """
     container, workers = engine.container, engine.workers
-    if not pod.exists and (found := _no_such_index(container)):
+    if not (pod.exists or pod.lent) and (found := _no_such_index(container)):
         yield found
         return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]

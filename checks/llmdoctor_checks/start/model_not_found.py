@@ -27,8 +27,8 @@ _TABLE = "| Model | Version | Status |"
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 )
-#: What may make a path within the container itself.
-_MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip)\s"
+#: What may make a path within the container itself: a command, or a script.
+_MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip|git|hf|dvc|mc)\s|download|fetch|pull|(?<!a)sync|\.(?:sh|bash|py)\b"
 #: The images of the projects themselves, which hold no model.
 _PUBLISHED = (
     r"^(?:(?:docker\.io/)?(?:vllm/vllm-openai(?:-cpu|-rocm)?|lmsysorg/sglang|openmmlab/lmdeploy)"
@@ -36,6 +36,9 @@ _PUBLISHED = (
 )
 #: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
 _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
+_KSERVE = ("serving.kserve.io/", "serving.kubeflow.org/")
+#: Settings by which llama.cpp downloads the model, to the very path that it is given beside them.
+_DOWNLOADS = ("model_repo", "model_url", "model_image")
 
 
 @check("model-not-found", since="0.1", literals=(_TABLE,))
@@ -112,14 +115,21 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
 def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:
     """A path to the model in an image without any, over which the template mounts nothing."""
     pod, container = engine.pod, engine.container
-    if pod.completed or pod.lent or container.mount_over(path) or not re.search(_PUBLISHED, container.spec.image):
+    if pod.completed or pod.lent or not re.search(_PUBLISHED, container.spec.image):
+        return
+    inside = any(mount.mount_path.startswith(f"{path}/") for mount in container.spec.volume_mounts)
+    if inside or container.mount_over(path) or any(engine.value(name) for name in _DOWNLOADS):
         return
     if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for _, text in container.words):
         return
     raw = pod.template.raw if pod.template else {}
-    kserve = str(raw.get("apiVersion", "")).startswith("serving.k")
-    if kserve and (f"{path}/".startswith(_OF_KSERVE) or dig(raw, "spec.predictor.model.storageUris")):
+    of_kserve = str(raw.get("apiVersion", "")).startswith(_KSERVE)
+    if of_kserve and (f"{path}/".startswith(_OF_KSERVE) or dig(raw, "spec.predictor.model.storageUris")):
         return
+    kserve = of_kserve and (
+        any(dig(raw, f"spec.predictor.model.{name}") for name in ("storageUri", "storage"))
+        or "STORAGE_URI" in container.env
+    )
     where = "KServe puts the model at /mnt/models" if kserve else "no volume is mounted there"
     yield Finding(
         role="risk",

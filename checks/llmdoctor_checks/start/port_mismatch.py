@@ -183,7 +183,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         if (
             asked is None
             and kind != "livenessProbe"
-            and _written(probe)
+            and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
             and not (pod.exists or pod.completed or pod.lent)
         ):
             yield _of_no_name(container, kind, probe, port)
@@ -226,6 +226,10 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
         )
+
+
+#: Any other text the API server refuses; a placeholder stands there until a script fills it in.
+_NAME_OF_A_PORT = r"(?=.*[a-z])[a-z0-9-]{1,15}"
 
 
 def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting) -> Finding:
