@@ -376,7 +376,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let the pod reach huggingface.co"),
         ("gpu-count-mismatch/fires_three_of_four_hidden", "Take CUDA_VISIBLE_DEVICES away"),
         ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
-        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 is set"),
+        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 has no effect"),
         ("permission-denied/fires_busybox", "Make /models/abc writable"),
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
         ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
@@ -384,10 +384,11 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("disk-full/fires_cache", "Find the full file system"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let the pod reach huggingface.co"),
-        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "Where the model is served without separate prefill"),
+        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "See that prefill workers are ready"),
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
+        ("port-mismatch/fires_apache_speaks_tls_to_llamacpp", "(--ssl-cert-file and --ssl-key-file)"),
         (
             "hf-unauthorized/fires_token_misnamed",
             "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
@@ -430,3 +431,13 @@ def test_every_engine_is_offered_a_fix() -> None:
             some = [set(fix.engines) or engines for fix in fixes]
             met = engines if not pattern.engines else {*pattern.engines, ""}
             assert met & engines <= set().union(*some) <= engines, (path.name, pattern.literal)
+
+
+def test_a_token_is_written_into_the_secret_that_it_is_from() -> None:
+    container = {"image": "vllm/vllm-openai:v0.11.0", "args": ["--model=Qwen/Qwen3-8B"]}
+    taken = {"valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    line = 'User Access Token "serving" is expired'
+    (fix,) = _findings(_pod(container | {"env": [{"name": "HF_TOKEN", **taken}]}), log=line)["hf-unauthorized"].fixes
+    assert " create secret generic hub --from-literal=token=" in fix.commands[0]
+    (fix,) = _findings(_pod(container), log=line)["hf-unauthorized"].fixes
+    assert " create secret generic hf-token --from-literal=HF_TOKEN=" in fix.commands[0]
