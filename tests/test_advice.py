@@ -441,3 +441,9 @@ def test_a_token_is_written_into_the_secret_that_it_is_from() -> None:
     assert " create secret generic hub --from-literal=token=" in fix.commands[0]
     (fix,) = _findings(_pod(container), log=line)["hf-unauthorized"].fixes
     assert " create secret generic hf-token --from-literal=HF_TOKEN=" in fix.commands[0]
+
+
+def test_a_headless_service_is_asked_at_the_port_of_its_pods() -> None:
+    found = diagnose_case(load_case(CASES / "port-mismatch" / "fires_risk_client_asks_a_headless_service.yaml"))
+    (fix,) = next(f for t in found.targets for f in t.findings if f.id == "port-mismatch").fixes
+    assert (fix.summary, fix.patch) == ("Ask llama at port 8000", None)
