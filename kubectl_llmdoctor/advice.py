@@ -164,6 +164,7 @@ class Situation:
         workload = self.workload.ref if self.workload else f"Pod/{name}"
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
+        port = engine.value("port") if engine else None
         size = container.shm.size_bytes if container else None
         return {
             "pod": name,
@@ -183,6 +184,7 @@ class Situation:
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
+            "port": str(port) if isinstance(port, int) else "8000",
             "leader": self.captured.get("host") or "LEADER",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,

@@ -447,3 +447,9 @@ def test_a_headless_service_is_asked_at_the_port_of_its_pods() -> None:
     found = diagnose_case(load_case(CASES / "port-mismatch" / "fires_risk_client_asks_a_headless_service.yaml"))
     (fix,) = next(f for t in found.targets for f in t.findings if f.id == "port-mismatch").fixes
     assert (fix.summary, fix.patch) == ("Ask llama at port 8000", None)
+
+
+def test_a_volume_grows_to_what_ray_keeps_in_it() -> None:
+    found = diagnose_case(load_case(CASES / "shm-too-small" / "fires_note_ray_store_beside_a_volume.yaml"))
+    (fix,) = next(f for t in found.targets for f in t.findings if f.id == "shm-too-small").fixes
+    assert fix.summary.startswith("Mount 39Gi of memory at /dev/shm")
