@@ -453,3 +453,12 @@ def test_a_volume_grows_to_what_ray_keeps_in_it() -> None:
     found = diagnose_case(load_case(CASES / "shm-too-small" / "fires_note_ray_store_beside_a_volume.yaml"))
     (fix,) = next(f for t in found.targets for f in t.findings if f.id == "shm-too-small").fixes
     assert fix.summary.startswith("Mount 39Gi of memory at /dev/shm")
+
+
+@pytest.mark.parametrize(("case", "level"), [("beyond_baseline", "privileged"), ("within_baseline", "baseline")])
+def test_a_wider_level_is_one_that_allows_the_pod(case: str, level: str) -> None:
+    found = diagnose_case(load_case(CASES / "admission-denied" / f"fires_restricted_{case}.yaml"))
+    denied = next(f for t in found.targets for f in t.findings if f.id == "admission-denied")
+    assert denied.fixes[-1].commands == (
+        f"kubectl label namespace serving pod-security.kubernetes.io/enforce={level} --overwrite",
+    )
