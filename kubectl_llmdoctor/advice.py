@@ -232,7 +232,7 @@ class Situation:
         secret, slash, key = (
             next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         )
-        return (secret, key) if slash else ("hf-token", "HF_TOKEN")
+        return (secret, key) if secret and key else ("hf-token", "HF_TOKEN")
 
     @cached_property
     def _misnamed_key(self) -> tuple[str, str]:
