@@ -388,7 +388,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
-        ("port-mismatch/fires_apache_speaks_tls_to_llamacpp", "(--ssl-cert-file and --ssl-key-file)"),
+        ("port-mismatch/fires_tls_to_llamacpp_by_apache", "(--ssl-cert-file and --ssl-key-file)"),
         (
             "hf-unauthorized/fires_token_misnamed",
             "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
