@@ -229,9 +229,7 @@ class Situation:
         """The Secret that a token for the hub is from, and its key there; where nothing says so, what fixes call them."""
         variables = self.container.env if self.container else {}
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
-        secret, _, key = (
-            next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
-        )
+        secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         return (secret, key) if secret and key else ("hf-token", "HF_TOKEN")
 
     @cached_property
