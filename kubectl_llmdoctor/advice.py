@@ -164,6 +164,7 @@ class Situation:
         workload = self.workload.ref if self.workload else f"Pod/{name}"
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
+        port = engine.value("port") if engine else None
         size = container.shm.size_bytes if container else None
         return {
             "pod": name,
@@ -183,9 +184,12 @@ class Situation:
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
+            "port": str(port) if isinstance(port, int) else "8000",
             "leader": self.captured.get("host") or "LEADER",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
+            "token_secret": self._token_of[0],
+            "token_key": self._token_of[1],
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
             **self.captured,
@@ -219,6 +223,14 @@ class Situation:
         named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
         strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
         return strange[0] if strange and len(strange) == len(named) else ""
+
+    @cached_property
+    def _token_of(self) -> tuple[str, str]:
+        """The Secret that a token for the hub is from, and its key there; where nothing says so, what fixes call them."""
+        variables = self.container.env if self.container else {}
+        told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
+        secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
+        return (secret, key) if secret and key else ("hf-token", "HF_TOKEN")
 
     @cached_property
     def _misnamed_key(self) -> tuple[str, str]:

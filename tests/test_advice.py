@@ -392,6 +392,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
+        ("port-mismatch/fires_tls_to_llamacpp_by_apache", "(--ssl-cert-file and --ssl-key-file)"),
         (
             "hf-unauthorized/fires_token_misnamed",
             "Give vllm the token as HF_TOKEN: the hub's libraries do not read HUGGINGFACE_TOKEN",
@@ -468,3 +469,34 @@ def test_of_a_shortened_option_all_that_may_be_meant_are_named() -> None:
     fix = _of_case("engine-args-invalid", "fires_shortened_of_latest")[0]
     assert len(re.findall(r"--[\w-]+", fix.summary)) > 2
     assert fix.patch is None
+
+
+def test_a_token_is_written_into_the_secret_that_it_is_from() -> None:
+    container = {"image": "vllm/vllm-openai:v0.11.0", "args": ["--model=Qwen/Qwen3-8B"]}
+    taken = {"valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    line = 'User Access Token "serving" is expired'
+    (fix,) = _findings(_pod(container | {"env": [{"name": "HF_TOKEN", **taken}]}), log=line)["hf-unauthorized"].fixes
+    assert " create secret generic hub --from-literal=token=" in fix.commands[0]
+    (fix,) = _findings(_pod(container), log=line)["hf-unauthorized"].fixes
+    assert " create secret generic hf-token --from-literal=HF_TOKEN=" in fix.commands[0]
+
+
+def test_a_headless_service_is_asked_at_the_port_of_its_pods() -> None:
+    found = diagnose_case(load_case(CASES / "port-mismatch" / "fires_risk_client_asks_a_headless_service.yaml"))
+    (fix,) = next(f for t in found.targets for f in t.findings if f.id == "port-mismatch").fixes
+    assert (fix.summary, fix.patch) == ("Ask llama at port 8000", None)
+
+
+def test_a_volume_grows_to_what_ray_keeps_in_it() -> None:
+    found = diagnose_case(load_case(CASES / "shm-too-small" / "fires_note_ray_store_beside_a_volume.yaml"))
+    (fix,) = next(f for t in found.targets for f in t.findings if f.id == "shm-too-small").fixes
+    assert fix.summary.startswith("Mount 39Gi of memory at /dev/shm")
+
+
+@pytest.mark.parametrize(("case", "level"), [("beyond_baseline", "privileged"), ("within_baseline", "baseline")])
+def test_a_wider_level_is_one_that_allows_the_pod(case: str, level: str) -> None:
+    found = diagnose_case(load_case(CASES / "admission-denied" / f"fires_restricted_{case}.yaml"))
+    denied = next(f for t in found.targets for f in t.findings if f.id == "admission-denied")
+    assert denied.fixes[-1].commands == (
+        f"kubectl label namespace serving pod-security.kubernetes.io/enforce={level} --overwrite",
+    )

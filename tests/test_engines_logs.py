@@ -172,12 +172,12 @@ def test_what_a_long_line_quotes_is_no_banner() -> None:
 
 
 def test_a_banner_counts_behind_much_of_what_came_before() -> None:
-    before = "INFO 06-18 07:59:00 fetched another file of the model\n" * 10_000
+    before = "INFO 06-18 07:59:00 fetched another file of the model\n" * 40_000
     found = from_log(before + VLLM)
     assert found is not None
     assert found.version == "0.9.1"
     assert found.settings["port"].value == 8081
-    assert found.settings["port"].path == "log line 10003"
+    assert found.settings["port"].path == "log line 40003"
 
 
 def test_a_log_adds_the_version_and_what_follows_from_it() -> None:

@@ -149,6 +149,21 @@ def test_a_model_with_an_encoder_has_the_cache_of_its_text_model(wrapper: str, c
         assert counted.weights.head == 151674 * 3584
 
 
+def test_what_a_text_model_leaves_to_its_class_is_a_gap() -> None:
+    # transformers' MistralConfig has 8 heads of keys and values, whatever the number of its heads
+    text = {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32064,
+    }
+    shape = of_config({"architectures": ["LlavaNextForConditionalGeneration"], "text_config": text})
+    assert shape.caches is None
+    assert shape.gaps == ("num_key_value_heads",)
+
+
 def test_weights_of_many_models_agree_within_3_percent() -> None:
     agree: set[str] = set()
     for record, model in _cases("model_loading_gib"):

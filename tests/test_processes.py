@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_llmdoctor.facts.logs import Log, Logs
-from kubectl_llmdoctor.facts.processes import Said, first_errors, raised_at, said, tracebacks
+from kubectl_llmdoctor.facts.processes import Said, first_errors, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.snapshot import LogText
 
 CORE = "(EngineCore_DP0 pid=141) ERROR 06-02 07:57:02 [core.py:708] "
@@ -185,3 +185,14 @@ def test_any_order_of_lines_is_read_in_bounded_time(lines: list[str]) -> None:
     for one in tracebacks(log):
         assert one.first.number < one.last.number
         assert one.root.last.number <= one.last.number
+
+
+@pytest.mark.parametrize(("between", "told"), [(10, True), (3000, False)])
+def test_an_exception_that_a_process_outlived_is_not_what_it_ended_of(between: int, told: bool) -> None:
+    own = "(EngineCore_DP0 pid=60) ERROR 11-20 09:58:40 [core.py:700] "
+    text = f"{own}Traceback (most recent call last):\n{own}    raise ValueError(adapter)\n{own}ValueError: no such adapter\n"
+    text += "(APIServer pid=1) INFO 11-20 09:59:00 [loggers.py:127] Engine 000: Running: 3 reqs\n" * between
+    log = _log(
+        f"{text}(APIServer pid=1) ERROR Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.\n"
+    )
+    assert said_why(log.line(len(log)), "EngineCore_DP0") is told

@@ -202,5 +202,6 @@ def test_what_a_kind_has_no_field_for_is_advice() -> None:
     assert _advice("knative_service", "grace") == f"Wait ({told}; Service/llama has no field for it)"
     assert _advice("serving_runtime", "grace").endswith("has no field for it)")
     assert _advice("model_service", "shm").endswith("has no field for it)")
+    assert _advice("helm_chart", "grace") == f"Wait ({told}; in spec.valuesContent of HelmChart/llama)"
     assert "NIMService/llama" in _advice("nim_service", "image")
     assert "VLLMRuntime/llama" in _advice("vllm_runtime", "secret")

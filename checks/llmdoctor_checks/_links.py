@@ -368,12 +368,15 @@ def _at_the_pod(to: Destination) -> Why | None:
         mains = [c for c in pod.containers if c.role != "init"]
         declared = {p.container_port for c in mains for p in c.spec.ports}
         service = to.service
-        asked = (
-            f"Service {service.name} sends to port {target} of {pod.name}"
-            if service is not None
-            else f"that is port {target} of {pod.name}"
-        )
-        sent = object_evidence(service, "spec.ports", f"targetPort: {target}") if service is not None else None
+        headless = service is not None and dig(service.raw, "spec.clusterIP") == "None"
+        if service is None:
+            asked = f"that is port {target} of {pod.name}"
+        elif headless:
+            asked = f"the headless Service {service.name} leads to port {target} of {pod.name} itself"
+        else:
+            asked = f"Service {service.name} sends to port {target} of {pod.name}"
+        place, text = ("spec.clusterIP", "None") if headless else ("spec.ports", f"targetPort: {target}")
+        sent = object_evidence(service, place, text) if service is not None else None
         engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int)), None)
         port = engine.get("port") if engine is not None else None
         if target is None or (len(mains) > 1 and (target in declared or engine is None)):
@@ -399,8 +402,8 @@ def _at_the_pod(to: Destination) -> Why | None:
             if probed is None or not declared or target in declared or target == probed[0]:
                 continue
             listens, evidence, title = probed[0], probed[1], mains[0].name
-        fix = fixes.advice(f"Ask {pod.name} at port {listens}")
-        if service is not None and to.row is not None:
+        fix = fixes.advice(f"Ask {pod.name if service is None else service.name} at port {listens}")
+        if service is not None and to.row is not None and not headless:
             index = rows(service.raw, "spec.ports").index(to.row)
             patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": listens}]
             fix = fixes.patch_object(service, f"Set targetPort to {listens} in Service/{service.name}", patch)
@@ -408,7 +411,7 @@ def _at_the_pod(to: Destination) -> Why | None:
         sure = all(c.spec.ports for c in mains if engine is None or c is not engine.container)
         what = f"{asked}, and {title} listens on {listens}"
         # by its address, or a headless Service, the client asks the very port that it names
-        astray = target == to.port and (service is None or dig(service.raw, "spec.clusterIP") == "None")
+        astray = target == to.port and (service is None or headless)
         return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
     return None
 

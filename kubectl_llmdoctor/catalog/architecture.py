@@ -231,6 +231,14 @@ _TEXTS = {
 }
 
 
+#: Fields for which the class of a text model has a default that does not follow from its other fields: transformers leaves out of
+#: the configuration inside another one what is the default.
+_STATED = {
+    **dict.fromkeys(("mistral", "qwen2"), ("num_key_value_heads",)),
+    **dict.fromkeys(("qwen3", "qwen3_moe", "gemma", "gemma2", "gpt_oss"), ("num_key_value_heads", "head_dim")),
+}
+
+
 def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Architecture:
     """The architecture that a config.json describes. Never raises for a mapping; what is missing becomes a gap.
 
@@ -266,6 +274,8 @@ def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Archi
     caches: tuple[Cache, ...] | None = None
     shapes: list[Layer] = []
     try:
+        for field in _STATED.get(str(text.get("model_type")), ()) if wrapped else ():
+            raw.number(field)
         base["kv_heads"] = kv_heads_of(raw, family)
         shapes = list(_layers(raw, family))
         caches = () if family.encoder_only else _caches(shapes)

@@ -104,7 +104,12 @@ def _head(text: str) -> str:
         # what a long line quotes is somebody's text
         if (at := text.find(banner, HEAD)) >= 0 and at - text.rfind("\n", 0, at) < _MARGIN
     ]
-    return text[: min(found) + HEAD] if found else head
+    if not found:
+        return head
+    # what stands between is left out but for its line ends, by which lines are counted: of a long log all the marks cost seconds
+    at = min(found)
+    start = max(HEAD, at - HEAD)
+    return head + "\n" * text.count("\n", HEAD, start) + text[start : at + HEAD]
 
 
 def from_log(text: str) -> Engine | None:

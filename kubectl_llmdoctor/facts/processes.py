@@ -200,13 +200,17 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
     return None
 
 
+#: A process that ends of its exception is missed before the others print so many lines; it survives one that it only logs.
+_MISSED = 1000
+
+
 def said_why(line: Line, worker: str) -> bool:
-    """Whether a traceback above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
-    `Worker_TP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name.
+    """Whether a traceback shortly above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
+    `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name.
     """
     rank = re.fullmatch(r"\D{1,40}-(\d{1,4})", worker)
-    own = rf"\w{{0,40}}Worker\w{{0,40}}(?:_TP| rank ){rank[1]}\b" if rank else rf"{re.escape(worker)}\b"
-    above = (one for one in tracebacks(line.log) if worker and one.last.number < line.number)
+    own = rf"\w{{0,40}}Worker\w{{0,40}}(?:_TP| rank ){rank[1]}(?!\d)" if rank else rf"{re.escape(worker)}\b"
+    above = (one for one in tracebacks(line.log) if worker and 0 < line.number - one.last.number <= _MISSED)
     return any(re.match(own, one.process) and "PP" not in one.process for one in above)
 
 

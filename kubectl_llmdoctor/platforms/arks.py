@@ -82,7 +82,7 @@ def _claims(model: Json) -> Iterator[Claim]:
 def disaggregated(raw: Json, find: Finder) -> list[Template]:
     """The servers that compute prompts, and those that answer; the router before them is no engine.
 
-    Only SGLang is supported, and the default. Each group has a leader, which takes requests, and as many workers as `size` says
+    Only SGLang is supported, and the default. Each group of `size` pods has a leader, which takes requests, and workers
     besides. A command of the object's own finds the operator's in a variable.
     """
     spec = table(raw.get("spec"))

@@ -60,7 +60,11 @@ def _templates(raw: Json, values: Json, at: str, *, text: bool = False) -> list[
     ]
     found = [_template(raw, values, at, name, controller, len(controllers) > 1) for name, controller in controllers]
     # no patch reaches into a text
-    return [msgspec.structs.replace(one, places=(("", ""),), base=show(raw, at)) for one in found] if text else found
+    return (
+        [msgspec.structs.replace(one, places=(("", ""),), base=show(raw, at), text=True) for one in found]
+        if text
+        else found
+    )
 
 
 def _containers(controller: Json, field: str = "containers") -> dict[str, Json]:

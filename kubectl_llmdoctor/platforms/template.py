@@ -72,6 +72,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     part: str = ""
     #: the place of what the operator alone decides about, for people
     base: str = "spec"
+    #: all of it stands in a text of the object (the values of a chart), into which no patch reaches
+    text: bool = False
     #: the namespace of its pods, where it is another one than the object's
     namespace: str = ""
     #: labels that its pods have and those of the other templates have not; `*x` is any value that ends in x, `a|b` one

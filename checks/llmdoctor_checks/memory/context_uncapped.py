@@ -68,7 +68,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     named = engine.explicit("model") is not None  # without even a model the arguments are not all known
     refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
-    if refused and eaten(logs, container.name) is not None:
+    if refused and eaten(logs, engine) is not None:
         return  # the model's own length would fit beside usual graphs
     if refused:
         line, asked, fits = refused

@@ -67,7 +67,7 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """CUDA graphs took the room of the cache in a server that ended of it."""
     container = engine.container
     crashed = pod.log_only or any(t.kind == "crashed" and t.container is container for t in pod.troubles)
-    found = eaten(logs, container.name) if engine.name == "vllm" and crashed else None
+    found = eaten(logs, engine) if engine.name == "vllm" and crashed else None
     if found is None:
         return None
     guessed = engine.explicit("speculative_config")

@@ -1,5 +1,6 @@
 """/dev/shm that cannot hold what several workers exchange."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -59,6 +60,8 @@ _SAYS_WHY, _LINES_BEFORE = (
 #: Ray (`_private/services.py`, 2.x), which then works all the same, and slowly.
 _NO_SHM = "instead of /dev/shm because /dev/shm has only "
 _HAS_ONLY = r"The object store is using (?P<place>/\S{1,200}) instead of /dev/shm because /dev/shm has only (?P<bytes>\d{1,15}) bytes"
+#: How large Ray says that it should be, in GiB, after its own size for the store.
+_SHOULD_HAVE = r"--shm-size=(?P<size>\d{1,5}(?:\.\d{1,3})?)gb"
 
 
 @check(
@@ -292,6 +295,8 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
         found = re.search(_HAS_ONLY, line.text[:2000])
         if found is None:
             return
+        wanted = re.search(_SHOULD_HAVE, line.text[:2000])
+        size = f"{max(8, math.ceil(float(wanted['size'])) if wanted else 0)}Gi"
         yield Finding(
             role="note",
             severity="info",
@@ -299,7 +304,13 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
             summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
             f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",
             evidence=(log_evidence(line), pod_evidence(container, "volumeMounts", _shm_of(container))),
-            fixes=(fixes.mount_shm(container, "8Gi", "Mount 8Gi of memory at /dev/shm"),),
+            fixes=(
+                fixes.mount_shm(
+                    container,
+                    size,
+                    f"Mount {size} of memory at /dev/shm, or let Ray keep less (--object-store-memory of ray start)",
+                ),
+            ),
             pods=(pod.name,),
         )
 

@@ -109,6 +109,12 @@ _EXPLAINS = (
     "ray-cluster",
     "multinode-discovery",
 )
+#: What Pod Security says of what no level but `privileged` allows (pod-security-admission/policy); `restricted` has words of its own for
+#: paths of the node, among its volume types.
+_BEYOND_BASELINE = (
+    r"host namespaces|privileged \(|hostPath volumes|hostPort|hostProcess|forbidden AppArmor|forbidden sysctls|seLinuxOptions"
+    r'|procMount|restricted volume types? [^()]{0,60}"hostPath"|type to "Unconfined"'
+)
 _LABEL = "pod-security.kubernetes.io/enforce"
 
 
@@ -203,12 +209,19 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     else:
         yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
     if kind == "level":
-        wider = "baseline" if who.startswith("restricted") else "privileged"
+        wider = "baseline" if who.startswith("restricted") and _within_baseline(parts["why"]) else "privileged"
         yield fixes.advice(
             f"Let the namespace {namespace} have the level {wider}, if all that may make pods there may have so much",
             f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )
+
+
+def _within_baseline(why: str) -> bool:
+    """Whether what `restricted` refuses is nothing that `baseline` would refuse, too."""
+    added = re.findall(r"must not include ([^;()]{1,600}) in securityContext", why[:8000])
+    names = {name for words in added for name in re.findall(r'"(\w{1,40})"', words)}
+    return names <= _CAPABILITIES and not re.search(_BEYOND_BASELINE, why[:8000])
 
 
 def _computed(pod: Pod) -> Iterator[Finding]:

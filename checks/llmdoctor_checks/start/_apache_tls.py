@@ -31,6 +31,12 @@ _ASKED = (
 )
 _BESIDE = 3
 
+#: How engines take a certificate, of those that can speak TLS themselves.
+_OPTIONS = {
+    "vllm": ", or give the server a certificate (--ssl-certfile and --ssl-keyfile)",
+    "llama.cpp": ", or give the server a certificate (--ssl-cert-file and --ssl-key-file)",
+}
+
 
 def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The last such line of a container whose next request was not answered, either."""
@@ -52,12 +58,11 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             "requests to the model fail.",
             evidence=(
                 log_evidence(lines[-1]),
-                pod_evidence(engine.container, "args", f"{engine.pod.name}: no --ssl-certfile"),
+                pod_evidence(engine.container, "args", f"{engine.pod.name}: no option of a certificate"),
             ),
             fixes=(
                 fixes.advice(
-                    f"Let ProxyPass of {fixes.edited(pod)} ask http://{to.shown}, or give the server a certificate (--ssl-certfile and "
-                    "--ssl-keyfile)"
+                    f"Let ProxyPass of {fixes.edited(pod)} ask http://{to.shown}" + _OPTIONS.get(engine.name, "")
                 ),
             ),
             order=lines[-1].order,

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     check,
+    dig,
     file_bytes_of,
     fixes,
     say_bytes,
@@ -98,7 +99,10 @@ def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:
             or place.made_by is None
         ):
             continue
-        owner = f"{place.made_by[0].raw.get('kind')}/{place.made_by[0].name}"
+        made_by = place.made_by[0]
+        if "Ready" in (dig(made_by.raw, "status.state"), dig(made_by.raw, "status.phase")):
+            continue  # it is there already: not every store keeps to the size that was asked for
+        owner = f"{made_by.raw.get('kind')}/{made_by.name}"
         yield Finding(
             role="risk",
             severity="critical",
