@@ -48,6 +48,8 @@ Condition = Literal[
     "no fsGroup",
     "volume in memory",
     "volume on disk",
+    "volume mounted",
+    "no volume mounted",
     "other hub",
     "usual hub",
     "token misnamed",
@@ -271,12 +273,12 @@ class Situation:
         found.add("gpu asked" if gpus else "no gpu asked")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
 
-    def _of_volume(self) -> tuple[str, str, str]:
+    def _of_volume(self) -> tuple[str, ...]:
         """What is so of the volume on which the path lies that the line names."""
         mount, pod = self._mount, self.pod
         volume = pod.volume(mount.name) if pod and mount else None
         if pod is None or mount is None or volume is None:
-            return "mounted writable", "no fsGroup", "volume on disk"
+            return "mounted writable", "no fsGroup", "volume on disk", "no volume mounted"
         claim, scratch = volume.persistent_volume_claim, volume.empty_dir
         # what the API server fills in cannot be mounted otherwise
         given_by_api = volume.config_map or volume.secret or volume.projected
@@ -288,6 +290,7 @@ class Situation:
             "mounted read-only" if read_only else "mounted writable",
             "fsGroup set" if grouped else "no fsGroup",
             "volume in memory" if in_memory else "volume on disk",
+            "no volume mounted" if given_by_api else "volume mounted",
         )
 
     def _fix(self, text: FixText) -> Fix:

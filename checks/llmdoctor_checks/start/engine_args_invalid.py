@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from kubectl_llmdoctor.api import (
     Engine,
@@ -31,6 +32,12 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
 
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
+
+#: Seconds within which llama-server has parsed its arguments and bound its socket.
+_AT_ONCE = 30
+
+#: How llama-server says that something failed, or that it came further.
+_SAID_WHY = r"\bE\s|(?i:error|fail|exception|invalid|terminat|denied|loading model|listening)"
 
 #: A client of Ollama whose success its own server waits for.
 _EARLY = (
@@ -73,6 +80,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     """
     if logs:
         yield from _tls_refused(pod, engine, logs)
+        yield from _unspoken(pod, engine, logs)
     yield from _no_size(pod, engine)
     if engine.name == "ollama" and not pod.exists:
         yield from _before_its_server(pod, engine)
@@ -141,6 +149,67 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """llama-server that ended before it listened, and whose log keeps no error: it may lose its last lines when it ends.
+
+    What is left are the settings over which it ends so early: where it shall listen, and its TLS.
+    """
+    container = engine.container
+    ended = next((e for e in endings(pod) if e.container is container and e.code == 1), None)
+    kept = logs.of(container.name, previous=True)
+    if engine.name != "llama.cpp" or ended is None or not kept or (ended.seconds or 0) > _AT_ONCE:
+        return
+    if any(re.search(_SAID_WHY, line.text) for log in kept for line in log.lines()):
+        return
+    host, key, cert = (engine.explicit(name) for name in ("host", "ssl_key_file", "ssl_cert_file"))
+    if host is not None and _foreign(pod, str(host.value)):
+        settings = [host]
+        what = f"it shall listen on {host.value}, which is no address of this pod"
+        fix = fixes.advice(f"Set --host 0.0.0.0 in {fixes.edited(pod)}; only clients name the Service")
+    elif key is not None and cert is not None:
+        settings = [key, cert]
+        what = (
+            f"it shall use TLS ({key.text} {cert.text}), and these files are missing, or this build has no TLS ("
+            'it then says "built without SSL support")'
+        )
+        fix = fixes.advice(
+            f"Mount the Secret with both files where {fixes.edited(pod)} looks for them, take an image whose llama.cpp is built with "
+            "OpenSSL, or leave TLS to the ingress"
+        )
+    else:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely" if settings == [host] else "possible",
+        summary=f"llama-server ended before it listened, and its log keeps no reason: {what}.",
+        evidence=(
+            *(setting_evidence(container, setting) for setting in settings),
+            pod_evidence(pod, ended.path, ended.text),
+        ),
+        explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+        fixes=(fix,),
+        pods=(pod.name,),
+    )
+
+
+def _foreign(pod: Pod, host: str) -> bool:
+    """Whether no interface of the pod has this address or name, as far as is known."""
+    if host.startswith("/") or host.lower() in ("localhost", pod.name.lower()):
+        return False
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        # the name of a Service; a name without a domain may be the pod's own
+        return "." in host and not host.startswith(f"{pod.name}.")
+    own = pod.status.pod_ip
+    return (
+        not (address.is_unspecified or address.is_loopback)
+        and bool(own)
+        and str(address) != own
+        and not pod.spec.host_network
+    )
 
 
 def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
