@@ -59,7 +59,12 @@ class Load(msgspec.Struct, frozen=True):
     asked: Line | None = None
 
 
-@check("model-reloaded", since="0.3", severity="warning", literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED))
+@check(
+    "model-reloaded",
+    since="0.3",
+    severity="warning",
+    literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED),
+)
 def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The server loads a model anew for request after request.
 
