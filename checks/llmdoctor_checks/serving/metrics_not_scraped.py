@@ -54,9 +54,9 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     """The engine's metrics reach no Prometheus.
 
     A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
-    are silent when there is none, and a selector that asks for a label with an empty value means no pod that has one. SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus'
-    format at `/prometheus/metrics`; its `/metrics` is JSON. Without metrics nobody sees the queue grow, and an
-    autoscaler on them does nothing.
+    are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another.
+    SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
+    `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has

@@ -20,8 +20,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
 from llmdoctor_checks.serving._load import written_ago
-from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
-from llmdoctor_checks.start._services import picked_by
+from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
 
 #: Parts of a query that give it a value when no pod emits anything.
 _AWAKE = ("absent(", "or vector(", "or on()", "router")
@@ -40,7 +39,8 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its
     default is 0. Where there are none now it is the cause. So is one that KEDA says is not active, whatever it looks at, while the
-    endpoint picker of the pods' InferencePool has refused requests for several of KEDA's polling intervals, as it knows no pod.
+    endpoint picker of the pods' InferencePool, or the router that looks for them by their labels, has refused requests for several
+    of KEDA's polling intervals.
 
     ## Fix
 
@@ -88,32 +88,30 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
 
 
 def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
-    """Requests that the picker of the pods' pool refuses, and that the autoscaler, by its own word, sees nothing of."""
+    """Requests for these pods that are refused, and of which the autoscaler, by its own word, sees nothing."""
     said = next((row for row in rows(scaler.item.raw, "status.conditions") if row.get("type") == "Active"), {})
-    pools = [pool for pool in cluster.items("InferencePool", pod.namespace) if picked_by(pool, pod)]
-    if said.get("status") != "False" or scaler.minimum > 0 or not pools:
+    if said.get("status") != "False" or scaler.minimum > 0:
         return None
-    asked = next(
-        (lines for pool in pools if (lines := _since_it_slept(refused_by(pool, cluster), scaler, cluster))), None
-    )
-    if asked is None:
-        return None
-    low = "minReplicaCount"
-    return Finding(
-        role="cause",
-        severity="warning",
-        confidence="likely",
-        summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while the endpoint picker of InferencePool "
-        f"{pools[0].name} refused {count_of(len(asked), 'request')} for want of a pod.",
-        evidence=(
-            scaler.evidence("status.conditions[Active]", f"{said.get('reason')}: {said.get('message')}"),
-            log_evidence(asked[0]),
-            log_evidence(asked[-1]),
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
-        ),
-        fixes=(_fix(scaler, low),),
-        pods=(pod.name,) if pod.exists else (),
-    )
+    for who, lines in refused_for(pod, cluster):
+        asked = _since_it_slept(lines, scaler, cluster)
+        if asked is None:
+            continue
+        return Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while {who} refused "
+            f"{count_of(len(asked), 'request')} for want of a pod.",
+            evidence=(
+                scaler.evidence("status.conditions[Active]", f"{said.get('reason')}: {said.get('message')}"),
+                log_evidence(asked[0]),
+                log_evidence(asked[-1]),
+                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            ),
+            fixes=(_fix(scaler, "minReplicaCount"),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+    return None
 
 
 def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line] | None:
