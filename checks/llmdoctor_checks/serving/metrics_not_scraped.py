@@ -54,9 +54,9 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     """The engine's metrics reach no Prometheus.
 
     A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
-    are silent when there is none. SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus'
-    format at `/prometheus/metrics`; its `/metrics` is JSON. Without metrics nobody sees the queue grow, and an
-    autoscaler on them does nothing.
+    are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another.
+    SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
+    `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has
@@ -100,6 +100,9 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     for one in asked:
         yield _finding(pod, engine, one, _without_value(engine, subject, cluster))
         return
+    if (missed := _missed(pod, cluster)) is not None:
+        yield _beside(pod, *missed, _without_value(engine, subject, cluster))
+        return
     kinds = ("ServiceMonitor", "PodMonitor")
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
         yield Finding(
@@ -133,6 +136,54 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
                 for index, row in enumerate(rows(item.raw, "spec.endpoints")):
                     yield _endpoint(pod, item, "spec.endpoints", index, row, service)
     yield from _annotated(pod, engine)
+
+
+def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
+    """A PodMonitor that wants of one label of the pod no value, which no pod has that is told what it serves."""
+    for item in cluster.items("PodMonitor") if pod.exists else ():
+        wanted = dig(item.raw, "spec.selector.matchLabels")
+        if not isinstance(wanted, dict) or not _covers(item, pod.namespace):
+            continue
+        wrong = [key for key, value in wanted.items() if pod.labels.get(key) != str(value)]
+        # an empty value beside one that is there is what a template left
+        if len(wrong) != 1 or wanted[wrong[0]] != "" or not pod.labels.get(wrong[0]):
+            continue
+        without = {key: value for key, value in wanted.items() if key != wrong[0]}
+        rest = {**dig(item.raw, "spec.selector"), "matchLabels": without}
+        alone = all(not _labelled(other, wanted) for other in cluster.items("Pod"))
+        if alone and selected(rest, pod.labels):
+            return item, wrong[0]
+    return None
+
+
+def _labelled(item: Item, wanted: dict[str, Any]) -> bool:
+    own = item.metadata.get("labels")
+    return selected({"matchLabels": wanted}, {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {})
+
+
+def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding:
+    """What a monitor misses by the empty value of a label."""
+    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
+    pointer = f"/spec/selector/matchLabels/{key.replace('~', '~0').replace('/', '~1')}"
+    operations: list[dict[str, Any]] = [{"op": "remove", "path": pointer}]
+    terms, there = rows(item.raw, "spec.selector.matchExpressions"), {"key": key, "operator": "Exists"}
+    if there not in terms:
+        operations.append({"op": "add", "path": "/spec/selector/matchExpressions", "value": [*terms, there]})
+    return Finding(
+        role="cause" if scaling and pod.ready else "risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{item.raw.get('kind')} {item.name} asks only pods whose label {key} is empty, and {pod.name} has "
+        f"{pod.labels[key]}: {lost}.",
+        evidence=(
+            object_evidence(item, "spec.selector.matchLabels", f'{key}: ""'),
+            pod_evidence(pod, f"metadata.labels[{key}]", pod.labels[key]),
+            *((scaling,) if scaling else ()),
+        ),
+        explains=("hpa-wrong-metric",) if scaling else (),
+        fixes=(fixes.patch_object(item, f"Select pods that have the label {key}, whatever its value", operations),),
+        pods=(pod.name,),
+    )
 
 
 def _covers(item: Item, namespace: str) -> bool:

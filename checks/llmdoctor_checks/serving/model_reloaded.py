@@ -28,6 +28,12 @@ _LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner s
 #: and `server/sched.go` at the debug level.
 _EVICTED = ("evicting a model to make space", "waiting for pending requests to complete and unload to occur")
 
+#: With which context a model is loaded: of the runner's arguments up to 0.11, and of what it is asked for since (`llm/server.go`).
+#: It is the length that a request wants, times the requests that are answered at once.
+_RUNNER, _ASKED_TO_LOAD = 'msg="starting ', "msg=load request="
+_MODEL, _CONTEXT = r"\bcmd=.{0,400}? --model (\S{1,400})", r" --ctx-size (\d{1,9})|[{ ]KvSize:(\d{1,9}) "
+_AT_ONCE = r"(?: --parallel |[{ ]Parallel:)(\d{1,4})\b"
+
 #: A model that was in use so short a time before was not unloaded because nobody asked (`OLLAMA_KEEP_ALIVE`, 5 minutes).
 #: Within Ollama's own time one that another pushed out would still be there.
 _SOON_SECONDS, _KEPT_SECONDS = 60, 300
@@ -40,14 +46,25 @@ _RECENT = 40
 
 
 class Load(msgspec.Struct, frozen=True):
-    """One load that followed a request closely, or pushed another model out: where it stands, and how long it took."""
+    """One load that nobody's long silence explains: where it stands, how long it took, and what shows why.
+
+    It followed a request closely, or pushed another model out, or is that of a model which is kept, with another context.
+    """
 
     line: Line
     seconds: float
     evicted: Line | None
+    #: the context lengths, where that of the same model's last load was another
+    contexts: tuple[int, int] | None = None
+    asked: Line | None = None
 
 
-@check("model-reloaded", since="0.3", severity="warning", literals=("llama runner started in", "[GIN] ", *_EVICTED))
+@check(
+    "model-reloaded",
+    since="0.3",
+    severity="warning",
+    literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED),
+)
 def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The server loads a model anew for request after request.
 
@@ -57,7 +74,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     two models then wait for a load each time, which is many times as long as the answer takes.
 
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
-    to make space for another.
+    to make space for another, or loads the same one with another context within the five minutes for which it keeps it.
 
     ## Fix
 
@@ -77,7 +94,10 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
         return
     pushed = [load for load in loads if load.evicted is not None]
+    wanted = [load for load in loads if load.contexts is not None]
     how = "in the place of another" if len(pushed) == len(loads) else f"within {_SOON_SECONDS} s of a request"
+    if len(wanted) > len(loads) / 2:
+        how = f"with another context length each time ({_lengths(wanted)})"
     yield Finding(
         role="cause",
         severity="warning",
@@ -86,6 +106,7 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
         evidence=(
             *(log_evidence(load.evicted) for load in pushed[-1:] if load.evicted),
+            *(log_evidence(load.asked) for load in wanted[-2:] if load.asked),
             *(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
         ),
         fixes=(
@@ -99,12 +120,23 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     )
 
 
+def _lengths(loads: list[Load]) -> str:
+    """The context lengths of loads, the last few."""
+    found = [load.contexts for load in loads if load.contexts is not None]
+    return ", ".join(map(str, [*(one for one, _ in found[-3:]), *(one for _, one in found[-1:])]))
+
+
 def _soon(log: Log, requests: list[Answer]) -> Iterator[Load]:
-    """Loads that began soon after a request was answered, or for which another model had to go, each once."""
+    """Loads that began soon after a request was answered, or for which another model or context had to go, each once."""
     last: datetime | None = None
+    held: dict[str, int] = {}
+    told = sorted((line for text in (_RUNNER, _ASKED_TO_LOAD) for line in log.find(text)), key=lambda line: line.number)
     gone = sorted((line for text in _EVICTED for line in log.find(text)), key=lambda line: line.number)
     for line in log.find("llama runner started in"):
         said = re.search(_LOADED, line.text)
+        mine = [one for one in told if one.number < line.number]
+        told = told[len(mine) :]
+        contexts, asked = _changed(mine, held)
         before = [request for request in requests if request.line.number < line.number]
         if said is None or not before:
             continue
@@ -112,6 +144,26 @@ def _soon(log: Log, requests: list[Answer]) -> Iterator[Load]:
         again = last is not None and abs((at - last).total_seconds()) <= 1
         evicted = next((x for x in reversed(gone) if before[-1].line.number < x.number < line.number), None)
         idle = (at - before[-1].at).total_seconds() - seconds
-        if not again and idle <= (_KEPT_SECONDS if evicted else _SOON_SECONDS):
-            yield Load(line, seconds, evicted)
+        if not again and idle <= (_KEPT_SECONDS if evicted or contexts else _SOON_SECONDS):
+            yield Load(line, seconds, evicted, contexts, asked)
         last = at
+
+
+def _changed(lines: list[Line], held: dict[str, int]) -> tuple[tuple[int, int] | None, Line | None]:
+    """The context that a model had and the one with which it is loaded now, where they differ; `held` is what each had last."""
+    models = [found[1] for line in lines if (found := re.search(_MODEL, line.text[:4000])) is not None]
+    sizes = [(line, size) for line in lines if (size := _length(line)) is not None]
+    if not models or not sizes:
+        return None, None
+    had, (line, now) = held.get(models[-1]), sizes[-1]
+    held[models[-1]] = now
+    return ((had, now), line) if had is not None and had != now else (None, None)
+
+
+def _length(line: Line) -> int | None:
+    """The context length of one request, by a line that says with which a model is loaded."""
+    text = line.text[:4000]
+    size, at_once = re.search(_CONTEXT, text), re.search(_AT_ONCE, text)
+    if size is None:
+        return None
+    return int(size[1] or size[2]) // max(int(at_once[1]) if at_once else 1, 1)

@@ -66,11 +66,14 @@ _REFUSED = (
 def request_too_long(
     pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
-    """Requests are longer than the server's context.
+    """Requests are longer, or have more in them, than the server takes.
 
     Prompt and answer together must fit into the context length that the server was started with. Longer requests are refused
     with status 400; the server itself is well and serves others. Chat histories that grow, documents pasted whole and a large
     `max_tokens` are the usual reasons. llama-server divides its context among its slots.
+
+    vLLM also limits how many images, videos and audios one request may have (`--limit-mm-per-prompt`; up to 0.8 one of each unless
+    it is told otherwise), with those of earlier turns of the chat.
 
     The server's log says so for each request. Its metrics only count what was refused (vLLM by status, Text Generation
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.

@@ -2,8 +2,25 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Fix, Pod, Subject, check, dig, fixes, say_seconds
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Fix,
+    Line,
+    Pod,
+    Subject,
+    check,
+    count_of,
+    dig,
+    fixes,
+    log_evidence,
+    parse_time,
+    say_seconds,
+)
+from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
+from llmdoctor_checks.serving._load import written_ago
+from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
 
 #: Parts of a query that give it a value when no pod emits anything.
 _AWAKE = ("absent(", "or vector(", "or on()", "router")
@@ -11,14 +28,19 @@ _AWAKE = ("absent(", "or vector(", "or on()", "router")
 #: KEDA's cooldownPeriod unless it is set.
 _COOLDOWN_SECONDS = 300
 
+#: KEDA's pollingInterval unless it is set; requests that were refused for so many of them were not seen.
+_POLLING_SECONDS, _POLLS = 30, 3
 
-@check("scale-from-zero-blind", since="0.2", severity="warning")
+
+@check("scale-from-zero-blind", since="0.2", severity="warning", literals=NO_CANDIDATES)
 def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """Scaled to zero on a metric that only a running pod emits: nothing wakes it.
 
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its
-    default is 0. Where there are none now it is the cause.
+    default is 0. Where there are none now it is the cause. So is one that KEDA says is not active, whatever it looks at, while the
+    endpoint picker of the pods' InferencePool, or the router that looks for them by their labels, has refused requests for several
+    of KEDA's polling intervals.
 
     ## Fix
 
@@ -33,6 +55,9 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
     if not subject.engines(pod):
         return
     for scaler in scalers(subject, cluster):
+        if _asleep(subject) and (found := _unseen(pod, scaler, cluster)) is not None:
+            yield found
+            return
         emitted = [EMITTED.search(look.name) for look in scaler.looks]
         if scaler.minimum > 0 or not emitted or not all(emitted) or _woken(scaler) or routed(pod, cluster):
             continue
@@ -60,6 +85,46 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
             pods=(pod.name,) if pod.exists else (),
         )
         return
+
+
+def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
+    """Requests for these pods that are refused, and of which the autoscaler, by its own word, sees nothing."""
+    said = next((row for row in rows(scaler.item.raw, "status.conditions") if row.get("type") == "Active"), {})
+    if said.get("status") != "False" or scaler.minimum > 0:
+        return None
+    for who, lines in refused_for(pod, cluster):
+        asked = _since_it_slept(lines, scaler, cluster)
+        if asked is None:
+            continue
+        return Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while {who} refused "
+            f"{count_of(len(asked), 'request')} for want of a pod.",
+            evidence=(
+                scaler.evidence("status.conditions[Active]", f"{said.get('reason')}: {said.get('message')}"),
+                log_evidence(asked[0]),
+                log_evidence(asked[-1]),
+                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            ),
+            fixes=(_fix(scaler, "minReplicaCount"),),
+            pods=(pod.name,) if pod.exists else (),
+        )
+    return None
+
+
+def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line] | None:
+    """The refusals since KEDA was last active, where they go on for longer than it needs to see a request."""
+    interval = dig(scaler.item.raw, "spec.pollingInterval")
+    patience = _POLLS * (interval if isinstance(interval, int) else _POLLING_SECONDS)
+    active, now = parse_time(dig(scaler.item.raw, "status.lastActiveTime")), cluster.now
+    since = (now - active).total_seconds() - patience if active is not None and now is not None else None
+    timed = [(ago, line) for line in lines if (ago := written_ago(line, now)) is not None]
+    late = [(ago, line) for ago, line in timed if since is None or ago < since]
+    if len(late) < 2 or late[0][0] - late[-1][0] < patience:
+        return None
+    return [line for _, line in late]
 
 
 def _asleep(subject: Subject) -> bool:

@@ -10,8 +10,6 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Item,
-    Line,
-    Log,
     Logs,
     Pod,
     Subject,
@@ -31,6 +29,7 @@ from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
+from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._services import picked_by, service_of
@@ -44,15 +43,12 @@ _GROUPS = "leaderworkerset.sigs.k8s.io/"
 #: So many labels, all but one of which a pod has, are no chance; and those that are another's for each pod or revision.
 _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
 
-#: The endpoint picker of an InferencePool (gateway-api-inference-extension, pkg/epp/requestcontrol) that knows no pod.
-_NO_PODS = "failed to find candidate pods for serving the request"
-
 
 @check(
     "service-selects-nothing",
     since="0.2",
     severity="warning",
-    literals=(_NO_PODS, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_unreached.LITERALS),
+    literals=(*NO_CANDIDATES, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_unreached.LITERALS),
 )
 def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Service, a pool, a route or an address leads to no server, or not to the model alone.
@@ -166,7 +162,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}
         if not _nearly(wanted, labels, pod) or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
             continue
-        said = _knows_no_pod(pool, cluster)
+        said = next(iter(refused_by(pool, cluster)), None)
         if said is None and not cluster.complete("Pod", pod.namespace):
             continue
         wrong = ", ".join(
@@ -207,17 +203,6 @@ def _nearly(wanted: dict[str, str], labels: dict[str, str], pod: Pod) -> bool:
         return any(value.lower() not in ("true", "false", "yes", "1") for value in wanted.values())
     alike = all(_links.alike(value, labels.get(key, "")) for key, value in wanted.items())
     return alike and not held.isdisjoint(wanted.values()) and service_of(pod) is None
-
-
-def _knows_no_pod(pool: Item, cluster: Cluster) -> Line | None:
-    """Where the endpoint picker of an InferencePool says that it knows no pod."""
-    said = cluster.once(
-        "pickers without pods",
-        lambda: [(text.pod, line) for text in cluster.snapshot.logs if (line := next(Log(text).find(_NO_PODS), None))],
-    )
-    names = {pool.name, *(dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))}
-    of_it = tuple(f"{name}-" for name in names if isinstance(name, str))
-    return next((line for who, line in said if who.startswith(of_it)), None)
 
 
 def _selector(item: Item) -> dict[str, Any]:

@@ -49,6 +49,11 @@ _ANSWERS = (
     (" not found or vLLM engine is sleeping", r"Model (?P<name>\S{1,160}) not found or vLLM engine is sleeping"),
 )
 
+#: An access log's line of a request to generate that is answered with 404, and what shows that its path is served: only the name can be
+#: unknown then. vLLM lists its routes when it starts; of what it serves its `serving_chat.py` speaks, in NIM as well.
+_GENERATES, _UNNAMED = r"\"POST /v1/((?:chat/)?completions) HTTP/[\d.]{1,3}\" (\d{3})", 3
+_SERVED_PATHS = ("Route: /v1/", "serving_chat.py:", "serving_completion.py:")
+
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
 _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
 _LABEL = "model.aibrix.ai/name"
@@ -78,7 +83,7 @@ class Routed(msgspec.Struct, frozen=True):
     "served-model-name-mismatch",
     since="0.1",
     severity="warning",
-    literals=(_UNKNOWN, *(words for words, _ in _ANSWERS)),
+    literals=(_UNKNOWN, *_SERVED_PATHS, *(words for words, _ in _ANSWERS)),
 )
 def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
@@ -87,7 +92,8 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     otherwise. A model served from a folder is called by the folder's path. Requests with any other name fail with status 404,
     while the server is healthy and ready.
 
-    The server's log shows such requests, or that of a client which asks this server alone. AIBrix' gateway knows a model by the label
+    The server's log shows such requests, or that of a client which asks this server alone. Where no line has the name, the access log
+    does: a request to a path that the server has is answered with 404 for its name alone. AIBrix' gateway knows a model by the label
     `model.aibrix.ai/name` of its pods, which has to be the name that the server answers to.
 
     Where its port was asked which models it serves, the variables of other pods that name both this server and a model
@@ -104,7 +110,8 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
     - https://gateway-api-inference-extension.sigs.k8s.io/guides/serve-multiple-genai-models/
     """
-    if (found := _told_to_clients(pod, engine, cluster, logs) or _by_label(pod, engine, cluster)) is not None:
+    found = _told_to_clients(pod, engine, cluster, logs) or _by_label(pod, engine, cluster)
+    if (found := found or _by_status(pod, engine, cluster, logs)) is not None:
         yield found
         return
     models = engine.answers.models if pod.ready and engine.name in _STRICT else None
@@ -153,6 +160,47 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Requests to generate that the access log has as not found, at a path that the server has."""
+    log = logs.current(engine.container.name) if logs is not None and pod.ready else None
+    if log is None or engine.name not in ("vllm", "nim"):
+        return None
+    if any(next(log.find(words), None) for words, _ in _ANSWERS):
+        return None  # a line that has the name says more
+    if not all(_alone(pod, service, cluster) for service in pod.services):
+        return None  # requests for another model may come here
+    asked = [(line, said) for line in log.find('"POST /v1/') if (said := re.search(_GENERATES, line.text[:2000]))]
+    lost = [(line, said[1]) for line, said in asked if said[2] == "404"]
+    served = {said[1] for _, said in asked if said[2] in ("200", "400")}
+    told_paths = [line.text for words in _SERVED_PATHS for line in log.find(words)]
+    lost = [
+        (line, path)
+        for line, path in lost
+        if path in served
+        or any(f"/v1/{path}" in text or f"serving_{path.partition('/')[0]}" in text for text in told_paths)
+    ]
+    if len(lost) < _UNNAMED or astray(len(lost), len(lost), len(asked)):
+        return None
+    line, path = lost[-1]
+    own = _own_names(engine)
+    known = f", which answers to {_listed(own)}" if own else ""
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
+        f"/v1/{path}: they ask for a model by another name.",
+        evidence=(log_evidence(line, "404"), log_evidence(lost[0][0], "404")),
+        fixes=(
+            fixes.advice(
+                f"Let the clients ask for a name that stands at /v1/models of {pod.name}, or let {fixes.edited(pod)} answer to theirs"
+            ),
         ),
         order=line.order,
         pods=(pod.name,),

@@ -1,0 +1,70 @@
+"""What endpoint pickers of InferencePools, and routers that look for pods by labels, print of requests that they refuse for want of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Pod, dig
+from llmdoctor_checks.start._services import picked_by
+
+#: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
+NO_CANDIDATES = (
+    "failed to find candidate pods for serving the request",
+    "failed to find endpoint candidates for serving the request",
+)
+
+
+def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
+    """Where the endpoint picker of a pool says so, in the order of its log."""
+    said = cluster.once(
+        "pickers without pods",
+        lambda: [
+            (text.pod, line)
+            for text in cluster.snapshot.logs
+            for words in NO_CANDIDATES
+            for line in Log(text).find(words)
+        ],
+    )
+    names = {pool.name, *(dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))}
+    of_it = tuple(f"{name}-" for name in names if isinstance(name, str))
+    return [line for who, line in said if who.startswith(of_it)]
+
+
+#: By which labels a router looks for its engines: vLLM's production stack, and the routers of SGLang and vLLM, which take several words.
+_LOOKS_FOR = r"(?:^|\s)--(?:k8s-label-selector|selector)[ =]((?:[\w./-]{1,100}=[\w.-]{1,100}[,\s]?){1,8})"
+
+#: A request to generate that it refuses, in its access log: it knows no engine now, or has known none since it started.
+_REFUSED = r"\"POST /v1/\S{1,60} HTTP/[\d.]{1,3}\" (?:404|503)\b"
+
+
+def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
+    """Who refuses requests that mean these pods and no others, and where its log says so."""
+    for pool in cluster.items("InferencePool", pod.namespace):
+        if picked_by(pool, pod):
+            yield f"the endpoint picker of InferencePool {pool.name}", refused_by(pool, cluster)
+    for text in cluster.snapshot.logs:
+        item = cluster.item("Pod", text.namespace, text.pod) if text.namespace == pod.namespace else None
+        if item is None or text.previous:
+            continue
+        container = next((c for c in Pod.of(item, cluster).containers if c.name == text.container), None)
+        told = " ".join(map(str, (*container.spec.command, *container.spec.args))) if container is not None else ""
+        if _finds_only(told[:8000], pod, cluster):
+            asked = Log(text).find('"POST /v1/')
+            yield text.pod, [line for line in asked if re.search(_REFUSED, line.text[:2000])]
+
+
+def _finds_only(told: str, pod: Pod, cluster: Cluster) -> bool:
+    """Whether a router is told to look for the pods of this workload, and would find those of no other."""
+    said = re.search(_LOOKS_FOR, told)
+    wanted = (
+        dict(term.split("=", 1) for term in re.split(r"[,\s]+", said[1].strip(", ")) if "=" in term) if said else {}
+    )
+    if not wanted or any(pod.labels.get(key) != value for key, value in wanted.items()):
+        return False
+    found = 0
+    for kind in ("Deployment", "StatefulSet"):
+        for item in cluster.items(kind, pod.namespace):
+            labels = dig(item.raw, "spec.template.metadata.labels")
+            found += isinstance(labels, dict) and all(str(labels.get(k)) == v for k, v in wanted.items())
+    return found == 1
