@@ -172,6 +172,7 @@ KEPT = [
     "special tokens: {'bos_token': '<s>', 'eos_token': 'foo', 'pad_token': None, 'unk_token': \"bar\"}",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN=1 TOKENIZERS_PARALLELISM=false MAX_TOTAL_TOKENS=4096 NUM_TOKENS=5",
     "HF_TOKEN_PATH=/root/.cache/huggingface/token GOOGLE_APPLICATION_CREDENTIALS=/var/run/gcp.json",
+    "GOOGLE_APPLICATION_CREDENTIALS=/config/sa.json SSL_PRIVATE_KEY=/certs/server.pem",
     "task-abcdefghijklmnopqrstuvwx disk-abcdefghijklmnopqrstuvwx sk-serving-6c5b9d7f4-x2x4z",
     "hf_transfer hf_overrides hf_quant_config.json hf_transformers/config.py",
     "vllm/vllm-openai@sha256:4c5f1d2e3b6a79808192a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f8",
