@@ -184,6 +184,10 @@ class Cluster:
         """Whether the list of this kind is complete: what is absent from it does not exist."""
         return (kind, "") in self._read or (bool(namespace) and (kind, namespace) in self._read)
 
+    def complete_on(self, node: str) -> bool:
+        """Whether all pods of a node are known."""
+        return self.complete("Pod") or ("Pod", "", f"spec.nodeName={node}") in self._absent
+
     def exists(self, kind: str, namespace: str, name: str) -> bool | None:
         """Whether an object exists; None when it is not known."""
         if self.item(kind, namespace, name):

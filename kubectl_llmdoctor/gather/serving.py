@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import clients, destinations
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
@@ -20,6 +21,10 @@ from kubectl_llmdoctor.snapshot import Json, Snapshot
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
 _HOST = rf"https?://({_NAME})(?=[:/\s\"']|$)|(?<![\w./:-])({_NAME})(?=:\d{{2,5}}\b)"
 _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xyz)$"
+
+
+#: The option by which a router of vLLM's production stack, SGLang or vLLM is told the labels of its engines.
+_LABELS = r"--(?:k8s-label-selector|selector)(?:=|$)"
 
 
 class Paths(NamedTuple):
@@ -101,6 +106,20 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
     near = [pod for name, pod in sorted(found.items()) if name not in mine]
     far = [pod for name, pod in sorted(further.items()) if name not in mine and name not in found]
     return [pod.item.raw for pod in (*near, *far) if pod.item is not None]
+
+
+def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:
+    """The endpoint pickers of some namespaces, and the routers there that look for their engines by labels."""
+    found = dict[tuple[str, str], Pod]()
+    for namespace in sorted(namespaces):
+        every = (Pod.of(item, cluster) for item in cluster.items("Pod", namespace))
+        routers = (pod for pod in every if any(map(_looks_for_pods, pod.containers)))
+        found |= {(pod.namespace, pod.name): pod for pod in (*_pickers(cluster, namespace), *routers)}
+    return [pod.item.raw for _, pod in sorted(found.items()) if pod.item is not None]
+
+
+def _looks_for_pods(container: Container) -> bool:
+    return any(re.match(_LABELS, str(word)) for word in (*container.spec.command, *container.spec.args))
 
 
 def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:

@@ -78,6 +78,7 @@ NAMESPACE_LISTS_IF_THERE = (
 
 _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
+_VOLCANO_QUEUE = Kind("Queue", "queues", "scheduling.volcano.sh", ("v1beta1",), namespaced=False)
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
 
@@ -98,6 +99,8 @@ class Walk:
         self.events: dict[str, tuple[list[Json], bool]] = {}
         #: the pods that are explained
         self.pods: list[Json] = []
+        #: the namespaces of workloads that are explained and have no pods
+        self._asleep: set[str] = set()
 
     # --- a namespace --------------------------------------------------------------------------------------------------
 
@@ -216,10 +219,14 @@ class Walk:
         self.namespace(namespace)
 
     def askers(self) -> None:
-        """Who asks the pods that are explained and ready: what is wrong with its requests may stand in its log alone."""
+        """Who asks the pods that are explained and ready, or would ask those that are not there: what is wrong with its requests may
+        stand in its log alone.
+        """
         from kubectl_llmdoctor.gather import serving
 
-        for pod in serving.askers(serving.cluster_of(self._pot.objects()), self.pods)[:_ASKERS]:
+        cluster = serving.cluster_of(self._pot.objects())
+        found = [*serving.askers(cluster, self.pods), *serving.choosers(cluster, self._asleep)]
+        for pod in found[:_ASKERS]:
             self._logs.of(pod)
 
     def servers(self) -> None:
@@ -343,6 +350,8 @@ class Walk:
             name = marks.get(row.key)
             if name and all(marks.get(key) == value for key, value in row.only):
                 self._pot.get(row.owner, namespace_of(obj), str(name), self._owner_found, if_there=True)
+        if queue := marks.get("scheduling.volcano.sh/queue-name"):
+            self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
         if marks.get("kueue.x-k8s.io/queue-name"):
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
             keep = partial(_is_owned, owner=obj)
@@ -396,6 +405,8 @@ class Walk:
 
         def pods_found(pods: list[Json]) -> None:
             self.explain(pods, ref)
+            if not pods:
+                self._asleep.add(namespace)
             if not pods and not meta(obj).get("ownerReferences"):
                 pot.task("pods", ref, lambda: self._below(obj, ref))
 

@@ -263,7 +263,7 @@ def _short(node: Node | None, metrics: Metrics | None) -> tuple[str, Evidence] |
 def _given_away(pod: Pod, node: Node | None) -> Iterator[Evidence]:
     """What the scheduler takes for free on the node, where all pods were read."""
     usage, allocatable = usage_of(pod.cluster), node.allocatable("memory") if node else None
-    if node and usage.complete and allocatable:
+    if node and pod.cluster.complete_on(node.name) and allocatable:
         asked = usage.used(node.name).get("memory", 0)
         yield node_evidence(node, f"its pods request {say_bytes(asked)} of {say_bytes(allocatable)} of memory")
 

@@ -123,7 +123,9 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     """
     found = re.search(_UNAVAILABLE, refused.text)
     usage = usage_of(cluster)
-    if not found or not node or not usage.complete or not _all_back(node, refused.resource) or _kubelet_began(pod):
+    if not found or not node or not cluster.complete_on(node.name):
+        return ()
+    if not _all_back(node, refused.resource) or _kubelet_began(pod):
         return ()
     free = (node.allocatable(refused.resource) or 0) - usage.used(node.name).get(refused.resource, 0)
     if int(found["free"]) >= int(found["asked"]) or free < int(found["asked"]):
@@ -306,5 +308,5 @@ def plugin_evidence(cluster: Cluster, node: str) -> Iterator[Evidence]:
     if driver := driver_of(cluster, node):
         ref = f"{driver.metadata.namespace or 'default'}/{driver.metadata.name}"
         yield Evidence(source="pod", ref=ref, text=f"driver: {state_of(driver)}")
-    if not plugins and cluster.complete("Pod"):
+    if not plugins and cluster.complete_on(node):
         yield Evidence(source="node", ref=f"Node/{node}", text="no device plugin pod runs here")

@@ -150,7 +150,7 @@ def _free(pod: Pod, node: Node, cluster: Cluster) -> str:
     usage = usage_of(cluster)
     for resource in pod.accelerators:
         offered = node.allocatable(resource)
-        if offered is not None and usage.complete:
+        if offered is not None and cluster.complete_on(node.name):
             free = max(offered - usage.used(node.name).get(resource, 0), 0)
             return f", where {free} of {offered} {resource} are free in all"
     return ""
