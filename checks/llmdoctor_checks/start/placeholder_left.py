@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
     event_evidence,
     fixes,
     k8s,
@@ -57,6 +58,9 @@ _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
 _TOKENS = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
 )
+
+#: What a claim says in words that the API server reads.
+_OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.volumeName")
 
 #: With it a NIM downloads its model.
 _OF_NIM = "NGC_API_KEY"
@@ -171,6 +175,8 @@ def _then(container: Container, path: str, text: str) -> str:
         return ": the pod waits for a node with that label"
     if path.endswith(".nfs.path"):
         return ": no file server exports that path, so nothing is mounted and the pod does not start"
+    if path.endswith(_OF_CLAIM):
+        return ": the API server refuses the claim, or nothing can be bound to it"
     if path.endswith(".hostPath.path"):
         return ": the node has no such folder, or an empty one is made there"
     if path.startswith("volumes["):
@@ -243,6 +249,17 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
             if own := re.search(_PLACEHOLDER, value):
                 path = f"volumes[{name}].{place}"
                 yield path, own[0], pod_evidence(container.pod, path, value), True
+        claim = volume.persistent_volume_claim if volume else None
+        yield from _of_claim(container, name, claim.claim_name) if claim else ()
+
+
+def _of_claim(container: Container, volume: str, name: str) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """The claim itself, where it is in the same files: its size is a quantity, its class and volume are names."""
+    item = container.pod.cluster.item("PersistentVolumeClaim", container.pod.namespace, name)
+    for field in _OF_CLAIM if item else ():
+        value = dig(item.raw, field) if item else None
+        if isinstance(value, str) and (own := re.search(f"{_PLACEHOLDER}|<[^<>\\s]{{1,60}}>", value)):
+            yield f"volumes[{volume}].{field}", own[0], object_evidence(item, field, value), True
 
 
 def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | None:
