@@ -256,8 +256,10 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
 def _of_claim(container: Container, volume: str, name: str) -> Iterator[tuple[str, str, Evidence, bool]]:
     """The claim itself, where it is in the same files: its size is a quantity, its class and volume are names."""
     item = container.pod.cluster.item("PersistentVolumeClaim", container.pod.namespace, name)
-    for field in _OF_CLAIM if item else ():
-        value = dig(item.raw, field) if item else None
+    if item is None:
+        return
+    for field in _OF_CLAIM:
+        value = dig(item.raw, field)
         if isinstance(value, str) and (own := re.search(f"{_PLACEHOLDER}|<[^<>\\s]{{1,60}}>", value)):
             yield f"volumes[{volume}].{field}", own[0], object_evidence(item, field, value), True
 
