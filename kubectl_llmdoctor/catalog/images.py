@@ -1,9 +1,10 @@
-"""Images of inference servers that are built for the CPU only, and the twin that uses a GPU.
+"""Images of inference servers that are built for the CPU only or for the GPUs of one maker, and the twin that uses a GPU.
 
 Sources: the publishers' tags. llama.cpp names its CUDA, ROCm, Vulkan, SYCL, MUSA and CANN builds and leaves the CPU
 build without a word (docs/docker.md). KServe's huggingfaceserver has a `-gpu` twin from 0.15 on, which its controller
 adds for `nvidia.com/gpu` alone (`UpdateImageTag`, pkg/controller/v1beta1/inferenceservice/utils). vLLM, SGLang, Text
-Generation Inference and Text Embeddings Inference put `cpu` into the name or the tag.
+Generation Inference and Text Embeddings Inference put `cpu` into the name or the tag. Builds for AMD's GPUs say `rocm`; those for
+NVIDIA's are what vLLM, SGLang and Text Generation Inference publish under the plain name.
 """
 
 from __future__ import annotations
@@ -50,3 +51,43 @@ def cpu_build(image: str) -> CpuBuild | None:
                 twin = f"{prefix}vllm-openai:{tag}" if tag else f"{prefix}vllm-openai"
             return CpuBuild(why=f"`cpu` stands in its {part}", twin=twin)
     return None
+
+
+#: What stands in the name or tag of a build for something else than NVIDIA's GPUs.
+_OTHERS = frozenset(
+    (
+        "ascend",
+        "cann",
+        "cpu",
+        "gaudi",
+        "gcu",
+        "habana",
+        "hpu",
+        "intel",
+        "metax",
+        "mlu",
+        "musa",
+        "neuron",
+        "npu",
+        "tpu",
+        "xpu",
+    )
+)
+#: Repositories whose plain tags are built for CUDA: the projects' Dockerfiles, NVIDIA's registry.
+_CUDA = re.compile(
+    r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference|openmmlab/lmdeploy)$|^nvcr\.io/"
+)
+
+
+def maker(image: str) -> str:
+    """Whose GPUs an image is built for, `AMD` or `NVIDIA`; empty where its name does not tell."""
+    reference = image.strip().partition("@")[0].lower()
+    head, _, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    words = set(re.split(r"[-_.+/]", f"{name}-{tag}"))
+    if words & _OTHERS:
+        return ""
+    if any(re.fullmatch(r"rocm\d*", word) for word in {*words, *re.split(r"[-_./]", head)}):
+        return "AMD"
+    cuda = any(re.fullmatch(r"(?:cuda|cu1[1-4])\d*", word) for word in words)
+    return "NVIDIA" if cuda or _CUDA.search(f"{head}/{name}") else ""

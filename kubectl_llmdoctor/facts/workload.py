@@ -179,6 +179,13 @@ class Workload:
 
         return kserve.wanted(self.raw)
 
+    @property
+    def formats_of_kserves_own(self) -> tuple[str, ...]:
+        """The formats of the runtime that it names, where that comes with KServe."""
+        from kubectl_llmdoctor.platforms import kserve
+
+        return kserve.OWN_FORMATS.get(self.runtime_wanted.name, ()) if self.runtime_wanted else ()
+
     def fits(self, runtime: Item) -> bool:
         """Whether a ServingRuntime may serve the model format of this InferenceService."""
         from kubectl_llmdoctor.platforms import kserve

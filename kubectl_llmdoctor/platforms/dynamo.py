@@ -61,6 +61,9 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
     main = f"{base}/extraPodSpec/mainContainer"
     places = [("", f"{base}/extraPodSpec"), ("/containers", f"{base}/extraPodSpec/containers"), ("/containers/0", main)]
     container["env"] = named(container.get("env"), named(service.get("envs"), shared))
+    if secret := service.get("envFromSecret"):
+        container["envFrom"] = [*rows(container.get("envFrom")), {"secretRef": {"name": secret}}]
+        places.append(("/containers/0/envFrom", f"{base}/envFromSecret"))
     resources: Json = {**table(container.get("resources"))}
     for kind in ("limits", "requests"):
         given = table(dig(service, "resources", kind))

@@ -55,6 +55,15 @@ _OWN_RUNTIMES = {
     "xgboost": "kserve-xgbserver",
 }
 
+#: The formats of those of them that serve more than one, or may be taken for another (config/runtimes of KServe 0.11 to 0.18).
+OWN_FORMATS = {
+    "kserve-huggingfaceserver": ("huggingface",),
+    "kserve-mlserver": ("lightgbm", "mlflow", "sklearn", "xgboost"),
+    "kserve-tensorflow-serving": ("tensorflow",),
+    "kserve-torchserve": ("pytorch",),
+    "kserve-tritonserver": ("onnx", "pytorch", "tensorflow", "tensorrt", "triton"),
+}
+
 #: What KServe takes of a runtime for the pod; the rest of the pod spec is the service's.
 _OF_RUNTIME = (
     "nodeSelector", "affinity", "tolerations", "volumes", "imagePullSecrets", "schedulerName", "resourceClaims", "hostIPC",

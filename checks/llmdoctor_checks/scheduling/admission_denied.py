@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._raw import rows, words
+from llmdoctor_checks.scheduling._invalid import refused
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 
 #: What kind of refusal it is, how it is worded, and how it is said here.
@@ -100,6 +101,8 @@ _VOLUMES = frozenset(
 )
 #: Characters of a refusal that are quoted.
 _LONGEST = 300
+#: Faults of a manifest that are named one by one.
+_MOST = 4
 _EXPLAINS = (
     "rollout-stuck",
     "pod-pending",
@@ -125,12 +128,17 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     Before a pod is stored, the API server asks its admission plugins: Pod Security by the label of the namespace,
     webhooks such as Kyverno, Gatekeeper or a mesh's, validating policies, and whether the service account, priority and
     runtime class exist. Then it validates the pod: a request above its limit, a mount of a volume that is not declared, a name
-    that is too long. The object that a person applies is accepted; what is refused are the pods that it makes, so
-    there is no pod to look at, and only the `FailedCreate` events of the ReplicaSet, StatefulSet or Job say why.
+    that is too long. What the plugins refuse are the pods, while the object that makes them was accepted: there is no pod to
+    look at, and only the `FailedCreate` events of the ReplicaSet, StatefulSet or Job say why.
 
     Model servers often ask for what `baseline` forbids: `hostIPC`, `hostNetwork`, hostPath volumes, the capabilities
     IPC_LOCK and SYS_NICE, privileged containers. In manifests this is computed where the Namespace with its label is in
     the files.
+
+    What is not valid by itself is refused when it is applied, and shown in manifests of Kubernetes' own kinds: numbers and truth
+    values where a string is due (`value: 8000`, `args: [--port, 8000]`, a label `version: 1.0`), quantities such as `16GB`, a
+    selector that the template's labels do not meet, a mount of a volume that is not declared, names that stand there twice or
+    are too long, a request above its limit, half a GPU.
 
     ## Fix
 
@@ -152,6 +160,8 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     if not subject.exists:
         for pod in subject.pods:
             yield from _computed(pod)
+            if subject.static and subject.engines(pod):
+                yield from _by_itself(pod)
 
 
 def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: dict[str, str]) -> Finding:
@@ -249,6 +259,30 @@ def _computed(pod: Pod) -> Iterator[Finding]:
         ),
         fixes=tuple(_fixes(pod, wrong)),
     )
+
+
+def _by_itself(pod: Pod) -> Iterator[Finding]:
+    """A manifest that is not valid, wherever it is applied."""
+    wrong = list(dict.fromkeys(refused(pod)))
+    if not wrong:
+        return
+    shown = "; ".join(f"{place} {text}" for place, text in wrong[:_MOST])
+    more = f"; and {len(wrong) - _MOST} more" if len(wrong) > _MOST else ""
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="certain",
+        summary=f"The API server refuses {fixes.edited(pod)}, because it is not valid: {shown}{more}.",
+        evidence=tuple(_wrong(pod, place, text) for place, text in wrong[:_MOST]),
+        fixes=(fixes.advice(f"Correct {', '.join(place for place, _ in wrong[:_MOST])}{more} in {fixes.edited(pod)}"),),
+    )
+
+
+def _wrong(pod: Pod, place: str, text: str) -> Evidence:
+    item = pod.template_of or pod.item
+    if item is not None and place.startswith(("metadata", "spec.")):
+        return object_evidence(item, place, text)
+    return pod_evidence(pod, place, text)
 
 
 #: A violation: where in the pod spec, what stands there, and the patch that takes it away, if one does.

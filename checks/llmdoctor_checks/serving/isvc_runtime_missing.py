@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Subject, Workload, check, dig, fixes
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Confidence,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Subject,
+    Workload,
+    check,
+    dig,
+    fixes,
+)
 
 #: Why KServe takes no runtime, as its status says (`FailureReason` of its API).
 _REASONS = frozenset({"RuntimeNotRecognized", "NoSupportingRuntime", "RuntimeDisabled"})
@@ -15,7 +27,8 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     KServe looks for a ServingRuntime (of the namespace) or ClusterServingRuntime of the name that the InferenceService
     gives. Where it gives none, it takes one that lists the model's format with `autoSelect: true`. There is none, so it
     makes no Deployment and no pod: the InferenceService stays not ready, and only its events, its status and the
-    controller's log say why. The runtimes come with a chart or manifest of their own.
+    controller's log say why. The runtimes come with a chart or manifest of their own. In a manifest it is a risk, too, where the
+    runtime is one of KServe's own and serves other formats (`kserve-tritonserver` and `huggingface`).
 
     ## Fix
 
@@ -44,6 +57,10 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
         if not named and all(cluster.exists(kind, where, want.name) is False for kind, where in places):
             text = f"{workload.ref} asks for the runtime {want.name}, and there is none of that name."
             yield _finding(subject, workload, text, listed)
+        own = workload.formats_of_kserves_own
+        if not named and subject.static and own and want.format and want.format not in own:
+            text = f"{want.name}, which comes with KServe, does not serve the model format {form}: it has {', '.join(own)}."
+            yield _finding(subject, workload, text, [], sure="likely")
         return
     known = cluster.complete("ServingRuntime", namespace) and cluster.complete("ClusterServingRuntime")
     if known and not any(workload.fits(item) for item in listed):
@@ -60,7 +77,12 @@ def _told(workload: Workload) -> Evidence | None:
 
 
 def _finding(
-    subject: Subject, workload: Workload, summary: str, runtimes: list[Item], told: Evidence | None = None
+    subject: Subject,
+    workload: Workload,
+    summary: str,
+    runtimes: list[Item],
+    told: Evidence | None = None,
+    sure: Confidence = "certain",
 ) -> Finding:
     there = (
         Evidence(source="workload", ref=f"{_ref(item)} spec.supportedModelFormats", text=_formats(item))
@@ -69,7 +91,7 @@ def _finding(
     return Finding(
         role="risk" if subject.static else "cause",
         severity="warning" if subject.static else None,
-        confidence="certain",
+        confidence=sure,
         summary=summary,
         evidence=(*((told,) if told else ()), _asked(subject, workload), *there),
         explains=() if subject.static else ("rollout-stuck", "not-ready", "pod-pending"),

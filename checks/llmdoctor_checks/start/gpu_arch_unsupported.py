@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog import quantization
+from kubectl_llmdoctor.catalog.images import maker
 from kubectl_llmdoctor.catalog.models import find
 from llmdoctor_checks._ollama import fallback
 
@@ -52,6 +53,17 @@ _TEI_BUILDS: dict[str, tuple[Compute, Compute]] = {
     "120": ((12, 0), (12, 0)),
 }
 
+#: Whose accelerators a resource is of: the vendors' device plugins.
+_MAKERS = {
+    "nvidia.com/": "NVIDIA",
+    "amd.com/": "AMD",
+    "habana.ai/": "Intel Gaudi",
+    "gpu.intel.com/": "Intel",
+    "google.com/tpu": "Google TPU",
+    "aws.amazon.com/neuron": "AWS Neuron",
+    "huawei.com/": "Huawei Ascend",
+}
+
 _TRITON = frozenset(["triton_attn", "triton_attn_vllm_v1", "triton"])
 
 
@@ -72,7 +84,8 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: "no
     kernel image is available". Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
     FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta. Text Embeddings Inference has an image for each generation
-    (`turing-`, `86-`, `89-`, `hopper-`, none for 8.0), which refuses others.
+    (`turing-`, `86-`, `89-`, `hopper-`, none for 8.0), which refuses others. An image is built for the GPUs of one maker: CUDA's
+    finds nothing on an AMD GPU, a TPU or Gaudi, and ROCm's nothing on an NVIDIA GPU.
 
     ## Fix
 
@@ -89,6 +102,9 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
         yield refused
         return
     if pod.log_only or pod.ready:
+        return
+    if not pod.exists and (others := _of_another_maker(engine)):
+        yield others
         return
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
     if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
@@ -112,6 +128,36 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, clash)),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _of_another_maker(engine: Engine) -> Finding | None:
+    """An image that is built for the GPUs of one maker, in a container that asks for those of another."""
+    container = engine.container
+    built = maker(container.spec.image)
+    asked = {
+        resource: next((maker for prefix, maker in _MAKERS.items() if resource.startswith(prefix)), "")
+        for resource in container.accelerators
+    }
+    if not built or not asked or not all(whose and whose != built for whose in asked.values()):
+        return None
+    resource, whose = next(iter(asked.items()))
+    kind = "ROCm" if built == "AMD" else "CUDA"
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{container.spec.image} is built for {kind}, the GPUs of {built}; container {container.name} asks for {resource}, "
+        f"which is {whose}, and finds no device there that it can use.",
+        evidence=(
+            pod_evidence(container, "image", container.spec.image),
+            pod_evidence(container, f"resources.limits[{resource}]", str(container.accelerators[resource])),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Take the build of {engine.title} for {whose}, or ask for a GPU of {built}, in {fixes.edited(engine.pod)}"
+            ),
+        ),
     )
 
 

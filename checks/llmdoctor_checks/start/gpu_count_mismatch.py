@@ -45,8 +45,9 @@ _SIZES = (
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
 
-#: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says.
-_ONE_GPU = frozenset({"vllm", "sglang"})
+#: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says. Text
+#: Embeddings Inference takes the first and knows no other (backends/candle/src/lib.rs, `Device::new_cuda(0)`).
+_ONE_GPU = frozenset({"vllm", "sglang", "tei"})
 
 #: Labels of pods whose workers spread over several pods.
 _GROUPED = (
@@ -309,7 +310,12 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(
-                f"Use them ({flag} {gpus}, or more replicas of {workers}), or ask for {workers} in {fixes.edited(engine.pod)}"
+                (
+                    f"Run {gpus} replicas"
+                    if engine.name == "tei"
+                    else f"Use them ({flag} {gpus}, or more replicas of {workers})"
+                )
+                + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
         pods=(engine.pod.name,) if engine.pod.exists else (),

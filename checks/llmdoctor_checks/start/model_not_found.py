@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
@@ -29,6 +31,13 @@ _BRINGS = (
 )
 #: What may make a path within the container itself: a command, or a script.
 _MAKES = r"\b(?:cp|mv|ln|mkdir|mount|tar|unzip|git|hf|dvc|mc)\s|download|fetch|pull|(?<!a)sync|\.(?:sh|bash|py)\b"
+#: Where a download goes, in an option of the Hub's clients or as the target of a copy from a bucket.
+_INTO = (
+    r"(?:--local-dir|--local_dir|--output-dir|local_dir)[ =]{1,3}[\"']?(?P<to>/[\w./-]{1,200})"
+    r"(?=[\"'\s),;]|$)"
+)
+#: What else may bring or move files in such a script.
+_MOVES = r"\b(?:cp|mv|ln|cd|tar|unzip|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
 #: The images of the projects themselves, which hold no model.
 _PUBLISHED = (
     r"^(?:(?:docker\.io/)?(?:vllm/vllm-openai(?:-cpu|-rocm)?|lmsysorg/sglang|openmmlab/lmdeploy)"
@@ -39,6 +48,16 @@ _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
 _KSERVE = ("serving.kserve.io/", "serving.kubeflow.org/")
 #: Settings by which llama.cpp downloads the model, to the very path that it is given beside them.
 _DOWNLOADS = ("model_repo", "model_url", "model_image")
+
+
+class _Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder to which an init container downloads; `folder` is where it lies in the volume, None outside of it."""
+
+    container: Container
+    path: str
+    line: str
+    text: str
+    folder: str | None
 
 
 @check("model-not-found", since="0.1", literals=(_TABLE,))
@@ -57,7 +76,8 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models). It is one as well where
     an engine over several pods reads its model from a path that the leader alone fills: the leader's script or init container
     downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank reads the weights from its own
-    disk.
+    disk. And so it is where the model is to lie in an emptyDir that nobody fills: no other container mounts it, the script that
+    shall fill it has only comments, or an init container downloads to another folder.
 
     ## Fix
 
@@ -78,6 +98,7 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     if model is None or not path.startswith("/"):
         return
     yield from _brought_by_nothing(engine, model, path)
+    yield from _into_an_empty_dir(engine, model, path)
     if len(subject.pods) < 2 or engine.value("nnodes", 1) != 1:
         return
     own, workers = engine.container.devices, engine.workers
@@ -148,6 +169,95 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
             ),
         ),
     )
+
+
+def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:
+    """A path to the model in an emptyDir into which nobody brings it."""
+    pod, container = engine.pod, engine.container
+    mount = container.mount_over(path)
+    volume = pod.volume(mount.name) if mount else None
+    if mount is None or volume is None or volume.empty_dir is None or mount.sub_path or pod.completed or pod.lent:
+        return
+    own = [*(text for _, text in container.words), *container.files.values()]
+    if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for text in own):
+        return
+    if any(engine.value(name) for name in _DOWNLOADS):
+        return
+    others = [
+        c for c in pod.containers if c is not container and any(m.name == mount.name for m in c.spec.volume_mounts)
+    ]
+    if any(c.role != "init" for c in others):
+        return
+    brought = [_target(c, mount.name) for c in pod.containers if c.role == "init"]
+    inside = path.removeprefix(mount.mount_path.rstrip("/"))
+    if all(_does_nothing(c) for c in others) and not any(brought):
+        if not others and not re.search(_PUBLISHED, container.spec.image):
+            return  # an image of one's own may fill it when it starts
+        why = "which no other container mounts" if not others else f"and the script of {others[0].name} does nothing"
+        evidence = pod_evidence(pod, f"volumes[{mount.name}].emptyDir", "an emptyDir")
+        fix = f"Mount a volume that holds the model at {mount.mount_path}, or have an init container download it there,"
+    else:
+        known = [target for target in brought if target]
+        # one whose target is not known may bring it
+        if not known or any(all(target.container is not c for target in known) for c in others):
+            return
+        if any(target.folder is not None and _meets(target.folder, inside) for target in known):
+            return
+        target = known[0]
+        why = f"and {target.container.name} downloads to {target.text}" + (
+            ", outside of it" if target.folder is None else ""
+        )
+        evidence = pod_evidence(target.container, target.path, target.line)
+        fix = (
+            f"Let {target.container.name} download to {_seen_by(target.container, mount.name, inside)}, or name the folder of the "
+            "download as the model,"
+        )
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} is to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
+        evidence=(setting_evidence(container, model), evidence),
+        fixes=(fixes.advice(f"{fix} in {fixes.edited(pod)}"),),
+    )
+
+
+def _meets(one: str, other: str) -> bool:
+    """Whether two folders are the same, or one lies in the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _seen_by(container: Container, volume: str, folder: str) -> str:
+    at = next((m.mount_path.rstrip("/") for m in container.spec.volume_mounts if m.name == volume), "")
+    return f"{at}{folder}" if at else "the volume that the server mounts"
+
+
+def _target(container: Container, volume: str) -> _Target | None:
+    """Where the script of an init container downloads to, if that is said once and in plain words."""
+    lines = [
+        (path, line)
+        for path, text in container.words
+        for line in text.splitlines()
+        if not line.lstrip().startswith("#")
+    ]
+    found = [(path, line, said) for path, line in lines for said in re.finditer(_INTO, line)]
+    if len(found) != 1 or any(re.search(_MOVES, line) for _, line in lines):
+        return None
+    path, line, said = found[0]
+    where = said["to"].rstrip("/")
+    mount = container.mount_over(where)
+    if mount is not None and (mount.name != volume or mount.sub_path):
+        return None  # another volume, whose part in it nobody knows
+    folder = None if mount is None else where.removeprefix(mount.mount_path.rstrip("/"))
+    return _Target(container=container, path=path, line=line.strip()[:QUOTED], text=where, folder=folder)
+
+
+def _does_nothing(container: Container) -> bool:
+    """Whether it runs a shell's script that has only comments, waits and words."""
+    script = [text for _, text in container.words][-1:]
+    lines = [line.strip() for text in script for line in text.splitlines()]
+    shell = any(re.search(r"(?:^|/)(?:ba|da)?sh$", text) for _, text in container.words)
+    return shell and all(re.match(r"#|$|set [-+]|echo\b[^>|]*$|sleep\b|exit\b|true$", line) for line in lines)
 
 
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
     event_evidence,
     fixes,
     k8s,
@@ -31,6 +32,9 @@ _PLACEHOLDER = (
     r"|\bYOUR[_-][A-Z0-9_-]{2,40}\b"
     r"|\b(?:hf_|sk-|nvapi-)?(?:your|insert)[-_](?:[a-z]+[-_]){0,3}(?:token|key|secret|password|here)\b"
     r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
+    r"|\byour[-_](?:org|organi[sz]ation|username)/[\w.-]{1,60}"
+    r"|(?<=://)your-(?:[a-z]{2,12}-){0,2}bucket(?:-name)?\b"
+    r"|(?<![\w./-])/?path/to/[\w./-]{1,60}"
 )
 
 #: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
@@ -54,6 +58,12 @@ _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
 _TOKENS = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
 )
+
+#: What a claim says in words that the API server reads.
+_OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.volumeName")
+
+#: With it a NIM downloads its model.
+_OF_NIM = "NGC_API_KEY"
 
 #: What the Hub's client says of a token that is none.
 _REFUSED = (
@@ -165,6 +175,10 @@ def _then(container: Container, path: str, text: str) -> str:
         return ": the pod waits for a node with that label"
     if path.endswith(".nfs.path"):
         return ": no file server exports that path, so nothing is mounted and the pod does not start"
+    if path.endswith(_OF_CLAIM):
+        return ": the API server refuses the claim, or nothing can be bound to it"
+    if path.endswith(".hostPath.path"):
+        return ": the node has no such folder, or an empty one is made there"
     if path.startswith("volumes["):
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
@@ -194,7 +208,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     for variable in spec.env:
         value = str(variable.value) if variable.value is not None else ""
         own = re.search(_PLACEHOLDER, value) or re.fullmatch(_TOLD, value.strip())
-        token = variable.name in _TOKENS
+        token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
         if own:
             path = f"env[{variable.name}]"
             yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
@@ -227,12 +241,27 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
         said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in given]
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
+        if volume and volume.host_path:
+            said.append(("hostPath.path", volume.host_path.path))
         if volume and volume.nfs:
             said += [(f"nfs.{key}", str(volume.nfs.get(key))) for key in ("server", "path")]
         for place, value in said:
             if own := re.search(_PLACEHOLDER, value):
                 path = f"volumes[{name}].{place}"
                 yield path, own[0], pod_evidence(container.pod, path, value), True
+        claim = volume.persistent_volume_claim if volume else None
+        yield from _of_claim(container, name, claim.claim_name) if claim else ()
+
+
+def _of_claim(container: Container, volume: str, name: str) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """The claim itself, where it is in the same files: its size is a quantity, its class and volume are names."""
+    item = container.pod.cluster.item("PersistentVolumeClaim", container.pod.namespace, name)
+    if item is None:
+        return
+    for field in _OF_CLAIM:
+        value = dig(item.raw, field)
+        if isinstance(value, str) and (own := re.search(f"{_PLACEHOLDER}|<[^<>\\s]{{1,60}}>", value)):
+            yield f"volumes[{volume}].{field}", own[0], object_evidence(item, field, value), True
 
 
 def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | None:

@@ -37,6 +37,16 @@ _SERVERS = (
 #: A shell loop that waits until something on the network answers.
 _WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
 
+#: A script that asks something over HTTP or TCP, and one that starts a server of its own first.
+_ASKS = re.compile(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
+_STARTS = re.compile(r"\b(?:serve|server|launch_server|api_server|llama-server)\b|[^&>]&[ \t]*(?:$|\n)")
+#: Ollama's client, which asks the server at OLLAMA_HOST, by default the port of the pod itself.
+_OLLAMA = re.compile(r"\bollama[\"',\s]{1,8}(?:pull|run|create|list)\b")
+_OLLAMA_PORT = 11434
+_OWN_HOST = r"(?:https?://)?(?:0\.0\.0\.0|127\.0\.0\.1|localhost|::|\[::\])?(?::\d+)?/?$"
+#: A port of the pod itself.
+_AT_OWN = re.compile(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
+
 #: Init containers that fetch the model, by name or image, and how their logs show that something came.
 _FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
 _CAME = (
@@ -115,7 +125,8 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
 
     A native sidecar is waited for by its startup probe alone: without one the next container is started as soon as the
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
-    again until it is.
+    again until it is. An init container that waits for the pod's own server waits for ever, and one that runs `ollama pull`
+    finds no Ollama to ask unless it starts one; in a manifest that is a risk.
 
     ## Fix
 
@@ -131,6 +142,7 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     """
     if not pod.exists and not pod.log_only:
         yield from _will_not_end(pod)
+        yield from _waits_for_later(pod)
     if not pod.failing:
         return
     yield from _never_ends(pod, logs)
@@ -376,6 +388,44 @@ def _will_not_end(pod: Pod) -> Iterator[Finding]:
                 f"so that {last} never starts.",
                 evidence=(pod_evidence(container, "restartPolicy", "not set"),),
                 fixes=(_as_sidecar(container),),
+            )
+            return
+
+
+def _waits_for_later(pod: Pod) -> Iterator[Finding]:
+    """An init container that asks a port of the pod's own server, which is started when it has ended."""
+    later = {p.container_port: c.name for c in pod.containers if c.role == "main" for p in c.spec.ports}
+    sooner = {p.container_port for c in pod.containers if c.role == "sidecar" for p in c.spec.ports}
+    for container in pod.containers:
+        said = "\n".join(text for _, text in container.words)
+        script = "\n".join([said, *(text for path, text in container.files.items() if path in said)])
+        asks = _ASKS.search(script) or _OLLAMA.search(script)
+        if container.role != "init" or not asks or _STARTS.search(script):
+            continue
+        ports = {int(found[1]) for found in _AT_OWN.finditer(script)}
+        if _OLLAMA.search(script):
+            host = container.env.get("OLLAMA_HOST")
+            if "OLLAMA_HOST" in script or (host is not None and not re.match(_OWN_HOST, str(host.value))):
+                continue
+            ports.add(_OLLAMA_PORT)
+        port = next((number for number in ports if number in later and number not in sooner), None)
+        if port is not None:
+            yield Finding(
+                role="risk",
+                severity="critical",
+                confidence="likely",
+                summary=f"Init container {container.name} waits for port {port} of its own pod, where {later[port]} listens: that is "
+                "started only when all init containers have ended.",
+                evidence=(
+                    pod_evidence(container, "command", asks[0] if _OLLAMA.search(script) else f"localhost:{port}"),
+                    pod_evidence(pod, f"containers[{later[port]}].ports", str(port)),
+                ),
+                fixes=(
+                    fixes.advice(
+                        f"Do it after the start instead: in a Job that asks the Service, or in a postStart hook of {later[port]}, in "
+                        f"{fixes.edited(pod)}"
+                    ),
+                ),
             )
             return
 

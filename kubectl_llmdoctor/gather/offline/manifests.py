@@ -159,6 +159,17 @@ def _nothing_to_judge(value: Json) -> str:
     elif group == "" and kind == "Pod":
         needed = ("containers",)
     for field in needed:
-        if not isinstance(spec, dict) or spec.get(field) is None:
+        if not isinstance(spec, dict) or (spec.get(field) is None and not (field == "selector" and _whole(spec))):
             return f"a patch or fragment: {kind} without spec.{field}"
     return ""
+
+
+def _whole(spec: Json) -> bool:
+    """Whether a workload lacks nothing but its selector: it was forgotten, or kustomize adds it together with labels."""
+    template = spec.get("template")
+    pod = template.get("spec") if isinstance(template, dict) else None
+    containers = pod.get("containers") if isinstance(pod, dict) else None
+    if not isinstance(containers, list) or not isinstance(template, dict):
+        return False
+    stated = all(isinstance(c, dict) and c.get("image") and c.get("ports") for c in containers)
+    return bool(containers) and stated and ("replicas" in spec or "metadata" in template)

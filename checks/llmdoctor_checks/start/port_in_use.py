@@ -1,0 +1,56 @@
+"""Two engines of one pod that listen on the same port."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
+
+
+@check("port-in-use", since="0.1")
+def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """The port is already taken.
+
+    The server cannot listen because another process holds the port. All containers of a pod share one network, so a proxy or a
+    second engine in the pod is the usual one; a start script may start the server twice; with `hostNetwork` every process of
+    the node counts. Engines of several processes also need ports for the ranks, for ZeroMQ and for Ray.
+
+    Messages that a port is in use and another is tried are harmless. In a manifest it is a risk where two containers of a pod
+    run engines that listen on the same port: the second one to start ends.
+
+    ## Fix
+
+    Give one of the two another port (`--port`, `--master-port`, `--dist-init-addr`), and correct probes and Services with it.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
+    """
+    if pod.exists:
+        return
+    # of an engine whose command line is not known it is not known either where it listens
+    engines = [e for e in subject.engines(pod) if e.container.role != "init" and e.found.argv_known]
+    for one, other in combinations(engines, 2):
+        port = one.value("port")
+        if one.container is other.container or not isinstance(port, int) or other.value("port") != port:
+            continue
+        yield Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
+            "share one network: the second to start finds it taken and ends.",
+            evidence=(*_said(one, port), *_said(other, port)),
+            fixes=(
+                fixes.advice(
+                    f"Give {other.container.name} another port in {fixes.edited(pod)}, and correct its probes and the Service"
+                ),
+            ),
+        )
+        return
+
+
+def _said(engine: Engine, port: int) -> tuple[Evidence]:
+    setting = engine.explicit("port")
+    if setting is not None:
+        return (setting_evidence(engine.container, setting),)
+    return (pod_evidence(engine.container, "args", f"no port: {engine.title} takes {port}"),)
