@@ -188,7 +188,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
             return None  # it comes up, or fails by itself
         if to.port in (None, port.value, engine.value("metrics_port")):
             return None
-        declared = {p.container_port for c in pod.containers for p in c.spec.ports if c is not engine.container}
+        declared = {p.container_port for c in pod.containers for p in c.spec.ports if c.name != engine.container.name}
         if to.port in declared:
             return None
         return Why(
@@ -408,7 +408,7 @@ def _at_the_pod(to: Destination) -> Why | None:
             patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": listens}]
             fix = fixes.patch_object(service, f"Set targetPort to {listens} in Service/{service.name}", patch)
         # a container that declares no ports may listen there, for the engine
-        sure = all(c.spec.ports for c in mains if engine is None or c is not engine.container)
+        sure = all(c.spec.ports for c in mains if engine is None or c.name != engine.container.name)
         what = f"{asked}, and {title} listens on {listens}"
         # by its address, or a headless Service, the client asks the very port that it names
         astray = target == to.port and (service is None or headless)

@@ -113,6 +113,10 @@ def target_arguments(snapshot: Object) -> list[str]:
     return ["--namespace", target["namespace"], f"{kind}/{target['name']}"]
 
 
+#: Custom resources of the whole cluster that are read by name; a list of others is the same in either scope.
+CLUSTER_WIDE = {("scheduling.volcano.sh", "Queue")}
+
+
 class Player:
     """Loads one snapshot at a time and takes it away again. Scheduler and controller manager must not run."""
 
@@ -161,11 +165,11 @@ class Player:
             plural, namespaced = KINDS[group, item["kind"]]
             prefix = PREFIXES.get(plural, f"/registry/{plural}")
             return Resource(group, SERVED.get(group, "v1"), plural, namespaced, prefix)
-        plural = _plural(item["kind"])
-        self._define(group, version, item["kind"], plural)
-        return Resource(group, version, plural, True, f"/registry/{group}/{plural}")
+        plural, namespaced = _plural(item["kind"]), (group, item["kind"]) not in CLUSTER_WIDE
+        self._define(group, version, item["kind"], plural, namespaced=namespaced)
+        return Resource(group, version, plural, namespaced, f"/registry/{group}/{plural}")
 
-    def _define(self, group: str, version: str, kind: str, plural: str) -> None:
+    def _define(self, group: str, version: str, kind: str, plural: str, *, namespaced: bool) -> None:
         """Makes the API server serve a custom resource; the definition says nothing about its contents and stays."""
         versions = self._served.setdefault((group, plural), set())
         if version in versions:
@@ -184,7 +188,7 @@ class Player:
             "metadata": {"name": f"{plural}.{group}", "annotations": annotations},
             "spec": {
                 "group": group,
-                "scope": "Namespaced",
+                "scope": "Namespaced" if namespaced else "Cluster",
                 "names": {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"},
                 "versions": served,
             },
