@@ -93,8 +93,9 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     while the server is healthy and ready.
 
     The server's log shows such requests, or that of a client which asks this server alone. Where no line has the name, the access log
-    does: a request to a path that the server has is answered with 404 for its name alone. AIBrix' gateway knows a model by the label
-    `model.aibrix.ai/name` of its pods, which has to be the name that the server answers to.
+    does: a request to a path that the server has is answered with 404 for its name alone. That is a note where other requests are
+    answered. AIBrix' gateway knows a model by the label `model.aibrix.ai/name` of its pods, which has to be the name that the server
+    answers to.
 
     Where its port was asked which models it serves, the variables of other pods that name both this server and a model
     (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list, and so is the name by which an HTTPRoute chooses this server
@@ -191,7 +192,8 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     own = _own_names(engine)
     known = f", which answers to {_listed(own)}" if own else ""
     return Finding(
-        role="cause",
+        # where others are answered, the server does what it is there for
+        role="note" if any(said[2] == "200" for _, said in asked) else "cause",
         severity="warning",
         confidence="likely",
         summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
