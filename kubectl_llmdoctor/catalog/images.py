@@ -53,30 +53,18 @@ def cpu_build(image: str) -> CpuBuild | None:
     return None
 
 
-#: What stands in the name or tag of a build for something else than NVIDIA's GPUs.
-_OTHERS = frozenset(
-    (
-        "ascend",
-        "cann",
-        "cpu",
-        "gaudi",
-        "gcu",
-        "habana",
-        "hpu",
-        "intel",
-        "metax",
-        "mlu",
-        "musa",
-        "neuron",
-        "npu",
-        "tpu",
-        "xpu",
-    )
-)
-#: Repositories whose plain tags are built for CUDA: the projects' Dockerfiles, NVIDIA's registry.
+#: Repositories whose plain tags are built for CUDA, as the projects' Dockerfiles show.
 _CUDA = re.compile(
-    r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference|openmmlab/lmdeploy)$|^nvcr\.io/"
+    r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference|openmmlab/lmdeploy)$"
 )
+#: What a plain tag consists of: numbers, dates and digests, channels, processors. Whatever else stands there may name other
+#: hardware, as in `main-cann8.5.0-910b`, `dsv32-a3`, `v0.5.6-xeon` and `3.3.5-gaudi`.
+_PLAIN = re.compile(
+    r"v?\d\w*|[0-9a-f]{7,40}|(?:rc|post|dev)\d*|latest|nightly|main|stable|release|sha|runtime|x86|amd64|arm64|aarch64"
+    r"|blackwell|g?b[23]00|ubuntu\d*|trtllm"
+)
+#: NVIDIA's registry, in which a few builds are for the CPU.
+_NVIDIAS = "nvcr.io/"
 
 
 def maker(image: str) -> str:
@@ -84,10 +72,14 @@ def maker(image: str) -> str:
     reference = image.strip().partition("@")[0].lower()
     head, _, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
-    words = set(re.split(r"[-_.+/]", f"{name}-{tag}"))
-    if words & _OTHERS:
-        return ""
-    if any(re.fullmatch(r"rocm\d*", word) for word in {*words, *re.split(r"[-_./]", head)}):
-        return "AMD"
+    registry, _, path = head.partition("/")
+    owners = path if "." in registry or ":" in registry else head
+    words = [word for word in re.split(r"[-_.+/:]", last) if word]
+    rocm = any(re.fullmatch(r"rocm\d*", word) for word in [*words, *re.split(r"[-_./]", owners)])
     cuda = any(re.fullmatch(r"(?:cuda|cu1[1-4])\d*", word) for word in words)
-    return "NVIDIA" if cuda or _CUDA.search(f"{head}/{name}") else ""
+    if rocm or cuda:
+        return "" if rocm and cuda else "AMD" if rocm else "NVIDIA"
+    if reference.startswith(_NVIDIAS):
+        return "" if "cpu" in words else "NVIDIA"
+    plain = all(_PLAIN.fullmatch(word) for word in re.split(r"[-_.+]", tag or "latest"))
+    return "NVIDIA" if plain and _CUDA.search(f"{head}/{name}") else ""

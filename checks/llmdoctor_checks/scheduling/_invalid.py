@@ -35,7 +35,7 @@ _DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-
 _PORT = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _QUANTITY = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?", re.ASCII)
 #: Signs of a value that another program fills in, or of a placeholder, which is a fault of its own.
-_OPEN = re.compile(r"[${}<>]|%%|__")
+_OPEN = re.compile(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
 
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -90,17 +90,20 @@ def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:
 def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec: dict[str, Any]) -> Iterator[Fault]:
     selector, labels = dig(raw, "spec.selector.matchLabels"), dig(template, "metadata.labels")
     labels = labels if isinstance(labels, dict) else {}
+    open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
     if kind in _FOREVER and labels and dig(raw, "spec.selector") is None:
         yield "spec.selector", f"missing: matchLabels of the template's labels ({', '.join(map(str, labels))})"
     for key, value in selector.items() if kind in _FOREVER and isinstance(selector, dict) else ():
         if _no_string(value):
             yield f"spec.selector.matchLabels[{key}]", f"{_say(value)} is no string: quote it"
+        elif open_labels or _OPEN.search(f"{key} {value}"):
+            continue  # what fills them in may make them the same
         elif key not in labels:
             yield f"spec.selector.matchLabels[{key}]", f"the template has no label {key}"
         elif str(labels[key]) != value:
             yield f"spec.selector.matchLabels[{key}]", f"{value}, and the template has {labels[key]}"
     policy = str(spec.get("restartPolicy") or "Always")
-    if (policy == "Always") != (kind in _FOREVER):
+    if not _OPEN.search(policy) and (policy == "Always") != (kind in _FOREVER):
         yield "restartPolicy", f"{policy}, where {kind} wants {'Always' if kind in _FOREVER else 'Never or OnFailure'}"
     replicas = dig(raw, "spec.replicas")
     if isinstance(replicas, str) and replicas.isdigit():
@@ -261,7 +264,7 @@ def _no_name(name: str) -> bool:
 
 
 def _no_quantity(value: object) -> bool:
-    return isinstance(value, str) and not _OPEN.search(value) and not _QUANTITY.fullmatch(value)
+    return isinstance(value, str) and not _OPEN.search(value) and not _QUANTITY.fullmatch(value.strip())
 
 
 def _twice(place: str, names: Iterable[str]) -> Iterator[Fault]:

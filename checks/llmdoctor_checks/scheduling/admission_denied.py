@@ -138,7 +138,7 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     What is not valid by itself is refused when it is applied, and shown in manifests of Kubernetes' own kinds: numbers and truth
     values where a string is due (`value: 8000`, `args: [--port, 8000]`, a label `version: 1.0`), quantities such as `16GB`, a
     selector that the template's labels do not meet, a mount of a volume that is not declared, names that stand there twice or
-    are too long, a request above its limit, half a GPU.
+    are too long, a request above its limit, half a GPU. A StatefulSet is accepted with most of it, and its pods are refused.
 
     ## Fix
 
@@ -268,11 +268,14 @@ def _by_itself(pod: Pod) -> Iterator[Finding]:
         return
     shown = "; ".join(f"{place} {text}" for place, text in wrong[:_MOST])
     more = f"; and {len(wrong) - _MOST} more" if len(wrong) > _MOST else ""
+    # of a StatefulSet's template only types and labels are validated, the rest with each pod
+    pods = " or its pods" if pod.template_of is not None and pod.template_of.kind == "StatefulSet" else ""
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="certain",
-        summary=f"The API server refuses {fixes.edited(pod)}, because it is not valid: {shown}{more}.",
+        # a selector may still be added, with the labels that kustomize gives to all
+        confidence="likely" if [place for place, _ in wrong] == ["spec.selector"] else "certain",
+        summary=f"The API server refuses {fixes.edited(pod)}{pods}, because it is not valid: {shown}{more}.",
         evidence=tuple(_wrong(pod, place, text) for place, text in wrong[:_MOST]),
         fixes=(fixes.advice(f"Correct {', '.join(place for place, _ in wrong[:_MOST])}{more} in {fixes.edited(pod)}"),),
     )

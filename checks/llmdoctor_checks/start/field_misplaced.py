@@ -137,7 +137,8 @@ def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             elif key in _OF_CONTAINER:
                 yield f"{path}.{key}", key, "an element of containers"
     if "rollingUpdate" in spec:  # without maxSurge: 0 a second pod waits for the GPU that the first has
-        yield "spec.rollingUpdate", "rollingUpdate", "spec.strategy"
+        belongs = "spec.strategy" if raw.get("kind") == "Deployment" else "spec.updateStrategy"
+        yield "spec.rollingUpdate", "rollingUpdate", belongs
     for path, level in (("spec.template", template), ("spec.template.spec", _table(template.get("spec")))):
         for key in level:
             if key in _OF_WORKLOAD:

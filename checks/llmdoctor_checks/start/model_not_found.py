@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from posixpath import normpath
 
 import msgspec
 
@@ -244,7 +245,14 @@ def _target(container: Container, volume: str) -> _Target | None:
     if len(found) != 1 or any(re.search(_MOVES, line) for _, line in lines):
         return None
     path, line, said = found[0]
-    where = said["to"].rstrip("/")
+    where = normpath(said["to"])
+    # a folder of the volume that the script names besides may be where it brings the download
+    seen = [
+        m.mount_path.rstrip("/") for m in container.spec.volume_mounts if m.name == volume and m.mount_path.strip("/")
+    ]
+    rest = "\n".join(text for _, text in lines).replace(said["to"], "")
+    if any(re.search(rf"(?<![\w.-]){re.escape(at)}(?![\w.-])", rest) for at in seen):
+        return None
     mount = container.mount_over(where)
     if mount is not None and (mount.name != volume or mount.sub_path):
         return None  # another volume, whose part in it nobody knows

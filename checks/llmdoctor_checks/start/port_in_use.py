@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
+from llmdoctor_checks.start._listening import ANY_IPV4
+
+#: Servers that set SO_REUSEPORT: vLLM's `create_server_socket` until its PR 47529, the cpp-httplib of llama.cpp (issue 20963).
+_SHARES = frozenset({"vllm", "llama.cpp"})
 
 
 @check("port-in-use", since="0.1")
@@ -15,7 +19,8 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
     the node counts. Engines of several processes also need ports for the ranks, for ZeroMQ and for Ray.
 
     Messages that a port is in use and another is tried are harmless. In a manifest it is a risk where two containers of a pod
-    run engines that listen on the same port: the second one to start ends.
+    run engines that listen on the same port: the second one to start ends. Two vLLM or two llama.cpp servers share the port
+    without a word in many versions, which set SO_REUSEPORT, and each connection goes to one or the other.
 
     ## Fix
 
@@ -28,17 +33,25 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if pod.exists:
         return
     # of an engine whose command line is not known it is not known either where it listens
-    engines = [e for e in subject.engines(pod) if e.container.role != "init" and e.found.argv_known]
+    engines = [
+        e for e in subject.engines(pod) if e.container.role != "init" and e.found.argv_known and not e.value("uds")
+    ]
     for one, other in combinations(engines, 2):
         port = one.value("port")
         if one.container is other.container or not isinstance(port, int) or other.value("port") != port:
             continue
+        hosts = {str(engine.value("host") or ANY_IPV4) for engine in (one, other)}
+        if len(hosts) > 1 and not hosts & {ANY_IPV4, "::"}:
+            continue  # each on an address of its own, as 127.0.0.1 and 127.0.0.2
+        then = "the second to start finds it taken and ends."
+        if one.name == other.name and one.name in _SHARES:
+            then = "the second to start finds it taken and ends, or takes a part of the requests that are meant for the first."
         yield Finding(
             role="risk",
             severity="critical",
             confidence="likely",
             summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
-            "share one network: the second to start finds it taken and ends.",
+            f"share one network: {then}",
             evidence=(*_said(one, port), *_said(other, port)),
             fixes=(
                 fixes.advice(

@@ -44,6 +44,9 @@ _STARTS = re.compile(r"\b(?:serve|server|launch_server|api_server|llama-server)\
 _OLLAMA = re.compile(r"\bollama[\"',\s]{1,8}(?:pull|run|create|list)\b")
 _OLLAMA_PORT = 11434
 _OWN_HOST = r"(?:https?://)?(?:0\.0\.0\.0|127\.0\.0\.1|localhost|::|\[::\])?(?::\d+)?/?$"
+#: A line that only says something, and one that goes on without an answer.
+_WORDS = re.compile(r"[ \t]*(?:#|(?:echo|printf)\b[^|;&]*$)")
+_ANYHOW = re.compile(r"\|\|[ \t]*(?:true\b|:|echo\b|exit 0\b)")
 #: A port of the pod itself.
 _AT_OWN = re.compile(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
 
@@ -399,13 +402,20 @@ def _waits_for_later(pod: Pod) -> Iterator[Finding]:
     for container in pod.containers:
         said = "\n".join(text for _, text in container.words)
         script = "\n".join([said, *(text for path, text in container.files.items() if path in said)])
+        script = "\n".join(line for line in script.splitlines() if not _WORDS.match(line))
         asks = _ASKS.search(script) or _OLLAMA.search(script)
         if container.role != "init" or not asks or _STARTS.search(script):
             continue
-        ports = {int(found[1]) for found in _AT_OWN.finditer(script)}
+        ports = {
+            int(found[1])
+            for line in script.splitlines()
+            if not _ANYHOW.search(line)
+            for found in _AT_OWN.finditer(line)
+        }
         if _OLLAMA.search(script):
             host = container.env.get("OLLAMA_HOST")
-            if "OLLAMA_HOST" in script or (host is not None and not re.match(_OWN_HOST, str(host.value))):
+            elsewhere = host is not None and not re.match(_OWN_HOST, str(host.value))
+            if "OLLAMA_HOST" in script or elsewhere or (host is None and container.spec.env_from):
                 continue
             ports.add(_OLLAMA_PORT)
         port = next((number for number in ports if number in later and number not in sooner), None)
@@ -414,8 +424,8 @@ def _waits_for_later(pod: Pod) -> Iterator[Finding]:
                 role="risk",
                 severity="critical",
                 confidence="likely",
-                summary=f"Init container {container.name} waits for port {port} of its own pod, where {later[port]} listens: that is "
-                "started only when all init containers have ended.",
+                summary=f"Init container {container.name} asks port {port} of its own pod, where {later[port]} listens: that is started "
+                "only when all init containers have ended, so that nothing answers.",
                 evidence=(
                     pod_evidence(container, "command", asks[0] if _OLLAMA.search(script) else f"localhost:{port}"),
                     pod_evidence(pod, f"containers[{later[port]}].ports", str(port)),
