@@ -52,7 +52,8 @@ _ANSWERS = (
 #: An access log's line of a request to generate that is answered with 404, and what shows that its path is served: only the name can be
 #: unknown then. vLLM lists its routes when it starts; of what it serves its `serving_chat.py` speaks, in NIM as well.
 _GENERATES, _UNNAMED = r"\"POST /v1/((?:chat/)?completions) HTTP/[\d.]{1,3}\" (\d{3})", 3
-_SERVED_PATHS = ("Route: /v1/", "serving_chat.py:", "serving_completion.py:")
+_SPEAKS_OF = {"chat/completions": "serving_chat.py:", "completions": "serving_completion.py:"}
+_SERVED_PATHS = ("Route: /v1/", *_SPEAKS_OF.values())
 
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
 _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
@@ -182,8 +183,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     lost = [
         (line, path)
         for line, path in lost
-        if path in served
-        or any(f"/v1/{path}" in text or f"serving_{path.partition('/')[0]}" in text for text in told_paths)
+        if path in served or any(f"Route: /v1/{path}," in text or _SPEAKS_OF[path] in text for text in told_paths)
     ]
     if len(lost) < _UNNAMED or astray(len(lost), len(lost), len(asked)):
         return None
