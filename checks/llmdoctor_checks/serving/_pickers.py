@@ -39,7 +39,7 @@ def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
 _LOOKS_FOR = r"(?:^|\s)--(?:k8s-label-selector|selector)[ =]((?:[\w./-]{1,100}=[\w.-]{1,100}[,\s]?){1,8})"
 
 #: A request to generate that it refuses, in its access log: it knows no engine now, or has known none since it started.
-_REFUSED = r"\"POST /v1/\S{1,60} HTTP/[\d.]{1,3}\" (?:404|503)\b"
+_REFUSED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings) HTTP/[\d.]{1,3}\" (?:404|503)\b"
 
 
 def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:

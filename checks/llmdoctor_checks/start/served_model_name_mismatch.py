@@ -55,6 +55,9 @@ _GENERATES, _UNNAMED = r"\"POST /v1/((?:chat/)?completions) HTTP/[\d.]{1,3}\" (\
 _SPEAKS_OF = {"chat/completions": "serving_chat.py:", "completions": "serving_completion.py:"}
 _SERVED_PATHS = ("Route: /v1/", *_SPEAKS_OF.values())
 
+#: Requests that were answered since the last one that was not: somebody set the name right.
+_OVERCOME = 10
+
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
 _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
 _LABEL = "model.aibrix.ai/name"
@@ -188,6 +191,8 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     if len(lost) < _UNNAMED or astray(len(lost), len(lost), len(asked)):
         return None
     line, path = lost[-1]
+    if sum(said[2] == "200" for later, said in asked if later.number > line.number) >= _OVERCOME:
+        return None
     own = _own_names(engine)
     known = f", which answers to {_listed(own)}" if own else ""
     return Finding(
