@@ -211,7 +211,7 @@ def _foreign(pod: Pod, host: str) -> bool:
         not (address.is_unspecified or address.is_loopback)
         and bool(own)
         and str(address) != own
-        and ":" not in host  # a pod with two addresses may have one of each kind, and only the first is known
+        and (":" in own) == (":" in host)  # a pod may have an address of each kind, and only the first is known
     )
 
 
