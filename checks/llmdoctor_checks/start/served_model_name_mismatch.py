@@ -55,7 +55,7 @@ _GENERATES, _UNNAMED = r"\"POST /v1/((?:chat/)?completions) HTTP/[\d.]{1,3}\" (\
 _SPEAKS_OF = {"chat/completions": "serving_chat.py:", "completions": "serving_completion.py:"}
 _SERVED_PATHS = ("Route: /v1/", *_SPEAKS_OF.values())
 
-#: Requests that were answered since the last one that was not: somebody set the name right.
+#: So many requests that were answered since the last one that was not: somebody set the name right.
 _OVERCOME = 10
 
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
@@ -191,8 +191,9 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     if len(lost) < _UNNAMED or astray(len(lost), len(lost), len(asked)):
         return None
     line, path = lost[-1]
-    if sum(said[2] == "200" for later, said in asked if later.number > line.number) >= _OVERCOME:
-        return None
+    answered = [other for other, said in asked if said[2] == "200"]
+    if len(answered) >= len(lost) or sum(other.number > line.number for other in answered) >= _OVERCOME:
+        return None  # some client's own fault, without a name to tell which; or somebody set it right
     own = _own_names(engine)
     known = f", which answers to {_listed(own)}" if own else ""
     return Finding(
