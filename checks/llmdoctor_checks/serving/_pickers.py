@@ -30,7 +30,8 @@ def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
         ],
     )
     refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))
-    names = [name for name in refs if isinstance(name, str) and name] or [pool.name, f"{pool.name}-epp"]
+    # the charts call a picker by its pool
+    names = [pool.name, f"{pool.name}-epp", *(name for name in refs if isinstance(name, str) and name)]
     of_it = re.compile(rf"(?:{'|'.join(map(re.escape, names))}){_REPLICA}")
     return [line for where, who, line in said if where == pool.namespace and of_it.fullmatch(who)]
 
