@@ -100,10 +100,10 @@ _PATTERNS = {
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
         |[A-Za-z]{1,12}|(?:\S++\s++){3}.*""",
     "number": r"-?\d{1,10}(?:\.\d{1,10})?%?",
-    # of a folder that is known, or with the ending of a file: no secret that begins with a slash has one
     "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var
-        |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}
-        |/[\w.@/-]{1,200}\.(?:cer|cfg|conf|crt|env|ini|jks|json|key|p12|pem|pfx|toml|txt|ya?ml)""",
+        |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
+    # in a folder that is not known: what a program makes up has no such ending, but a person may end a password so
+    "file": r"/[\w.@/-]{1,200}\.(?:cer|cfg|conf|crt|env|ini|jks|json|key|p12|pem|pfx|toml|txt|ya?ml)",
     # <YOUR_TOKEN>  ${HF_TOKEN}  $(cat /run/secrets/hf)  {{ .Values.token }}  hf_xxxxxxxx  your-token-here  REPLACE_ME
     "placeholder": r"""<[^<>]*>|\$\{\w+(?::?[-?])?\}|(?-i:\$[A-Z_][A-Z0-9_]*)|\$oauthtoken|\$\([\w.-]+\)|%\(\w+\)s|@\w+@
         |__\w+__|\$\((?:cat|head|tr|base64|kubectl|aws|gcloud|vault|<)\s[^()]*\)|\$?\{\{[^{}]*\}\}|\{\w+\}
@@ -247,6 +247,7 @@ def _harmless(kind: str, value: str) -> bool:
         core.lower() in _WORDS
         or is_placeholder(core)
         or any(_re(rule).fullmatch(core) for rule in ("mask", "path"))
+        or (kind != "password" and _re("file").fullmatch(core) is not None)
         or (kind in ("token", "hf-token") and _re("number").fullmatch(core) is not None)
         or (kind in ("any-secret", "credentials") and _re("reference").fullmatch(core) is not None)
         or (kind == "registry-auth" and not _is_base64(core))

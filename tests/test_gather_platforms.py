@@ -45,6 +45,20 @@ def test_a_kind_that_is_not_installed_is_not_asked_for(api: FakeApi, cluster: Cl
     assert len(api.asked("/apis")) == 1
 
 
+def test_the_queue_of_a_pod_that_volcano_schedules_is_asked_for_whether_it_is_named_or_not(
+    api: FakeApi, cluster: Cluster
+) -> None:
+    one, other, plain = (pod(f"llama-{i}") for i in range(3))
+    for item in (one, other):
+        item["spec"]["schedulerName"] = "volcano"
+    other["metadata"]["annotations"] = {"scheduling.volcano.sh/queue-name": "large"}
+    for item, queue in ((one, ["default"]), (other, ["large"]), (plain, [])):
+        api.objects, before = [item], len(api.requests)
+        run(cluster, item["metadata"]["name"])
+        paths = [path for _, path, _, _ in api.requests[before:]]
+        assert [path.rpartition("/")[2] for path in paths if "/scheduling.volcano.sh/v1beta1/queues/" in path] == queue
+
+
 def test_only_the_version_that_the_server_has_is_asked_for(api: FakeApi, cluster: Cluster) -> None:
     ray = kinds.core("RayService", "ray.io").at("v1alpha1")
     owner = obj("RayService", "b", "ray.io/v1alpha1")

@@ -29,6 +29,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9." + "eyJzdWIiOiJzZXJ2aW5nIn0." + "c2lnbmF0dXJl"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7bq\nZx81Kd+/qw==\n-----END RSA PRIVATE KEY-----"
 
 MASKED = [
+    ("DB_PASSWORD=/Xk29dkQ7.key", "DB_PASSWORD=<masked:password>"),
     # by form, wherever they stand
     (f"token is {HF}, ok", "token is <masked:hf-token>, ok"),
     (f"(api_org_{'Ab1' * 8})", "(<masked:hf-token>)"),

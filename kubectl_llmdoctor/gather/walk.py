@@ -350,7 +350,8 @@ class Walk:
             name = marks.get(row.key)
             if name and all(marks.get(key) == value for key, value in row.only):
                 self._pot.get(row.owner, namespace_of(obj), str(name), self._owner_found, if_there=True)
-        if queue := marks.get("scheduling.volcano.sh/queue-name"):
+        scheduled = (obj.get("spec") or {}).get("schedulerName") if obj.get("kind") == "Pod" else None
+        if queue := marks.get("scheduling.volcano.sh/queue-name") or ("default" if scheduled == "volcano" else ""):
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
         if marks.get("kueue.x-k8s.io/queue-name"):
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits

@@ -14,28 +14,33 @@ NO_CANDIDATES = (
     "failed to find endpoint candidates for serving the request",
 )
 
+#: What a Deployment or StatefulSet puts behind its own name: "qwen-large-epp-6f7c9-abcde" is no pod of "qwen-epp", nor of "qwen".
+_REPLICA = r"-(?:[a-z0-9]{1,10}-[a-z0-9]{5}|\d{1,4})"
+
 
 def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
     """Where the endpoint picker of a pool says so, in the order of its log."""
     said = cluster.once(
         "pickers without pods",
         lambda: [
-            (text.pod, line)
+            (text.namespace, text.pod, line)
             for text in cluster.snapshot.logs
             for words in NO_CANDIDATES
             for line in Log(text).find(words)
         ],
     )
-    names = {pool.name, *(dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))}
-    of_it = tuple(f"{name}-" for name in names if isinstance(name, str))
-    return [line for who, line in said if who.startswith(of_it)]
+    refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))
+    # the charts call a picker by its pool
+    names = [pool.name, f"{pool.name}-epp", *(name for name in refs if isinstance(name, str) and name)]
+    of_it = re.compile(rf"(?:{'|'.join(map(re.escape, names))}){_REPLICA}")
+    return [line for where, who, line in said if where == pool.namespace and of_it.fullmatch(who)]
 
 
 #: By which labels a router looks for its engines: vLLM's production stack, and the routers of SGLang and vLLM, which take several words.
 _LOOKS_FOR = r"(?:^|\s)--(?:k8s-label-selector|selector)[ =]((?:[\w./-]{1,100}=[\w.-]{1,100}[,\s]?){1,8})"
 
 #: A request to generate that it refuses, in its access log: it knows no engine now, or has known none since it started.
-_REFUSED = r"\"POST /v1/\S{1,60} HTTP/[\d.]{1,3}\" (?:404|503)\b"
+_REFUSED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings) HTTP/[\d.]{1,3}\" (?:404|503)\b"
 
 
 def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
@@ -62,9 +67,17 @@ def _finds_only(told: str, pod: Pod, cluster: Cluster) -> bool:
     )
     if not wanted or any(pod.labels.get(key) != value for key, value in wanted.items()):
         return False
-    found = 0
+    found, known = 0, set[str]()
     for kind in ("Deployment", "StatefulSet"):
         for item in cluster.items(kind, pod.namespace):
-            labels = dig(item.raw, "spec.template.metadata.labels")
-            found += isinstance(labels, dict) and all(str(labels.get(k)) == v for k, v in wanted.items())
-    return found == 1
+            known.add(item.name)
+            found += _has(dig(item.raw, "spec.template.metadata.labels"), wanted)
+    # not every workload of a namespace is read: the pods and the autoscalers tell of those that are not
+    scaled = {str(dig(item.raw, "spec.scaleTargetRef.name")) for item in cluster.items("ScaledObject", pod.namespace)}
+    if found != 1 or not scaled <= known or not cluster.complete("Pod", pod.namespace):
+        return False
+    return not any(_has(item.metadata.get("labels"), wanted) for item in cluster.items("Pod", pod.namespace))
+
+
+def _has(labels: object, wanted: dict[str, str]) -> bool:
+    return isinstance(labels, dict) and all(str(labels.get(key)) == value for key, value in wanted.items())

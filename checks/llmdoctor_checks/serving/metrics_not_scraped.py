@@ -150,10 +150,23 @@ def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
             continue
         without = {key: value for key, value in wanted.items() if key != wrong[0]}
         rest = {**dig(item.raw, "spec.selector"), "matchLabels": without}
-        alone = all(not _labelled(other, wanted) for other in cluster.items("Pod"))
-        if alone and selected(rest, pod.labels):
+        if selected(rest, pod.labels) and not _meant(item, wanted, cluster):
             return item, wrong[0]
     return None
+
+
+def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
+    """Whether there are pods that a monitor with an empty label means, or there may be some that nobody has seen."""
+    chosen = dig(monitor.raw, "spec.namespaceSelector")
+    told = chosen if isinstance(chosen, dict) else {}
+    names = told.get("matchNames")
+    where = [""] if told.get("any") is True else names if isinstance(names, list) else [monitor.namespace]
+    if not all(cluster.complete("Pod", str(name)) for name in where):
+        return True
+    return cluster.once(
+        f"pods that PodMonitor {monitor.namespace}/{monitor.name} means",
+        lambda: any(_labelled(pod, wanted) for pod in cluster.items("Pod")),
+    )
 
 
 def _labelled(item: Item, wanted: dict[str, Any]) -> bool:

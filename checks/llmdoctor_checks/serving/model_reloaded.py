@@ -89,7 +89,9 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
-    loads = list(_soon(log, requests))
+    # where somebody set how long a model is kept, one that is loaded with another context may have gone by itself
+    kept = _KEPT_SECONDS if engine.explicit("keep_alive") is None else _SOON_SECONDS
+    loads = list(_soon(log, requests, kept))
     took, cost = sum(request.seconds for request in requests), sum(load.seconds for load in loads)
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
         return
@@ -126,16 +128,19 @@ def _lengths(loads: list[Load]) -> str:
     return ", ".join(map(str, [*(one for one, _ in found[-3:]), *(one for _, one in found[-1:])]))
 
 
-def _soon(log: Log, requests: list[Answer]) -> Iterator[Load]:
+def _soon(log: Log, requests: list[Answer], kept: int) -> Iterator[Load]:
     """Loads that began soon after a request was answered, or for which another model or context had to go, each once."""
     last: datetime | None = None
     held: dict[str, int] = {}
     told = sorted((line for text in (_RUNNER, _ASKED_TO_LOAD) for line in log.find(text)), key=lambda line: line.number)
+    read = 0
     gone = sorted((line for text in _EVICTED for line in log.find(text)), key=lambda line: line.number)
     for line in log.find("llama runner started in"):
         said = re.search(_LOADED, line.text)
-        mine = [one for one in told if one.number < line.number]
-        told = told[len(mine) :]
+        begin = read
+        while read < len(told) and told[read].number < line.number:
+            read += 1
+        mine = told[begin:read]
         contexts, asked = _changed(mine, held)
         before = [request for request in requests if request.line.number < line.number]
         if said is None or not before:
@@ -144,7 +149,7 @@ def _soon(log: Log, requests: list[Answer]) -> Iterator[Load]:
         again = last is not None and abs((at - last).total_seconds()) <= 1
         evicted = next((x for x in reversed(gone) if before[-1].line.number < x.number < line.number), None)
         idle = (at - before[-1].at).total_seconds() - seconds
-        if not again and idle <= (_KEPT_SECONDS if evicted or contexts else _SOON_SECONDS):
+        if not again and idle <= (_KEPT_SECONDS if evicted else kept if contexts else _SOON_SECONDS):
             yield Load(line, seconds, evicted, contexts, asked)
         last = at
 

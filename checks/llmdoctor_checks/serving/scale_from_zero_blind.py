@@ -55,6 +55,8 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
     if not subject.engines(pod):
         return
     for scaler in scalers(subject, cluster):
+        if _paused(scaler):
+            continue
         if _asleep(subject) and (found := _unseen(pod, scaler, cluster)) is not None:
             yield found
             return
@@ -118,7 +120,9 @@ def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list
     """The refusals since KEDA was last active, where they go on for longer than it needs to see a request."""
     interval = dig(scaler.item.raw, "spec.pollingInterval")
     patience = _POLLS * (interval if isinstance(interval, int) else _POLLING_SECONDS)
-    active, now = parse_time(dig(scaler.item.raw, "status.lastActiveTime")), cluster.now
+    # one that was never active has seen nothing since it is there
+    told = dig(scaler.item.raw, "status.lastActiveTime") or scaler.item.metadata.get("creationTimestamp")
+    active, now = parse_time(told), cluster.now
     since = (now - active).total_seconds() - patience if active is not None and now is not None else None
     timed = [(ago, line) for line in lines if (ago := written_ago(line, now)) is not None]
     late = [(ago, line) for ago, line in timed if since is None or ago < since]
@@ -131,6 +135,13 @@ def _asleep(subject: Subject) -> bool:
     """Whether the workload stands at zero in a cluster, not only in a manifest."""
     raw = subject.workload.raw if subject.workload else {}
     return dig(raw, "spec.replicas") == 0 and isinstance(raw.get("status"), dict) and not dig(raw, "status.replicas")
+
+
+def _paused(scaler: Scaler) -> bool:
+    """Whether somebody stopped KEDA for this workload on purpose; then no trigger wakes it, and none shall."""
+    marks = scaler.item.metadata.get("annotations")
+    paused = "autoscaling.keda.sh/paused"
+    return isinstance(marks, dict) and (f"{paused}-replicas" in marks or str(marks.get(paused)).lower() == "true")
 
 
 def _woken(scaler: Scaler) -> bool:

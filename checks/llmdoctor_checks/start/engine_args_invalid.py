@@ -37,7 +37,10 @@ _NOT_BOUND = "couldn't bind HTTP server socket"
 _AT_ONCE = 30
 
 #: How llama-server says that something failed, or that it came further.
-_SAID_WHY = r"\bE\s|(?i:error|fail|exception|invalid|terminat|denied|loading model|listening)"
+_SAID_WHY = (
+    r"\bE\s|(?i:error|fail|exception|invalid|terminat|denied|loading model|listening"
+    r"|no such|not found|missing|cannot|can't|could ?n[o']t|unable|unknown|unsupported|usage:|abort|giving up|exit|out of memory)"
+)
 
 #: A client of Ollama whose success its own server waits for.
 _EARLY = (
@@ -196,7 +199,7 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 
 def _foreign(pod: Pod, host: str) -> bool:
     """Whether no interface of the pod has this address or name, as far as is known."""
-    if host.startswith("/") or host.lower() in ("localhost", pod.name.lower()):
+    if pod.spec.host_network or host.startswith("/") or host.lower() in ("localhost", pod.name.lower()):
         return False
     try:
         address = ip_address(host.strip("[]"))
@@ -208,7 +211,7 @@ def _foreign(pod: Pod, host: str) -> bool:
         not (address.is_unspecified or address.is_loopback)
         and bool(own)
         and str(address) != own
-        and not pod.spec.host_network
+        and (":" in own) == (":" in host)  # a pod may have an address of each kind, and only the first is known
     )
 
 

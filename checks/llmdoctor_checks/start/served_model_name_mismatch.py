@@ -52,7 +52,11 @@ _ANSWERS = (
 #: An access log's line of a request to generate that is answered with 404, and what shows that its path is served: only the name can be
 #: unknown then. vLLM lists its routes when it starts; of what it serves its `serving_chat.py` speaks, in NIM as well.
 _GENERATES, _UNNAMED = r"\"POST /v1/((?:chat/)?completions) HTTP/[\d.]{1,3}\" (\d{3})", 3
-_SERVED_PATHS = ("Route: /v1/", "serving_chat.py:", "serving_completion.py:")
+_SPEAKS_OF = {"chat/completions": "serving_chat.py:", "completions": "serving_completion.py:"}
+_SERVED_PATHS = ("Route: /v1/", *_SPEAKS_OF.values())
+
+#: So many requests that were answered since the last one that was not: somebody set the name right.
+_OVERCOME = 10
 
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
 _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
@@ -183,17 +187,19 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     lost = [
         (line, path)
         for line, path in lost
-        if path in served
-        or any(f"/v1/{path}" in text or f"serving_{path.partition('/')[0]}" in text for text in told_paths)
+        if path in served or any(f"Route: /v1/{path}," in text or _SPEAKS_OF[path] in text for text in told_paths)
     ]
     if len(lost) < _UNNAMED or astray(len(lost), len(lost), len(asked)):
         return None
     line, path = lost[-1]
+    answered = [other for other, said in asked if said[2] == "200"]
+    if len(answered) >= len(lost) or sum(other.number > line.number for other in answered) >= _OVERCOME:
+        return None  # some client's own fault, without a name to tell which; or somebody set it right
     own = _own_names(engine)
     known = f", which answers to {_listed(own)}" if own else ""
     return Finding(
         # where others are answered, the server does what it is there for
-        role="note" if any(said[2] == "200" for _, said in asked) else "cause",
+        role="note" if answered else "cause",
         severity="warning",
         confidence="likely",
         summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
