@@ -134,6 +134,11 @@ def kinds() -> dict[tuple[str, str], schemas.Kind]:
     return schemas.load()
 
 
+def kind_of(raw: dict[str, Any]) -> schemas.Kind:
+    """The schema of an object; KServe kept the fields of the group that it was called by before."""
+    return kinds()[raw["apiVersion"].replace("serving.kubeflow.org/", "serving.kserve.io/"), raw["kind"]]
+
+
 def patched(raw: dict[str, Any], patch: Patch) -> dict[str, Any]:
     """The object after its patch; JSON patches are the only ones that custom resources get."""
     assert patch.type == "json"
@@ -145,10 +150,7 @@ def patched(raw: dict[str, Any], patch: Patch) -> dict[str, Any]:
 
 def _check(found: list[Found]) -> None:
     for raw, patch in found:
-        # KServe kept the fields of the group that it was called by before
-        version = raw["apiVersion"].replace("serving.kubeflow.org/", "serving.kserve.io/")
-        schema = kinds()[version, raw["kind"]].schema
-        assert list(schemas.problems(schema, patched(raw, patch))) == [], patch
+        assert list(schemas.problems(kind_of(raw).schema, patched(raw, patch))) == [], patch
 
 
 @pytest.mark.parametrize("path", PLATFORMS, ids=lambda p: p.stem)

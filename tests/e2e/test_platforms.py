@@ -20,7 +20,7 @@ def test_a_fix_is_applied_and_read_back(cluster: ControlPlane, home: Path, play:
     if any(o["kind"].startswith("Cluster") for o in objects):
         pytest.skip("the stand-in serves custom resources of a namespace only")
     play({"takenAt": "2026-11-20T10:00:00Z", "objects": objects})
-    applied = 0
+    applied, home_of = 0, {o["kind"]: o["metadata"].get("namespace", "") for o in objects}
     for number, (pod, engine) in enumerate(engines_of(subject_of(objects, expect["kind"]))):
         for fix in (
             fixes.set_resource(engine.container, "limits", "nvidia.com/gpu", "16", "Ask for GPUs"),
@@ -36,9 +36,8 @@ def test_a_fix_is_applied_and_read_back(cluster: ControlPlane, home: Path, play:
             group = fix.patch.target.partition("/")[0] if "." in fix.patch.target.partition("/")[0] else ""
             kind, _, name = target.partition("/")
             where = f"{kind.lower()}.{group}" if group else kind.lower()
-            got = program.run(
-                ["kubectl", "-n", "serving", "get", where, name, "-o", "json"], home, {"KUBECONFIG": str(cluster.admin)}
-            )
+            read = ["kubectl", "-n", home_of[kind], "get", where, name, "-o", "json"]
+            got = program.run(read, home, {"KUBECONFIG": str(cluster.admin)})
             now = [json.loads(got.out) if o["kind"] == expect["kind"] else o for o in objects]
             assert list(engines_of(subject_of(now, expect["kind"])))[number], "what is there now is still read"
             objects = now

@@ -9,7 +9,7 @@ import pytest
 
 from tests.schemas import Kind
 from tests.test_platforms import CASES as PLATFORMS
-from tests.test_schemas import CASES, Found, kinds, of_case, of_platform
+from tests.test_schemas import CASES, Found, kind_of, kinds, of_case, of_platform
 
 from .controlplane import ApiError, ControlPlane
 
@@ -51,7 +51,7 @@ def _definition(kind: Kind) -> dict[str, Any]:
 
 def _create(cluster: ControlPlane, raw: dict[str, Any]) -> str:
     """Makes the object as the schema has it; returns its path."""
-    kind = kinds()[raw["apiVersion"], raw["kind"]]
+    kind = kind_of(raw)
     item = copy.deepcopy(raw) | {"apiVersion": f"{_group(kind)}/{kind.version}"}
     kept = ("name", "labels", "annotations")
     item["metadata"] = {key: value for key, value in raw["metadata"].items() if key in kept} | {"namespace": "default"}
