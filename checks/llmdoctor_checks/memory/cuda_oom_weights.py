@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
+    Engine,
+    Evidence,
     Finding,
     Pod,
     Sizing,
@@ -82,19 +84,15 @@ def _on_tpus(pod: Pod, sizing: Sizing) -> Finding | None:
         return None  # an option of its own, or a key of --additional-config
     if needed <= chips * each * GIB:
         return None
-    model = engine.explicit("model")
-    return Finding(
-        role="risk",
-        severity="critical",
-        confidence="likely",
-        summary=f"The weights of {sizing.model_name} take {gib(needed)} or more; {count_of(chips, 'TPU chip')} of {label} "
+    return _too_large(
+        engine,
+        f"The weights of {sizing.model_name} take {gib(needed)} or more; {count_of(chips, 'TPU chip')} of {label} "
         f"{'has' if chips == 1 else 'have'} {gib(chips * each * GIB)}.",
-        evidence=(
+        (
             pod_evidence(pod, "nodeSelector[cloud.google.com/gke-tpu-accelerator]", label),
             pod_evidence(engine.container, "resources.limits[google.com/tpu]", str(chips)),
-            *((setting_evidence(engine.container, model),) if model else ()),
         ),
-        fixes=(fixes.advice(f"Take a larger topology of chips, or a checkpoint of 8 bits, in {fixes.edited(pod)}"),),
+        "Take a larger topology of chips, or a checkpoint of 8 bits,",
     )
 
 
@@ -116,20 +114,23 @@ def _on_any_gpus(pod: Pod, sizing: Sizing) -> Finding | None:
         for word in ("quanti", "offload", "overrid", "--kt-", "data-parallel", "--dp")
     ):
         return None
+    return _too_large(
+        engine,
+        f"The weights of {sizing.model_name} take {gib(needed)} or more, and the container has {count_of(own, 'GPU')}: "
+        f"no {'GPU has' if own == 1 else f'{own} GPUs have'} as much memory.",
+        (pod_evidence(container, f"resources.limits[{name}]", str(own)),),
+        "Give it as many GPUs as hold the weights and set --tensor-parallel-size, or take a smaller model,",
+    )
+
+
+def _too_large(engine: Engine, summary: str, evidence: tuple[Evidence, ...], fix: str) -> Finding:
+    """Weights that no chip of the pod's kind holds."""
     model = engine.explicit("model")
     return Finding(
         role="risk",
         severity="critical",
         confidence="likely",
-        summary=f"The weights of {sizing.model_name} take {gib(needed)} or more, and the container has {count_of(own, 'GPU')}: "
-        f"no {'GPU has' if own == 1 else f'{own} GPUs have'} as much memory.",
-        evidence=(
-            pod_evidence(container, f"resources.limits[{name}]", str(own)),
-            *((setting_evidence(container, model),) if model else ()),
-        ),
-        fixes=(
-            fixes.advice(
-                f"Give it as many GPUs as hold the weights and set --tensor-parallel-size, or take a smaller model, in {fixes.edited(pod)}"
-            ),
-        ),
+        summary=summary,
+        evidence=(*evidence, *((setting_evidence(engine.container, model),) if model else ())),
+        fixes=(fixes.advice(f"{fix} in {fixes.edited(engine.pod)}"),),
     )

@@ -266,7 +266,7 @@ def _by_itself(pod: Pod) -> Iterator[Finding]:
     wrong = list(dict.fromkeys(refused(pod)))
     if not wrong:
         return
-    shown = "; ".join(f"{place} {text}" for place, text in wrong[:_MOST])
+    shown = "; ".join(f"{place}: {text}" for place, text in wrong[:_MOST])
     more = f"; and {len(wrong) - _MOST} more" if len(wrong) > _MOST else ""
     # of a StatefulSet's template only types and labels are validated, the rest with each pod
     pods = " or its pods" if pod.template_of is not None and pod.template_of.kind == "StatefulSet" else ""
