@@ -117,6 +117,12 @@ _AMD_BROKEN = (
     r"|(?P<count>\d{1,12}) (?:new )?uncorrectable hardware errors detected in \w{1,20} block)"
 )
 _NO_COUNT = 1048560
+#: A card that hung, and that amdgpu therefore resets (`amdgpu_device.c`, `amdgpu_job.c`, `amdgpu_mes.c`, amdkfd's
+#: `kfd_device_queue_manager.c`), or cannot; a ring that it got going again without a reset is none.
+_AMD_RESET = (
+    r"amdgpu\b.{0,60}\b(?:GPU reset begin!|GPU [Rr]ecovery [Ff]ailed: -?\d|might be in (?:an )?unrecoverable state, issue a GPU reset"
+    r"|[Rr]ing \w{1,20}(?:\.\d){0,3} timeout, signaled seq=)"
+)
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 _KILLED = (
     r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:(?P<vm>\d{1,15})kB, "
@@ -269,6 +275,11 @@ class KernelLog:
         return tuple(
             line for line in self.lines if "page fault (src_id" in line.text and re.search(_PAGE_FAULT, line.text)
         )
+
+    @cached_property
+    def amd_resets(self) -> tuple[KernelLine, ...]:
+        """Lines that say that an AMD GPU hung, and was or is to be reset."""
+        return tuple(line for line in self.lines if "amdgpu" in line.text and re.search(_AMD_RESET, line.text[:400]))
 
     @cached_property
     def amd_uncorrectable(self) -> tuple[KernelLine, ...]:

@@ -67,6 +67,8 @@ def gpu_fallen_off(
     A GPU that does not answer in time, and of which the driver does not say that it is lost, may only be busy: that is
     said of a pod that fails, and is a risk for one that runs.
 
+    An AMD GPU that hangs is reset by its driver (amdgpu: ring timeout, GPU reset), which ends every process on it.
+
     One that is gone when the driver is loaded, or that it cannot initialise (RmInitAdapter failed), is counted nowhere: the
     node has fewer GPUs than before, and a pod that asks for all of them waits.
 
@@ -102,6 +104,8 @@ def gpu_fallen_off(
     elif gone := _gone(pod, hardware, refused=refused):
         text, evidence, sure = gone
         yield _finding(pod, hardware, text, evidence, sure, None)
+    elif hung := _reset(pod, hardware):
+        yield hung
     else:
         yield from _silent(pod, hardware)
 
@@ -184,6 +188,33 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=tuple(_silence(hardware, silent)),
         explains=("nvml-lost", "illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
+        pods=(pod.name,),
+    )
+
+
+def _reset(pod: Pod, hardware: Hardware) -> Finding | None:
+    """An AMD GPU of the node that its driver reset about when the pod's process ended, for no reason that has an id of its own."""
+    kernel = hardware.kernel
+    found = [line for line in kernel.amd_resets if hardware.during(line.time) and hardware.near(line.time) is not None]
+    if not found or found[0].time is None or not any(name.startswith("amd.com/") for name in pod.accelerators):
+        return None
+    sure = hardware.near(found[0].time)
+    if sure is None or kernel.page_faults or kernel.amd_uncorrectable:
+        return None
+    return Finding(
+        role="cause",
+        confidence=sure,
+        summary=f"An AMD GPU of {hardware.node} hung, and the kernel's driver reset it "
+        f"{'when' if sure == 'likely' else 'before'} this pod's process ended.",
+        evidence=tuple(kernel.evidence(line) for line in found[:3]),
+        explains=("illegal-memory-access", *CONSEQUENCES),
+        fixes=(
+            out_of_service(
+                hardware,
+                f"Update kernel, firmware and ROCm of {hardware.node}; take its GPU out of service when other programs hang on it as well",
+            ),
+            fixes.advice("Try another release of the engine, smaller batches, or without graphs and flash attention"),
+        ),
         pods=(pod.name,),
     )
 

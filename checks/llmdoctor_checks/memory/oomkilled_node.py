@@ -54,6 +54,9 @@ _VICTIM = re.compile(
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
 
+#: A node that has no memory left answers no more within this time of the kernel's kills; the kubelet reports each once.
+_SILENT_SECONDS = 600
+
 
 @check("oomkilled-node", since="0.1", literals=DIED)
 def oomkilled_node(
@@ -74,6 +77,8 @@ def oomkilled_node(
     Where a worker is killed, and not the container's first process, the container ends with an error of its own. The event
     `SystemOOM` that names a worker then, or settings that take more than the whole node has, say what it was: LMCache's
     `LMCACHE_MAX_LOCAL_CPU_SIZE` and SGLang's `--hicache-size` count for each rank.
+
+    A node without memory may stop answering altogether: where its kubelet told of a `SystemOOM` shortly before, this is why it is lost.
 
     A server that holds far more than its pod requests, for ten minutes and more, is named before that happens, by what
     cAdvisor or the node agent measured of its own memory: without the page cache of its weights, which the kernel takes
@@ -104,6 +109,7 @@ def oomkilled_node(
         )
         return
     yield from _beyond(pod, node, hardware, metrics)
+    yield from _fell_silent(pod, events, node)
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
@@ -122,6 +128,30 @@ def oomkilled_node(
             summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}.",
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
+            fixes=tuple(_fixes(pod)),
+            pods=(pod.name,),
+        )
+
+
+def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator[Finding]:
+    """A node that no longer answers, after its kernel had begun to kill processes for lack of memory."""
+    ready = node.condition("Ready") if node else None
+    since = parse_time(ready.last_transition_time) if ready and ready.status == "Unknown" else None
+    if node is None or ready is None or since is None or pod.ready or not pod.exists:
+        return
+    kills = [
+        event
+        for event in (events.of("SystemOOM", kind="Node") if events else ())
+        if event.name == node.name and event.last and 0 <= (since - event.last).total_seconds() <= _SILENT_SECONDS
+    ]
+    if kills:
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The node {node.name} ran out of memory, and no longer answers since: the kernel killed processes of it, the last "
+            f"{say_seconds((since - kills[-1].last).total_seconds() if kills[-1].last else 0)} before.",
+            evidence=(event_evidence(kills[-1], pod.cluster), node_evidence(node, f"Ready=Unknown: {ready.reason}")),
+            explains=("node-lost", "node-not-ready", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
             pods=(pod.name,),
         )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -18,7 +19,9 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_of,
     object_evidence,
+    parse_time,
     pod_evidence,
+    say_seconds,
     selector_of,
     tracebacks,
 )
@@ -34,6 +37,14 @@ _OF_A_WAY = re.compile(
 #: Who asks for a name that is not there asks for minutes.
 _ASKED_SECONDS = 20
 
+#: A script that asks again and again; who does so for so long, of a leader that is ready, is not answered.
+_LOOPS = re.compile(r"\b(?:until|while)\b")
+_IN_VAIN_SECONDS = 600
+#: Labels that the pods of one server share.
+_GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dynamo-graph-deployment-name")
+#: Who redirects the network before a proxy is up has a check of his own.
+_MESH = ("istio-init", "istio-proxy", "linkerd-init", "linkerd-proxy")
+
 
 @check("multinode-discovery", since="0.1", literals=_MET)
 def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -42,7 +53,8 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
     Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
     ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
-    warning that an address cannot be retrieved, for minutes.
+    warning that an address cannot be retrieved, for minutes. An init container that waits for a leader which has long been ready
+    asks for a name under another cluster domain, or is not let through.
 
     ## Fix
 
@@ -59,6 +71,8 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         return
     if any(True for log in logs or () for said in _MET for _ in log.find(said)):
         return
+    if not any(c.name in _MESH for c in pod.containers):
+        yield from _in_vain(pod, cluster)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
@@ -87,6 +101,63 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
             pods=(pod.name,),
         )
         return
+
+
+def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """An init container that waits for the leader's Service, and does so long after the leader is ready."""
+    for container in pod.containers:
+        running, now = container.status.state.running, cluster.now
+        since = parse_time(running.started_at) if running else None
+        if container.role != "init" or since is None or now is None:
+            continue
+        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        for service in cluster.items("Service", pod.namespace) if _LOOPS.search(words) else ():
+            asked = re.search(rf"(?<![\w.-]){re.escape(service.name)}(?:\.[\w-]{{1,63}}){{0,8}}(?![\w-])", words)
+            leader = next(
+                (one for one in cluster.all(k8s.Pod, "Pod", pod.namespace) if _leads(one, pod, service)), None
+            )
+            up = _ready_since(leader) if leader else None
+            if asked is None or leader is None or up is None:
+                continue
+            waited = (now - max(since, up)).total_seconds()
+            if waited < _IN_VAIN_SECONDS:
+                continue
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{container.name} has waited {say_seconds(waited)} for {asked[0]}, although {leader.metadata.name} behind that "
+                "Service is ready: the name does not resolve in this cluster, or the connection is stopped on the way.",
+                evidence=(
+                    pod_evidence(container, "command", words[:200]),
+                    Evidence(source="pod", ref=f"{pod.namespace}/{leader.metadata.name} status", text="Ready=True"),
+                ),
+                explains=_EXPLAINS,
+                fixes=(
+                    fixes.advice(
+                        "See whether the name resolves (a cluster whose domain is not cluster.local needs CLUSTER_DOMAIN on KubeRay's "
+                        "operator), and whether a NetworkPolicy lets this pod reach the port",
+                        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /etc/resolv.conf",
+                        f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
+                    ),
+                ),
+                pods=(pod.name,),
+            )
+            return
+
+
+def _leads(leader: k8s.Pod, pod: Pod, service: Item) -> bool:
+    """Whether a Service leads to a pod of the same group."""
+    same = any(
+        (group := str(leader.metadata.labels.get(key) or "")) and group == pod.obj.metadata.labels.get(key)
+        for key in _GROUPS
+    )
+    return same and leader.metadata.name != pod.name and _selects(service, leader)
+
+
+def _ready_since(leader: k8s.Pod) -> datetime | None:
+    """Since when a pod is ready."""
+    ready = next((c for c in leader.status.conditions if c.type == "Ready" and c.status == "True"), None)
+    return parse_time(ready.last_transition_time) if ready else None
 
 
 #: As the signature of the same id.

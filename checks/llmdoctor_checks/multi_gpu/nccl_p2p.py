@@ -69,7 +69,8 @@ def nccl_p2p(
     """
     workers = engine.workers_at_least
     found_stuck = None
-    if logs and workers >= 2:
+    alone = engine.container.gpus == 1  # its peers are in other pods, and reached over the network
+    if logs and workers >= 2 and not alone:
         found_stuck = _stuck(pod, engine, logs, hardware) or _killed(pod, engine, logs) or _own(pod, engine, logs)
     if found_stuck:
         yield found_stuck

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     events_of,
     node_evidence,
+    parse_time,
     pod_evidence,
 )
 
@@ -84,6 +86,12 @@ _REBOOT_SECONDS = 600
 #: Events about a node that say that it goes away, and why.
 _NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
 
+#: Those of them after which the machine is gone; what is recommended may not happen.
+_TAKEN_BACK = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption")
+
+#: A machine that is told to go stops within this time: a cloud gives two minutes at most, and a drain may take as long as its pods.
+_NOTICE_SECONDS = 3600
+
 #: Events about a node that its autoscaler removes (Karpenter pkg/controllers/disruption/events, cluster-autoscaler
 #: core/scaledown/actuation): it is gone by intent, whatever its pods were told.
 _BY_INTENT = (("DisruptionTerminating", "Disrupting Node: "), ("ScaleDown", "marked the node as toBeDeleted"))
@@ -99,6 +107,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     open: bool = False
     #: whether a cloud took the machine back
     spot: bool = False
+    #: when the node fell silent
+    since: datetime | None = None
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
@@ -145,7 +155,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
     evidence = [pod_evidence(pod, "status.conditions[DisruptionTarget]", said)]
     silent = _silent(pod, node) if condition.reason == "DeletionByTaintManager" else None
     if silent:
-        return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence))
+        return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence), since=silent.since)
     by_taint = condition.reason == "DeletionByTaintManager"
     return Taken(
         kind=found,
@@ -168,13 +178,21 @@ def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | Non
 
 
 def _by_intent(pod: Pod, events: Events | None, found: Taken) -> Taken | None:
-    """A node that is lost because its autoscaler removes it."""
+    """A node that is lost because its autoscaler removes it, or its cloud took the machine back."""
     for event in reversed(list(events or ())) if found.kind == "lost" else ():
         removed = any(event.reason == reason and event.message.startswith(words) for reason, words in _BY_INTENT)
+        removed = removed or (event.reason in _TAKEN_BACK and _soon(event, found))
         if removed and event.kind == "Node" and event.name == pod.spec.node_name:
             quoted = (event_evidence(event, pod.cluster), *found.evidence)
             return Taken(kind="drained", why=event.message, evidence=quoted)
     return None
+
+
+def _soon(event: Event, found: Taken) -> bool:
+    """Whether the node fell silent after such an event and not long after; what has no time may have."""
+    if found.since is None or event.last is None:
+        return True
+    return -_REBOOT_SECONDS <= (found.since - event.last).total_seconds() <= _NOTICE_SECONDS
 
 
 def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
@@ -212,4 +230,5 @@ def _silent(pod: Pod, node: Node | None) -> Taken | None:
         return None
     evidence = [node_evidence(node, f"Ready=Unknown: {ready.reason} {ready.message}".rstrip())]
     evidence += [node_evidence(node, f"taint {t.key}") for t in node.obj.spec.taints if t.key in _SILENT][:1]
-    return Taken(kind="lost", why=ready.message or ready.reason, evidence=tuple(evidence))
+    since = parse_time(ready.last_transition_time)
+    return Taken(kind="lost", why=ready.message or ready.reason, evidence=tuple(evidence), since=since)

@@ -1,7 +1,8 @@
 """Pods that the API server refuses: there is none to look at, only what the controllers that should make it say.
 
 Sources: FailedCreate events and the conditions ReplicaFailure of kube-controller-manager (replicaset, statefulset, job);
-KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on). Other
+KubeRay's events and its condition of the same name (ray-operator/controllers/ray/raycluster_controller.go, 1.4 on); events of the
+schedulers that bind a pod (kube-scheduler's FailedScheduling, KAI's BindingError of pkg/binder/controllers). Other
 operators repeat the API server's words under reasons and conditions of their own, or in their logs only.
 """
 
@@ -63,6 +64,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     if missing:
         for where, message in _conditions(subject, cluster):
             yield message, Evidence(source="workload", ref=where, text=message)
+    yield from _unbound(subject, cluster)
     if lacking(subject):
         for event in reversed(list(subject.events)):
             other = event.warning and event.kind not in _BELOW and event.reason not in REASONS
@@ -72,6 +74,14 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
             for said in above.said:
                 yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
         yield from _logged(subject)
+
+
+def _unbound(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence]]:
+    """What is said of a pod that is there, and may not be given to the node that was chosen for it: admission judges that, too."""
+    waiting = {pod.name for pod in subject.pods if pod.exists and not pod.spec.node_name}
+    for event in reversed(list(subject.events)):
+        if event.warning and event.kind == "Pod" and event.name in waiting and re.search(_WORDS, event.message):
+            yield event.message, event_evidence(event, cluster)
 
 
 def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:

@@ -37,6 +37,7 @@ from llmdoctor_checks.scheduling._admission import (
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
+from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG, MIG_SAID, MIG_STATE, manager_log
 
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
@@ -151,6 +152,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     driver = next((d for v in found.verdicts if (d := driver_of(cluster, v.node.name))), None)
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
+    # the manager stops the plugin while it works
+    uncut = [v.node for v in shown if v.node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
     if unknown:
         they = nodes_said(found) if found.verdicts else f"{unknown} node{'s' if unknown > 1 else ''}"
         who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
@@ -161,6 +164,10 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3])
+        for node in uncut:
+            config, state = node.labels.get(MIG_CONFIG, "its configuration"), node.labels[MIG_STATE]
+            summary += f"; the MIG manager {MIG_SAID[state]} {config} on {node.name}"
+            evidence.append(node_evidence(node, f"{MIG_CONFIG}={config}, {MIG_STATE}={state}"))
         watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)]
         if watchless:
             summary += f"; the device plugin of {watchless[0]} ends, because the node's inotify instances are used up"
@@ -171,7 +178,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             f"they advertise no {found.resource}."
         )
     name = min((v.node.name for v in found.verdicts), default="")
-    ways = [*([_look(name)] if broken else []), *_restart(cluster, name)]
+    ways = [*map(manager_log, uncut), *([_look(name)] if broken else []), *_restart(cluster, name)]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
 
 

@@ -21,10 +21,10 @@ from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
 from llmdoctor_checks.scheduling.gpu_resource_absent import offers
 
 #: Labels of NVIDIA's MIG manager (mig-parted, deployments/…/nvidia-mig-manager): what it shall apply, and how that went.
-_CONFIG, _STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
+MIG_CONFIG, MIG_STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
 #: The states in which the slices are not there, in words. One that stays `pending` has most often ended at a pod that would
 #: not go: the manager waits for the label to change, and leaves the device plugin switched off.
-_SAID = {"failed": "could not apply", "pending": "has begun and not finished"}
+MIG_SAID = {"failed": "could not apply", "pending": "has begun and not finished"}
 
 
 @check("mig-profile-mismatch", since="0.1")
@@ -66,21 +66,23 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
             strategy = node.labels.get("nvidia.com/mig.strategy")
             text = f"status.allocatable {name}: {node.allocatable(name)}"
             evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))
-    failed = [v.node for v in pending.verdicts if v.node.labels.get(_STATE) in _SAID]
-    failed.sort(key=lambda node: node.labels[_STATE] != "failed")
+    failed = [v.node for v in pending.verdicts if v.node.labels.get(MIG_STATE) in MIG_SAID]
+    failed.sort(key=lambda node: node.labels[MIG_STATE] != "failed")
     if failed:
-        config, state = failed[0].labels.get(_CONFIG, "its configuration"), failed[0].labels[_STATE]
-        summary = f"{summary[:-1]}; the MIG manager {_SAID[state]} {config} on {failed[0].name}."
+        config, state = failed[0].labels.get(MIG_CONFIG, "its configuration"), failed[0].labels[MIG_STATE]
+        summary = f"{summary[:-1]}; the MIG manager {MIG_SAID[state]} {config} on {failed[0].name}."
         evidence += [
-            node_evidence(n, f"{_CONFIG}={n.labels.get(_CONFIG, '')}, {_STATE}={n.labels[_STATE]}") for n in failed[:3]
+            node_evidence(n, f"{MIG_CONFIG}={n.labels.get(MIG_CONFIG, '')}, {MIG_STATE}={n.labels[MIG_STATE]}")
+            for n in failed[:3]
         ]
         held = [(key, value) for key, value in failed[0].labels.items() if value == "paused-for-mig-change"]
         evidence += [node_evidence(failed[0], f"{key}={value}") for key, value in sorted(held)[:1]]
-    ways = [*(_look(failed[0]) for _ in failed[:1]), *_fixes(pending, found, offered)]
+    ways = [*(manager_log(failed[0]) for _ in failed[:1]), *_fixes(pending, found, offered)]
     yield finding(pending, found, summary, evidence, ways, ("gpu-resource-absent",))
 
 
-def _look(node: Node) -> Fix:
+def manager_log(node: Node) -> Fix:
+    """What to do about a configuration that the MIG manager could not apply."""
     return fixes.advice(
         f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
         "its ConfigMap lacks, a pod that would not end), mend it and set the label to another value and back",

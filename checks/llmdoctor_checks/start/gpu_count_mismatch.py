@@ -60,11 +60,12 @@ _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
 
-#: What only shows when all ranks are there: they have loaded the model, Gloo or NCCL has joined them and connects one to
-#: another (`init.cc` exchanges what each rank has before any file of `transport/` sets up a connection), or Ray prints what a
-#: worker on another node says.
+#: What only shows when all ranks are there: they have loaded the model, PyTorch's group of all ranks is made (vLLM and SGLang then
+#: number their ranks and load NCCL), Gloo or NCCL has joined them and connects one to another (`init.cc` exchanges what each rank has
+#: before any file of `transport/` sets up a connection), or Ray prints what a worker on another node says.
 _STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
+    r"|\b(?:vLLM|sglang) is using nccl==|\bInit torch distributed ends\b|\brank \d{1,4} in world size \d{1,4} is assigned as "
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
 )

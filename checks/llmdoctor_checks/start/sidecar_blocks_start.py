@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    Subject,
     check,
     endings,
     event_evidence,
@@ -22,8 +23,11 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     parse_time,
+    phase_of,
     pod_evidence,
+    say_seconds,
 )
+from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with
 
 #: Proxies that all traffic of the pod is sent through, and the init containers that redirect it there.
 _PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
@@ -98,6 +102,19 @@ _READY = "Envoy proxy is ready"
 #: Who ended longer before that did not end for want of it; the agent says it again after each time that it was not ready.
 _SOON = 600
 
+#: Annotations by which some connections pass by the proxy.
+_PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "config.linkerd.io/skip-")
+
+#: What vLLM, SGLang and NCCL print where the ranks of a server connect.
+_JOINS = (
+    "is using nccl==",
+    "Init torch distributed begin",
+    "NCCL INFO Bootstrap",
+    "NCCL INFO NCCL version",
+    "NCCL version ",
+    "Connected to Ray cluster",
+)
+
 _EXPLAINS = (
     "volume-mount-failed",
     "hf-unreachable",
@@ -113,8 +130,8 @@ _EXPLAINS = (
 )
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_AT_HOME, *_CONTROL_PLANE, _VAULT, _READY))
-def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+@check("sidecar-blocks-start", since="0.1", literals=(*_NETWORK, *_AT_HOME, *_CONTROL_PLANE, *_JOINS, _VAULT, _READY))
+def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
     In a service mesh all connections of a pod are redirected to its proxy (Istio, Linkerd). Until the proxy runs and has its
@@ -130,6 +147,9 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
     again until it is. An init container that waits for the pod's own server waits for ever, and one that runs `ollama pull`
     finds no Ollama to ask unless it starts one; in a manifest that is a risk.
+
+    A server of several pods (Ray, LeaderWorkerSet) connects its ranks over ports that it picks itself. A proxy between them
+    knows none of these: the start may stand still there for ever, and no line says why.
 
     ## Fix
 
@@ -159,6 +179,7 @@ def sidecar_blocks_start(pod: Pod, events: Events | None, logs: Logs | None) -> 
         _before(pod, proxy, logs),
         _late(pod, proxy, logs),
         _not_ready(pod, proxy, logs),
+        _between_ranks(pod, subject, proxy, logs),
     )
     yield from itertools.islice(itertools.chain(*ways), 1)
 
@@ -265,6 +286,45 @@ def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Findin
             [ready, *told],
             cut_off=bool(told),
         )
+
+
+def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A server of several pods that stands still where its ranks connect, with the proxy between them."""
+    annotations = pod.obj.metadata.annotations
+    past = any(key.startswith(_PASSES) for key in annotations)
+    now = pod.cluster.now
+    for engine in subject.engines(pod) if logs and not past and proxy.status.ready and now else ():
+        container, running = engine.container, engine.container.status.state.running
+        log, since = logs.current(container.name) if logs else None, parse_time(running.started_at) if running else None
+        spread = (pod.nodes or 0) > 1 or 0 < container.gpus < engine.workers_at_least
+        if log is None or since is None or now is None or container.status.ready or not spread or phase_of(log):
+            continue
+        line, stood = ends_with(log, _JOINS), (now - since).total_seconds()
+        if line is not None and stood >= STUCK_SECONDS:
+            yield Finding(
+                role="cause",
+                confidence="possible",
+                summary=f"{container.name} started {say_seconds(stood)} ago, and its log ends where its ranks, which are in several pods, "
+                f"connect: their connections lead through {proxy.name}, which does not know NCCL's ports.",
+                evidence=(
+                    log_evidence(line),
+                    pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "true"),
+                ),
+                explains=("nccl-timeout", "probe-too-short", *_EXPLAINS),
+                fixes=(
+                    fixes.advice(
+                        f'Leave the pods of this server out of the mesh (sidecar.istio.io/inject: "false") in {fixes.edited(pod)}, or '
+                        "let traffic between them pass by the proxy (traffic.sidecar.istio.io/excludeInboundPorts and "
+                        "excludeOutboundPorts, interceptionMode: NONE)"
+                    )
+                    if proxy.name == "istio-proxy"
+                    else fixes.advice(
+                        f"Leave the pods of this server out of the mesh (linkerd.io/inject: disabled) in {fixes.edited(pod)}"
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
 
 
 def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:

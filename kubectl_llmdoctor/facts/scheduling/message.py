@@ -198,6 +198,10 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("node selector", "affinity"),
     ("plugin(s) [NodeAffinity]", "affinity"),
     ("plugin NodeAffinity", "affinity"),
+    (
+        "label [accelerator-type] Failed",
+        "affinity",
+    ),  # Volcano's plug-in for Ascend: the pod's kind of module is not the node's
     ("untolerated taint", "taint"),
     ("had taint", "taint"),
     ("didn't tolerate", "taint"),
