@@ -99,8 +99,8 @@ class Engine:
             if size is None and (name in self.found.unresolved or not self.found.argv_known):
                 return None
             if size is not None:
-                if not isinstance(size.value, int):
-                    return None
+                if not isinstance(size.value, int) or size.value < 1:
+                    return None  # a size below 1 is refused
                 product *= size.value
         if any(name in self.found.unresolved for name in _CONTEXT_SIZES):
             return None
@@ -110,13 +110,13 @@ class Engine:
     def workers_at_least(self) -> int:
         """The workers that are known of: what is unknown counts as one."""
         sizes = [self.value(n, 1) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
-        return math.prod(size for size in sizes if isinstance(size, int)) * self._sharing_a_context
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 0) * self._sharing_a_context
 
     @property
     def _sharing_a_context(self) -> int:
         """By how many the ranks are multiplied that divide the tokens of one prompt among them."""
         sizes = [self.value(name, 1) for name in _CONTEXT_SIZES]
-        return math.prod(size for size in sizes if isinstance(size, int))
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
 
 def _told(container: Container, told: platforms.Told) -> Engine | None:

@@ -74,10 +74,19 @@ _MISSES = (
     r"can(?:no|')t|could ?n[o']t|does ?n[o']t|is no\b|no \w+ (?:file|model|config)"
 )
 
+#: How one says that the folder itself is not there, which a mount would have made.
+_NO_FOLDER = (
+    rf"(?i)(?:no such file|can't load|incorrect path|locate|base path|local path|invalid repo).{{0,200}}{_MODELS}/?(?![\w./-])|"
+    rf"{_MODELS}/?(?![\w./-]).{{0,80}}(?:not found|n[o']t exist|not a (?:local|valid)|no such file|must be in the form)"
+)
+
 #: What KServe's controller writes on the pods of its Deployments for its webhook, under its groups of now and before 0.7. From
 #: every scheme it makes a mount over /mnt/models in the server's container: of an emptyDir that storage-initializer fills, of the
 #: claim itself, or of a modelcar's folder (pkg/webhook/admission/pod/storage_initializer_injector.go).
 _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
+
+#: The container whose model KServe brings, by the name that its controller gives it.
+_SERVER = "kserve-container"
 
 #: A label of namespaces that KServe's webhook leaves out (config/webhook/manifests.yaml, `namespaceSelector`).
 _LEFT_OUT = "control-plane"
@@ -215,7 +224,9 @@ def _auto(pod: Pod) -> Iterator[Finding]:
 
 def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
-    if not pod.failing_by_status or "serving.kserve.io/inferenceservice" not in pod.obj.metadata.labels:
+    labelled = "serving.kserve.io/inferenceservice" in pod.obj.metadata.labels
+    server = next((container for container in pod.containers if container.name == _SERVER), None)
+    if not pod.failing_by_status or not (labelled or server):
         return
     if any(container.name.startswith("storage-initializer") for container in pod.containers):
         return  # the webhook did its work; the mount may be left out of what was read
@@ -231,7 +242,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
         )
         return
-    for engine in subject.engines(pod):
+    for engine in subject.engines(pod) if labelled else ():
         model = engine.explicit("model")
         if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):
             continue
@@ -243,6 +254,20 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
                 (setting_evidence(engine.container, model), _present(pod)),
             )
             return
+    # servers that are no engine, as of scikit-learn or TensorFlow, are told the folder by their runtime
+    told = (
+        next((str(x) for x in (*server.spec.command, *server.spec.args) if _MODELS in str(x)), None) if server else None
+    )
+    missed = _misses_model(server, logs, _NO_FOLDER) if server and told and server.mount_over(_MODELS) is None else None
+    if server and told and missed:
+        why, left_out = _left_out(pod)
+        yield _finding(
+            pod,
+            "cause",
+            f"{server.name} is to serve what storageUri brings to {_MODELS}, and finds nothing there: the pod has neither KServe's "
+            f"storage-initializer nor another volume there{why}.",
+            (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
+        )
 
 
 def _left_out(pod: Pod) -> tuple[str, tuple[Evidence, ...]]:
@@ -263,7 +288,13 @@ def _misses_secret(logs: Logs) -> Line | None:
 def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
     """Whether the server printed something, and nothing of a model that it misses there."""
     texts = [log for log in logs.of(container.name) if log.text] if logs else []
-    return bool(texts) and not any(re.search(_MISSES, line.text) for log in texts for line in log.find(_MODELS))
+    return bool(texts) and _misses_model(container, logs, _MISSES) is None
+
+
+def _misses_model(container: Container, logs: Logs | None, says: str) -> Line | None:
+    """A line of the container that says of something under /mnt/models that it is not there."""
+    lines = (line for log in (logs.of(container.name) if logs else ()) for line in log.find(_MODELS))
+    return next((line for line in lines if re.search(says, line.text[:2000])), None)
 
 
 def _present(pod: Pod) -> Evidence:
