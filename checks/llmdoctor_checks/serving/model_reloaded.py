@@ -136,8 +136,8 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"llama-swap in {container.name} put one model in the place of another {len(loads)} times for its last {len(requests)} "
-        f"requests: {', '.join(names[-4:])}.",
+        summary=f"llama-swap{'' if pod.log_only else f' in {container.name}'} put one model in the place of another {len(loads)} times "
+        f"for its last {len(requests)} requests: {', '.join(names[-4:])}.",
         evidence=(*(log_evidence(line) for line in loads[-2:]), log_evidence(requests[-1])),
         fixes=(
             fixes.advice(
