@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -114,10 +115,12 @@ def _said(
                     yield (text.namespace, text.pod, text.container), line, said
 
 
-def refused(log: Log | None, *statuses: str) -> tuple[int, int]:
-    """How many requests to generate the server answered with one of these statuses, of how many."""
+def refused(log: Log | None, *statuses: str, since_first: bool = False) -> tuple[int, int]:
+    """How many requests to generate the server answered with one of these statuses, of how many, or of how many since the first."""
     lines = [line for words in ('"POST /v1/', "request: POST ") for line in log.find(words)] if log else []
     asked = [m[1] or m[2] for line in lines if (m := re.search(_ASKED, line.text[:2000]))]
+    if since_first:
+        asked = list(itertools.dropwhile(lambda status: status not in statuses, asked))
     return sum(one in statuses for one in asked), len(asked)
 
 

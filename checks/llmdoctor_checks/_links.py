@@ -43,6 +43,9 @@ from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhe
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
 
+#: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
+_AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
+
 #: A server that started no longer ago is loading.
 _LOADING = 630
 _CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck", "engine-init-failed")
@@ -412,6 +415,19 @@ def _at_the_pod(to: Destination) -> Why | None:
         what = f"{asked}, and {title} listens on {listens}"
         # by its address, or a headless Service, the client asks the very port that it names
         astray = target == to.port and (service is None or headless)
+        if (
+            service is None
+            and _AIBRIX_MODEL in pod.labels
+            and str(target) in (pod.labels.get(_AIBRIX_PORT), _AIBRIX_DEFAULT)
+        ):
+            told, astray = pod.labels.get(_AIBRIX_PORT), False
+            sent = pod_evidence(pod, "metadata.labels", f"{_AIBRIX_PORT}: {told}" if told else f"no {_AIBRIX_PORT}")
+            label = f'the label {_AIBRIX_PORT}: "{listens}", in its pod template'
+            fix = fixes.advice(f"Give the pods of {fixes.edited(pod)} {label}")
+            what = f"{what}; AIBrix goes by the label {_AIBRIX_PORT}, {told or f'without which it asks {target}'}"
+            if told == str(listens):
+                fix = fixes.advice(f"Upgrade AIBrix, or let {fixes.edited(pod)} listen on {target}")
+                what = f"{asked}, and {title} listens on {listens}, as its label {_AIBRIX_PORT} says, by which this AIBrix does not go"
         return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
     return None
 

@@ -45,6 +45,8 @@ _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICA
 _STAMPED = 30
 
 _TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
+#: klog's, of what is written in Go for Kubernetes: a letter for the level, and no hyphen.
+_KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
 #: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
@@ -158,7 +160,7 @@ def _uptime(line: Line) -> float | None:
 
 
 def _moment(line: Line) -> datetime | None:
-    found = re.search(_TIME, line.text)
+    found = re.match(_KLOG, line.text) or re.search(_TIME, line.text)
     if found is None:
         return None
     month, day, hour, minute, second = map(int, found.groups())

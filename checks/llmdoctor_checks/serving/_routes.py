@@ -14,6 +14,7 @@ import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Evidence,
     Finding,
     Fix,
     Item,
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     answered,
     dig,
+    engines_in,
     fixes,
     object_evidence,
     parse_time,
@@ -43,6 +45,9 @@ _POOL = "InferencePool"
 
 #: What leads from outside to Services, by the rules in which it names them.
 _WAYS = ("Ingress", "HTTPRoute")
+
+#: Labels that a controller gives to the pods of one revision.
+_OF_A_REVISION = r"hash|revision|pod-name|pod-index"
 
 #: What names of Services end with, and names of workloads do not.
 SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
@@ -94,11 +99,12 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     picking = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
     refused += [(pool, said, None) for pool in picking if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
-        summary, fix = _of_backend(item, said, ref) if ref is not None else _of_route(item, said)
+        summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said)
+        unsure = ref is not None and _by_name_alone(item, ref) and _told_by(item, ref, cluster) is None
         yield Finding(
-            role="risk" if another or (ref is not None and _by_name_alone(item, ref)) else "cause",
+            role="risk" if another or unsure else "cause",
             severity="warning",
-            confidence="possible" if ref is not None and _by_name_alone(item, ref) else "likely",
+            confidence="possible" if unsure else "likely",
             summary=f"{summary} {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(item, said.path, said.text),
@@ -112,6 +118,16 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
 def _by_name_alone(route: Item, ref: _Ref) -> bool:
     """Whether a route looks for the Service elsewhere: it may have meant another one that is called so."""
     return str(ref.raw.get("namespace") or route.namespace) != ref.means.namespace
+
+
+def _told_by(route: Item, ref: _Ref, cluster: Cluster) -> Item | None:
+    """The object of which a controller made a route, where that names the backend in its namespace and the route does not."""
+    owner = cluster.owner(route)
+    if owner is None or not _by_name_alone(route, ref):
+        return None
+    named = (one for rule in rows(owner.raw, "spec.rules") for one in rows(rule, "backendRefs"))
+    there = (ref.means.namespace, ref.means.name)
+    return owner if any((one.get("namespace"), one.get("name")) == there for one in named) else None
 
 
 def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
@@ -150,6 +166,50 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 pods=(pod.name,),
             )
             return
+
+
+def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """An Ingress or route to a Service that does not exist, and that is called like the workload of a pod without any."""
+    pools = cluster.items(_POOL, pod.namespace)
+    if pod.item is None or pod.services or any(_asked(pod, logs)) or any(picked_by(pool, pod) for pool in pools):
+        return
+    names = {owner.name for owner in cluster.chain(pod.item)}
+    for item, name, text in _to_no_service(pod, names, cluster):
+        ports = [engine.value("port") for engine in engines_in(pod) if isinstance(engine.value("port"), int)]
+        port = f" with port {ports[0]}" if ports else ""
+        labels = ", ".join(f"{key}: {value}" for key, value in pod.labels.items() if not re.search(_OF_A_REVISION, key))
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name, nor "
+            f"any other that leads to {pod.name}.",
+            evidence=(text,),
+            fixes=(fixes.advice(f"Make a Service {name} in {pod.namespace}{port} that selects {labels}"),),
+            pods=(pod.name,),
+        )
+        return
+
+
+def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Item, str, Evidence]]:
+    """Where something sends requests to a Service of one of these names that is not there, by what was read or its controller says."""
+    for item in cluster.items("HTTPRoute"):
+        said = _refusal(item, cluster)
+        for rule in rows(item.raw, "spec.rules"):
+            for ref in rows(rule, "backendRefs"):
+                name, where = str(ref.get("name")), str(ref.get("namespace") or item.namespace)
+                there = cluster.exists("Service", where, name)
+                if name not in names or where != pod.namespace or ref.get("kind", "Service") != "Service" or there:
+                    continue
+                told = said is not None and said.reason == "BackendNotFound"
+                if told and said is not None and re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said.message):
+                    yield item, name, object_evidence(item, said.path, said.text)
+                elif there is False and not rows(item.raw, "status.parents"):
+                    yield item, name, object_evidence(item, "spec.rules", name)
+    for item in cluster.items("Ingress", pod.namespace):
+        for name in names.intersection(backends(item)):
+            if cluster.exists("Service", pod.namespace, name) is False:
+                yield item, name, object_evidence(item, "spec.rules", name)
 
 
 def _led_to(pod: Pod, cluster: Cluster) -> bool:
@@ -233,7 +293,7 @@ def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
     return None
 
 
-def _of_backend(route: Item, said: _Refusal, ref: _Ref) -> tuple[str, Fix]:
+def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a backend of a route, in words, and what to do."""
     what, kind = f"{_kind(route)} {route.name}", _kind(ref.means)
     asked, own = str(ref.raw.get("group") or ""), _group(ref.means)
@@ -244,6 +304,16 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref) -> tuple[str, Fix]:
             f"{route.namespace} do so.",
             fixes.advice(
                 f"Make a ReferenceGrant in namespace {where}: from HTTPRoute of {route.namespace}, to {kind} {ref.means.name}"
+            ),
+        )
+    if said.reason == "BackendNotFound" and (made_of := _told_by(route, ref, cluster)) is not None:
+        own_kind = _kind(made_of)
+        return (
+            f"{what} looks for {kind} {ref.means.name} in namespace {where}, though {own_kind} {made_of.name}, of which it is made, names "
+            f"{ref.means.namespace}.",
+            fixes.advice(
+                f"Move {own_kind}/{made_of.name} into namespace {ref.means.namespace}, with the Gateway's listener open to it "
+                "(allowedRoutes), or upgrade its controller to one that keeps the namespace"
             ),
         )
     if said.reason == "BackendNotFound" and where != ref.means.namespace:

@@ -48,6 +48,9 @@ _CALM, _YOUNG_SECONDS = 10, 3600
 _REDUCED, _BOUND = "Reducing Torch parallelism from", "OMP threads binding of Process"
 _ON_CPU = "Automatically detected platform cpu"
 
+#: A model that is computed on so few cores, of which each request gets less than one token a second, waits for them.
+_FEW_CORES, _CRAWLS, _STATEMENTS = 8000, 1.0, 5
+
 #: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
 _TIMES, _BEYOND = 2, 2000
 
@@ -83,7 +86,8 @@ def cpu_starved(
     An engine that computes on the CPU needs many cores, and threads on them. llama.cpp and Ollama start a thread for each core of
     the node, whatever the limit allows: they wait for each other at every step, and while one has used up the quota all stand
     still. Where the kernel says that this is so in most periods, it is the cause. vLLM's builds for CPUs up to 0.8 leave themselves
-    one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so.
+    one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
+    and each request gets less than one token a second all the time, too few cores are the cause.
 
     ## Fix
 
@@ -99,7 +103,11 @@ def cpu_starved(
     if measured is not None:
         yield measured
         return
-    if logs is not None and (pod.ready or pod.log_only) and (found := _one_thread(pod, engine, logs)):
+    if (
+        logs is not None
+        and (pod.ready or pod.log_only)
+        and (found := _one_thread(pod, engine, logs) or _crawls(pod, engine, logs))
+    ):
         yield found
         return
     yield from _above_request(pod, engine.container, metrics)
@@ -130,6 +138,33 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Let it compute with {threads} threads"),
         ),
         order=reduced.order,
+        pods=(pod.name,),
+    )
+
+
+def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """vLLM computes on the CPU, within a limit of few cores, and each request gets less than a token a second, all the time."""
+    container, limit = engine.container, engine.container.limit("cpu")
+    log = logs.current(container.name)
+    if engine.name != "vllm" or log is None or container.accelerators or next(log.find(_ON_CPU), None) is None:
+        return None
+    said = last_load(container, logs)
+    if limit is None or limit > _FEW_CORES or len(said) < _STATEMENTS:
+        return None
+    if not all(one.running and (one.tokens or 0) < _CRAWLS * one.running for one in said):
+        return None
+    pace = max((one.tokens or 0) / one.running for one in said)
+    if not pace:
+        return None  # it stands still
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} computes on the CPU, where its limit is {say_cores(limit)} cores: a request gets "
+        f"{pace:.1f} tokens a second at most.",
+        evidence=(log_evidence(said[-1].line), *_spec(container)),
+        fixes=_fixes(container, engine, limit),
+        order=said[-1].line.order,
         pods=(pod.name,),
     )
 

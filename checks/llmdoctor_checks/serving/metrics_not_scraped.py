@@ -54,7 +54,8 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     """The engine's metrics reach no Prometheus.
 
     A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
-    are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another.
+    are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another, and one without
+    a `namespaceSelector` that stands in another namespace than the pods.
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
@@ -102,6 +103,9 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
         return
     if (missed := _missed(pod, cluster)) is not None:
         yield _beside(pod, *missed, _without_value(engine, subject, cluster))
+        return
+    if (elsewhere := _in_another_namespace(pod, cluster)) is not None:
+        yield _out_of_reach(pod, elsewhere, _without_value(engine, subject, cluster))
         return
     kinds = ("ServiceMonitor", "PodMonitor")
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
@@ -155,7 +159,7 @@ def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
     return None
 
 
-def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
+def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str = "") -> bool:
     """Whether there are pods that a monitor with an empty label means, or there may be some that nobody has seen."""
     chosen = dig(monitor.raw, "spec.namespaceSelector")
     told = chosen if isinstance(chosen, dict) else {}
@@ -164,8 +168,8 @@ def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
     if not all(cluster.complete("Pod", str(name)) for name in where):
         return True
     return cluster.once(
-        f"pods that PodMonitor {monitor.namespace}/{monitor.name} means",
-        lambda: any(_labelled(pod, wanted) for pod in cluster.items("Pod")),
+        f"pods of {within} that PodMonitor {monitor.namespace}/{monitor.name} means",
+        lambda: any(_labelled(pod, wanted) for pod in cluster.items("Pod", within or None)),
     )
 
 
@@ -195,6 +199,38 @@ def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding
         ),
         explains=("hpa-wrong-metric",) if scaling else (),
         fixes=(fixes.patch_object(item, f"Select pods that have the label {key}, whatever its value", operations),),
+        pods=(pod.name,),
+    )
+
+
+def _in_another_namespace(pod: Pod, cluster: Cluster) -> Item | None:
+    """A PodMonitor that selects the pod by its labels, looks in its own namespace alone, and finds nothing there."""
+    for item in cluster.items("PodMonitor") if pod.exists else ():
+        chosen, wanted = dig(item.raw, "spec.namespaceSelector"), dig(item.raw, "spec.selector.matchLabels")
+        if item.namespace == pod.namespace or chosen or not isinstance(wanted, dict) or not wanted:
+            continue
+        # each namespace may have servers and a monitor of its own
+        if selected(dig(item.raw, "spec.selector"), pod.labels) and not _meant(item, wanted, cluster, item.namespace):
+            return item
+    return None
+
+
+def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
+    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
+    operation = {"op": "add", "path": "/spec/namespaceSelector", "value": {"matchNames": [pod.namespace]}}
+    return Finding(
+        role="cause" if scaling and pod.ready else "risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"PodMonitor {item.name} selects {pod.name} by its labels, and looks in its own namespace {item.namespace} alone, where no "
+        f"pod has them: {lost}.",
+        evidence=(
+            object_evidence(item, "spec.namespaceSelector", "not set"),
+            pod_evidence(pod, "metadata.namespace", pod.namespace),
+            *((scaling,) if scaling else ()),
+        ),
+        explains=("hpa-wrong-metric",) if scaling else (),
+        fixes=(fixes.patch_object(item, f"Look in namespace {pod.namespace}", [operation]),),
         pods=(pod.name,),
     )
 

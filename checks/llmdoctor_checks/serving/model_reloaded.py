@@ -1,4 +1,4 @@
-"""Ollama loads a model anew for request after request."""
+"""Ollama or llama-swap loads a model anew for request after request."""
 
 import re
 from collections.abc import Iterator
@@ -7,12 +7,14 @@ from datetime import datetime
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
     Finding,
     Line,
     Log,
     Logs,
     Pod,
+    Subject,
     check,
     fixes,
     log_evidence,
@@ -44,6 +46,12 @@ _FEWEST, _SHARE, _COST = 4, 0.5, 0.2
 #: Requests that are looked at, the last ones.
 _RECENT = 40
 
+#: llama-swap's, of a model whose process answers, of one that nobody has asked for so long (`ttl`), and of a request (`proxy/process.go`).
+#: Its lines have no time by default.
+_SWAPPED_IN, _WENT_BY_ITSELF, _TO_SWAP = "> Health check passed on ", "Unloading model", "] Request "
+_SWAPPED = r"\] <(?P<model>[^<>]{1,300})> Health check passed on "
+_OF_A_MODEL = r"\] Request \S{1,200} \"POST /v1/(?:chat/completions|completions|responses|messages|embeddings|rerank)\b"
+
 
 class Load(msgspec.Struct, frozen=True):
     """One load that nobody's long silence explains: where it stands, how long it took, and what shows why.
@@ -63,9 +71,9 @@ class Load(msgspec.Struct, frozen=True):
     "model-reloaded",
     since="0.3",
     severity="warning",
-    literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED),
+    literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED, _SWAPPED_IN),
 )
-def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The server loads a model anew for request after request.
 
     Ollama loads a model when somebody asks for it, and keeps it for five minutes. It loads it again when a request wants another
@@ -76,17 +84,75 @@ def model_reloaded(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
     to make space for another, or loads the same one with another context within the five minutes for which it keeps it.
 
+    llama-swap stops the process of one model to start that of another which its configuration does not let run beside it: by default
+    only one runs. Clients that ask for two at once then end each other's requests, too, in older releases.
+
     ## Fix
 
     Let all clients ask for one context length, or set it once (`OLLAMA_CONTEXT_LENGTH`, `num_ctx` in the Modelfile). Let the models
-    that are used together fit together (smaller context, `OLLAMA_MAX_LOADED_MODELS`), or serve each from a Deployment of its own.
+    that are used together fit together (smaller context, `OLLAMA_MAX_LOADED_MODELS`, a group of llama-swap with `swap: false`), or serve
+    each from a Deployment of its own.
 
     ## References
 
     - https://docs.ollama.com/faq
+    - https://github.com/mostlygeek/llama-swap/blob/main/config.example.yaml
     """
-    log = logs.current(engine.container.name) if logs else None
-    if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
+    if logs is None or not (pod.ready or pod.log_only):
+        return
+    engines = list(subject.engines(pod))
+    for engine in engines:
+        yield from _of_ollama(pod, engine, logs)
+    for container in pod.containers if not any(engine.name == "ollama" for engine in engines) else ():
+        if (found := _swaps(pod, container, logs)) is not None:
+            yield found
+            return
+
+
+def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
+    """llama-swap that puts one model in the place of another for request after request."""
+    log = logs.current(container.name)
+    texts = (_SWAPPED_IN, _WENT_BY_ITSELF, _TO_SWAP) if log is not None and next(log.find(_SWAPPED_IN), None) else ()
+    lines = sorted((line for text in texts for line in log.find(text)), key=lambda line: line.number) if log else []
+    requests = [line for line in lines if re.search(_OF_A_MODEL, line.text[:2000])][-_RECENT:]
+    if len(requests) < _FEWEST:
+        return None
+    loads: list[Line] = []
+    names: list[str] = []
+    last = ""
+    for line in lines:
+        if _WENT_BY_ITSELF in line.text:
+            last = ""
+        said = re.search(_SWAPPED, line.text[:2000])
+        if said is None:
+            continue
+        if last and said["model"] != last and line.number > requests[0].number:
+            loads.append(line)
+            names.append(said["model"])
+        last = said["model"]
+    if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or len(set(names)) < 2:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"llama-swap{'' if pod.log_only else f' in {container.name}'} put one model in the place of another {len(loads)} times "
+        f"for its last {len(requests)} requests: {', '.join(names[-4:])}.",
+        evidence=(*(log_evidence(line) for line in loads[-2:]), log_evidence(requests[-1])),
+        fixes=(
+            fixes.advice(
+                "Let the models that are used together run together (groups with swap: false, a smaller context), or serve each from a "
+                f"Deployment of its own, in {fixes.edited(pod)}"
+            ),
+        ),
+        order=loads[-1].order,
+        pods=(pod.name,),
+    )
+
+
+def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    log = logs.current(engine.container.name)
+    if log is None or engine.name != "ollama":
         return
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
     # where somebody set how long a model is kept, one that is loaded with another context may have gone by itself

@@ -47,6 +47,9 @@ _GENERATED, _EMBEDDED = r"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\""
 #: llama-server computes an embedding in one physical batch: who sends pieces of documents meets that again and again, with some of them.
 _BATCH = "too large to process. increase the physical batch size"
 
+#: vLLM counts the images, videos and audios of a request, with those of earlier turns of the chat.
+_ITEMS = "(s) may be provided in one "
+
 #: What servers answer, as clients print it: vLLM, SGLang, llama-server. vLLM's own log has only the status in some releases.
 _REFUSED = (
     ("maximum context length is", r"maximum context length is (?P<max>\d{1,9}) tokens"),
@@ -54,6 +57,7 @@ _REFUSED = (
     ("is longer than the model's context length", r"context length \((?P<max>\d{1,9}) tokens\)"),
     ("exceeds the available context size (", r"context size \((?P<max>\d{1,9}) tokens\)"),
     (_BATCH, r"\(current batch size: (?P<max>\d{1,9})\)"),
+    (_ITEMS, r"At most (?P<max>\d{1,6}) (?P<what>[a-z_]{1,40})\(s\) may be provided in one (?:request|prompt)\b"),
 )
 
 
@@ -161,12 +165,17 @@ def _its_own(engine: Engine, length: int) -> bool:
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
     """Clients, whose environment names this server, that print why it refused them; its own log has no word of it."""
     answers = told(pod, engine, cluster, logs, _REFUSED, "400")
-    said_so = [(line, said) for line, said in answers if _its_own(engine, int(said["max"]))]
+    said_so = [(line, said) for line, said in answers if _ITEMS in said[0] or _its_own(engine, int(said["max"]))]
     if len(said_so) < _FEW_CUTS:
         return None
     line, said = said_so[-1]
-    batch = _BATCH in line.text
-    count, all_of = refused(logs.current(engine.container.name), *(("400", "500") if batch else ("400",)))
+    batch, items = _BATCH in line.text, _ITEMS in said[0]
+    log, statuses = logs.current(engine.container.name), ("400", "500") if batch else ("400",)
+    count, all_of = refused(log, *statuses)
+    # a chat grows until each further turn is refused
+    since = refused(log, *statuses, since_first=True)
+    if not batch and since[0] >= max(_FEWEST_CUTS, _MOST * since[1]):
+        count, all_of = since
     most = bool(count) and (not astray(len(said_so), count, all_of) if batch else count >= _MOST * all_of)
     return Finding(
         role="cause" if most else "note",
@@ -176,6 +185,8 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
         + (
             f"the {said['max']} tokens of its physical batch"
             if batch
+            else f"{said['max']} {said['what']}s in one request"
+            if items
             else f"its context of {said['max']} tokens, prompt and answer together"
         )
         + f", and is refused, {count_of(len(said_so), 'time')} in its log"
@@ -187,6 +198,11 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
                 "client cut its inputs"
             )
             if batch
+            else fixes.advice(
+                f"Raise --limit-mm-per-prompt of {fixes.edited(pod)} (each more takes memory beside the KV cache), or let the client "
+                "send fewer in one request; those of earlier turns of a chat count too"
+            )
+            if items
             else fixes.advice(
                 f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {fixes.edited(pod)} "
                 "as far as model and KV cache allow"

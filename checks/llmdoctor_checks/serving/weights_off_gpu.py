@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks.serving._answers import Answer, answered
+from llmdoctor_checks.serving._load import last_load
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
@@ -39,6 +40,9 @@ _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
 
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
+
+#: Fewer tokens in a second are no pace of a GPU that has the weights, where so few requests run and none waits.
+_SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
 
 
 @check(
@@ -59,7 +63,8 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     pod asks for, or where most of Ollama's last answers took five minutes or longer.
 
     vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
-    step. It makes a model run that does not fit; on one that fits it only costs.
+    step. It makes a model run that does not fit; on one that fits it only costs. It is the cause where the few requests that run get less
+    than eight tokens a second each, all the time.
 
     ## Fix
 
@@ -75,7 +80,11 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     if engine.name in ("ollama", "llama.cpp"):
         if logs is not None and (pod.ready or pod.log_only) and (found := _layers(pod, engine, logs)):
             yield found
-    elif engine.name in ("vllm", "sglang") and not pod.failing and (found := _offload(pod, engine, subject)):
+    elif (
+        engine.name in ("vllm", "sglang")
+        and not pod.failing
+        and (found := _fetched_slowly(pod, engine, logs) or _offload(pod, engine, subject))
+    ):
         yield found
 
 
@@ -143,6 +152,34 @@ def _waits(log: Log, loaded: Line) -> list[Answer]:
 def _device_lines(log: Log) -> Iterator[Line]:
     for text in _DEVICE_TEXTS:
         yield from log.find(text)
+
+
+def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """Weights kept in host memory of a server that is slow with few requests: each step waits until they have come over PCIe."""
+    setting = engine.explicit("cpu_offload_gb")
+    if setting is None or not isinstance(setting.value, int | float) or setting.value <= 0 or logs is None:
+        return None
+    said = last_load(engine.container, logs) if pod.ready else []
+    paces = [(one.tokens if one.made is None else one.made) / one.running for one in said if one.running and one.tokens]
+    few = all(0 < one.running <= _FEW_REQUESTS and not one.waiting for one in said)
+    if not few or len(paces) < max(_STATEMENTS, len(said)) or max(paces) >= _SLOW:
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step: "
+        f"a request gets {max(paces):.1f} tokens a second at most.",
+        evidence=(setting_evidence(engine.container, setting), log_evidence(said[-1].line)),
+        fixes=(
+            fixes.advice(
+                f"Keep all weights on the GPUs (no {setting.text.partition('=')[0]}), with a shorter context, a stronger quantization or "
+                f"more GPUs where they do not fit, in {fixes.edited(pod)}"
+            ),
+        ),
+        order=said[-1].line.order,
+        pods=(pod.name,),
+    )
 
 
 def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
