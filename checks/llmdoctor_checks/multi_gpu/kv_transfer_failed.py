@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import seconds_between
+from llmdoctor_checks._written import seconds_between
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
 _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"

@@ -29,7 +29,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_between, written_ago
+from llmdoctor_checks._load import last_load
+from llmdoctor_checks._written import seconds_between, written_ago
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30

@@ -29,7 +29,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     served,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between, works
+from llmdoctor_checks._load import last_load, works
+from llmdoctor_checks._written import seconds_ago, seconds_between
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
