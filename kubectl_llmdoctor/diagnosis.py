@@ -18,7 +18,8 @@ from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
 from kubectl_llmdoctor.facts.requests import answered, of_a_request
 from kubectl_llmdoctor.facts.starts import crash_of, phase_of
-from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.unknown import Later, NotApplicable, Unknown
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot

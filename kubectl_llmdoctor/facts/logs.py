@@ -7,18 +7,18 @@ import heapq
 import itertools
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
-if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.processes import Frame
+#: What a view of a log works out of it.
+M = TypeVar("M")
 
 #: Colours, which some engines print into pipes too.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -96,10 +96,14 @@ class Log:
         self.container = source.container
         self.previous = source.previous
         self._marks: dict[str, list[Line]] = {}
-        #: what views of the log have worked out and ask for again
-        self.memo: dict[str, list[list[int]]] = {}
-        #: where the error on a line was raised, as `processes.raised_at` found it
-        self.frames: dict[int, Frame | None] = {}
+        self._made: dict[str, Any] = {}
+
+    def once(self, key: str, make: Callable[[], M]) -> M:
+        """What a view of the log has worked out, and asks for again."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: M = self._made[key]
+        return found
 
     @cached_property
     def _starts(self) -> array[int]:

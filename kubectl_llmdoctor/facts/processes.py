@@ -223,10 +223,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 def raised_at(line: Line) -> Frame | None:
     """The innermost frame of the traceback that a line ends; None where no frame stands before it, or lines are missing."""
-    frames = line.log.frames
-    if line.number not in frames:  # dozens of patterns ask the same
-        frames[line.number] = _raised_at(line)
-    return frames[line.number]
+    return line.log.once(f"raised at {line.number}", lambda: _raised_at(line))  # dozens of patterns ask the same
 
 
 def _raised_at(line: Line) -> Frame | None:
