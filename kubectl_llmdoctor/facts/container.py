@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import milli, units
 
@@ -33,7 +34,7 @@ _GPU_RESOURCES = (
 
 #: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
 #: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
-_ONE_PROCESS = re.compile(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
+_ONE_PROCESS = expression(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
 
 #: Devices that one chip of a TPU shows to a program, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs:
 #: v4 and v5p join their two cores to one device, v5e and v6e have one core, tpu7x shows both.

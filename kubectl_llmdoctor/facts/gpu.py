@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.catalog.gpus import Gpu
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator, shares_of
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
@@ -202,7 +202,7 @@ def _of_agent(name: str, cluster: Cluster) -> Accelerator | Unknown | None:
 # -- logs -------------------------------------------------------------------------------------------------------------
 
 # llama.cpp (ggml_cuda_init), Ollama ("inference compute"), vLLM's worker, PyTorch's CUDA out of memory.
-_LLAMA = re.compile(
+_LLAMA = expression(
     r"Device \d+: (?P<name>.{1,100}?), compute capability (?P<cc>\d{1,3}\.\d{1,3})(?:.{0,100}VRAM: (?P<mib>\d{1,9}) MiB)?"
 )
 
@@ -212,7 +212,7 @@ def _then(field: str, value: str) -> str:
     return rf'(?>(?: (?!{field})\w{{1,40}}=(?:"[^"]{{0,400}}"|[^\s"]{{0,400}})){{0,30}}) {field}{value}'
 
 
-_OLLAMA = re.compile(
+_OLLAMA = expression(
     'msg="inference compute"'
     + _then("library=", r"(?P<library>\w+)")
     + _then("compute=", r"(?P<cc>[\d.]{1,9})")
@@ -222,20 +222,20 @@ _OLLAMA = re.compile(
 _TOTALS = (
     (
         "Free memory on device",
-        re.compile(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>\d{1,9}(?:\.\d+)?) GiB\)"),
+        expression(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>\d{1,9}(?:\.\d+)?) GiB\)"),
     ),
-    ("total_gpu_memory", re.compile(r"total_gpu_memory[ =]\(?(?P<gib>\d{1,9}(?:\.\d+)?) ?GiB")),
-    ("has a total capacity of", re.compile(r"has a total capacity of (?P<gib>\d{1,9}(?:\.\d+)?) GiB")),
+    ("total_gpu_memory", expression(r"total_gpu_memory[ =]\(?(?P<gib>\d{1,9}(?:\.\d+)?) ?GiB")),
+    ("has a total capacity of", expression(r"has a total capacity of (?P<gib>\d{1,9}(?:\.\d+)?) GiB")),
 )
 # vLLM's config, PyTorch's warning for a GPU without kernels.
 _STATED = (
     (
         "GPU has compute capability",
-        re.compile(r"Your (?P<name>.{1,100}?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
+        expression(r"Your (?P<name>.{1,100}?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
     ),
     (
         "is not compatible with the current PyTorch",
-        re.compile(
+        expression(
             r"(?P<name>(?:NVIDIA|Tesla|Quadro|GeForce)[\w ()-]{1,80}?) with CUDA capability sm_(?P<sm>\d{1,4}) is"
         ),
     ),

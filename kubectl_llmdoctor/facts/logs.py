@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
@@ -21,12 +22,12 @@ from kubectl_llmdoctor.snapshot import LogText
 M = TypeVar("M")
 
 #: Colours, which some engines print into pipes too.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR = expression(r"\x1b\[[0-9;]*m")
 
 #: The lower edge of a frame that Rich draws around a traceback (TGI); the message below it is wrapped to the same width.
-_FRAME_END = re.compile(r"╰─+╯ *")
+_FRAME_END = expression(r"╰─+╯ *")
 #: What begins a record of its own, and is no rest of a message.
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
+_RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
 
@@ -55,7 +56,7 @@ class Line(msgspec.Struct, frozen=True):
 #: Characters of a line that are looked at, at its beginning and as many at its end.
 _MOST_CHARS = 8192
 #: `RuntimeError: [address=0.0.0.0:55022, pid=28175] …`, as Xinference's actors mark what they raise.
-_ACTOR = re.compile(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
+_ACTOR = expression(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
 _ACTOR_BEGINS = "[address="
 #: How far into a line the mark stands, and how many lines with one are read without it.
 _MARKED_CHARS, _MOST_MARKED = 200, 2_000

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
 
@@ -152,9 +153,9 @@ OLLAMA_LOADED = ("llama runner started in", "llama-server started in")
 WORKS = (
     (
         "Avg generation throughput: ",
-        re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
+        expression(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
     ),
-    ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+    ("Decode batch", expression(r"\bDecode batch(?P<engine>)\b")),  # SGLang
 )
 #: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas (its
 #: proxy says the same once more), BentoML, TGI's and TEI's routers; Caddy's and Traefik's access logs as JSON.
@@ -213,7 +214,7 @@ _PROLOGUE = 60
 #: Servers that run side by side in one container, at most: one that has said nothing for so many starts has ended.
 _MOST_SERVERS = 16
 _PORT_TAKEN = "ddress already in use"
-_AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
+_AT_EASE = expression(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
 #: All that is looked for here. What engines print of their work is in every other line.

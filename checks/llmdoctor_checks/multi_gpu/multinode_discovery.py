@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     endings,
+    expression,
     fixes,
     k8s,
     log_of,
@@ -27,7 +28,7 @@ from kubectl_llmdoctor.api import (
 _MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
 
 #: What exceptions over a name or a connection speak of.
-_OF_A_WAY = re.compile(
+_OF_A_WAY = expression(
     r"(?i)\baddress|resolv|resolution|connect|time[ds]?[ -]?out|name or service|hostname|tcpstore|rendezvous|socket|\bpeer\b"
     r"|distnetwork|diststore|gaierror"
 )
