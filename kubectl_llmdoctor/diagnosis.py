@@ -186,7 +186,7 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
         for need in check.needs:
             fact = known[need.fact]
             if fact.__class__ is Later:
-                fact = fact.make()
+                known[need.fact] = fact = fact.make()
             if fact.__class__ is Unknown or fact.__class__ is NotApplicable:
                 if not need.optional:
                     if fact.__class__ is Unknown:

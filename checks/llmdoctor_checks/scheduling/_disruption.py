@@ -16,6 +16,8 @@ from kubectl_llmdoctor.api import (
     Event,
     Events,
     Evidence,
+    Finding,
+    Fix,
     Node,
     Pod,
     Subject,
@@ -99,6 +101,19 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     open: bool = False
     #: whether a cloud took the machine back
     spot: bool = False
+
+
+def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
+    """The finding of a pod that was taken away."""
+    return Finding(
+        role="cause",
+        confidence="possible" if found.open else "certain",
+        summary=summary,
+        evidence=found.evidence,
+        explains=CONSEQUENCES,
+        fixes=(fix,),
+        pods=(pod.name,),
+    )
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:
