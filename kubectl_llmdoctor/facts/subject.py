@@ -318,7 +318,9 @@ class Subject:
         from kubectl_llmdoctor.facts.sizing import Sizing
 
         if id(engine) not in self._sizings:
-            self._sizings[id(engine)] = Sizing(engine, self)
+            self._sizings[id(engine)] = Sizing(
+                engine, self.logs(engine.pod), partial(self.accelerator, engine.container)
+            )
         found: Sizing = self._sizings[id(engine)]
         return found
 
