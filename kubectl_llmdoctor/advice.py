@@ -6,7 +6,6 @@ template, and nothing can be run in a container that does not run.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from kubectl_llmdoctor.engines.names import OPTIONS, option
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import VolumeMount
@@ -103,7 +103,7 @@ def fill(template: str, values: dict[str, str]) -> str:
 
 
 #: A model of a hub, as no folder is named.
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = expression(r"[\w.-]+/[\w.-]+")
 
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
 _MOST_DEVICES = 64
@@ -112,19 +112,19 @@ _MOST_DEVICES = 64
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
 #: An address of Hugging Face's own, which a mirror may send to as well.
-_HUB_HOST = re.compile(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
+_HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
 #: What a variable is called that is to hold a token for Hugging Face's hub.
-_TOKEN = re.compile(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
+_TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
 
 #: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
 _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
 #: What a variable is called that is to hold one of the two keys for an object store.
-_KEY = re.compile(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
+_KEY = expression(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
 
 #: By which a token or keys come from somewhere else, so that no variable need hold them.
 _TOKEN_ELSEWHERE = ("HF_TOKEN_PATH",)

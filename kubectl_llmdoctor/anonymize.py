@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.catalog import common
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.snapshot import Json, Snapshot
 
 #: Under these the first label is the customer's.
@@ -52,7 +53,7 @@ _ROLES = frozenset(
 )  # fmt: skip
 
 #: Components that every cluster of a kind has.
-_COMPONENT = re.compile(
+_COMPONENT = expression(
     r"(?:nvidia-|gpu-operator|gpu-feature-discovery|node-feature-discovery|nfd-|dcgm-exporter|kube-|coredns|amd-gpu|amdgpu|"
     r"intel-gpu|habana|aws-node|cilium|calico|csi-|ebs-csi|istio|knative|kserve-controller|kuberay-operator|kueue|"
     r"lws-controller|network-operator|ingress-nginx|traefik|system:)"
@@ -93,24 +94,24 @@ _VERBATIM = frozenset(
 )  # fmt: skip
 #: What is text even where it is one word that is also a name.
 _TEXTS = frozenset(["args", "command", "image", "value", "text", "message", "note", "container", "containerName"])
-_MODEL_OPTIONS = re.compile(
+_MODEL_OPTIONS = expression(
     r"--?(?:model|model-path|model-id|model-name|served-model-name|tokenizer|tokenizer-path|lora-modules|hf-repo|alias)\Z"
 )
-_MODEL_VARIABLES = re.compile(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
+_MODEL_VARIABLES = expression(r"(?:HF_)?MODEL(?:_ID|_NAME|_PATH)?\Z|SERVED_MODEL_NAME\Z|HF_MODEL_ID\Z")
 
 #: What controllers put behind the name of an object for what they make of it.
-_GENERATED = re.compile(r"[a-z]*+\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}")
+_GENERATED = expression(r"[a-z]*+\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-9]{5}")
 #: A pod that a text speaks of, also one that was never made: `pods "llama-0-leader-0" is forbidden`, in JSON.
-_POD_IN_TEXT = re.compile(
+_POD_IN_TEXT = expression(
     r"(?<![A-Za-z0-9])[Pp]ods?[ /](?:\\?\"|')?(?:[a-z0-9-]{1,63}/)?([a-z0-9]{1,63}(?:-[a-z0-9]{1,63}){1,9})"
 )
 #: Nobody's name: `ACCOUNT_ID` of a host, `REPLACE_ME` of a claim.
-_PLACEHOLDER = re.compile(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
-_HOST_IN_TEXT = re.compile(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
-_MAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])")
-_WORD = re.compile(r"[A-Za-z0-9]+")
+_PLACEHOLDER = expression(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
+_HOST_IN_TEXT = expression(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
+_MAIL = expression(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
+_IPV4 = expression(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
+_IPV6 = expression(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])")
+_WORD = expression(r"[A-Za-z0-9]+")
 _KINDS = (
     r"namespaces?|pods?|nodes?|secrets?|configmaps?|persistentvolumeclaims?|pvcs?|services?|svc|deployments?|replicasets?|"
     r"statefulsets?|daemonsets?|jobs?|serviceaccounts?|leaderworkersets?|inferenceservices?|rayclusters?|rayservices?|"

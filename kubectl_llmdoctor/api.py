@@ -15,6 +15,7 @@ from kubectl_llmdoctor.evidence import (
     setting_evidence,
     workload_evidence,
 )
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
@@ -155,6 +156,7 @@ __all__ = [
     "engines_in",
     "event_evidence",
     "events_of",
+    "expression",
     "file_bytes_of",
     "fixes",
     "follow",

@@ -18,7 +18,8 @@ from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.processes import tracebacks
 from kubectl_llmdoctor.facts.requests import answered, of_a_request
 from kubectl_llmdoctor.facts.starts import crash_of, phase_of
-from kubectl_llmdoctor.facts.subject import Later, NotApplicable, Subject, Unknown
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.unknown import Later, NotApplicable, Unknown
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -185,7 +186,7 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
         for need in check.needs:
             fact = known[need.fact]
             if fact.__class__ is Later:
-                fact = fact.make()
+                known[need.fact] = fact = fact.make()
             if fact.__class__ is Unknown or fact.__class__ is NotApplicable:
                 if not need.optional:
                     if fact.__class__ is Unknown:

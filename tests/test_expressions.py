@@ -23,6 +23,7 @@ import llmdoctor_checks
 import pytest
 
 import kubectl_llmdoctor
+from kubectl_llmdoctor.expressions import Expression
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.packs import signature_of
 from kubectl_llmdoctor.signatures.declared import Signature
@@ -272,7 +273,7 @@ def _uses(module: ModuleType) -> set[_Use]:
             continue
         owner, method = call.func.value, _METHODS.get(call.func.attr)
         of_re = isinstance(owner, ast.Name) and owner.id == "re"
-        if call.func.attr == "split" and (of_re or isinstance(_value(owner, names), re.Pattern)):
+        if call.func.attr == "split" and (of_re or isinstance(_value(owner, names), re.Pattern | Expression)):
             method = "finditer"
         if method:
             told, *more = [*call.args, *(word.value for word in call.keywords)] if of_re else [owner]
@@ -285,7 +286,7 @@ def _uses(module: ModuleType) -> set[_Use]:
 
 def _texts(value: Any) -> Iterator[Any]:
     """All texts and expressions in a value."""
-    if isinstance(value, str | re.Pattern):
+    if isinstance(value, str | re.Pattern | Expression):
         yield value
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -294,8 +295,8 @@ def _texts(value: Any) -> Iterator[Any]:
 
 def _compiled(text: Any, flags: re.RegexFlag) -> list[re.Pattern[Any]]:
     """A text as an expression, if it is one and has a repeat."""
-    if isinstance(text, re.Pattern):
-        return [text]
+    if isinstance(text, re.Pattern | Expression):
+        return [re.compile(text.pattern, text.flags)]
     try:
         with warnings.catch_warnings(action="ignore"):
             return [re.compile(text, flags)] if re.search(r"[*+}]", text) else []
@@ -318,3 +319,14 @@ def test_no_line_holds_a_module_up(module: ModuleType) -> None:
     uses = sorted(_uses(module), key=repr)
 
     assert [said for use in uses if (said := _complaint(use.expression, way=use.method))] == []
+
+
+def test_no_module_compiles_an_expression_before_it_is_searched_with() -> None:
+    eager = [
+        f"{module.__name__}.{name}"
+        for module in _modules()
+        for name, value in vars(module).items()
+        if any(isinstance(text, re.Pattern) for text in _texts(value))
+    ]
+
+    assert eager == []

@@ -9,7 +9,7 @@ import pytest
 from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.subject import NOT_APPLICABLE, NotApplicable, Unknown
+from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, NotApplicable, Unknown
 from kubectl_llmdoctor.snapshot import LogText, NodeData, ReadList, Snapshot, TargetRef
 from kubectl_llmdoctor.target import subjects
 

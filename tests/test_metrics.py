@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.series import Histogram
-from kubectl_llmdoctor.facts.subject import NotApplicable
+from kubectl_llmdoctor.facts.unknown import NotApplicable
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import MetricsText, Snapshot
 from kubectl_llmdoctor.target import subjects

@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     speaks_of_one,
 )
-from llmdoctor_checks.serving._load import written_ago
+from llmdoctor_checks._written import written_ago
 
 #: A request to generate in the access log of uvicorn or of llama-server, and its status.
 _ASKED = (

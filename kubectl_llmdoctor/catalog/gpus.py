@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 _MIB = 2**20
 
 Vendor = Literal["nvidia", "amd", "intel"]
@@ -268,7 +270,7 @@ _SLICED = {
     "H200 NVL": "H200",
 }
 
-_PROFILE = re.compile(r"(?:^|[^a-z0-9])(?:mig[-_ ]?)?(\d)g\.(\d+)gb(?:[.+]me(?:\.all)?)?(?=$|[^a-z0-9.])")
+_PROFILE = expression(r"(?:^|[^a-z0-9])(?:mig[-_ ]?)?(\d)g\.(\d+)gb(?:[.+]me(?:\.all)?)?(?=$|[^a-z0-9.])")
 
 
 @cache

@@ -13,6 +13,8 @@ import re
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 
 class CpuBuild(msgspec.Struct, frozen=True, kw_only=True):
     """An image that cannot use a GPU: what says so, and the image to take instead where its name is known."""
@@ -21,7 +23,7 @@ class CpuBuild(msgspec.Struct, frozen=True, kw_only=True):
     twin: str = ""
 
 
-_LLAMA_GPU = re.compile(r"cuda|rocm|hip|vulkan|intel|sycl|musa|cann|openvino|s390x")
+_LLAMA_GPU = expression(r"cuda|rocm|hip|vulkan|intel|sycl|musa|cann|openvino|s390x")
 
 
 def cpu_build(image: str) -> CpuBuild | None:
@@ -54,12 +56,12 @@ def cpu_build(image: str) -> CpuBuild | None:
 
 
 #: Repositories whose plain tags are built for CUDA, as the projects' Dockerfiles show.
-_CUDA = re.compile(
+_CUDA = expression(
     r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference|openmmlab/lmdeploy)$"
 )
 #: What a plain tag consists of: numbers, dates and digests, channels, processors. Whatever else stands there may name other
 #: hardware, as in `main-cann8.5.0-910b`, `dsv32-a3`, `v0.5.6-xeon` and `3.3.5-gaudi`.
-_PLAIN = re.compile(
+_PLAIN = expression(
     r"v?\d\w*|[0-9a-f]{7,40}|(?:rc|post|dev)\d*|latest|nightly|main|stable|release|sha|runtime|x86|amd64|arm64|aarch64"
     r"|blackwell|g?b[23]00|ubuntu\d*|trtllm"
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from kubectl_llmdoctor.errors import UsageError
+from kubectl_llmdoctor.expressions import expression
 
 #: What container runtimes take as the name of an image.
-_IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/@-]{0,400}")
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_IMAGE = expression(r"[a-zA-Z0-9][\w.:/@-]{0,400}")
+_NAMESPACE = expression(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def manifests(image: str, namespace: str) -> str:

@@ -6,10 +6,11 @@ third_party/forked/golang/expansion) and, where the command is a shell, the shel
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Mapping, Sequence
-from re import Pattern
 from typing import Any, NamedTuple
+
+from kubectl_llmdoctor.expressions import expression
 
 from .launch import EnvVar, Launch
 
@@ -121,11 +122,7 @@ class Stray(NamedTuple):
     words: tuple[Word, ...]
 
 
-@functools.cache
-def _kubernetes() -> Pattern[str]:
-    import re
-
-    return re.compile(r"\$(?:\$|\(([A-Za-z_.-][\w.-]*)\))", re.ASCII)
+_KUBERNETES = expression(r"\$(?:\$|\(([A-Za-z_.-][\w.-]*)\))", re.ASCII)
 
 
 def unknown(text: str) -> str:
@@ -145,23 +142,19 @@ def kubernetes(text: str, values: Mapping[str, EnvVar]) -> str:
             return str(match[0])
         return unknown(match[0]) if variable.value is None else variable.value
 
-    return _kubernetes().sub(one, text)[:MAX_TEXT] if "$" in text else text[:MAX_TEXT]
+    return _KUBERNETES.sub(one, text)[:MAX_TEXT] if "$" in text else text[:MAX_TEXT]
 
 
-@functools.cache
-def _template() -> Pattern[str]:
-    import re
-
-    return re.compile(r"\{\{-?\s*\.[A-Za-z][\w.]{0,80}\s*-?\}\}", re.ASCII)
+_TEMPLATE = expression(r"\{\{-?\s*\.[A-Za-z][\w.]{0,80}\s*-?\}\}", re.ASCII)
 
 
 def open_references(text: str) -> str:
     """Marks the `$(VAR)` and the `{{.Name}}` that nothing replaced as unknown."""
     if "{{" in text:
-        text = _template().sub(lambda match: unknown(match[0]), text)
+        text = _TEMPLATE.sub(lambda match: unknown(match[0]), text)
     if "$(" not in text:
         return text
-    return _kubernetes().sub(lambda match: unknown(match[0]) if match[1] else match[0], text)
+    return _KUBERNETES.sub(lambda match: unknown(match[0]) if match[1] else match[0], text)
 
 
 def basename(path: str) -> str:

@@ -6,10 +6,11 @@ characters.
 
 from __future__ import annotations
 
-import functools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from re import Pattern
+
+from kubectl_llmdoctor.expressions import expression
 
 from .argv import MAX_TEXT, Word, unknown
 from .grammar import MAX_DEPTH, skip_part
@@ -21,11 +22,7 @@ _MAX_WORK = 4_000_000  # characters that all expansions of one container may giv
 Value = str | list[str]
 
 
-@functools.cache
-def _identifier() -> Pattern[str]:
-    import re
-
-    return re.compile(r"[A-Za-z_]\w*|\d+|[@*#?$!-]", re.ASCII)
+_IDENTIFIER = expression(r"[A-Za-z_]\w*|\d+|[@*#?$!-]", re.ASCII)
 
 
 class Expansion(ABC):
@@ -139,7 +136,7 @@ class Expansion(ABC):
             return self._command(inner, raw[at:end]), end
         if following == "{":
             return self._braces(raw[at + 2 : end - 1], raw[at:end]), end
-        match = _identifier().match(raw, at + 1)
+        match = _IDENTIFIER.match(raw, at + 1)
         if match is None:
             return "$", at + 1
         name = match[0] if not match[0].isdecimal() else match[0][0]
@@ -163,7 +160,7 @@ class Expansion(ABC):
     def _braces(self, inner: str, raw: str) -> Value:
         """`${name}` with its operators; None of them that is not understood is guessed."""
         length = inner.startswith("#") and len(inner) > 1
-        match = _identifier().match(inner, 1 if length else 0)
+        match = _IDENTIFIER.match(inner, 1 if length else 0)
         if match is None:
             return unknown(raw)
         name, rest = match[0], inner[match.end() :]
@@ -239,7 +236,7 @@ class Expansion(ABC):
             if expression[at] == "$":
                 value, at = self._substitution(expression, at)
                 out.append(value if isinstance(value, str) else "?")
-            elif (match := _identifier().match(expression, at)) and match[0].isidentifier():
+            elif (match := _IDENTIFIER.match(expression, at)) and match[0].isidentifier():
                 value = self.variables.get(match[0], "?")
                 out.append(value if isinstance(value, str) else "?")
                 at = match.end()

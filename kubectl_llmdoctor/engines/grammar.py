@@ -6,11 +6,12 @@ is skipped. Unknown parts stand between NUL characters and are opaque.
 
 from __future__ import annotations
 
-import functools
-from re import Pattern
+import re
 from typing import Any
 
 import msgspec
+
+from kubectl_llmdoctor.expressions import expression
 
 MAX_DEPTH = 24  # nesting of constructs and substitutions
 
@@ -20,12 +21,8 @@ _RESERVED = frozenset(
 _OPERATORS = ("&&", "||", ";;&", ";;", ";&", "|&", "&>>", "&>", "<<<", "<<-", "<<", "<&", ">&", ">>", ">|", "<>")
 
 
-@functools.cache
-def assignment() -> Pattern[str]:
-    """`NAME=`, `NAME+=` or `NAME[i]=` at the beginning of a word."""
-    import re
-
-    return re.compile(r"([A-Za-z_]\w*)(\[[^\]]*\])?(\+?)=", re.ASCII)
+#: `NAME=`, `NAME+=` or `NAME[i]=` at the beginning of a word.
+ASSIGNMENT = expression(r"([A-Za-z_]\w*)(\[[^\]]*\])?(\+?)=", re.ASCII)
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -113,7 +110,7 @@ def skip_word(text: str, start: int) -> int:
         if char in " \t\n\r;&|<>)":
             break
         if char == "(":
-            if at > start and assignment().fullmatch(text[start:at]):  # an array: A=(b c)
+            if at > start and ASSIGNMENT.fullmatch(text[start:at]):  # an array: A=(b c)
                 at = _skip_paren(text, at + 1, 0)
                 continue
             break
@@ -438,7 +435,7 @@ class Parser:
             if not words and token.text in _RESERVED and not assignments:
                 break
             self.at += 1
-            if not words and assignment().match(token.text):
+            if not words and ASSIGNMENT.match(token.text):
                 assignments.append(token.text)
             else:
                 words.append(token.text)

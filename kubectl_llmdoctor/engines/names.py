@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from kubectl_llmdoctor.expressions import expression
+
 TITLES = {
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -24,7 +26,7 @@ TITLES = {
 
 #: In names of images: gateways, routers, pickers of endpoints and caches that are made for model servers and stand before
 #: or beside them.
-_BESIDE = re.compile(
+_BESIDE = expression(
     r"litellm|gateway-api-inference-extension|ai-gateway-extproc|lmstack-router|vllm-router|sglang?-(?:model-gateway|router)|"
     r"llm-d-|aibrix|ai-dynamo|llama-swap|kubeai|lmcache|semantic-router",
     re.IGNORECASE,

@@ -14,7 +14,7 @@ from typing import Any
 
 from .argv import LOGINS, MAX_TEXT, SHELLS, WRAPPERS, Command, Stray, Word, basename, open_references, unknown
 from .expansion import MAX_WORDS, Value, known
-from .grammar import MAX_DEPTH, Lexer, Node, Parser, assignment, unquote
+from .grammar import ASSIGNMENT, MAX_DEPTH, Lexer, Node, Parser, unquote
 from .launch import EnvVar
 from .texts import TOOLS, Texts
 
@@ -410,7 +410,7 @@ class Shell(Texts):
     def _declare(self, raw: str, exported: bool) -> None:
         if raw.startswith("-"):
             return
-        if assignment().match(raw):
+        if ASSIGNMENT.match(raw):
             name, value = self._assign(raw)
         else:
             name = unquote(raw)
@@ -423,7 +423,7 @@ class Shell(Texts):
         return EnvVar(name=name, value=None if "\0" in text else text, origin="script", path=self.path or "script")
 
     def _assignment_value(self, raw: str) -> tuple[str, Value]:
-        match = assignment().match(raw)
+        match = ASSIGNMENT.match(raw)
         if match is None:  # not reached: callers have matched it
             return raw, ""
         name, rest = match[1], raw[match.end() :]

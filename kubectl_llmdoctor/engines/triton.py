@@ -7,9 +7,10 @@ engine arguments) of the vLLM backend. They are read where they are mounted from
 
 from __future__ import annotations
 
-import functools
-from re import Pattern
+import re
 from typing import Any
+
+from kubectl_llmdoctor.expressions import expression
 
 from .common import Start, build
 from .config import Engine, Setting
@@ -61,16 +62,12 @@ _VLLM = {"enable_expert_parallel": "expert_parallel"}
 _BACKENDS = ("tensorrtllm", "vllm")
 
 
-@functools.cache
-def _pbtxt() -> Pattern[str]:
-    """`name: "value"`, and `key: "name" value: { string_value: "value" }`, in protobuf's text format."""
-    import re
-
-    return re.compile(
-        r'\bkey\s*+:\s*+"(?P<key>\w{1,80})"\s*+,?\s*+value\s*+:?\s*+\{\s*+string_value\s*+:\s*+"(?P<string>[^"\n]{0,500})"'
-        r'|^[ \t]*+(?P<field>backend|max_batch_size)\s*+:\s*+"?(?P<value>[^"\n]{1,100}?)"?\s*$',
-        re.MULTILINE | re.ASCII,
-    )
+#: `name: "value"`, and `key: "name" value: { string_value: "value" }`, in protobuf's text format.
+_PBTXT = expression(
+    r'\bkey\s*+:\s*+"(?P<key>\w{1,80})"\s*+,?\s*+value\s*+:?\s*+\{\s*+string_value\s*+:\s*+"(?P<string>[^"\n]{0,500})"'
+    r'|^[ \t]*+(?P<field>backend|max_batch_size)\s*+:\s*+"?(?P<value>[^"\n]{1,100}?)"?\s*$',
+    re.MULTILINE | re.ASCII,
+)
 
 
 def read(start: Start) -> Engine:
@@ -89,7 +86,7 @@ def _read_pbtxt(file: str, text: str, settings: dict[str, Setting]) -> None:
     """Adds what the configuration of a model with one of the LLM backends says; that of pre- and postprocessing not."""
     found = [
         (match["key"] or match["field"], match["string"] if match["key"] else match["value"], match[0].strip())
-        for match in _pbtxt().finditer(text[:200_000])
+        for match in _PBTXT.finditer(text[:200_000])
     ]
     if not any(key == "backend" and value in _BACKENDS for key, value, _ in found):
         return

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from re import Pattern
+import re
 from typing import Any
+
+from kubectl_llmdoctor.expressions import expression
 
 #: Longer texts are not looked at.
 MAX_FILE = 200_000
 
 
-@functools.cache
-def _human() -> Pattern[str]:
-    import re
-
-    return re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])", re.ASCII)
+_HUMAN = expression(r"(\d+(?:\.\d+)?)([kKmMgGtT])", re.ASCII)
 
 
 class BadValueError(ValueError):
@@ -24,7 +21,7 @@ class BadValueError(ValueError):
 
 def human(text: str) -> int:
     """`32k` is 32000, `32K` is 32768 (vllm/utils/argparse_utils.py human_readable_int)."""
-    match = _human().fullmatch(text.strip())
+    match = _HUMAN.fullmatch(text.strip())
     if match is None:
         return integer(text)
     number, suffix = match.groups()

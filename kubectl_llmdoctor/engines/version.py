@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import functools
+import re
 from re import Pattern
+
+from kubectl_llmdoctor.expressions import expression
 
 Key = tuple[tuple[int, ...], int, int]
 
 _PHASE = {"dev": -4, "a": -3, "alpha": -3, "b": -2, "beta": -2, "rc": -1, "": 0, "post": 1}
 
 
-@functools.cache
-def _version() -> Pattern[str]:
-    import re
-
-    return re.compile(
-        r"v?(\d{1,6}(?:\.\d{1,9}){0,3})(?:[.-]?(dev|alpha|a|beta|b|rc|post)\.?(\d{0,6}))?(?:\.(?:post|dev)\d{1,6})?",
-        re.ASCII,
-    )
+_VERSION = expression(
+    r"v?(\d{1,6}(?:\.\d{1,9}){0,3})(?:[.-]?(dev|alpha|a|beta|b|rc|post)\.?(\d{0,6}))?(?:\.(?:post|dev)\d{1,6})?",
+    re.ASCII,
+)
 
 
-@functools.cache
-def _tag_version() -> Pattern[str]:
-    import re
-
-    return re.compile(
-        r"v?(\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:[.]?(?:a|b)|[.-]?(?:rc|post|dev))\d{1,4}){0,2})(?=$|[-_+])", re.ASCII
-    )
+_TAG_VERSION = expression(
+    r"v?(\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:[.]?(?:a|b)|[.-]?(?:rc|post|dev))\d{1,4}){0,2})(?=$|[-_+])", re.ASCII
+)
 
 
 @functools.cache
@@ -35,7 +30,7 @@ def parse(text: str) -> Key | None:
     text = text.strip().lower()
     if len(text) > 1 and text[0] == "b" and text[1:].isdecimal() and len(text) < 10:  # llama.cpp's builds
         text = text[1:]
-    match = _version().match(text)
+    match = _VERSION.match(text)
     if match is None:
         return None
     rest = text[match.end() :]
@@ -64,7 +59,7 @@ def split_image(image: str) -> tuple[str, str, str]:
 
 def of_tag(tag: str) -> str | None:
     """The version that a tag begins with: `v0.11.0-cu128` says 0.11.0, `latest` and `2025-05-05-v1` say nothing."""
-    match = _tag_version().match(tag)
+    match = _TAG_VERSION.match(tag)
     return match[1] if match else None
 
 

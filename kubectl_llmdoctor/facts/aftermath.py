@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.requests import refused, went_on
@@ -20,7 +20,7 @@ from kubectl_llmdoctor.facts.starts import (
 )
 
 #: A process of which there are several that load the model side by side.
-_RANK = re.compile(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
+_RANK = expression(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
 
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -303,7 +305,7 @@ def _value(kind: Any, value: object) -> Any:
         return None
 
 
-_BUS = re.compile(r"(?P<domain>[0-9a-fA-F]{4,8}):(?P<bus>[0-9a-fA-F]{2}):(?P<device>[0-9a-fA-F]{2})")
+_BUS = expression(r"(?P<domain>[0-9a-fA-F]{4,8}):(?P<bus>[0-9a-fA-F]{2}):(?P<device>[0-9a-fA-F]{2})")
 
 
 def bus_of(text: str) -> str:

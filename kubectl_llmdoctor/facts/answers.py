@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from kubectl_llmdoctor.engines.version import parse
 from kubectl_llmdoctor.report.document import Evidence
-from kubectl_llmdoctor.snapshot import PortAnswer
-
-if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.snapshot import PortAnswer, Snapshot
 
 #: Where an engine states its version: the paths, and the key in the answer. Sources: the HTTP servers of the engines.
 _VERSIONS = {
@@ -34,16 +31,12 @@ _LONGEST_NAME = 256
 class Answers:
     """What the port of a container said: of each path the last answer."""
 
-    def __init__(self, container: Container) -> None:
-        pod = container.pod
-        mine = (pod.namespace, pod.name, container.name)
-        self._where = f"{pod.namespace}/{pod.name}"
-        said = pod.cluster.snapshot.answers if pod.exists else ()
-        found = [one for one in said if (one.namespace or "default", one.pod, one.container) == mine]
+    def __init__(self, snapshot: Snapshot, namespace: str, pod: str, container: str) -> None:
+        mine = (namespace, pod, container)
+        self._where = f"{namespace}/{pod}"
+        found = [one for one in snapshot.answers if (one.namespace or "default", one.pod, one.container) == mine]
         #: whether its metrics were read from its own port
-        self.measured = pod.exists and any(
-            (one.namespace or "default", one.pod, one.container) == mine for one in pod.cluster.snapshot.metrics
-        )
+        self.measured = any((o.namespace or "default", o.pod, o.container) == mine for o in snapshot.metrics)
         self._by_path = {one.path: one for one in found if one.method == "GET"}
         #: the answer to a request for one token, where somebody wanted that
         self.smoke = next((one for one in reversed(found) if one.method == "POST"), None)

@@ -11,8 +11,11 @@ import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.units import milli, units
+from kubectl_llmdoctor.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -33,7 +36,7 @@ _GPU_RESOURCES = (
 
 #: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
 #: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
-_ONE_PROCESS = re.compile(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
+_ONE_PROCESS = expression(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
 
 #: Devices that one chip of a TPU shows to a program, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs:
 #: v4 and v5p join their two cores to one device, v5e and v6e have one core, tpu7x shows both.
@@ -115,6 +118,12 @@ class Container:
         return template.shown(f"{self.pointer}/args/{inside[:-1]}")
 
     @cached_property
+    def answers(self) -> Answers:
+        """What its own port said when it was asked; nothing where its pod does not exist."""
+        snapshot = self.pod.cluster.snapshot if self.pod.exists else Snapshot()
+        return Answers(snapshot, self.pod.namespace, self.pod.name, self.name)
+
+    @cached_property
     def engine_dead(self) -> bool:
         """Whether it counts as ready, and its own port, or where nobody asked it its log, says that the engine is dead."""
         if not (self.running and self.status.ready and self.pod.exists):
@@ -122,9 +131,8 @@ class Container:
         if not self.pod.cluster.snapshot.answers:
             return self.said_dead(previous=False)
         from kubectl_llmdoctor import engines
-        from kubectl_llmdoctor.facts.answers import Answers
 
-        health = Answers(self).at("/health")
+        health = self.answers.at("/health")
         if health is None or health.status != 503:
             return False
         engine, said = engines.read(self.launch), health.error.partition(": ")[2] or health.text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.events import Event, Events
@@ -101,7 +101,7 @@ def log_of(ending: Ending, logs: Logs) -> Log | None:
     return previous or (None if ending.container.running else current)
 
 
-_PROBE_KILL = re.compile(r"failed (?P<probe>liveness|startup) probe, will be restarted")
+_PROBE_KILL = expression(r"failed (?P<probe>liveness|startup) probe, will be restarted")
 
 
 def probe_kills(pod: Pod, events: Events, container: Container) -> Iterator[tuple[str, Event]]:

@@ -85,10 +85,10 @@ class Engine:
         """What the engine's own argument parser would refuse, or ignore."""
         return self.found.problems
 
-    @cached_property
+    @property
     def answers(self) -> Answers:
         """What its port said when it was asked."""
-        return Answers(self.container)
+        return self.container.answers
 
     @cached_property
     def workers(self) -> int | None:
@@ -175,6 +175,6 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
 def _by_answer(container: Container, found: engines.Engine) -> engines.Engine:
     """The engine with the version that its port states, where nothing else states one."""
     if found.version is None and container.pod.cluster.snapshot.answers:
-        version, place = Answers(container).version(found.name)
+        version, place = container.answers.version(found.name)
         return engines.with_version(found, version, place) if version else found
     return found

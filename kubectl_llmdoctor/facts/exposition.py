@@ -11,15 +11,17 @@ from collections.abc import Container, Iterator
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 #: What is read of one text: characters of it, samples of it, characters of a line, labels of a sample.
 _TEXT, _SAMPLES, _LINE, _LABELS = 32 * 1024 * 1024, 200_000, 16_384, 64
 
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_NAME = expression(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 #: A label, or a name in quotation marks, as Prometheus 3 has it in front of the labels.
-_LABEL = re.compile(r'[\s,]*(?:([a-zA-Z_][\w.:/-]*)|"((?:[^"\\]|\\.)*)")\s*(?:=\s*"((?:[^"\\]|\\.)*)")?')
+_LABEL = expression(r'[\s,]*(?:([a-zA-Z_][\w.:/-]*)|"((?:[^"\\]|\\.)*)")\s*(?:=\s*"((?:[^"\\]|\\.)*)")?')
 #: A number as Go and Python both read it; `1_000` is none.
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|[nN]a[nN])", re.ASCII)
-_ESCAPE = re.compile(r"\\(.)")
+_NUMBER = expression(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|[nN]a[nN])", re.ASCII)
+_ESCAPE = expression(r"\\(.)")
 _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 
 

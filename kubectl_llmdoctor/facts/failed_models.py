@@ -79,25 +79,27 @@ def failed_models(log: Log) -> list[list[int]]:
 
     Empty where hardly a request failed of it, or where a model was loaded since.
     """
-    if "failed models" not in log.memo:
-        failed = sorted(
-            (x for text in _FAILED_TEXTS for x in log.marks(text) if re.search(_FAILED, x.text[:2000])),
-            key=lambda x: x.number,
-        )
-        found = []
-        for line in [] if not failed or (stray(failed, ready=True) and not _last_word(failed)) else failed:
-            answers = answered_at(log)
-            before = bisect.bisect_left(answers, line.number)
-            first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
-            found.append([first, line.number])
-        found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
-        found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
-        found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
-        found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
-        found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
-        found += [*_failed_swaps(log), *_failed_instances(log)]
-        log.memo["failed models"] = found
-    return log.memo["failed models"]
+    return log.once("failed models", lambda: _failed_models(log))
+
+
+def _failed_models(log: Log) -> list[list[int]]:
+    failed = sorted(
+        (x for text in _FAILED_TEXTS for x in log.marks(text) if re.search(_FAILED, x.text[:2000])),
+        key=lambda x: x.number,
+    )
+    found = []
+    for line in [] if not failed or (stray(failed, ready=True) and not _last_word(failed)) else failed:
+        answers = answered_at(log)
+        before = bisect.bisect_left(answers, line.number)
+        first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
+        found.append([first, line.number])
+    found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
+    found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
+    found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
+    found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
+    found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
+    found += [*_failed_swaps(log), *_failed_instances(log)]
+    return found
 
 
 def _failed_children(log: Log) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,14 +9,16 @@ import msgspec
 
 from kubectl_llmdoctor.catalog import gpus
 from kubectl_llmdoctor.catalog.gpus import Gpu
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator, shares_of
+from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.hardware import node_hardware
-from kubectl_llmdoctor.facts.logs import Line
-from kubectl_llmdoctor.facts.nodes import Node
-from kubectl_llmdoctor.facts.subject import NOT_APPLICABLE, NotApplicable, Subject, Unknown
+from kubectl_llmdoctor.facts.logs import Line, Logs
+from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.units import GIB, MIB
+from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, NotApplicable, Unknown
 
 #: Labels that name the GPU of a node, the most precise first. Sources: NVIDIA and AMD device labellers, GKE, Karpenter.
 _NAMES = (
@@ -39,22 +40,22 @@ _DRIVER, _ALIKE = 0.03, 0.08
 _MACHINE = "node.kubernetes.io/instance-type"
 
 
-def gpu_of(container: Container, subject: Subject) -> Accelerator | Unknown | NotApplicable:
+def gpu_of(container: Container, logs: Logs, nodes: Nodes) -> Accelerator | Unknown | NotApplicable:
     """The GPU of a container; unknown where nothing says it or what says it differs.
 
-    The node's labels come first, then the agent's report, the engine's log, and for a pod without a node what its
-    selectors demand, or what all nodes that could run it have. What a log says of the memory in total wins over a
-    table: sharing shims show a container less than the device has.
+    `logs` are those of its pod. The node's labels come first, then the agent's report, the engine's log, and for a pod
+    without a node what its selectors demand, or what all nodes that could run it have. What a log says of the memory in
+    total wins over a table: sharing shims show a container less than the device has.
     """
     pod = container.pod
     asks = bool(container.accelerators or container.spec.resources.claims)
     found: Accelerator | Unknown | None = None
     if pod.spec.node_name:
-        node = subject.nodes.get(pod.spec.node_name)
+        node = nodes.get(pod.spec.node_name)
         if node is not None and (asks or not container.pod.log_only):
             found = of_node(node, container)
-        found = found or _of_agent(pod.spec.node_name, subject)
-    said = _of_log(container, subject)
+        found = found or _of_agent(pod.spec.node_name, pod.cluster)
+    said = _of_log(container, logs)
     if isinstance(found, Accelerator):
         if said and said.gpu.measured and abs(said.gpu.memory - found.gpu.memory) > 0.03 * found.gpu.memory:
             gpu = msgspec.structs.replace(found.gpu, memory=said.gpu.memory)
@@ -63,7 +64,7 @@ def gpu_of(container: Container, subject: Subject) -> Accelerator | Unknown | No
     if said:
         return said
     if found is None and not pod.spec.node_name and asks:
-        found = _of_demands(container) or _of_nodes(container, subject)
+        found = _of_demands(container) or _of_nodes(container, nodes)
     if found is not None:
         return found
     if not asks:
@@ -176,9 +177,9 @@ def _integer(text: Any) -> int | None:
     return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 8 else None
 
 
-def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
+def _of_agent(name: str, cluster: Cluster) -> Accelerator | Unknown | None:
     """The GPU of a node as its agent reports it, where all of its devices are alike."""
-    hardware = node_hardware(subject.cluster, name)
+    hardware = node_hardware(cluster, name)
     found: dict[str, Gpu] = {}
     for device in hardware.devices if hardware and hardware.agent else ():
         if device.lost and not device.name:
@@ -201,7 +202,7 @@ def _of_agent(name: str, subject: Subject) -> Accelerator | Unknown | None:
 # -- logs -------------------------------------------------------------------------------------------------------------
 
 # llama.cpp (ggml_cuda_init), Ollama ("inference compute"), vLLM's worker, PyTorch's CUDA out of memory.
-_LLAMA = re.compile(
+_LLAMA = expression(
     r"Device \d+: (?P<name>.{1,100}?), compute capability (?P<cc>\d{1,3}\.\d{1,3})(?:.{0,100}VRAM: (?P<mib>\d{1,9}) MiB)?"
 )
 
@@ -211,7 +212,7 @@ def _then(field: str, value: str) -> str:
     return rf'(?>(?: (?!{field})\w{{1,40}}=(?:"[^"]{{0,400}}"|[^\s"]{{0,400}})){{0,30}}) {field}{value}'
 
 
-_OLLAMA = re.compile(
+_OLLAMA = expression(
     'msg="inference compute"'
     + _then("library=", r"(?P<library>\w+)")
     + _then("compute=", r"(?P<cc>[\d.]{1,9})")
@@ -221,20 +222,20 @@ _OLLAMA = re.compile(
 _TOTALS = (
     (
         "Free memory on device",
-        re.compile(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>\d{1,9}(?:\.\d+)?) GiB\)"),
+        expression(r"Free memory on device(?: [\w:]+)? \([\d.]+/(?P<gib>\d{1,9}(?:\.\d+)?) GiB\)"),
     ),
-    ("total_gpu_memory", re.compile(r"total_gpu_memory[ =]\(?(?P<gib>\d{1,9}(?:\.\d+)?) ?GiB")),
-    ("has a total capacity of", re.compile(r"has a total capacity of (?P<gib>\d{1,9}(?:\.\d+)?) GiB")),
+    ("total_gpu_memory", expression(r"total_gpu_memory[ =]\(?(?P<gib>\d{1,9}(?:\.\d+)?) ?GiB")),
+    ("has a total capacity of", expression(r"has a total capacity of (?P<gib>\d{1,9}(?:\.\d+)?) GiB")),
 )
 # vLLM's config, PyTorch's warning for a GPU without kernels.
 _STATED = (
     (
         "GPU has compute capability",
-        re.compile(r"Your (?P<name>.{1,100}?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
+        expression(r"Your (?P<name>.{1,100}?) GPU has compute capability (?P<cc>\d{1,3}\.\d{1,3})"),
     ),
     (
         "is not compatible with the current PyTorch",
-        re.compile(
+        expression(
             r"(?P<name>(?:NVIDIA|Tesla|Quadro|GeForce)[\w ()-]{1,80}?) with CUDA capability sm_(?P<sm>\d{1,4}) is"
         ),
     ),
@@ -245,11 +246,11 @@ _STATED = (
 LITERALS = ("compute capability ", "inference compute", *(text for text, _ in (*_STATED, *_TOTALS)))
 
 
-def _of_log(container: Container, subject: Subject) -> Accelerator | None:
+def _of_log(container: Container, logs: Logs) -> Accelerator | None:
     """What the engine's log says of its devices: name, compute capability, memory in total."""
     named: Accelerator | None = None
     total: Accelerator | None = None
-    for line, gpu, has_name in _said(container, subject):
+    for line, gpu, has_name in _said(container, logs):
         said = Accelerator(gpu=gpu, source="log", ref=line.log.place, text=line.text.strip(), line=line)
         if has_name and named is None:
             named = said
@@ -261,11 +262,9 @@ def _of_log(container: Container, subject: Subject) -> Accelerator | None:
     return named or total
 
 
-def _said(container: Container, subject: Subject) -> Iterator[tuple[Line, Gpu, bool]]:
+def _said(container: Container, logs: Logs) -> Iterator[tuple[Line, Gpu, bool]]:
     """What the logs say of the GPU: the line, what it is by that line, and whether it is named there."""
-    pod = container.pod
-    logs = subject.logs(pod)
-    for log in logs.all if pod.log_only else logs.of(container.name):
+    for log in logs.all if container.pod.log_only else logs.of(container.name):
         names: set[str] = set()
         for literal, pattern in (("compute capability ", _LLAMA), ("inference compute", _OLLAMA), *_STATED):
             for line in log.find(literal):
@@ -344,13 +343,13 @@ def _of_demands(container: Container) -> Accelerator | Unknown | None:
     return None
 
 
-def _of_nodes(container: Container, subject: Subject) -> Accelerator | Unknown | None:
+def _of_nodes(container: Container, nodes: Nodes) -> Accelerator | Unknown | None:
     """The GPU of all nodes that could run the pod, where they are alike and no other node exists."""
-    if not subject.nodes.complete or not container.accelerators:
+    if not nodes.complete or not container.accelerators:
         return None
     spec = container.pod.spec
     found: dict[str, Accelerator] = {}
-    for node in subject.nodes:
+    for node in nodes:
         if not all(node.offers(resource) for resource in container.accelerators):
             continue
         hard = [t for t in node.taints if t.effect in ("NoSchedule", "NoExecute")]

@@ -8,12 +8,12 @@ A type that is not listed says nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.agent import bus_of
 from kubectl_llmdoctor.facts.units import parse_time
@@ -40,16 +40,16 @@ _BAD_WHEN_TRUE = {
 #: Types that are bad when they are False; what is bad stands in the reason.
 _BAD_WHEN_FALSE = frozenset({"AcceleratedHardwareReady"})
 _REASONS = (
-    (re.compile(r"NvidiaXID\d+Error"), "xid-error"),
-    (re.compile(r"NvidiaDoubleBitError"), "ecc-uncorrectable"),
-    (re.compile(r"NvidiaNVLinkError"), "nvlink-down"),
-    (re.compile(r"FabricManagerNotRunning|NvidiaFabricError"), "fabric-manager-down"),
-    (re.compile(r"NvidiaDeviceCountMismatch"), "gpu-fallen-off"),
-    (re.compile(r"NvidiaPCIeError"), "pcie-degraded"),
-    (re.compile(r"NvidiaThermalError|NvidiaPowerError"), "gpu-throttled"),
+    (expression(r"NvidiaXID\d+Error"), "xid-error"),
+    (expression(r"NvidiaDoubleBitError"), "ecc-uncorrectable"),
+    (expression(r"NvidiaNVLinkError"), "nvlink-down"),
+    (expression(r"FabricManagerNotRunning|NvidiaFabricError"), "fabric-manager-down"),
+    (expression(r"NvidiaDeviceCountMismatch"), "gpu-fallen-off"),
+    (expression(r"NvidiaPCIeError"), "pcie-degraded"),
+    (expression(r"NvidiaThermalError|NvidiaPowerError"), "gpu-throttled"),
 )
-_XID = re.compile(r"(?:ErrorCode:|(?i:xid)[ _:-]{0,2})(?P<number>\d{1,3})(?!\d)")
-_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_XID = expression(r"(?:ErrorCode:|(?i:xid)[ _:-]{0,2})(?P<number>\d{1,3})(?!\d)")
+_UUID = expression(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class GpuCondition(msgspec.Struct, frozen=True, kw_only=True):

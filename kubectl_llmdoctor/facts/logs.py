@@ -7,26 +7,27 @@ import heapq
 import itertools
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
-if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.processes import Frame
+#: What a view of a log works out of it.
+M = TypeVar("M")
 
 #: Colours, which some engines print into pipes too.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR = expression(r"\x1b\[[0-9;]*m")
 
 #: The lower edge of a frame that Rich draws around a traceback (TGI); the message below it is wrapped to the same width.
-_FRAME_END = re.compile(r"╰─+╯ *")
+_FRAME_END = expression(r"╰─+╯ *")
 #: What begins a record of its own, and is no rest of a message.
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
+_RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
 
@@ -55,7 +56,7 @@ class Line(msgspec.Struct, frozen=True):
 #: Characters of a line that are looked at, at its beginning and as many at its end.
 _MOST_CHARS = 8192
 #: `RuntimeError: [address=0.0.0.0:55022, pid=28175] …`, as Xinference's actors mark what they raise.
-_ACTOR = re.compile(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
+_ACTOR = expression(r"\[address=[\w.:\[\]-]{1,60}, pid=\d+\] ")
 _ACTOR_BEGINS = "[address="
 #: How far into a line the mark stands, and how many lines with one are read without it.
 _MARKED_CHARS, _MOST_MARKED = 200, 2_000
@@ -96,10 +97,14 @@ class Log:
         self.container = source.container
         self.previous = source.previous
         self._marks: dict[str, list[Line]] = {}
-        #: what views of the log have worked out and ask for again
-        self.memo: dict[str, list[list[int]]] = {}
-        #: where the error on a line was raised, as `processes.raised_at` found it
-        self.frames: dict[int, Frame | None] = {}
+        self._made: dict[str, Any] = {}
+
+    def once(self, key: str, make: Callable[[], M]) -> M:
+        """What a view of the log has worked out, and asks for again."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: M = self._made[key]
+        return found
 
     @cached_property
     def _starts(self) -> array[int]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -36,7 +37,7 @@ _CLAIM = r"\bnodeclaim/([\w.-]+)"
 _LEAVING_SECONDS = 60
 
 #: What the kubelet says of volumes of a pod that it has only just heard of; the next try succeeds.
-_BLIPS = re.compile(r"failed to sync \w+ cache: timed out waiting for the condition|object \S+ not registered")
+_BLIPS = expression(r"failed to sync \w+ cache: timed out waiting for the condition|object \S+ not registered")
 
 #: Warnings that say nothing of a pod that has a node, or that do not stop it by themselves.
 _NO_STOP = frozenset({"FailedScheduling", "FailedToRetrieveImagePullSecret"})

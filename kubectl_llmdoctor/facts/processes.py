@@ -12,6 +12,7 @@ import re
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs, unmarked
 
 START = "Traceback (most recent call last)"
@@ -21,30 +22,30 @@ _LONGEST = 400
 _MOST = 200
 
 # what kubectl logs --prefix puts before the lines of several containers: [pod/llama-0/vllm]
-_POD = re.compile(r"\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ")
+_POD = expression(r"\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ")
 # (EngineCore_DP0 pid=141)  (APIServer pid=1)  (Worker_TP1 pid=7)  (VllmWorker rank=1 pid=7)
 # (RayWorkerWrapper pid=7, ip=10.0.0.4)  (ServeReplica:default:llm pid=7)
-_PARENTHESES = re.compile(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)\s?")
-_RANK = re.compile(r"\[rank(?P<rank>\d+)\]:\s?")
+_PARENTHESES = expression(r"\((?P<who>[\w:.-]{1,60})(?P<rank> rank=\d+)? pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)\s?")
+_RANK = expression(r"\[rank(?P<rank>\d+)\]:\s?")
 # [2026-06-02 08:00:00 DP0 TP1] …
-_SGLANG = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_[A-Z]+)\d+)+)\]\s?")
+_SGLANG = expression(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?P<who>(?: (?:DP|TP|PP|EP|ATTN_[A-Z]+)\d+)+)\]\s?")
 # INFO 06-02 08:00:00 [core.py:708]   ERROR 06-02 08:00:00 core.py:708]   2026-06-02 08:00:00,123 ERROR …   E0602 …
-_LOGGER = re.compile(
+_LOGGER = expression(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[?[\w./-]+:\d+\] ?"
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+Z?\s+(?:- [\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:[\w.:-]+ )?(?:-- : )?)"
 )
 # a time that a log store put before the line: an engine's own is followed by its level
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
+_STAMP = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
 # what a server says that a process of its own has printed: LocalAI, Tabby; llama-server as a router, by the port of that one
 _RELAYS = (
     r'(?:\S+ +){3}DEBUG GRPC (?:stderr|stdout) id="(?P<id>[^"]{1,200})" line="(?P<quoted>(?:[^"\\]|\\.)*)"'
     r"|\S+ DBG GRPC\((?P<model>[^)]{1,200})\): (?:stderr|stdout) (?P<text>.*)"
     r"|\S+ +WARN llama_cpp_server::supervisor: \S+/supervisor\.rs:\d+: (?P<server><\w+>): (?P<line>.*)"
 )
-_ROUTED = re.compile(r"\[ ?(\d{4,5})\] ")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
-_FRAME = re.compile(r'\s*File "[^"]+", line \d+, in ')
+_ROUTED = expression(r"\[ ?(\d{4,5})\] ")
+_ANSI = expression(r"\x1b\[[0-9;]*m")
+_ERROR = expression(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
+_FRAME = expression(r'\s*File "[^"]+", line \d+, in ')
 #: Lines below a frame that quote its statement and mark a part of it.
 _QUOTING = 2
 _LINKS = (
@@ -52,7 +53,7 @@ _LINKS = (
     "During handling of the above exception, another exception occurred",
 )
 #: The end of a traceback, or a line that a logger marked as an error.
-_TELLING = re.compile(
+_TELLING = expression(
     r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
     r'|\berror="[^"]'
     r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
@@ -223,10 +224,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 def raised_at(line: Line) -> Frame | None:
     """The innermost frame of the traceback that a line ends; None where no frame stands before it, or lines are missing."""
-    frames = line.log.frames
-    if line.number not in frames:  # dozens of patterns ask the same
-        frames[line.number] = _raised_at(line)
-    return frames[line.number]
+    return line.log.once(f"raised at {line.number}", lambda: _raised_at(line))  # dozens of patterns ask the same
 
 
 def _raised_at(line: Line) -> Frame | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import re
 from collections.abc import Iterator, Sequence
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.starts import (
     BANNERS,
@@ -22,10 +22,10 @@ from kubectl_llmdoctor.facts.starts import (
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 #: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
-_REFUSAL = re.compile(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
+_REFUSAL = expression(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
 _ANSWERS = 3
 #: How uvicorn, llama-server and Ray Serve's proxy log that they answered one request with an error, whoever's it is.
-_ERRED = re.compile(
+_ERRED = expression(
     r'"POST /\S* HTTP/[\d.]+" [45]\d\d\b|\brequest: POST /.{0,200} [45]\d\d$| POST (?:/\S{0,200} )?[45]\d\d \d[\d.]{0,12}ms\b'
 )
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.architecture import Architecture
     from kubectl_llmdoctor.facts.accelerator import Accelerator
     from kubectl_llmdoctor.facts.engine import Engine
-    from kubectl_llmdoctor.facts.logs import Line, Log
-    from kubectl_llmdoctor.facts.subject import Subject
+    from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+    from kubectl_llmdoctor.facts.unknown import NotApplicable, Unknown
     from kubectl_llmdoctor.memory.budget import Budget, Measured
     from kubectl_llmdoctor.memory.options import Option
     from kubectl_llmdoctor.memory.serving import Serving
@@ -32,9 +32,12 @@ _ROOM = ("gpu_memory_utilization", "quantization", "dtype", "kv_cache_dtype", "k
 class Sizing:
     """The memory of one engine, as far as it is known; `unknown` says what is missing for any statement at all."""
 
-    def __init__(self, engine: Engine, subject: Subject) -> None:
+    def __init__(self, engine: Engine, logs: Logs, gpu: Callable[[], Accelerator | Unknown | NotApplicable]) -> None:
         self.engine = engine
-        self._subject = subject
+        #: those of its pod
+        self._logs = logs
+        #: finds the GPU of its container
+        self._gpu = gpu
 
     @cached_property
     def model(self) -> tuple[Architecture, str] | None:
@@ -95,13 +98,13 @@ class Sizing:
         """The GPU of the container; None where it is not known."""
         from kubectl_llmdoctor.facts.accelerator import Accelerator
 
-        found = self._subject.accelerator(self.engine.container)
+        found = self._gpu()
         return found if isinstance(found, Accelerator) else None
 
     @property
     def has_log(self) -> bool:
         """Whether there is a log of the container that says anything."""
-        return any(log.text for log in self._subject.logs(self.engine.pod).of(self.engine.container.name))
+        return any(log.text for log in self._logs.of(self.engine.container.name))
 
     @cached_property
     def serving(self) -> Serving:
@@ -113,8 +116,7 @@ class Sizing:
     @cached_property
     def printed(self) -> Printed:
         """What the engine's log says of its memory; of the newest instance that says anything."""
-        logs = self._subject.logs(self.engine.pod)
-        own = logs.all if self.engine.pod.log_only else logs.of(self.engine.container.name)
+        own = self._logs.all if self.engine.pod.log_only else self._logs.of(self.engine.container.name)
         for log in reversed(own):
             found = _printed(self.engine.name, log)
             if found.lines:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
 
@@ -152,9 +153,9 @@ OLLAMA_LOADED = ("llama runner started in", "llama-server started in")
 WORKS = (
     (
         "Avg generation throughput: ",
-        re.compile(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
+        expression(r"(?:Engine (?P<engine>\d+): )?Avg prompt .*generation throughput: (?!0\.0 )"),
     ),
-    ("Decode batch", re.compile(r"\bDecode batch(?P<engine>)\b")),  # SGLang
+    ("Decode batch", expression(r"\bDecode batch(?P<engine>)\b")),  # SGLang
 )
 #: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas (its
 #: proxy says the same once more), BentoML, TGI's and TEI's routers; Caddy's and Traefik's access logs as JSON.
@@ -213,7 +214,7 @@ _PROLOGUE = 60
 #: Servers that run side by side in one container, at most: one that has said nothing for so many starts has ended.
 _MOST_SERVERS = 16
 _PORT_TAKEN = "ddress already in use"
-_AT_EASE = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
+_AT_EASE = expression(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
 _UNDER_WAY = (*_STOPS, *(text for text, _ in WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
 #: All that is looked for here. What engines print of their work is in every other line.
@@ -253,12 +254,13 @@ def restarts(log: Log) -> list[int]:
 
     One that finds its port taken is none of its own: the process of the start before still has it.
     """
-    if "restarts" not in log.memo:
-        begins, taken = list(_begins(log)), [line.number for line in log.marks(_PORT_TAKEN)]
-        ends = dict(pairwise([*begins, len(log) + 1]))
-        own = [at for at in begins if at == begins[0] or not any(at <= number < ends[at] for number in taken)]
-        log.memo["restarts"] = [own]
-    return log.memo["restarts"][0]
+    return log.once("restarts", lambda: _restarts(log))
+
+
+def _restarts(log: Log) -> list[int]:
+    begins, taken = list(_begins(log)), [line.number for line in log.marks(_PORT_TAKEN)]
+    ends = dict(pairwise([*begins, len(log) + 1]))
+    return [at for at in begins if at == begins[0] or not any(at <= number < ends[at] for number in taken)]
 
 
 def _begins(log: Log) -> Iterator[int]:
@@ -299,9 +301,7 @@ def _shows_how_it_went(line: Line) -> bool:
 
 def later_banners(log: Log) -> list[int]:
     """Where a start begins, but for the first one: that one prints something before its banner."""
-    if "banners" not in log.memo:
-        log.memo["banners"] = [sorted({x.number for text in BANNERS for x in marks_of(log, text)})[1:]]
-    return log.memo["banners"][0]
+    return log.once("banners", lambda: sorted({x.number for text in BANNERS for x in marks_of(log, text)})[1:])
 
 
 def marks_of(log: Log, literal: str) -> Iterator[Line]:
@@ -333,20 +333,23 @@ def signs_of_life(log: Log) -> list[int]:
 
 def answered_at(log: Log) -> list[int]:
     """The lines by which a log says that a request was answered."""
-    if "answered" not in log.memo:
-        said = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
-        log.memo["answered"] = [sorted(said)]
-    return log.memo["answered"][0]
+    return log.once("answered", lambda: sorted(_answered_at(log)))
+
+
+def _answered_at(log: Log) -> set[int]:
+    return {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
 
 
 def at_work(log: Log) -> list[list[int]]:
     """The lines by which each engine of a log shows that it answers requests."""
-    if "at work" not in log.memo:
-        found: dict[str, list[int]] = {}
-        for literal, pattern in WORKS:
-            for line in log.marks(literal):
-                if (match := pattern.search(line.text)) is not None:
-                    who = f"{said(line.text).process} {match['engine'] or ''}"
-                    found.setdefault(who, []).append(line.number)
-        log.memo["at work"] = list(found.values())
-    return log.memo["at work"]
+    return log.once("at work", lambda: _at_work(log))
+
+
+def _at_work(log: Log) -> list[list[int]]:
+    found: dict[str, list[int]] = {}
+    for literal, pattern in WORKS:
+        for line in log.marks(literal):
+            if (match := pattern.search(line.text)) is not None:
+                who = f"{said(line.text).process} {match['engine'] or ''}"
+                found.setdefault(who, []).append(line.number)
+    return list(found.values())

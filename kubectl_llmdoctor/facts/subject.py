@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -19,6 +17,7 @@ from kubectl_llmdoctor.facts.nodes import Node, Nodes, nodes_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.starts import last_start
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
+from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, Later, NotApplicable, Unknown
 from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
 from kubectl_llmdoctor.snapshot import Missing
 
@@ -28,18 +27,6 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.metrics import Metrics
     from kubectl_llmdoctor.facts.sizing import Sizing
 
-
-class Unknown(msgspec.Struct, frozen=True):
-    """A fact that is not known, and why; checks that need it are reported as not checked."""
-
-    reason: str
-
-
-class NotApplicable:
-    """A fact that does not apply to this target; checks that need it have nothing to say."""
-
-
-NOT_APPLICABLE = NotApplicable()
 
 #: Annotations and labels that name the PodGroup of a pod: KAI's, Volcano's, the coscheduling plugin's.
 _GROUPS = ("pod-group-name", "scheduling.k8s.io/group-name", "scheduling.x-k8s.io/pod-group")
@@ -75,12 +62,6 @@ _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "Failed
 _LATE_SECONDS = 900
 #: Why a container waits that has been started, or is about to be.
 _ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
-
-
-class Later(msgspec.Struct, frozen=True):
-    """A fact that is dear: it is made when a check asks for it."""
-
-    make: Callable[[], Any]
 
 
 class Subject:
@@ -328,7 +309,7 @@ class Subject:
 
         key = container.pod.name, container.name
         if key not in self._accelerators:
-            self._accelerators[key] = gpu_of(container, self)
+            self._accelerators[key] = gpu_of(container, self.logs(container.pod), self.nodes)
         found: Accelerator | Unknown | NotApplicable = self._accelerators[key]
         return found
 
@@ -337,7 +318,9 @@ class Subject:
         from kubectl_llmdoctor.facts.sizing import Sizing
 
         if id(engine) not in self._sizings:
-            self._sizings[id(engine)] = Sizing(engine, self)
+            self._sizings[id(engine)] = Sizing(
+                engine, self.logs(engine.pod), partial(self.accelerator, engine.container)
+            )
         found: Sizing = self._sizings[id(engine)]
         return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 
@@ -26,9 +27,9 @@ _AGAIN = 2
 _OFTEN, _SETTLED_SECONDS = 5, 86400
 
 #: The kubelet's words for a restart that a probe brought about.
-_PROBE_KILL = re.compile(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
+_PROBE_KILL = expression(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
 #: And for one because somebody changed its image or resources in place.
-_CHANGED = r"^Container (?P<container>\S+) definition changed, will be restarted"
+_CHANGED = expression(r"^Container (?P<container>\S+) definition changed, will be restarted")
 
 #: Waiting reasons of a container that is only on its way.
 _STARTING = ("ContainerCreating", "PodInitializing", "")
@@ -98,11 +99,11 @@ def _killed_by_probe(pod: Pod, container: Container, ended: datetime) -> bool:
     return _killed(pod, _PROBE_KILL, container, ended)
 
 
-def _killed(pod: Pod, words: str | re.Pattern[str], container: Container, ended: datetime) -> bool:
+def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datetime) -> bool:
     """Whether the kubelet told the instance that ended then to end, and said so in these words."""
     grace = pod.spec.termination_grace_period_seconds or 30
     for event in pod.events:
-        found = re.match(words, event.message) if event.reason == "Killing" and event.last else None
+        found = words.match(event.message) if event.reason == "Killing" and event.last else None
         if found and event.last and found["container"] == container.name:
             return abs((ended - event.last).total_seconds()) <= grace + 15
     return False

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 
 T = TypeVar("T")
 
 #: Where the API server's encoder begins the list, and where it goes from one built-in object to the next.
-_BEGIN = re.compile(rb'"items":\s*\[')
+_BEGIN = expression(rb'"items":\s*\[')
 _BETWEEN = b'},{"metadata":'
 
 #: A list that goes on elsewhere, in the metadata before or behind its items.
-_MORE = re.compile(rb'"continue":\s*"[^"]')
+_MORE = expression(rb'"continue":\s*"[^"]')
 
 #: What precedes the items is a few hundred bytes.
 _HEAD_BYTES = 2**16

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.platforms import labels
 from kubectl_llmdoctor.snapshot import Json
 
 #: ConfigMaps that the platform puts into every namespace: authorities, no engine's configuration.
 _PLATFORM_CONFIG = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"})
 
-_GPU_RESOURCE = re.compile(
+_GPU_RESOURCE = expression(
     r"[^/]+/(?:gpu|vgpu|mig-|pgpu|gpumem|sgpu|i915|xe|accel|gaudi|tpu|neuron|npu|mlu|dcu|gcu|xpu|Ascend|\w*_nps)",
     re.IGNORECASE,
 )
@@ -26,7 +27,7 @@ _DISKS = ("awsElasticBlockStore", "gcePersistentDisk", "azureDisk", "cinder")
 _OF_CLASS = "deviceclass.resource.kubernetes.io/"
 
 #: `image: vllm/vllm-openai:v0.9.1`, `command: [python3, -m, sglang.launch_server]`, `ollama serve`
-_SERVER_WORDS = re.compile(
+_SERVER_WORDS = expression(
     r"vllm|sglang|text-generation|tritonserver|tensorrt|trtllm|nvcr\.io/nim/|/nim[:/-]|llama[._-]?(?:cpp|server)|"
     r"ollama|lmdeploy|huggingfaceserver|llm-d|mlc[-_]llm|aphrodite|text-embeddings|ktransformers|xinference|"
     r"local-?ai\b|openvino/model_server",

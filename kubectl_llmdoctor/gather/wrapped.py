@@ -10,23 +10,24 @@ driver, Fluent Bit's kubernetes filter, Vector's kubernetes_logs source, Loki's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 #: Lines by which the form is recognised, and how many of ten must have it.
 _LINES, _OF_TEN = 60, 8
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
-_CRI = re.compile(rf"(?P<time>{_TIME}) (?:stdout|stderr) [FP](?::[\w:]*)? ?")
-_PREFIX = re.compile(r"^\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ?")
+_CRI = expression(rf"(?P<time>{_TIME}) (?:stdout|stderr) [FP](?::[\w:]*)? ?")
+_PREFIX = expression(r"^\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ?")
 #: `llama-0 vllm text`
-_STERN = re.compile(r"^(?P<who>[a-z0-9][a-z0-9.-]{0,252}-[a-z0-9.-]{1,63} [a-z0-9][a-z0-9-]{0,62}) ")
+_STERN = expression(r"^(?P<who>[a-z0-9][a-z0-9.-]{0,252}-[a-z0-9.-]{1,63} [a-z0-9][a-z0-9-]{0,62}) ")
 _LEAST = 5
 #: Times as fine as the kubelet's are kept: they cannot be an engine's own.
-_FINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7,9}(?:Z|[+-]\d\d:\d\d)")
+_FINE = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7,9}(?:Z|[+-]\d\d:\d\d)")
 #: Where a record holds the line, and what else a collector writes beside it.
 _TEXTS = ("log", "message", "line", "textPayload")
 _BESIDE = ("stream", "kubernetes", "labels", "insertId")

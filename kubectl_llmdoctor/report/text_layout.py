@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
+from kubectl_llmdoctor.expressions import expression
+
 if TYPE_CHECKING:
-    import re
+    pass
 
 T = TypeVar("T")
 
@@ -27,22 +28,18 @@ def clean(text: str) -> str:
     """
     if text.isprintable():
         return text
-    text = _sequences().sub("", text)
+    text = _SEQUENCES.sub("", text)
     return "".join(
         c if c.isprintable() else " " if c.isspace() else "\ufffd" if "\ud800" <= c <= "\udfff" else "" for c in text
     )
 
 
-@cache
-def _sequences() -> re.Pattern[str]:
-    """Whole terminal sequences, in their 7-bit and 8-bit forms; a sequence without an end loses only its start."""
-    import re
-
-    return re.compile(
-        r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: \x1b[31m
-        r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC: \x1b]0;title\x07
-        r"|\x1b[ -/]*[0-Z\\^-~]"  # the short ones: \x1b(B
-    )
+#: Whole terminal sequences, in their 7-bit and 8-bit forms; a sequence without an end loses only its start.
+_SEQUENCES = expression(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: \x1b[31m
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC: \x1b]0;title\x07
+    r"|\x1b[ -/]*[0-Z\\^-~]"  # the short ones: \x1b(B
+)
 
 
 def columns(text: str) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.facts.aftermath import signs_of
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.subject import Subject, Unknown
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.unknown import Unknown
 from kubectl_llmdoctor.signatures.declared import Signature
 from kubectl_llmdoctor.signatures.logs import in_logs
 from kubectl_llmdoctor.signatures.statements import in_statements

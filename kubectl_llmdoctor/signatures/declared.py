@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.advice import FixText
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.starts import PHASES
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Severity
 
@@ -85,7 +86,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 #: A word in an expression.
-_NAMED = re.compile(r"\(\?&(\w+)\)")
+_NAMED = expression(r"\(\?&(\w+)\)")
 
 
 def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({})) -> Signature:

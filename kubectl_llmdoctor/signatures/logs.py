@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -10,6 +9,7 @@ import msgspec
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import endings
@@ -24,17 +24,17 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at
 
 #: What an engine's logger says without calling it an error, and an exception in it: one that was caught.
-_WARNED = re.compile(
+_WARNED = expression(
     r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
 _SAYS_WARNING = "To silence this warning"
 #: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
-_AGAIN = re.compile(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
-_AGAIN_BELOW = re.compile(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
+_AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
+_AGAIN_BELOW = expression(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
-_SOURCE = re.compile(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
+_SOURCE = expression(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
 _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
 #: Engines that log no request that went well: Triton never does, trtllm-serve where its access log is off.

@@ -7,7 +7,18 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import GIB, Engine, Evidence, Line, Log, Sizing, pod_evidence, say_bytes, setting_evidence
+from kubectl_llmdoctor.api import (
+    GIB,
+    Engine,
+    Evidence,
+    Line,
+    Log,
+    Sizing,
+    expression,
+    pod_evidence,
+    say_bytes,
+    setting_evidence,
+)
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -29,8 +40,8 @@ DIED = (*_KILLED, _GONE)
 
 #: By which a process tells why it ends (of its own fault, or as it was told to), and so was not killed; before that line, or, of a
 #: signal, beside it.
-_OF_ITSELF = re.compile(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
-_BY_A_SIGNAL = re.compile(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
+_OF_ITSELF = expression(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
+_BY_A_SIGNAL = expression(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
 _NEAR = 200
 
 

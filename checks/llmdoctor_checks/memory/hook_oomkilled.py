@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Finding, check, fixes, pod_evidence, say_bytes
+from kubectl_llmdoctor.api import Container, Finding, check, expression, fixes, pod_evidence, say_bytes
 from llmdoctor_checks.memory._killed import HOOK_BYTES
 
 #: A number with no unit or with one that is a thousand times too small, as a slip leaves it: `8` and `8Mi` for `8Gi`.
-_SLIP = re.compile(r"(\d{1,3})(?:Mi?)?")
+_SLIP = expression(r"(\d{1,3})(?:Mi?)?")
 
 
 @check("hook-oomkilled", since="0.1")

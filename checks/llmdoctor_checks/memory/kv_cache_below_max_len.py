@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, Sizing, check, fixes, log_evidence, say_seconds
-from llmdoctor_checks.serving._load import last_load, seconds_between, since_when
+from llmdoctor_checks._load import last_load, since_when
+from llmdoctor_checks._written import seconds_between
 
 from ._budget import EXPLAINED, finding, gib, role_of, room
 from ._graphs import ESTIMATED, REFUSED, eaten

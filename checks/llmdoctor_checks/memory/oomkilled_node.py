@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     check,
     endings,
     event_evidence,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -37,7 +38,7 @@ from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
-_AVAILABLE = re.compile(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<bytes>[\d.eE+]+)$", re.MULTILINE)
+_AVAILABLE = expression(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<bytes>[\d.eE+]+)$", re.MULTILINE)
 
 #: Memory is far above its request when it is so many times as much, and so much more; it lasts when it does for so long.
 _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
@@ -47,7 +48,7 @@ _SHORT = 0.1
 
 #: The kubelet's event names the process that the kernel killed, by the 15 characters that the kernel keeps; those of engines, which
 #: give their workers names of their own, and of what they run in.
-_VICTIM = re.compile(
+_VICTIM = expression(
     r"victim process: (?P<name>(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)[^,]{0,40}),"
 )
 

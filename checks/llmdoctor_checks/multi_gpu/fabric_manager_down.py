@@ -1,15 +1,14 @@
 """NVSwitches that nobody has set up, by the node's own account."""
 
-import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, fixes, letters
+from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, expression, fixes, letters
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, by_others
 
 #: NVML's states of a GPU's registration with the fabric that are not the end of it.
 _UNFINISHED = frozenset({"notstarted", "inprogress"})
 #: systemd's and the service's own lines in the journal.
-_DEAD = re.compile(
+_DEAD = expression(
     r"(?i)(?:nvidia-fabricmanager|nv-fabricmanager|fabricmanager).{0,80}(?:failed|exited|error|terminated|not running)"
     r"|failed to start .{0,40}fabric ?manager"
 )

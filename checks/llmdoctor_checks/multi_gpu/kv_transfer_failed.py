@@ -11,13 +11,14 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import seconds_between
+from llmdoctor_checks._written import seconds_between
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
 _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
@@ -27,7 +28,7 @@ _CAME = "Finished recving KV transfer for request "
 #: vLLM's prefill side, of a cache that nobody fetched (`nixl_connector.py`, later `nixl/base_worker.py`); so it is with a request that
 #: was cancelled between the two.
 _EXPIRED = "Releasing expired KV blocks for request "
-_UNFETCHED = re.compile(_EXPIRED + r"(\S{1,200}) which were retrieved by 0 (?:decode|remote) worker")
+_UNFETCHED = expression(_EXPIRED + r"(\S{1,200}) which were retrieved by 0 (?:decode|remote) worker")
 #: So many requests are not all cancelled.
 _SEVERAL = 3
 #: Where vLLM's side channel listens when nothing else is said (`vllm/envs.py`).

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     endings,
+    expression,
     fixes,
     k8s,
     log_of,
@@ -30,7 +31,7 @@ from kubectl_llmdoctor.api import (
 _MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
 
 #: What exceptions over a name or a connection speak of.
-_OF_A_WAY = re.compile(
+_OF_A_WAY = expression(
     r"(?i)\baddress|resolv|resolution|connect|time[ds]?[ -]?out|name or service|hostname|tcpstore|rendezvous|socket|\bpeer\b"
     r"|distnetwork|diststore|gaierror"
 )
@@ -38,7 +39,7 @@ _OF_A_WAY = re.compile(
 _ASKED_SECONDS = 20
 
 #: A script that asks again and again; who does so for so long, of a leader that is ready, is not answered.
-_LOOPS = re.compile(r"\b(?:until|while)\b")
+_LOOPS = expression(r"\b(?:until|while)\b")
 _IN_VAIN_SECONDS = 600
 #: Labels that the pods of one server share.
 _GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dynamo-graph-deployment-name")

@@ -18,8 +18,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._load import last_load
 from llmdoctor_checks.multi_gpu._network import fabric
-from llmdoctor_checks.serving._load import last_load
 
 #: A request that gets fewer tokens in a second waits for something: any GPU on which such models are spread makes several times
 #: as many, while it runs few requests at once.

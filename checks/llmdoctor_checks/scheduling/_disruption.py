@@ -17,6 +17,8 @@ from kubectl_llmdoctor.api import (
     Event,
     Events,
     Evidence,
+    Finding,
+    Fix,
     Node,
     Pod,
     Subject,
@@ -109,6 +111,19 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     spot: bool = False
     #: when the node fell silent
     since: datetime | None = None
+
+
+def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
+    """The finding of a pod that was taken away."""
+    return Finding(
+        role="cause",
+        confidence="possible" if found.open else "certain",
+        summary=summary,
+        evidence=found.evidence,
+        explains=CONSEQUENCES,
+        fixes=(fix,),
+        pods=(pod.name,),
+    )
 
 
 def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Taken | None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Pod, dig, is_accelerator, milli, units
+from kubectl_llmdoctor.api import Pod, dig, expression, is_accelerator, milli, units
 from llmdoctor_checks._raw import rows
 
 #: Where something stands, below the spec of the pod unless it begins with `metadata` or `spec.`, and what is wrong with it.
@@ -29,13 +29,13 @@ _TEMPLATES = {
 }
 _FOREVER = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 
-_LABEL = re.compile(r"(?:[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
-_DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
-_PORT = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_QUANTITY = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?", re.ASCII)
+_LABEL = expression(r"(?:[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
+_DNS_LABEL = expression(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_DNS_NAME = expression(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
+_PORT = expression(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_QUANTITY = expression(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?", re.ASCII)
 #: Signs of a value that another program fills in, or of a placeholder, which is a fault of its own.
-_OPEN = re.compile(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
+_OPEN = expression(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
 
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")

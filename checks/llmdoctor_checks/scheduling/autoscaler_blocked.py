@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     events_of,
+    expression,
     fixes,
     is_provisioner,
     parse,
@@ -32,14 +33,14 @@ _MENDED = frozenset(
     {"gpu-insufficient", "gpu-fragmented", "gpu-resource-absent", "cpu-memory-insufficient", "pods-per-node-limit"}
     | {"ephemeral-storage-insufficient"}
 )
-_LIMIT = re.compile(
+_LIMIT = expression(
     r"max node group size reached|limit reached|exceed(?:ed|s)? limits?|limits exceeded|limits have been exhausted|MaxSize"
     r"|no instance type",
     re.IGNORECASE,
 )
 #: A group or pool with the right nodes, which may not grow: it, and not what is taken now, keeps the pod waiting.
 _AT_MOST = r"exceed limits for nodepool|limits have been exhausted|max (?:node group size|limit|cluster [\w ,./-]{1,80} limit) reached"
-_FAILED = re.compile(
+_FAILED = expression(
     r"backoff after failed scale-up|scale[ -]?up .{0,400}failed|QUOTA_EXCEEDED|quota exceeded|STOCKOUT|(?<!limits have been )exhausted"
     r"|InsufficientInstanceCapacity|insufficient capacity|not ready for scale-up",
     re.IGNORECASE,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
-from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+from llmdoctor_checks.scheduling._disruption import lost, taken
 
 
 @check("node-drained", since="0.1")
@@ -30,23 +30,18 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     if found is None or found.kind != "drained":
         return
     name = pod.spec.node_name or "its node"
-    yield Finding(
-        role="cause",
-        confidence="possible" if found.open else "certain",
-        summary=f"{pod.name} was taken from {name}: {found.why}"
+    yield lost(
+        pod,
+        found,
+        f"{pod.name} was taken from {name}: {found.why}"
         + ". The node was not read: it may as well have stopped answering." * found.open,
-        evidence=found.evidence,
-        explains=CONSEQUENCES,
-        fixes=(
-            fixes.advice(
-                "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
-                f"holds a spot machine ({fixes.edited(pod)})"
-                if found.spot
-                else f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
-                "and run more than one replica",
-                f"kubectl -n {pod.namespace} get poddisruptionbudgets",
-                f"kubectl describe node {name}" if pod.spec.node_name else "kubectl get nodes",
-            ),
+        fixes.advice(
+            "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
+            f"holds a spot machine ({fixes.edited(pod)})"
+            if found.spot
+            else f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
+            "and run more than one replica",
+            f"kubectl -n {pod.namespace} get poddisruptionbudgets",
+            f"kubectl describe node {name}" if pod.spec.node_name else "kubectl get nodes",
         ),
-        pods=(pod.name,),
     )

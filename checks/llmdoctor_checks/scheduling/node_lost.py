@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
-from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+from llmdoctor_checks.scheduling._disruption import lost, taken
 
 
 @check("node-lost", since="0.1")
@@ -29,21 +29,16 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     if found is None or found.kind not in ("lost", "rebooted"):
         return
     name = pod.spec.node_name or "its node"
-    yield Finding(
-        role="cause",
-        confidence="certain",
-        summary=f"{pod.name} lost its node {name}: {found.why}",
-        evidence=found.evidence,
-        explains=CONSEQUENCES,
-        fixes=(
-            fixes.advice(
-                f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts anew by itself"
-                if found.kind == "rebooted"
-                else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
-                "so that the pods are made elsewhere",
-                f"kubectl describe node {name}",
-                owner="platform",
-            ),
+    yield lost(
+        pod,
+        found,
+        f"{pod.name} lost its node {name}: {found.why}",
+        fixes.advice(
+            f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts anew by itself"
+            if found.kind == "rebooted"
+            else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
+            "so that the pods are made elsewhere",
+            f"kubectl describe node {name}",
+            owner="platform",
         ),
-        pods=(pod.name,),
     )

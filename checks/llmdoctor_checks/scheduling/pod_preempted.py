@@ -15,7 +15,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
 )
 from llmdoctor_checks._raw import rows
-from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, taken
+from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, lost, taken
 from llmdoctor_checks.scheduling._kueue import workloads
 
 #: Kueue takes the quota back within moments of the word that it will.
@@ -52,19 +52,14 @@ def pod_preempted(
     if found is None or found.kind != "preempted":
         return
     priority = pod.spec.priority_class_name or "none"
-    yield Finding(
-        role="cause",
-        confidence="certain",
-        summary=f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
-        evidence=found.evidence,
-        explains=CONSEQUENCES,
-        fixes=(
-            fixes.advice(
-                f"Give it a PriorityClass above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})",
-                "kubectl get priorityclasses",
-            ),
+    yield lost(
+        pod,
+        found,
+        f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
+        fixes.advice(
+            f"Give it a PriorityClass above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})",
+            "kubectl get priorityclasses",
         ),
-        pods=(pod.name,),
     )
 
 

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     event_evidence,
+    expression,
     fixes,
     k8s,
     object_evidence,
@@ -254,7 +255,7 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
 
 
 #: How the attach/detach controller names the pods that have the volume, those of the same namespace only.
-_USED_BY = re.compile(r"already used by pod\(s\) (.{1,200})")
+_USED_BY = expression(r"already used by pod\(s\) (.{1,200})")
 
 
 def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:

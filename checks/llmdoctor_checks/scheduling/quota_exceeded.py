@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     event_evidence,
+    expression,
     fixes,
     k8s,
     milli,
@@ -26,7 +27,7 @@ from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
-_REFUSED = re.compile(
+_REFUSED = expression(
     r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?>(?P<asked>.{0,2000}?), used: )(?>(?P<used>.{0,2000}?), limited: )(?P<limit>.*)"
     r"|failed quota: (?P<needs>[^:]{1,253}): must specify (?P<what>.*)"
     r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|(?<!\S)\S{1,100} max limit to request ratio per \w+ is .*)",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.api import Engine, Evidence, Logs, Pod, Subject, dig, log_evidence
+from llmdoctor_checks._load import recent_load, works
 from llmdoctor_checks.serving._autoscaling import Scaler
-from llmdoctor_checks.serving._load import recent_load, works
 
 #: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
 _QUEUE, _GROWS = 10, 1.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, object_evidence
+from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, expression, object_evidence
 from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
 from llmdoctor_checks._raw import rows
 
@@ -35,7 +35,7 @@ _LATER = (
 )
 
 #: Beginnings of metrics that an engine's own pod emits.
-EMITTED = re.compile(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv_inference_|nv_trt_llm_)\w+")
+EMITTED = expression(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv_inference_|nv_trt_llm_)\w+")
 
 
 #: Engines whose pods emit metrics of this beginning and of no other.

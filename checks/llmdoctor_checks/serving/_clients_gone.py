@@ -24,10 +24,10 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._clients import asking, before
+from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import CUT_SHORT, GENERATES, UNDICI, UNDICI_SECONDS, WAITED, waited
-from llmdoctor_checks.serving._load import seconds_between
 from llmdoctor_checks.serving._timeouts import longer, of_envoy, ports, timeouts
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     say_cores,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import last_load, recent_load, works
+from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -29,7 +29,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_between, written_ago
+from llmdoctor_checks._load import last_load
+from llmdoctor_checks._written import seconds_between, written_ago
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -337,8 +338,7 @@ def _by_service(pod: Pod, since: float) -> str:
 
 def _ready_behind(pod: Pod) -> Iterator[tuple[str, datetime]]:
     """Pods that stand behind all Services of a pod and are ready, and since when."""
-    for item in pod.cluster.items("Pod", pod.namespace):
-        other = cast(k8s.Pod, item.typed())
+    for other in pod.cluster.all(k8s.Pod, "Pod", pod.namespace):
         for condition in other.status.conditions if _behind_all(other, pod) else ():
             since = parse_time(condition.last_transition_time) if condition.type == "Ready" else None
             if since is not None and condition.status == "True":

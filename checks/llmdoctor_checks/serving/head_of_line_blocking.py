@@ -25,7 +25,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks.serving._load import Load, last_load, seconds_between
+from llmdoctor_checks._load import Load, last_load
+from llmdoctor_checks._written import seconds_between
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
 _LONG_TOKENS = 16384

@@ -21,18 +21,9 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import (
-    PREEMPTED,
-    RETRACTED,
-    last_load,
-    lasts,
-    preemptions,
-    retractions,
-    seconds_between,
-    since_when,
-    works,
-)
-from llmdoctor_checks.serving._load import Load as Statement
+from llmdoctor_checks._load import PREEMPTED, RETRACTED, last_load, lasts, preemptions, retractions, since_when, works
+from llmdoctor_checks._load import Load as Statement
+from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,

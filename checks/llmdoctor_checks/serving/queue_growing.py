@@ -25,9 +25,9 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
+from llmdoctor_checks._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
-from llmdoctor_checks.serving._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._saturation import (
     Load,
     evidence,

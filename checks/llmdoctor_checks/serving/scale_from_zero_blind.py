@@ -18,8 +18,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
-from llmdoctor_checks.serving._load import written_ago
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
 
 #: Parts of a query that give it a value when no pod emits anything.

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     has_namespace,
     host_of,
+    k8s,
     log_evidence,
     named,
     object_evidence,
@@ -254,8 +255,8 @@ def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[st
     for kind in cluster.kinds():
         for other in cluster.items(kind, item.namespace):
             specs = [(t.metadata.labels, t.spec) for _, t in Workload(other, cluster).templates]
-            if kind == "Pod" and (typed := other.typed()):
-                specs = [(typed.metadata.labels, typed.spec)]  # type: ignore[attr-defined]
+            if kind == "Pod" and isinstance(typed := other.typed(), k8s.Pod):
+                specs = [(typed.metadata.labels, typed.spec)]
             for labels, spec in specs:
                 names = {p.name for c in (*spec.containers, *spec.init_containers) for p in c.ports}
                 yield {key: str(value) for key, value in labels.items()}, names

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
@@ -24,15 +25,15 @@ from kubectl_llmdoctor.catalog.vulnerabilities import VULNERABILITIES, Need, Vul
 from llmdoctor_checks.serving._exposure import restricted, ways
 
 #: Families of models that take videos, and those that take pictures at least.
-_VIDEO = re.compile(r"qwen[\d.]*-?(vl|omni)|internvl|llava|minicpm-[vo]|glm-4(\.\d)?v|smolvlm2|kimi-vl|keye-vl|ovis")
-_PICTURES = re.compile(
+_VIDEO = expression(r"qwen[\d.]*-?(vl|omni)|internvl|llava|minicpm-[vo]|glm-4(\.\d)?v|smolvlm2|kimi-vl|keye-vl|ovis")
+_PICTURES = expression(
     _VIDEO.pattern
     + r"|pixtral|phi-[\d.]+-(vision|multimodal)|llama-3\.2-\d+b-vision|smolvlm|paligemma|molmo|aya-vision|deepseek-vl"
 )
 #: From this CVSS score on it is a risk; below it is only noted.
 _GRAVE = 8.0
 
-_IDEFICS = re.compile(r"idefics3|smolvlm")
+_IDEFICS = expression(r"idefics3|smolvlm")
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     check,
+    expression,
     fixes,
     log_evidence,
     phase_of,
@@ -26,20 +27,20 @@ _FOREVER = (
 #: After an engine that runs in the foreground or, by a single `&`, behind it; the sign says whether only when it failed. Of
 #: thousands of empty lines each would look through all that follow.
 _GAP = r"\s{0,40}"
-_AFTER = re.compile(
+_AFTER = expression(
     rf"(?P<sign>\|\||;|\n|(?<![&>|])&(?![&>\d])){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]{{0,400}}?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
     re.DOTALL,
 )
 #: Programs that engines are started by.
-_SERVERS = re.compile(
+_SERVERS = expression(
     r"vllm\s+serve|vllm\.entrypoints|sglang\.launch_server|sglang\s+serve|text-generation-launcher|llama-server"
     r"|ollama\s+serve|trtllm-serve|tritonserver|launch_triton_server\.py|lmdeploy\s+serve"
 )
 
 #: Between the two: another branch of the script, so that one does not follow the other.
-_BRANCH = re.compile(r"\b(?:else|elif|esac|fi)\b|;;")
+_BRANCH = expression(r"\b(?:else|elif|esac|fi)\b|;;")
 #: In a loop: it watches over the server rather than wait for nothing.
-_WATCH = re.compile(r"\b(?:exit|kill|break|wait|return)\b")
+_WATCH = expression(r"\b(?:exit|kill|break|wait|return)\b")
 
 #: Where the engine's output goes instead of the container's log; what goes to stderr alone is no such thing.
 _TO_FILE = r"(?<![\d|])(?:1|&)?>>?\s*(?P<file>/(?!dev/|proc/)[\w./-]+|[\w-][\w./-]*\.(?:log|out|txt))"

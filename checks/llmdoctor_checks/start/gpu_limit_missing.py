@@ -1,6 +1,5 @@
 """A GPU that is requested without a limit."""
 
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -12,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    expression,
     fixes,
     is_accelerator,
     pod_evidence,
@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals
 
 #: Texts: API server, validation of container resources.
-_REFUSED = re.compile(
+_REFUSED = expression(
     r"Limit must be set for non overcommitable resources"
     r"|must be equal to (?P<resource>[\w.-]+/[\w.-]+) limit"
 )

@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     check,
+    expression,
     fixes,
     pod_evidence,
     setting_evidence,
@@ -17,8 +18,8 @@ from kubectl_llmdoctor.catalog.arrivals import first_release
 from kubectl_llmdoctor.catalog.models import find
 
 #: What stands behind a model's name in a reference to a GGUF file: the part, the ending, and before it the quantization.
-_FILE = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
-_QUANTIZATION = re.compile(r"[-._](UD-)?(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4\w*)$", re.IGNORECASE)
+_FILE = expression(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+_QUANTIZATION = expression(r"[-._](UD-)?(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4\w*)$", re.IGNORECASE)
 
 
 @check("model-unsupported", since="0.1")

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     check,
     endings,
     event_evidence,
+    expression,
     fixes,
     k8s,
     log_evidence,
@@ -29,7 +30,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     served,
 )
-from llmdoctor_checks.serving._load import last_load, seconds_ago, seconds_between, works
+from llmdoctor_checks._load import last_load, works
+from llmdoctor_checks._written import seconds_ago, seconds_between
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
@@ -45,7 +47,7 @@ _OVERLOADED = "Model is overloaded"
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
 #: What makes a probe a request of its own, which waits in the queue behind all others.
-_GENERATES = re.compile(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
+_GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
 
 #: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
 _COMPUTED = ("/health", "/health_generate")

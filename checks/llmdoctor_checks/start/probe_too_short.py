@@ -36,7 +36,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
-from llmdoctor_checks.serving._load import seconds_ago
+from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._probes import came_up, failures
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
 

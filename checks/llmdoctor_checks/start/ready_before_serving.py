@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
 )
-from llmdoctor_checks.serving._load import seconds_ago
+from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._services import service_of
 
 #: Engines that open it only then.

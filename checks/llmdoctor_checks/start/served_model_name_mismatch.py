@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     askers,
     check,
     count_of,
+    expression,
     fixes,
     log_evidence,
     object_evidence,
@@ -35,8 +36,8 @@ _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
 
 #: Variables that name a server, and those that name a model, after a prefix that both share: `OPENAI_BASE_URL` and
 #: `OPENAI_MODEL`, `LLM_ENDPOINT` and `LLM_MODEL_NAME`.
-_SERVER = re.compile(r"(?:^|_)(?:API_BASE_URL|API_BASE|BASE_URL|API_URL|ENDPOINT|HOST|URL)$")
-_MODEL = re.compile(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
+_SERVER = expression(r"(?:^|_)(?:API_BASE_URL|API_BASE|BASE_URL|API_URL|ENDPOINT|HOST|URL)$")
+_MODEL = expression(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
 
 #: What a gateway's body-based routing fills from the `model` of a request; and objects that may send another name on.
 _HEADER = "X-Gateway-Model-Name"
@@ -63,7 +64,7 @@ _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name"
 _LABEL = "model.aibrix.ai/name"
 
 #: A model's name: anything else, such as a list of settings, is left alone.
-_NAME = re.compile(r"\w[\w.:/@+-]{0,199}", re.ASCII)
+_NAME = expression(r"\w[\w.:/@+-]{0,199}", re.ASCII)
 
 
 class Asked(msgspec.Struct, frozen=True):

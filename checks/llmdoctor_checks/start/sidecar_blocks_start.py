@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     check,
     endings,
     event_evidence,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -39,20 +40,20 @@ _SERVERS = (
     r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
 )
 #: A shell loop that waits until something on the network answers.
-_WAITS = re.compile(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
+_WAITS = expression(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
 
 #: A script that asks something over HTTP or TCP, and one that starts a server of its own first.
-_ASKS = re.compile(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
-_STARTS = re.compile(r"\b(?:serve|server|launch_server|api_server|llama-server)\b|[^&>]&[ \t]*(?:$|\n)")
+_ASKS = expression(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
+_STARTS = expression(r"\b(?:serve|server|launch_server|api_server|llama-server)\b|[^&>]&[ \t]*(?:$|\n)")
 #: Ollama's client, which asks the server at OLLAMA_HOST, by default the port of the pod itself.
-_OLLAMA = re.compile(r"\bollama[\"',\s]{1,8}(?:pull|run|create|list)\b")
+_OLLAMA = expression(r"\bollama[\"',\s]{1,8}(?:pull|run|create|list)\b")
 _OLLAMA_PORT = 11434
 _OWN_HOST = r"(?:https?://)?(?:0\.0\.0\.0|127\.0\.0\.1|localhost|::|\[::\])?(?::\d+)?/?$"
 #: A line that only says something, and one that goes on without an answer.
-_WORDS = re.compile(r"[ \t]*(?:#|(?:echo|printf)\b[^|;&]*$)")
-_ANYHOW = re.compile(r"\|\|[ \t]*(?:true\b|:|echo\b|exit 0\b)")
+_WORDS = expression(r"[ \t]*(?:#|(?:echo|printf)\b[^|;&]*$)")
+_ANYHOW = expression(r"\|\|[ \t]*(?:true\b|:|echo\b|exit 0\b)")
 #: A port of the pod itself.
-_AT_OWN = re.compile(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
+_AT_OWN = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
 
 #: Init containers that fetch the model, by name or image, and how their logs show that something came.
 _FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
@@ -85,7 +86,7 @@ _NETWORK = (
 
 #: The same of another container of the pod, which is at localhost, as Go, requests and curl print it, and aiohttp.
 _AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to localhost")
-_PORT = re.compile(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
+_PORT = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
 #: What a container says last is why it ended; what it met with before, it got over.
 _LAST_LINES = 12
 

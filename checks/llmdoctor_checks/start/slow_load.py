@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
 )
-from llmdoctor_checks.serving._load import seconds_between
+from llmdoctor_checks._written import seconds_between
 
 #: A load that takes so long, by what is done so far, is slow: from a local disk hundreds of gigabytes take minutes.
 _SLOW_SECONDS = 1200

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
-from llmdoctor_checks.serving._load import seconds_ago
+from llmdoctor_checks._written import seconds_ago
 
 #: What HAMi's library prints in every process that it is loaded into (libvgpu.c).
 _SHIM = "[HAMI-core "

@@ -22,8 +22,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks import _links, _unreached
+from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.scheduling._refused import holds
-from llmdoctor_checks.serving._load import seconds_ago
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
 _LOADING_SECONDS = 630

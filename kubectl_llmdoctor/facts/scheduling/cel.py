@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.scheduling.objects import Amount, Attribute, Device
 from kubectl_llmdoctor.facts.units import milli
 
@@ -23,7 +24,7 @@ _MOST_TEXT, _MOST_DEPTH = 10 * 1024, 40
 
 
 #: What makes names, or counts them: such an expression depends on more than the names that stand in it.
-_LOOKS_AT_ALL = re.compile(r"[+\\]|\bsize\b")
+_LOOKS_AT_ALL = expression(r"[+\\]|\bsize\b")
 
 
 class UnsupportedError(Exception):
@@ -137,7 +138,7 @@ def _attribute(value: Attribute) -> Any:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(
+_TOKEN = expression(
     r"\s*(?:(?P<text>[rR]?(?:\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'))|(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?"
     r"(?:[eE][+-]?\d+)?)u?|(?P<name>[A-Za-z_]\w*)|(?P<sign>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:.,()\[\]]))"
 )

@@ -11,11 +11,11 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 
 import msgspec
 
 from kubectl_llmdoctor.api import Container, Line, Logs, Pod
+from llmdoctor_checks._written import MOMENT, seconds_between
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
@@ -40,15 +40,6 @@ RETRACTED = "#retracted_reqs: "
 _RETRACTED = r"(?:KV cache pool is full\. Retract requests|Decode out of memory happened)\. #retracted_reqs: (\d{1,9})"
 #: What is printed by a server that ends, or by what ends it.
 _ENDS = ("Traceback (most recent call last)", "Shutting down", "ERROR", "CRITICAL", "SIG", "Killed", "timed out")
-
-#: So many lines before one at most stands the time of a traceback.
-_STAMPED = 30
-
-_TIME = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
-#: klog's, of what is written in Go for Kubernetes: a letter for the level, and no hyphen.
-_KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
-#: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
-_UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -117,57 +108,11 @@ def retractions(container: Container, logs: Logs) -> list[tuple[Line, int]]:
     found: list[tuple[Line, int]] = []
     seen: set[str] = set()
     for line in log.find(RETRACTED) if log else ():
-        when = re.search(_TIME, line.text)
+        when = re.search(MOMENT, line.text)
         if (said := re.search(_RETRACTED, line.text)) is not None and when is not None and when[0] not in seen:
             seen.add(when[0])
             found.append((line, int(said[1]) + (found[-1][1] if found else 0)))
     return found
-
-
-def seconds_between(first: Line, last: Line) -> float | None:
-    """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
-    moments = [_moment(line) for line in (first, last)]
-    if moments[0] is None or moments[1] is None:
-        ran = [_uptime(line) for line in (first, last)]
-        if ran[0] is not None and ran[1] is not None:
-            return ran[1] - ran[0] if ran[1] >= ran[0] else None
-        return (last.time - first.time).total_seconds() if first.time and last.time else None
-    seconds = (moments[1] - moments[0]).total_seconds()
-    return seconds if seconds >= 0 else seconds + 366 * 86400
-
-
-def seconds_ago(line: Line, now: datetime | None) -> float | None:
-    """How long before the snapshot a line was written, by the kubelet's time, or by the engine's own, taken for UTC."""
-    if now is None:
-        return None
-    if line.time:
-        return (now - line.time).total_seconds()
-    if (at := _moment(line)) is None:
-        return None
-    return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
-
-
-def written_ago(line: Line, now: datetime | None) -> float | None:
-    """How many seconds before the snapshot a line was written, by its own time or that of one shortly before it."""
-    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number))[::-1]
-    return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
-
-
-def _uptime(line: Line) -> float | None:
-    """How many seconds a llama-server had run, which is what it prints for a time: minutes, seconds, thousandths and so on."""
-    said = re.match(_UPTIME, line.text)
-    return int(said[1]) * 60 + int(said[2]) + int(said[3]) / 1000 if said else None
-
-
-def _moment(line: Line) -> datetime | None:
-    found = re.match(_KLOG, line.text) or re.search(_TIME, line.text)
-    if found is None:
-        return None
-    month, day, hour, minute, second = map(int, found.groups())
-    try:
-        return datetime(2000, month, day, hour, minute, second)  # a leap year has every day
-    except ValueError:
-        return None
 
 
 #: So many statements without a token, ten seconds apart, are no pause between two batches.
