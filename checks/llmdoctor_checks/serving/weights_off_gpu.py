@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
+from llmdoctor_checks._load import last_load
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks.serving._answers import Answer, answered
-from llmdoctor_checks._load import last_load
 
 #: Who prints one of these has a GPU at hand.
 _DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
