@@ -195,8 +195,11 @@ def _leads_to_pods(item: Item, cluster: Cluster) -> bool:
         return False
     if cluster.now is None:
         return True
-    templates = Workload(item, cluster).templates
-    return not templates or not all(template.context or template.rendered for template, _ in templates)
+    workload = Workload(item, cluster)
+    templates = workload.templates
+    if workload.release:  # what its chart is rendered to stands beside it, and need not have pods
+        return not templates and bool(workload.said)
+    return not templates or not all(template.context for template, _ in templates)
 
 
 def _asked(cluster: Cluster, ref: TargetRef) -> Item | None:

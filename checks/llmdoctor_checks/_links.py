@@ -393,8 +393,7 @@ def _at_the_pod(to: Destination) -> Why | None:
                 at=pod,
             )
         if engine is not None and port is not None:
-            further = {engine.value("metrics_port"), engine.value("grpc_port")}
-            if target == port.value or target in further:
+            if target == port.value or _opens_besides(engine, target):
                 continue
             if port.source not in ("flag", "log", "env") and port.value not in declared:
                 continue
@@ -430,6 +429,16 @@ def _at_the_pod(to: Destination) -> Why | None:
                 what = f"{asked}, and {title} listens on {listens}, as its label {_AIBRIX_PORT} says, by which this AIBrix does not go"
         return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
     return None
+
+
+def _opens_besides(engine: Engine, port: int) -> bool:
+    """Whether another setting of an engine names a port: of its metrics, of its events, of what passes its cache on."""
+    told = {**engine.found.defaults, **engine.found.settings}
+    named = re.compile(rf'(?::|port"?: ?"?){port}\b')
+    return any(
+        name != "port" and ((said.value == port and "port" in name) or named.search(said.text) is not None)
+        for name, said in told.items()
+    )
 
 
 def _loopback(container: Container, engine: Engine | None, port: int) -> tuple[str, Evidence] | None:

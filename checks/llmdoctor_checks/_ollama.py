@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from kubectl_llmdoctor.api import Line, Logs
+from kubectl_llmdoctor.api import Line, Log, Logs
 
 _FAILED = r'msg="failure during (?:llama-server )?GPU discovery".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]".{0,400}? error="(?P<why>[^"]+)"'
 
@@ -81,13 +81,25 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
 LOST = "ggml_cuda_init: "
 
 
+def _of_models(log: Log) -> list[Line]:
+    """The same without what the search for GPUs tried: one library after the other, until it lists what it found."""
+    since = listed_at(log)
+    return [line for line in log.find(LOST) if line.number > since or "failed to initialize" not in line.text]
+
+
+def listed_at(log: Log) -> int:
+    """The last line in which Ollama lists a GPU, with which its search for them ended; 0 where it lists none."""
+    listed = (line.number for line in log.find('msg="inference compute"') if "library=cpu" not in line.text)
+    return max(listed, default=0)
+
+
 def lost(container: str, logs: Logs) -> tuple[Line, Line] | None:
     """A model for which the instance that runs had found a GPU, and the last one, for which it finds none; else None.
 
     That Ollama lists a GPU at its start is not enough: it reads of AMD's in /sys, and a slice of one may be listed and not opened.
     """
     log = logs.current(container)
-    said = list(log.find(LOST)) if log else []
+    said = _of_models(log) if log else []
     there = [line for line in said if re.search(r"found [1-9]\d{0,3} (?:CUDA|ROCm) devices", line.text)]
     if not there or "failed to initialize" not in said[-1].text:
         return None
@@ -103,7 +115,7 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
         found = next(log.find("Could not find a compatible CUDA device on host"), None)
         if found is not None:
             return found
-        begun = next(reversed(list(log.find(LOST))), None)  # Ollama starts it anew for each model
+        begun = next(reversed(_of_models(log)), None)  # Ollama starts it anew for each model
         if begun is not None and "failed to initialize" in begun.text:
             return begun if ready or NO_DEVICE in begun.text else None
         line = next(log.find("no usable GPU found"), None)

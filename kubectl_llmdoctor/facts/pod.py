@@ -27,7 +27,7 @@ _NODE_SECONDS = 630
 _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
 _PROMISES = ("TriggeredScaleUp", "Nominated")
 
-#: The scheduler speaks of a new pod sooner, and the API server at once of one that it may not look at yet.
+#: The scheduler speaks of a new pod sooner; who set a gate before it opens it as soon, where nothing is in the way.
 _FIRST_WORD_SECONDS = 30
 
 #: The machine that Karpenter is getting for a pod, in the event that promises it.
@@ -256,7 +256,24 @@ class Pod:
     def warned(self) -> bool:
         """Whether the kubelet warned about the pod as a whole (sandbox, volumes, images) and has not come further since."""
         mine = [e for e in self.events if e.warning and e.reason.startswith("Failed") and e.reason not in _NO_STOP]
-        return any(not _BLIPS.search(event.message) and not came_further(event, self.events) for event in mine)
+        return any(not (_BLIPS.search(e.message) or came_further(e, self.events) or self.handed_over(e)) for e in mine)
+
+    def handed_over(self, event: Event) -> bool:
+        """Whether it says that a volume is still attached elsewhere, where a pod that is leaving has it: it comes with its end."""
+        if "Multi-Attach error" not in event.message:
+            return False
+        mine = {v.persistent_volume_claim.claim_name for v in self.spec.volumes if v.persistent_volume_claim}
+        others = [
+            Pod(other, self.cluster)
+            for other in self.cluster.all(k8s.Pod, "Pod", self.namespace)
+            if other.metadata.name != self.name
+            and other.spec.node_name not in ("", self.spec.node_name)
+            and other.status.phase not in ("Succeeded", "Failed")
+            and any(
+                v.persistent_volume_claim and v.persistent_volume_claim.claim_name in mine for v in other.spec.volumes
+            )
+        ]
+        return bool(others) and all(other.leaving for other in others)
 
     @cached_property
     def events(self) -> list[Event]:
@@ -266,10 +283,11 @@ class Pod:
 
     @cached_property
     def just_made(self) -> bool:
-        """Whether it is seconds old, and nobody has said anything of it yet: no scheduler has looked at it."""
+        """Whether it is seconds old, and nobody has said anything of it yet but, maybe, that its gate is closed."""
         now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
         young = now is not None and made is not None and (now - made).total_seconds() <= _FIRST_WORD_SECONDS
-        return young and self.unscheduled and not self.events and self.condition("PodScheduled") is None
+        said = self.condition("PodScheduled")
+        return young and self.unscheduled and not self.events and (said is None or said.reason == "SchedulingGated")
 
     @cached_property
     def awaits_node(self) -> bool:

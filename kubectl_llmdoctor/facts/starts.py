@@ -158,14 +158,16 @@ WORKS = (
     ("Decode batch", expression(r"\bDecode batch(?P<engine>)\b")),  # SGLang
 )
 #: How servers log a request that they have answered: uvicorn, Gin (Ollama), llama-server, LocalAI, Ray Serve's replicas (its
-#: proxy says the same once more), BentoML, TGI's and TEI's routers; Caddy's and Traefik's access logs as JSON.
+#: proxy says the same once more), BentoML, TGI's and TEI's routers; Caddy's and Traefik's access logs as JSON. And how httpx, in a client,
+#: logs an answer that it got.
 _ANSWERED = (
     (
         "POST",
         r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
         r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b"
         r"|^(?!.{0,120} proxy ).{0,400} POST (?:/\S{0,200} )?(?:OK|2\d\d) \d[\d.]{0,12}ms\b"
-        r"|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,",
+        r"|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,"
+        r'|\bHTTP Request: POST \S{1,300}/(?:completions|responses|messages|generate|chat) "HTTP/[\d.]+ 2\d\d\b',
     ),
     ("handled request", r'"method": ?"POST".{0,1900}"status": ?2\d\d\b'),
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),

@@ -152,6 +152,11 @@ class Workload:
         queued = isinstance(labels, dict) and "kueue.x-k8s.io/queue-name" in labels
         return dig(self.raw, "spec.suspend") is True and not queued
 
+    @property
+    def release(self) -> bool:
+        """Whether it is a release of a chart, of which nobody can say which pods follow from it, and whether any do."""
+        return platforms.is_release(self.item.api_version, self.item.raw.get("kind", ""))
+
     @cached_property
     def said(self) -> list[platforms.Said]:
         """What the operator of a custom resource says is wrong with it, the gravest first."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .status import Said
     from .template import Finder, Stated, Template, Told
 
-__all__ = ["Finder", "Said", "Stated", "Template", "Told", "has_templates", "templates"]
+__all__ = ["Finder", "Said", "Stated", "Template", "Told", "has_templates", "is_release", "templates"]
 
 
 def has_templates(api_version: str, kind: str) -> bool:
@@ -20,6 +20,13 @@ def has_templates(api_version: str, kind: str) -> bool:
     from .table import reader_of
 
     return reader_of(api_version, kind) is not None
+
+
+def is_release(api_version: str, kind: str) -> bool:
+    """Whether objects of this kind are releases of charts, whose pods belong to other objects, or do not exist."""
+    from .table import is_release
+
+    return is_release(api_version, kind)
 
 
 def templates(raw: dict[str, object], find: Finder) -> list[Template]:

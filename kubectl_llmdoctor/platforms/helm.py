@@ -104,7 +104,6 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
         part=name if several else "",
         base=f"{root.strip('/').replace('/', '.')}.controllers.{name}",
         completed=True,
-        rendered=True,
         namespace=say(dig(raw, "spec", "targetNamespace") or dig(raw, "spec", "destination", "namespace") or ""),
     )
 

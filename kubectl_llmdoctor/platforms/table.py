@@ -195,6 +195,11 @@ _BUILT: dict[tuple[str, str], tuple[str, str]] = {
 }
 
 
+def is_release(api_version: str, kind: str) -> bool:
+    """Whether objects of this kind are releases: the pods are those of the objects that a chart is rendered to, if any."""
+    return _BUILT.get((api_version.rpartition("/")[0], kind), ("", ""))[0] == "helm"
+
+
 def reader_of(api_version: str, kind: str) -> Reader | None:
     """What reads this kind; None for one that leads to no pods. The version does not matter."""
     key = api_version.rpartition("/")[0], kind

@@ -87,8 +87,6 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     completed: bool = False
     #: whether it describes pods of other objects, and none of its own: a ServingRuntime
     context: bool = False
-    #: whether it is of an object that makes other objects, which in a cluster stand beside it: a release of a chart
-    rendered: bool = False
     #: whether the API server refuses to change it
     immutable: bool = False
     #: whether a variable of it has a value only, and cannot refer to a Secret

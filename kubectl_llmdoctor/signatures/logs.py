@@ -20,6 +20,7 @@ from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said,
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at
 
@@ -49,6 +50,8 @@ _BY_SIGNAL = 128
 _FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
 _MOST_NEAR = 500
+#: The heads of groups, stores and hubs answer later than that, where all begin together.
+_JUST_BEGUN_SECONDS = 90
 
 
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
@@ -146,6 +149,8 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
+        if self._server and self._overcome and self._just_begun():
+            return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and went_on(line)
         if not on and not overcome(line, self._overcome):
             return "stands"
@@ -154,6 +159,15 @@ class _Wording:
         if self._pod.log_only and (on or not self._server or _serves_after(line)):
             return "over"  # nothing says that it ever ended
         return "perhaps over"
+
+    def _just_begun(self) -> bool:
+        """Whether the container runs for the first time, and only since so short that others of its group may not be up."""
+        container, now = self._container, self._pod.cluster.now
+        running = container.status.state.running if container is not None else None
+        if container is None or running is None or container.status.restart_count or self._log.previous:
+            return False
+        started = parse_time(running.started_at)
+        return now is not None and started is not None and (now - started).total_seconds() < _JUST_BEGUN_SECONDS
 
     def _finding(self, hit: _Hit) -> Finding:
         evidence = [log_evidence(hit.line, self._pattern.literal)]

@@ -27,6 +27,7 @@ from llmdoctor_checks.scheduling._obstacles import (
     kinds_of,
     marks_gpus,
 )
+from llmdoctor_checks.scheduling._on_its_way import comes_by_itself
 
 #: What depends on how many of a resource the nodes have and who holds them.
 _OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
@@ -36,8 +37,14 @@ _TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
 
 
 def causes(pending: Pending) -> tuple[Cause, ...]:
-    """What keeps the pod off, the cause first; empty when nothing does or nothing is known."""
-    return pending.once("separation", _causes)
+    """What keeps the pod off, the cause first; empty when nothing does, nothing is known, or waiting is all that it needs."""
+    return () if awaited(pending) else pending.once("separation", _causes)
+
+
+def awaited(pending: Pending) -> str:
+    """In words, what is on its way and will let the pod go; empty where nothing is."""
+    found = pending.once("separation", _causes)
+    return comes_by_itself(pending, found[0]) if found else ""
 
 
 def cause(pending: Pending, id: str) -> Cause | None:  # the field's term

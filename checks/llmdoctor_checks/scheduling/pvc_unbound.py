@@ -263,7 +263,7 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     if any(c.running for c in pod.containers):
         return
     failed = [e for e in events.of("FailedAttachVolume") if e.name == pod.name and "Multi-Attach error" in e.message]
-    if not failed or came_further(failed[-1], events):
+    if not failed or came_further(failed[-1], events) or pod.handed_over(failed[-1]):
         return
     claims = [c for c in volume_claims(pod) if "ReadWriteOnce" in c.modes] or list(volume_claims(pod))
     users = [

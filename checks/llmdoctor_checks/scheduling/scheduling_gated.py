@@ -62,6 +62,8 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         return
     queued = list(workloads(subject, cluster))
     said = [e for w in queued for e in _waits(w)]
+    if gated and not said and all(pod.just_made for pod in gated):
+        return  # its keeper has not got round to it
     if gated:
         pod = gated[0]
         gates = [g.name for g in pod.spec.scheduling_gates]

@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from llmdoctor_checks._offloaded import asked_for, without_gpu
+from llmdoctor_checks._ollama import listed_at
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
 _PTX = "the provided PTX was compiled with an unsupported toolchain"
@@ -86,6 +87,8 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
         return
     if any(line.number > refused.number for line in log.find("ggml_cuda_init: found ")):
         return  # the next process had the GPU
+    if _OLD in refused.text and refused.number < listed_at(log):
+        return  # one of the libraries that Ollama tried, which went on with another one
     name = pod.spec.node_name or "?"
     yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(name))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Pending, check, pod_evidence, say_seconds
+from llmdoctor_checks.scheduling._separation import awaited
 
 
 @check("pod-pending", since="0.1")
@@ -11,7 +12,8 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
 
     No node was chosen for the pod, so nothing of it runs. The scheduler's message counts reasons over all nodes; the
     one that matters is what separates the pod from the nodes that were meant for it. A pod that is seconds old, and of which
-    no scheduler has said anything yet, is on its way.
+    no scheduler has said anything yet, is on its way; so is one for which pods that are being deleted make room, or whose node has
+    joined and does not offer its GPUs yet.
 
     ## Fix
 
@@ -30,10 +32,11 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
         evidence = pod_evidence(pod, "status.conditions[PodScheduled]", f"{condition.reason}: {condition.message}")
     else:
         evidence = pod_evidence(pod, "status.phase", pod.status.phase or "Pending")
+    coming = awaited(pending)
     yield Finding(
-        role="note" if pod.just_made else "symptom",
+        role="note" if pod.just_made or coming else "symptom",
         confidence="certain",
-        summary=f"{pod.name} waits for a node{length}.",
+        summary=f"{pod.name} waits for a node{length}{f': {coming}' if coming else ''}.",
         evidence=(evidence,),
         pods=(pod.name,),
     )

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Subject, Workload, check, event_evidence, workload_evidence
+from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, workload_evidence
 from llmdoctor_checks.scheduling._refused import REASONS
+
+#: What a model may take to load.
+_LOADING_SECONDS = 630
 
 
 @check("rollout-stuck", since="0.1")
@@ -34,6 +37,8 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
     wanted = workload.replicas
     if not subject.exists and (workload.at_rest or (wanted and (workload.ready or 0) >= wanted)):
         return  # it wants none, or its own status counts them: they were only not read
+    if not subject.exists and workload.release and not told:
+        return  # its pods are those of other objects, or it has none
     if not subject.exists and wanted != 0 and workload.item.kind not in ("Job", "CronJob"):
         text = f"wants {wanted} and has no pod" if wanted else "has no pod"
         if wanted:
@@ -55,7 +60,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             summary=f"The rollout of {workload.ref} does not get ahead.",
             evidence=tuple(evidence),
         )
-    elif told and (failed or any(pod.failing for pod in subject.pods)):
+    elif told and (failed or any(map(_fails, subject.pods))):
         yield Finding(
             role="symptom",
             severity="critical" if failed else "warning",
@@ -63,3 +68,12 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             summary=f"The operator of {workload.ref} says that it " + ("has failed." if failed else "is not ready."),
             evidence=tuple(told[:4]),
         )
+
+
+def _fails(pod: Pod) -> bool:
+    """Whether anything is wrong with a pod but that it started only minutes ago and is not ready yet."""
+    now = pod.cluster.now
+    return any(
+        t.kind != "not-ready" or now is None or t.since is None or (now - t.since).total_seconds() > _LOADING_SECONDS
+        for t in pod.troubles
+    )

@@ -1,0 +1,92 @@
+"""What a pod waits for and is about to get: room that pods which are leaving give back, GPUs of a node that has only just joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Holder, NodeVerdict, Pending, Pod, k8s, parse_time
+from llmdoctor_checks.scheduling._admission import plugins_on
+from llmdoctor_checks.scheduling._claims import volume_claims
+from llmdoctor_checks.scheduling._obstacles import Cause, obstacle_of
+
+#: What is said while a volume is being made: by the volume controller, which only knows that somebody else is to make it, and by
+#: the provisioner itself when it begins. File stores of clouds take minutes; one that says nothing for so long may not be there.
+_AT_WORK = "Provisioning"
+_PROVISIONING = frozenset({_AT_WORK, "ExternalProvisioning", "WaitForFirstConsumer"})
+_PROVISIONING_SECONDS, _SILENT_SECONDS = 360, 60
+
+#: The scheduler's first word on a pod with a template of a claim, and how long the controller may take for it.
+_CLAIM_TO_COME = "waiting for resource claim controller to create the resourceclaim"
+_CLAIM_SECONDS = 60
+
+
+def comes_by_itself(pending: Pending, found: Cause) -> str:
+    """In words, what will let the pod go where this cause keeps it off; empty where nothing will without anybody's doing."""
+    if found.obstacle == "volume":
+        return _being_made(pending)
+    if found.obstacle == "claim" and any(_CLAIM_TO_COME in count.text for count in found.counts):
+        new = pending.seconds is not None and pending.seconds < _CLAIM_SECONDS
+        return "its ResourceClaim is being made" if new else ""
+    for verdict in found.verdicts:
+        if found.obstacle == "plugin" and _coming_up(pending, verdict):
+            return f"node {verdict.node.name} has only just joined and does not offer its GPUs yet"
+        if leaving := _making_room(pending, verdict):
+            names = ", ".join(holder.ref for holder in leaving)
+            return f"{names} on {verdict.node.name} {'is' if len(leaving) == 1 else 'are'} ending and will make room"
+    return ""
+
+
+def _coming_up(pending: Pending, verdict: NodeVerdict) -> bool:
+    """Whether a node joined only just, and nothing is known to keep its device plugin from starting."""
+    node = verdict.node
+    if not node.joining or node.ready is False:
+        return False
+    return not any(Pod(plugin, pending.pod.cluster).failing for plugin in plugins_on(pending.pod.cluster, node.name))
+
+
+def _being_made(pending: Pending) -> str:
+    """What a provisioner is making of the claims that are not bound; empty where it does not say so, has failed, or takes too long."""
+    pod, now = pending.pod, pending.pod.cluster.now
+    making = []
+    for claim in volume_claims(pod):
+        if claim.phase == "Bound":
+            continue
+        said = [e for e in pending.subject.events if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
+        made = parse_time(claim.get("metadata.creationTimestamp"))
+        reasons = {event.reason for event in said}
+        most = _PROVISIONING_SECONDS if _AT_WORK in reasons else _SILENT_SECONDS
+        young = made is not None and now is not None and (now - made).total_seconds() < most
+        if not young or not reasons or not reasons <= _PROVISIONING:
+            return ""
+        making.append(claim.name)
+    return f"a volume is being made for {', '.join(making)}" if making else ""
+
+
+def _making_room(pending: Pending, verdict: NodeVerdict) -> list[Holder]:
+    """The pods within their grace period whose end is all that it needs on a node; empty where somebody else may take the room."""
+    short = [reason for reason in verdict.reasons if reason.kind == "resource" and reason.resource]
+    if not short or len(short) != len(verdict.reasons) or any(obstacle_of(verdict.node, r) == "plugin" for r in short):
+        return []
+    leaving = [
+        holder for holder in pending.usage.holders(verdict.node.name) if _leaves(holder.pod, pending.pod.cluster)
+    ]
+    for reason in short:
+        back = sum(holder.requests.get(reason.resource, 0) for holder in leaving)
+        others = sum(1 for other in _rivals(pending, reason.resource))
+        if reason.free is None or reason.free + back < reason.asked * (1 + others):
+            return []
+    return leaving
+
+
+def _leaves(pod: k8s.Pod, cluster: Cluster) -> bool:
+    return Pod(pod, cluster).leaving
+
+
+def _rivals(pending: Pending, resource: str) -> Iterator[k8s.Pod]:
+    """Other pods without a node that ask for the same, and may be given it first; not where a node was promised to this one."""
+    if pending.pod.obj.status.nominated_node_name:
+        return
+    for other in pending.usage.waiting:
+        asks = any(resource in c.resources.requests or resource in c.resources.limits for c in other.spec.containers)
+        if asks and (other.metadata.namespace, other.metadata.name) != (pending.pod.namespace, pending.pod.name):
+            yield other
