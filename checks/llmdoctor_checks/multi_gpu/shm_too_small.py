@@ -322,7 +322,7 @@ def _several_gpus(container: Container) -> bool:
     """Whether it has more than one GPU with a process each, or some through claims."""
     if container.one_process:
         return False
-    if not (container.pod.exists or container.pod.lent) and asks_for_nothing(container):
+    if not (container.pod.exists or container.pod.lent or container.pod.log_only) and asks_for_nothing(container):
         return True  # the GPUs are missing too, and those who add them have this before them
     return container.gpus > 1 or bool(container.spec.resources.claims or container.pod.spec.resource_claims)
 
