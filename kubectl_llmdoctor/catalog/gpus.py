@@ -248,6 +248,27 @@ _INSTANCES = (
     (r"standard_nd96isr_mi300x_v5", "Instinct MI300X"),
 )
 
+#: How many GPUs a machine type has, where that is in none of the clouds' names (`a2-highgpu-4g` says it): their pages of the
+#: families named. The first pattern that fits counts.
+_COUNTS = (
+    (r"g4dn\.metal", 8),
+    (r"g4dn\.12xlarge", 4),
+    (r"g(?:5|6|6e)\.48xlarge", 8),
+    (r"g(?:5|6|6e)\.(?:12|24)xlarge", 4),
+    (r"(?:g4dn|g5|gr?6|g6e)\.\d{0,2}xlarge", 1),
+    (r"p3\.2xlarge|p5\.4xlarge", 1),
+    (r"p3\.8xlarge", 4),
+    (r"p3\.16xlarge|p3dn\.24xlarge|p4de?\.24xlarge|p5(?:en?)?\.48xlarge|p6-b[23]00\.48xlarge", 8),
+    (r"g2-standard-(?:4|8|12|16|32)", 1),
+    (r"g2-standard-24", 2),
+    (r"g2-standard-48", 4),
+    (r"g2-standard-96", 8),
+    (r"standard_nc(?:4|8|16)as_t4_v3|standard_nc6s_v3|standard_nc24ads_a100_v4|standard_nc40adi?s_h100_v5", 1),
+    (r"standard_nc12s_v3|standard_nc48ads_a100_v4|standard_nc80adi?s_h100_v5", 2),
+    (r"standard_nc64as_t4_v3|standard_nc24r?s_v3|standard_nc96ads_a100_v4", 4),
+    (r"standard_nd96\w{1,24}|standard_nd40rs_v2", 8),
+)
+
 # MiB of a slice, by a word of the model's name and the profile.
 _SLICES: dict[str, dict[str, int]] = {
     "A30": {"1g.6gb": 5952, "2g.12gb": 11968, "4g.24gb": 24064},
@@ -389,6 +410,15 @@ def by_instance(machine: str) -> Gpu | None:
     """The GPU of a cloud's machine type (`g6e.12xlarge`, `a3-highgpu-8g`, `Standard_NC40ads_H100_v5`)."""
     name = machine.strip().lower()
     return next((_table()[model][0] for pattern, model in _INSTANCES if re.fullmatch(pattern, name)), None)
+
+
+def count_on(machine: str) -> int | None:
+    """How many GPUs a cloud's machine type has; None where it is not known."""
+    name = machine.strip().lower()
+    stated = re.fullmatch(r"a[234]x?-(?:high|mega|ultra)gpu-(\d{1,2})g(?:-\w{1,20})?", name)
+    if stated:
+        return int(stated[1])
+    return next((count for pattern, count in _COUNTS if re.fullmatch(pattern, name)), None)
 
 
 def profile_of(text: str) -> str:

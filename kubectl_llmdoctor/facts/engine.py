@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import dig
 
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
 _CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")
@@ -46,6 +47,24 @@ class Engine:
     def title(self) -> str:
         """The name as its makers write it."""
         return self.found.title
+
+    @property
+    def checkpoint(self) -> str:
+        """The model by its name: what the engine was told, or the Hub's id that KServe fetches to the path it was told."""
+        return self._fetched or str(self.value("model") or "")
+
+    @cached_property
+    def _fetched(self) -> str:
+        """The Hub's id in the address from which KServe fetches the model, by its object or its init container."""
+        pod = self.pod
+        raw = pod.template.raw if pod.template and not pod.exists else {}
+        found: list[object] = []
+        if str(raw.get("apiVersion", "")).startswith("serving.kserve.io/"):
+            found += [dig(raw, "spec.predictor.model.storageUri"), dig(raw, "spec.model.uri")]
+        for container in pod.obj.spec.init_containers:
+            found += [*container.command, *container.args]
+        uri = next((text for word in found if (text := str(word)).startswith("hf://")), "")
+        return uri.removeprefix("hf://").partition(":")[0]
 
     @property
     def version(self) -> str | None:

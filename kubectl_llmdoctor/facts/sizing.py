@@ -55,7 +55,7 @@ class Sizing:
                     continue
                 if isinstance(config, dict) and config.get("architectures"):
                     return of_config(config), path
-        for candidate in filter(None, (name, self._downloaded)):
+        for candidate in dict.fromkeys(filter(None, (name, self.engine.checkpoint))):
             found = find(candidate)
             if found is not None:
                 return found.architecture, found.id if found.exact else f"{found.id}, by the name {candidate}"
@@ -82,16 +82,6 @@ class Sizing:
         if self.budget is None or self.model is None or self.accelerator is None:
             return []
         return options(self.model[0], self.serving, self.accelerator.gpu)
-
-    @cached_property
-    def _downloaded(self) -> str:
-        """The Hub's id in the address from which KServe's init container fetches the model."""
-        for container in self.engine.pod.obj.spec.init_containers:
-            for word in (*container.command, *container.args):
-                text = str(word)
-                if text.startswith("hf://"):
-                    return text.removeprefix("hf://").partition(":")[0]
-        return ""
 
     @cached_property
     def accelerator(self) -> Accelerator | None:

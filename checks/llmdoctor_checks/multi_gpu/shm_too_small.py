@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
 #: What a container has without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_BYTES = 64 * MIB
@@ -98,6 +99,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
     container, workers = engine.container, engine.workers_at_least
+    if (container.devices or 0) > 1:
+        workers = min(workers, container.devices or workers)  # of a group of pods each has some
     shm = container.shm
     # llama.cpp has nothing there: what it maps is the file of the model
     shares = engine.name not in ("llama.cpp", "ollama")
@@ -319,6 +322,8 @@ def _several_gpus(container: Container) -> bool:
     """Whether it has more than one GPU with a process each, or some through claims."""
     if container.one_process:
         return False
+    if not (container.pod.exists or container.pod.lent or container.pod.log_only) and asks_for_nothing(container):
+        return True  # the GPUs are missing too, and those who add them have this before them
     return container.gpus > 1 or bool(container.spec.resources.claims or container.pod.spec.resource_claims)
 
 

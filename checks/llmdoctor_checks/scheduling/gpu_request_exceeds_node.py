@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, fixes, pod_evidence
+from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said
+
+_TYPE = "node.kubernetes.io/instance-type"
 
 
 @check("gpu-request-exceeds-node", since="0.1")
@@ -18,6 +21,8 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     init container if that is more. Waiting and freeing GPUs cannot help. Where GPUs are shared (time-slicing, MPS) the
     device plugin may be set to give a pod one share only: two shares would be the same GPU twice. HAMi and Volcano's vGPUs give
     a container one share of each GPU: ten shares that a node with one GPU offers are for ten containers.
+
+    In a manifest it is a risk where the node selector demands a cloud's machine type that has fewer.
 
     ## Fix
 
@@ -33,9 +38,57 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     if pending and found:
         yield _waiting(pending, found)
         return
+    if not pod.exists and not pod.lent and (few := _machines(pod)):
+        yield few
+        return
     refused = refusal(pod, subject)
     if refused and refused.verdict == "shared":
         yield _shared(pod, refused)
+
+
+def _machines(pod: Pod) -> Finding | None:
+    """More GPUs than a machine of the one type has that the node selector, or the required affinity, allows."""
+    asked = pod.accelerators.get("nvidia.com/gpu", 0)
+    for path, values in _types(pod):
+        counts = [count_on(value) for value in values]
+        known = [count for count in counts if count is not None]
+        if not known or len(known) < len(counts) or max(known) >= asked:
+            continue
+        most = max(known)
+        names = " or ".join(values)
+        containers = [c for c in pod.containers if c.accelerators.get("nvidia.com/gpu")]
+        return Finding(
+            role="risk",
+            severity="warning",
+            confidence="likely",
+            summary=f"It asks for {asked} nvidia.com/gpu and for a node of type {names}, which has {most}: it stays Pending.",
+            evidence=(
+                pod_evidence(pod, path, f"{_TYPE}: {', '.join(values)}"),
+                *(
+                    pod_evidence(c, "resources", f"nvidia.com/gpu: {c.accelerators['nvidia.com/gpu']}")
+                    for c in containers
+                ),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Choose a type with {asked} GPUs or more, or ask for {most} and set the tensor parallel size to that, in "
+                    f"{fixes.edited(pod)}"
+                ),
+            ),
+        )
+    return None
+
+
+def _types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Where a pod demands machine types, and which."""
+    if selected := pod.spec.node_selector.get(_TYPE):
+        yield "nodeSelector", (str(selected),)
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    terms = required.node_selector_terms if required else ()
+    listed = [row for term in terms for row in term.match_expressions if row.key == _TYPE and row.operator == "In"]
+    if listed and len(listed) == len(terms):
+        yield "affinity.nodeAffinity", tuple(str(value) for row in listed for value in row.values)
 
 
 def _waiting(pending: Pending, found: Cause) -> Finding:

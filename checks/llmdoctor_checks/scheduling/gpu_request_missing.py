@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
     Container,
     Engine,
     Evidence,
@@ -11,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     Pod,
+    Sizing,
     check,
     fixes,
     is_accelerator,
@@ -77,7 +79,9 @@ _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-
 
 
 @check("gpu-request-missing", since="0.1", literals=_NO_GPU)
-def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
+def gpu_request_missing(
+    pod: Pod, engine: Engine, logs: Logs | None, node: Node | None, sizing: Sizing
+) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
     Only a container that asks for `nvidia.com/gpu` (or another vendor's resource, or a ResourceClaim) gets a GPU. Without
@@ -91,7 +95,8 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
     there are builds of their own. Noted is a container that has neither arguments nor variables nor resources: the outline
-    of one, which somebody completes. Of TGI with `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's
+    of one, which somebody completes; and TGI, which takes the CPU where it sees no GPU, unless its model is known to be large or
+    something else says that it is meant for one. Of TGI with `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's
     fork of it, which takes the CPU where it sees none, nothing is said.
 
     ## Fix
@@ -141,12 +146,15 @@ def gpu_request_missing(pod: Pod, engine: Engine, logs: Logs | None, node: Node 
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
-        noted = pod.spec.runtime_class_name == "nvidia" or _outline(engine)
+        # TGI computes on the CPU where it sees no GPU, slowly: small models are run so on purpose
+        small = engine.workers_at_least < 2 and (sizing.file_bytes or 0) < GIB and _meant(pod, engine, None) is None
+        noted = pod.spec.runtime_class_name == "nvidia" or _outline(engine) or (engine.name == "tgi" and small)
+        needs = "is made for a GPU, and slow without" if engine.name == "tgi" else f"needs a GPU{build}"
         yield Finding(
             role="note" if noted else "risk",
             severity="info" if noted else "warning",
             confidence="likely",
-            summary=f"{engine.label} needs a GPU{build}; container {container.name} asks for none.",
+            summary=f"{engine.label} {needs}; container {container.name} asks for none.",
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
             fixes=(
                 *(

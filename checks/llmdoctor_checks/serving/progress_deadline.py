@@ -44,7 +44,8 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     the annotation `serving.knative.dev/progress-deadline`) is marked as failed and scaled to zero. KServe's plain mode
     makes Deployments with 600 s.
 
-    It is a risk where the deadline is shorter than the start that the pod's own startup probe allows.
+    It is a risk where the deadline is shorter than the start that the pod's own startup probe allows, and a note where a
+    Deployment has the default or more.
 
     ## Fix
 
@@ -137,8 +138,8 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             continue
         strict = _knative(workload)
         after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
-        # a Deployment's own default harms only who waits for it; a number that somebody chose contradicts the probe
-        risk = strict or deadline != _DEFAULT_SECONDS
+        # a Deployment that misses it harms only who waits for it, and whoever set more than the default had the load in mind
+        risk = strict or deadline < _DEFAULT_SECONDS
         yield Finding(
             role="risk" if risk else "note",
             severity="warning" if risk else "info",

@@ -239,7 +239,7 @@ def _methods(engine: Engine, compute: Compute) -> Iterator[Clash]:
     """The quantization that was asked for, or that the checkpoint has by the table or by its name."""
     asked, model = engine.explicit("quantization"), engine.explicit("model")
     settings = tuple(s for s in (asked or model,) if s)
-    method = str(asked.value).lower() if asked else _stored(str(model.value)) if model else None
+    method = str(asked.value).lower() if asked else _stored(engine.checkpoint) if model else None
     least = quantization.minimum(engine.name, method, engine.version) if method else None
     if method and least and compute < least:
         fix = "Take a checkpoint with a quantization that this GPU can run (AWQ or GPTQ from 7.5 on), or a newer GPU"

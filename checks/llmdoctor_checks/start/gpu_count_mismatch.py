@@ -60,6 +60,11 @@ _GROUPED_KINDS = frozenset(
     {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
 )
 
+#: Engines that learn of further nodes by `--nnodes`.
+_NODES_BY_FLAG = frozenset({"vllm", "sglang"})
+#: Words of a command that bring ranks together by other means.
+_OTHER_LAUNCHER = r"\bray\b|torchrun|mpirun|srun|multi[-_]node|run_cluster|ray_init|data-parallel|data_parallel"
+
 #: What only shows when all ranks are there: they have loaded the model, PyTorch's group of all ranks is made (vLLM and SGLang then
 #: number their ranks and load NCCL), Gloo or NCCL has joined them and connects one to another (`init.cc` exchanges what each rank has
 #: before any file of `transport/` sets up a connection), or Ray prints what a worker on another node says.
@@ -106,7 +111,8 @@ def gpu_count_mismatch(
 
     Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole
     group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits for ever for a placement
-    group, the others for ranks that nobody starts.
+    group, the others for ranks that nobody starts. Nor does it start where each pod of a LeaderWorkerSet runs the engine by
+    itself, without `--nnodes` and without Ray: the pod then counts its own GPUs alone.
 
     A device of AWS Neuron holds several cores, so that its number says nothing. A slice of TPUs may span several pods; it
     is judged where the node selector shows that it does not, and only for too many workers: a pod takes all chips of its
@@ -156,6 +162,9 @@ def gpu_count_mismatch(
         gpus = min(gpus, seen) if gpus else seen
     if gpus and gpus == workers > 1:
         yield from _not_whole(engine, workers, sizing.accelerator)
+    if gpus == workers and gpus < (container.devices or 0):
+        yield from _idle(engine, workers, container.devices or 0)
+        return
     if not gpus or gpus == workers:
         return
     if gpus > workers:
@@ -216,6 +225,10 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
     sizes = [s for s in explicit if s.name in _SIZES[:2] and isinstance(s.value, int)]
     workers = math.prod(s.value for s in sizes)
     group = gpus_of_group(pod, engine, subject) if workers > 1 else None
+    own = engine.container.devices or 0
+    if group is not None and 0 < own < workers <= group[0] and _joins_nobody(pod, engine):
+        yield _on_its_own(engine, workers, own, sizes, group[0])
+        return
     if group is None or not 0 < group[0] < workers:
         return
     gpus, whose = group
@@ -233,6 +246,54 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
         else (
             fixes.advice(
                 f"Give the pods of {fixes.edited(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"
+            ),
+        ),
+    )
+
+
+def _joins_nobody(pod: Pod, engine: Engine) -> bool:
+    """Whether nothing of a pod of a group tells its engine that there are other pods: neither its arguments nor a Ray beside it.
+
+    The leader of a LeaderWorkerSet is a pod like any other to vLLM and SGLang, which know a rank among several nodes only by
+    `--nnodes` (both) or by a Ray that runs before vLLM starts. What a shell's script or the entrypoint of an image of one's
+    own does first is not known.
+    """
+    kind = pod.template_of.kind if pod.template_of else ""
+    container = engine.container
+    command = [str(word) for word in container.spec.command]
+    if kind != "LeaderWorkerSet" or engine.name not in _NODES_BY_FLAG or not engine.found.argv_known:
+        return False
+    if engine.explicit("nnodes") or "nnodes" in engine.found.unresolved:
+        return False
+    if not (command or engine.own_image) or (command and re.search(r"(?:^|/)(?:ba|da|z)?sh$", command[0])):
+        return False
+    if engine.explicit("distributed_executor_backend") or any(
+        re.search(_OTHER_LAUNCHER, w) for _, w in container.words
+    ):
+        return False
+    return not (container.spec.lifecycle or container.spec.env_from or "RAY_ADDRESS" in container.env)
+
+
+def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], together: int) -> Finding:
+    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    nodes = -(-workers // own)
+    ranks = (
+        f"--nnodes={nodes} with --node-rank and --master-addr"
+        if engine.name == "vllm"
+        else f"--nnodes {nodes} with --node-rank and --dist-init-addr"
+    )
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.label} starts {workers} workers{product} and is not told of other pods: it counts the "
+        f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
+        evidence=tuple(_evidence(engine)),
+        fixes=(
+            fixes.advice(
+                f"Tell each pod its place in the group ({ranks}: LWS_WORKER_INDEX, LWS_LEADER_ADDRESS)"
+                + (", or start Ray in each first," if engine.name == "vllm" else "")
+                + f" in {fixes.edited(engine.pod)}"
             ),
         ),
     )

@@ -47,7 +47,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         return
     if any(log.text for log in (logs.of(container.name) if logs else ())):
         return  # what it printed is the better witness
-    found = find(str(model.value))
+    found = find(engine.checkpoint)
     longest = found.architecture.longest_context if found else None
     if not found or not longest or not isinstance(asked.value, int) or asked.value <= longest or _overridden(engine):
         return

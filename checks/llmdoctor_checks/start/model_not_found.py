@@ -47,6 +47,11 @@ _PUBLISHED = (
 #: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
 _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
 _KSERVE = ("serving.kserve.io/", "serving.kubeflow.org/")
+#: The label by which Datashim's webhook mounts a dataset at /mnt/datasets/NAME.
+_DATASET = r"dataset\.\d{1,3}\.id"
+#: Engines that read a folder or a repository, and what is packed into one file.
+_READS_FOLDERS = frozenset({"vllm", "sglang", "tgi", "lmdeploy"})
+_ARCHIVE = r"(?i)\.(?:tar|tar\.(?:gz|zst|xz|bz2)|tgz|zip)$"
 #: Settings by which llama.cpp downloads the model, to the very path that it is given beside them.
 _DOWNLOADS = ("model_repo", "model_url", "model_image")
 
@@ -96,7 +101,11 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         return
     model = engine.explicit("model")
     path = str(model.value).rstrip("/") if model else ""
-    if model is None or not path.startswith("/"):
+    if model is None:
+        return
+    if engine.name in _READS_FOLDERS and re.search(_ARCHIVE, path) and not pod.completed:
+        yield _archive(engine, model)
+    if not path.startswith("/"):
         return
     yield from _brought_by_nothing(engine, model, path)
     yield from _into_an_empty_dir(engine, model, path)
@@ -134,10 +143,32 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         return
 
 
+def _archive(engine: Engine, model: Setting) -> Finding:
+    """A model in an archive, of which no engine looks for a config.json."""
+    return Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{engine.title} is to read its model from {model.value}, an archive: it looks for config.json in a folder or a "
+        "repository.",
+        evidence=(setting_evidence(engine.container, model),),
+        fixes=(
+            fixes.advice(
+                f"Unpack it, and name the folder that holds config.json and the weights in {fixes.edited(engine.pod)}"
+            ),
+        ),
+    )
+
+
 def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:
     """A path to the model in an image without any, over which the template mounts nothing."""
     pod, container = engine.pod, engine.container
     if pod.completed or pod.lent or not re.search(_PUBLISHED, container.spec.image):
+        return
+    if any(
+        re.fullmatch(_DATASET, label) and f"{path}/".startswith(f"/mnt/datasets/{name}/")
+        for label, name in pod.obj.metadata.labels.items()
+    ):
         return
     inside = any(mount.mount_path.startswith(f"{path}/") for mount in container.spec.volume_mounts)
     if inside or container.mount_over(path) or any(engine.value(name) for name in _DOWNLOADS):

@@ -55,6 +55,10 @@ _SERVES = (
 #: Where a port stands that the engine was told, or says that it has.
 _STATED = ("flag", "log")
 
+#: Where KServe and Knative take a container to listen that declares no port, and the servers that take it from PORT.
+_OF_KSERVE = 8080
+_READS_PORT = frozenset({"tgi", "tei"})
+
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
@@ -73,7 +77,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
-    speaks TLS to a port where the server speaks none. Of a program that is no known engine its log tells where it listens.
+    speaks TLS to a port where the server speaks none. The container of an InferenceService that declares no port is taken to listen
+    on 8080. Of a program that is no known engine its log tells where it listens.
 
     ## Fix
 
@@ -220,12 +225,45 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             pods=(pod.name,) if pod.exists else (),
         )
         return
+    yield from _by_kserve(pod, container, engine, port)
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
         yield from _pools(
             pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
         )
+
+
+def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+    """A container that declares no port in an InferenceService: KServe and Knative send to 8080 and ask there whether it is ready.
+
+    Knative tells the container by PORT, which some servers read. (KServe: the raw deployment's Service and its default
+    readiness probe, reconcilers/service and reconcilers/deployment; Knative: DefaultUserPort.)
+    """
+    raw = pod.template.raw if pod.template and not pod.exists else {}
+    others = [c for c in pod.containers if c is not container and c.role != "init"]
+    if not str(raw.get("apiVersion", "")).startswith("serving.kserve.io/") or raw.get("kind") != "InferenceService":
+        return
+    if pod.partial or others or container.spec.ports or port.value == _OF_KSERVE or engine.name in _READS_PORT:
+        return
+    if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
+        return
+    yield Finding(
+        role="risk",
+        severity="critical",
+        confidence="likely",
+        summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE} and asks there whether it is ready; "
+        f"{engine.title} listens on {port.value}.",
+        evidence=(pod_evidence(container, "ports", "none"), _port_evidence(container, port)),
+        fixes=(
+            fixes.set_spec(
+                pod,
+                f"/containers/{container.index}/ports",
+                [{"containerPort": port.value, "protocol": "TCP"}],
+                f"Declare {port.value} as the port of {container.name}",
+            ),
+        ),
+    )
 
 
 #: Any other text the API server refuses; a placeholder stands there until a script fills it in.

@@ -205,7 +205,7 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
             yield Clash(summary, "likely", (asked, dtype), "Set --dtype half, or leave --quantization out")
     cache = engine.explicit("kv_cache_dtype")
     if engine.name == "vllm" and cache and cache.value == "fp8_e5m2":
-        stored = _stored(str(model.value)) if model else None
+        stored = _stored(engine.checkpoint) if model else None
         if method == "fp8" or (stored and stored[0] == "fp8"):
             by = asked if method == "fp8" else model
             summary = f"{engine.title} has no fp8_e5m2 cache for FP8 weights ({by.text if by else ''})."
@@ -228,7 +228,7 @@ def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:
 
 def _other(engine: Engine, asked: Setting, method: str, model: Setting) -> Iterator[Clash]:
     """A method that cannot load this checkpoint, by what is known of it or by its name."""
-    name = str(model.value)
+    name = engine.checkpoint
     known = find(name)
     stored = _stored(name)
     leave = f"Leave {_FLAG[engine.name]} out: the engine reads the method from the checkpoint"

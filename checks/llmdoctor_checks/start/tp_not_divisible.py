@@ -57,7 +57,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
         return  # TPUs and Neuron split and pad in ways of their own
     if any(log.text for log in (logs.of(container.name) if logs else ())):
         return  # what it printed is the better witness
-    found = find(str(model.value))
+    found = find(engine.checkpoint)
     if found is None or not found.architecture.heads:
         yield Abstain(reason=f"the attention heads of {model.value} are not known")
         return
