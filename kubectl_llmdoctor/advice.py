@@ -114,6 +114,15 @@ _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "
 #: An address of Hugging Face's own, which a mirror may send to as well.
 _HUB_HOST = re.compile(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
 
+#: What each signal that ends a process mostly tells.
+_SIGNALS = {
+    "4": "an instruction that the processor does not have",
+    "6": "the process gave up by itself",
+    "7": "a bus error, mostly /dev/shm or a file that is cut short",
+    "9": "a kill, mostly for memory",
+    "11": "a crash in a library",
+}
+
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
@@ -188,6 +197,8 @@ class Situation:
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",
             "leader": self.captured.get("host") or "LEADER",
+            "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
+            "known_as": self._known_as,
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -196,6 +207,16 @@ class Situation:
             "key_meant": self._misnamed_key[1],
             **self.captured,
         }
+
+    @cached_property
+    def _known_as(self) -> str:
+        """`, but to llama`: the name of the model that the server answers to, where it is known to be another than was asked for."""
+        engine = self.engine
+        name = (engine.value("served_model_name") or engine.value("model")) if engine else None
+        names = [name] if isinstance(name, str) else list(name) if isinstance(name, (list, tuple)) else []
+        if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
+            return ""
+        return f", but to {' or '.join(names)}"
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
