@@ -199,6 +199,8 @@ class Situation:
             "leader": self.captured.get("host") or "LEADER",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
+            "slot_is": self._slot[0],
+            "fewer_slots": self._slot[1],
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -217,6 +219,18 @@ class Situation:
         if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
             return ""
         return f", but to {' or '.join(names)}"
+
+    @cached_property
+    def _slot(self) -> tuple[str, str]:
+        """What a slot of llama-server of `max` tokens is of its context, and whether fewer slots would have more each."""
+        told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
+        whole, part = told.value if told else None, self.captured.get("max", "")
+        if told is None or not isinstance(whole, int) or not part.isdecimal() or not 0 < int(part) <= whole:
+            return "which is --ctx-size divided by the number of slots unless they share it", ", or lower --parallel"
+        slots = whole // int(part)
+        if slots == 1:
+            return f"all of {told.text}", ""
+        return f"as {told.text} is divided among {slots} slots", ", or lower --parallel"
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
