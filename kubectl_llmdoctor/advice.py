@@ -114,6 +114,15 @@ _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "
 #: An address of Hugging Face's own, which a mirror may send to as well.
 _HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
 
+#: What each signal that ends a process mostly tells.
+_SIGNALS = {
+    "4": "an instruction that the processor does not have",
+    "6": "the process gave up by itself",
+    "7": "a bus error, mostly /dev/shm or a file that is cut short",
+    "9": "a kill, mostly for memory",
+    "11": "a crash in a library",
+}
+
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
@@ -188,6 +197,10 @@ class Situation:
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",
             "leader": self.captured.get("host") or "LEADER",
+            "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
+            "known_as": self._known_as,
+            "slot_is": self._slot[0],
+            "fewer_slots": self._slot[1],
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -196,6 +209,28 @@ class Situation:
             "key_meant": self._misnamed_key[1],
             **self.captured,
         }
+
+    @cached_property
+    def _known_as(self) -> str:
+        """`, but to llama`: the name of the model that the server answers to, where it is known to be another than was asked for."""
+        engine = self.engine
+        name = (engine.value("served_model_name") or engine.value("model")) if engine else None
+        names = [name] if isinstance(name, str) else list(name) if isinstance(name, (list, tuple)) else []
+        if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
+            return ""
+        return f", but to {' or '.join(names)}"
+
+    @cached_property
+    def _slot(self) -> tuple[str, str]:
+        """What a slot of llama-server of `max` tokens is of its context, and whether fewer slots would have more each."""
+        told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
+        whole, part = told.value if told else None, self.captured.get("max", "")
+        if told is None or not isinstance(whole, int) or not part.isdecimal() or not 0 < int(part) <= whole:
+            return "which is --ctx-size divided by the number of slots unless they share it", ", or lower --parallel"
+        slots = whole // int(part)
+        if slots == 1:
+            return f"all of {told.text}", ""
+        return f"as {told.text} is divided among {slots} slots", ", or lower --parallel"
 
     @cached_property
     def _mount(self) -> VolumeMount | None:

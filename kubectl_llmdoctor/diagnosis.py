@@ -229,6 +229,11 @@ def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[
     return [(check, moved(finding)) for check, finding in found]
 
 
+def _spot(quotation: doc.Evidence) -> tuple[object, ...]:
+    """What makes two quotations one: of a line of a log it is its place, however much of it is quoted."""
+    return (quotation.ref, quotation.line) if quotation.source == "log" and quotation.line else (quotation,)
+
+
 def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
     """One finding per id: the strongest one, with the others' evidence and pods."""
     merged: dict[str, tuple[Check, Finding]] = {}
@@ -237,13 +242,15 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
             merged[check.id] = check, finding
             continue
         first = merged[check.id][1]
-        evidence = dict.fromkeys((*first.evidence, *(finding.evidence if finding.role == first.role else ())))
+        more = finding.evidence if finding.role == first.role else ()
+        evidence = {_spot(quotation): quotation for quotation in (*more, *first.evidence)}
+        evidence = {_spot(quotation): evidence[_spot(quotation)] for quotation in (*first.evidence, *more)}
         pods = dict.fromkeys((*first.pods, *finding.pods))
         explains = dict.fromkeys((*first.explains, *finding.explains))
         merged[check.id] = (
             check,
             msgspec.structs.replace(
-                first, evidence=tuple(evidence)[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)
+                first, evidence=tuple(evidence.values())[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)
             ),
         )
     return list(merged.values())

@@ -13,8 +13,11 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.report.document import Evidence
 
-#: A line is quoted from its start unless what matters in it stands farther away than this.
-_FAR_CHARS = 200
+#: A line is quoted from its start unless what matters in it stands farther away than this: a terminal shows as much of it.
+_FAR_CHARS = 140
+
+#: Of such a line this much of the beginning, where the time stands, is quoted too.
+_HEAD_CHARS = 40
 
 
 def log_evidence(line: Line, telling: str = "") -> Evidence:
@@ -28,12 +31,17 @@ def log_evidence(line: Line, telling: str = "") -> Evidence:
 
 
 def quotation(text: str, telling: str) -> str:
-    """A text from shortly before what is telling in it, where that stands far from its beginning."""
+    """A text from shortly before what is telling in it, where that stands far from its beginning, which is quoted too."""
     at = text.find(telling) if telling else 0
     if at <= _FAR_CHARS:
         return text
+    head = text[:_HEAD_CHARS].rpartition(" ")[0]
+    head += " " * bool(head)
     start = text.find(" ", at - _FAR_CHARS // 2)
-    return "… " + text[start + 1 if 0 <= start < at else at :]
+    if 0 <= start < at:
+        return f"{head}… {text[start + 1 :]}"
+    # one long word, such as a line of JSON: from the field before
+    return f"{head}…" + text[max(text.rfind(mark, at - _FAR_CHARS // 2, at) for mark in ",;{&|") + 1 or at :]
 
 
 def event_evidence(event: Event, cluster: Cluster) -> Evidence:
@@ -70,6 +78,9 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
     pod = where.pod
     origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
     ref = where.shown(setting.path) if setting.path else f"{where.path}.args"
+    if setting.path.startswith("log line "):
+        line = int(setting.path.rpartition(" ")[2])
+        return Evidence(source="log", ref=f"{pod.name} {where.path}".lstrip(), text=setting.text, line=line)
     if pod.exists or origin is None:
         return Evidence(source="pod", ref=ref, text=setting.text)
     return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)

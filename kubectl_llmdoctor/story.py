@@ -51,7 +51,10 @@ def impact(subject: Subject) -> str:
 
 def _replicas(workload: Workload | None) -> Iterator[str]:
     if workload and workload.replicas is not None and workload.ready is not None:
-        yield f"{workload.ready} of {count_of(workload.replicas, 'replica')} ready"
+        if workload.replicas or workload.ready:
+            yield f"{workload.ready} of {count_of(workload.replicas, 'replica')} ready"
+        else:
+            yield "it is scaled to 0 replicas"
 
 
 def _endpoints(subject: Subject) -> Iterator[str]:
@@ -63,7 +66,8 @@ def _endpoints(subject: Subject) -> Iterator[str]:
             if s.metadata.labels.get("kubernetes.io/service-name") == service.name
         ]
         if slices or cluster.complete("EndpointSlice", subject.namespace):
-            ready = sum(e.conditions.ready for s in slices for e in s.endpoints)
+            named = bool(dig(service.raw, "spec.ports"))
+            ready = sum(e.conditions.ready for s in slices if s.ports != () or not named for e in s.endpoints)
             left = count_of(ready, "ready endpoint") if ready else "no ready endpoint"
             yield f"Service {service.name} has {left}"
 
@@ -248,9 +252,11 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             again = " --previous" if ending.container.running or ending.container.waiting else ""
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
-            steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
             ill = [c for c in pod.containers if c.running and (c.engine_dead or not c.status.ready)]
-            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in ill if not logs.of(c.name)]
+            read = {c.name: log for c in ill if (log := logs.current(c.name))}
+            steps += [text for log in read.values() for text in _errors(log)]
+            steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
+            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in ill if c.name not in read]
     if not subject.exists and subject.workload:
         kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")

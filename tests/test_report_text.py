@@ -656,3 +656,28 @@ def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> N
     text = render(Report(tool_version="0", taken_at=NOW, targets=(pod("p", "cause-found", findings=(found,)),)))
 
     assert shown in [line.strip() for line in text.splitlines()]
+
+
+# -- words that all formats share -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Set it (in Pod/a, which must be made anew)",
+            "Set it (in Pod/a, which must be made anew; by the model's owner)",
+        ),
+        ("Set it (HOME=/tmp; in Pod/a)", "Set it (HOME=/tmp; in Pod/a; by the model's owner)"),
+        ("Set it (max_tokens counts too)", "Set it (max_tokens counts too) (by the model's owner)"),
+        ("Set it", "Set it (by the model's owner)"),
+    ],
+)
+def test_who_makes_a_fix_stands_in_the_remark_that_says_where(text: str, said: str) -> None:
+    assert words.owned(text, "model") == said
+
+
+def test_reasons_that_differ_only_in_a_name_are_one() -> None:
+    reasons = [f"node gpu-{n} was not read" for n in range(3)] + ["no log of a was read"] * 2 + ["no log of b was read"]
+    assert words.gists(reasons) == "3 nodes were not read (3), no log of 2 pods was read (3)"
+    assert words.gists(["node gpu-1 was not read"]) == "node gpu-1 was not read"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.report.document import Target
 from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
 from kubectl_llmdoctor.story import difference
+from kubectl_llmdoctor.testing import diagnose_case, load_case
+
+CASES = Path(__file__).parent.parent / "checks" / "cases"
 
 NOW = "2026-11-20T10:00:00Z"
 
@@ -275,3 +279,19 @@ def test_an_end_of_a_round_before_is_not_the_first() -> None:
     )
     (text,) = [c.text for c in target.changes if c.what == "failure"]
     assert text == "worker 2 (pod llama-0-2) ended first, vllm with exit code 1; the other followed within 60 s"
+
+
+def test_an_endpoint_without_a_port_takes_no_requests() -> None:
+    case = load_case(CASES / "service-selects-nothing" / "fires_no_port_in_slice.yaml")
+    assert diagnose_case(case).targets[0].impact == "Service llama has no ready endpoint"
+
+
+def test_a_workload_that_shall_have_no_pods_is_said_to_be_scaled_down() -> None:
+    case = load_case(CASES / "hpa-wrong-metric" / "fires_keda_trigger_invalid.yaml")
+    assert diagnose_case(case).targets[0].impact == "it is scaled to 0 replicas"
+
+
+def test_what_a_running_engine_printed_stands_before_commands() -> None:
+    steps = diagnose_case(load_case(CASES / "engine-dead" / "fires_ready_503.yaml")).targets[0].next_steps
+    assert "EngineCore encountered a fatal error" in steps[0]
+    assert steps[-1].startswith("kubectl ")

@@ -98,7 +98,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
             evidence=(
                 log_evidence(one.line, one.to.host),
-                *_told(one.client, one.to.host),
+                *_told(one.client, one.to.host, own=asks),
                 *filter(None, one.why.evidence),
             ),
             explains=_CONSEQUENCES if ended else (),
@@ -122,13 +122,13 @@ def _ended_of_it(one: Broken) -> bool:
     return bool(troubled) and len(one.line.log) - one.line.number <= _NEAR_THE_END
 
 
-def _told(client: Container, host: str) -> tuple[Evidence, ...]:
+def _told(client: Container, host: str, *, own: bool) -> tuple[Evidence, ...]:
     """Where the client was told whom to ask."""
     for where, value in told_by(client, client.pod.cluster):
         at = re.search(rf"(?:https?://)?(?<![\w.-]){re.escape(host)}(?![\w.-])[^\s\"',]{{0,200}}", value)
         if at is not None:
             path = f"env[{where}]" if where in client.env else where
-            return (pod_evidence(client, path, f"{client.pod.name}: {at[0]}"),)
+            return (pod_evidence(client, path, at[0] if own else f"{client.pod.name}: {at[0]}"),)
     return ()
 
 

@@ -106,6 +106,11 @@ def say_seconds(seconds: float) -> str:
     return f"{left // 86400} d" + (f" {left % 86400 // 3600} h" if left % 86400 // 3600 else "")
 
 
+def often(number: int) -> str:
+    """`once`, `3 times`."""
+    return "once" if number == 1 else f"{number} times"
+
+
 def count_of(number: int, singular: str, plural: str = "") -> str:
     """`1 pod`, `3 pods`."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"

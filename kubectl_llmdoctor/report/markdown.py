@@ -179,7 +179,7 @@ def _evidence(evidence: Evidence, target: Target) -> str:
 def _fixes(target: Target, fixes: Sequence[Fix]) -> Iterator[str]:
     for number, fix in enumerate(fixes[:3]):
         label = "**Or:**" if number else "**Fix:**"
-        yield f"{label} {prose(fix.summary)} ({words.OWNERS[fix.owner]})"
+        yield f"{label} {prose(words.owned(fix.summary, fix.owner))}"
         if fix.verified:
             yield prose(words.verified(fix.verified))
         if not number:
@@ -261,7 +261,7 @@ def _not_seen(report: Report) -> Iterator[str]:
         yield f"{prose(words.counted(sources), 200)}: {prose(why)}"
     unjudged = dict.fromkeys((n.id, n.reason) for t in report.targets for n in t.not_checked)
     if unjudged:
-        why = words.counted(sorted(words.gist(reason) for _, reason in unjudged))
+        why = words.gists([reason for _, reason in unjudged])
         yield f"{words.number(len(unjudged), 'check')} not run: {prose(why, 300)}"
 
 

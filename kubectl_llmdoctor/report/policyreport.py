@@ -125,7 +125,7 @@ def _of_finding(target: Target | None, finding: Finding) -> _Result:
         first = finding.evidence[0]
         properties["evidence"] = f"{words.place(first, target) if target else first.ref}: {first.text}"
     if finding.fixes:
-        properties["fix"] = f"{finding.fixes[0].summary} ({words.OWNERS[finding.fixes[0].owner]})"
+        properties["fix"] = words.owned(finding.fixes[0].summary, finding.fixes[0].owner)
     return {
         "policy": clean(finding.id),
         "category": finding.role,

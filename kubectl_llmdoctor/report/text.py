@@ -245,15 +245,15 @@ def _urgency(finding: Finding) -> str:
 
 
 def _brief(page: Page, label: str, findings: Sequence[Finding]) -> None:
-    """One line each: the summary, with the numbers of this case, if it fits; else the title."""
+    """A line each: the summary, with the numbers of this case, if it fits; else the title, which may take two."""
     shown = page.first(findings, 5)
     lines = []
     for finding in shown:
         tag = f" ({clean(finding.id)}{_urgency(finding)})"
         room = max(page.inner - columns(tag), 20)
         summary = " ".join(clean(finding.summary).split()).removesuffix(".")
-        text = summary if summary and columns(summary) <= room else finding.title or summary
-        lines.append(shorten(text, room) + tag)
+        fits = summary and columns(summary) <= room
+        lines.append((summary if fits else finding.title or shorten(summary, room)) + tag)
     page.list(label, lines, "yellow")
     page.more(len(findings) - len(shown))
 
@@ -287,18 +287,15 @@ def _evidence(page: Page, target: Target, rows: Sequence[Evidence]) -> None:
 
 
 def _fixes(page: Page, target: Target, finding: Finding) -> None:
-    """The first fix with its commands, the others in one line each; of a risk only what to do; or everything."""
+    """The first fix with its commands, the others in a line or two; of a risk only what to do; or everything."""
     shown = page.first(finding.fixes, 1 if finding.role == "risk" else 4)
     label = "  fix" if finding.role in ("risk", "note") else "FIX"
     for number, fix in enumerate(shown):
         text = words.inside(fix.summary)
         if number == 0 or fix.owner != finding.fixes[0].owner:
-            text += f" ({words.OWNERS[fix.owner]})"
-        if number:
-            text = f"or: {text}" if page.wide else shorten(f"or: {text}", page.inner)
-        else:
-            text = text[:1].upper() + text[1:]
-        page.prose(label, text, page.limit(4), "green")
+            text = words.owned(text, fix.owner)
+        text = f"or: {text}" if number else text[:1].upper() + text[1:]
+        page.prose(label, text, page.limit(2 if number else 6), "green")
         label = ""
         if fix.verified:
             page.prose("", words.verified(fix.verified), page.limit(3))
@@ -411,7 +408,7 @@ def _not_seen(page: Page, report: Report) -> None:
         by_reason.setdefault(words.gist(reason), []).append(source)
     lines = wrap("; ".join(f"{words.counted(sources)}: {why}" for why, sources in by_reason.items()), page.inner, 2)
     if unjudged:
-        why = words.counted(sorted(words.gist(reason) for _, reason in unjudged))
+        why = words.gists([reason for _, reason in unjudged])
         lines += wrap(f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {why}", page.inner, 2)
     if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)

@@ -143,6 +143,18 @@ def commands(fix: Fix, target: Target) -> tuple[str, ...]:
     return (f"kubectl {namespace}patch {quote(f'{kind.lower()}/{name}')} --type={fix.patch.type} -p {body}",)
 
 
+def owned(text: str, owner: str) -> str:
+    """A fix with who makes it, within the remark that says where, if it ends in one: `(in Pod/llama-0; by the model's owner)`."""
+    _, opened, remark = text.rpartition(" (")
+    inside = (
+        bool(opened)
+        and remark.endswith(")")
+        and ")" not in remark[:-1]
+        and remark.rpartition("; ")[2].startswith("in ")
+    )
+    return f"{text[:-1]}; {OWNERS[owner]})" if inside else f"{text} ({OWNERS[owner]})"
+
+
 def when(at: str | None, taken_at: str | None) -> str:
     """`21 min ago` if both times are known, else the time itself."""
     if not at:
@@ -188,4 +200,21 @@ def gist(reason: str) -> str:
     reason = reason.strip()
     for mark in ("\n", ": ", " (", "; "):
         reason = reason.partition(mark)[0]
-    return shorten(reason, 48) or "no reason given"
+    return shorten(reason, 60) or "no reason given"
+
+
+#: Reasons that differ only in a name, and the same of several.
+_OF_SEVERAL = (
+    (("node ", " was not read"), "{} nodes were not read"),
+    (("no log of ", " was read"), "no log of {} pods was read"),
+)
+
+
+def gists(reasons: Sequence[str]) -> str:
+    """Reasons in short, those that differ only in a name as one, each with how often it is given."""
+    said = list(reasons)
+    for (start, end), several in _OF_SEVERAL:
+        alike = {reason for reason in said if reason.startswith(start) and reason.endswith(end)}
+        if len(alike) > 1:
+            said = [several.format(len(alike)) if reason in alike else reason for reason in said]
+    return counted(sorted(map(gist, said)))

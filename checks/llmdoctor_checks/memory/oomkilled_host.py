@@ -465,5 +465,5 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     elif there is None and limit >= _HUGE:
         yield fixes.advice(f"{text} as far as its node has memory, in {fixes.edited(pod)}{more}")
     else:
-        amount = f"{larger // GIB}Gi" if larger >= 2 * GIB else f"{max(larger // MIB, 256)}Mi"
+        amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
         yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")

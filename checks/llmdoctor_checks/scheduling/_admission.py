@@ -79,7 +79,7 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
     status = pod.status
     if status.phase != "Failed" or replaced(subject):
         return None
-    text = f"{status.reason}: {status.message}"
+    text = f"{status.reason}: {status.message}".rstrip(": ")
     own = next(iter(pod.accelerators), "")
     if status.reason.startswith("OutOf"):
         resource = status.reason.removeprefix("OutOf")

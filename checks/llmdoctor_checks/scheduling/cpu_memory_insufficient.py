@@ -20,7 +20,7 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
-from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said, number_of
 
 
 @check("cpu-memory-insufficient", since="0.1")
@@ -54,9 +54,8 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
             f"{'is' if r.resource == 'memory' else 'are'} free"
             for r in short
         )
-        summary = (
-            f"{nodes_said(found)} could run it{f' and have {gpus} free' if gpus else ''}, but it requests {lacks}."
-        )
+        having = f" and {'has' if number_of(found) == 1 else 'have'} {gpus} free" if gpus else ""
+        summary = f"{nodes_said(found)} could run it{having}, but it requests {lacks}."
     else:
         names = " and ".join(dict.fromkeys(c.resource for c in found.counts))
         summary = f"Its requests for {names} do not fit on {nodes_said(found)}, by the scheduler's count."

@@ -161,7 +161,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         if any("CardNotHealth" in count.text for count in found.counts):
             summary = f"HAMi's device plugin says that no device of {they} is healthy."
     elif parts:
-        they = "does not advertise its" if len(found.verdicts) == 1 else "do not advertise their"
+        they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
         summary += "".join(f"; {said}" for said, _ in broken[:3])
         for node in uncut:

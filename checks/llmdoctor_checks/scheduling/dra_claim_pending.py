@@ -170,12 +170,22 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
             )
         else:
             yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
+    elif any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
+        yield fixes.advice(
+            "See why the claim was not made from its template: the pod's events, else the log of kube-controller-manager, which makes it",
+            f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
+            f"kubectl -n {pending.pod.namespace} get resourceclaims,resourceclaimtemplates",
+            owner="platform",
+        )
     else:
         text = f"Relax the selector or count in {where}, or free the devices that match"
         yield fixes.advice(
             text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
         )
 
+
+#: What is said of a claim that the controller is still to make.
+_UNMADE = "was not made from the template"
 
 #: A claim is let go of within seconds.
 _LINGER_SECONDS = 60
@@ -205,8 +215,10 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
             summary = (
                 f"It names ResourceClaim {claim.claim}, which {'does not exist' if known is False else 'was not found'}"
             )
-            length = f" after {say_seconds(pending.seconds or 0)}" if silent else ""
-            summary += f"; the scheduler has said nothing{length}, as it does then." if silent else "."
+            length = say_seconds(pending.seconds or 0)
+            summary += (
+                f"; the scheduler leaves such a pod aside without a word, this one for {length}." if silent else "."
+            )
         yield Finding(
             role="cause",
             confidence="certain" if known is False or failed else "likely",

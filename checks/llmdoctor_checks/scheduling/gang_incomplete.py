@@ -99,7 +99,7 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
             summary=summary,
             evidence=(*evidence, *node_lines(pending, short, holders=True)),
             explains=(*EXPLAINS, "not-ready", *SHORTAGE),
-            fixes=tuple(_fixes(subject, size, asked, short.resource)),
+            fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource)),
             order=short.order,
             pods=tuple(p.name for p in waiting),
         )
@@ -282,8 +282,10 @@ def _size(subject: Subject) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _fixes(subject: Subject, size: int, asked: int, resource: str) -> Iterator[Fix]:
-    text = f"Make room for {size} pods of {asked} {resource} each at once (free or add nodes)"
+def _fixes(subject: Subject, left: int, asked: int, resource: str) -> Iterator[Fix]:
+    """`left` is how many members have no node."""
+    each = " each, all at once" if left > 1 else ""
+    text = f"Make room for {count_of(left, 'more pod')} of {asked} {resource}{each} (free or add nodes)"
     yield fixes.advice(text, owner="platform")
     if subject.workload:
         yield fixes.advice(

@@ -37,7 +37,7 @@ _NO_PODS = {
     "InvalidSelector": "cannot tell which pods it scales for {}",
     "AmbiguousSelector": "shares the pods of {} with another autoscaler",
 }
-_NO_VALUE = "gets no value for what it scales {} on"
+_NO_VALUE = "gets no value of the metric by which it scales {}"
 
 #: What KEDA calls a trigger that it cannot read, and a ScaledObject that it makes no autoscaler of.
 _REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    often,
     say_seconds,
 )
 from llmdoctor_checks._clients import asking, before
@@ -284,7 +285,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         role="note" if _few(own, len(mine)) else "cause",
         severity="warning",
         confidence="likely" if alive else "possible",
-        summary=f"{line.log.pod} got no answer in time, {count_of(len(mine), 'time')} in its log: a timeout{long} of its own, or of what "
+        summary=f"{line.log.pod} got no answer in time, {often(len(mine))} in its log: a timeout{long} of its own, or of what "
         f"it asks; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(

@@ -49,6 +49,12 @@ _HAPROXY = r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ (?:504 \d+ \S+ \S+ sH|503
 #: the same of a request that found the queue full, or whose client went away.
 NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 
+#: How long Envoy waited, in milliseconds: a field of its access log, or behind the flag, what Istio adds to it, and the bytes.
+_WAITED = (
+    r'"duration":\s?"?(?P<field>\d{3,9})\b|'
+    r'" 504 [A-Z,]{2,20} (?:\S{1,100} \S{1,100} "[^"]{0,200}" )?\d{1,12} \d{1,12} (?P<text>\d{3,9})\s'
+)
+
 #: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
 #: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time. aiohttp's
 #: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
@@ -260,6 +266,19 @@ def _says_so(line: Line) -> bool:
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
             return False
     return any(said in text for said in (*GAVE_UP, *BESIDE, *OF_MODELS)) or re.search(_HAPROXY, text) is not None
+
+
+def waited(lines: list[Line]) -> float | None:
+    """How many seconds a gateway waited before it gave up, where its log says so and it was each time the same."""
+    found = [re.search(_WAITED, line.text[:8000]) for line in lines]
+    seconds = [int(one["field"] or one["text"]) / 1000 for one in found if one is not None]
+    return seconds[0] if len(seconds) == len(lines) and max(seconds) <= min(seconds) * 1.05 else None
+
+
+def telling(line: Line) -> str:
+    """What in a line says that somebody gave up."""
+    fields = ('"response_flags"', '"response_code_details"', '"response_code"')
+    return next((words for words in (*GAVE_UP, *OF_MODELS, *OF_CLIENT, *fields) if words in line.text), "")
 
 
 def own_setting(line: Line) -> str:

@@ -77,7 +77,7 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
         severity="warning",
         confidence="possible",
         summary=f"{lines[0].log.pod} lost {len(lines)} connections as it sent a request: mostly {engine.container.name} had closed them "
-        f"before. It keeps an idle one {_SECONDS} s, and whoever asks it longer.",
+        f"before. It keeps an idle one {_SECONDS} s, and whoever asks it keeps it longer.",
         evidence=tuple(log_evidence(line) for line in lines[:2]),
         fixes=(
             fixes.set_env(

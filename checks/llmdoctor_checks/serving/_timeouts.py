@@ -64,6 +64,11 @@ class Timeout(msgspec.Struct, frozen=True):
     #: whether it counts the whole request, or only a pause in the answer
     whole: bool
 
+    @property
+    def where(self) -> str:
+        """The object that says it: `HTTPRoute/llama`."""
+        return f"{self.item.raw.get('kind')}/{self.item.name}"
+
 
 def ports(engine: Engine) -> set[int]:
     """The port that it was told, or those of its container where its command is not known."""
@@ -98,11 +103,17 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
         }:
             yield from _openshift(item)
     if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
-        item = subject.workload.item
-        path = "spec.template.spec.timeoutSeconds"
-        yield from _whole(item, path, dig(item.raw, path))
+        yield from _knative(subject.workload.item)
     elif pod.exists:
         yield from _proxy(pod, cluster)
+
+
+def _knative(item: Item) -> Iterator[Timeout]:
+    """What a Service of Knative's says: for the whole request, and for the wait for its beginning."""
+    for name, whole in (("timeoutSeconds", True), ("responseStartTimeoutSeconds", False)):
+        path = f"spec.template.spec.{name}"
+        for one in _whole(item, path, dig(item.raw, path)):
+            yield msgspec.structs.replace(one, whole=whole)
 
 
 def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
@@ -255,8 +266,10 @@ def _openshift(item: Item) -> Iterator[Timeout]:
 
 
 def longer(timeout: Timeout, tokens: int) -> Fix:
-    """Twice the time at the fastest pace, in whole minutes."""
+    """Twice the time at the fastest pace, in whole minutes, and never less than it is."""
     seconds = max(600, -(-2 * tokens // FASTEST_TOKENS_PER_SECOND // 60) * 60)
+    if seconds <= timeout.seconds:
+        seconds = 2 * int(timeout.seconds)
     kind = timeout.item.raw.get("kind")
     value: Any = f"{seconds}s"
     if kind == "Pod":
@@ -265,10 +278,14 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
             setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
         return fixes.advice(f"Set {setting} of the revision to {seconds}, with max-revision-timeout-seconds no less")
     if kind == "Service":
-        value = min(seconds, KNATIVE_MOST_SECONDS)
-        if value * FASTEST_TOKENS_PER_SECOND < tokens:
+        most = KNATIVE_MOST_SECONDS
+        if not timeout.whole:  # the beginning of an answer may not take longer than all of it
+            whole = dig(timeout.item.raw, "spec.template.spec.timeoutSeconds")
+            most = whole if isinstance(whole, int) else 0
+        value = min(seconds, most)
+        if value * FASTEST_TOKENS_PER_SECOND < tokens or value <= timeout.seconds:
             return fixes.advice(
-                f"Set timeoutSeconds to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
+                f"Set {timeout.path.rpartition('.')[2]} to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
                 "knative-serving) to no less, or cap max_tokens",
                 owner="platform",
             )
@@ -283,4 +300,5 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
     elif timeout.pointer.endswith("/timeouts"):
         value = {"request": value}  # the route has none yet
     operation = {"op": "add", "path": timeout.pointer, "value": value}
-    return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)}", [operation])
+    what = "for a request" if timeout.whole else "without a word of the answer"
+    return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)} {what} in {timeout.where}", [operation])

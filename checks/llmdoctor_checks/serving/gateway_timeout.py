@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks.serving._clients_gone import COUNTED, GONE, LATE_ANSWER, cut_short, given_up, impatient
+from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateway_logs import (
     BESIDE,
     GAVE_UP,
@@ -36,6 +37,8 @@ from llmdoctor_checks.serving._gateway_logs import (
     own_setting,
     own_words,
     pod_of,
+    telling,
+    waited,
 )
 from llmdoctor_checks.serving._gateways import (
     CLIENT_TOLD,
@@ -56,12 +59,16 @@ from llmdoctor_checks.serving._timeouts import (
     NGINX_SECONDS,
     Timeout,
     longer,
+    of_envoy,
     ports,
     timeouts,
 )
 
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
+
+#: Cloudflare's own status for a server that does not answer in time (developers.cloudflare.com, error 524).
+_BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 
 #: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
@@ -138,8 +145,8 @@ def gateway_timeout(
     serves = subject.engines(pod) or pod.log_only
     cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
     if cut and not stray(cut):
-        settings = {own_setting(line) for line in cut}
-        timeout = next(timeouts(pod, engine, subject, cluster), None) if engine and settings == {""} else None
+        its_own = any(map(own_setting, cut))
+        timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
         yield _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
         return
     found = _own_timeout(pod, subject, logs) if pod.exists else None
@@ -153,17 +160,30 @@ def gateway_timeout(
         yield found
 
 
+def _that_ended(cut: list[Line], pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Timeout | None:
+    """The timeout as old as the requests were that were given up; where no log says how old, the shortest, which ends first."""
+    seconds = waited(cut)
+    if seconds is None:
+        return min(timeouts(pod, engine, subject, cluster), key=lambda one: one.seconds, default=None)
+    names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
+    known = (*timeouts(pod, engine, subject, cluster), *of_envoy(names, pod.namespace, cluster))
+    return next((one for one in known if abs(one.seconds - seconds) <= max(1, seconds / 20)), None)
+
+
 def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster, *, serves: bool) -> Finding:
     """Logs of others that say so, or of the pod itself where it is a gateway, with the timeout that it was."""
     where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
     times = f"{len(cut)} times" if len(cut) > 1 else "once"
+    seconds = waited(cut)
+    after = f" after {say_seconds(seconds)}" if seconds else ""
+    allows = f", and {timeout.where} allows {say_seconds(timeout.seconds)}" if timeout else ""
     guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
     return Finding(
         role="cause",
         confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
-        summary=f"{where} gave up waiting for an answer from {whose} server; its log says so {times}.",
+        summary=f"{where} gave up waiting for an answer from {whose} server{after}; its log says so {times}{allows}.",
         evidence=(
-            *(log_evidence(line) for line in cut[:2]),
+            *(log_evidence(line, telling(line)) for line in cut[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
         fixes=(_allow(pod, cut, timeout),),
@@ -187,7 +207,7 @@ def _shorter_than_answers(
         fits = int(timeout.seconds * FASTEST_TOKENS_PER_SECOND)
         if tokens is None or tokens <= fits:
             continue
-        where = f"{timeout.item.raw.get('kind')}/{timeout.item.name}"
+        where = timeout.where
         needs = say_seconds(tokens / FASTEST_TOKENS_PER_SECOND)
         ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
         sure = fits < min(tokens, _COMMON_TOKENS) and (timeout.whole or timeout.seconds < NGINX_SECONDS)
@@ -263,7 +283,7 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
 
 def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
     """Requests that take longer than the timeout, as the engine measured them."""
-    where, share = f"{timeout.item.raw.get('kind')}/{timeout.item.name}", taken.above(timeout.seconds)
+    where, share = timeout.where, taken.above(timeout.seconds)
     ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
     slow = taken.quantile(0.99)
     seconds = max(slow * 2, (tokens or 0) / FASTEST_TOKENS_PER_SECOND)
@@ -317,6 +337,11 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
         return fixes.advice(
             "Give what chooses the endpoint (ext_proc) more CPU or replicas, or raise the gateway's messageTimeout for it",
             owner="platform",
+        )
+    if all(re.search(_BY_CLOUDFLARE, line.text) for line in cut):
+        return fixes.advice(
+            "Let clients stream, or lead them past Cloudflare, which gives up after 100 to 120 s without an answer and lets "
+            "only its Enterprise plans change that"
         )
     if timeout:
         return longer(timeout, 0)

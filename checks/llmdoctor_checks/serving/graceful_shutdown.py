@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     log_evidence,
+    often,
     parse_time,
     pod_evidence,
     say_seconds,
@@ -186,13 +187,14 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if told is None or left is None or not (killed or waited or left[1].number > told.number):
         return None  # of one that is not killed yet a word since says that something runs, or that it waits for so long
     count, line = left
-    longer = max(10 * seconds, 300)
+    longer = max(2 * seconds, 300)
     return Finding(
         role="cause",
         severity="warning",
         confidence="likely",
         summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, its grace period, while "
-        f"{count_of(count, 'request')} still {'ran' if killed else 'run'}: their answers are cut off.",
+        f"{count_of(count, 'request')} still {'ran' if killed else 'runs' if count == 1 else 'run'}: "
+        f"{'its answer is' if count == 1 else 'their answers are'} cut off.",
         evidence=(
             log_evidence(told),
             log_evidence(line),
@@ -305,7 +307,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         role="cause",
         severity="warning",
         confidence="likely",
-        summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {count_of(len(asked), 'time')} in its "
+        summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {often(len(asked))} in its "
         "log; its server takes none any more.",
         evidence=(
             log_evidence(asked[-1]),

@@ -60,6 +60,9 @@ _STANDS_STILL = 60
 #: times as many wait.
 _NO_PROMPT, _HALF, _TIMES_AS_MANY = "Avg prompt throughput: 0.0 tokens/s", 0.5, 4
 
+#: What stands before the share of the cache in a statement of vLLM, behind the numbers of requests.
+_CACHE = "KV cache usage: "
+
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
 
@@ -235,8 +238,8 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         summary=f"The KV cache of {engine.container.name or engine.title} is {filled}; "
         f"{last.running} requests run and {last.waiting} wait{lost[0] if lost else ''}.",
         evidence=(
-            log_evidence(said[0].line),
-            log_evidence(last.line),
+            log_evidence(said[0].line, _CACHE),
+            log_evidence(last.line, _CACHE),
             *((log_evidence(lost[1]),) if lost else ()),
         ),
         explains=("queue-growing",),
@@ -291,7 +294,7 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title}, and in {say_seconds(seconds)} none of them "
         f"was begun (no prompt was read): {last.cache:.0%} of the KV cache is taken by {count_of(last.running, 'running one')}, and "
         "what is left may be too little for the next.",
-        evidence=(log_evidence(first.line), log_evidence(last.line)),
+        evidence=(log_evidence(first.line, _CACHE), log_evidence(last.line, _CACHE)),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
@@ -372,7 +375,7 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
         confidence="likely",
         summary=f"The KV cache of {engine.container.name or engine.title} has been {last.cache:.0%} full for {say_seconds(seconds)} "
         f"and nothing runs: {swapped[1] if swapped else 0} swapped out and {last.waiting} waiting requests find no room in it.",
-        evidence=(log_evidence(still[0].line), log_evidence(last.line)),
+        evidence=(log_evidence(still[0].line, _CACHE), log_evidence(last.line, _CACHE)),
         explains=("queue-growing", "engine-stalled"),
         fixes=(
             fixes.advice(

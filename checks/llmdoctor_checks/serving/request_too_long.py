@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     fixes,
     log_evidence,
+    often,
     say_seconds,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -189,7 +190,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
             if items
             else f"its context of {said['max']} tokens, prompt and answer together"
         )
-        + f", and is refused, {count_of(len(said_so), 'time')} in its log"
+        + f", and is refused, {often(len(said_so))} in its log"
         + (f"; of {all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
         fixes=(

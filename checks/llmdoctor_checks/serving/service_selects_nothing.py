@@ -168,9 +168,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         if said is None and not cluster.complete("Pod", pod.namespace):
             continue
         wrong = ", ".join(
-            f"{key}={value}, the pod has {labels.get(key) or 'no such label'}"
-            for key, value in wanted.items()
-            if labels.get(key) != value
+            f"{key}={value} ({_has(labels, key)})" for key, value in wanted.items() if labels.get(key) != value
         )
         right = {key if key in labels else own or key: labels.get(key, wanted[key]) for key, own in under.items()}
         path = "/spec/selector/matchLabels" if dig(pool.raw, "spec.selector.matchLabels") else "/spec/selector"
@@ -186,7 +184,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             fixes=(
                 fixes.patch_object(
                     pool,
-                    f"Select the pods of {fixes.edited(pod)}",
+                    f"Select {_those_of(pod)}",
                     [{"op": "replace", "path": path, "value": right}],
                 ),
             ),
@@ -281,7 +279,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         return
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
-    said = ", ".join(f"{key}={selector[key]}, the pod has {labels.get(key) or 'no such label'}" for key in wrong)
+    said = ", ".join(f"{key}={selector[key]} ({_has(labels, key)})" for key in wrong)
     right = {key: value for key, value in selector.items() if key not in wrong}
     for key in wrong:
         own = key if key in labels else under[key]
@@ -298,7 +296,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((empty,) if isinstance(empty, Evidence) else ()),
         ),
-        fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
+        fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -336,7 +334,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
             "Nobody reaches it.",
             evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), empty),
-            fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
+            fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
             pods=(pod.name,),
         )
         return
@@ -367,7 +365,7 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
             summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "
             f"endpoint, and {engine.title} gets no requests.",
             evidence=(object_evidence(item, f"spec.selector[{_GROUPS}name]", asked),),
-            fixes=(fixes.patch_object(item, f"Select the pods of {fixes.edited(pod)}", [operation]),),
+            fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
         )
         return
 
@@ -408,3 +406,13 @@ def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
     mine = re.sub(SUFFIX, "", subject.workload.name if subject.workload else pod.name)
     other = re.sub(SUFFIX, "", name)
     return mine in other or other in mine
+
+
+def _has(labels: dict[str, str], key: str) -> str:
+    return f"the pod has {labels[key]}" if labels.get(key) else "the pod has no such label"
+
+
+def _those_of(pod: Pod) -> str:
+    """`the pods of Deployment/llama`, or the pod that nobody made."""
+    owner = fixes.edited(pod)
+    return owner if owner.startswith("Pod/") else f"the pods of {owner}"

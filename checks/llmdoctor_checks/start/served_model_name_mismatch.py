@@ -19,11 +19,11 @@ from kubectl_llmdoctor.api import (
     Pod,
     askers,
     check,
-    count_of,
     expression,
     fixes,
     log_evidence,
     object_evidence,
+    often,
     pod_evidence,
     top_of,
 )
@@ -162,7 +162,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         severity="warning",
         confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
-        f"{count_of(len(answers), 'time')} in its log.",
+        f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),

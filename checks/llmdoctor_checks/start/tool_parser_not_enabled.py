@@ -9,9 +9,9 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     check,
-    count_of,
     fixes,
     log_evidence,
+    often,
     setting_evidence,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -59,7 +59,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             severity="warning",
             confidence="likely",
             summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
-            f"--tool-call-parser: it is refused, {count_of(len(said), 'time')} in its log.",
+            f"--tool-call-parser: it is refused, {often(len(said))} in its log.",
             evidence=(log_evidence(line, words[0]),),
             fixes=(
                 fixes.advice(

@@ -100,7 +100,10 @@ def _said_of(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
         yield said
     if first.fits is None:
         rest = "; ".join(f"{gap.plugin} not judged ({gap.why})" for gap in first.gaps)
-        yield f"nothing known stops it; {rest}" if rest else "nothing known stops it"
+        # the scheduler itself may have refused all of them
+        refused = pending.said.total is not None and pending.said.total == len(pending.verdicts)
+        said = "refused by the scheduler" if refused else "nothing known stops it"
+        yield f"{said}; {rest}" if rest else said
 
 
 def _detail(reasons: list[Reason]) -> str:

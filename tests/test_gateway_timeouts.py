@@ -1,0 +1,53 @@
+"""Which of several timeouts ended a request, and that the fix for it never shortens what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from llmdoctor_checks.serving._timeouts import Timeout, longer
+
+from kubectl_llmdoctor.facts.cluster import Item
+from kubectl_llmdoctor.testing import diagnose_case, load_case
+
+CASES = Path(__file__).parent.parent / "checks" / "cases" / "gateway-timeout"
+
+
+@pytest.mark.parametrize(
+    ("case", "named", "value"),
+    [
+        (
+            "fires_attempts_shorter_than_the_route",
+            "after 60 s; its log says so 4 times, and BackendTrafficPolicy/patient",
+            "600s",
+        ),
+        ("fires_answer_begins_late", "Service/llama-predictor allows 5 min", 600),
+    ],
+)
+def test_the_timeout_that_ended_the_request_is_raised(case: str, named: str, value: object) -> None:
+    report = diagnose_case(load_case(CASES / f"{case}.yaml"))
+    finding = report.targets[0].findings[0]
+    assert named in finding.summary
+    patch = finding.fixes[0].patch
+    assert patch is not None
+    assert [operation["value"] for operation in patch.body] == [value]
+
+
+def test_no_route_is_named_where_cloudflare_gave_up() -> None:
+    report = diagnose_case(load_case(CASES / "fires_tunnel.yaml"))
+    assert "Cloudflare" in report.targets[0].findings[0].fixes[0].summary
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(30, "600s"), (600, "1200s"), (1800, "3600s")])
+def test_a_longer_timeout_is_longer(seconds: int, wanted: str) -> None:
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "llama", "namespace": "serving"},
+        "spec": {"rules": [{"timeouts": {"request": f"{seconds}s"}}]},
+    }
+    path = "spec.rules[0].timeouts.request"
+    timeout = Timeout(
+        Item(route, None), path, "/spec/rules/0/timeouts/request", f"request: {seconds}s", seconds, whole=True
+    )
+    patch = longer(timeout, 0).patch
+    assert patch is not None
+    assert patch.body[0]["value"] == wanted
