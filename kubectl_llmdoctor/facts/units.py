@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ MIB = 1024**2
 
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_SPANS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_SPAN = r"(\d{1,9}(?:\.\d{0,9})?)(h|ms|m|s|us|µs|ns)"
 
 
 def _ratio(value: Any) -> tuple[int, int] | None:
@@ -72,6 +75,15 @@ def parse_time(text: Any) -> datetime | None:
     except ValueError:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def duration(text: Any) -> float | None:
+    """A length of time as Go writes it (`1h30m`, `600s`, `-1s`), in seconds; None when it is none (`time.ParseDuration`)."""
+    said = re.fullmatch(rf"[+-]?(?:{_SPAN})+", text.strip()) if isinstance(text, str) else None
+    if said is None:
+        return None
+    seconds = sum(float(number) * _SPANS[unit] for number, unit in re.findall(_SPAN, said[0]))
+    return -seconds if said[0].startswith("-") else seconds
 
 
 def rfc3339(moment: datetime) -> str:

@@ -7,15 +7,13 @@ from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Line
+from kubectl_llmdoctor.api import Line, duration
 
 #: When a request was answered, and how long it took. Only requests that need a model. It has no zone: the server's own time.
 _ANSWERED = (
     r"\[GIN\] (\d{4})/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)"
     r" \| +\d{3} \| +([\dhmµns.]+) \|.*POST +\"(?:/api/(?:chat|generate|embed)|/v1/)"
 )
-_DURATION = r"(\d{1,9}(?:\.\d+)?)(h|ms|m|s|µs|ns)"
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -34,6 +32,6 @@ def answered(line: Line) -> Answer | None:
     try:
         year, month, day, hour, minute, second = map(int, found.groups()[:6])
         at = datetime(year, month, day, hour, minute, second)
-        return Answer(line, at, sum(float(number) * _UNITS[unit] for number, unit in re.findall(_DURATION, found[7])))
+        return Answer(line, at, duration(found[7]) or 0.0)
     except ValueError:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, fixes, say_seconds
+from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, say_seconds
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
 
@@ -49,8 +49,6 @@ KNATIVE_MOST_SECONDS = 600
 
 #: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
 _PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
-
-_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
 class Timeout(msgspec.Struct, frozen=True):
@@ -200,17 +198,10 @@ def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
 
 
 def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
-    seconds = value if isinstance(value, int) else _seconds(value)
-    if seconds:  # 0 switches it off
+    seconds = value if isinstance(value, int) else duration(value)
+    if seconds and seconds > 0:  # 0 switches it off
         pointer = "/" + re.sub(r"\[(\d+)\]", r"/\1", path).replace(".", "/")
         yield Timeout(item, path, pointer, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
-
-
-def _seconds(value: Any) -> float | None:
-    """`1m30s` in seconds."""
-    if not isinstance(value, str) or not re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[hms]))+", value):
-        return None
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[hms])", value))
 
 
 def _nginx(item: Item) -> Iterator[Timeout]:

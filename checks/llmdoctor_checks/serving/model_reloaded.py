@@ -1,5 +1,6 @@
 """Ollama or llama-swap loads a model anew for request after request."""
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    duration,
     fixes,
     log_evidence,
     say_seconds,
@@ -155,9 +157,7 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if log is None or engine.name != "ollama":
         return
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
-    # where somebody set how long a model is kept, one that is loaded with another context may have gone by itself
-    kept = _KEPT_SECONDS if engine.explicit("keep_alive") is None else _SOON_SECONDS
-    loads = list(_soon(log, requests, kept))
+    loads = list(_soon(log, requests, _kept(engine)))
     took, cost = sum(request.seconds for request in requests), sum(load.seconds for load in loads)
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
         return
@@ -188,13 +188,25 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
 
 
+def _kept(engine: Engine) -> float:
+    """For how many seconds a model stays after its last request: Go's notation or a number, and for ever below 0."""
+    stated = engine.explicit("keep_alive")
+    if stated is None:
+        return _KEPT_SECONDS
+    text = str(stated.value)
+    seconds = float(text) if re.fullmatch(r"-?\d{1,9}", text) else duration(text)
+    if seconds is None:
+        return _SOON_SECONDS
+    return math.inf if seconds < 0 else seconds
+
+
 def _lengths(loads: list[Load]) -> str:
     """The context lengths of loads, the last few."""
     found = [load.contexts for load in loads if load.contexts is not None]
     return ", ".join(map(str, [*(one for one, _ in found[-3:]), *(one for _, one in found[-1:])]))
 
 
-def _soon(log: Log, requests: list[Answer], kept: int) -> Iterator[Load]:
+def _soon(log: Log, requests: list[Answer], kept: float) -> Iterator[Load]:
     """Loads that began soon after a request was answered, or for which another model or context had to go, each once."""
     last: datetime | None = None
     held: dict[str, int] = {}

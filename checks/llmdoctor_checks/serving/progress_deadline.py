@@ -1,7 +1,6 @@
 """A deadline of the rollout that is over before the model is loaded."""
 
 import itertools
-import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -15,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     check,
     dig,
+    duration,
     fixes,
     k8s,
     parse_time,
@@ -31,7 +31,6 @@ _REASON = "ProgressDeadlineExceeded"
 #: Knative's words for the same, which its Services and KServe's objects repeat.
 _NEVER = "Initial scale was never achieved"
 _ANNOTATION = "serving.knative.dev/progress-deadline"
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @check("progress-deadline", since="0.2", severity="warning")
@@ -180,7 +179,7 @@ def _deadline(pod: Pod, subject: Subject, told: list[Evidence]) -> tuple[float, 
         return None
     stated = pod.obj.metadata.annotations.get(_ANNOTATION) or _annotations(workload.item).get(_ANNOTATION)
     if stated is not None and _knative(workload):
-        seconds = _duration(str(stated))
+        seconds = duration(str(stated))
         evidence = workload_evidence(workload, f"annotations[{_ANNOTATION}]", str(stated))
         return (seconds, evidence) if seconds else None
     # an InferenceService may be served by a plain Deployment, too
@@ -209,13 +208,6 @@ def _rolled(pod: Pod, subject: Subject) -> Workload | None:
 def _annotations(item: Item) -> dict[str, object]:
     found = item.metadata.get("annotations")
     return found if isinstance(found, dict) else {}
-
-
-def _duration(text: str) -> float | None:
-    """Go's notation, as far as Knative is given it: `600s`, `20m`, `1h30m`."""
-    if re.fullmatch(r"(?:\d{1,9}[hms])+", text) is None:
-        return None
-    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d{1,9}[hms]", text))
 
 
 def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:
