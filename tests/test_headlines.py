@@ -17,6 +17,11 @@ CASES = Path(__file__).parent.parent / "checks" / "cases"
         ("served-model-name-mismatch/fires_client_ended", "does not answer to that name."),
         ("worker-lost/fires_killed_child", "by signal 9 (a kill, mostly for memory)."),
         ("trt-engine-mismatch/fires_other_gpu", "was built for compute capability 9.0, and this GPU has 8.0"),
+        ("entrypoint-missing/fires_variable_that_nobody_sets", "$(NODE_RANK) stands in the command"),
+        (
+            "entrypoint-missing/fires_program_like_a_variable",
+            "The start script calls MODEL, and the image has no such program.",
+        ),
         ("cpu-memory-insufficient/fires_cpu_taken", "1 node (gpu-1) could run it and has 4 nvidia.com/gpu free"),
     ],
 )

@@ -132,7 +132,7 @@ class _Wording:
             if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):
                 continue
             names = captured(pattern, line)
-            if names is None or not fits(pattern, self._subject, self._pod, self._container):
+            if names is None or not fits(pattern, self._subject, self._pod, self._container, names):
                 continue
             if pattern.phases and phase_at(line) not in pattern.phases:
                 continue

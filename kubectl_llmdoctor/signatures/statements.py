@@ -41,7 +41,7 @@ def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Fi
     for pattern in signature.patterns:
         for said in statements:
             names = _proven(pattern, said)
-            if names is None or not (pod is None or fits(pattern, subject, pod, said.container)):
+            if names is None or not (pod is None or fits(pattern, subject, pod, said.container, names)):
                 continue
             evidence = msgspec.structs.replace(said.evidence, text=quotation(said.evidence.text, pattern.literal))
             found = finding(signature, pattern, names, subject, pod, said.container, [evidence])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from kubectl_llmdoctor.advice import Situation, fill
 from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, suffices
 from kubectl_llmdoctor.facts.logs import Line
@@ -20,6 +21,9 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
+
+#: A named group of `match`, where `speaks_of` has it.
+_CAPTURED = expression(r"\{([a-z]\w*)\}")
 
 
 def matching(signature: Signature, text: str) -> bool:
@@ -85,13 +89,15 @@ def _names(found: re.Match[str]) -> dict[str, str]:
     return {k: v.rstrip(".,;:") or v for k, v in found.groupdict().items() if v is not None}
 
 
-def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
+def fits(
+    pattern: Pattern, subject: Subject, pod: Pod, container: Container | None, captures: Mapping[str, str]
+) -> bool:
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
     if pattern.without_cuda:
         key = f"has CUDA {pattern.without_cuda} {pod.namespace}/{pod.name}/{container.name if container else ''}"
         if pod.cluster.once(key, lambda: _has_cuda(pattern.without_cuda, subject, pod, container)):
             return False
-    if pattern.speaks_of and not _speaks_of(pattern.speaks_of, subject, pod, container):
+    if pattern.speaks_of and not _speaks_of(pattern.speaks_of, subject, pod, container, captures):
         return False
     if not pattern.engines:
         return True
@@ -99,17 +105,27 @@ def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | No
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
 
 
-def _speaks_of(expression: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
-    """Whether what a container is told, or what it prints, matches an expression."""
+def _speaks_of(
+    expression: str, subject: Subject, pod: Pod, container: Container | None, captures: Mapping[str, str]
+) -> bool:
+    """Whether what a container is told, or what it prints, matches an expression; with a captured `{name}` what it is told."""
+    if _CAPTURED.search(expression):
+        asked = re.compile(_CAPTURED.sub(lambda name: re.escape(captures.get(name[1], "?")), expression))
+        return container is not None and any(asked.search(text) for text in _told(container))
     key = f"speaks of {expression} {pod.namespace}/{pod.name}/{container.name if container else ''}"
     return pod.cluster.once(key, lambda: any(_search(expression, text) for text in _texts(subject, pod, container)))
 
 
+def _told(container: Container) -> Iterator[str]:
+    """The image and the command of a container, and its variables."""
+    spec = container.spec
+    yield "\n".join((spec.image, *map(str, (*spec.command, *spec.args))))
+    yield "\n".join(f"{name}={variable.value or ''}" for name, variable in container.env.items())
+
+
 def _texts(subject: Subject, pod: Pod, container: Container | None) -> Iterator[str]:
     if container is not None:
-        spec = container.spec
-        yield "\n".join((spec.image, *map(str, (*spec.command, *spec.args))))
-        yield "\n".join(f"{name}={variable.value or ''}" for name, variable in container.env.items())
+        yield from _told(container)
     for log in subject.logs(pod):
         if container is None or log.container == container.name:
             yield log.text

@@ -40,6 +40,8 @@ _ASKED_SECONDS = 20
 
 #: A script that asks again and again; who does so for so long, of a leader that is ready, is not answered.
 _LOOPS = expression(r"\b(?:until|while)\b")
+#: One that looks into the answer waits for what stands in it, as for a model among those that are served.
+_READS = expression(r"\|\s{0,20}(?:[ef]?grep|jq|awk|sed|python3?)\b")
 _IN_VAIN_SECONDS = 600
 #: Labels that the pods of one server share.
 _GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dynamo-graph-deployment-name")
@@ -112,11 +114,12 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         if container.role != "init" or since is None or now is None:
             continue
         words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
-        for service in cluster.items("Service", pod.namespace) if _LOOPS.search(words) else ():
-            asked = re.search(rf"(?<![\w.-]){re.escape(service.name)}(?:\.[\w-]{{1,63}}){{0,8}}(?![\w-])", words)
-            leader = next(
-                (one for one in cluster.all(k8s.Pod, "Pod", pod.namespace) if _leads(one, pod, service)), None
-            )
+        if not _LOOPS.search(words) or _READS.search(words):
+            continue
+        for service in cluster.items("Service", pod.namespace):
+            asked = _host(service.name, words)
+            led = _led(service, cluster) if asked else ()
+            leader = next((one for one in led if _of_one_group(one, pod)), None)
             up = _ready_since(leader) if leader else None
             if asked is None or leader is None or up is None:
                 continue
@@ -146,13 +149,27 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             return
 
 
-def _leads(leader: k8s.Pod, pod: Pod, service: Item) -> bool:
-    """Whether a Service leads to a pod of the same group."""
-    same = any(
-        (group := str(leader.metadata.labels.get(key) or "")) and group == pod.obj.metadata.labels.get(key)
-        for key in _GROUPS
+def _host(name: str, words: str) -> re.Match[str] | None:
+    """The name of a Service where a command has it as a host, and not as a folder of a path."""
+    if name not in words:
+        return None
+    return re.search(rf"(?<![\w.-])(?<![^/]/){re.escape(name)}(?:\.[\w-]{{1,63}}){{0,8}}(?![\w-])", words)
+
+
+def _led(service: Item, cluster: Cluster) -> list[k8s.Pod]:
+    """The pods that a Service leads to."""
+    return cluster.once(
+        f"pods behind {service.namespace}/{service.name}",
+        lambda: [one for one in cluster.all(k8s.Pod, "Pod", service.namespace) if _selects(service, one)],
     )
-    return same and leader.metadata.name != pod.name and _selects(service, leader)
+
+
+def _of_one_group(leader: k8s.Pod, pod: Pod) -> bool:
+    """Whether another pod is of the same server."""
+    mine, theirs = pod.obj.metadata.labels, leader.metadata.labels
+    return leader.metadata.name != pod.name and any(
+        mine.get(key) and mine.get(key) == theirs.get(key) for key in _GROUPS
+    )
 
 
 def _ready_since(leader: k8s.Pod) -> datetime | None:

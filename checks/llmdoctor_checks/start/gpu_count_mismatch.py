@@ -255,7 +255,7 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
     """Whether nothing of a pod of a group tells its engine that there are other pods: neither its arguments nor a Ray beside it.
 
     The leader of a LeaderWorkerSet is a pod like any other to vLLM and SGLang, which know a rank among several nodes only by
-    `--nnodes` (both) or by a Ray that runs before vLLM starts. What a shell's script or the entrypoint of an image of one's
+    `--nnodes` (vLLM from 0.12 on) or by a Ray that runs before vLLM starts. What a shell's script or the entrypoint of an image of one's
     own does first is not known.
     """
     kind = pod.template_of.kind if pod.template_of else ""
@@ -268,7 +268,7 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
     if not (command or engine.own_image) or (command and re.search(r"(?:^|/)(?:ba|da|z)?sh$", command[0])):
         return False
     if engine.explicit("distributed_executor_backend") or any(
-        re.search(_OTHER_LAUNCHER, w) for _, w in container.words
+        re.search(_OTHER_LAUNCHER, w) for other in pod.containers for _, w in other.words
     ):
         return False
     return not (container.spec.lifecycle or container.spec.env_from or "RAY_ADDRESS" in container.env)
@@ -277,11 +277,13 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
 def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], together: int) -> Finding:
     product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
     nodes = -(-workers // own)
-    ranks = (
-        f"--nnodes={nodes} with --node-rank and --master-addr"
-        if engine.name == "vllm"
-        else f"--nnodes {nodes} with --node-rank and --dist-init-addr"
-    )
+    place = "with --node-rank and --{}: LWS_WORKER_INDEX, LWS_LEADER_ADDRESS"
+    if engine.name != "vllm":
+        told = f"Tell each pod its place in the group (--nnodes {nodes} {place.format('dist-init-addr')})"
+    elif engine.at_least("0.12.0") is False:  # it has no such option
+        told = "Start Ray in each pod first, and vLLM in the leader alone,"
+    else:
+        told = f"Tell each pod its place in the group (--nnodes={nodes} {place.format('master-addr')}), or start Ray in each first,"
     return Finding(
         role="risk",
         severity="warning",
@@ -289,13 +291,7 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
         summary=f"{engine.label} starts {workers} workers{product} and is not told of other pods: it counts the "
         f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
         evidence=tuple(_evidence(engine)),
-        fixes=(
-            fixes.advice(
-                f"Tell each pod its place in the group ({ranks}: LWS_WORKER_INDEX, LWS_LEADER_ADDRESS)"
-                + (", or start Ray in each first," if engine.name == "vllm" else "")
-                + f" in {fixes.edited(engine.pod)}"
-            ),
-        ),
+        fixes=(fixes.advice(f"{told} in {fixes.edited(engine.pod)}"),),
     )
 
 
@@ -356,6 +352,9 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         return
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
+    visible = container.env.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible and visible.value and visible.value.lower() != "all" and visible.value.count(",") + 1 < gpus
+    seen = "without CUDA_VISIBLE_DEVICES, which hides some: " if hidden else ""
     # who leaves a part of the memory alone shares the GPU with somebody, and then several of them may be one
     shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine))
     shares = "nvidia.com/gpu" in container.accelerators and shared
@@ -375,7 +374,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
                 (
                     f"Run {gpus} replicas"
                     if engine.name == "tei"
-                    else f"Use them ({flag} {gpus}, or more replicas of {workers})"
+                    else f"Use them ({seen}{flag} {gpus}, or more replicas of {workers})"
                 )
                 + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),

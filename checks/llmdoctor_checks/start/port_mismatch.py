@@ -248,12 +248,12 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         return
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
+    asks = "" if container.spec.readiness_probe else " and asks there whether it is ready"
     yield Finding(
         role="risk",
         severity="critical",
         confidence="likely",
-        summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE} and asks there whether it is ready; "
-        f"{engine.title} listens on {port.value}.",
+        summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), _port_evidence(container, port)),
         fixes=(
             fixes.set_spec(

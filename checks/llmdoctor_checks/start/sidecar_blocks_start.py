@@ -294,6 +294,8 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
     annotations = pod.obj.metadata.annotations
     past = any(key.startswith(_PASSES) for key in annotations)
     now = pod.cluster.now
+    if any(c.role == "main" and not c.running for other in subject.pods for c in other.containers):
+        return  # a rank that is not there is waited for, with or without a proxy
     for engine in subject.engines(pod) if logs and not past and proxy.status.ready and now else ():
         container, running = engine.container, engine.container.status.state.running
         log, since = logs.current(container.name) if logs else None, parse_time(running.started_at) if running else None

@@ -1,5 +1,6 @@
 """What a webhook should have added to the pod, and did not."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -84,6 +85,10 @@ _NO_FOLDER = (
 #: every scheme it makes a mount over /mnt/models in the server's container: of an emptyDir that storage-initializer fills, of the
 #: claim itself, or of a modelcar's folder (pkg/webhook/admission/pod/storage_initializer_injector.go).
 _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
+
+#: By which a pod's InferenceService is named, and by what one of any kind names its model (pkg/apis/serving/v1beta1: `GetStorageUri`).
+_SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+_BRINGS = r"\"(?:storageUris?|storage|STORAGE_URI)\""
 
 #: The container whose model KServe brings, by the name that its controller gives it.
 _SERVER = "kserve-container"
@@ -224,7 +229,7 @@ def _auto(pod: Pod) -> Iterator[Finding]:
 
 def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
-    labelled = "serving.kserve.io/inferenceservice" in pod.obj.metadata.labels
+    labelled = _SERVICE_LABEL in pod.obj.metadata.labels
     server = next((container for container in pod.containers if container.name == _SERVER), None)
     if not pod.failing_by_status or not (labelled or server):
         return
@@ -241,6 +246,8 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             f"KServe's webhook was to bring {asked[1]}; the pod has no storage-initializer, and nothing is mounted at {_MODELS}{why}.",
             (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
         )
+        return
+    if not asked and _brings_nothing(pod):
         return
     for engine in subject.engines(pod) if labelled else ():
         model = engine.explicit("model")
@@ -264,10 +271,17 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
         yield _finding(
             pod,
             "cause",
-            f"{server.name} is to serve what storageUri brings to {_MODELS}, and finds nothing there: the pod has neither KServe's "
-            f"storage-initializer nor another volume there{why}.",
+            f"{server.name} is to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod has "
+            f"neither its storage-initializer nor another volume there{why}.",
             (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
         )
+
+
+def _brings_nothing(pod: Pod) -> bool:
+    """Whether the InferenceService is there and names no model that KServe would bring: by storageUri, or by a custom server's variable."""
+    name = pod.obj.metadata.labels.get(_SERVICE_LABEL)
+    service = pod.cluster.item("InferenceService", pod.namespace, str(name)) if name else None
+    return service is not None and not re.search(_BRINGS, json.dumps(service.raw.get("spec"), default=str))
 
 
 def _left_out(pod: Pod) -> tuple[str, tuple[Evidence, ...]]:
