@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -48,23 +49,27 @@ class Engine:
         """The name as its makers write it."""
         return self.found.title
 
-    @property
+    @cached_property
     def checkpoint(self) -> str:
         """The model by its name: what the engine was told, or the Hub's id that KServe fetches to the path it was told."""
-        return self._fetched or str(self.value("model") or "")
+        told = str(self.value("model") or "")
+        return told if told and not told.startswith("/") else self._fetched(told) or told
 
-    @cached_property
-    def _fetched(self) -> str:
-        """The Hub's id in the address from which KServe fetches the model, by its object or its init container."""
+    def _fetched(self, path: str) -> str:
+        """The Hub's id in the address from which KServe fetches what stands at a path, by its object or its init container."""
         pod = self.pod
         raw = pod.template.raw if pod.template and not pod.exists else {}
-        found: list[object] = []
+        found: list[tuple[str, str]] = []
         if str(raw.get("apiVersion", "")).startswith("serving.kserve.io/"):
-            found += [dig(raw, "spec.predictor.model.storageUri"), dig(raw, "spec.model.uri")]
+            found += [(str(dig(raw, where)), "") for where in ("spec.predictor.model.storageUri", "spec.model.uri")]
         for container in pod.obj.spec.init_containers:
-            found += [*container.command, *container.args]
-        uri = next((text for word in found if (text := str(word)).startswith("hf://")), "")
-        return uri.removeprefix("hf://").partition(":")[0]
+            found += pairwise([*map(str, (*container.command, *container.args)), ""])
+        for uri, target in found:
+            # its initializer takes pairs of an address and a folder
+            elsewhere = path and target.startswith("/") and not f"{path}/".startswith(target.rstrip("/") + "/")
+            if uri.startswith("hf://") and not elsewhere:
+                return uri.removeprefix("hf://").partition(":")[0]
+        return ""
 
     @property
     def version(self) -> str | None:

@@ -12,12 +12,14 @@ from kubectl_llmdoctor.api import (
     Hardware,
     Line,
     Logs,
+    Node,
     Pending,
     Pod,
     Xid,
     bus_of,
     check,
     count_of,
+    endings,
     fixes,
     letters,
     log_evidence,
@@ -55,7 +57,12 @@ _LOST = r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost"
 
 @check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
 def gpu_fallen_off(
-    pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster
+    pod: Pod,
+    hardware: Hardware | None,
+    logs: Logs | None,
+    pending: Pending | None,
+    cluster: Cluster,
+    node: Node | None,
 ) -> Iterator[Finding]:
     """A GPU of the node has dropped out.
 
@@ -104,7 +111,7 @@ def gpu_fallen_off(
     elif gone := _gone(pod, hardware, refused=refused):
         text, evidence, sure = gone
         yield _finding(pod, hardware, text, evidence, sure, None)
-    elif hung := _reset(pod, hardware):
+    elif hung := _reset(pod, hardware, node):
         yield hung
     else:
         yield from _silent(pod, hardware)
@@ -192,20 +199,25 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     )
 
 
-def _reset(pod: Pod, hardware: Hardware) -> Finding | None:
-    """An AMD GPU of the node that its driver reset about when the pod's process ended, for no reason that has an id of its own."""
+def _reset(pod: Pod, hardware: Hardware, node: Node | None) -> Finding | None:
+    """An AMD GPU of the node that hung about when the pod's process ended, for no reason that has an id of its own."""
     kernel = hardware.kernel
     found = [line for line in kernel.amd_resets if hardware.during(line.time) and hardware.near(line.time) is not None]
     if not found or found[0].time is None or not any(name.startswith("amd.com/") for name in pod.accelerators):
         return None
     sure = hardware.near(found[0].time)
-    if sure is None or kernel.page_faults or kernel.amd_uncorrectable:
+    # a process that is killed for lack of memory may leave queues that the GPU then cannot put away
+    killed = any(ending.oom_killed for ending in endings(pod))
+    if sure is None or killed or kernel.page_faults or kernel.amd_uncorrectable:
         return None
+    moment = "when" if sure == "likely" else "before"
+    if node and any((node.allocatable(name) or 0) > amount for name, amount in pod.accelerators.items()):
+        sure = "possible"  # it may be another pod's
+    hung = "hung, and the kernel's driver reset it" if any("reset" in x.text.lower() for x in found) else "hung"
     return Finding(
         role="cause",
         confidence=sure,
-        summary=f"An AMD GPU of {hardware.node} hung, and the kernel's driver reset it "
-        f"{'when' if sure == 'likely' else 'before'} this pod's process ended.",
+        summary=f"An AMD GPU of {hardware.node} {hung} {moment} this pod's process ended.",
         evidence=tuple(kernel.evidence(line) for line in found[:3]),
         explains=("illegal-memory-access", *CONSEQUENCES),
         fixes=(

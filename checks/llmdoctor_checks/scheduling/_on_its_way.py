@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from kubectl_llmdoctor.api import Cluster, Holder, NodeVerdict, Pending, Pod, k8s, parse_time
+from kubectl_llmdoctor.api import Holder, NodeVerdict, Pending, Pod, k8s, parse_time, requests_of
 from llmdoctor_checks.scheduling._admission import plugins_on
 from llmdoctor_checks.scheduling._claims import volume_claims
 from llmdoctor_checks.scheduling._obstacles import Cause, obstacle_of
@@ -19,6 +17,9 @@ _PROVISIONING_SECONDS, _SILENT_SECONDS = 360, 60
 _CLAIM_TO_COME = "waiting for resource claim controller to create the resourceclaim"
 _CLAIM_SECONDS = 60
 
+#: Grace periods that are taken for a moment: engines that end their requests first are given minutes.
+_ENDING_SECONDS = 600
+
 
 def comes_by_itself(pending: Pending, found: Cause) -> str:
     """In words, what will let the pod go where this cause keeps it off; empty where nothing will without anybody's doing."""
@@ -27,9 +28,10 @@ def comes_by_itself(pending: Pending, found: Cause) -> str:
     if found.obstacle == "claim" and any(_CLAIM_TO_COME in count.text for count in found.counts):
         new = pending.seconds is not None and pending.seconds < _CLAIM_SECONDS
         return "its ResourceClaim is being made" if new else ""
+    if found.obstacle == "plugin":  # an older node that offers none says that it is not for lack of time
+        new = bool(found.verdicts) and all(_coming_up(pending, verdict) for verdict in found.verdicts)
+        return f"node {found.verdicts[0].node.name} has only just joined and does not offer its GPUs yet" if new else ""
     for verdict in found.verdicts:
-        if found.obstacle == "plugin" and _coming_up(pending, verdict):
-            return f"node {verdict.node.name} has only just joined and does not offer its GPUs yet"
         if leaving := _making_room(pending, verdict):
             names = ", ".join(holder.ref for holder in leaving)
             return f"{names} on {verdict.node.name} {'is' if len(leaving) == 1 else 'are'} ending and will make room"
@@ -63,30 +65,36 @@ def _being_made(pending: Pending) -> str:
 
 
 def _making_room(pending: Pending, verdict: NodeVerdict) -> list[Holder]:
-    """The pods within their grace period whose end is all that it needs on a node; empty where somebody else may take the room."""
+    """The pods that end soon, whose end is all that it needs on a node; empty where somebody else may take the room."""
     short = [reason for reason in verdict.reasons if reason.kind == "resource" and reason.resource]
     if not short or len(short) != len(verdict.reasons) or any(obstacle_of(verdict.node, r) == "plugin" for r in short):
         return []
-    leaving = [
-        holder for holder in pending.usage.holders(verdict.node.name) if _leaves(holder.pod, pending.pod.cluster)
-    ]
-    for reason in short:
-        back = sum(holder.requests.get(reason.resource, 0) for holder in leaving)
-        others = sum(1 for other in _rivals(pending, reason.resource))
-        if reason.free is None or reason.free + back < reason.asked * (1 + others):
+    leaving = [holder for holder in pending.usage.holders(verdict.node.name) if _ends_soon(holder.pod, pending)]
+    for reason in short if leaving else ():
+        if reason.free is None:
+            return []
+        room = reason.free + sum(holder.requests.get(reason.resource, 0) for holder in leaving)
+        if room < reason.asked + sum(asked for asked in _rivals(pending, reason.resource) if asked <= room):
             return []
     return leaving
 
 
-def _leaves(pod: k8s.Pod, cluster: Cluster) -> bool:
-    return Pod(pod, cluster).leaving
+def _ends_soon(pod: k8s.Pod, pending: Pending) -> bool:
+    """Whether it is within its grace period, and that ends in minutes: who waits for hours asks who holds the room."""
+    until, now = parse_time(pod.metadata.deletion_timestamp), pending.pod.cluster.now
+    if until is None or now is None or (until - now).total_seconds() > _ENDING_SECONDS:
+        return False
+    return Pod(pod, pending.pod.cluster).leaving
 
 
-def _rivals(pending: Pending, resource: str) -> Iterator[k8s.Pod]:
-    """Other pods without a node that ask for the same, and may be given it first; not where a node was promised to this one."""
+def _rivals(pending: Pending, resource: str) -> tuple[int, ...]:
+    """What other pods without a node ask of it, which may be given it first; nothing where a node was promised to this one."""
     if pending.pod.obj.status.nominated_node_name:
-        return
-    for other in pending.usage.waiting:
-        asks = any(resource in c.resources.requests or resource in c.resources.limits for c in other.spec.containers)
-        if asks and (other.metadata.namespace, other.metadata.name) != (pending.pod.namespace, pending.pod.name):
-            yield other
+        return ()
+    usage = pending.usage
+    waiting = pending.pod.cluster.once(
+        f"waiting for {resource}",
+        lambda: [(pod.metadata, asked) for pod in usage.waiting if (asked := requests_of(pod).get(resource, 0))],
+    )
+    own = (pending.pod.namespace, pending.pod.name)
+    return tuple(asked for other, asked in waiting if (other.namespace, other.name) != own)

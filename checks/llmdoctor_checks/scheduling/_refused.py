@@ -12,7 +12,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Subject, Workload, dig, event_evidence, log_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Subject,
+    Workload,
+    dig,
+    event_evidence,
+    is_provisioner,
+    log_evidence,
+)
 from llmdoctor_checks._raw import rows
 
 _KINDS = (
@@ -80,8 +89,10 @@ def _unbound(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
     """What is said of a pod that is there, and may not be given to the node that was chosen for it: admission judges that, too."""
     waiting = {pod.name for pod in subject.pods if pod.exists and not pod.spec.node_name}
     for event in reversed(list(subject.events)):
-        if event.warning and event.kind == "Pod" and event.name in waiting and re.search(_WORDS, event.message):
-            yield event.message, event_evidence(event, cluster)
+        if event.warning and event.kind == "Pod" and event.name in waiting and not is_provisioner(event.reporter):
+            waiting.remove(event.name)  # what was said before is overcome
+            if re.search(_WORDS, event.message):
+                yield event.message, event_evidence(event, cluster)
 
 
 def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:

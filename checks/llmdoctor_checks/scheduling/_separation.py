@@ -43,6 +43,10 @@ def causes(pending: Pending) -> tuple[Cause, ...]:
 
 def awaited(pending: Pending) -> str:
     """In words, what is on its way and will let the pod go; empty where nothing is."""
+    return pending.once("awaited", _awaited)
+
+
+def _awaited(pending: Pending) -> str:
     found = pending.once("separation", _causes)
     return comes_by_itself(pending, found[0]) if found else ""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, fixes, pod_evidence
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, expression, fixes, pod_evidence
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -11,6 +11,8 @@ from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said
 
 _TYPE = "node.kubernetes.io/instance-type"
+#: Labels of nodes whose device plugin may offer more `nvidia.com/gpu` than there are GPUs.
+_SHARED = expression(r"gpu[-.]sharing|gpu\.replicas|nvidia\.com/(?:mig|device-plugin\.config)|gpu-partition-size")
 
 
 @check("gpu-request-exceeds-node", since="0.1")
@@ -22,7 +24,8 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     device plugin may be set to give a pod one share only: two shares would be the same GPU twice. HAMi and Volcano's vGPUs give
     a container one share of each GPU: ten shares that a node with one GPU offers are for ten containers.
 
-    In a manifest it is a risk where the node selector demands a cloud's machine type that has fewer.
+    In a manifest it is a risk where the node selector demands a cloud's machine type that has fewer, unless a node of that
+    type offers as many, or one is demanded that shares or slices its GPUs.
 
     ## Fix
 
@@ -38,7 +41,7 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     if pending and found:
         yield _waiting(pending, found)
         return
-    if not pod.exists and not pod.lent and (few := _machines(pod)):
+    if not pod.exists and not pod.lent and (few := _machines(pod, subject)):
         yield few
         return
     refused = refusal(pod, subject)
@@ -46,10 +49,16 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
         yield _shared(pod, refused)
 
 
-def _machines(pod: Pod) -> Finding | None:
+def _machines(pod: Pod, subject: Subject) -> Finding | None:
     """More GPUs than a machine of the one type has that the node selector, or the required affinity, allows."""
     asked = pod.accelerators.get("nvidia.com/gpu", 0)
+    if any(_SHARED.search(key) or str(value).endswith("-SHARED") for key, value in pod.spec.node_selector.items()):
+        return None
     for path, values in _types(pod):
+        if any(
+            n.labels.get(_TYPE) in values and (n.allocatable("nvidia.com/gpu") or 0) >= asked for n in subject.nodes
+        ):
+            continue  # its device plugin offers each GPU several times, or in slices
         counts = [count_on(value) for value in values]
         known = [count for count in counts if count is not None]
         if not known or len(known) < len(counts) or max(known) >= asked:
