@@ -165,7 +165,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
             return _no_pod(service, cluster)
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
-    return _at_the_pod(to)
+    return _at_the_pod(to, line)
 
 
 def _unpublished(to: Destination, cluster: Cluster) -> Why | None:
@@ -362,7 +362,7 @@ def _state(pod: Pod, cluster: Cluster) -> tuple[Trouble, float | None] | None:
     return None if trouble is None or loading else (trouble, age)
 
 
-def _at_the_pod(to: Destination) -> Why | None:
+def _at_the_pod(to: Destination, line: Line) -> Why | None:
     """Whether a ready server listens where the request arrives."""
     for pod in to.pods:
         if not pod.ready or pod.spec.host_network:
@@ -418,6 +418,7 @@ def _at_the_pod(to: Destination) -> Why | None:
             service is None
             and _AIBRIX_MODEL in pod.labels
             and str(target) in (pod.labels.get(_AIBRIX_PORT), _AIBRIX_DEFAULT)
+            and "/metrics" not in line.text  # for which it goes by a label of their own
         ):
             told, astray = pod.labels.get(_AIBRIX_PORT), False
             sent = pod_evidence(pod, "metadata.labels", f"{_AIBRIX_PORT}: {told}" if told else f"no {_AIBRIX_PORT}")

@@ -49,9 +49,10 @@ _HAPROXY = r"\] \S+ (?P<backend>[\w.:-]+/\S+) [-+\d/]+ (?:504 \d+ \S+ \S+ sH|503
 #: the same of a request that found the queue full, or whose client went away.
 NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 
-#: How long Envoy waited, in milliseconds: a field of its access log, or behind the flag, what Istio adds to it, and the bytes.
+#: How long Envoy waited, in milliseconds: a field of its access log (Caddy's of that name has seconds, with a point), or behind the
+#: flag, what Istio adds to it, and the bytes.
 _WAITED = (
-    r'"duration":\s?"?(?P<field>\d{3,9})\b|'
+    r'"duration":\s?"?(?P<field>\d{3,9})"?[,}]|'
     r'" 504 [A-Z,]{2,20} (?:\S{1,100} \S{1,100} "[^"]{0,200}" )?\d{1,12} \d{1,12} (?P<text>\d{3,9})\s'
 )
 

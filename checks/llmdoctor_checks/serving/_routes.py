@@ -46,8 +46,11 @@ _POOL = "InferencePool"
 #: What leads from outside to Services, by the rules in which it names them.
 _WAYS = ("Ingress", "HTTPRoute")
 
-#: Labels that a controller gives to the pods of one revision.
-_OF_A_REVISION = r"hash|revision|pod-name|pod-index"
+#: Labels that a controller gives to one pod, or to the pods of one revision or one group.
+_OF_FEW = r"hash|revision|uid|pod-name|pod-index|group-index|group-key|group-size"
+
+#: Of a group that serves as one, only its leader answers.
+_MEMBER = "leaderworkerset.sigs.k8s.io/worker-index"
 
 #: What names of Services end with, and names of workloads do not.
 SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
@@ -173,17 +176,20 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     pools = cluster.items(_POOL, pod.namespace)
     if pod.item is None or pod.services or any(_asked(pod, logs)) or any(picked_by(pool, pod) for pool in pools):
         return
+    if pod.labels.get(_MEMBER, "0") != "0":
+        return
     names = {owner.name for owner in cluster.chain(pod.item)}
+    known = cluster.complete("Service", pod.namespace)
     for item, name, text in _to_no_service(pod, names, cluster):
         ports = [engine.value("port") for engine in engines_in(pod) if isinstance(engine.value("port"), int)]
         port = f" with port {ports[0]}" if ports else ""
-        labels = ", ".join(f"{key}: {value}" for key, value in pod.labels.items() if not re.search(_OF_A_REVISION, key))
+        labels = ", ".join(f"{key}: {value}" for key, value in pod.labels.items() if not re.search(_OF_FEW, key))
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
-            summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name, nor "
-            f"any other that leads to {pod.name}.",
+            confidence="likely" if known else "possible",
+            summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name"
+            + (f", nor any other that leads to {pod.name}." if known else f"; none that leads to {pod.name} was read."),
             evidence=(text,),
             fixes=(fixes.advice(f"Make a Service {name} in {pod.namespace}{port} that selects {labels}"),),
             pods=(pod.name,),
@@ -193,7 +199,8 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
 
 def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Item, str, Evidence]]:
     """Where something sends requests to a Service of one of these names that is not there, by what was read or its controller says."""
-    for item in cluster.items("HTTPRoute"):
+    every = cluster.once("routes by backend", lambda: _by_backend(cluster))
+    for item in {id(route): route for one in sorted(names) for route in every.get(one, ())}.values():
         said = _refusal(item, cluster)
         for rule in rows(item.raw, "spec.rules"):
             for ref in rows(rule, "backendRefs"):
@@ -207,7 +214,7 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
                 elif there is False and not rows(item.raw, "status.parents"):
                     yield item, name, object_evidence(item, "spec.rules", name)
     for item in cluster.items("Ingress", pod.namespace):
-        for name in names.intersection(backends(item)):
+        for name in sorted(names.intersection(backends(item))):
             if cluster.exists("Service", pod.namespace, name) is False:
                 yield item, name, object_evidence(item, "spec.rules", name)
 

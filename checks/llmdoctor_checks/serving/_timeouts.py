@@ -264,23 +264,17 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
     kind = timeout.item.raw.get("kind")
     value: Any = f"{seconds}s"
     if kind == "Pod":
-        setting = "timeoutSeconds (spec.predictor.timeout of an InferenceService)"
-        if not timeout.whole:
-            setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
-        return fixes.advice(f"Set {setting} of the revision to {seconds}, with max-revision-timeout-seconds no less")
-    if kind == "Service":
-        most = KNATIVE_MOST_SECONDS
+        setting, above = (
+            "timeoutSeconds (spec.predictor.timeout of an InferenceService)",
+            "max-revision-timeout-seconds",
+        )
         if not timeout.whole:  # the beginning of an answer may not take longer than all of it
-            whole = dig(timeout.item.raw, "spec.template.spec.timeoutSeconds")
-            most = whole if isinstance(whole, int) else 0
-        value = min(seconds, most)
-        if value * FASTEST_TOKENS_PER_SECOND < tokens or value <= timeout.seconds:
-            return fixes.advice(
-                f"Set {timeout.path.rpartition('.')[2]} to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
-                "knative-serving) to no less, or cap max_tokens",
-                owner="platform",
-            )
-    elif kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:
+            setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
+            above = f"timeoutSeconds and {above}"
+        return fixes.advice(f"Set {setting} of the revision to {seconds}, with {above} no less")
+    if kind == "Service":
+        return _in_knative(timeout, seconds, tokens)
+    if kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:
         value = f"idle_timeout.timeout_seconds={seconds}"
         if not timeout.pointer:  # other attributes stand in the same value
             return fixes.advice(
@@ -290,6 +284,32 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
         value = str(seconds)
     elif timeout.pointer.endswith("/timeouts"):
         value = {"request": value}  # the route has none yet
-    operation = {"op": "add", "path": timeout.pointer, "value": value}
+    operations = [{"op": "add", "path": timeout.pointer, "value": value}]
+    attempt = re.fullmatch(r"(/spec/rules/(\d+)/timeouts)/backendRequest", timeout.pointer)
+    if attempt is not None:  # which may not exceed the whole request
+        whole = _seconds(dig(rows(timeout.item.raw, "spec.rules")[int(attempt[2])], "timeouts.request"))
+        if whole and whole < seconds:
+            operations.insert(0, {"op": "add", "path": f"{attempt[1]}/request", "value": value})
+    return fixes.patch_object(timeout.item, _allowing(timeout, seconds), operations)
+
+
+def _allowing(timeout: Timeout, seconds: int) -> str:
     what = "for a request" if timeout.whole else "without a word of the answer"
-    return fixes.patch_object(timeout.item, f"Allow {say_seconds(seconds)} {what} in {timeout.where}", [operation])
+    return f"Allow {say_seconds(seconds)} {what} in {timeout.where}"
+
+
+def _in_knative(timeout: Timeout, seconds: int, tokens: int) -> Fix:
+    """Of a Service of Knative's, which refuses more than an administrator allows, and a beginning that takes longer than all of it."""
+    own, _, name = timeout.pointer.rpartition("/")
+    told = dig(timeout.item.raw, "spec.template.spec.timeoutSeconds")
+    whole = told if isinstance(told, int) else 0
+    names = [name] if timeout.whole or whole >= seconds else ["timeoutSeconds", name]
+    value = min(seconds, max(KNATIVE_MOST_SECONDS, whole))
+    if value * FASTEST_TOKENS_PER_SECOND < tokens or value <= timeout.seconds:
+        return fixes.advice(
+            f"Set {' and '.join(names)} to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
+            "knative-serving) to no less, or cap max_tokens",
+            owner="platform",
+        )
+    operations = [{"op": "add", "path": f"{own}/{one}", "value": value} for one in names]
+    return fixes.patch_object(timeout.item, _allowing(timeout, value), operations)

@@ -175,7 +175,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
     where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
     times = f"{len(cut)} times" if len(cut) > 1 else "once"
     seconds = waited(cut)
-    after = f" after {say_seconds(seconds)}" if seconds else ""
+    after = f" after {say_seconds(round(seconds))}" if seconds and seconds >= 1 else ""
     allows = f", and {timeout.where} allows {say_seconds(timeout.seconds)}" if timeout else ""
     guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
     return Finding(
@@ -338,7 +338,7 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
             "Give what chooses the endpoint (ext_proc) more CPU or replicas, or raise the gateway's messageTimeout for it",
             owner="platform",
         )
-    if all(re.search(_BY_CLOUDFLARE, line.text) for line in cut):
+    if all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
         return fixes.advice(
             "Let clients stream, or lead them past Cloudflare, which gives up after 100 to 120 s without an answer and lets "
             "only its Enterprise plans change that"

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Metrics,
     Pod,
     Subject,
+    Workload,
     check,
     dig,
     fixes,
@@ -160,7 +161,7 @@ def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
 
 
 def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str = "") -> bool:
-    """Whether there are pods that a monitor with an empty label means, or there may be some that nobody has seen."""
+    """Whether there are pods with the labels that a monitor wants, of one namespace or any, or there may be some that nobody has seen."""
     chosen = dig(monitor.raw, "spec.namespaceSelector")
     told = chosen if isinstance(chosen, dict) else {}
     names = told.get("matchNames")
@@ -205,14 +206,35 @@ def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding
 
 def _in_another_namespace(pod: Pod, cluster: Cluster) -> Item | None:
     """A PodMonitor that selects the pod by its labels, looks in its own namespace alone, and finds nothing there."""
+    templates = ("Deployment", "StatefulSet")
     for item in cluster.items("PodMonitor") if pod.exists else ():
         chosen, wanted = dig(item.raw, "spec.namespaceSelector"), dig(item.raw, "spec.selector.matchLabels")
         if item.namespace == pod.namespace or chosen or not isinstance(wanted, dict) or not wanted:
             continue
-        # each namespace may have servers and a monitor of its own
-        if selected(dig(item.raw, "spec.selector"), pod.labels) and not _meant(item, wanted, cluster, item.namespace):
+        # each namespace may have servers and a monitor of its own, and they may be scaled to zero
+        if (
+            selected(dig(item.raw, "spec.selector"), pod.labels)
+            and all(cluster.complete(kind, item.namespace) for kind in templates)
+            and not _meant(item, wanted, cluster, item.namespace)
+            and not _may_have(item, wanted, cluster)
+        ):
             return item
     return None
+
+
+def _may_have(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
+    """Whether a workload beside a monitor makes pods with the labels that it wants, when it makes any."""
+    where = monitor.namespace
+    return cluster.once(
+        f"templates of {where} that PodMonitor {monitor.name} means",
+        lambda: any(
+            selected({"matchLabels": wanted}, {str(k): str(v) for k, v in template.metadata.labels.items()})
+            for kind in cluster.kinds()
+            if kind != "Pod"
+            for item in cluster.items(kind, where)
+            for _, template in Workload(item, cluster).templates
+        ),
+    )
 
 
 def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:

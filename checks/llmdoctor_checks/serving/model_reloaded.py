@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
 )
+from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Ollama's `server.go`, once or twice for each load.
@@ -87,7 +88,8 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     to make space for another, or loads the same one with another context within the five minutes for which it keeps it.
 
     llama-swap stops the process of one model to start that of another which its configuration does not let run beside it: by default
-    only one runs. Clients that ask for two at once then end each other's requests, too, in older releases.
+    only one runs. Clients that ask for two at once then end each other's requests, too, in older releases. A load after five minutes of
+    silence is not counted there either, where the lines have a time.
 
     ## Fix
 
@@ -121,14 +123,19 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
         return None
     loads: list[Line] = []
     names: list[str] = []
-    last = ""
+    last, before, timed = "", lines[0], False
     for line in lines:
         if _WENT_BY_ITSELF in line.text:
             last = ""
         said = re.search(_SWAPPED, line.text[:2000])
         if said is None:
+            before = line
             continue
-        if last and said["model"] != last and line.number > requests[0].number:
+        silence = seconds_between(before, line)
+        timed |= silence is not None
+        # whoever asks for another model now and then expects to wait for it
+        soon = silence is None or silence < _KEPT_SECONDS
+        if last and said["model"] != last and soon and line.number > requests[0].number:
             loads.append(line)
             names.append(said["model"])
         last = said["model"]
@@ -137,7 +144,7 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
+        confidence="likely" if timed else "possible",  # without times nobody knows how long it was silent between
         summary=f"llama-swap{'' if pod.log_only else f' in {container.name}'} put one model in the place of another {len(loads)} times "
         f"for its last {len(requests)} requests: {', '.join(names[-4:])}.",
         evidence=(*(log_evidence(line) for line in loads[-2:]), log_evidence(requests[-1])),

@@ -175,7 +175,8 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
     count, all_of = refused(log, *statuses)
     # a chat grows until each further turn is refused
     since = refused(log, *statuses, since_first=True)
-    if not batch and since[0] >= max(_FEWEST_CUTS, _MOST * since[1]):
+    recent = not batch and max(_FEWEST_CUTS, _MOST * since[1]) <= since[0] and since != (count, all_of)
+    if recent:
         count, all_of = since
     most = bool(count) and (not astray(len(said_so), count, all_of) if batch else count >= _MOST * all_of)
     return Finding(
@@ -191,7 +192,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
             else f"its context of {said['max']} tokens, prompt and answer together"
         )
         + f", and is refused, {often(len(said_so))} in its log"
-        + (f"; of {all_of} requests {count} failed." if most else "."),
+        + (f"; of {'the last ' if recent else ''}{all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(

@@ -41,7 +41,7 @@ _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
 
-#: Fewer tokens in a second are no pace of a GPU that has the weights, where so few requests run and none waits.
+#: Fewer tokens in a second are no pace of a GPU that has the weights, where so few requests run, none waits, and no prompts are read.
 _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
 
 
@@ -63,8 +63,8 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     pod asks for, or where most of Ollama's last answers took five minutes or longer.
 
     vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
-    step. It makes a model run that does not fit; on one that fits it only costs. It is the cause where the few requests that run get less
-    than eight tokens a second each, all the time.
+    step. It makes a model run that does not fit; on one that fits it only costs. It is the cause where the few requests that run in vLLM
+    get less than eight tokens a second each, all the time, while it reads no prompts.
 
     ## Fix
 
@@ -160,9 +160,12 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
     if setting is None or not isinstance(setting.value, int | float) or setting.value <= 0 or logs is None:
         return None
     said = last_load(engine.container, logs) if pod.ready else []
-    paces = [(one.tokens if one.made is None else one.made) / one.running for one in said if one.running and one.tokens]
-    few = all(0 < one.running <= _FEW_REQUESTS and not one.waiting for one in said)
-    if not few or len(paces) < max(_STATEMENTS, len(said)) or max(paces) >= _SLOW:
+    if not all(0 < one.running <= _FEW_REQUESTS and not one.waiting for one in said):
+        return None
+    # SGLang counts the pauses between two requests in, and who reads prompts all the time generates little
+    alone = [one for one in said if one.read is not None and one.read < _SLOW * one.running]
+    paces = [one.made / one.running for one in alone if one.made]
+    if len(paces) < max(_STATEMENTS, len(alone)) or max(paces) >= _SLOW:
         return None
     return Finding(
         role="cause",
