@@ -141,7 +141,7 @@ def test_the_first_fix_places_the_pod(name: str) -> None:
             ("kubectl -n serving delete pod x",),
         ),
         (
-            pod("x", "a", gpus=8, meta={"deletionTimestamp": "2026-11-20T10:00:20Z"}),
+            pod("x", "a", gpus=8, meta={"deletionTimestamp": "2026-11-20T11:00:00Z"}),
             "Wait for serving/x, which is being deleted; then it fits on a",
             (),
         ),

@@ -19,6 +19,8 @@ _CLAIM_SECONDS = 60
 
 #: Grace periods that are taken for a moment: engines that end their requests first are given minutes.
 _ENDING_SECONDS = 600
+#: The finalizer of each pod of a Job, which its controller takes away as soon as it has counted the pod.
+_OF_JOBS = "batch.kubernetes.io/job-tracking"
 
 
 def comes_by_itself(pending: Pending, found: Cause) -> str:
@@ -54,10 +56,10 @@ def _being_made(pending: Pending) -> str:
         if claim.phase == "Bound":
             continue
         said = [e for e in pending.subject.events if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
-        made = parse_time(claim.get("metadata.creationTimestamp"))
         reasons = {event.reason for event in said}
         most = _PROVISIONING_SECONDS if _AT_WORK in reasons else _SILENT_SECONDS
-        young = made is not None and now is not None and (now - made).total_seconds() < most
+        begun = parse_time(claim.get("metadata.creationTimestamp"))
+        young = begun is not None and now is not None and (now - begun).total_seconds() < most
         if not young or not reasons or not reasons <= _PROVISIONING:
             return ""
         making.append(claim.name)
@@ -80,9 +82,10 @@ def _making_room(pending: Pending, verdict: NodeVerdict) -> list[Holder]:
 
 
 def _ends_soon(pod: k8s.Pod, pending: Pending) -> bool:
-    """Whether it is within its grace period, and that ends in minutes: who waits for hours asks who holds the room."""
+    """Whether its grace period ends in minutes and no finalizer may keep it: who waits for hours asks who holds the room."""
     until, now = parse_time(pod.metadata.deletion_timestamp), pending.pod.cluster.now
-    if until is None or now is None or (until - now).total_seconds() > _ENDING_SECONDS:
+    kept = any(name != _OF_JOBS for name in pod.metadata.finalizers)
+    if kept or until is None or now is None or (until - now).total_seconds() > _ENDING_SECONDS:
         return False
     return Pod(pod, pending.pod.cluster).leaving
 

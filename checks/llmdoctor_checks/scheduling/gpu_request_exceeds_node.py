@@ -95,9 +95,9 @@ def _types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:
     affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
     terms = required.node_selector_terms if required else ()
-    listed = [row for term in terms for row in term.match_expressions if row.key == _TYPE and row.operator == "In"]
-    if listed and len(listed) == len(terms):
-        yield "affinity.nodeAffinity", tuple(str(value) for row in listed for value in row.values)
+    listed = [[row for row in term.match_expressions if row.key == _TYPE and row.operator == "In"] for term in terms]
+    if listed and all(len(rows) == 1 for rows in listed):  # each term is enough for a node
+        yield "affinity.nodeAffinity", tuple(str(value) for rows in listed for value in rows[0].values)
 
 
 def _waiting(pending: Pending, found: Cause) -> Finding:

@@ -287,7 +287,7 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
     operations = [{"op": "add", "path": timeout.pointer, "value": value}]
     attempt = re.fullmatch(r"(/spec/rules/(\d+)/timeouts)/backendRequest", timeout.pointer)
     if attempt is not None:  # which may not exceed the whole request
-        whole = _seconds(dig(rows(timeout.item.raw, "spec.rules")[int(attempt[2])], "timeouts.request"))
+        whole = duration(dig(rows(timeout.item.raw, "spec.rules")[int(attempt[2])], "timeouts.request"))
         if whole and whole < seconds:
             operations.insert(0, {"op": "add", "path": f"{attempt[1]}/request", "value": value})
     return fixes.patch_object(timeout.item, _allowing(timeout, seconds), operations)
