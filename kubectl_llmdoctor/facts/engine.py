@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -55,16 +56,25 @@ class Engine:
 
     @cached_property
     def _fetched(self) -> str:
-        """The Hub's id in the address from which KServe fetches the model, by its object or its init container."""
+        """The Hub's id in the address from which KServe fetches the model, by its object or its init container.
+
+        What the engine was told by an id, or finds in another folder, is not what was fetched: that may be a draft model.
+        """
+        told = str(self.value("model") or "")
+        if told and not told.startswith("/"):
+            return ""
         pod = self.pod
         raw = pod.template.raw if pod.template and not pod.exists else {}
-        found: list[object] = []
+        found: list[tuple[object, object]] = []
         if str(raw.get("apiVersion", "")).startswith("serving.kserve.io/"):
-            found += [dig(raw, "spec.predictor.model.storageUri"), dig(raw, "spec.model.uri")]
+            found += [(dig(raw, "spec.predictor.model.storageUri"), ""), (dig(raw, "spec.model.uri"), "")]
         for container in pod.obj.spec.init_containers:
-            found += [*container.command, *container.args]
-        uri = next((text for word in found if (text := str(word)).startswith("hf://")), "")
-        return uri.removeprefix("hf://").partition(":")[0]
+            found += pairwise([*container.command, *container.args, ""])
+        for uri, folder in found:
+            elsewhere = str(folder).startswith("/") and not f"{told}/".startswith(f"{str(folder).rstrip('/')}/")
+            if str(uri).startswith("hf://") and not (told and elsewhere):
+                return str(uri).removeprefix("hf://").partition(":")[0]
+        return ""
 
     @property
     def version(self) -> str | None:
