@@ -33,6 +33,8 @@ _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", 
 
 #: Pieces of evidence that one finding keeps, and texts of one of them.
 _MOST_EVIDENCE = 12
+#: Quotations of one line that end in the same so many characters are one; of two settings in it they are two.
+_SAME_END = 20
 
 
 def diagnose(
@@ -230,8 +232,10 @@ def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[
 
 
 def _spot(quotation: doc.Evidence) -> tuple[object, ...]:
-    """What makes two quotations one: of a line of a log it is its place, however much of it is quoted."""
-    return (quotation.ref, quotation.line) if quotation.source == "log" and quotation.line else (quotation,)
+    """What makes two quotations one: of a line of a log it is its place, from wherever it is quoted to its end."""
+    if quotation.source == "log" and quotation.line:
+        return quotation.ref, quotation.line, quotation.text[-_SAME_END:]
+    return (quotation,)
 
 
 def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
