@@ -127,6 +127,7 @@ def test_kubelet_times_are_told_and_cut_from_lines() -> None:
 _BY_LOAD = {
     "cpu-starved", "engine-stalled", "head-of-line-blocking", "hpa-wrong-metric", "kv-cache-saturated", "queue-growing",
     "kv-cache-below-max-len/fires_waits_for_ever", "request-too-long/fires_client_by_its_address",
+    "request-too-long/fires_client_of_too_many_images",
 }  # fmt: skip
 _CASES = Path(__file__).parents[1] / "checks" / "cases"
 _CHECKS = installed()
