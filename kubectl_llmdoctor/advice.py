@@ -123,6 +123,12 @@ _SIGNALS = {
     "11": "a crash in a library",
 }
 
+#: What a slot of llama-server has where nothing more is known, and how its context is raised.
+_A_SHARE = "which is --ctx-size divided by the number of slots"
+_RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
+#: To a multiple of this llama.cpp rounds a share of the context up.
+_ROUNDED = 256
+
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
@@ -200,7 +206,7 @@ class Situation:
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
             "slot_is": self._slot[0],
-            "fewer_slots": self._slot[1],
+            "more_per_slot": self._slot[1],
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -222,15 +228,30 @@ class Situation:
 
     @cached_property
     def _slot(self) -> tuple[str, str]:
-        """What a slot of llama-server of `max` tokens is of its context, and whether fewer slots would have more each."""
+        """What a slot of llama-server of `max` tokens is of its context, and how it gets more.
+
+        A slot has its share of the context, or all of it, and never more than the model was trained with
+        (`server-context.cpp`).
+        """
         told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
         whole, part = told.value if told else None, self.captured.get("max", "")
-        if told is None or not isinstance(whole, int) or not part.isdecimal() or not 0 < int(part) <= whole:
-            return "which is --ctx-size divided by the number of slots unless they share it", ", or lower --parallel"
-        slots = whole // int(part)
-        if slots == 1:
-            return f"all of {told.text}", ""
-        return f"as {told.text} is divided among {slots} slots", ", or lower --parallel"
+        if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
+            return f"{_A_SHARE} unless they share it", f"{_RAISE}, or lower --parallel"
+        if int(part) >= whole:
+            return f"all of {told.text}", _RAISE
+        slots = self.engine.value("max_num_seqs", 1)
+        if (
+            not isinstance(slots, int)
+            or "max_num_seqs" in self.engine.found.unresolved
+            or not self.engine.found.argv_known
+        ):
+            return f"{_A_SHARE} or what the model was trained with", f"{_RAISE}, or lower --parallel"
+        if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
+            return f"as {told.text} is divided among {slots} slots", f"{_RAISE}, or lower --parallel"
+        return (
+            f"which is mostly what the model was trained with, as {told.text} is more",
+            "Let clients send less, or serve a model with a longer context: --ctx-size lets no slot have more than that",
+        )
 
     @cached_property
     def _mount(self) -> VolumeMount | None:

@@ -33,6 +33,8 @@ _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", 
 
 #: Pieces of evidence that one finding keeps, and texts of one of them.
 _MOST_EVIDENCE = 12
+#: Quotations of one line that end in the same so many characters are one; of two settings in it they are two.
+_SAME_END = 20
 
 
 def diagnose(
@@ -186,7 +188,7 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
         for need in check.needs:
             fact = known[need.fact]
             if fact.__class__ is Later:
-                known[need.fact] = fact = fact.make()
+                known[need.fact] = fact = _made(fact)
             if fact.__class__ is Unknown or fact.__class__ is NotApplicable:
                 if not need.optional:
                     if fact.__class__ is Unknown:
@@ -196,6 +198,13 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
             facts.append(fact)
         else:
             _call(check, facts, outcome)
+
+
+def _made(fact: Later) -> Any:
+    try:
+        return fact.make()
+    except Exception as error:  # noqa: BLE001 # one fact that cannot be made costs the checks that need it
+        return Unknown(f"broken fact: {type(error).__name__}: {error}")
 
 
 def _call(check: Check, facts: list[Any], outcome: _Outcome) -> None:
@@ -230,8 +239,10 @@ def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[
 
 
 def _spot(quotation: doc.Evidence) -> tuple[object, ...]:
-    """What makes two quotations one: of a line of a log it is its place, however much of it is quoted."""
-    return (quotation.ref, quotation.line) if quotation.source == "log" and quotation.line else (quotation,)
+    """What makes two quotations one: of a line of a log it is its place, from wherever it is quoted to its end."""
+    if quotation.source == "log" and quotation.line:
+        return quotation.ref, quotation.line, quotation.text[-_SAME_END:]
+    return (quotation,)
 
 
 def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:

@@ -80,10 +80,23 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
     ref = where.shown(setting.path) if setting.path else f"{where.path}.args"
     if setting.path.startswith("log line "):
         line = int(setting.path.rpartition(" ")[2])
-        return Evidence(source="log", ref=f"{pod.name} {where.path}".lstrip(), text=setting.text, line=line)
+        return Evidence(source="log", ref=_log_read(where), text=setting.text, line=line)
     if pod.exists or origin is None:
         return Evidence(source="pod", ref=ref, text=setting.text)
     return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)
+
+
+def _log_read(where: Container) -> str:
+    """The log that settings of a container are read from, as `log_evidence` names it: the previous instance's, if it is there."""
+    pod = where.pod
+    before = pod.cluster.once("previous logs", lambda: _previous(pod.cluster))
+    place = (where.name or "log") + (" (previous)" if (pod.namespace, pod.name, where.name) in before else "")
+    return f"{pod.name} {place}" if where.name else place
+
+
+def _previous(cluster: Cluster) -> set[tuple[str, str, str]]:
+    logs = cluster.snapshot.logs
+    return {(log.namespace or "default", log.pod, log.container) for log in logs if log.previous and log.text}
 
 
 def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:

@@ -67,7 +67,7 @@ def _endpoints(subject: Subject) -> Iterator[str]:
         ]
         if slices or cluster.complete("EndpointSlice", subject.namespace):
             named = bool(dig(service.raw, "spec.ports"))
-            ready = sum(e.conditions.ready for s in slices if s.ports != () or not named for e in s.endpoints)
+            ready = sum(e.conditions.ready for s in slices if s.ports or not named for e in s.endpoints)
             left = count_of(ready, "ready endpoint") if ready else "no ready endpoint"
             yield f"Service {service.name} has {left}"
 

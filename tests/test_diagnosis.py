@@ -9,6 +9,7 @@ import pytest
 
 from kubectl_llmdoctor.check import Abstain, Check, Finding, Need
 from kubectl_llmdoctor.diagnosis import diagnose, rank
+from kubectl_llmdoctor.facts import subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import Evidence
@@ -92,7 +93,7 @@ def test_explains_names_only_what_is_there() -> None:
     assert found[0].explains == ("crash-loop",)
 
 
-def _check(id: str, run: Any) -> Check:
+def _check(id: str, run: Any, *needs: str) -> Check:
     return Check(
         id=id,
         title=id,
@@ -100,7 +101,7 @@ def _check(id: str, run: Any) -> Check:
         family="x",
         since="0.1",
         severity="critical",
-        needs=(Need(fact="Pod", optional=False),),
+        needs=tuple(Need(fact=fact, optional=False) for fact in ("Pod", *needs)),
         run=run,
         where="here",
     )
@@ -140,6 +141,24 @@ def test_a_check_that_raises_is_reported_and_the_others_run() -> None:
     assert [f.id for f in target.findings] == ["fine"]
     assert [(n.id, n.reason) for n in target.not_checked] == [("broken", "broken check: KeyError: 'surprise'")]
     assert target.verdict == "at-risk"
+
+
+def test_a_fact_that_cannot_be_made_costs_the_checks_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def needs_it(pod: Any, hardware: Any) -> Iterator[Finding]:
+        yield from ()
+
+    def fine(pod: Any) -> Iterator[Finding]:
+        yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))
+
+    def fails(self: Any, pod: Any) -> Any:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(subject.Subject, "hardware", fails)
+    checks = [_check("needy", needs_it, "Hardware"), _check("fine", fine)]
+    target = diagnose(_pods("a"), checks).targets[0]
+
+    assert [f.id for f in target.findings] == ["fine"]
+    assert [(n.id, n.reason) for n in target.not_checked] == [("needy", "broken fact: KeyError: 'surprise'")]
 
 
 def test_a_check_that_abstains_says_what_it_lacks() -> None:

@@ -13,6 +13,11 @@ CASES = Path(__file__).parent.parent / "checks" / "cases"
     ("case", "said"),
     [
         ("request-too-long/fires_llama_refuses", "a slot of llama-server has 16384, all of -c 16384."),
+        (
+            "request-too-long/fires_llama_capped",
+            "has 32768, which is mostly what the model was trained with, as -c 131072",
+        ),
+        ("request-too-long/fires_llama_divided", "has 8192, as -c 32768 is divided among 4 slots."),
         ("served-model-name-mismatch/fires_other_name", "does not answer to that name, but to Qwen/Qwen3-8B."),
         ("served-model-name-mismatch/fires_client_ended", "does not answer to that name."),
         ("worker-lost/fires_killed_child", "by signal 9 (a kill, mostly for memory)."),

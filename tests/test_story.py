@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.report.document import Target
 from kubectl_llmdoctor.snapshot import LogText, Snapshot, TargetRef
@@ -281,8 +283,9 @@ def test_an_end_of_a_round_before_is_not_the_first() -> None:
     assert text == "worker 2 (pod llama-0-2) ended first, vllm with exit code 1; the other followed within 60 s"
 
 
-def test_an_endpoint_without_a_port_takes_no_requests() -> None:
-    case = load_case(CASES / "service-selects-nothing" / "fires_no_port_in_slice.yaml")
+@pytest.mark.parametrize("case_name", ["fires_no_port_in_slice", "fires_no_ports_in_slice_as_read"])
+def test_an_endpoint_without_a_port_takes_no_requests(case_name: str) -> None:
+    case = load_case(CASES / "service-selects-nothing" / f"{case_name}.yaml")
     assert diagnose_case(case).targets[0].impact == "Service llama has no ready endpoint"
 
 

@@ -625,8 +625,8 @@ class EndpointSlice(Object, frozen=True):
     """discoveryv1.EndpointSlice."""
 
     endpoints: tuple[Endpoint, ...] = ()
-    #: empty where no port of the Service leads to a container; None where it was not said
-    ports: tuple[dict[str, Any], ...] | None = None
+    #: empty where no port of the Service leads to a container: the API server says null then
+    ports: tuple[dict[str, Any], ...] = ()
 
 
 class Rollout(_Base, frozen=True):

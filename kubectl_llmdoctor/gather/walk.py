@@ -57,6 +57,7 @@ NAMESPACE_LISTS = (
 
 #: A namespace's routes may stand in that of their gateway.
 _HTTP_ROUTE = core("HTTPRoute", "gateway.networking.k8s.io")
+_AI_ROUTE = core("AIGatewayRoute", "aigateway.envoyproxy.io")
 
 #: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
 NAMESPACE_LISTS_IF_THERE = (
@@ -64,7 +65,7 @@ NAMESPACE_LISTS_IF_THERE = (
     _HTTP_ROUTE,
     core("VirtualService", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
-    core("AIGatewayRoute", "aigateway.envoyproxy.io"),
+    _AI_ROUTE,
     core("AIServiceBackend", "aigateway.envoyproxy.io"),
     core("Backend", "gateway.envoyproxy.io"),
     core("Route", "route.openshift.io"),
@@ -140,10 +141,18 @@ class Walk:
         for route in found:
             if namespace_of(route) == namespace or _may_lead_to(route, namespace):
                 pot.add(route)
+                if namespace_of(route) != namespace:  # of the own one they are listed
+                    self._made_of(route)
         if more:
             pot.miss(kind.resource, namespace, f"only the first {len(found)} were read")
         else:
             pot.mark(kind.kind, namespace)
+
+    def _made_of(self, route: Json) -> None:
+        """What a controller made a route of, which may name its backends more exactly."""
+        owners = {str(ref.get("kind") or "") for ref in meta(route).get("ownerReferences") or ()}
+        if _AI_ROUTE.kind in owners:
+            self._pot.get_list(_AI_ROUTE, namespace_of(route), if_there=True)
 
     def _all_routes(self, kind: Kind) -> tuple[list[Json], bool]:
         """Those of the cluster, asked for once; that they are many, or that nobody may read them, is noted."""

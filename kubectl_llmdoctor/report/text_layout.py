@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from kubectl_llmdoctor.expressions import expression
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

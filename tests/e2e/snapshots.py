@@ -30,7 +30,8 @@ def shared(collection: str) -> list[Path]:
 def playable(snapshot: Object) -> bool:
     """Whether a control plane can say all of it, and no more than that.
 
-    The log of an operator's controller counts where it was recorded; a live diagnosis does not ask for it. Nodes and
+    The log of an operator's controller counts where it was recorded, and so does what was read of another namespace as a
+    whole; a live diagnosis does not ask for it. Nodes and
     metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
     very thing that is missing: no stand-in is right for both. A list of custom resources that was read and empty needs a
     definition, which the stand-in has only for objects. Services get addresses of the API server's choice, so no log may
@@ -49,6 +50,9 @@ def playable(snapshot: Object) -> bool:
     target = snapshot.get("target") or {}
     own = {kind for _, kind in KINDS} | {item["kind"] for item in objects}
     said_by_others |= any(listed["kind"] not in own for listed in snapshot.get("read", []))
+    said_by_others |= any(
+        listed.get("namespace") not in (None, target.get("namespace")) for listed in snapshot.get("read", [])
+    )
     foreign = any(log.get("namespace") != target.get("namespace") for log in snapshot.get("logs", []))
     addresses = {item["spec"].get("clusterIP") for item in objects if item["kind"] == "Service"} - {None, "", "None"}
     named_addresses = any(address in log["text"] for address in addresses for log in snapshot.get("logs", []))
