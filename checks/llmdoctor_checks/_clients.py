@@ -31,7 +31,7 @@ _ASKED = (
 #: Whom the server refused one, and with which status, in the same logs.
 _ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}"
 _TO_WHOM = (
-    rf"(?<![\d.])({_ADDRESS}):\d{{1,5}} - \"POST /\S{{1,200}} HTTP/[\d.]{{1,3}}\" (4\d\d)\b"
+    rf"(?<![\d.])({_ADDRESS}):\d{{1,5}}(?: \d{{1,9}})? - \"POST /\S{{1,200}} HTTP/[\d.]{{1,3}}\" (4\d\d)\b"
     rf"|request: POST /\S{{1,200}} ({_ADDRESS}) (4\d\d)$"
 )
 

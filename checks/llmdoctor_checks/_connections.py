@@ -91,6 +91,20 @@ NOT_CONNECTED = (
     # what says it in words of its own: by whom it asked and that a connection was not made, in one line
     ("imed out", rf"https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b.{{0,200}}{_CONNECTED_LATE}"),
     ("imed out", rf"{_CONNECTED_LATE}\b.{{0,200}}https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b"),
+    ("imed out", r"imed out (?:while |when )?connecting to (?:https?://)?(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"),
+)
+
+#: A request that got no answer in time, whether it was taken or not, each found by one of the pieces of text before them: only what
+#: the server saw says which.
+_ASKED_URL = r"https?://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"
+_OUT_OF_TIME = r"(?:[Tt]imed out|Timeout(?:Error|Exception)|[Tt]imeout exceeded)"
+UNANSWERED = (
+    ("imed out", "imeout"),
+    (
+        rf"{_ASKED_URL}.{{0,300}}{_OUT_OF_TIME}",
+        rf"{_OUT_OF_TIME}.{{0,300}}{_ASKED_URL}",
+        r"host='(?P<host>[\w.-]{1,253})', port=(?P<port>\d{1,5})\): Read timed out",
+    ),
 )
 
 #: What httpx raises without a word of whom it asked: the client names that elsewhere, in its log or in its environment.

@@ -39,12 +39,16 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
 from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks.start._services import picked_by
 
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
 
 #: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
 _AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
+
+#: A shorter word (`vllm`, `llama`) is what many things are called.
+_A_NAME = 6
 
 #: A server that started no longer ago is loading.
 _LOADING = 630
@@ -237,12 +241,16 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         else "SERVICE.NAMESPACE of the model's Service"
     )
     near = elsewhere or next(iter(cluster.items("Service", to.namespace)), None)
+    # where all Services are known, a server that none of them leads to may be told as the one that is meant
+    lost = _called(to.name, to.namespace, cluster) if there is False and elsewhere is None else None
+    to_it = f", and none leads to {lost.name}" if lost is not None else ""
     return Why(
         "service-selects-nothing",
-        said + also,
+        said + also + to_it,
         (object_evidence(near, "metadata.name", near.name) if near is not None else None,),
         fixes.advice(f"Ask {right} in {fixes.edited(container.pod)}, or make the Service", "kubectl get services -A"),
         certain=known and mentioned(to.host, container, cluster),
+        at=lost,
     )
 
 
@@ -300,12 +308,27 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
 
 def _meant(service: Item, wanted: dict[str, str], cluster: Cluster) -> Pod | None:
     """The server that a Service should select: the only one that none leads to, with a label much like one that it wants."""
-    lost = [pod for pod in _engine_pods(service.namespace, cluster) if pod.ready and not pod.services]
+    lost = _without_service(service.namespace, cluster)
+    held = {str(value) for value in lost.obj.metadata.labels.values()} if lost is not None else set()
+    return lost if any(alike(one, other) for one in wanted.values() for other in held) else None
+
+
+def _without_service(namespace: str, cluster: Cluster) -> Pod | None:
+    """The ready server that no Service leads to, where there is only one, or replicas of one."""
+    lost = [pod for pod in _engine_pods(namespace, cluster) if pod.ready and not pod.services]
     owners = [(pod.item, *cluster.chain(pod.item)) for pod in lost if pod.item is not None]
-    if len({chain[-1].name for chain in owners}) != 1:
-        return None  # of several models each may be asked in another way
-    held = {str(value) for value in lost[0].obj.metadata.labels.values()}
-    return lost[0] if any(alike(one, other) for one in wanted.values() for other in held) else None
+    # of several models each may be asked in another way
+    return lost[0] if len({chain[-1].name for chain in owners}) == 1 else None
+
+
+def _called(name: str, namespace: str, cluster: Cluster) -> Pod | None:
+    """The only server without a Service, where the name of one that is not there begins with what it, or its workload, is called."""
+    lost = _without_service(namespace, cluster)
+    if lost is None or lost.item is None:
+        return None
+    labels = (str(value) for value in lost.obj.metadata.labels.values())
+    own = {*labels, *(item.name for item in cluster.chain(lost.item))}
+    return lost if any(len(one) >= _A_NAME and re.match(rf"{re.escape(one)}(?:-|$)", name) for one in own) else None
 
 
 def alike(one: str, other: str) -> bool:
@@ -414,6 +437,14 @@ def _at_the_pod(to: Destination, line: Line) -> Why | None:
         what = f"{asked}, and {title} listens on {listens}"
         # by its address, or a headless Service, the client asks the very port that it names
         astray = target == to.port and (service is None or headless)
+        pool = _pool_that_lists(target, pod) if service is None else None
+        if pool is not None:  # of which the picker of endpoints sent it there
+            astray, sent = False, object_evidence(pool, "spec.targetPorts", f"number: {target}")
+            fix = fixes.advice(
+                f"Take {target} off targetPorts of InferencePool/{pool.name}, which hold for each pod that it selects, or let "
+                f"{fixes.edited(pod)} listen there"
+            )
+            what = f"{what}; InferencePool {pool.name} has {target} among its targetPorts"
         if (
             service is None
             and _AIBRIX_MODEL in pod.labels
@@ -429,6 +460,14 @@ def _at_the_pod(to: Destination, line: Line) -> Why | None:
                 fix = fixes.advice(f"Upgrade AIBrix, or let {fixes.edited(pod)} listen on {target}")
                 what = f"{asked}, and {title} listens on {listens}, as its label {_AIBRIX_PORT} says, by which this AIBrix does not go"
         return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
+    return None
+
+
+def _pool_that_lists(port: int, pod: Pod) -> Item | None:
+    """An InferencePool that selects a pod and has a port among those at which its picker of endpoints looks for servers."""
+    for pool in pod.cluster.items("InferencePool", pod.namespace):
+        if any(row.get("number") == port for row in rows(pool.raw, "spec.targetPorts")) and picked_by(pool, pod):
+            return pool
     return None
 
 

@@ -105,7 +105,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
     kinds = (("refused", REFUSED), ("silent", SILENT), ("nameless", NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
-        for _, line in sorted(lines.items(), reverse=True):
+        for line in sorted(lines.values(), key=_tells_most if kind == "nameless" else _number, reverse=True):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not re.search(TIMED_OUT, text)):
                 continue
@@ -123,6 +123,15 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                     continue  # it may do without
                 done.add(to.shown)
                 yield Unreached(container, line, to, kind)
+
+
+def _number(line: Line) -> int:
+    return line.number
+
+
+def _tells_most(line: Line) -> tuple[bool, int]:
+    """First the lines that name whom they asked: of an error that is printed over several, one does."""
+    return any(re.search(pattern, line.text[:4000]) for pattern in STATED), line.number
 
 
 def _of_something_else(line: Line) -> bool:

@@ -57,7 +57,8 @@ _WAITED = (
 )
 
 #: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
-#: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it sent no headers in time. aiohttp's
+#: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it, in its own pod or the one that it
+#: is told of, sent no headers in time. aiohttp's
 #: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
 _OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
 
@@ -145,7 +146,7 @@ class _Server:
         """Whether a line, and the same without dots, speaks of this server."""
         text, who = line.text, pod_of(line)
         if _OF_GO in text:
-            return who == self.itself
+            return who == self.itself or (who in self.fronts and _asks_for_text(line))
         if _OF_APACHE in text and not _asks_for_text(line):
             return False
         if any(words in text for words in OF_KEDA):

@@ -19,9 +19,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     follow,
     log_evidence,
+    logs_of,
     object_evidence,
 )
-from llmdoctor_checks._connections import NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, TIMED_OUT_UNNAMED
+from llmdoctor_checks._connections import NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, TIMED_OUT_UNNAMED, UNANSWERED
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (
@@ -40,7 +41,11 @@ _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
 _GRPC = ("grpc", "h2c", "http2")
 _PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
 
-LITERALS = tuple(words for words, _ in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, _OF_PICKER))
+#: Of whom a server says that he asked, in the access logs of uvicorn, llama-server and Gin.
+_ACCESS = ("HTTP/1", "request: ", "[GIN] ")
+_FROM = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])"
+
+LITERALS = (*(words for words, _ in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, _OF_PICKER)), *UNANSWERED[0])
 
 
 def of_server(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding | None:
@@ -74,6 +79,8 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
             continue
         line = next((x for x, named in said if _meant(named, pod, client)), None)
         line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
+        late = _unanswered(log, pod, client) if line is None else None
+        line = line or late
         if line is None:
             continue
         if any(_admits(r, p, client, pod, cluster) for r in rules(ours, "Ingress") for p in ports):
@@ -91,7 +98,8 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         return Finding(
             role="cause",
             confidence="likely",
-            summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it cannot connect.",
+            summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it "
+            + ("gets no answer, and no request of it has come." if late else "cannot connect."),
             evidence=(
                 log_evidence(line),
                 *(quote(item, "ingress") for item in ours),
@@ -188,7 +196,8 @@ def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, 
         if client is None or client.spec.host_network:
             continue
         said = list(_unreached(log))
-        if said or any(next(log.find(words), None) for words, _ in (TIMED_OUT_UNNAMED, _OF_PICKER)):
+        others = (TIMED_OUT_UNNAMED[0], _OF_PICKER[0], *UNANSWERED[0])
+        if said or any(next(log.find(words), None) for words in others):
             yield client, log, said
 
 
@@ -234,6 +243,24 @@ def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:
     urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text)]
     urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
     return line if any(addresses(url, names, pod.namespace, client.namespace) for url in urls) else None
+
+
+def _unanswered(log: Log, pod: Pod, client: Pod) -> Line | None:
+    """The last line of a request to the pod that got no answer, of a client that the pod's own log, which names who asks, does not have."""
+    lines = (line for words in UNANSWERED[0] for line in log.find(words))
+    late = [
+        line
+        for line in lines
+        if any((named := re.search(p, line.text[:4000])) and _meant(named, pod, client) for p in UNANSWERED[1])
+    ]
+    if not late or log.previous:
+        return None
+    asked = set[str]()
+    for engine in engines_in(pod):
+        own = logs_of(pod).current(engine.container.name)
+        for line in (x for words in _ACCESS for x in own.find(words)) if own is not None else ():
+            asked.update(re.findall(_FROM, line.text[:1000]))
+    return max(late, key=lambda x: x.number) if asked and client.status.pod_ip not in asked else None
 
 
 def _serves_grpc(pod: Pod) -> bool:

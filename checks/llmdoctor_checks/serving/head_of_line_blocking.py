@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks._load import Load, last_load
+from llmdoctor_checks._load import RECENT, Load, last_load, lasts, since_when
 from llmdoctor_checks._written import seconds_between
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
@@ -54,6 +54,9 @@ _FEW_STREAMS, _TWENTIETH = 16, 0.05
 #: So many prompt tokens for each generated one, or in a second, are of long prompts; a stream that gets less than one token in a
 #: second, and a tenth of what it gets at other times, stands still.
 _PROMPT_TOKENS, _PER_STREAM, _TENTH = 1000, 1.0, 0.1
+
+#: vLLM's statement of how much its cache holds, and so many prompt tokens for each generated one are of little else.
+_HOLDS, _MOSTLY = "GPU KV cache size: ", 50
 
 #: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
 _PROMPT_SECONDS, _MOST = 10.0, 0.5
@@ -87,7 +90,8 @@ def head_of_line_blocking(
     A step with a chunk takes as long as the chunk: a model that reads 2400 tokens in a second needs 3.4 s for a chunk of 8192, and
     every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
     burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
-    though none waits. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
+    though none waits. Where requests do wait, though the cache has room, and few with tens of thousands of tokens each run, prompts take
+    every step. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
     requests get next to nothing, and its log has many batches of prompts for each of generation. llama-server computes
     `--batch-size` tokens of a prompt in one go for all slots; its timings show how long another slot's answer took meanwhile.
 
@@ -164,9 +168,12 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
 
 def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """What the engine says of itself."""
-    if engine.name == "vllm":
-        return _still_beside_prompts(pod, engine, last_load(engine.container, logs, _STATEMENTS))
     log = logs.current(engine.container.name)
+    if engine.name == "vllm":
+        said = last_load(engine.container, logs, _STATEMENTS)
+        return _still_beside_prompts(pod, engine, said) or (
+            _behind_long_prompts(pod, engine, log, said) if log else None
+        )
     if engine.name == "sglang" and log is not None:
         return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS))
     return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
@@ -246,6 +253,49 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         order=longest[-1].line.order,
         pods=(pod.name,),
     )
+
+
+def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Finding | None:
+    """vLLM's requests that wait though there is room and a place: each step is full with the prompts of a few long requests.
+
+    How long they are tells the cache, of which so many tokens are taken by so few.
+    """
+    holds = next(
+        (size for x in log.find(_HOLDS) if (size := re.search(rf"{_HOLDS}(\d[\d,]{{0,15}}) tokens", x.text))), None
+    )
+    last = since_when(said, _waits_for_a_step)
+    places = engine.value("max_num_seqs")
+    if holds is None or not lasts(last[-RECENT:]):
+        return None
+    tokens = int(holds[1].replace(",", ""))
+    each = [load.cache * tokens / load.running for load in last]
+    if sum(each) / len(each) < _LONG_TOKENS or (isinstance(places, int) and max(x.running for x in last) >= places):
+        return None
+    read = sum(load.read or 0.0 for load in last) / len(last)
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} reads prompts at {read:.0f} tokens a second, and each of the up to {max(x.running for x in last)} requests "
+        f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
+        f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",
+        evidence=(log_evidence(last[0].line), log_evidence(last[-1].line)),
+        fixes=(
+            fixes.advice(
+                f"Give long prompts an endpoint of their own, and cap the length on {fixes.edited(pod)}; let prefixes that are asked "
+                "again be found in the cache (--enable-prefix-caching), and let more replicas share what is left"
+            ),
+        ),
+        order=last[-1].line.order,
+        pods=(pod.name,),
+    )
+
+
+def _waits_for_a_step(load: Load) -> bool:
+    """Whether requests wait though the cache has room, while next to nothing but prompts is computed."""
+    if not load.running or not load.waiting or load.cache > _ROOM or load.read is None or load.made is None:
+        return False
+    return load.read >= _PROMPT_TOKENS and load.read >= _MOSTLY * load.made
 
 
 def _say(pace: float) -> str:

@@ -37,6 +37,8 @@ _NEARLY_ALL = 0.9
 
 #: With no more than this share on the GPU, most of the last answers taking so long is what clients wait for.
 _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
+#: With no more than this, a minute is: the GPU does next to nothing.
+_HARDLY, _A_MINUTE = 0.25, 60
 
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
@@ -60,7 +62,8 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     releases none, later ones what fits.
 
     A model larger than the GPU may be what somebody wants, so this is a risk; it is the cause where no layer is on a GPU that the
-    pod asks for, or where most of Ollama's last answers took five minutes or longer.
+    pod asks for, or where most of Ollama's last answers took five minutes or longer (one minute, where no more than a quarter of the
+    layers is on the GPU).
 
     vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
     step. It makes a model run that does not fit; on one that fits it only costs. It is the cause where the few requests that run in vLLM
@@ -107,7 +110,8 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None  # a number that the model or a request asked for
     room = re.search(_MEMORY, split.text) if split else None
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
-    waits = _waits(log, line) if there <= _HALF * layers else []
+    limit = _A_MINUTE if there <= _HARDLY * layers else _LONG_SECONDS
+    waits = _waits(log, line, limit) if there <= _HALF * layers else []
     default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
@@ -117,7 +121,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         confidence="certain" if (default or room) and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
-        f"{f'; most of its last answers took {say_seconds(_LONG_SECONDS)} or longer' if waits else ''}.",
+        f"{f'; most of its last answers took {say_seconds(limit)} or longer' if waits else ''}.",
         evidence=(
             log_evidence(line),
             *(log_evidence(wait.line) for wait in waits[-1:]),
@@ -141,11 +145,11 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
-def _waits(log: Log, loaded: Line) -> list[Answer]:
-    """The answers since a model was loaded that took minutes, where most of the last ones did."""
+def _waits(log: Log, loaded: Line, limit: int) -> list[Answer]:
+    """The answers since a model was loaded that took so many seconds or longer, where most of the last ones did."""
     lines = (line for line in log.find("[GIN] ") if line.number > loaded.number)
     recent = [said for line in lines if (said := answered(line)) is not None][-_RECENT:]
-    long = [answer for answer in recent if answer.seconds >= _LONG_SECONDS]
+    long = [answer for answer in recent if answer.seconds >= limit]
     return long if len(long) >= max(_FEWEST, len(recent) / 2) else []
 
 

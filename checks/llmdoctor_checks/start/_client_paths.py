@@ -26,11 +26,13 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 
-#: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM, KServe), of llama-server and of Gin (Ollama, LocalAI).
+#: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM; KServe has the process behind the address), of
+#: llama-server and of Gin (Ollama, LocalAI).
 _REQUESTS = (
     (
         "HTTP/1",
-        r'(?P<client>[\da-f.:]{3,45}):\d{1,5} - "(?P<verb>POST|GET) (?P<path>/[^\s"]{0,300}) HTTP/[\d.]{1,3}" (?P<status>\d{3})\b',
+        r'(?P<client>[\da-f.:]{3,45}):\d{1,5}(?: \d{1,9})? - "(?P<verb>POST|GET) (?P<path>/[^\s"]{0,300}) HTTP/[\d.]{1,3}" '
+        r"(?P<status>\d{3})\b",
     ),
     (
         "request: ",
@@ -49,9 +51,9 @@ _ASKED = rf"/{_CALLS}(?:[/?]|$)|/generate(?:_stream)?(?:\?|$)|/api/(?:chat|gener
 _RIGHT = rf"(?:/v\d)?/{_CALLS}(?:/[\w.-]{{1,200}})?(?:\?|$)"
 _RIGHT_OF = {
     "ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}",
-    # below /openai, or what KSERVE_OPENAI_ROUTE_PREFIX says
-    "huggingfaceserver": rf"(?:/(?!v\d/)[\w-]{{1,60}})?/v\d/{_CALLS}",
 }
+#: KServe has OpenAI's API below /openai, or what this variable says, and lists its own models at /v1/models.
+_KSERVE_PREFIX, _KSERVE_OWN = "KSERVE_OPENAI_ROUTE_PREFIX", r"/v\d/models"
 #: By what paths begin besides, where a proxy passes them on as they are: vLLM's and SGLang's option.
 _ROOT = r"--(?:fastapi[-_])?root[-_]path[= ](/[\w./-]{1,200})"
 #: Fewer prove no habit.
@@ -96,15 +98,25 @@ def _has(engine: Engine, path: str) -> bool:
     spec = engine.container.spec
     if (root := re.search(_ROOT, " ".join(map(str, (*spec.command, *spec.args))))) is not None:
         path = path.removeprefix(root[1].rstrip("/"))
+    if engine.name == "huggingfaceserver":
+        prefix = _below(engine)
+        return prefix is None or re.match(rf"{re.escape(prefix)}/v\d/{_CALLS}|{_KSERVE_OWN}", path) is not None
     right = _RIGHT_OF.get(engine.name, _RIGHT if engine.name == "llama.cpp" else _RIGHT.replace(r"(?:/v\d)?", r"/v\d"))
     return re.match(right, path) is not None
+
+
+def _below(engine: Engine) -> str | None:
+    """Below which path KServe has OpenAI's API; None where the variable has its value from elsewhere."""
+    told = engine.container.env.get(_KSERVE_PREFIX)
+    return "/openai" if told is None else told.value
 
 
 def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request]) -> Finding:
     last = wrong[-1]
     client, where = _clients(wrong, pod, cluster)
     twice = re.match(r"(?:/[\w-]{1,40}){0,3}?/v1(?:/v1)+/", last.path) or "completions/chat/completions" in last.path
-    right = "http://HOST:PORT" + {"ollama": "", "huggingfaceserver": "/openai/v1"}.get(engine.name, "/v1")
+    below = _below(engine) or "" if engine.name == "huggingfaceserver" else ""
+    right = "http://HOST:PORT" + {"ollama": ""}.get(engine.name, f"{below}/v1")
     how = (
         f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
