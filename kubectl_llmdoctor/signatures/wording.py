@@ -21,6 +21,9 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
 
+#: How the resources begin that are never a GPU of NVIDIA's.
+_OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
+
 
 def matching(signature: Signature, text: str) -> bool:
     """Whether a line is one that the signature looks for, whatever must stand around it."""
@@ -87,7 +90,11 @@ def _names(found: re.Match[str]) -> dict[str, str]:
 
 def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | None) -> bool:
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
+    if pattern.without_nvidia and not _of_other_makers(container):
+        return False
     if pattern.without_cuda:
+        if _of_other_makers(container):
+            return False
         key = f"has CUDA {pattern.without_cuda} {pod.namespace}/{pod.name}/{container.name if container else ''}"
         if pod.cluster.once(key, lambda: _has_cuda(pattern.without_cuda, subject, pod, container)):
             return False
@@ -97,6 +104,12 @@ def fits(pattern: Pattern, subject: Subject, pod: Pod, container: Container | No
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def _of_other_makers(container: Container | None) -> bool:
+    """Whether a container asks for accelerators, and for none that may be NVIDIA's."""
+    asked = container.accelerators if container is not None else {}
+    return bool(asked) and all(resource.startswith(_OTHER_MAKERS) for resource in asked)
 
 
 def _speaks_of(expression: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
