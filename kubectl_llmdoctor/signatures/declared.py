@@ -52,6 +52,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     engines: tuple[str, ...] = ()
     #: only where the node's driver is not known to have this CUDA (`13.0`), or the one that the image was built for (`image`)
     without_cuda: str = ""
+    #: only in a container that asks for accelerators, and for none that CUDA runs on
+    without_nvidia: bool = False
     #: only where the arguments, variables or the image of the container, or its log, match this
     speaks_of: str = ""
     fixes: tuple[FixText, ...] = ()

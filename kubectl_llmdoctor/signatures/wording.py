@@ -24,6 +24,8 @@ _SIDE_BY_SIDE = 16
 
 #: A named group of `match`, where `speaks_of` has it.
 _CAPTURED = expression(r"\{([a-z]\w*)\}")
+#: How the resources begin that are never a GPU of NVIDIA's.
+_OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
 
 
 def matching(signature: Signature, text: str) -> bool:
@@ -93,7 +95,11 @@ def fits(
     pattern: Pattern, subject: Subject, pod: Pod, container: Container | None, captures: Mapping[str, str]
 ) -> bool:
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
+    if pattern.without_nvidia and not _of_other_makers(container):
+        return False
     if pattern.without_cuda:
+        if _of_other_makers(container):
+            return False
         key = f"has CUDA {pattern.without_cuda} {pod.namespace}/{pod.name}/{container.name if container else ''}"
         if pod.cluster.once(key, lambda: _has_cuda(pattern.without_cuda, subject, pod, container)):
             return False
@@ -103,6 +109,12 @@ def fits(
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def _of_other_makers(container: Container | None) -> bool:
+    """Whether a container asks for accelerators, and for none that may be NVIDIA's."""
+    asked = container.accelerators if container is not None else {}
+    return bool(asked) and all(resource.startswith(_OTHER_MAKERS) for resource in asked)
 
 
 def _speaks_of(

@@ -10,6 +10,8 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Item,
+    Line,
+    Log,
     Logs,
     Pod,
     check,
@@ -18,6 +20,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     k8s,
+    log_evidence,
     log_of,
     object_evidence,
     parse_time,
@@ -49,14 +52,29 @@ _GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dyn
 _MESH = ("istio-init", "istio-proxy", "linkerd-init", "linkerd-proxy")
 
 
-@check("multinode-discovery", since="0.1", literals=_MET)
+#: Addresses by which a program asks its own pod.
+_OWN = r"(?:localhost|127(?:\.\d{1,3}){3}|0\.0\.0\.0|::1)"
+#: What names whom it asked; each behind a piece of text by which the line is found.
+_ASKED_ITSELF = (
+    ("efused", rf"host='{_OWN}', port=(?P<port>\d{{1,5}})\b"),
+    ("efused", rf"https?://{_OWN}:(?P<port>\d{{1,5}})\b"),
+    ("efused", rf"(?:tcp|to) (?:host )?\[?{_OWN}\]?:(?P<port>\d{{1,5}})\b"),
+    ("onnect call failed", rf"\('{_OWN}', (?P<port>\d{{1,5}})\b"),
+    ("ECONNREFUSED", rf"ECONNREFUSED \[?{_OWN}\]?:(?P<port>\d{{1,5}})\b"),
+)
+#: How near its end a program says why it ends.
+_LAST = 20
+
+
+@check("multinode-discovery", since="0.1", literals=(*_MET, *(text for text, _ in _ASKED_ITSELF)))
 def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
     Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
     ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
-    warning that an address cannot be retrieved, for minutes. An init container that waits for a leader which has long been ready
+    warning that an address cannot be retrieved, for minutes. A worker that was told no address of its controller asks localhost, which is
+    its own pod. An init container that waits for a leader which has long been ready
     asks for a name under another cluster domain, or is not let through.
 
     ## Fix
@@ -76,6 +94,7 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         return
     if not any(c.name in _MESH for c in pod.containers):
         yield from _in_vain(pod, cluster)
+    yield from _at_itself(pod, cluster, logs)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
@@ -147,6 +166,73 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 pods=(pod.name,),
             )
             return
+
+
+def _at_itself(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A part of a server that ends because nobody listens in its own pod: what it asks for runs in another pod, of the same image."""
+    if pod.spec.host_network or logs is None:
+        return
+    for ending in endings(pod):
+        container, log = ending.container, log_of(ending, logs)
+        asked = _asked_itself(log) if log is not None and container.role == "main" else None
+        others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in _MESH]
+        if asked is None or others or ending.oom_killed:
+            continue
+        line, port = asked
+        if _listens(container.spec, port):
+            continue  # it is meant to serve itself there, and did not
+        there = next(
+            (one for one in cluster.all(k8s.Pod, "Pod", pod.namespace) if _serves(one, pod, container, port)), None
+        )
+        if there is None:
+            continue
+        services = cluster.items("Service", pod.namespace)
+        name = next((s.name for s in services if _selects(s, there)), "")
+        by = f"Service {name}" if name else f"a Service in front of {there.metadata.name}"
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.metadata.name}, of the same image, "
+            "is told to listen there.",
+            evidence=(
+                log_evidence(line),
+                Evidence(source="pod", ref=f"{pod.namespace}/{there.metadata.name} spec", text=f"port {port}"),
+            ),
+            explains=_EXPLAINS,
+            fixes=(
+                fixes.advice(
+                    f"Tell {container.name} to ask {by}, port {port}, in place of localhost (an argument or a variable for that address), "
+                    f"in {fixes.edited(pod)}"
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
+
+
+def _asked_itself(log: Log) -> tuple[Line, int] | None:
+    """The last line at the end of a log that says that nobody took a connection to the pod itself, and the port."""
+    for text, pattern in _ASKED_ITSELF:
+        for line in (one for one in log.find(text) if len(log) - one.number <= _LAST):
+            if found := re.search(pattern, line.text[:4000]):
+                return line, int(found["port"])
+    return None
+
+
+def _listens(container: k8s.Container, port: int) -> bool:
+    """Whether a container is told to listen on a port: by its declared ports, or by an option for one."""
+    words = " ".join(map(str, (*container.command, *container.args)))
+    declared = any(p.container_port == port for p in container.ports)
+    return declared or re.search(rf"(?<!\S)--?(?:[\w-]{{0,40}}[-_])?port[ =]{port}(?!\d)", words) is not None
+
+
+def _serves(one: k8s.Pod, pod: Pod, container: Container, port: int) -> bool:
+    """Whether another pod runs the same image and is told to listen on the port."""
+    running = any(s.state.running for s in one.status.container_statuses)
+    image = rf"{re.escape(container.repository)}(?::[\w.-]{{1,128}})?(?:@\S{{1,200}})?"
+    same = [c for c in one.spec.containers if re.fullmatch(image, c.image)]
+    return running and one.metadata.name != pod.name and any(_listens(c, port) for c in same)
 
 
 def _host(name: str, words: str) -> re.Match[str] | None:

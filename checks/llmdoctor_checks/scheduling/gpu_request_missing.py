@@ -12,18 +12,24 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     Pod,
-    Sizing,
+    Subject,
     check,
+    driver_cuda,
+    endings,
     fixes,
+    image_cuda,
     is_accelerator,
     log_evidence,
+    log_of,
     node_evidence,
     pod_evidence,
+    say_cuda,
     setting_evidence,
+    suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._ollama import alone, fallback
-from llmdoctor_checks.scheduling._devices import asks_for_nothing
+from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 
 #: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
 _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
@@ -68,26 +74,42 @@ _NO_GPU = (
     "cudaErrorInsufficientDriver",
 )
 
+#: Of them CUDA's words for a driver that is too old, or not there.
+_OLD_OR_NONE = _NO_GPU[-2:]
+
+#: How near its end a program says why it ends.
+_LAST = 15
+
 #: Engines that take the CPU where they see no GPU.
 _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
 #: In the name of an image, or in a line that a part of the build printed: it is made for GPUs.
 _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
 
+#: What the missing device explains.
+_NO_DEVICE = (
+    "gpu-runtime-missing",
+    "driver-missing",
+    "driver-too-old",
+    "crash-loop",
+    "not-ready",
+    "engine-init-failed",
+    "pod-failed",
+)
+
 #: Labels of nodes that only those with GPUs have.
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
 
 @check("gpu-request-missing", since="0.1", literals=_NO_GPU)
-def gpu_request_missing(
-    pod: Pod, engine: Engine, logs: Logs | None, node: Node | None, sizing: Sizing
-) -> Iterator[Finding]:
+def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
     Only a container that asks for `nvidia.com/gpu` (or another vendor's resource, or a ResourceClaim) gets a GPU. Without
     it the pod may land on any node, and the engine finds no device: "Failed to infer device type", "No CUDA GPUs are
     available". Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
-    somebody else as well.
+    somebody else as well. CUDA itself says of a container without a driver that the driver version is insufficient, as it does
+    of an old one: of a program that ends so in a container that asks for no GPU the missing request is the likelier of both.
 
     Ollama, llama.cpp and Text Embeddings Inference take the CPU then, and are many times slower. That is a fault where the
     pod was meant for a GPU: its RuntimeClass, its node selector, variables of NVIDIA's runtime, the layers that llama.cpp
@@ -109,13 +131,22 @@ def gpu_request_missing(
 
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     """
+    engines = {engine.container.name: engine for engine in subject.engines(pod)}
+    for container in pod.containers if not pod.log_only else ():
+        engine = engines.get(container.name)
+        if not asks_for_nothing(container):
+            continue
+        if engine is not None and engine.name in _EITHER:
+            yield from _on_cpu(pod, engine, logs, node)
+        elif engine is not None and engine.name in _NEED_GPU:
+            yield from _needs_one(pod, engine, logs, subject)
+        elif logs is not None and not near_gpus(container):
+            yield from _without_driver(container, logs, node)
+
+
+def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
+    """An engine that does not run without a GPU."""
     container = engine.container
-    if pod.log_only or not asks_for_nothing(container):
-        return
-    if engine.name in _EITHER:
-        yield from _on_cpu(pod, engine, logs, node)
-    if engine.name not in _NEED_GPU:
-        return
     line = next(
         (x for text in _NO_GPU for log in (logs.of(container.name) if logs else ()) for x in log.find(text)), None
     )
@@ -131,15 +162,7 @@ def gpu_request_missing(
             confidence="certain" if container.spec.resources.limits or container.spec.resources.requests else "likely",
             summary=f"{engine.label} needs a GPU and sees none: container {container.name} asks for none.",
             evidence=tuple(evidence),
-            explains=(
-                "gpu-runtime-missing",
-                "driver-missing",
-                "driver-too-old",
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-            ),
+            explains=_NO_DEVICE,
             fixes=(fix,),
             pods=(pod.name,),
         )
@@ -147,7 +170,8 @@ def gpu_request_missing(
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
         # TGI computes on the CPU where it sees no GPU, slowly: small models are run so on purpose
-        small = engine.workers_at_least < 2 and (sizing.file_bytes or 0) < GIB and _meant(pod, engine, None) is None
+        few = engine.workers_at_least < 2 and _meant(pod, engine, None) is None
+        small = few and (subject.sizing(engine).file_bytes or 0) < GIB
         noted = pod.spec.runtime_class_name == "nvidia" or _outline(engine) or (engine.name == "tgi" and small)
         needs = "is made for a GPU, and slow without" if engine.name == "tgi" else f"needs a GPU{build}"
         yield Finding(
@@ -165,6 +189,43 @@ def gpu_request_missing(
                 fix,
             ),
         )
+
+
+def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:
+    """A program that calls CUDA where no driver answers, and ends of it: nothing leads a driver into its container."""
+    pod = container.pod
+    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+    last = (x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if len(log) - x.number <= _LAST)
+    line = next(last, None)
+    if line is None or "pinned memory pool will not be available" in line.text:
+        return
+    driver, built = driver_cuda(pod, node), image_cuda(container, logs)
+    if driver and built and suffices(driver[0], built[0]) is False:
+        return  # that the driver is too old is known
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"CUDA finds no driver in container {container.name}, which asks for no GPU"
+        + (f"; that of the node knows CUDA {say_cuda(driver[0])}." if driver else "."),
+        evidence=(
+            log_evidence(line),
+            pod_evidence(container, "resources", _resources(container)),
+            *((driver[1],) if driver else ()),
+        ),
+        explains=(*_NO_DEVICE, "import-broken", "worker-lost", "rollout-stuck"),
+        fixes=(
+            fixes.set_resource(
+                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
+            ),
+            fixes.advice(
+                "Where this node's default runtime gives its GPUs to pods that ask for none, compare its driver with the image's CUDA",
+                "kubectl get nodes -L nvidia.com/cuda.driver-version.full,nvidia.com/cuda.runtime-version.full",
+                owner="platform",
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
 
 
 def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
     Engine,
     Finding,
     Fix,
@@ -11,9 +13,12 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     Pod,
+    Subject,
     check,
     driver_cuda,
     endings,
+    event_evidence,
+    events_of,
     fixes,
     image_cuda,
     log_evidence,
@@ -38,8 +43,22 @@ _NO_DRIVER = "driver version is insufficient"
 _ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED))
-def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
+#: Libraries of a vendor's driver, which the vendor's container runtime mounts: by the prefix of the resources, with a word of the
+#: name of its RuntimeClass. Sources: the mounts of Ascend's and Moore Threads' runtimes.
+_BY_RUNTIME = {
+    "huawei.com/": ("ascend", "lib(?:ascend_hal|c_sec|mmpa|slog|dcmi|drv\\w{1,40})\\.so"),
+    "mthreads.com/": ("mthreads", "lib(?:musa|mtml)\\.so"),
+}
+_NOT_FOUND = ": cannot open shared object file"
+
+#: What gVisor's runsc (runsc/sandbox) says of a sandbox that ended while it came up, now and before 2023.
+_SANDBOX_ENDED = (
+    r"cannot read client sync file: waiting for sandbox to start|unable to read from the sync descriptor: 0, error"
+)
+
+
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND))
+def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
     The engine was started in a container without an NVIDIA driver's libraries and devices. Either the pod asks for no
@@ -47,7 +66,9 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None)
     on the node, a missing CDI specification, or no NVIDIA container toolkit. vLLM then says that it detected no platform
     or cannot infer the device type, PyTorch that it finds no NVIDIA driver, the loader that libcuda.so.1 cannot be
     opened. Ollama, llama.cpp and Text Embeddings Inference start all the same, on the CPU, and are many times slower. So does a
-    llama.cpp with Vulkan or SYCL whose user is not in the group that owns `/dev/dri/renderD*`: the pod is ready, and slow.
+    llama.cpp with Vulkan or SYCL whose user is not in the group that owns `/dev/dri/renderD*`: the pod is ready, and slow. Other
+    vendors' runtimes mount their driver's libraries just so (Ascend's `libascend_hal.so`, `libc_sec.so`). gVisor passes GPUs on by its
+    nvproxy, which knows the drivers of a list alone; with another one the sandbox ends at once, and only runsc's debug log says why.
 
     ## Fix
 
@@ -60,6 +81,16 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None)
     - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/troubleshooting.html
     """
+    yield from _refused_by_gvisor(pod, node)
+    if logs is None:
+        return
+    for container in pod.containers:
+        yield from _by_the_default_runtime(container, logs, subject.cluster)
+    for engine in subject.engines(pod):
+        yield from _of(pod, engine, logs, node)
+
+
+def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if asked:
@@ -96,6 +127,97 @@ def gpu_runtime_missing(pod: Pod, engine: Engine, logs: Logs, node: Node | None)
         fixes=(fix,),
         order=line.order,
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) -> Iterator[Finding]:
+    """A library of the driver that is missing where the vendor's RuntimeClass is there, and the pod does not name it."""
+    pod = container.pod
+    resources = container.spec.resources
+    asked = {k: n for k, n in (resources.requests | resources.limits).items() if k.startswith(tuple(_BY_RUNTIME))}
+    if not asked or pod.spec.runtime_class_name or not pod.exists:
+        return
+    word, libraries = next(found for prefix, found in _BY_RUNTIME.items() if next(iter(asked)).startswith(prefix))
+    named = (
+        item.name for item in cluster.items("RuntimeClass") if word in f"{item.name} {item.raw.get('handler')}".lower()
+    )
+    runtime = next(named, None)
+    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+    lines = (
+        line
+        for log in ended
+        for line in log.find(_NOT_FOUND)
+        if re.search(libraries + r"[\w.]{0,20}: cannot", line.text[:2000])
+    )
+    line = next(lines, None)
+    if runtime is None or line is None:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Libraries of the accelerator's driver are not in container {container.name}: the pod asks for "
+        f"{', '.join(asked)} and names no runtime class, and the cluster has {runtime}.",
+        evidence=(
+            log_evidence(line),
+            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+            pod_evidence(pod, "runtimeClassName", "not set"),
+        ),
+        explains=(
+            "driver-libs-not-on-path",
+            "system-library-missing",
+            "compiler-missing",
+            "entrypoint-missing",
+            "import-broken",
+            "engine-init-failed",
+            "engine-dead",
+            "worker-lost",
+            "crash-loop",
+            "not-ready",
+            "pod-failed",
+            "rollout-stuck",
+        ),
+        fixes=(
+            fixes.set_spec(pod, "/runtimeClassName", runtime, f"Give the pod the runtime class {runtime}"),
+            fixes.advice(
+                f"Where {runtime} is set and the library is still not found, look at the vendor's runtime on the node",
+                owner="platform",
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
+    """A sandbox of gVisor that ends while it comes up, of a pod with a GPU."""
+    asked = next((n for c in pod.containers for n in c.accelerators if n.startswith("nvidia.com/")), None)
+    events = events_of(pod.cluster).about([("Pod", pod.name)]) if asked and pod.exists and not pod.ready else []
+    said = [e for e in events if e.reason == "FailedCreatePodSandBox" and re.search(_SANDBOX_ENDED, e.message[:4000])]
+    if asked is None or not said:
+        return
+    here = pod.spec.node_name or "?"
+    driver = str(node.labels.get("nvidia.com/cuda.driver-version.full") or "") if node else ""
+    which = f", {driver}," if driver else ""
+    yield Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"gVisor's sandbox ends while it comes up, without a word; in a pod that asks for {asked} as a rule because "
+        f"its nvproxy does not know the driver{which} of node {here}.",
+        evidence=(
+            event_evidence(said[-1], pod.cluster),
+            pod_evidence(pod, "runtimeClassName", pod.spec.runtime_class_name or "not set"),
+        ),
+        explains=("crash-loop", "not-ready", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
+                "(debug-log in runsc.toml) says what else it may be",
+                "runsc nvproxy list-supported-drivers",
+                f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,),
     )
 
 
