@@ -480,7 +480,8 @@ def test_of_a_very_long_line_the_telling_part_is_quoted() -> None:
     line = '{"message": "' + "frame " * 200 + 'then eaten: all of it"}'
     (finding,) = _found(_tree(), _pod(ready=False, restarts=3), _log(line, previous=True))
 
-    assert finding.evidence[0].text.startswith("… frame ")
+    assert finding.evidence[0].text.startswith('{"message": "frame ')
+    assert " … frame " in finding.evidence[0].text
     assert len(finding.evidence[0].text) < 150
     assert 'then eaten: all of it"}' in finding.evidence[0].text
 
