@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
 )
 from llmdoctor_checks._connections import (
+    ASKED_URL,
     HAD_A_CONNECTION,
     NOT_CONNECTED,
     NOT_CONNECTED_BY_PROXY,
@@ -268,8 +269,9 @@ def _unanswered(log: Log, late: list[_Named], pod: Pod, client: Pod) -> Line | N
     last = max((line for line, named in late if _meant(named, pod, client)), key=lambda x: x.number, default=None)
     if last is None or not client.status.pod_ip:
         return None
-    key = f"last answered {client.namespace} {client.name} {log.container}"
-    if last.number < client.cluster.once(key, lambda: last_answered(log)):
+    since = (x.text[:4000] for x in log.find(" 200") if x.number > last.number)
+    named = (said for text in since for said in re.finditer(ASKED_URL, text))
+    if last.number < last_answered(log) or any(_meant(said, pod, client) for said in named):
         return None
     asked = _prints(pod)
     return last if asked and not any(client.status.pod_ip in found for found in asked.values()) else None
