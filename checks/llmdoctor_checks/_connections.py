@@ -95,17 +95,17 @@ NOT_CONNECTED = (
 )
 
 #: A request that got no answer in time, whether it was taken or not, each found by one of the pieces of text before them: only what
-#: the server saw says which.
-_ASKED_URL = r"https?://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"
+#: the server saw says which. Who waited for the answer had a connection.
+ASKED_URL = r"https?://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"
 _OUT_OF_TIME = r"(?:[Tt]imed out|Timeout(?:Error|Exception)|[Tt]imeout exceeded)"
 UNANSWERED = (
     ("imed out", "imeout"),
     (
-        rf"{_ASKED_URL}.{{0,300}}{_OUT_OF_TIME}",
-        rf"{_OUT_OF_TIME}.{{0,300}}{_ASKED_URL}",
-        r"host='(?P<host>[\w.-]{1,253})', port=(?P<port>\d{1,5})\): Read timed out",
+        rf"{ASKED_URL}.{{0,300}}{_OUT_OF_TIME}",
+        rf"{_OUT_OF_TIME}.{{0,300}}{ASKED_URL}",
     ),
 )
+HAD_A_CONNECTION = r"Read ?timed ?out|Read ?Timeout|[Rr]eading data|read timeout="
 
 #: What httpx raises without a word of whom it asked: the client names that elsewhere, in its log or in its environment.
 TIMED_OUT_UNNAMED = ("ConnectTimeout", r"^(?:httpx|httpcore)\.ConnectTimeout\b")

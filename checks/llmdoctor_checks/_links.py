@@ -326,9 +326,14 @@ def _called(name: str, namespace: str, cluster: Cluster) -> Pod | None:
     lost = _without_service(namespace, cluster)
     if lost is None or lost.item is None:
         return None
-    labels = (str(value) for value in lost.obj.metadata.labels.values())
-    own = {*labels, *(item.name for item in cluster.chain(lost.item))}
-    return lost if any(len(one) >= _A_NAME and re.match(rf"{re.escape(one)}(?:-|$)", name) for one in own) else None
+    chain = [lost.item, *cluster.chain(lost.item)]
+    labels = {str(value) for value in lost.obj.metadata.labels.values()}
+    own = {one for one in {*labels, *(item.name for item in chain[1:])} if re.match(rf"{re.escape(one)}(?:-|$)", name)}
+    # what pods of other workloads have among their labels, too, is the name of an application or of a stage
+    pods = cluster.items("Pod", namespace) if own else ()
+    others = (item for item in pods if [item, *cluster.chain(item)][-1] is not chain[-1])
+    shared = {str(value) for item in others for value in _labels(item).values()}
+    return lost if any(len(one) >= _A_NAME for one in own - shared) else None
 
 
 def alike(one: str, other: str) -> bool:
@@ -416,7 +421,8 @@ def _at_the_pod(to: Destination, line: Line) -> Why | None:
                 at=pod,
             )
         if engine is not None and port is not None:
-            if target == port.value or _opens_besides(engine, target):
+            own = target == port.value or _opens_besides(engine, target)
+            if own or (service is None and _serves_at_several(engine, target)):
                 continue
             if port.source not in ("flag", "log", "env") and port.value not in declared:
                 continue
@@ -441,8 +447,8 @@ def _at_the_pod(to: Destination, line: Line) -> Why | None:
         if pool is not None:  # of which the picker of endpoints sent it there
             astray, sent = False, object_evidence(pool, "spec.targetPorts", f"number: {target}")
             fix = fixes.advice(
-                f"Take {target} off targetPorts of InferencePool/{pool.name}, which hold for each pod that it selects, or let "
-                f"{fixes.edited(pod)} listen there"
+                f"Let targetPorts of InferencePool/{pool.name} have {listens} and not {target}, as they hold for each pod that it selects, "
+                f"or let {fixes.edited(pod)} listen there"
             )
             what = f"{what}; InferencePool {pool.name} has {target} among its targetPorts"
         if (
@@ -469,6 +475,13 @@ def _pool_that_lists(port: int, pod: Pod) -> Item | None:
         if any(row.get("number") == port for row in rows(pool.raw, "spec.targetPorts")) and picked_by(pool, pod):
             return pool
     return None
+
+
+def _serves_at_several(engine: Engine, port: int) -> bool:
+    """Whether an engine may serve at a port besides its own: one for each of its data-parallel ranks, or what a script starts there."""
+    ranks, spec = engine.value("data_parallel_size"), engine.container.spec
+    several = not isinstance(ranks, int) or ranks > 1
+    return several or re.search(rf"(?<!\d){port}(?!\d)", " ".join(map(str, (*spec.command, *spec.args)))) is not None
 
 
 def _opens_besides(engine: Engine, port: int) -> bool:

@@ -70,6 +70,10 @@ _GENERATING = rf"{GENERATES}|litellm\.\w{{1,60}}Error|APIConnectionError"
 _ANSWERED = rf"(?:{GENERATES})[^\"\s]{{0,300}}(?: HTTP/[\d.]{{1,3}})?\"?[ :]{{1,3}}(?:\"HTTP/[\d.]{{1,3}} )?2\d\d\b|is UP, reason: "
 
 
+#: So many lines above its last an error is still told of.
+_SAME_ERROR = 20
+
+
 class Unreached(msgspec.Struct, frozen=True):
     """Who says so, in which line, and whom it asks; `kind` is `refused`, `silent`, `nameless` or `unavailable`."""
 
@@ -105,7 +109,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
     kinds = (("refused", REFUSED), ("silent", SILENT), ("nameless", NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
-        for line in sorted(lines.values(), key=_tells_most if kind == "nameless" else _number, reverse=True):
+        for line in _in_turn(lines) if kind == "nameless" else (lines[n] for n in sorted(lines, reverse=True)):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not re.search(TIMED_OUT, text)):
                 continue
@@ -116,7 +120,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                     continue
                 if not _of_models(text, to, container, cluster):
                     continue
-                answered = _last_answered(log) if answered is None else answered
+                answered = last_answered(log) if answered is None else answered
                 if line.number < answered:
                     continue
                 if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
@@ -125,13 +129,15 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                 yield Unreached(container, line, to, kind)
 
 
-def _number(line: Line) -> int:
-    return line.number
+def _in_turn(lines: dict[int, Line]) -> list[Line]:
+    """The last line first, and before it those of the same error that name whom was asked: of one printed over several, one does."""
+    same = max(lines, default=0) - _SAME_ERROR
 
+    def telling(line: Line) -> tuple[bool, int]:
+        near = line.number >= same
+        return near and any(re.search(pattern, line.text[:4000]) for pattern in STATED), line.number
 
-def _tells_most(line: Line) -> tuple[bool, int]:
-    """First the lines that name whom they asked: of an error that is printed over several, one does."""
-    return any(re.search(pattern, line.text[:4000]) for pattern in STATED), line.number
+    return sorted(lines.values(), key=telling, reverse=True)
 
 
 def _of_something_else(line: Line) -> bool:
@@ -210,7 +216,7 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
     return bool(re.search(rf"{GENERATES}|{_CALLED}", text) or re.search(_MODELS, f"{to.host} {to.name}"))
 
 
-def _last_answered(log: Log) -> int:
+def last_answered(log: Log) -> int:
     """The number of the last line of a request that was answered: by whom it asks, or by whom nobody says; else 0."""
     lines = (x for word in (" 200", " 201", '"HTTP/', "is UP, reason: ") for x in log.find(word))
     return max((x.number for x in lines if re.search(_ANSWERED, x.text[:4000])), default=0)

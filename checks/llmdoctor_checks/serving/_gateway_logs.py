@@ -58,8 +58,8 @@ _WAITED = (
 
 #: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
 #: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it, in its own pod or the one that it
-#: is told of, sent no headers in time. aiohttp's
-#: client (helpers.py), with which Open WebUI and routers in Python ask: below it stands only `TimeoutError`.
+#: is told of, sent no headers in time. aiohttp's client (helpers.py), with which Open WebUI and routers in Python ask: below it stands
+#: only `TimeoutError`.
 _OF_GO, _OF_AIOHTTP = "proxy error: net/http: timeout awaiting response headers", "raise asyncio.TimeoutError from "
 
 #: Apache's mod_proxy, whose error for a timeout is 70007; what was asked for stands in the line after it, and in the access log.
@@ -146,7 +146,7 @@ class _Server:
         """Whether a line, and the same without dots, speaks of this server."""
         text, who = line.text, pod_of(line)
         if _OF_GO in text:
-            return who == self.itself or (who in self.fronts and _asks_for_text(line))
+            return who == self.itself or (who in self.fronts and self._is_of_peer(line) and _asks_for_text(line))
         if _OF_APACHE in text and not _asks_for_text(line):
             return False
         if any(words in text for words in OF_KEDA):
@@ -161,6 +161,12 @@ class _Server:
             return True
         behind = any(front is not None and front.search(text) for front in self.fronts.values())
         return behind and re.search(GENERATES, text) is not None
+
+    def _is_of_peer(self, line: Line) -> bool:
+        """Whether Go's proxy says so of a server in another pod: llama-swap starts servers of its own, and calls the others peers."""
+        said_by = self.pod.cluster.item("Pod", *pod_of(line))
+        starts = said_by is not None and "llama-swap" in str(dig(said_by.raw, "spec.containers"))
+        return not starts or re.search(r"\bpeer\b", line.text[:400]) is not None
 
     def _stands_beside(self, line: Line) -> bool:
         """Whether a container that is no engine says it in the server's own pod."""

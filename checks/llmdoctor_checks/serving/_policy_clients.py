@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -22,8 +23,16 @@ from kubectl_llmdoctor.api import (
     logs_of,
     object_evidence,
 )
-from llmdoctor_checks._connections import NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, TIMED_OUT_UNNAMED, UNANSWERED
+from llmdoctor_checks._connections import (
+    ASKED_URL,
+    HAD_A_CONNECTION,
+    NOT_CONNECTED,
+    NOT_CONNECTED_BY_PROXY,
+    TIMED_OUT_UNNAMED,
+    UNANSWERED,
+)
 from llmdoctor_checks._raw import rows
+from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (
     cilium_admits,
@@ -41,9 +50,16 @@ _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
 _GRPC = ("grpc", "h2c", "http2")
 _PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
 
-#: Of whom a server says that he asked, in the access logs of uvicorn, llama-server and Gin.
-_ACCESS = ("HTTP/1", "request: ", "[GIN] ")
-_FROM = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])"
+#: Of whom a server says that he asked, in the access logs of uvicorn, llama-server and Gin; a mesh's proxy asks for others from an
+#: address of loopback.
+_OF_UVICORN = "HTTP/1"
+_ACCESS = (_OF_UVICORN, "request: ", "[GIN] ")
+_FROM = r"(?<![\d.])(?!127\.)(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])"
+#: So many of the last lines of each kind are looked at.
+_MOST_LINES = 50
+
+#: A line, and how it names whom its program asked.
+_Named = tuple[Line, re.Match[str]]
 
 LITERALS = (*(words for words, _ in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, _OF_PICKER)), *UNANSWERED[0])
 
@@ -74,12 +90,12 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
         return None
-    for client, log, said in _cut_from(cluster):
+    for client, log, said, unanswered in _cut_from(cluster):
         if client.name == pod.name or (asker is not None and client.item is not asker.item):
             continue
         line = next((x for x, named in said if _meant(named, pod, client)), None)
         line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
-        late = _unanswered(log, pod, client) if line is None else None
+        late = _unanswered(log, unanswered, pod, client) if line is None else None
         line = line or late
         if line is None:
             continue
@@ -97,9 +113,10 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
         return Finding(
             role="cause",
-            confidence="likely",
+            # uvicorn says nothing of a request whose client went before the answer began
+            confidence="possible" if late and _OF_UVICORN in _prints(pod) else "likely",
             summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it "
-            + ("gets no answer, and no request of it has come." if late else "cannot connect."),
+            + (f"gets no answer, and the log of {pod.name} has no request of it." if late else "cannot connect."),
             evidence=(
                 log_evidence(line),
                 *(quote(item, "ingress") for item in ours),
@@ -178,30 +195,29 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
 
 def _held(cluster: Cluster) -> Iterator[tuple[Pod, list[Item], Line, re.Match[str]]]:
     """Whom a log says that its pod could not connect to, where policies choose what it is let out to, and these."""
-    for client, log, said in _cut_from(cluster):
+    for client, log, said, _ in _cut_from(cluster):
         ours = policies(client, cluster, "Egress") if said and not log.previous else []
         if ours and not cilium_egress(client, cluster):
             yield from ((client, ours, line, named) for line, named in said)
 
 
-def _cut_from(cluster: Cluster) -> list[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
-    """Pods with an address of their own whose logs say that they could not connect, and to whom, where they name it."""
+def _cut_from(cluster: Cluster) -> list[tuple[Pod, Log, list[_Named], list[_Named]]]:
+    """Pods with an address of their own whose logs say that they could not connect, or got no answer: the lines of each that name whom."""
     return cluster.once("cut from", lambda: list(_unconnected(cluster)))
 
 
-def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[tuple[Line, re.Match[str]]]]]:
+def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[_Named], list[_Named]]]:
     for text in cluster.snapshot.logs:
         item, log = cluster.item("Pod", text.namespace, text.pod), Log(text)
         client = Pod.of(item, cluster) if item is not None else None
         if client is None or client.spec.host_network:
             continue
-        said = list(_unreached(log))
-        others = (TIMED_OUT_UNNAMED[0], _OF_PICKER[0], *UNANSWERED[0])
-        if said or any(next(log.find(words), None) for words in others):
-            yield client, log, said
+        said, late = list(_unreached(log)), list(_late(log))
+        if said or late or any(next(log.find(words), None) for words, _ in (TIMED_OUT_UNNAMED, _OF_PICKER)):
+            yield client, log, said, late
 
 
-def _unreached(log: Log) -> Iterator[tuple[Line, re.Match[str]]]:
+def _unreached(log: Log) -> Iterator[_Named]:
     """Lines that name whom they could not connect to."""
     for words, pattern in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY):
         for line in log.find(words):
@@ -245,22 +261,46 @@ def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:
     return line if any(addresses(url, names, pod.namespace, client.namespace) for url in urls) else None
 
 
-def _unanswered(log: Log, pod: Pod, client: Pod) -> Line | None:
-    """The last line of a request to the pod that got no answer, of a client that the pod's own log, which names who asks, does not have."""
-    lines = (line for words in UNANSWERED[0] for line in log.find(words))
-    late = [
-        line
-        for line in lines
-        if any((named := re.search(p, line.text[:4000])) and _meant(named, pod, client) for p in UNANSWERED[1])
-    ]
-    if not late or log.previous:
+def _unanswered(log: Log, late: list[_Named], pod: Pod, client: Pod) -> Line | None:
+    """The last line of a request to the pod that got no answer, of a client that the pod's own log, which names who asks, does not have.
+
+    Nothing of a client that was answered since then.
+    """
+    last = max((line for line, named in late if _meant(named, pod, client)), key=lambda x: x.number, default=None)
+    if last is None or not client.status.pod_ip:
         return None
-    asked = set[str]()
+    since = (x.text[:4000] for x in log.find(" 200") if x.number > last.number)
+    named = (said for text in since for said in re.finditer(ASKED_URL, text))
+    if last.number < last_answered(log) or any(_meant(said, pod, client) for said in named):
+        return None
+    asked = _prints(pod)
+    return last if asked and not any(client.status.pod_ip in found for found in asked.values()) else None
+
+
+def _late(log: Log) -> Iterator[_Named]:
+    """The last lines of requests that got no answer in time, and whom they name."""
+    for words in () if log.previous else UNANSWERED[0]:
+        for line in deque(log.find(words), maxlen=_MOST_LINES):
+            text = line.text[:4000]
+            named = next(filter(None, (re.search(pattern, text) for pattern in UNANSWERED[1])), None)
+            if named is not None and not re.search(HAD_A_CONNECTION, text):
+                yield line, named
+
+
+def _prints(pod: Pod) -> dict[str, set[str]]:
+    """The addresses of those who asked a pod, by its engines' access logs: under what each kind of them is found."""
+    return pod.cluster.once(f"asked by {pod.namespace} {pod.name}", lambda: _prints_of(pod))
+
+
+def _prints_of(pod: Pod) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
     for engine in engines_in(pod):
         own = logs_of(pod).current(engine.container.name)
-        for line in (x for words in _ACCESS for x in own.find(words)) if own is not None else ():
-            asked.update(re.findall(_FROM, line.text[:1000]))
-    return max(late, key=lambda x: x.number) if asked and client.status.pod_ip not in asked else None
+        for words in _ACCESS if own is not None else ():
+            said = {one for x in own.find(words) for one in re.findall(_FROM, x.text[:1000])} if own else set()
+            if said:
+                found[words] = found.get(words, set()) | said
+    return found
 
 
 def _serves_grpc(pod: Pod) -> bool:

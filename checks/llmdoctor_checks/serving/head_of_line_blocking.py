@@ -264,9 +264,11 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
         (size for x in log.find(_HOLDS) if (size := re.search(rf"{_HOLDS}(\d[\d,]{{0,15}}) tokens", x.text))), None
     )
     last = since_when(said, _waits_for_a_step)
-    places = engine.value("max_num_seqs")
+    places, transfer = engine.value("max_num_seqs"), engine.value("kv_transfer_config")
     if holds is None or not lasts(last[-RECENT:]):
         return None
+    if isinstance(transfer, dict) and transfer.get("kv_role") == "kv_producer":
+        return None  # it does nothing but read prompts for others that generate
     tokens = int(holds[1].replace(",", ""))
     each = [load.cache * tokens / load.running for load in last]
     if sum(each) / len(each) < _LONG_TOKENS or (isinstance(places, int) and max(x.running for x in last) >= places):
@@ -292,8 +294,10 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
 
 
 def _waits_for_a_step(load: Load) -> bool:
-    """Whether requests wait though the cache has room, while next to nothing but prompts is computed."""
-    if not load.running or not load.waiting or load.cache > _ROOM or load.read is None or load.made is None:
+    """Whether requests wait though the cache has room for one more like those that run, while next to nothing but prompts is computed."""
+    if not load.running or not load.waiting or load.read is None or load.made is None:
+        return False
+    if load.cache * (load.running + 1) / load.running > _ROOM:
         return False
     return load.read >= _PROMPT_TOKENS and load.read >= _MOSTLY * load.made
 

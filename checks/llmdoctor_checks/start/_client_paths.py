@@ -106,9 +106,10 @@ def _has(engine: Engine, path: str) -> bool:
 
 
 def _below(engine: Engine) -> str | None:
-    """Below which path KServe has OpenAI's API; None where the variable has its value from elsewhere."""
+    """Below which path KServe has OpenAI's API, with a slash before it if need be; None where the variable's value is from elsewhere."""
     told = engine.container.env.get(_KSERVE_PREFIX)
-    return "/openai" if told is None else told.value
+    below = "/openai" if told is None else told.value
+    return f"/{below}" if below and not below.startswith("/") else below
 
 
 def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request]) -> Finding:
