@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Subject,
     check,
     dig,
     endings,
@@ -64,10 +65,15 @@ _ASKED_ITSELF = (
 )
 #: How near its end a program says why it ends.
 _LAST = 20
+#: Images that only hold a language or a library: two pods of them need not be parts of one server.
+_BASE = (
+    r"^(?:docker\.io/)?(?:library/)?[\w.-]+$"
+    r"|(?:^|/)(?:nvidia/(?:cuda|pytorch|tritonserver)|pytorch/pytorch|(?:continuumio|rayproject)/[\w.-]+)$"
+)
 
 
 @check("multinode-discovery", since="0.1", literals=(*_MET, *(text for text, _ in _ASKED_ITSELF)))
-def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
     Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
@@ -94,7 +100,7 @@ def multinode_discovery(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         return
     if not any(c.name in _MESH for c in pod.containers):
         yield from _in_vain(pod, cluster)
-    yield from _at_itself(pod, cluster, logs)
+    yield from _at_itself(pod, subject, logs)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
@@ -168,35 +174,37 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             return
 
 
-def _at_itself(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A part of a server that ends because nobody listens in its own pod: what it asks for runs in another pod, of the same image."""
     if pod.spec.host_network or logs is None:
         return
+    cluster = subject.cluster
     for ending in endings(pod):
         container, log = ending.container, log_of(ending, logs)
         asked = _asked_itself(log) if log is not None and container.role == "main" else None
         others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in _MESH]
-        if asked is None or others or ending.oom_killed:
+        if asked is None or others or ending.oom_killed or re.search(_BASE, container.repository):
             continue
         line, port = asked
-        if _listens(container.spec, port):
+        own = (engine for engine in subject.engines(pod) if engine.container is container)
+        if _listens(container.spec, port) or any(engine.value("port") == port for engine in own):
             continue  # it is meant to serve itself there, and did not
-        there = next(
-            (one for one in cluster.all(k8s.Pod, "Pod", pod.namespace) if _serves(one, pod, container, port)), None
-        )
+        running = cluster.once(f"running pods by image in {pod.namespace}", lambda: _by_image(pod.namespace, cluster))
+        alike = running.get(container.repository, ())
+        there = next((one for one in alike if _serves(one, pod, container, port)), None)
         if there is None:
             continue
         services = cluster.items("Service", pod.namespace)
-        name = next((s.name for s in services if _selects(s, there)), "")
-        by = f"Service {name}" if name else f"a Service in front of {there.metadata.name}"
+        name = next((s.name for s in services if _selects(s, there.obj)), "")
+        by = f"Service {name}" if name else f"a Service in front of {there.name}"
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.metadata.name}, of the same image, "
+            summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.name}, of the same image, "
             "is told to listen there.",
             evidence=(
                 log_evidence(line),
-                Evidence(source="pod", ref=f"{pod.namespace}/{there.metadata.name} spec", text=f"port {port}"),
+                Evidence(source="pod", ref=f"{pod.namespace}/{there.name} spec", text=f"port {port}"),
             ),
             explains=_EXPLAINS,
             fixes=(
@@ -227,12 +235,21 @@ def _listens(container: k8s.Container, port: int) -> bool:
     return declared or re.search(rf"(?<!\S)--?(?:[\w-]{{0,40}}[-_])?port[ =]{port}(?!\d)", words) is not None
 
 
-def _serves(one: k8s.Pod, pod: Pod, container: Container, port: int) -> bool:
-    """Whether another pod runs the same image and is told to listen on the port."""
-    running = any(s.state.running for s in one.status.container_statuses)
-    image = rf"{re.escape(container.repository)}(?::[\w.-]{{1,128}})?(?:@\S{{1,200}})?"
-    same = [c for c in one.spec.containers if re.fullmatch(image, c.image)]
-    return running and one.metadata.name != pod.name and any(_listens(c, port) for c in same)
+def _by_image(namespace: str, cluster: Cluster) -> dict[str, list[Pod]]:
+    """The pods of a namespace of which a container runs, by their images without tag and digest."""
+    found: dict[str, list[Pod]] = {}
+    for one in cluster.all(k8s.Pod, "Pod", namespace):
+        if any(s.state.running for s in one.status.container_statuses):
+            running = Pod(one, cluster)
+            for image in {c.repository for c in running.containers}:
+                found.setdefault(image, []).append(running)
+    return found
+
+
+def _serves(one: Pod, pod: Pod, container: Container, port: int) -> bool:
+    """Whether another pod is told to listen on the port in a container of the same image."""
+    same = (c for c in one.containers if c.repository == container.repository)
+    return one.name != pod.name and any(_listens(c.spec, port) for c in same)
 
 
 def _host(name: str, words: str) -> re.Match[str] | None:

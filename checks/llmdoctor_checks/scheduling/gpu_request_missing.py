@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Line,
     Logs,
     Node,
     Pod,
@@ -80,6 +81,18 @@ _OLD_OR_NONE = _NO_GPU[-2:]
 #: How near its end a program says why it ends.
 _LAST = 15
 
+#: Lines by which a program went on without a GPU (ONNX Runtime says what failed, and that it takes the next provider), or
+#: ended of something else: the last line of another exception.
+_WENT_ON = r"(?i)pinned memory pool will not be available|\bfall(?:s|ing)? ?back\b"
+_ANOTHER = r"^(?:[\w-]{1,80}\.){0,9}[A-Za-z]\w{0,80}(?:Error|Exception|Exit)\b(?::|\s*$)"
+
+#: Between two exceptions of which one led to the other.
+_CHAINED = ("direct cause of the following exception", "another exception occurred")
+
+#: What says of a driver that it is there: NVIDIA's start script of an image, nvidia-smi.
+_THERE = r"version [\d.]{3,20} was detected|Driver Version: \d"
+_TOLD = ("was detected", "Driver Version: ")
+
 #: Engines that take the CPU where they see no GPU.
 _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
@@ -101,7 +114,7 @@ _NO_DEVICE = (
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
 
-@check("gpu-request-missing", since="0.1", literals=_NO_GPU)
+@check("gpu-request-missing", since="0.1", literals=(*_NO_GPU, *_TOLD))
 def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
@@ -194,11 +207,18 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
 def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """A program that calls CUDA where no driver answers, and ends of it: nothing leads a driver into its container."""
     pod = container.pod
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    last = (x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if len(log) - x.number <= _LAST)
-    line = next(last, None)
-    if line is None or "pinned memory pool will not be available" in line.text:
+    mine = (
+        ending
+        for ending in endings(pod)
+        if ending.container is container and ending.signal not in ("SIGKILL", "SIGTERM")
+    )
+    ended = [log for ending in mine if not ending.oom_killed and (log := log_of(ending, logs))]
+    line = next((x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if _ends(x)), None)
+    if line is None:
         return
+    said = (x for text in _TOLD for x in line.log.find(text))
+    if any(re.search(_THERE, x.text[:2000]) for x in said):
+        return  # it is led in, and too old
     driver, built = driver_cuda(pod, node), image_cuda(container, logs)
     if driver and built and suffices(driver[0], built[0]) is False:
         return  # that the driver is too old is known
@@ -226,6 +246,18 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
         order=line.order,
         pods=(pod.name,),
     )
+
+
+def _ends(line: Line) -> bool:
+    """Whether a program ended of what a line near its end says: nothing after it tells of another way, or another end."""
+    if len(line.log) - line.number > _LAST or re.search(_WENT_ON, line.text[:2000]):
+        return False
+    for text in (after.text[:2000] for after in line.log.lines(line.number + 1)):
+        if any(said in text for said in _CHAINED):
+            return True
+        if re.search(_WENT_ON, text) or (re.search(_ANOTHER, text) and not any(said in text for said in _OLD_OR_NONE)):
+            return False
+    return True
 
 
 def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Engine,
+    Event,
     Finding,
     Fix,
     Line,
@@ -14,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     Subject,
+    came_further,
     check,
     driver_cuda,
     endings,
@@ -23,6 +25,7 @@ from kubectl_llmdoctor.api import (
     image_cuda,
     log_evidence,
     log_of,
+    parse_time,
     phase_of,
     pod_evidence,
     say_cuda,
@@ -49,6 +52,8 @@ _BY_RUNTIME = {
     "huawei.com/": ("ascend", "lib(?:ascend_hal|c_sec|mmpa|slog|dcmi|drv\\w{1,40})\\.so"),
     "mthreads.com/": ("mthreads", "lib(?:musa|mtml)\\.so"),
 }
+#: Where pods that bring their driver's libraries by themselves mount them.
+_DRIVERS_FOLDER = r"^/usr/local/(?:Ascend(?:/driver(?:/.{0,200})?)?|musa)/?$"
 _NOT_FOUND = ": cannot open shared object file"
 
 #: What gVisor's runsc (runsc/sandbox) says of a sandbox that ended while it came up, now and before 2023.
@@ -137,6 +142,8 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
     asked = {k: n for k, n in (resources.requests | resources.limits).items() if k.startswith(tuple(_BY_RUNTIME))}
     if not asked or pod.spec.runtime_class_name or not pod.exists:
         return
+    if any(re.search(_DRIVERS_FOLDER, mount.mount_path) for mount in container.spec.volume_mounts):
+        return  # it brings the driver by itself, and needs no runtime for that
     word, libraries = next(found for prefix, found in _BY_RUNTIME.items() if next(iter(asked)).startswith(prefix))
     named = (
         item.name for item in cluster.items("RuntimeClass") if word in f"{item.name} {item.raw.get('handler')}".lower()
@@ -191,9 +198,11 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
 def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
     """A sandbox of gVisor that ends while it comes up, of a pod with a GPU."""
     asked = next((n for c in pod.containers for n in c.accelerators if n.startswith("nvidia.com/")), None)
-    events = events_of(pod.cluster).about([("Pod", pod.name)]) if asked and pod.exists and not pod.ready else []
+    if asked is None or not pod.exists or pod.ready:
+        return
+    events = [e for e in events_of(pod.cluster).about([("Pod", pod.name)]) if e.namespace == pod.namespace]
     said = [e for e in events if e.reason == "FailedCreatePodSandBox" and re.search(_SANDBOX_ENDED, e.message[:4000])]
-    if asked is None or not said:
+    if not said or came_further(said[-1], events) or _started_after(pod, said[-1]):
         return
     here = pod.spec.node_name or "?"
     driver = str(node.labels.get("nvidia.com/cuda.driver-version.full") or "") if node else ""
@@ -219,6 +228,18 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
         ),
         pods=(pod.name,),
     )
+
+
+def _started_after(pod: Pod, event: Event) -> bool:
+    """Whether a container was started after an event about the pod's sandbox: one came up since."""
+    states = [state for c in pod.containers for state in (c.status.state, c.status.last_state)]
+    starts = [
+        began
+        for state in states
+        for found in (state.running, state.terminated)
+        if found is not None and (began := parse_time(found.started_at)) is not None
+    ]
+    return event.last is not None and any(began > event.last for began in starts)
 
 
 def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
