@@ -380,6 +380,8 @@ _BY_WHAT_IS_LEFT = {
     # that there was a GPU before stands in the part that is not here
     ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),
     ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
+    # that the builder of the engine went on without the memory stands in the part that is not here
+    ("the first half, up to within a line", "disk-full", "cuda-oom-weights"),
     # who holds the device is one of the pods that are not here
     ("other pods", "gpu-held-by-dead-pod", "extended-resource-insufficient"),
 }
