@@ -88,6 +88,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         walk.servers()
         live.read(walk.pods, pot.objects())
         workers.drain()
+        walk.clients()
         live.again()
         workers.drain()
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import clients, destinations
@@ -15,7 +16,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
-from kubectl_llmdoctor.snapshot import Json, Snapshot
+from kubectl_llmdoctor.snapshot import Json, LogText, Snapshot
 
 #: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
@@ -25,6 +26,11 @@ _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xy
 
 #: The option by which a router of vLLM's production stack, SGLang or vLLM is told the labels of its engines.
 _LABELS = r"--(?:k8s-label-selector|selector)(?:=|$)"
+
+
+#: Of access logs: how much of them is looked at from the end, and a client's address.
+_TAIL_CHARS = 1 << 16
+_ADDRESS = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
 
 
 class Paths(NamedTuple):
@@ -120,6 +126,26 @@ def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:
 
 def _looks_for_pods(container: Container) -> bool:
     return any(re.match(_LABELS, str(word)) for word in (*container.spec.command, *container.spec.args))
+
+
+def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:
+    """Other pods of the namespaces of these whose requests the last part of their logs names by the client's address."""
+    mine = {(namespace_of(pod), name_of(pod)) for pod in pods}
+    lines = (line for log in logs if (log.namespace, log.pod) in mine for line in log.text[-_TAIL_CHARS:].splitlines())
+    seen = {address for line in lines if "POST" in line for address in re.findall(_ADDRESS, line[:2000])}
+    near = {namespace for namespace, _ in mine}
+    found = {}
+    for pod in objects if seen else ():
+        if (
+            pod.get("kind") != "Pod"
+            or namespace_of(pod) not in near
+            or (name := (namespace_of(pod), name_of(pod))) in mine
+        ):
+            continue
+        # a pod in its node's network has the address of the kubelet, too
+        if dig(pod, "status.podIP") in seen and not dig(pod, "spec.hostNetwork"):
+            found[name] = pod
+    return [pod for _, pod in sorted(found.items(), key=itemgetter(0))]
 
 
 def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:

@@ -238,6 +238,13 @@ class Walk:
         for pod in found[:_ASKERS]:
             self._logs.of(pod)
 
+    def clients(self) -> None:
+        """Who asks the pods that are explained by what their logs say, when those have been read."""
+        from kubectl_llmdoctor.gather import serving
+
+        for pod in serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)[:_ASKERS]:
+            self._logs.of(pod)
+
     def servers(self) -> None:
         """Whom the pods that are explained are told to ask: what is wrong with a client may be what stands behind a Service."""
         from kubectl_llmdoctor.gather import serving

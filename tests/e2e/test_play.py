@@ -37,3 +37,13 @@ def test_fit_of_a_running_object_equals_offline(play: Play, doctor: Doctor) -> N
     assert (live.code, live.err) == (1, "")
     assert live.out == offline.out
     assert '"verdict": "does-not-fit"' in live.out
+
+
+def test_the_log_of_a_client_that_only_the_access_log_names_is_read(play: Play, doctor: Doctor) -> None:
+    path = Path(__file__).parents[2] / "checks" / "cases" / "port-mismatch" / "fires_pool_with_a_port_of_others.yaml"
+    play(read_snapshot(path))
+    live = doctor("diagnose", "pod/llama-0", "-n", "serving", "--ports", "off", "-o", "json")
+
+    (target,) = live.report["targets"]
+    assert [(one["id"], one["role"]) for one in target["findings"][:1]] == [("port-mismatch", "cause")]
+    assert any("decode-0" in one["ref"] for one in target["findings"][0]["evidence"])
