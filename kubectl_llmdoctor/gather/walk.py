@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 
 import msgspec
 
@@ -92,6 +93,8 @@ class Walk:
         self._agents = agents
         self._capacity = Capacity(pot, self._logs, agents)
         self._groups: set[tuple[str, ...]] = set()
+        #: whose logs are read because they ask the pods that are explained
+        self._asking: set[tuple[str, str]] = set()
         self._owners = 0
         self._lock = threading.Lock()
         self._routing = threading.Lock()
@@ -237,12 +240,15 @@ class Walk:
         found = [*serving.askers(cluster, self.pods), *serving.choosers(cluster, self._asleep)]
         for pod in found[:_ASKERS]:
             self._logs.of(pod)
+        self._asking = {(namespace_of(pod), name_of(pod)) for pod in found[:_ASKERS]}
 
     def clients(self) -> None:
         """Who asks the pods that are explained by what their logs say, when those have been read."""
         from kubectl_llmdoctor.gather import serving
 
-        for pod in serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)[:_ASKERS]:
+        seen = serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)
+        others = (pod for pod in seen if (namespace_of(pod), name_of(pod)) not in self._asking)
+        for pod in islice(others, _ASKERS - len(self._asking)):
             self._logs.of(pod)
 
     def servers(self) -> None:
