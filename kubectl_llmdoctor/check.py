@@ -55,14 +55,14 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One cause, symptom, risk or note that the program can find."""
 
     id: str
-    title: str
-    doc: str
-    family: str
     since: str
     severity: Severity
-    needs: tuple[Need, ...]
     run: Run
     where: str
+    title: str = ""
+    doc: str = ""
+    family: str = ""
+    needs: tuple[Need, ...] = ()
     pack: str = ""
     #: a signature of the same id that stands beside the function: what is computed, and what is printed
     signature: Check | None = None
@@ -133,29 +133,40 @@ def check(
     """
 
     def declare(run: Run) -> Check:
-        code = run.__code__
-        path = PurePath(code.co_filename)
-        where = f"{code.co_filename}:{code.co_firstlineno}"
-        doc = inspect.cleandoc(run.__doc__ or "")
-        if not doc:
-            raise DeclarationError(f"{where}: check {id} has no docstring; it is the check's page")
-        if path.stem != id.replace("-", "_"):
-            raise DeclarationError(f"{where}: check {id} must stand in {id.replace('-', '_')}.py")
         return Check(
             id=id,
-            title=doc.partition("\n")[0].rstrip("."),
-            doc=doc,
-            family=path.parent.name,
             since=since,
             severity=severity,
-            needs=tuple(_needs(run, id, where)),
             run=run,
-            where=code.co_filename,
+            where=run.__code__.co_filename,
             literals=tuple(literals),
             on_node=on_node,
         )
 
     return declare
+
+
+def verified(declared: Check) -> Check:
+    """A declared check with what its function says of it: title, page, family and needs. Raises DeclarationError.
+
+    A pack is indexed so, once; a diagnosis loads a hundred functions that the index knows, and only calls them.
+    """
+    run, id = declared.run, declared.id
+    code = run.__code__
+    path = PurePath(code.co_filename)
+    where = f"{code.co_filename}:{code.co_firstlineno}"
+    doc = inspect.cleandoc(run.__doc__ or "")
+    if not doc:
+        raise DeclarationError(f"{where}: check {id} has no docstring; it is the check's page")
+    if path.stem != id.replace("-", "_"):
+        raise DeclarationError(f"{where}: check {id} must stand in {id.replace('-', '_')}.py")
+    return msgspec.structs.replace(
+        declared,
+        title=doc.partition("\n")[0].rstrip("."),
+        doc=doc,
+        family=path.parent.name,
+        needs=tuple(_needs(run, id, where)),
+    )
 
 
 def _needs(run: Run, id: str, where: str) -> Iterable[Need]:

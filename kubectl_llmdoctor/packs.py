@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run
+from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run, verified
 from kubectl_llmdoctor.report.document import Severity
 from kubectl_llmdoctor.signatures.check import as_check
 from kubectl_llmdoctor.signatures.declared import Signature, parse
@@ -147,7 +147,7 @@ def _fingerprint(*roots: Path) -> bytes:
 
 def _modules(package: str, root: Path) -> Iterator[Check]:
     for path in _files(root, ".py"):
-        yield _from_module(f"{package}.{path.parent.name}.{path.stem}")
+        yield verified(_from_module(f"{package}.{path.parent.name}.{path.stem}"))
 
 
 def _files(root: Path, suffix: str) -> list[Path]:

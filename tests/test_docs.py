@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from kubectl_llmdoctor.check import Check
+from kubectl_llmdoctor.check import Check, verified
 from kubectl_llmdoctor.cli import COMMANDS, cli
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather.access import RULES
@@ -257,7 +257,7 @@ def test_the_example_of_a_function_works(tmp_path: Path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text(yaml.safe_dump(manifest), encoding="utf-8")
 
-    report = diagnose(load(str(path)), [check])
+    report = diagnose(load(str(path)), [verified(check)])
 
     assert [(f.id, f.role) for t in report.targets for f in t.findings] == [("swap-space-exceeds-limit", "risk")]
 

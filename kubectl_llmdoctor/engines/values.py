@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -66,11 +65,15 @@ def boolean(text: str) -> bool:
 
 def parse_json(text: str) -> Any:
     """A JSON value, with bare sizes such as `80g` as newer vLLM takes them."""
+    import json  # 1 ms, and few options are JSON
+
     if len(text) > MAX_FILE:
         raise BadValueError("too long")
     for attempt in (text, _expand_sizes(text)):
         try:
-            return _finite(json.loads(attempt, parse_constant=_no_constant))
+            value = json.loads(attempt, parse_constant=_no_constant)
+            json.dumps(value, allow_nan=False)  # 1e999 is infinite, too
+            return value
         except (ValueError, RecursionError):
             continue
     raise BadValueError("not valid JSON")
@@ -78,11 +81,6 @@ def parse_json(text: str) -> Any:
 
 def _no_constant(text: str) -> Any:
     raise BadValueError(f"{text} is not JSON")
-
-
-def _finite(value: Any) -> Any:
-    json.dumps(value, allow_nan=False)
-    return value
 
 
 def _expand_sizes(text: str) -> str:
