@@ -115,7 +115,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                 continue
             if kind == "unavailable" and not re.search(GENERATES, text):
                 continue
-            for to in _asked(text, container, cluster, or_told=kind != "unavailable"):
+            for to in asked_in(text, container, cluster, or_told=kind != "unavailable"):
                 if to.shown in done:
                     continue
                 if not _of_models(text, to, container, cluster):
@@ -148,7 +148,7 @@ def _of_something_else(line: Line) -> bool:
     )
 
 
-def _asked(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
+def asked_in(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
     named, text = False, re.sub(_CAME_FROM, "", text)
     for pattern in STATED:

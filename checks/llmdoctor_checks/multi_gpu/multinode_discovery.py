@@ -30,6 +30,8 @@ from kubectl_llmdoctor.api import (
     selector_of,
     tracebacks,
 )
+from llmdoctor_checks._connections import REFUSED
+from llmdoctor_checks._unreached import asked_in
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
 _MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
@@ -53,16 +55,6 @@ _GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dyn
 _MESH = ("istio-init", "istio-proxy", "linkerd-init", "linkerd-proxy")
 
 
-#: Addresses by which a program asks its own pod.
-_OWN = r"(?:localhost|127(?:\.\d{1,3}){3}|0\.0\.0\.0|::1)"
-#: What names whom it asked; each behind a piece of text by which the line is found.
-_ASKED_ITSELF = (
-    ("efused", rf"host='{_OWN}', port=(?P<port>\d{{1,5}})\b"),
-    ("efused", rf"https?://{_OWN}:(?P<port>\d{{1,5}})\b"),
-    ("efused", rf"(?:tcp|to) (?:host )?\[?{_OWN}\]?:(?P<port>\d{{1,5}})\b"),
-    ("onnect call failed", rf"\('{_OWN}', (?P<port>\d{{1,5}})\b"),
-    ("ECONNREFUSED", rf"ECONNREFUSED \[?{_OWN}\]?:(?P<port>\d{{1,5}})\b"),
-)
 #: How near its end a program says why it ends.
 _LAST = 20
 #: Images that only hold a language or a library: two pods of them need not be parts of one server.
@@ -72,7 +64,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *(text for text, _ in _ASKED_ITSELF)))
+@check("multinode-discovery", since="0.1", literals=_MET)
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
@@ -181,11 +173,11 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
     cluster = subject.cluster
     for ending in endings(pod):
         container, log = ending.container, log_of(ending, logs)
-        asked = _asked_itself(log) if log is not None and container.role == "main" else None
+        found = _asked_itself(container, log, cluster) if log is not None and container.role == "main" else None
         others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in _MESH]
-        if asked is None or others or ending.oom_killed or re.search(_BASE, container.repository):
+        if found is None or others or ending.oom_killed or re.search(_BASE, container.repository):
             continue
-        line, port = asked
+        line, port = found
         own = (engine for engine in subject.engines(pod) if engine.container is container)
         if _listens(container.spec, port) or any(engine.value("port") == port for engine in own):
             continue  # it is meant to serve itself there, and did not
@@ -219,12 +211,13 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
         return
 
 
-def _asked_itself(log: Log) -> tuple[Line, int] | None:
+def _asked_itself(container: Container, log: Log, cluster: Cluster) -> tuple[Line, int] | None:
     """The last line at the end of a log that says that nobody took a connection to the pod itself, and the port."""
-    for text, pattern in _ASKED_ITSELF:
-        for line in (one for one in log.find(text) if len(log) - one.number <= _LAST):
-            if found := re.search(pattern, line.text[:4000]):
-                return line, int(found["port"])
+    lines = {line.number: line for text in REFUSED for line in log.find(text) if len(log) - line.number <= _LAST}
+    for number in sorted(lines, reverse=True):
+        for to in asked_in(lines[number].text[:4000], container, cluster, or_told=False):
+            if to.itself and to.port:
+                return lines[number], to.port
     return None
 
 

@@ -181,26 +181,20 @@ def _labelled(item: Item, wanted: dict[str, Any]) -> bool:
 
 def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding:
     """What a monitor misses by the empty value of a label."""
-    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
     pointer = f"/spec/selector/matchLabels/{key.replace('~', '~0').replace('/', '~1')}"
     operations: list[dict[str, Any]] = [{"op": "remove", "path": pointer}]
     terms, there = rows(item.raw, "spec.selector.matchExpressions"), {"key": key, "operator": "Exists"}
     if there not in terms:
         operations.append({"op": "add", "path": "/spec/selector/matchExpressions", "value": [*terms, there]})
-    return Finding(
-        role="cause" if scaling and pod.ready else "risk",
-        severity="warning",
-        confidence="likely",
-        summary=f"{item.raw.get('kind')} {item.name} asks only pods whose label {key} is empty, and {pod.name} has "
-        f"{pod.labels[key]}: {lost}.",
-        evidence=(
+    return _unseen(
+        pod,
+        f"{item.raw.get('kind')} {item.name} asks only pods whose label {key} is empty, and {pod.name} has {pod.labels[key]}",
+        (
             object_evidence(item, "spec.selector.matchLabels", f'{key}: ""'),
             pod_evidence(pod, f"metadata.labels[{key}]", pod.labels[key]),
-            *((scaling,) if scaling else ()),
         ),
-        explains=("hpa-wrong-metric",) if scaling else (),
-        fixes=(fixes.patch_object(item, f"Select pods that have the label {key}, whatever its value", operations),),
-        pods=(pod.name,),
+        fixes.patch_object(item, f"Select pods that have the label {key}, whatever its value", operations),
+        scaling,
     )
 
 
@@ -238,22 +232,32 @@ def _may_have(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
 
 
 def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
-    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
     operation = {"op": "add", "path": "/spec/namespaceSelector", "value": {"matchNames": [pod.namespace]}}
+    return _unseen(
+        pod,
+        f"PodMonitor {item.name} selects {pod.name} by its labels, and looks in its own namespace {item.namespace} alone, where no pod "
+        "has them",
+        (
+            object_evidence(item, "spec.namespaceSelector", "not set"),
+            pod_evidence(pod, "metadata.namespace", pod.namespace),
+        ),
+        fixes.patch_object(item, f"Look in namespace {pod.namespace}", [operation]),
+        scaling,
+    )
+
+
+def _unseen(pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scaling: Evidence | None) -> Finding:
+    """Metrics that do not get to whoever wants them: the cause where an autoscaler says that it lacks them."""
+    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
     return Finding(
         role="cause" if scaling and pod.ready else "risk",
         severity="warning",
         confidence="likely",
-        summary=f"PodMonitor {item.name} selects {pod.name} by its labels, and looks in its own namespace {item.namespace} alone, where no "
-        f"pod has them: {lost}.",
-        evidence=(
-            object_evidence(item, "spec.namespaceSelector", "not set"),
-            pod_evidence(pod, "metadata.namespace", pod.namespace),
-            *((scaling,) if scaling else ()),
-        ),
+        summary=f"{what}: {lost}.",
+        evidence=(*evidence, *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),
-        fixes=(fixes.patch_object(item, f"Look in namespace {pod.namespace}", [operation]),),
-        pods=(pod.name,),
+        fixes=(fix,),
+        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -354,17 +358,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None) -> 
             if one.item
             else fixes.advice(f"Set the annotation prometheus.io/path to {right[0]} in {fixes.edited(pod)}")
         )
-    lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
-    return Finding(
-        role="cause" if scaling and pod.ready else "risk",
-        severity="warning",
-        confidence="likely",
-        summary=f"{what}: {lost}.",
-        evidence=(one.evidence, *((scaling,) if scaling else ())),
-        explains=("hpa-wrong-metric",) if scaling else (),
-        fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
-    )
+    return _unseen(pod, what, (one.evidence,), fix, scaling)
 
 
 def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
