@@ -152,6 +152,11 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
         (["diagnose", "--wrong"], 2, "No such option"),
         (["explain", "shm-to-small"], 2, "did you mean shm-too-small"),
         (["treat"], 2, "No such command"),
+        (["diagnose", "--from", ""], 2, "the name of a file is empty"),
+        (["diagnose", "--logs", ""], 2, "the name of a file is empty"),
+        (["lint", ""], 2, "the name of a file is empty"),
+        (["diagnose", "--from", str(CRASHED), "-o", "json="], 2, "-o json=: no file named"),
+        (["explain", "SHM-TOO-SMALL"], 2, "did you mean shm-too-small"),
     ],
     ids=lambda v: " ".join(v[:3]) if isinstance(v, list) else "",
 )
@@ -160,6 +165,14 @@ def test_wrong_usage_gets_one_line_and_its_exit_code(arguments: list[str], code:
 
     assert done.returncode == code
     assert says.lower() in _one_line(done.stderr).lower()
+    assert done.stdout == b""
+
+
+def test_without_a_command_its_help_is_shown() -> None:
+    done = run()
+
+    assert done.returncode == 2
+    assert "\nCommands:\n  diagnose " in done.stderr.decode()
     assert done.stdout == b""
 
 

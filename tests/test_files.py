@@ -130,14 +130,17 @@ def test_snapshot_with_a_malformed_part(key: str, value: object, ref: str) -> No
 
 
 def test_snapshot_with_things_that_are_no_objects() -> None:
-    """What is no mapping or has no kind is named by its place."""
-    snapshot = load_text(json.dumps({**SNAPSHOT, "objects": [5, {"metadata": {}}, POD, None, {"kind": ""}]}))
+    """What is no mapping, or has no kind or no name, is named by its place."""
+    snapshot = load_text(
+        json.dumps({**SNAPSHOT, "objects": [5, {"metadata": {}}, POD, None, {"kind": ""}, {"kind": "Pod"}]})
+    )
     assert snapshot.objects == (POD,)
     assert [m.ref for m in snapshot.missing if m.reason == "not a Kubernetes object"] == [
         "objects[0]",
         "objects[1]",
         "objects[3]",
         "objects[4]",
+        "objects[5]",
     ]
 
 
@@ -500,6 +503,7 @@ def test_flow_style_yaml_is_no_json() -> None:
         ("engine.log", "INFO 11-20 09:58:01 [api.py:1] a: b: c\n", "not a manifest; a log is read with --logs"),
         ("lines.json", '{"level": "info", "msg": "x"}\n' * 30, "not a manifest; a log is read with --logs"),
         ("b.yaml", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe", "not a manifest"),
+        ("x.zip", b"PK\x03\x04" + b"\0" * 40, "a zip archive: unpack it first"),
         ("x.tar", b"\0" * 257 + b"ustar\x0000" + b"\0" * 300, "tar archive"),
         (
             "describe.txt",
@@ -705,9 +709,8 @@ def test_unreadable_file_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_such_file(path: str) -> None:
     """One line, whichever way it is asked for."""
     for read in (files.load, lambda p: files.load_manifests([p]), files.load_log):
-        if path or read is files.load_log:
-            with pytest.raises(UsageError):
-                read(path)
+        with pytest.raises(UsageError):
+            read(path)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
 
     place = Path(path)
     try:
-        is_folder = path != "-" and place.is_dir()
+        is_folder = path not in ("", "-") and place.is_dir()
     except OSError as e:
         raise UsageError(f"{shown(path)}: {reading.os_reason(e)}") from None
     if not is_folder:
@@ -266,6 +266,8 @@ def _foreign(data: bytes, text: str) -> str:
     """The reason not to read on, for what parses by accident or not at all."""
     if data[257:262] == b"ustar":
         return "a tar archive and no support bundle of troubleshoot.sh: unpack it first"
+    if data[:4] == b"PK\x03\x04":
+        return "a zip archive: unpack it first"
     if not text.strip():
         return "empty"
     if "Name:" in text[:64] and re.match(_DESCRIBE, text):
