@@ -863,6 +863,38 @@ def test_dump_with_a_broken_list(tmp_path: Path) -> None:
     assert snapshot.logs[-1].pod == "x"
 
 
+@pytest.mark.parametrize("root", ["", "must-gather.local.1/quay-io-x"])
+def test_must_gather(tmp_path: Path, root: str) -> None:
+    """A pod stands in a list and by itself, its logs beside it; the newest time is now."""
+    name, namespace = "p", "serving"
+    head = {"name": name, "namespace": namespace}
+    pod: dict[str, Any] = POD | {"metadata": head, "status": {"startTime": "2026-11-20T09:58:00Z"}}
+    own = f"{root}/namespaces/{namespace}".lstrip("/")
+    put(tmp_path, f"{own}/core/pods.yaml", json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [pod]}))
+    put(tmp_path, f"{own}/pods/{name}/{name}.yaml", json.dumps(pod))
+    logs = f"{own}/pods/{name}/vllm/vllm/logs"
+    put(tmp_path, f"{logs}/current.log", "2026-11-20T09:58:01.000000001Z on its way\n")
+    put(tmp_path, f"{logs}/previous.log", "the end\n")
+    put(tmp_path, f"{own}/core/broken.yaml", "a: [}\n")
+
+    snapshot = files.load(str(tmp_path))
+
+    assert snapshot.objects == (pod,)
+    assert [(log.namespace, log.pod, log.container, log.previous) for log in snapshot.logs] == [
+        (namespace, name, "vllm", False),
+        (namespace, name, "vllm", True),
+    ]
+    assert [log.timestamps for log in snapshot.logs] == [True, False]
+    assert snapshot.taken_at == "2026-11-20T09:58:00Z"
+    assert [m.reason.partition(" at")[0] for m in snapshot.missing] == ["YAML error"]
+
+
+def test_a_repository_with_a_folder_of_namespaces_is_no_must_gather(tmp_path: Path) -> None:
+    put(tmp_path, "namespaces/serving/core/pod.yaml", POD_YAML)
+
+    assert [origin.file for origin in files.load(str(tmp_path)).origins if origin]
+
+
 def test_dump_log_with_kubelet_times() -> None:
     """Times at the start of each line are noticed per container."""
     line = "2026-11-20T09:58:01.123456789Z INFO x\n"

@@ -33,7 +33,7 @@ _TABLE = r"\s*(?:NAMESPACE +)?NAME +(?:READY|STATUS|TYPE|DATA|DESIRED|AGE|COMPLE
 
 
 def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
-    """A snapshot, manifests, a folder of either, a `kubectl cluster-info dump`, or a support bundle; `-` is stdin."""
+    """A snapshot, manifests, a folder of either, a dump, a must-gather, or a support bundle; `-` is stdin."""
     found = Found(snapshots=True)
     _take_path(found, path, stdin)
     return found.snapshot(shown(path))
@@ -123,10 +123,12 @@ def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
     if not is_folder:
         _take_file(found, shown(path), reading.named(path, stdin, lambda s: reading.whole(s, reading.MAX_NAMED)))
         return
-    from kubectl_llmdoctor.gather.offline import dump
+    from kubectl_llmdoctor.gather.offline import dump, inspected
 
     if found.snapshots and dump.is_dump(place):
         dump.take_folder(found, place)
+    elif found.snapshots and (roots := inspected.roots_of(place)):
+        inspected.take_folders(found, roots)
     elif not (found.snapshots and _take_bundle(found, shown(path), place)):
         _take_folder(found, str(place))
 
