@@ -326,7 +326,7 @@ def _from_config_map(engine: Engine, problem: Problem) -> tuple[str, Evidence] |
             variable = engine.container.env.get(name)
             if variable and variable.value and variable.origin.startswith("ConfigMap "):
                 text = f"{name}={variable.value} ({variable.origin})"
-                return variable.origin, pod_evidence(engine.pod, variable.path, text)
+                return variable.origin, Evidence(source="pod", ref=variable.path, text=text)
     return None
 
 
