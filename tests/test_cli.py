@@ -294,3 +294,13 @@ def test_a_component_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Pa
 
     assert done.returncode == 1
     assert file.read_text().startswith("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
+
+
+def test_a_component_without_a_patch_says_that_it_changes_nothing(tmp_path: Path) -> None:
+    case = CRASHED.parent.parent / "hf-unauthorized"
+    without = min(case.glob("fires_*.yaml"))
+    file = tmp_path / "kustomization.yaml"
+    done = run("diagnose", "--from", str(without), "--fix-file", str(file))
+
+    assert done.stderr.decode() == f"--fix-file: no fix is a patch, and {file} changes nothing\n"
+    assert file.read_text().endswith("patch.\npatches: []\n")
