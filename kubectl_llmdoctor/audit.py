@@ -27,6 +27,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.platforms.labels import of_served_model
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report.behind import together
 from kubectl_llmdoctor.report.document import ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.suppression import NO_RULES, Rules, Suppressions
@@ -64,11 +65,10 @@ def audit(snapshot: Snapshot, checks: Iterable[Check], rules: Rules = NO_RULES, 
         judged += found
         clusters.append(_cluster(cluster, known, found, context, broken))
         missing += cluster.malformed
-    judged.sort(key=_place)
     return doc.Report(
         tool_version=__version__,
         taken_at=snapshot.taken_at,
-        targets=tuple(msgspec.structs.replace(one.target, context=context) for one in judged),
+        targets=tuple(msgspec.structs.replace(one.target, context=context) for one in _ordered(judged)),
         cluster=_joined(clusters),
         not_read=tuple(doc.NotRead(source=m.source, ref=m.ref, reason=m.reason) for m in missing),
         not_checked=tuple(doc.NotChecked(id=id, reason=reason) for id, reason in broken.items()),
@@ -285,6 +285,16 @@ def _unlike(rows: Iterable[T]) -> tuple[T, ...]:
         if row not in found:
             found.append(row)
     return tuple(found)
+
+
+def _ordered(judged: Sequence[_Judged]) -> Iterator[_Judged]:
+    """The worst first, where workloads of which the same is said count, and stand, together: one cause may be behind them."""
+    places = {id(one.target): (one, _place(one)) for one in judged}
+    groups = [[places[id(target)] for target in same] for same in together([one.target for one in judged])]
+    for same in groups:
+        same.sort(key=lambda row: row[1])
+    groups.sort(key=lambda same: (same[0][1][0], sum(place[1] for _, place in same), same[0][1]))
+    return (one for same in groups for one, _ in same)
 
 
 def _place(one: _Judged) -> tuple[bool, float, int, str, str, str]:

@@ -163,6 +163,66 @@ def test_what_is_down_stands_before_what_may_break_and_more_replicas_before_fewe
     )
 
 
+def test_workloads_of_which_the_same_is_said_stand_together_and_count_together() -> None:
+    waits = {"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "defaults" not found'}}
+    without: Json = {"phase": "Pending", "containerStatuses": [{"name": "vllm", "ready": False, "state": waits}]}
+    shared = [obj for number in range(3) for obj in workload(f"shared-{number}", 2, **without)]
+
+    report = judged(node("gpu-1", 32), *workload("alone", 4, **CRASHED), *shared)
+    text = page(report)
+
+    names = [target.workload.partition("/")[2] for target in report.targets]
+    assert names == ["shared-0", "shared-1", "shared-2", "alone"]
+    assert "and 2 others alike (4 pods): serving/shared-1, serving/shared-2\n" in text
+    assert text.count("secret-missing") == 1
+    assert "4 down" in text
+
+
+def test_a_fix_that_differs_between_workloads_is_said_to_be_one_of_each() -> None:
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "finishedAt": "2026-11-20T09:58:00Z"}}
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    status = {"name": "vllm", "ready": False, "restartCount": 4, "state": state, "lastState": ended}
+    crashed: Json = {"containerStatuses": [status], "conditions": [{"type": "Ready", "status": "False"}]}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "defaults", "namespace": "serving"},
+        "data": {"DTYPE": "bf16"},
+    }
+
+    def said(dtype: str) -> str:
+        objects = [obj for number in range(2) for obj in workload(f"llama-{number}", 1, **crashed)]
+        for obj in objects:
+            pod = obj["spec"].get("template", obj)["spec"]
+            more = {"args": ["--model", "Qwen/Qwen3-8B", "--dtype", dtype]}
+            pod["containers"] = [pod["containers"][0] | more | {"envFrom": [{"configMapRef": {"name": "defaults"}}]}]
+        return " ".join(page(judged(node("gpu-1"), config, *objects)).split())
+
+    assert "fix, of each alike: Set --dtype in Deployment/llama-0 to one of" in said("bf16")
+    assert "fix: Set --dtype in ConfigMap defaults/DTYPE to one of" in said("$(DTYPE)")
+
+
+def test_a_long_status_leaves_room_for_what_depends_on_the_workload() -> None:
+    refused: Json = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed " * 20}
+
+    text = page(judged(node("gpu-1"), *workload("llama", 1, **refused)), width=120)
+
+    assert "UnexpectedAdmissionError: Allocate failed" in text
+    assert "Service" in page(
+        judged(
+            node("gpu-1"),
+            *workload("llama", 1, **refused),
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "llama", "namespace": "serving"},
+                "spec": {"selector": {"app": "llama"}},
+            },
+        ),
+        width=120,
+    )
+
+
 def test_pods_that_serve_no_models_are_none_of_its_targets() -> None:
     web = copy.deepcopy(workload("web", 1))
     for item in web:
@@ -381,6 +441,19 @@ def test_what_is_wrong_with_nodes_is_said_once_for_each_cause() -> None:
     assert all(f.evidence and f.title and f.docs for f in found.values())
 
 
+def test_a_node_with_a_broken_gpu_is_not_told_to_restart_its_device_plugin_first() -> None:
+    short: Json = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.count": "8"}
+    gpus = [{"index": 0, "xids": [{"number": 79, "time": "2026-11-20T09:25:00Z"}]}]
+
+    def first(agent: Json) -> tuple[str, str]:
+        found = judged(node("gpu-1", 7, labels=short), nodes={"gpu-1": NodeData(agent=agent)}).cluster.findings[0]
+        return found.summary, found.fixes[0].summary
+
+    assert "GPU 0 had Xid 79" in first({"gpus": gpus})[0]
+    assert first({"gpus": gpus})[1].startswith("Look at the GPU")
+    assert "Xid" not in first({"gpus": [{"index": 0, "xids": [{"number": 31}]}]})[0]
+
+
 @pytest.mark.parametrize(
     "quiet",
     [
@@ -521,6 +594,19 @@ def test_without_a_model_there_is_nothing_to_judge_and_that_is_said(tmp_path: Pa
 
     assert done.returncode == 0
     assert done.stdout.startswith(b"0 LLM workloads")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("-n", "elsewhere"), 3)])
+def test_an_input_that_holds_nothing_of_it_is_no_healthy_cluster(
+    tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    path = _saved(tmp_path, "s.json", *([node("gpu-1")] if arguments else []))
+
+    done = run("audit", "--from", str(path), *arguments)
+
+    assert done.returncode == code
+    assert done.stderr.startswith(b"error: the input holds no")
+    assert done.stdout == b""
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,11 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
         (["diagnose", "--wrong"], 2, "No such option"),
         (["explain", "shm-to-small"], 2, "did you mean shm-too-small"),
         (["treat"], 2, "No such command"),
+        (["diagnose", "--from", ""], 2, "the name of a file is empty"),
+        (["diagnose", "--logs", ""], 2, "the name of a file is empty"),
+        (["lint", ""], 2, "the name of a file is empty"),
+        (["diagnose", "--from", str(CRASHED), "-o", "json="], 2, "-o json=: no file named"),
+        (["explain", "SHM-TOO-SMALL"], 2, "did you mean shm-too-small"),
     ],
     ids=lambda v: " ".join(v[:3]) if isinstance(v, list) else "",
 )
@@ -160,6 +165,14 @@ def test_wrong_usage_gets_one_line_and_its_exit_code(arguments: list[str], code:
 
     assert done.returncode == code
     assert says.lower() in _one_line(done.stderr).lower()
+    assert done.stdout == b""
+
+
+def test_without_a_command_its_help_is_shown() -> None:
+    done = run()
+
+    assert done.returncode == 2
+    assert "\nCommands:\n  diagnose " in done.stderr.decode()
     assert done.stdout == b""
 
 
@@ -281,3 +294,13 @@ def test_a_component_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Pa
 
     assert done.returncode == 1
     assert file.read_text().startswith("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
+
+
+def test_a_component_without_a_patch_says_that_it_changes_nothing(tmp_path: Path) -> None:
+    case = CRASHED.parent.parent / "hf-unauthorized"
+    without = min(case.glob("fires_*.yaml"))
+    file = tmp_path / "kustomization.yaml"
+    done = run("diagnose", "--from", str(without), "--fix-file", str(file))
+
+    assert done.stderr.decode() == f"--fix-file: no fix is a patch, and {file} changes nothing\n"
+    assert file.read_text().endswith("patch.\npatches: []\n")

@@ -130,14 +130,17 @@ def test_snapshot_with_a_malformed_part(key: str, value: object, ref: str) -> No
 
 
 def test_snapshot_with_things_that_are_no_objects() -> None:
-    """What is no mapping or has no kind is named by its place."""
-    snapshot = load_text(json.dumps({**SNAPSHOT, "objects": [5, {"metadata": {}}, POD, None, {"kind": ""}]}))
+    """What is no mapping, or has no kind or no name, is named by its place."""
+    snapshot = load_text(
+        json.dumps({**SNAPSHOT, "objects": [5, {"metadata": {}}, POD, None, {"kind": ""}, {"kind": "Pod"}]})
+    )
     assert snapshot.objects == (POD,)
     assert [m.ref for m in snapshot.missing if m.reason == "not a Kubernetes object"] == [
         "objects[0]",
         "objects[1]",
         "objects[3]",
         "objects[4]",
+        "objects[5]",
     ]
 
 
@@ -500,6 +503,7 @@ def test_flow_style_yaml_is_no_json() -> None:
         ("engine.log", "INFO 11-20 09:58:01 [api.py:1] a: b: c\n", "not a manifest; a log is read with --logs"),
         ("lines.json", '{"level": "info", "msg": "x"}\n' * 30, "not a manifest; a log is read with --logs"),
         ("b.yaml", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe", "not a manifest"),
+        ("x.zip", b"PK\x03\x04" + b"\0" * 40, "a zip archive: unpack it first"),
         ("x.tar", b"\0" * 257 + b"ustar\x0000" + b"\0" * 300, "tar archive"),
         (
             "describe.txt",
@@ -705,9 +709,8 @@ def test_unreadable_file_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_such_file(path: str) -> None:
     """One line, whichever way it is asked for."""
     for read in (files.load, lambda p: files.load_manifests([p]), files.load_log):
-        if path or read is files.load_log:
-            with pytest.raises(UsageError):
-                read(path)
+        with pytest.raises(UsageError):
+            read(path)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
@@ -858,6 +861,38 @@ def test_dump_with_a_broken_list(tmp_path: Path) -> None:
     assert any(entry.ref.startswith(f"{tmp_path}/serving/services.json") for entry in snapshot.missing)
     assert TOKEN not in str(snapshot)
     assert snapshot.logs[-1].pod == "x"
+
+
+@pytest.mark.parametrize("root", ["", "must-gather.local.1/quay-io-x"])
+def test_must_gather(tmp_path: Path, root: str) -> None:
+    """A pod stands in a list and by itself, its logs beside it; the newest time is now."""
+    name, namespace = "p", "serving"
+    head = {"name": name, "namespace": namespace}
+    pod: dict[str, Any] = POD | {"metadata": head, "status": {"startTime": "2026-11-20T09:58:00Z"}}
+    own = f"{root}/namespaces/{namespace}".lstrip("/")
+    put(tmp_path, f"{own}/core/pods.yaml", json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [pod]}))
+    put(tmp_path, f"{own}/pods/{name}/{name}.yaml", json.dumps(pod))
+    logs = f"{own}/pods/{name}/vllm/vllm/logs"
+    put(tmp_path, f"{logs}/current.log", "2026-11-20T09:58:01.000000001Z on its way\n")
+    put(tmp_path, f"{logs}/previous.log", "the end\n")
+    put(tmp_path, f"{own}/core/broken.yaml", "a: [}\n")
+
+    snapshot = files.load(str(tmp_path))
+
+    assert snapshot.objects == (pod,)
+    assert [(log.namespace, log.pod, log.container, log.previous) for log in snapshot.logs] == [
+        (namespace, name, "vllm", False),
+        (namespace, name, "vllm", True),
+    ]
+    assert [log.timestamps for log in snapshot.logs] == [True, False]
+    assert snapshot.taken_at == "2026-11-20T09:58:00Z"
+    assert [m.reason.partition(" at")[0] for m in snapshot.missing] == ["YAML error"]
+
+
+def test_a_repository_with_a_folder_of_namespaces_is_no_must_gather(tmp_path: Path) -> None:
+    put(tmp_path, "namespaces/serving/core/pod.yaml", POD_YAML)
+
+    assert [origin.file for origin in files.load(str(tmp_path)).origins if origin]
 
 
 def test_dump_log_with_kubelet_times() -> None:

@@ -69,6 +69,9 @@ def main(argv: list[str] | None = None) -> None:
         code = cli.main(args=argv, prog_name=_program(), standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # a page, which one line could not hold
+        code = 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""

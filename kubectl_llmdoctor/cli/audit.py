@@ -84,9 +84,10 @@ def command(
 
     old = baseline.earlier(compare) if compare else None
     if source is not None:
+        from kubectl_llmdoctor.cli.inputs import within
         from kubectl_llmdoctor.gather.files import load
 
-        report = _within(audit(load(source), installed(), known), namespace)
+        report = _within(audit(within(load(source), namespace), installed(), known), namespace)
     else:
         gc.disable()  # all that is read stays until the end
         from kubectl_llmdoctor.gather.cluster import Query

@@ -139,9 +139,11 @@ def command(
         if verify_fix:
             report = _verified(report, snapshot, connection())
         if fix_file:
-            from kubectl_llmdoctor.report.component import component
+            from kubectl_llmdoctor.report.component import component, has_patches
 
             output.save(component(report), fix_file, "--fix-file", make_folder=True)
+            if not has_patches(report):
+                print(f"--fix-file: no fix is a patch, and {fix_file} changes nothing", file=sys.stderr)
         output.write(report, chosen, color=output.colored(no_color))
 
     if watch:

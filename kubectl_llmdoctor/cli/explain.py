@@ -24,7 +24,7 @@ def command(id: str | None) -> int:  # the field's term
     if id not in checks:
         import difflib
 
-        near = difflib.get_close_matches(id, checks, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(id.lower(), checks, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"no check is called {id}{hint} (explain without an id lists all)")
     check = checks[id]

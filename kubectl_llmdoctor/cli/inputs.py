@@ -40,6 +40,18 @@ def offline(
     return _chosen(snapshot, [(name, namespace) for name in names], namespace) if names or namespace else snapshot
 
 
+def within(snapshot: Snapshot, namespace: str | None) -> Snapshot:
+    """The snapshot, which must hold something, and something of the namespace. Raises UsageError or AccessError."""
+    from kubectl_llmdoctor.facts.workload import dig
+
+    if not snapshot.objects:
+        why = next((f" ({row.ref or row.source}: {row.reason})" for row in snapshot.missing), "")
+        raise UsageError(f"the input holds no object of a cluster{why}")
+    if namespace and all((dig(tree, "metadata.namespace") or "default") != namespace for tree in snapshot.objects):
+        raise AccessError(f"the input holds nothing of the namespace {namespace}")
+    return snapshot
+
+
 def live(connection: Connection, query: Query, verbosity: int) -> Snapshot:
     """What the cluster says; `verbosity` counts the requests."""
     from kubectl_llmdoctor.gather.cluster import connect, gather

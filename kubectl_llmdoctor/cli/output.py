@@ -17,9 +17,11 @@ def parse_outputs(given: tuple[str, ...]) -> list[tuple[str, str]]:
     """`-o json`, `-o json=report.json`, repeated: pairs of format and path; an empty path is standard output."""
     outputs = []
     for text in given or ("text",):
-        name, _, path = text.partition("=")
+        name, to_file, path = text.partition("=")
         if name not in FORMATS:
             raise UsageError(f"-o {text}: unknown format; known are {', '.join(FORMATS)}, each also as FORMAT=FILE")
+        if to_file and not path:  # a variable of a script that is not set
+            raise UsageError(f"-o {text}: no file named")
         outputs.append((name, path))
     if sum(not path for _, path in outputs) > 1:
         raise UsageError("-o: only one format can go to standard output; write the others as FORMAT=FILE")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+#: How long containers are ready before the pod is: the kubelet says so at once, who owns a readiness gate (a load balancer) later.
+_SEEN_SECONDS, _GATE_SECONDS = 60, 630
 #: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
 _AGAIN = 2
 #: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before.
@@ -64,12 +66,35 @@ def troubles_of(pod: Pod) -> Iterator[Trouble]:
             yield Trouble(kind="dead", container=container, text="Running, its engine is dead")
     yield from _stuck(pod, now)
     if status.phase == "Running" and not pod.ready and not pod.leaving:
-        for container in pod.containers:
-            if container.role == "main" and container.running and not container.status.ready:
-                since = (
-                    parse_time(container.status.state.running.started_at) if container.status.state.running else None
-                )
+        unready = [c for c in pod.containers if c.role != "init" and c.running and not c.status.ready]
+        for container in unready:
+            if container.role == "main":
+                running = container.status.state.running
+                since = parse_time(running.started_at) if running else None
                 yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
+        if not unready and _set_unready(pod, now):
+            yield Trouble(
+                kind="not-ready", text="Running, not ready though its containers are", since=_unready_since(pod)
+            )
+
+
+def _unready_since(pod: Pod) -> datetime | None:
+    condition = pod.condition("Ready")
+    return parse_time(condition.last_transition_time) if condition else None
+
+
+def _set_unready(pod: Pod, now: datetime | None) -> bool:
+    """Whether a pod is unready although all its containers are ready, and for longer than it takes to become ready.
+
+    Whoever has lost sight of its node says so, and who owns a readiness gate.
+    """
+    condition, since = pod.condition("Ready"), _unready_since(pod)
+    mains = [c for c in pod.containers if c.role == "main"]
+    if condition is None or since is None or now is None or not mains:
+        return False
+    patience = _GATE_SECONDS if condition.reason == "ReadinessGatesNotReady" else _SEEN_SECONDS
+    ready = all(c.running and c.status.ready for c in mains)
+    return ready and (now - since).total_seconds() > patience
 
 
 def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:

@@ -33,7 +33,7 @@ _TABLE = r"\s*(?:NAMESPACE +)?NAME +(?:READY|STATUS|TYPE|DATA|DESIRED|AGE|COMPLE
 
 
 def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
-    """A snapshot, manifests, a folder of either, a `kubectl cluster-info dump`, or a support bundle; `-` is stdin."""
+    """A snapshot, manifests, a folder of either, a dump, a must-gather, or a support bundle; `-` is stdin."""
     found = Found(snapshots=True)
     _take_path(found, path, stdin)
     return found.snapshot(shown(path))
@@ -117,16 +117,18 @@ def _take_path(found: Found, path: str, stdin: BinaryIO | None) -> None:
 
     place = Path(path)
     try:
-        is_folder = path != "-" and place.is_dir()
+        is_folder = path not in ("", "-") and place.is_dir()
     except OSError as e:
         raise UsageError(f"{shown(path)}: {reading.os_reason(e)}") from None
     if not is_folder:
         _take_file(found, shown(path), reading.named(path, stdin, lambda s: reading.whole(s, reading.MAX_NAMED)))
         return
-    from kubectl_llmdoctor.gather.offline import dump
+    from kubectl_llmdoctor.gather.offline import dump, inspected
 
     if found.snapshots and dump.is_dump(place):
         dump.take_folder(found, place)
+    elif found.snapshots and (roots := inspected.roots_of(place)):
+        inspected.take_folders(found, roots)
     elif not (found.snapshots and _take_bundle(found, shown(path), place)):
         _take_folder(found, str(place))
 
@@ -266,6 +268,8 @@ def _foreign(data: bytes, text: str) -> str:
     """The reason not to read on, for what parses by accident or not at all."""
     if data[257:262] == b"ustar":
         return "a tar archive and no support bundle of troubleshoot.sh: unpack it first"
+    if data[:4] == b"PK\x03\x04":
+        return "a zip archive: unpack it first"
     if not text.strip():
         return "empty"
     if "Name:" in text[:64] and re.match(_DESCRIBE, text):

@@ -1,8 +1,12 @@
-"""What is behind how many workloads: the findings of a report, each once, with the targets that have it."""
+"""What is behind how many workloads: the findings of a report, each once, with the targets that have it.
+
+Where the very same is said of several targets, such as a ConfigMap that all of them name, or a node that they were on, it
+is said once for all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
@@ -29,3 +33,34 @@ def behind(targets: Sequence[Target]) -> list[Behind]:
             entry = found.setdefault(id, Behind(finding, [], []))
             (entry.failing if causes else entry.at_risk).append(target)
     return sorted(found.values(), key=lambda b: (-len(b.failing), -len(b.at_risk), b.finding.id))
+
+
+def together(targets: Sequence[Target]) -> list[list[Target]]:
+    """The targets, those of which the same is said beside the first of them."""
+    found: dict[Hashable, list[Target]] = {}
+    for number, target in enumerate(targets):
+        said = statement(target)
+        found.setdefault(number if said is None else said, []).append(target)
+    return list(found.values())
+
+
+def statement(target: Target) -> Hashable:
+    """What is said of it first, without its own names; None where nothing is wrong with it."""
+    lead = lead_of(target)
+    if lead is None:
+        return None
+    return target.context, target.verdict, lead.role, lead.id, without_names(lead.summary or lead.title, target)
+
+
+def lead_of(target: Target) -> Finding | None:
+    """The finding that stands for a target: its cause, else what it shows, else its risk."""
+    if target.verdict == "healthy":
+        return None
+    return next((f for role in ("cause", "symptom", "risk") for f in target.findings if f.role == role), None)
+
+
+def without_names(text: str, target: Target) -> str:
+    """A text about a target that says the same of another one."""
+    for name in sorted({target.name, target.workload.rpartition("/")[2], *target.pods} - {""}, key=len, reverse=True):
+        text = text.replace(name, "\0")
+    return text

@@ -17,7 +17,7 @@ def component(report: Report) -> bytes:
     head = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
     lines = [yaml.safe_dump(head, sort_keys=False).rstrip()]
     rows = list(_patches(report))
-    lines.append("patches:" if rows else "patches: []")
+    lines.append("patches:" if rows else "# No first fix of a cause or risk is a patch.\npatches: []")
     for finding, fix, row in rows:
         note = f"{finding.id}: {fix.summary}"
         lines.append(f"# {' '.join(note.split())}")
@@ -25,6 +25,11 @@ def component(report: Report) -> bytes:
         lines.append(yaml.safe_dump([row], sort_keys=False, allow_unicode=True, width=10_000).rstrip())
         lines.append("  patch: |-\n" + "\n".join(f"    {line}" for line in text.split("\n")))
     return ("\n".join(lines) + "\n").encode()
+
+
+def has_patches(report: Report) -> bool:
+    """Whether there is anything in its component."""
+    return any(True for _ in _patches(report))
 
 
 def _patches(report: Report) -> Iterator[tuple[Finding, Fix, dict[str, Any]]]:

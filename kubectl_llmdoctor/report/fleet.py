@@ -5,11 +5,12 @@ A workload is one line and its cause another; the whole of each is what `wide` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from kubectl_llmdoctor.report import text, words
+from kubectl_llmdoctor.report.behind import lead_of, together
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Changed,
@@ -28,6 +29,10 @@ from kubectl_llmdoctor.report.text_layout import GAP, Page, clean, columns, shor
 _MOST = 20
 _MOST_HOLDERS = 5
 _MOST_NAMES = 4
+#: Workloads that are named beside the first of which the same is said.
+_MOST_ALIKE = 6
+#: Columns of a status, which may quote a whole error: what depends on the workload stands behind it.
+_STATUS = 60
 
 _DOWN = ("cause-found", "undetermined")
 
@@ -39,8 +44,8 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     risky = [target for target in report.targets if target.verdict == "at-risk"]
     _summary(page, report, down, risky)
     _nodes(page, report.cluster.findings)
-    _targets(page, "DOWN NOW", "red", down, ("cause", "symptom"))
-    _targets(page, "NEXT", "yellow", risky, ("risk",))
+    _targets(page, "DOWN NOW", "red", down)
+    _targets(page, "NEXT", "yellow", risky)
     _capacity(page, report)
     _versions(page, report.cluster.engines)
     _comparison(page, report)
@@ -65,38 +70,54 @@ def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence
         (f"{len(risky)} at risk", "yellow" if risky else ""),
         (f"{fine} fine", "green" if fine else ""),
         (f"{gpus} GPUs, {free} free" + (f" ({lost} of them not to be had)" if lost else "") if gpus else "", ""),
+        (f"{words.number(len(report.not_read), 'source')} not read" if report.not_read else "", "yellow"),
     )
 
 
-def _targets(page: Page, label: str, tone: str, targets: Sequence[Target], roles: Iterable[str]) -> None:
-    """Each target with its findings of the first of these roles that it has any of."""
+def _targets(page: Page, label: str, tone: str, targets: Sequence[Target]) -> None:
+    """Each target with the finding that stands for it; those of which the same is said, together."""
     if targets:
         page.gap()
-    for target in page.first(targets, _MOST):
-        about = [f"{len(target.pods)} pods" if len(target.pods) > 1 else "", target.status, target.impact]
-        page.beside(label, tone, (shorten(", ".join(filter(None, (_name(target), *about))), page.inner), "bold"))
+    groups = together(targets)
+    for same in page.first(groups, _MOST):
+        target = same[0]
+        about = [f"{len(target.pods)} pods" if len(target.pods) > 1 else "", shorten(target.status, _STATUS)]
+        head = ", ".join(filter(None, (_name(target), *about, target.impact)))
+        page.prose(label, head, page.limit(2), tone, "bold")
         label = ""
-        findings = next(filter(None, ([f for f in target.findings if f.role == role] for role in roles)), [])
-        for finding in page.first(findings, 1):
-            _finding(page, finding)
-        others = ", ".join(finding.id for finding in findings[1:4])
+        _others(page, same[1:])
+        lead = lead_of(target)
+        if lead is None:
+            continue
+        _finding(page, lead, same)
+        others = ", ".join(f.id for f in [f for f in target.findings if f.role == lead.role][1:4])
         if others and not page.wide:
             page.beside("", "", (shorten(f"  also: {others}", page.inner), "dim"))
-    _cut(page, len(targets))
+    _cut(page, len(targets), sum(map(len, groups[:_MOST])))
+
+
+def _others(page: Page, targets: Sequence[Target]) -> None:
+    """The further workloads of which the same is said."""
+    shown = [words.path(target) for target in (targets if page.wide else targets[:_MOST_ALIKE])]
+    if shown:
+        pods = sum(len(target.pods) for target in targets)
+        size = f" ({pods} pods)" if pods > len(targets) else ""
+        rest = f" and {len(targets) - len(shown)} more" if len(targets) > len(shown) else ""
+        page.prose("", f"and {words.number(len(targets), 'other')} alike{size}: {', '.join(shown)}{rest}", style="bold")
 
 
 def _name(target: Target) -> str:
     """`eu: serving/llama (Deployment)`."""
-    kind, _, name = (target.workload or f"{target.kind}/{target.name}").partition("/")
-    path = "/".join(filter(None, (target.namespace, name)))
-    return words.within(target.context, f"{path} ({kind})")
+    return words.within(target.context, f"{words.path(target)} ({(target.workload or target.kind).partition('/')[0]})")
 
 
-def _finding(page: Page, finding: Finding) -> None:
+def _finding(page: Page, finding: Finding, same: Sequence[Target]) -> None:
+    """What is wrong with a target, or with several, and what to do."""
     sure = f"{finding.id}, {finding.confidence}" if finding.role != "symptom" else f"{finding.id}, no cause found"
     _stated(page, "", f"  {finding.summary or finding.title}", sure)
     for fix in finding.fixes[:1]:
-        page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")
+        once = len({fixes[0].summary for target in same if (lead := lead_of(target)) and (fixes := lead.fixes)}) == 1
+        page.prose("", f"  {'fix' if once else 'fix, of each alike'}: {fix.summary}", page.limit(2), style="green")
 
 
 def _stated(page: Page, label: str, text: str, id: str, tone: str = "") -> None:

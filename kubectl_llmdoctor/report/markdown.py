@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_llmdoctor.report import words
-from kubectl_llmdoctor.report.behind import Behind, behind
+from kubectl_llmdoctor.report.behind import Behind, behind, together
 from kubectl_llmdoctor.report.document import Change, Changed, Comparison, Evidence, Finding, Fix, Report, Target
 from kubectl_llmdoctor.report.text_layout import clean, shorten
 
@@ -22,6 +22,8 @@ _BELOW = 3_000
 
 #: Workloads that are written in full.
 _IN_FULL = 5
+#: Of those of which the same is said, named beside the first.
+_NAMED = 10
 
 _QUOTED, _COMMAND, _PROSE = 700, 1500, 600
 
@@ -67,14 +69,15 @@ def _targets(report: Report) -> Iterator[str]:
     cluster = _cluster(report)
     yield cluster
     used, brief = len(cluster), list[str]()
-    for number, target in enumerate(targets):
+    for number, (target, *alike) in enumerate(together(targets)):
         if target.verdict != "healthy" and not brief and number < _IN_FULL:
-            block = "\n\n".join(part for part in _target(target, report.taken_at) if part)
+            parts = [*_target(target, report.taken_at), _alike(alike)]
+            block = "\n\n".join(part for part in parts if part)
             if used + len(block) <= MOST - _BELOW:
                 used += len(block)
                 yield block
                 continue
-        brief.append(_line(target))
+        brief += map(_line, (target, *alike))
     shown, heading = list[str](), "## The others\n\n" if used else ""
     for line in brief:
         used += len(line)
@@ -85,6 +88,15 @@ def _targets(report: Report) -> Iterator[str]:
         shown.append(f"- {len(brief) - len(shown)} more: `-o text`")
     if shown:
         yield heading + "\n".join(shown)
+
+
+def _alike(targets: Sequence[Target]) -> str:
+    """The further targets of which the same is said."""
+    if not targets:
+        return ""
+    rest = f" and {len(targets) - _NAMED} more" if len(targets) > _NAMED else ""
+    names = ", ".join(code(shorten(words.name(target), 80)) for target in targets[:_NAMED])
+    return f"**The same holds for {words.number(len(targets), 'other')}:** {names}{rest}"
 
 
 def _cluster(report: Report) -> str:

@@ -36,6 +36,11 @@ def name(target: Target) -> str:
     return within(target.context, f"{kind} {path}".strip() or "unnamed")
 
 
+def path(target: Target) -> str:
+    """`serving/llama`: its workload, else itself, without the kind."""
+    return "/".join(filter(None, (clean(target.namespace), clean((target.workload or target.name).rpartition("/")[2]))))
+
+
 def within(context: str, text: str) -> str:
     """A text about one of several clusters, which its context names: `eu: gpu-1`."""
     return f"{clean(context)}: {text}" if context else text

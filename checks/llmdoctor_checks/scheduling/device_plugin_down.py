@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     node_hardware,
     pod_evidence,
 )
+from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
     PLUGIN_LINES,
     WATCHES_USED_UP,
@@ -52,16 +53,21 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     if not short or node.ready is False or node.joining or not node.obj.status.allocatable:
         return
     resource, listed, count, why = short[0]
+    broken = list(_unfit(cluster, node.name, resource)) or list(_disabled(cluster, node.name, resource))
     yield Finding(
         role="cause",
         severity="warning" if listed else "critical",
         confidence="likely",
-        summary=f"{node.name} offers {listed} of {count or 'its'} {resource}.",
+        summary=f"{node.name} offers {listed} of {count or 'its'} {resource}"
+        + "".join(f"; {said}" for said, _ in broken[:3])
+        + ".",
         evidence=(
             node_evidence(node, f"status.allocatable {resource}: {listed}; {why}"),
+            *(proof for _, proof in broken[:3]),
             *plugin_evidence(cluster, node.name),
         ),
-        fixes=tuple(_restart(cluster, node.name)),
+        # a plugin that is restarted offers a broken GPU again
+        fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
     )
 
 
@@ -187,6 +193,16 @@ def _unfit(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Ev
     hardware = node_hardware(cluster, node) if resource.startswith("nvidia.com/") else None
     for device, what, proof in hardware.unfit if hardware else ():
         yield f"{device.title} of {node} {what}", proof
+
+
+def _disabled(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Evidence]]:
+    """The last error of a GPU of the node that makes it unusable, unless the driver was loaded again since."""
+    hardware = node_hardware(cluster, node) if resource.startswith("nvidia.com/") else None
+    for xid in reversed(hardware.xids if hardware else ()):
+        meaning = xid_meaning(xid.number)
+        if hardware and meaning and meaning.disables and not hardware.kernel.outlived(xid):
+            yield f"{xid.device.title if xid.device else 'a GPU'} had Xid {xid.number}", xid.evidence
+            return
 
 
 def _look(node: str) -> Fix:

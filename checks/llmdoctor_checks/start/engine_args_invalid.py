@@ -103,6 +103,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
             evidence=(
                 *(_evidence(pod, p) for p in shown),
+                *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
@@ -296,8 +297,8 @@ def _evidence(pod: Pod, problem: Problem) -> Evidence:
 
 
 def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
-    where = fixes.edited(engine.pod)
     for problem in problems[:2]:
+        where = _where(engine, problem)
         if problem.kind == "duplicate-serve":
             if problem.text == "serve":
                 summary = "Remove `serve` from args: the image's entrypoint is the server already"
@@ -310,6 +311,23 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
             yield _split(engine, problem, where)
         else:
             yield _correction(engine, problem, where)
+
+
+def _where(engine: Engine, problem: Problem) -> str:
+    """What a person edits: the ConfigMap where the value is one of its keys, which many workloads may share, else the workload."""
+    shared = _from_config_map(engine, problem)
+    return shared[0] if shared else fixes.edited(engine.pod)
+
+
+def _from_config_map(engine: Engine, problem: Problem) -> tuple[str, Evidence] | None:
+    """The key of a ConfigMap that a refused value comes from, and what stands there."""
+    if problem.kind == "bad-value":
+        for name in re.findall(r"\$[({]?(\w{1,100})", problem.text):
+            variable = engine.container.env.get(name)
+            if variable and variable.value and variable.origin.startswith("ConfigMap "):
+                text = f"{name}={variable.value} ({variable.origin})"
+                return variable.origin, Evidence(source="pod", ref=variable.path, text=text)
+    return None
 
 
 def _correction(engine: Engine, problem: Problem, where: str) -> Fix:

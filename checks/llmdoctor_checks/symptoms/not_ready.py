@@ -13,9 +13,11 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
+    Trouble,
     check,
     dig,
     event_evidence,
+    fixes,
     log_evidence,
     phase_of,
     pod_evidence,
@@ -44,6 +46,9 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     nothing reaches from one that is not up: whoever says that it serves, and is not ready, fails its probe. Before the
     readiness probe's `initialDelaySeconds` have passed nobody asks it, and no container with that probe is ready.
 
+    Where all containers are ready and the pod is not, nobody's probe failed: the control plane calls the pods of a node unready
+    that no longer reports, and a readiness gate waits for a load balancer or another controller that owns it.
+
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
     of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
 
@@ -65,6 +70,8 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     crashed = any(t.kind == "crashed" for t in pod.troubles)
     for trouble in pod.troubles:
         container = trouble.container
+        if trouble.kind == "not-ready" and container is None:
+            yield _set_from_outside(pod, trouble)
         if trouble.kind not in ("waiting", "creating", "not-ready") or container is None:
             continue
         now = pod.cluster.now
@@ -100,6 +107,25 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             yield Finding(
                 role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
             )
+
+
+def _set_from_outside(pod: Pod, trouble: Trouble) -> Finding:
+    """A pod that is not ready, while all its containers are: its node is out of sight, or a readiness gate is not passed."""
+    condition, now, name = pod.condition("Ready"), pod.cluster.now, pod.spec.node_name or "its node"
+    span = f" for {say_seconds((now - trouble.since).total_seconds())}" if now and trouble.since else ""
+    said = ": ".join(filter(None, (condition.reason, condition.message))) if condition else ""
+    gated = condition is not None and condition.reason == "ReadinessGatesNotReady"
+    why = "a readiness gate is not passed" if gated else "so stands a pod whose node no longer reports"
+    return Finding(
+        role="symptom",
+        confidence="certain",
+        summary=f"All containers of {pod.name} are ready, and the pod is not{span}: {why}.",
+        evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
+        fixes=()
+        if gated
+        else (fixes.advice(f"See whether {name} reports", f"kubectl get node {name}", owner="platform"),),
+        pods=(pod.name,),
+    )
 
 
 def _without_replica(container: Container, subject: Subject) -> bool:

@@ -52,6 +52,8 @@ def named(path: str, stdin: BinaryIO | None, read: Callable[[BinaryIO], _T]) -> 
     """`read(stream)` of a file that the user named, or of stdin for `-`; it must be there."""
     from pathlib import Path
 
+    if not path:  # which Path would take for the working folder
+        raise UsageError("the name of a file is empty")
     try:
         if path == "-":
             return read(_standard_input(stdin))

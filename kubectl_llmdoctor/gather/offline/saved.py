@@ -129,7 +129,7 @@ class _Parts:
             origin = self._one(f"origins[{i}]", place, Origin)
             for item in items(Document(value=value, line=0, text=""), lines=False):
                 try:
-                    if is_object(item.value):
+                    if is_object(item.value) and _named(item.value):
                         yield tidy(item.value), origin
                     else:
                         self._miss(f"objects[{i}]", NO_OBJECT)
@@ -149,6 +149,12 @@ class _Parts:
             agent = self._one(f"nodes/{name}/agent", node.get("agent"), Json)
             kernel_log = self._one(f"nodes/{name}/kernelLog", node.get("kernelLog"), str)
             yield name, NodeData(agent=agent, kernel_log=kernel_log or "")
+
+
+def _named(value: Json) -> bool:
+    """Whether an object has a name, as all have that a cluster gave."""
+    metadata = value.get("metadata")
+    return isinstance(metadata, dict) and any(metadata.get(key) for key in ("name", "generateName"))
 
 
 def encoded(snapshot: Snapshot, name: str) -> bytes:
