@@ -23,6 +23,26 @@ from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
 #: PyTorch without CUDA that is asked for it, whatever program asks.
 _TORCH = "Torch not compiled with CUDA enabled"
 
+#: Other libraries by which a program computes, built for the CPU and asked for a GPU: the program ends.
+_REFUSED = {
+    _TORCH: "PyTorch",
+    "This CTranslate2 package was not compiled with CUDA support": "CTranslate2",
+    "the candle crate has not been built with cuda support": "candle",
+    "Cannot use GPU because you have installed CPU version PaddlePaddle": "PaddlePaddle",
+    'Could not find registered platform with name: "cuda"': "XLA",
+}
+
+#: The same, and the library goes on with the CPU: of a server that runs, and names no GPU that another part of it is on.
+_WENT_ON = {
+    "Please compile with -DSHERPA_ONNX_ENABLE_GPU=ON": "sherpa-onnx",
+    "CUDA execution provider is not enabled in this build": "ONNX Runtime",
+    "Specified provider 'CUDAExecutionProvider' is not in available provider names": "ONNX Runtime",
+    "but a CUDA-enabled jaxlib is not installed. Falling back to cpu": "JAX",
+}
+
+#: What a program says of the GPU that it computes on.
+_ON_GPU = r"(?i)\bcuda:\d|\bdevice\W{1,4}cuda|CudaDevice|\b(?:on|using) (?:the )?(?:gpu|cuda)\b|\bVRAM\b"
+
 #: What only a build without GPU support prints: vLLM's platform by its own build, PyTorch, llama.cpp without a backend.
 _SAYS = (
     ("Automatically detected platform cpu", "certain"),
@@ -41,7 +61,11 @@ _OF_GPUS = r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])"
 _BACKENDS = ("ggml_cuda_init", "ggml_init_cublas", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
 
 
-@check("cpu-only-image", since="0.1", literals=(*(words for words, _ in _SAYS), _SYSTEM_INFO, *_BACKENDS))
+@check(
+    "cpu-only-image",
+    since="0.1",
+    literals=(*(words for words, _ in _SAYS), *_REFUSED, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS),
+)
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
 
@@ -49,7 +73,9 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     from KServe 0.15 on, `huggingfaceserver` without `-gpu` know no GPU. The container gets its GPU and cannot use it:
     it ends because the model or an option needs one, or it runs many times slower while the GPU stays reserved. KServe
     adds `-gpu` by itself for the resource `nvidia.com/gpu` only, not for MIG slices. llama-cpp-python ignores the layers for the GPU
-    without a word; `BLAS = 0` in its list of features says that it was built without any.
+    without a word; `BLAS = 0` in its list of features says that it was built without any. Programs of one's own have it from a
+    library: PyTorch, CTranslate2 and candle refuse, ONNX Runtime (`onnxruntime` is the CPU package, `onnxruntime-gpu` the other),
+    JAX and sherpa-onnx warn and go on with the CPU.
 
     ## Fix
 
@@ -68,14 +94,14 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
 
 
 def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
-    """One container; of a program that is no known engine PyTorch alone says what it was built for."""
+    """One container; of a program that is no known engine its libraries say what they were built for."""
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
     build = cpu_build(container.spec.image) if engine else None
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
-    said = _says(container, logs, _words(engine))
+    said = _says(container, logs, _words(pod, engine))
     if build is None and said is None:
         return
     failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
@@ -84,7 +110,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
     # the log says that it happens; by its name alone the image may hold a GPU build
     slow = said is not None and pod.ready
-    of = engine.title if engine else "PyTorch"
+    of = engine.title if engine else _library(said)
     what = f"{container.spec.image} is a CPU build of {of}" + (f" ({build.why})" if build else "")
     yield Finding(
         role="cause" if failing or slow else "risk",
@@ -113,9 +139,10 @@ def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
     )
 
 
-def _words(engine: Engine | None) -> tuple[tuple[str, str], ...]:
+def _words(pod: Pod, engine: Engine | None) -> tuple[tuple[str, str], ...]:
     if engine is None:
-        return ((_TORCH, "certain"),)
+        went_on = tuple((words, "likely") for words in _WENT_ON) if pod.ready else ()
+        return (*((words, "certain") for words in _REFUSED), *went_on)
     # Ollama has runners for CPU and GPU in one image, and prints the line of the one that it chose
     return (*_SAYS, (_SYSTEM_INFO, "likely")) if engine.name == "llama.cpp" else _SAYS
 
@@ -129,8 +156,15 @@ def _says(container: Container, logs: Logs | None, words: Iterable[tuple[str, st
             gpu_build = re.search(_OF_GPUS, container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
             if sure == "likely" and gpu_build:
                 continue  # that found no device: the runtime's fault, not the image's
+            if literal in _WENT_ON and re.search(_ON_GPU, log.text):
+                continue  # the part that matters may be on the GPU
             return line, sure
     return None
+
+
+def _library(said: tuple[Line, str] | None) -> str:
+    """The library whose words a line has."""
+    return next((name for words, name in {**_REFUSED, **_WENT_ON}.items() if said and words in said[0].text), "")
 
 
 def _list(asked: dict[str, int]) -> str:

@@ -160,7 +160,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             name = next((e.name for e in subject.engines(pod) if e.container is container), "")
             yield Finding(
                 role="cause",
-                confidence="certain",
+                # some servers of one's own say 405 as long as their model is not there
+                confidence="likely" if code == "405" else "certain",
                 summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
                 f"{_ANSWERS[code]} ({code}).",
                 evidence=(
