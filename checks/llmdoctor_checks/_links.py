@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Setting,
     Trouble,
+    answered,
     dig,
     engines_in,
     fixes,
@@ -33,6 +34,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
     selector_of,
+    served,
     setting_evidence,
     told_by,
 )
@@ -96,7 +98,8 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             continue  # a server that is not ready has a cause of its own
         ended = asks and _ended_of_it(one)
         yield Finding(
-            role="risk" if one.why.astray and not asks else "cause",
+            # who goes astray may be one of many; a server that nobody reaches serves nobody for that reason
+            role="risk" if one.why.astray and not asks and not _serves_nobody(pod) else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
@@ -111,6 +114,16 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             pods=(pod.name,),
         )
         return
+
+
+def _serves_nobody(pod: Pod) -> bool:
+    """Whether a server is up and says who asks it, and that is nobody who wants something of a model."""
+    logs = logs_of(pod)
+    said = [logs.current(engine.container.name) for engine in engines_in(pod)]
+    return bool(said) and all(
+        log is not None and served(log) and not answered(log) and next(log.find("GET "), None) is not None
+        for log in said
+    )
 
 
 def _broken(cluster: Cluster) -> Iterator[Broken]:

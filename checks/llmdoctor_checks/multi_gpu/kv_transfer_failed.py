@@ -4,13 +4,17 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Engine,
     Finding,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
+    answered,
     check,
+    count_of,
     expression,
     fixes,
     log_evidence,
@@ -37,8 +41,17 @@ _HOST, _LOOPBACK = "VLLM_NIXL_SIDE_CHANNEL_HOST", ("localhost", "127.0.0.1", "::
 #: A cache is there within seconds; who still waits then waits for one that does not come.
 _NEVER_SECONDS = 30
 
+#: SGLang numbers what prefill and decode hand over (`disaggregation/`). The side that gives a request up says only that it was
+#: aborted, as if its client had gone; the side that failed says why, under the same number.
+_GIVEN_UP = "): Aborted by "
+_ABORTED = expression(r"bootstrap_room=(\d{1,20})\): Aborted by (?:AbortReq|decode-side abort)")
+#: Beside so many times as many answers those that failed are few.
+_MANY = 10
+_OF_A_ROOM = ("error for room ", " failed for request rank=")
+_FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)")
 
-@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED))
+
+@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM))
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
 
@@ -50,6 +63,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     vLLM's NIXL connector says nothing of a cache that never comes, but in debug messages: each step repeats that the request
     waits. On the other side it says which caches nobody fetched in time: those of cancelled requests, and all of them where the
     side channel listens on the loopback, its default.
+
+    SGLang's decode side says of a transfer that failed in prefill only that the request was aborted, which it says of one whose
+    client has gone, too. The log of prefill has the reason, under the same `bootstrap_room`.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
     to the other.
@@ -68,6 +84,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         yield _never_came(pod, *waited)
     elif logs is not None and (engine := _unreachable(pod, subject)):
         yield from _never_fetched(pod, engine, logs)
+    elif logs is not None and (failed := _failed_elsewhere(pod, logs)):
+        yield _given_up(pod, *failed)
     if pod is not subject.pods[0]:
         return  # what the two sides say in a manifest is said once
     sides: dict[str, Engine] = {}
@@ -120,6 +138,51 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
             ),
         ),
         order=first.order,
+        pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _failed_elsewhere(pod: Pod, logs: Logs) -> tuple[int, Line, Line] | None:
+    """How many requests were given up here that had failed in another pod, the last one's line, and that of the other pod."""
+    given_up = {said[1]: line for line in logs.find(_GIVEN_UP) if (said := _ABORTED.search(line.text[:2000]))}
+    failed = pod.cluster.once("rooms that failed", lambda: _rooms(pod.cluster)) if given_up else {}
+    both = [room for room in given_up if room in failed and failed[room].log.pod != pod.name]
+    return (len(both), given_up[both[-1]], failed[both[-1]]) if both else None
+
+
+def _rooms(cluster: Cluster) -> dict[str, Line]:
+    """By which line each transfer failed, of all logs."""
+    found: dict[str, Line] = {}
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for line in (line for words in _OF_A_ROOM if text.pod for line in log.find(words)):
+            said = _FAILED_ROOM.search(line.text[:2000]) if _GIVEN_UP not in line.text else None
+            if said is not None:
+                found.setdefault(said[1], line)
+    return found
+
+
+def _given_up(pod: Pod, count: int, line: Line, failed: Line) -> Finding:
+    # the exception stands at the end of its traceback, or in the line that gives the request up
+    below = failed.log.lines(failed.number + 1, failed.number + 40)
+    why = next((x for x in below if re.match(r"\w{1,80}(?:Error|Exception): ", x.text)), failed)
+    return Finding(
+        role="note" if pod.ready and answered(line.log) >= _MANY * count else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{count_of(count, 'request')} failed here since the KV cache could not be transferred: {failed.log.pod} says why.",
+        evidence=(log_evidence(line), log_evidence(failed), *((log_evidence(why),) if why is not failed else ())),
+        fixes=(
+            fixes.advice(
+                f"Look at what {failed.log.pod} says of its transfers, and give both sides one release and settings that fit together",
+                *(
+                    (f"kubectl -n {pod.namespace} logs {failed.log.pod} -c {failed.log.container}",)
+                    if pod.exists
+                    else ()
+                ),
+            ),
+        ),
+        order=line.order,
         pods=(pod.name,) if pod.exists else (),
     )
 

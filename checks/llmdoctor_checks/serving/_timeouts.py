@@ -5,7 +5,8 @@ Sources: Istio VirtualService (`timeout` of a route is the whole request, off by
 (`proxy-read-timeout`, the pause between two reads, 60 s unless set), AWS' Application Load Balancer
 (`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
 `perRetry.timeout`; Envoy's own 15 s for a route that names none; 60 s for one of Envoy AI Gateway), OpenShift's router
-(`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set).
+(`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set), the load
+balancer of a GKE gateway (`timeoutSec` of a GCPBackendPolicy, the whole request).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, say_seconds
 from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import backends, leads
+from llmdoctor_checks.start._services import picked_by
 
 _NGINX = "nginx.ingress.kubernetes.io/"
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
@@ -82,14 +84,9 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
             if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
                 yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
-    for item in cluster.items("HTTPRoute", pod.namespace):
-        if _made(item, cluster):
-            continue
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            if names & {str(ref.get("name")) for ref in rows(rule.get("backendRefs"))}:
-                for key in ("request", "backendRequest"):
-                    yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
+    yield from _of_routes(pod, names)
     yield from _of_policies(names, pod.namespace, cluster)
+    yield from _of_gke(pod, names)
     yield from _of_ai_routes(names, pod.namespace, cluster)
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
@@ -104,6 +101,32 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
         yield from _knative(subject.workload.item)
     elif pod.exists:
         yield from _proxy(pod, cluster)
+
+
+def _behind(pod: Pod, names: set[str]) -> set[tuple[str, str]]:
+    """What a route or a policy may name to mean the pod: its Services, and the InferencePools that pick it."""
+    pools = (pool.name for pool in pod.cluster.items("InferencePool", pod.namespace) if picked_by(pool, pod))
+    return {*(("Service", name) for name in names), *(("InferencePool", name) for name in pools)}
+
+
+def _of_gke(pod: Pod, names: set[str]) -> Iterator[Timeout]:
+    """What GKE's gateways are told beside the routes, of a Service or a pool."""
+    path = "spec.default.timeoutSec"
+    for item in pod.cluster.items("GCPBackendPolicy", pod.namespace):
+        kind, name = (str(dig(item.raw, f"spec.targetRef.{key}")) for key in ("kind", "name"))
+        if (kind, name) in _behind(pod, names):
+            yield from _whole(item, path, dig(item.raw, path))
+
+
+def _of_routes(pod: Pod, names: set[str]) -> Iterator[Timeout]:
+    """What HTTPRoutes say: for the whole request, or for each attempt."""
+    for item in pod.cluster.items("HTTPRoute", pod.namespace):
+        if _made(item, pod.cluster):
+            continue
+        for index, rule in enumerate(rows(item.raw, "spec.rules")):
+            refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule.get("backendRefs"))}
+            for key in ("request", "backendRequest") if refs & _behind(pod, names) else ():
+                yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
 
 
 def _knative(item: Item) -> Iterator[Timeout]:
@@ -262,7 +285,7 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
     if seconds <= timeout.seconds:
         seconds = 2 * int(timeout.seconds)
     kind = timeout.item.raw.get("kind")
-    value: Any = f"{seconds}s"
+    value: Any = seconds if kind == "GCPBackendPolicy" else f"{seconds}s"
     if kind == "Pod":
         setting, above = (
             "timeoutSeconds (spec.predictor.timeout of an InferenceService)",

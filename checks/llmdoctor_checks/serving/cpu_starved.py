@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Span,
     check,
+    expression,
     fixes,
     log_evidence,
     parse_time,
@@ -51,6 +52,29 @@ _ON_CPU = "Automatically detected platform cpu"
 #: A model that is computed on so few cores, of which each request gets less than one token a second, waits for them.
 _FEW_CORES, _CRAWLS, _STATEMENTS = 8000, 1.0, 5
 
+#: llama-server's and Ollama's: with how many threads a model is computed, and how fast an answer came, of the last ones.
+_THREADS, _COUNTED = ("n_threads = ", " --threads "), expression(r"\bn_threads = (\d{1,5})\b| --threads (\d{1,5})\b")
+_ANSWERED = "eval time ="
+_PACE = expression(
+    r"(?<!prompt )\beval time = {1,12}\d{1,12}(?:\.\d{1,6})? ms / {1,12}(\d{1,9}) (?:tokens|runs) "
+    r".{0,80}? (\d{1,9}(?:\.\d{1,6})?) tokens per second"
+)
+#: What is printed of a model that lies on a GPU.
+_ON_GPU = (
+    "library=cuda",
+    "library=rocm",
+    "library=CUDA",
+    "library=ROCm",
+    "CUDA devices",
+    "ROCm devices",
+    "Vulkan devices",
+    "SYCL devices",
+)
+#: With so many times the threads that it has cores most of them wait at each step; slower than somebody reads is slow then.
+_CROWDED, _READS = 2, 5.0
+#: So many answers, each of so many tokens or more.
+_ANSWERS, _TOKENS, _LATEST = 2, 10, 10
+
 #: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
 _TIMES, _BEYOND = 2, 2000
 
@@ -61,7 +85,9 @@ _FEWEST_PERIODS = 100
 _IDLE = 0.5
 
 
-@check("cpu-starved", since="0.1", severity="warning", literals=(_REDUCED, _BOUND, _ON_CPU))
+@check(
+    "cpu-starved", since="0.1", severity="warning", literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, *_ON_GPU)
+)
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -87,7 +113,9 @@ def cpu_starved(
     the node, whatever the limit allows: they wait for each other at every step, and while one has used up the quota all stand
     still. Where the kernel says that this is so in most periods, it is the cause. vLLM's builds for CPUs up to 0.8 leave themselves
     one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
-    and each request gets less than one token a second all the time, too few cores are the cause.
+    and each request gets less than one token a second all the time, too few cores are the cause. So they are where llama.cpp or Ollama
+    on a CPU generates less than that, with more threads than its limit has cores, or with few cores; and less than five with twice
+    as many threads.
 
     ## Fix
 
@@ -106,7 +134,7 @@ def cpu_starved(
     if (
         logs is not None
         and (pod.ready or pod.log_only)
-        and (found := _one_thread(pod, engine, logs) or _crawls(pod, engine, logs))
+        and (found := _one_thread(pod, engine, logs) or _crawls(pod, engine, logs) or _threads(pod, engine, logs))
     ):
         yield found
         return
@@ -165,6 +193,57 @@ def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         evidence=(log_evidence(said[-1].line), *_spec(container)),
         fixes=_fixes(container, engine, limit),
         order=said[-1].line.order,
+        pods=(pod.name,),
+    )
+
+
+def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """llama.cpp on the CPU, itself or in Ollama, within a limit of few cores, or of fewer than it has threads: answers crawl."""
+    container, limit = engine.container, engine.container.limit("cpu")
+    log = logs.current(container.name)
+    if engine.name not in ("ollama", "llama.cpp") or log is None or limit is None or container.accelerators:
+        return None
+    answers = [(line, said) for line in log.find(_ANSWERED) if (said := _PACE.search(line.text[:1000])) is not None]
+    paces = [(line, float(said[2])) for line, said in answers[-_LATEST:] if int(said[1]) >= _TOKENS]
+    if len(paces) < _ANSWERS:
+        return None
+    counted = [
+        (line, said) for words in _THREADS for line in log.find(words) if (said := _COUNTED.search(line.text[:4000]))
+    ]
+    line, said = max(counted, key=lambda one: one[0].number, default=(None, None))
+    threads = int(said[1] or said[2]) if said is not None else 0
+    more, pace = threads * 1000 > limit, max(pace for _, pace in paces)
+    if pace >= (_READS if threads * 1000 >= _CROWDED * limit else _CRAWLS):
+        return None
+    # what a GPU holds no thread computes, wherever it comes from
+    if (not more and limit > _FEW_CORES) or any(x for words in _ON_GPU for x in log.find(words)):
+        return None
+    with_threads = f" with {threads} threads" if more else ""
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
+        f"{len(paces)} answers came at {pace:.1f} tokens a second at most.",
+        evidence=(
+            *((log_evidence(line),) if line is not None and more else ()),
+            log_evidence(paces[-1][0]),
+            *_spec(container),
+        ),
+        fixes=(
+            *(
+                (
+                    fixes.advice(
+                        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores "
+                        f"({'num_thread, in the request or the Modelfile' if engine.name == 'ollama' else '--threads'})"
+                    ),
+                )
+                if more
+                else ()
+            ),
+            *_fixes(container, engine, limit),
+        ),
+        order=paces[-1][0].order,
         pods=(pod.name,),
     )
 

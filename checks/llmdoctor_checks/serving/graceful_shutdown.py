@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Setting,
+    askers,
     check,
     count_of,
     dig,
@@ -72,6 +73,15 @@ _CANCELS, _CANCELLED = (
     r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
 )
 
+#: Triton, told to end, waits for what runs, then takes its models away one by one, while its ports stay open (`server.cc`,
+#: `InferenceServer::Stop`). Who asks for one meanwhile gets one of these answers (`model_lifecycle.cc`); so does a start that failed.
+_BY_SIGNAL, _UNLOADS = "Signal (15) received", "All models are stopped, unloading models"
+_UNKNOWN = "Request for unknown model: "
+_GONE = (
+    r"Request for unknown model: '(?P<model>[^']{1,200})' (?:version \d{1,9} )?"
+    r"(?:is not (?:at ready state|found)|has no available versions)"
+)
+
 #: A connection that nobody takes: Go's and curl's, Envoy's, aiohttp's, httpx'.
 _NOT_TAKEN = (
     "onnection refused",
@@ -97,7 +107,7 @@ _LATELY = 30
     "graceful-shutdown",
     since="0.2",
     severity="warning",
-    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS, *_NOT_TAKEN),
+    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS, _BY_SIGNAL, _UNLOADS, _UNKNOWN, *_NOT_TAKEN),
 )
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
@@ -112,7 +122,8 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
 
     It is the cause where a pod that was told to go ended by SIGKILL, or its grace period is over, and its log says that requests
     were running then, or where vLLM was told to go and dropped them: its server then says that its engine is dead, which is no fault
-    of the engine. So it is where its server cancelled them itself, or where somebody still sends it some.
+    of the engine. So it is where its server cancelled them itself, or where somebody still sends it some. Triton takes its models away
+    as soon as nothing runs, and answers who still asks for one that it knows no such model.
 
     ## Fix
 
@@ -130,6 +141,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
         yield found
         return
     if logs is not None and (found := _cancelled(pod, engine, logs) or _still_asked(pod, engine, logs)) is not None:
+        yield found
+        return
+    if logs is not None and (found := _unloaded(pod, engine, logs)) is not None:
         yield found
         return
     container = engine.container
@@ -324,6 +338,70 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         order=told.order,
         pods=(pod.name,),
     )
+
+
+def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A Triton that is being deleted and has taken its models away, and requests for them that came all the same."""
+    log = logs.current(engine.container.name)
+    if engine.name != "triton" or log is None or not pod.obj.metadata.deletion_timestamp:
+        return None
+    signal = next(reversed(list(log.find(_BY_SIGNAL))), None)
+    told = next((line for line in log.find(_UNLOADS) if signal is not None and line.number > signal.number), None)
+    asked = _asked_of(pod, log, told) if told is not None else []
+    if told is None or not asked:
+        return None
+    who = "its own log says so" if asked[0].log.pod == pod.name else f"{asked[0].log.pod} says so"
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{pod.name} was told to end and took its models away, while requests for them still came: {who} {often(len(asked))}.",
+        evidence=(
+            log_evidence(told),
+            log_evidence(asked[-1]),
+            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
+        ),
+        explains=("pod-failed", "crash-loop", "not-ready", "model-not-found"),
+        fixes=(
+            fixes.advice(
+                f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15, within its grace period) until no Service or client sends it "
+                "requests"
+            ),
+        ),
+        order=told.order,
+        pods=(pod.name,),
+    )
+
+
+def _asked_of(pod: Pod, log: Log, told: Line) -> list[Line]:
+    """Who asked for a model that was taken away, since: by the log of the server, or those of its clients."""
+    own = [line for line in log.find(_UNKNOWN) if line.number > told.number and re.search(_GONE, line.text[:2000])]
+    due, now, grace = (
+        pod.obj.metadata.deletion_timestamp,
+        pod.cluster.now,
+        pod.obj.metadata.deletion_grace_period_seconds,
+    )
+    over = parse_time(due)
+    if own or over is None or now is None or grace is None:
+        return own
+    since = (now - over).total_seconds() + grace
+    said = pod.cluster.once("models that are unknown", lambda: list(_unknown(pod.cluster)))
+    names = {item.name for item in pod.services}
+    clients = {(c.pod.namespace, c.pod.name) for c, _, _ in askers(pod, names, pod.cluster)}
+    return [
+        line
+        for line in said
+        if (line.log.source.namespace, line.log.pod) in clients
+        and (gone := re.search(_GONE, line.text[:2000])) is not None
+        and any(f"'{gone['model']}'" in x.text for x in log.find("successfully loaded '"))
+        and (ago := written_ago(line, now)) is not None
+        and -_SKEW <= ago <= since + _SKEW
+    ]
+
+
+def _unknown(cluster: Cluster) -> Iterator[Line]:
+    for text in cluster.snapshot.logs:
+        yield from (line for line in Log(text).find(_UNKNOWN) if text.pod and not text.previous)
 
 
 def _by_service(pod: Pod, since: float) -> str:

@@ -46,6 +46,9 @@ _SOON_SECONDS, _KEPT_SECONDS = 60, 300
 #: So many loads that soon, of so large a share of the requests, and of the time that those took, are what makes them slow.
 _FEWEST, _SHARE, _COST = 4, 0.5, 0.2
 
+#: Of fewer requests they are, where they take so large a share of the time.
+_MUCH = 0.4
+
 #: Requests that are looked at, the last ones.
 _RECENT = 40
 
@@ -166,7 +169,11 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
     loads = list(_soon(log, requests, _kept(engine)))
     took, cost = sum(request.seconds for request in requests), sum(load.seconds for load in loads)
-    if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or not took or cost < _COST * took:
+    if (
+        len(loads) < _FEWEST
+        or not took
+        or cost < (_COST if len(loads) >= _SHARE * (len(requests) - 1) else _MUCH) * took
+    ):
         return
     pushed = [load for load in loads if load.evicted is not None]
     wanted = [load for load in loads if load.contexts is not None]

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
@@ -40,6 +41,14 @@ _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
 #: With no more than this, a minute is: the GPU does next to nothing.
 _HARDLY, _A_MINUTE = 0.25, 60
 
+#: Where llama.cpp puts the weights, buffer by buffer, as each model is loaded (`load_tensors`, before 2025 `llm_load_tensors`). Only a
+#: build that knows a GPU says how many layers are on it; one without says this alone, whatever Ollama has planned.
+_STARTS, _BUFFER = 'msg="starting ', " model buffer size ="
+_BUFFERS = expression(r"load_tensors: +([\w.:\[\]-]{1,60}) +model buffer size = +(\d{1,9}(?:\.\d+)?) MiB")
+_LAYERS = expression(r" --n-gpu-layers (\d{1,5})\b")
+#: Ollama's list of what its runners can compute on, until 0.5.
+_RUNNERS, _CPU_ALONE = "Dynamic LLM libraries", r"runners=\"?\[cpu(?:_\w+)?(?: cpu_\w+)*\]"
+
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
 
@@ -51,7 +60,7 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", "msg=offload ", "[GIN] ", *_DEVICE_TEXTS),
+    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, _BUFFER, _RUNNERS, *_DEVICE_TEXTS),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -59,7 +68,8 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     A layer on the CPU takes many times as long as one on the GPU, and the GPU waits for it: with a third of the layers on
     the CPU a model answers at about the pace of the CPU alone. Ollama puts as many layers on the GPU as fit beside the context,
     and the rest on the CPU without a word to clients. llama.cpp puts there as many as `--n-gpu-layers` says; without it older
-    releases none, later ones what fits.
+    releases none, later ones what fits. A build of Ollama without a runner for GPUs finds the GPU, plans for it, and puts all weights
+    into the memory of the CPU.
 
     A model larger than the GPU may be what somebody wants, so this is a risk; it is the cause where no layer is on a GPU that the
     pod asks for, or where most of Ollama's last answers took five minutes or longer (one minute, where no more than a quarter of the
@@ -81,8 +91,9 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     """
     if engine.name in ("ollama", "llama.cpp"):
-        if logs is not None and (pod.ready or pod.log_only) and (found := _layers(pod, engine, logs)):
-            yield found
+        if logs is not None and (pod.ready or pod.log_only):
+            found = _layers(pod, engine, logs) or _planned_only(pod, engine, logs)
+            yield from (found,) if found else ()
     elif (
         engine.name in ("vllm", "sglang")
         and not pod.failing
@@ -141,6 +152,56 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A model that Ollama loaded last with all weights in the CPU's memory, though it lists a GPU and planned to use it."""
+    log, container = logs.current(engine.container.name), engine.container
+    starts = [x for x in log.find(_STARTS) if _LAYERS.search(x.text[:4000])] if log is not None else []
+    if log is None or not starts or engine.name != "ollama" or not (pod.log_only or container.accelerators):
+        return None
+    begun = starts[-1]
+    planned = _LAYERS.search(begun.text[:4000])
+    listed = any("inference compute" in x.text and re.search(_DEVICES, x.text) for x in _device_lines(log))
+    said = [
+        (line, found[1])
+        for line in log.find(_BUFFER)
+        if line.number > begun.number and (found := _BUFFERS.search(line.text[:1000])) is not None
+    ]
+    if (
+        planned is None
+        or planned[1] == "0"
+        or not listed
+        or not said
+        or not all(name.startswith("CPU") for _, name in said)
+    ):
+        return None
+    runners = next(reversed(list(log.find(_RUNNERS))), None)
+    lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} planned {planned[1]} layers for the GPU that it lists, and has all weights in the memory of the CPU"
+        f"{': it has no runner for GPUs' if lacks else ''}.",
+        evidence=(
+            *((log_evidence(runners),) if runners is not None and lacks else ()),
+            log_evidence(begun),
+            log_evidence(said[-1][0]),
+            *(
+                pod_evidence(container, f"resources.limits[{name}]", str(n))
+                for name, n in container.accelerators.items()
+            ),
+        ),
+        explains=("cpu-starved",),
+        fixes=(
+            fixes.advice(
+                f"Use an image whose Ollama has its libraries for this GPU (the official one: ollama/ollama) in {fixes.edited(pod)}"
+            ),
+        ),
+        order=said[-1][0].order,
         pods=(pod.name,),
     )
 

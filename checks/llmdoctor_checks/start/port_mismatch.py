@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     object_evidence,
+    phase_of,
     pod_evidence,
     setting_evidence,
 )
@@ -95,7 +96,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     for container in pod.containers:
         if container.role != "init" and not any(engine.container is container for engine in engines):
             yield from _by_log(pod, container, logs, events)
-            yield from _by_probe(pod, container)
+            yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
     yield from apache_speaks_tls(pod, logs)
     yield from _links.broken(pod, pod.cluster, "port-mismatch")
@@ -166,8 +167,10 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         return
 
 
-def _by_probe(pod: Pod, container: Container) -> Iterator[Finding]:
+def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
     """A program that is no known engine (a frontend, a router), and is ready: it answers at the port of its readiness probe."""
+    if logs is not None and phase_of(logs.current(container.name)) is not None:
+        return  # an engine that it starts has a port of its own
     probe = container.spec.readiness_probe
     answers = _port(container, probe) if probe and pod.exists and pod.ready else None
     # one that declares no port may answer probes at another than requests

@@ -53,6 +53,10 @@ _TURNED_AWAY = (
     "no healthy upstream",
     "503 Service Unavailable",
     "ServiceUnavailable",
+    # Envoy's access log: the flags of a connection that did not come about, in either form, and its own word for why
+    '":"UF',
+    " 503 UF",
+    "delayed_connect_error",
 )
 
 #: llama-server's `main` and `server_context`, before and after the model is loaded; `log_server_r` ends with the status.
