@@ -78,7 +78,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none. The container of an InferenceService that declares no port is taken to listen
-    on 8080. Of a program that is no known engine its log tells where it listens.
+    on 8080, which is a note where a Service of one's own leads to the right port. Of a program that is no known engine its log tells
+    where it listens.
 
     ## Fix
 
@@ -249,9 +250,10 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
     asks = "" if container.spec.readiness_probe else " and asks there whether it is ready"
+    beside = bool(container.spec.readiness_probe) and _service_beside(pod, str(raw["metadata"]["name"]), port)
     yield Finding(
-        role="risk",
-        severity="critical",
+        role="note" if beside else "risk",
+        severity="info" if beside else "critical",
         confidence="likely",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), _port_evidence(container, port)),
@@ -264,6 +266,19 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
             ),
         ),
     )
+
+
+def _service_beside(pod: Pod, name: str, port: Setting) -> bool:
+    """Whether a Service of one's own leads to the port, by the labels that KServe gives to the pods of its InferenceService."""
+    given = {"app": f"isvc.{name}-predictor", "serving.kserve.io/inferenceservice": name}
+    for item in pod.cluster.items("Service"):
+        selector = dig(item.raw, "spec.selector")
+        mine = item.namespace == pod.namespace and isinstance(selector, dict) and selector
+        if mine and all(given.get(key) == value for key, value in selector.items()):
+            ports = rows(dig(item.raw, "spec.ports"))
+            if any(row.get("targetPort", row.get("port")) == port.value for row in ports):
+                return True
+    return False
 
 
 #: Any other text the API server refuses; a placeholder stands there until a script fills it in.
