@@ -434,9 +434,12 @@ def _retarget(item: Item, ports: int, port: object) -> Fix:
 
 
 def _further(engine: Engine) -> set[int]:
-    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers."""
+    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers, ranks."""
     settings = {**engine.found.defaults, **engine.found.settings}.values()
-    return {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
+    ports = {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
+    # where its ranks meet
+    met = (re.search(r":(\d{1,5})$", str(s.value)[-80:]) for s in settings if s.name.endswith("_init_addr"))
+    return ports | {int(found[1]) for found in met if found}
 
 
 def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
