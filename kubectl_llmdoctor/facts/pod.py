@@ -134,10 +134,14 @@ class Pod:
         return {key: str(value) for key, value in self.obj.metadata.labels.items()}
 
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
-        found = []
+        found, labels = [], self.labels
+        if self.template_of is not None and self.template_of.kind == "StatefulSet":
+            # what the controller gives to the first of its pods, which a Service of it alone selects
+            first = f"{self.template_of.name}-0"
+            labels = {**labels, "statefulset.kubernetes.io/pod-name": first, "apps.kubernetes.io/pod-index": "0"}
         for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
-            if selector and all(self.labels.get(key) == str(value) for key, value in selector.items()):
+            if selector and all(labels.get(key) == str(value) for key, value in selector.items()):
                 found.append(item)
         return found
 

@@ -152,6 +152,7 @@ def gpu_count_mismatch(
         return
     if _grouped(pod, engine, subject):
         yield from _too_many_for_a_group(pod, engine, subject, explicit)
+        yield from _idle_on_each_node(pod, engine, workers)
         return
     if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
         yield Abstain(reason="how many workers its accelerators take is not known")
@@ -381,6 +382,16 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         ),
         pods=(engine.pod.name,) if engine.pod.exists else (),
     )
+
+
+def _idle_on_each_node(pod: Pod, engine: Engine, workers: int) -> Iterator[Finding]:
+    """The same where `--nnodes` says over how many pods the workers are spread, each of which takes more GPUs than its part."""
+    nodes, devices = engine.explicit("nnodes"), engine.container.devices
+    number = nodes.value if nodes is not None and nodes.source == "flag" else None
+    if pod.exists or engine.name not in _NODES_BY_FLAG or not isinstance(number, int) or number < 2 or not devices:
+        return
+    if workers % number == 0 and workers // number < devices and not pod.gpus > devices:
+        yield from _idle(engine, workers // number, devices)
 
 
 def _sizes_known(engine: Engine) -> bool:

@@ -116,7 +116,7 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
             return
         address, reaches = f"{address}, which is IPv4 alone", f"the pod's IPv6 address {pod.status.pod_ip}"
     else:
-        asked, reaches = asked or _service(pod), "the address of the pod"
+        asked, reaches = asked or _service(pod, engine), "the address of the pod"
     if asked is None or (line and not failing):
         return
     who, evidence = asked
@@ -178,9 +178,13 @@ def _number(container: Container, port: int | str) -> int | str:
     return next((p.container_port for p in container.spec.ports if p.name == port), port)
 
 
-def _service(pod: Pod) -> tuple[str, Evidence] | None:
-    """A Service that leads to the pod."""
+def _service(pod: Pod, engine: Engine | None) -> tuple[str, Evidence] | None:
+    """A Service that leads to the pod, and not only to where its ranks meet."""
     item = service_of(pod)
+    if item is not None and engine is not None and engine.explicit("dist_init_addr"):
+        meet = {str(engine.value("dist_init_addr")).rpartition(":")[2]}
+        asked = (i for i in pod.services if dig(i.raw, "spec.clusterIP") != "None")
+        item = next((i for i in asked if set(_targets(engine.container, i)) - meet), None)
     return _named(item) if item else None
 
 

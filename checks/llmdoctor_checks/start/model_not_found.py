@@ -42,7 +42,8 @@ _MOVES = r"\b(?:cp|mv|ln|cd|tar|unzip|git clone|aws s3|gsutil|gcloud storage|s5c
 #: The images of the projects themselves, which hold no model.
 _PUBLISHED = (
     r"^(?:(?:docker\.io/)?(?:vllm/vllm-openai(?:-cpu|-rocm)?|lmsysorg/sglang|openmmlab/lmdeploy)"
-    r"|ghcr\.io/(?:huggingface/text-(?:generation|embeddings)-inference|ggml-org/llama\.cpp))(?:$|[:@])"
+    r"|ghcr\.io/(?:huggingface/text-(?:generation|embeddings)-inference|ggml-org/llama\.cpp)"
+    r"|nvcr\.io/nvidia/tritonserver)(?:$|[:@])"
 )
 #: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
 _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
@@ -79,11 +80,12 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     up, and what asks for a model of it gets 400.
 
     In a manifest it is a risk where a project's own image, which holds no model, is to read one from a path that no volume
-    brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models). It is one as well where
-    an engine over several pods reads its model from a path that the leader alone fills: the leader's script or init container
-    downloads to an emptyDir, and that of each worker at the same path stays empty. Every rank reads the weights from its own
-    disk. And so it is where the model is to lie in an emptyDir that nobody fills: no other container mounts it, the script that
-    shall fill it has only comments, or an init container downloads to another folder.
+    brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models); of Triton, its
+    repository. It is one as well where an engine over several pods reads its model from a path that the leader alone fills:
+    the leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty.
+    Every rank reads the weights from its own disk. And so it is where the model is to lie in an emptyDir that nobody fills:
+    no other container mounts it, the script that shall fill it has only comments, or an init container downloads to another
+    folder.
 
     ## Fix
 
@@ -99,10 +101,10 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         if engine.name == "triton" and logs is not None and not pod.ready:
             yield from _repository_of_nothing(engine, logs)
         return
-    model = engine.explicit("model")
+    model = engine.explicit("model_repository" if engine.name == "triton" else "model")
     path = str(model.value).rstrip("/") if model else ""
-    if model is None:
-        return
+    if model is None or (engine.name == "triton" and engine.value("model_control_mode", "none") == "explicit"):
+        return  # whom its clients ask to load a model they may send the files as well
     if engine.name in _READS_FOLDERS and re.search(_ARCHIVE, path) and not pod.completed:
         yield _archive(engine, model)
     if not path.startswith("/"):

@@ -26,6 +26,16 @@ _INSTALLS = (
     r"|apk\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|add))\b"
 )
 
+#: The same of Python's, which installs for its user where it may not for all: into ~/.local, in / for a user without a home.
+_PIP = r"(?<![\w./-])pip3?\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}install\b"
+_PIP_ELSEWHERE = r"\s(?:--target|-t|--prefix|--root)\b|\bvenv\b|\bHOME=|\bPYTHONUSERBASE\b|\bPIP_(?:TARGET|PREFIX)\b"
+
+#: Python's own images: their directories are root's, and they have no other user.
+_OF_PYTHON = r"(?:docker\.io/)?(?:library/)?python(?:$|[:@])"
+
+#: What stands in quotes: a program of another language may have lines of its own.
+_QUOTED = r"\"[^\"]{0,4000}\"|'[^']{0,4000}'"
+
 #: Before a command: a comment, words that are printed, another user, or a condition.
 _NOT_RUN = r"(?:^|\n)[ \t]{0,40}(?:#|echo\b)[^\n]*$|\bsudo\b[^\n;&|]*$|\|\|[^\n]*$|(?s:\bif\b(?:(?!\bfi\b).){0,2000}$)"
 
@@ -49,7 +59,8 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
     mounted over a place that the start must write: the hub's cache of a model that is downloaded, a directory for
     temporary files (vLLM, SGLang), Ollama's `~/.ollama`, where it keeps its key. So it is where `runAsNonRoot` stands without
     `runAsUser` over an image that runs as root, which the kubelet does not start (OpenShift gives each pod a user: nothing
-    is said of manifests for it), and where a script that ends at the first error installs packages as another user than root.
+    is said of manifests for it), and where a script that ends at the first error installs packages as another user than root
+    (with pip: in an image of Python's own, where that user has no home to install them into).
 
     ## Fix
 
@@ -102,7 +113,23 @@ def _as_other_user(container: Container) -> Finding | None:
         return None
     where, field, value = who
     evidence = pod_evidence(where, field, value)
-    found = _installs(container)
+    found = _installs(container, _INSTALLS)
+    if found is None and field != _NON_ROOT and (pip := _pip_installs(container)):
+        path, line, command = pip
+        return Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user whom its image does not know: "
+            "pip wants to write to /.local, may not, and it ends there.",
+            evidence=(pod_evidence(container, path, line[:QUOTED]), evidence),
+            fixes=(
+                fixes.advice(
+                    f"Set HOME of {container.name} to a folder that it may write (/tmp), or take an image that has the packages, in "
+                    f"{fixes.edited(container.pod)}"
+                ),
+            ),
+        )
     if found:
         path, line, command = found
         return Finding(
@@ -146,20 +173,31 @@ def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
     return None
 
 
-def _installs(container: Container) -> tuple[str, str, str] | None:
+def _installs(container: Container, command: str) -> tuple[str, str, str] | None:
     """Where a script installs packages and ends when it cannot: the path, the line, the command."""
     for path, text in container.words:
-        for found in re.finditer(_INSTALLS, text):
+        for found in re.finditer(command, text):
             if re.search(_NOT_RUN, text[: found.start()]):
                 continue
-            chain, *after = re.split(r"[;\n]", text[found.start() :].replace("\\\n", " "), maxsplit=1)
+            behind = re.sub(_QUOTED, "''", text[found.start() :]).replace("\\\n", " ")
+            chain, *after = re.split(r"[;\n]", re.sub(r"&&[ \t]{0,40}\n", "&& ", behind), maxsplit=1)
             # without `set -e` a script goes on behind a chain of commands that broke
             last = chain.rpartition("&&")[2] if "&&" in chain and not "".join(after).strip() else ""
-            broken = last and not re.search(_INSTALLS, last)
+            broken = last and not re.search(command, last)
             if "||" not in chain and (broken or re.search(_ENDS_AT_ERRORS, text[: found.start()])):
                 return path, chain.strip(), " ".join(found[0].split())
             break
     return None
+
+
+def _pip_installs(container: Container) -> tuple[str, str, str] | None:
+    """The same of pip, which fails where its user may write neither to the image nor to a home."""
+    named = any(name in container.env for name in ("HOME", "PYTHONUSERBASE", "PIP_TARGET", "PIP_PREFIX", "PIP_USER"))
+    if named or container.spec.env_from or not re.match(_OF_PYTHON, container.spec.image):
+        return None
+    if any(re.search(_PIP_ELSEWHERE, text) for _, text in container.words):
+        return None
+    return _installs(container, _PIP)
 
 
 def _on_openshift(pod: Pod) -> bool:

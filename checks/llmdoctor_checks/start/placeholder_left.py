@@ -38,9 +38,10 @@ _PLACEHOLDER = (
 )
 
 #: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
-#: `your-registry/`, `docker.io/yourusername/`: what a guide calls the reader's own.
+#: `your-registry/`, `docker.io/yourusername/`: what a guide calls the reader's own. A digest of zeros stands for one to come.
 _IN_IMAGE = (
     r"<[^<>%\s][^<>]*>"
+    r"|(?<=@)sha256:0{64}$"
     r"|(?:(?<=/)|^)your[-_.]?(?:docker-?)?(?:account|company|hub|name|namespace|org|organi[sz]ation|project|registry|repo|repository"
     r"|user|username)\b[^/]*(?=/)"
 )
@@ -99,7 +100,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     `<YOUR_HF_TOKEN>` or `REPLACE_ME` is a valid string: the API server accepts it and the program starts with it. A token
     that is none is worse than no token, since the Hub answers 401 to it even for public models. A model, an address or a
     bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
-    (InvalidImageName).
+    (InvalidImageName), one with a digest of zeros by every registry.
 
     It is the cause where the pod fails and what it says names the placeholder, or the Hub refuses its token. It is a risk
     where the engine uses the value: its arguments and what they take from variables, its image, its token for

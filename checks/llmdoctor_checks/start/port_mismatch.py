@@ -79,7 +79,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none. The container of an InferenceService that declares no port is taken to listen
-    on 8080. Of a program that is no known engine its log tells where it listens.
+    on 8080, which is a note where a Service of one's own leads to the right port. Of a program that is no known engine its log tells
+    where it listens.
 
     ## Fix
 
@@ -252,9 +253,10 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
     asks = "" if container.spec.readiness_probe else " and asks there whether it is ready"
+    beside = bool(container.spec.readiness_probe) and _service_beside(pod, str(raw["metadata"]["name"]), port)
     yield Finding(
-        role="risk",
-        severity="critical",
+        role="note" if beside else "risk",
+        severity="info" if beside else "critical",
         confidence="likely",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), _port_evidence(container, port)),
@@ -267,6 +269,19 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
             ),
         ),
     )
+
+
+def _service_beside(pod: Pod, name: str, port: Setting) -> bool:
+    """Whether a Service of one's own leads to the port, by the labels that KServe gives to the pods of its InferenceService."""
+    given = {"app": f"isvc.{name}-predictor", "serving.kserve.io/inferenceservice": name}
+    for item in pod.cluster.items("Service"):
+        selector = dig(item.raw, "spec.selector")
+        mine = item.namespace == pod.namespace and isinstance(selector, dict) and selector
+        if mine and all(given.get(key) == value for key, value in selector.items()):
+            ports = rows(dig(item.raw, "spec.ports"))
+            if any(row.get("targetPort", row.get("port")) == port.value for row in ports):
+                return True
+    return False
 
 
 #: Any other text the API server refuses; a placeholder stands there until a script fills it in.
@@ -422,9 +437,12 @@ def _retarget(item: Item, ports: int, port: object) -> Fix:
 
 
 def _further(engine: Engine) -> set[int]:
-    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers."""
+    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers, ranks."""
     settings = {**engine.found.defaults, **engine.found.settings}.values()
-    return {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
+    ports = {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
+    # where its ranks meet
+    met = (re.search(r":(\d{1,5})$", str(s.value)[-80:]) for s in settings if s.name.endswith("_init_addr"))
+    return ports | {int(found[1]) for found in met if found}
 
 
 def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:

@@ -1,0 +1,82 @@
+"""A NIM that has no key to download its model with."""
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Pod, check, fixes, pod_evidence
+
+#: Where a NIM keeps what it downloaded, unless NIM_CACHE_PATH names another folder.
+_CACHE = "/opt/nim/.cache"
+
+#: Variables by which it takes its model, or the key, from elsewhere than NGC by NGC_API_KEY.
+_FROM_ELSEWHERE = (
+    "NGC_API_KEY",
+    "NGC_CLI_API_KEY",
+    "NIM_NGC_API_KEY",
+    "NIM_MODEL_NAME",
+    "NIM_MODEL_PATH",
+    "NIM_FT_MODEL",
+    "NIM_REPOSITORY_OVERRIDE",
+    "HF_TOKEN",
+)
+
+
+#: Where NVIDIA publishes them.
+_OF_NIM = "nvcr.io/nim/"
+
+#: Kinds to whose pods no operator gives the key; NVIDIA's does, from `authSecret`.
+_PLAIN = frozenset({"Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "LeaderWorkerSet"})
+
+
+@check("ngc-unauthorized", since="0.1")
+def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """NVIDIA's registry refuses to give the model.
+
+    A NIM container downloads its model from NGC at its first start and needs an API key in `NGC_API_KEY`. The key is missing,
+    expired or belongs to an organisation without a right to the model. The image was pulled with another secret (user
+    `$oauthtoken`), so a pull that works says nothing about the key in the container.
+
+    In a manifest it is a risk where nothing gives the container a key, and no volume may hold the model already.
+
+    ## Fix
+
+    Create a key in NGC, store it in a Secret and set it as `NGC_API_KEY`; accept the model's terms in the catalogue. In
+    air-gapped clusters fill the cache beforehand.
+
+    ## References
+
+    - https://docs.nvidia.com/nim/large-language-models/latest/getting-started.html
+    - https://docs.nvidia.com/ngc/latest/ngc-user-guide.html
+    """
+    container = engine.container
+    plain = pod.template_of is not None and pod.template_of.kind in _PLAIN
+    if pod.exists or pod.partial or pod.lent or not plain or not container.spec.image.startswith(_OF_NIM):
+        return
+    spec = container.spec
+    known = engine.name == "nim" and engine.found.argv_known
+    if not known or spec.env_from or any(name in container.env for name in _FROM_ELSEWHERE):
+        return
+    volumes = {mount.name: pod.volume(mount.name) for mount in spec.volume_mounts}
+    if any(volume is None or volume.secret or volume.projected or volume.csi for volume in volumes.values()):
+        return  # the key may be in a file of it
+    cache = container.env.get("NIM_CACHE_PATH")
+    mount = container.mount_over(str(cache.value) if cache and cache.value else _CACHE)
+    volume = volumes.get(mount.name) if mount else None
+    if volume is not None and not volume.empty_dir:
+        return  # which may hold the model already
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY.",
+        evidence=(
+            pod_evidence(container, "image", spec.image),
+            pod_evidence(container, "env", "no NGC_API_KEY"),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Give the key of an organisation that may use this model as NGC_API_KEY to {container.name} in {fixes.edited(pod)}, "
+                "from a Secret (secretKeyRef: {name: ngc-api, key: NGC_API_KEY})",
+                f'kubectl -n {pod.namespace} create secret generic ngc-api --from-literal=NGC_API_KEY="$NGC_API_KEY"',
+            ),
+        ),
+    )
