@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import Finding
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.testing import diagnose_case, load_case
 from tests.scheduling_scene import HOST, LISTS, ZONE, Json, node, obj, pod, waiting
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -258,3 +259,18 @@ def test_a_rollout_waits_for_more_than_its_old_pods() -> None:
     stranger = pod("stranger", "b", labels=APP)
     assert not any("go first" in text for text in _rollout(stranger))
     assert not any("go first" in text for text in _rollout(strategy={"rollingUpdate": {"maxSurge": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fires_update_adds_first", "Let the old pod go first: maxSurge 0, maxUnavailable 1 in Deployment/llama"),
+        ("fires_one_replica_too_many", "Drop the hostPort in Deployment/llama"),
+    ],
+)
+def test_the_workload_that_waits_is_not_stopped_for_its_own_port(name: str, said: str) -> None:
+    path = Path(__file__).parent.parent / "checks" / "cases" / "host-port-conflict" / f"{name}.yaml"
+    (target,) = diagnose_case(load_case(path)).targets
+    (fix,) = next(f.fixes for f in target.findings if f.id == "host-port-conflict")
+    assert fix.summary.startswith(said)
+    assert not any("--replicas=0" in command for command in fix.commands)

@@ -392,7 +392,8 @@ def fewer(stop: Stop) -> Iterator[Change]:
 def _free(stop: Stop, need: dict[str, int]) -> Iterator[Change]:
     """As few pods as possible off a node, so that so much more is free."""
     chosen: dict[str, Holder] = {}
-    holders = [h for h in stop.pending.usage.holders(stop.node.name) if not _belongs_to_the_node(h)]
+    on_node = stop.pending.usage.holders(stop.node.name)
+    holders = [h for h in on_node if not _belongs_to_the_node(h) and not _sibling(stop.pending, h.ref)]
     for resource, amount in need.items():
         short = amount - sum(h.requests.get(resource, 0) for h in chosen.values())
         if short > 0:
@@ -428,7 +429,10 @@ def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
 
 
 def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
-    """The node without some pods; nothing where they are too many, or where it is a finalizer that keeps one."""
+    """The node without some pods; nothing where they are too many, or where it is a finalizer that keeps one.
+
+    Nothing either where one is of the pod's own workload: what takes that away takes the waiting pod away as well.
+    """
     pods = {ref: _pod(stop.pending, ref) for ref in refs}
     ending = [ref for ref, pod in pods.items() if pod and pod.metadata.deletion_timestamp]
     kept = any(pod.metadata.finalizers for ref, pod in pods.items() if pod and ref in ending)
@@ -436,6 +440,8 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
         return
     going = f"wait for {', '.join(ending)}, which {'is' if len(ending) == 1 else 'are'} being deleted"
     others = [ref for ref in refs if ref not in ending]
+    if any(_sibling(stop.pending, ref) for ref in others):
+        return
     if not others:
         yield Change(text=f"W{going[1:]}", gone=tuple(refs), owner="platform")
         return
@@ -454,6 +460,14 @@ def _pod(pending: Pending, ref: str) -> k8s.Pod | None:
     namespace, _, name = ref.partition("/")
     pods = pending.pod.cluster.all(k8s.Pod, "Pod", namespace)
     return next((pod for pod in pods if pod.metadata.name == name), None)
+
+
+def _sibling(pending: Pending, ref: str) -> bool:
+    """Whether a pod is of the same workload as the one that waits."""
+    namespace, _, name = ref.partition("/")
+    item, mine = pending.pod.cluster.item("Pod", namespace, name), pending.subject.workload
+    top = top_of(item, pending.pod.cluster) if item and mine else None
+    return top is not None and mine is not None and top.item is mine.item and top.kind != "Pod"
 
 
 def _stopping(pending: Pending, ref: str) -> Iterator[str]:

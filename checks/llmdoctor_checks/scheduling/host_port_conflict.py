@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._holders import outgoing
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import old_first, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said
 
@@ -15,11 +16,13 @@ def host_port_conflict(pod: Pod, pending: Pending | None, subject: Subject) -> I
     """The host port that the pod wants is taken on every node that could run it.
 
     A `hostPort` (and, with `hostNetwork: true`, every declared port) can be used by one pod per node. With as many
-    such pods as nodes the next one waits, whatever else is free.
+    such pods as nodes the next one waits, whatever else is free: one replica too many, or the new pod of a rolling update, which
+    is added before the old one goes.
 
     ## Fix
 
-    Drop the `hostPort`: a Service reaches the pod without it. Where the host's network is needed choose another port.
+    Drop the `hostPort`: a Service reaches the pod without it. Where the host's network is needed choose another port, and let an
+    update remove the old pod first (`maxSurge: 0`, `maxUnavailable: 1`).
 
     ## References
 
@@ -45,7 +48,12 @@ def _ports(pending: Pending) -> Iterator[Evidence]:
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
-    where = fixes.edited(pending.pod)
+    where, workload = fixes.edited(pending.pod), pending.subject.workload
+    taken = {ref for verdict in found.verdicts for reason in verdict.reasons if reason.ports for ref in reason.pods}
+    former = [old for verdict in found.verdicts for old in outgoing(pending, verdict.node.name) if old.ref in taken]
+    if workload is not None and former:
+        yield old_first(pending, workload, tuple(old.ref for old in former))
+        return
     yield from ways(pending, found) or [
         fixes.advice(f"Drop the hostPort in {where}, or run it without hostNetwork or on another port")
     ]

@@ -18,7 +18,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
 )
-from llmdoctor_checks.start._storage import cache_path, hub_model, store
+from llmdoctor_checks.start._storage import cache_path, claim_beside, hub_model, store
 
 #: Below this a download at 1 Gbit/s is over within about four minutes, and a start is not much faster without it.
 _LARGE_BYTES = 30 * GIB
@@ -41,7 +41,8 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
     first is gone when the container restarts, the second when the pod does. Every new replica, rollout and eviction then
     waits for the whole download, and an outage of the Hub or its rate limit keeps the service from coming back.
 
-    That is how most deployments begin, so it is noted for models whose size is known and large. It is the cause where a restarted
+    That is how most deployments begin, so it is noted for models whose size is known and large, and where a claim lies at the place
+    in which the image keeps its models, and a variable moves them elsewhere. It is the cause where a restarted
     container is not ready yet, downloads by its log, and the instance before had taken minutes for the same download.
 
     ## Fix
@@ -66,19 +67,25 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
     where = f"emptyDir {place.volume}" if place.volume else "the container's own file system"
     when = "pod" if place.volume else "start of the container"
     again = _again(pod, engine, logs) if logs is not None and not place.volume else None
-    if again is None and (size is None or size < _LARGE_BYTES):
-        return  # what was measured counts, however large it is
+    beside = claim_beside(engine, path)
+    if again is None and beside is None and (size is None or size < _LARGE_BYTES):
+        return  # what was measured counts, however large it is, and whoever mounts a claim wants the model to be kept
     amount = f"{say_bytes(size)} of " if size else ""
+    unused = f", while claim {beside.volume} lies at {beside.path}" if beside else ""
     told = place.evidence or pod_evidence(engine.container, "volumeMounts", f"nothing at {path}")
     yield Finding(
         role="cause" if again else "note",
         severity="warning" if again else "info",
         confidence="possible" if again else "certain",  # what ended it before may be the point
         summary=f"{engine.label} downloads {amount}{engine.value('model')} to {path} in {where}: each new {when} "
-        f"does so again{again[0] if again else ''}.",
+        f"does so again{again[0] if again else ''}{unused}.",
         evidence=(told, *(again[1] if again else ())),
         explains=("not-ready", "rollout-stuck") if again else (),
-        fixes=(fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),),
+        fixes=(
+            fixes.advice(f"Let the cache be at {beside.path}, where the claim is, in {fixes.edited(pod)}")
+            if beside
+            else fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),
+        ),
         pods=(pod.name,) if pod.exists else (),
     )
 

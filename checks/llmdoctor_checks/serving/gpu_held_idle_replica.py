@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Evidence,
     Finding,
     Fix,
     Metrics,
@@ -34,6 +35,9 @@ def gpu_held_idle_replica(
     Replicas that are far above the load keep GPUs from all other workloads. This one has had no request for an hour, nobody
     waits at any replica, and the others are less than half full: one replica fewer serves the same.
 
+    Without a history the counters of a server that has finished no request since it started say the same of it; the others are
+    then known for the moment only.
+
     Whether it is kept for a peak that comes later is known to whoever runs it; so this is only noted. A single replica
     that is idle is not: the next request needs it.
 
@@ -50,12 +54,16 @@ def gpu_held_idle_replica(
     running, waiting = metrics.span("running"), metrics.span("waiting")
     if not pod.ready or not engine.container.gpus or not metrics.peers or running is None or waiting is None:
         return
-    if running.seconds < _LONG_SECONDS or max(running.values) > 0 or max(waiting.values) > 0:
+    finished = metrics.increase("finished")
+    # counted from the start of the process: it has never done anything
+    never = finished is not None and finished.lifetime and not finished.amount
+    idle = max(running.seconds, finished.seconds if finished and never else 0.0)
+    if idle < _LONG_SECONDS or max(running.values) > 0 or max(waiting.values) > 0:
         return
     busiest = 0.0
     for peer in metrics.peers:
         queue, runs, cache = peer.span("waiting"), peer.span("running"), peer.cache
-        if queue is None or runs is None or runs.seconds < _LONG_SECONDS or max(queue.values) > 0:
+        if queue is None or runs is None or max(queue.values) > 0 or (runs.seconds < _LONG_SECONDS and not never):
             return
         if max(runs.values) > 0 and (cache is None or max(cache.values) > _EASY):
             return
@@ -63,14 +71,16 @@ def gpu_held_idle_replica(
     if not busiest:
         return  # all are idle: at night that is so
     replicas = 1 + len(metrics.peers)
+    text = f"{metrics.name_of('finished')}: 0 in {say_seconds(idle)}"
+    counted = (Evidence(source="metric", ref=running.source, text=text),) if never else ()
     yield Finding(
         role="note",
         severity="info",
         confidence="likely",
-        summary=f"{pod.name} has answered nothing for {say_seconds(running.seconds)} and holds "
+        summary=f"{pod.name} has answered nothing for {say_seconds(idle)} and holds "
         f"{count_of(engine.container.gpus, 'GPU')}; nobody waited at any of {replicas} replicas, and the busiest ran "
         f"{busiest:.0f} at most.",
-        evidence=(running.evidence(), waiting.evidence()),
+        evidence=(running.evidence(), waiting.evidence(), *counted),
         fixes=(_fix(pod, subject, cluster, replicas),),
         pods=(pod.name,),
     )
@@ -83,4 +93,6 @@ def _fix(pod: Pod, subject: Subject, cluster: Cluster, replicas: int) -> Fix:
         if isinstance(dig(scaler.item.raw, f"spec.{path}"), int):
             operation = {"op": "replace", "path": f"/spec/{path}", "value": scaler.minimum - 1}
             return fixes.patch_object(scaler.item, f"Lower the minimum of {scaler.ref}", [operation])
-    return fixes.advice(f"Run {replicas - 1} replicas of {fixes.edited(pod)}, if no peak is expected that needs all")
+    return fixes.advice(
+        f"Run {count_of(replicas - 1, 'replica')} of {fixes.edited(pod)}, if no peak is expected that needs all"
+    )

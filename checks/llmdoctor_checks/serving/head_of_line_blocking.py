@@ -92,8 +92,9 @@ def head_of_line_blocking(
     burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
     though none waits. Where requests do wait, though the cache has room, and few with tens of thousands of tokens each run, prompts take
     every step. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
-    requests get next to nothing, and its log has many batches of prompts for each of generation. llama-server computes
-    `--batch-size` tokens of a prompt in one go for all slots; its timings show how long another slot's answer took meanwhile.
+    requests get next to nothing, and its log has many batches of prompts for each of generation. With `--chunked-prefill-size -1`
+    one long prompt is one batch, and nothing is stated before it is over. llama-server computes `--batch-size` tokens of a prompt
+    in one go for all slots; its timings show how long another slot's answer took meanwhile.
 
     ## Fix
 
@@ -175,7 +176,9 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             _behind_long_prompts(pod, engine, log, said) if log else None
         )
     if engine.name == "sglang" and log is not None:
-        return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS))
+        return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS)) or _in_one_step(
+            pod, engine, log
+        )
     return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
 
 
@@ -217,6 +220,45 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
         order=last.line.order,
         pods=(pod.name,),
     )
+
+
+def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+    """SGLang's streams that stood still while it read a long prompt in one step, as it was told to."""
+    whole = _whole_prompts(engine)
+    if whole is None:
+        return None
+    held = list[tuple[Line, Line, int, float]]()
+    batches = list(_batches(log))[-2 * _REQUESTS :]
+    for (line, rank, running), (following, same, later) in itertools.pairwise(batches):
+        new = re.search(r"#new-token: (\d{1,9})", line.text[:400])
+        size, seconds = int(new[1]) if new else 0, seconds_between(line, following) or 0.0
+        # none has ended, and the new one has joined them: they were all waiting for it
+        if rank == same and size >= _LONG_TOKENS and seconds >= _PROMPT_SECONDS and 1 < running < later:
+            held.append((line, following, size, seconds))
+    if not held:
+        return None
+    line, following, tokens, seconds = max(held, key=lambda one: one[3])
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely" if len(held) > 1 else "possible",
+        summary=f"{engine.at} read a prompt of {tokens} tokens in one step ({whole.text}): for {say_seconds(seconds)} the other requests "
+        f"got nothing{f', and so for {len(held)} prompts' if len(held) > 1 else ''}.",
+        evidence=(log_evidence(line), log_evidence(following), setting_evidence(engine.container, whole)),
+        fixes=(fixes.advice(f"Let it read long prompts in chunks: remove {whole.text} in {fixes.edited(pod)}"),),
+        order=following.order,
+        pods=(pod.name,),
+    )
+
+
+def _batches(log: Log) -> Iterator[tuple[Line, str, int]]:
+    """SGLang's statements of batches: the line, which rank says it, and how many requests run."""
+    lines = sorted((*log.find(_PREFILL), *log.find("Decode batch")), key=lambda line: line.number)
+    for line in lines:
+        rank = re.match(r"\[[^\]]{0,40}?((?: [A-Z]{2,4}\d+)*)\]", line.text)
+        running = re.search(r"#running-req: (\d{1,6})", line.text[:400])
+        if rank and running:
+            yield line, rank[1], int(running[1])
 
 
 def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:

@@ -62,7 +62,8 @@ _OF_A_MODEL = r"\] Request \S{1,200} \"POST /v1/(?:chat/completions|completions|
 class Load(msgspec.Struct, frozen=True):
     """One load that nobody's long silence explains: where it stands, how long it took, and what shows why.
 
-    It followed a request closely, or pushed another model out, or is that of a model which is kept, with another context.
+    It followed a request closely, or pushed another model out, or is that of a model which is kept, with another context or after
+    another model.
     """
 
     line: Line
@@ -71,6 +72,8 @@ class Load(msgspec.Struct, frozen=True):
     #: the context lengths, where that of the same model's last load was another
     contexts: tuple[int, int] | None = None
     asked: Line | None = None
+    #: whether it is a model that was there before and that another followed, within the time for which it is kept
+    turn: bool = False
 
 
 @check(
@@ -88,7 +91,8 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     two models then wait for a load each time, which is many times as long as the answer takes.
 
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
-    to make space for another, or loads the same one with another context within the five minutes for which it keeps it.
+    to make space for another, or loads one anew within the five minutes for which it keeps it, with another context or after another
+    model.
 
     llama-swap stops the process of one model to start that of another which its configuration does not let run beside it: by default
     only one runs. Clients that ask for two at once then end each other's requests, too, in older releases. A load after five minutes of
@@ -177,7 +181,8 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     pushed = [load for load in loads if load.evicted is not None]
     wanted = [load for load in loads if load.contexts is not None]
-    how = "in the place of another" if len(pushed) == len(loads) else f"within {_SOON_SECONDS} s of a request"
+    turns = sum(load.turn or load.evicted is not None for load in loads)
+    how = "in the place of another" if turns == len(loads) else f"within {_SOON_SECONDS} s of a request"
     if len(wanted) > len(loads) / 2:
         how = f"with another context length each time ({_lengths(wanted)})"
     yield Finding(
@@ -224,6 +229,7 @@ def _soon(log: Log, requests: list[Answer], kept: float) -> Iterator[Load]:
     """Loads that began soon after a request was answered, or for which another model or context had to go, each once."""
     last: datetime | None = None
     held: dict[str, int] = {}
+    turns = _Turns()
     told = sorted((line for text in (_RUNNER, _ASKED_TO_LOAD) for line in log.find(text)), key=lambda line: line.number)
     read = 0
     gone = sorted((line for text in _EVICTED for line in log.find(text)), key=lambda line: line.number)
@@ -235,15 +241,35 @@ def _soon(log: Log, requests: list[Answer], kept: float) -> Iterator[Load]:
         mine = told[begin:read]
         contexts, asked = _changed(mine, held)
         before = [request for request in requests if request.line.number < line.number]
+        model = next(reversed([found[1] for one in mine if (found := re.search(_MODEL, one.text[:4000]))]), "")
+        left = turns.follow(model, before[-1].at if before else None)
         if said is None or not before:
             continue
         at, seconds = datetime.fromisoformat(said[1]), float(said[2])
         again = last is not None and abs((at - last).total_seconds()) <= 1
         evicted = next((x for x in reversed(gone) if before[-1].line.number < x.number < line.number), None)
         idle = (at - before[-1].at).total_seconds() - seconds
-        if not again and idle <= (_KEPT_SECONDS if evicted else kept if contexts else _SOON_SECONDS):
-            yield Load(line, seconds, evicted, contexts, asked)
+        # what was answered last was another model's: since when nobody asks for this one is longer
+        turn = left is not None and (at - left).total_seconds() - seconds <= kept
+        if not again and (turn or idle <= (_KEPT_SECONDS if evicted else kept if contexts else _SOON_SECONDS)):
+            yield Load(line, seconds, evicted, contexts, asked, turn)
         last = at
+
+
+class _Turns:
+    """Which model was loaded last, and when each that another followed was last asked."""
+
+    def __init__(self) -> None:
+        self._last, self._left = "", dict[str, datetime]()
+
+    def follow(self, model: str, asked: datetime | None) -> datetime | None:
+        """Note that a model is loaded, after a request; when it was last asked itself, where another came between."""
+        if not model or model == self._last:
+            return None
+        if self._last and asked is not None:
+            self._left[self._last] = asked
+        self._last = model
+        return self._left.pop(model, None)
 
 
 def _changed(lines: list[Line], held: dict[str, int]) -> tuple[tuple[int, int] | None, Line | None]:

@@ -24,8 +24,11 @@ from llmdoctor_checks._load import last_load
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks.serving._answers import Answer, answered
 
-#: Who prints one of these has a GPU at hand.
-_DEVICES = r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm)|library=(?:cuda|rocm|CUDA|ROCm)\b"
+#: Who prints one of these has a GPU at hand. Mesa's llvmpipe is a Vulkan device that computes on the CPU.
+_DEVICES = (
+    r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm|SYCL|Vulkan\d{1,3} \((?!llvmpipe))|"
+    r"library=(?:cuda|rocm|CUDA|ROCm|Vulkan)\b"
+)
 
 _DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
 

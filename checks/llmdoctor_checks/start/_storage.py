@@ -82,6 +82,13 @@ def cache_path(engine: Engine) -> str:
     return _DEFAULTS.get(engine.name, "")
 
 
+def claim_beside(engine: Engine, path: str) -> Store | None:
+    """The claim where the engine's image keeps its models, when it was told to keep them at another path."""
+    usual = _DEFAULTS.get(engine.name, "")
+    found = store(engine.container, usual) if usual and usual != path else None
+    return found if found is not None and found.kind == "claim" else None
+
+
 def fetched(pod: Pod, path: str) -> Fetched | None:
     """What an init container downloads to the directory that a server reads its model from."""
     for container in pod.containers:

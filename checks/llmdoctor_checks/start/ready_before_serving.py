@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     Workload,
     check,
+    clients,
     count_of,
     fixes,
     k8s,
@@ -24,6 +25,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
 )
+from llmdoctor_checks._clients import before
 from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._services import service_of
 
@@ -59,6 +61,9 @@ _TURNED_AWAY = (
     "delayed_connect_error",
 )
 
+#: The same of clients in Python, which name nobody: OpenAI's (LiteLLM, too) and httpx.
+_NAMELESS = ("Connection error.", "All connection attempts failed")
+
 #: llama-server's `main` and `server_context`, before and after the model is loaded; `log_server_r` ends with the status.
 _LLAMA_LOADS, _LLAMA_LOADED = "loading model", "model loaded"
 
@@ -69,7 +74,12 @@ _ALWAYS = r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|ex
 _FRESH_SECONDS = 300
 
 
-@check("ready-before-serving", since="0.2", severity="warning", literals=(*_TURNED_AWAY, _LLAMA_LOADS, _LLAMA_LOADED))
+@check(
+    "ready-before-serving",
+    since="0.2",
+    severity="warning",
+    literals=(*_TURNED_AWAY, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED),
+)
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -219,7 +229,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
     blind = probe is None or _nothing(probe)
-    if client := _turned_away(pod, cluster) or _beside(pod, engine, logs):
+    if client := _turned_away(pod, cluster) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
         summary = (
             f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
@@ -275,6 +285,28 @@ def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
     said = cluster.once("turned away", lambda: list(_nobody_there(cluster)))
     return next((line for line in said if line.log.pod != pod.name and named.search(line.text)), None)
+
+
+def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
+    """The same of a client that asks this server alone, and does not name it."""
+    said = cluster.once("asked in vain", lambda: list(_nobody_named(cluster)))
+    asking = clients(pod, {item.name for item in pod.services}, cluster) if said else set()
+    return next(
+        (
+            line
+            for line in said
+            if (line.log.source.namespace, line.log.pod, line.log.container) in asking
+            and not before(line, engine, cluster)
+        ),
+        None,
+    )
+
+
+def _nobody_named(cluster: Cluster) -> Iterator[Line]:
+    """Lines of clients that found nobody, and do not say where."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        yield from (line for words in _NAMELESS if text.pod and not text.previous for line in log.find(words))
 
 
 def _nobody_there(cluster: Cluster) -> Iterator[Line]:

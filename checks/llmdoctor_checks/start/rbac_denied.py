@@ -1,0 +1,106 @@
+"""A router that may not look for its servers."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Finding,
+    Fix,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    check,
+    fixes,
+    log_evidence,
+    pod_evidence,
+)
+
+_FORBIDDEN = "is forbidden: User "
+#: The API server's answer to a program that looks for pods; `where` is the namespace, absent for the whole cluster.
+_PODS = (
+    r'is forbidden: User \\*"system:serviceaccount:(?P<owner>[^":\\]{1,63}):(?P<name>[^"\\]{1,253})\\*" cannot (?P<verb>list|watch) '
+    r'resource \\*"pods\\*" in API group \\*"\\*" (?:in the namespace \\*"(?P<where>[^"\\]{1,63})|at the cluster scope)'
+)
+
+#: Routers that were told to find their servers by themselves (vLLM's, SGLang's), and not by a list.
+_DISCOVERS = r"--service-discovery(?:[= ](?!static)|\s|$)"
+
+#: What shows that a router has a server all the same: it answered a request, or found one.
+_GOES_ON = r'"POST /[^"]{1,300}" 200\b|[Aa]dd(?:ed|ing) (?:worker|pod)|[Dd]iscovered '
+
+
+@check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN,))
+def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """The pod's service account may not ask the API server for what its program needs.
+
+    Routers and endpoint pickers look for the pods that serve, Ray's autoscaler makes pods, operators watch objects of their own
+    kinds. They do so as the pod's service account, and the API server refuses what no Role or ClusterRole allows it: a chart of an
+    older release without the rule for a new kind, a binding in another namespace, a pod that runs as `default`. Controllers then
+    wait for their caches in vain and end.
+
+    A router that was told to find its servers by itself (`--service-discovery`) is Ready nevertheless, and has nobody to send a
+    request to.
+
+    ## Fix
+
+    Install the Role and RoleBinding of the same release as the program, or add the rule that the message names:
+
+        kubectl auth can-i list pods -n NAMESPACE --as=system:serviceaccount:NAMESPACE:ACCOUNT
+
+    ## References
+
+    - https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+    - https://gateway-api-inference-extension.sigs.k8s.io/guides/troubleshooting/
+    """
+    if logs is None or not pod.ready:  # what fails is told by its messages alone
+        return
+    for container in pod.containers:
+        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        log = logs.current(container.name)
+        discovers = re.search(_DISCOVERS, words)
+        refused = _last(log) if log is not None and discovers else None
+        if refused is not None and discovers:
+            yield _finding(pod, container, discovers[0].strip(), *refused)
+            return
+
+
+def _last(log: Log) -> tuple[Line, re.Match[str]] | None:
+    """The last time that pods were kept from a router which has found no server since."""
+    last = None
+    for line in log.find(_FORBIDDEN):
+        if (said := re.search(_PODS, line.text[:4000])) is not None:
+            last = line, said
+    if last is None or any(re.search(_GOES_ON, line.text[:2000]) for line in log.lines(last[0].number + 1)):
+        return None
+    return last
+
+
+def _finding(pod: Pod, container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
+    owner, name, where = said["owner"], said["name"], said["where"]
+    return Finding(
+        role="cause",
+        severity="critical",
+        confidence="likely",
+        summary=f"Service account {owner}/{name} may not {said['verb']} pods in {where or 'the whole cluster'}: {container.name}, which "
+        "looks for its servers there, finds none.",
+        evidence=(log_evidence(line), pod_evidence(container, "args", option)),
+        fixes=(_role(owner, name, where),),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _role(owner: str, name: str, where: str | None) -> Fix:
+    if where is None:
+        return fixes.advice(
+            f"Let {owner}/{name} list and watch pods (a ClusterRole and its binding), or have it look in one namespace",
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Let {owner}/{name} get, list and watch pods in {where}",
+        f"kubectl -n {where} create role {name}-pods --verb=get,list,watch --resource=pods",
+        f"kubectl -n {where} create rolebinding {name}-pods --role={name}-pods --serviceaccount={owner}:{name}",
+        owner="platform",
+    )
