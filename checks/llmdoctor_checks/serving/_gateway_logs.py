@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 
 from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, Subject, dig, engines_in, follow, host_of, leads_here
 from llmdoctor_checks._clients import asking
@@ -99,12 +97,6 @@ _SETTINGS = (
 OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
 
 _POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
-
-#: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case.
-_GOES_ON, _SEVERAL = 100, 3
-_SAYS_LITTLE = (
-    r"(?i)error|exception|fail|timeout|timed out|retry|warn|deadline|refused|health|ready|livez|metrics|ping|^\s|^$"
-)
 
 #: A proxy that prints its own settings.
 _SETTING = r'"response_timeout"\s*:'
@@ -282,21 +274,6 @@ def _says_so(line: Line) -> bool:
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
             return False
     return any(said in text for said in (*GAVE_UP, *BESIDE, *OF_MODELS)) or re.search(_HAPROXY, text) is not None
-
-
-def in_passing(lines: list[Line]) -> bool:
-    """Whether a program whose answers no access log tells says so once, and goes on to print what it printed again and again before."""
-    if len(lines) != 1:
-        return False
-    line = lines[0]
-    before = _again_and_again(line.log.lines(max(line.number - _GOES_ON, 1), line.number - 1))
-    return bool(before & _again_and_again(line.log.lines(line.number + 1, line.number + _GOES_ON)))
-
-
-def _again_and_again(lines: Iterable[Line]) -> set[str]:
-    """What some lines say three times and more, whatever the numbers in it, and what is neither an error nor asked by a probe."""
-    said = Counter(re.sub(r"\d+", "0", line.text[:200]) for line in lines)
-    return {text for text, times in said.items() if times >= _SEVERAL and not re.search(_SAYS_LITTLE, text)}
 
 
 def waited(lines: list[Line]) -> float | None:

@@ -34,7 +34,6 @@ from llmdoctor_checks.serving._gateway_logs import (
     OF_MODELS,
     OF_PICKER,
     cut_off,
-    in_passing,
     own_setting,
     own_words,
     pod_of,
@@ -145,7 +144,7 @@ def gateway_timeout(
     engine = next((e for e in subject.engines(pod) if ports(e)), None)
     serves = subject.engines(pod) or pod.log_only
     cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
-    if cut and not stray(cut) and not in_passing(cut):
+    if cut and not stray(cut):
         its_own = any(map(own_setting, cut))
         timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
         yield _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
