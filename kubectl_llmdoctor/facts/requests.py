@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -31,6 +33,11 @@ _ERRED = expression(
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
+#: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case.
+_AROUND, _SEVERAL = 100, 3
+_SAYS_LITTLE = expression(
+    r"(?i)error|exception|fail|time(?:d )?out|retry|warn|deadline|refused|health|ready|livez|metrics|ping|^\s|^$"
+)
 #: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
@@ -77,7 +84,8 @@ def of_a_request(first: Line, last: Line) -> bool:
 def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     """Whether the requests that some lines of a log say failed are few among those that the server answered.
 
-    Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on.
+    Of a server that its probes call ready one failure beside any answer is; of others only what follows says that it went on. So does
+    what a program prints all the time that logs no answer.
     One after which the engine was gone and nothing was answered any more ended the server, however many came before.
     """
     last, failed = lines[-1], failed_requests(lines)
@@ -90,7 +98,19 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
         return False
     if len(answers) >= PER_STRAY * failed:
         return True
-    return failed == 1 and (bool(answers) if ready else after >= _AFTER_ONE)
+    return failed == 1 and ((bool(answers) if ready else after >= _AFTER_ONE) or _as_before(last))
+
+
+def _as_before(line: Line) -> bool:
+    """Whether a program of which no access log tells goes on after a line to print what it printed again and again before it."""
+    before = _again_and_again(line.log.lines(max(line.number - _AROUND, 1), line.number - 1))
+    return bool(before & _again_and_again(line.log.lines(line.number + 1, line.number + _AROUND)))
+
+
+def _again_and_again(lines: Iterable[Line]) -> set[str]:
+    """What several lines say, whatever the numbers in it, and what is neither a complaint nor asked by a probe."""
+    texts = Counter(re.sub(r"\d+", "0", line.text[:200]) for line in lines)
+    return {text for text, times in texts.items() if times >= _SEVERAL and not _SAYS_LITTLE.search(text)}
 
 
 def answered(log: Log | None, *, after: int = 0) -> int:

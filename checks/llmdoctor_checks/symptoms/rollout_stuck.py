@@ -39,7 +39,8 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
         return  # it wants none, or its own status counts them: they were only not read
     if not subject.exists and workload.release and not told:
         return  # its pods are those of other objects, or it has none
-    if not subject.exists and wanted != 0 and workload.item.kind not in ("Job", "CronJob"):
+    # nor does it lack those that its status counts
+    if not subject.exists and wanted != 0 and not workload.ready and workload.item.kind not in ("Job", "CronJob"):
         text = f"wants {wanted} and has no pod" if wanted else "has no pod"
         if wanted:
             evidence.append(workload_evidence(workload, "spec.replicas", str(wanted)))
