@@ -18,12 +18,15 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-from llmdoctor_checks._load import last_load
+from llmdoctor_checks._load import Load, last_load
 from llmdoctor_checks.multi_gpu._network import fabric
 
 #: A request that gets fewer tokens in a second waits for something: any GPU on which such models are spread makes several times
 #: as many, while it runs few requests at once.
 _SLOW_TOKENS, _FEW = 4.0, 16
+
+#: So few prompt tokens in a second keep no such group of GPUs from its other work.
+_READS_LITTLE = 500
 
 
 @check("tp-across-nodes", since="0.1", severity="warning")
@@ -83,13 +86,19 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
 def _pace(pod: Pod, container: Container, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
     """What a server with few requests says of its pace, where that is very slow: words, and the quotations."""
     said = [load for load in last_load(container, logs) if load.tokens and load.running]
-    if not pod.ready or len(said) < 2 or not all(load.running <= _FEW and not load.waiting for load in said):
+    if not pod.ready or len(said) < 2 or not all(load.running <= _FEW and _idle_else(load) for load in said):
         return None
-    best = max((load.tokens or 0) / load.running for load in said[1:])  # the first may count prompts
+    paces = ((load.made if load.waiting else load.tokens) or 0 for load in said[1:])  # the first may count prompts
+    best = max(pace / load.running for pace, load in zip(paces, said[1:], strict=True))
     if best >= _SLOW_TOKENS:
         return None
     text = f": with {count_of(said[-1].running, 'request')} at once each gets {best:.2g} tokens a second"
     return text, (log_evidence(said[-1].line),)
+
+
+def _idle_else(load: Load) -> bool:
+    """Whether nothing but the requests that run takes its time: requests that wait are read between them."""
+    return not load.waiting or (load.read is not None and load.read < _READS_LITTLE)
 
 
 def _group(engine: Engine, subject: Subject) -> int | None:

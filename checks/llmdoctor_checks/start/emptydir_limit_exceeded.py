@@ -1,5 +1,6 @@
 """Model files that are larger than the sizeLimit of the emptyDir that they are downloaded to."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -12,11 +13,17 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     fixes,
+    k8s,
+    pod_evidence,
     say_bytes,
     setting_evidence,
+    units,
 )
 from llmdoctor_checks.start._library import pulled
 from llmdoctor_checks.start._storage import Store, cache_path, hub_model, store
+
+#: How the kubelet says it of the pod that it evicts (eviction/helpers.go).
+_OVER = r'Usage of EmptyDir volume "([^"]{1,100})" exceeds the limit "([^"]{1,40})"'
 
 
 @check("emptydir-limit-exceeded", since="0.1")
@@ -25,7 +32,8 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
 
     The kubelet measures disk-backed emptyDir volumes about every minute and evicts a pod whose volume is larger than
     its `sizeLimit`. The files of a model are downloaded into such a volume, and the limit was set for a smaller one. The
-    new pod downloads again and is evicted again.
+    new pod downloads again and is evicted again: of one that is not ready yet it is said where the pod before it was evicted
+    for a volume which this one has as well, with the same limit.
 
     In a manifest the least size of the weight files, known from the model's shape, is compared with the limit; for Ollama that
     of the models that a script of the pod, or a Job beside it, has it pull.
@@ -40,6 +48,9 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     """
+    if (before := _evicted_before(pod, cluster)) is not None:
+        yield before
+        return
     if engine.name == "ollama":
         if not pod.exists and (found := pulled(pod, engine, cluster)):
             what = f"Ollama is to pull {', '.join(found.names)},"
@@ -51,6 +62,38 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
     if place := store(engine.container, path):
         what = f"The weight files of {model.value} take"
         yield from _exceeded(pod, what, needed, place, setting_evidence(engine.container, model))
+
+
+def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
+    """A pod that takes the place of one which was evicted for this, with the same volume."""
+    owner = next((ref for ref in pod.obj.metadata.owner_references if ref.controller), None)
+    if owner is None or pod.ready or pod.log_only or pod.status.reason == "Evicted":
+        return None
+    limits = {volume.name: units(volume.empty_dir.size_limit) for volume in pod.spec.volumes if volume.empty_dir}
+    for other in cluster.all(k8s.Pod, "Pod", pod.namespace):
+        said = re.search(_OVER, other.status.message) if other.status.reason == "Evicted" else None
+        if said is None or owner not in other.metadata.owner_references or limits.get(said[1]) != units(said[2]):
+            continue
+        return Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{other.metadata.name}, in whose place {pod.name} starts, was evicted: its volume {said[1]} had grown over "
+            f"{said[2]}, and {pod.name} has the same.",
+            evidence=(
+                Evidence(
+                    source="pod", ref=f"Pod/{other.metadata.name} status.message", text=other.status.message.strip()
+                ),
+                pod_evidence(pod, f"volumes[{said[1]}].emptyDir", f"sizeLimit: {said[2]}"),
+            ),
+            explains=("disk-full", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+            fixes=(
+                fixes.advice(
+                    f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
+                ),
+            ),
+            pods=(pod.name,),
+        )
+    return None
 
 
 def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence) -> Iterator[Finding]:

@@ -95,10 +95,10 @@ _FILLED = 1 / 3
 _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
 #: HAMi's library where it refuses memory: what it may give was used up, on the GPU that the engine uses.
-_REFUSED = r"\[HAMI-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
+_REFUSED = r"\[HAM[Ii]-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
 
 
-@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "[HAMI-core ERROR"))
+@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "-core ERROR ("))
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
@@ -416,7 +416,7 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         return
     if weights is not None and total and weights.high < _FILLED * total:
         return  # what is run with them fills the GPU
-    refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("[HAMI-core ERROR"))
+    refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("-core ERROR ("))
     yield Finding(
         role="cause",
         confidence="likely",

@@ -22,16 +22,20 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
     say_seconds,
+    served,
 )
 from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
 from llmdoctor_checks._written import seconds_ago
 
-#: What HAMi's library prints in every process that it is loaded into (libvgpu.c).
-_SHIM = "[HAMI-core "
+#: What HAMi's library prints in every process that it is loaded into (libvgpu.c), by the spelling of its releases.
+_SHIM = ("[HAMI-core ", "[HAMi-core ")
+
+#: How a process says that it ends by a wrong access to memory: UCX's handler, TVM's, and CPython's.
+_CRASHES = ("Caught signal 11 (Segmentation fault", "Segfault encountered", "Fatal Python error: Segmentation fault")
 
 #: What it prints before it asks the driver, and while it waits for its lock (libvgpu.c, utils.c). `Initialized` follows in the same
 #: second, or the error of whom it asked.
-_HANGS = r"\[HAMI-core Msg ?\([^)]{0,80}\)\]: (?:Initializing\.{3,}|unified_lock locked, waiting\b.{0,40})\s*"
+_HANGS = r"\[HAM[Ii]-core Msg ?\([^)]{0,80}\)\]: (?:Initializing\.{3,}|unified_lock locked, waiting\b.{0,40})\s*"
 
 #: How long that may take: it gives a lock up after 20 waits of 5 seconds at most.
 _PATIENCE = 150
@@ -58,7 +62,7 @@ _NPU_TEXTS = ("error code 107001", "error code is 107001", "error code is 507033
 _NPU_ERROR = r"\b(?:aclInit|SetDevice|aclrtSetDevice)\b.{0,60}error code (?:is )?(?:107001|507033)\b"
 
 
-@check("vgpu-shim", since="0.1", literals=(_SHIM, *_CALLS, _BUSY, *_NPU_TEXTS))
+@check("vgpu-shim", since="0.1", literals=(*_SHIM, *_CRASHES, *_CALLS, _BUSY, *_NPU_TEXTS))
 def vgpu_shim(pod: Pod, subject: Subject, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """What shares the GPU between pods breaks the engine.
 
@@ -88,6 +92,7 @@ def vgpu_shim(pod: Pod, subject: Subject, logs: Logs, node: Node | None) -> Iter
     for found in (
         *_initialises(pod, logs),
         *_calls(pod, logs),
+        *_crashes(pod, logs),
         *_unlicensed(pod, logs, node),
         *_other_npus(pod, subject, logs),
     ):
@@ -140,7 +145,7 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
     if pod.nodes != 1:
         return  # it may wait for its peers
     for what, line, *more in _stands_still(pod, logs):
-        shim = next(line.log.find(_SHIM), None)
+        shim = _loaded(line.log)
         if shim is None:
             continue
         container = next(c for c in pod.containers if c.name == line.log.container)
@@ -163,6 +168,44 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=line.order,
             pods=(pod.name,),
         )
+
+
+def _loaded(log: Log) -> Line | None:
+    """A line that shows the library in a process of this log."""
+    return next((line for text in _SHIM for line in log.find(text)), None)
+
+
+def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A start that ended by a wrong access to memory in a process that has the library in it."""
+    for ending in endings(pod) if pod.failing else ():
+        log = log_of(ending, logs)
+        shim = _loaded(log) if log is not None else None
+        if log is None or shim is None or served(log):
+            continue
+        lines = [line for text in _CRASHES for line in log.find(text) if line.number > shim.number]
+        line = min(lines, key=lambda x: x.number, default=None)
+        if line is None:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"A process of {ending.container.name} crashed (signal 11) while the engine started, with HAMi's library libvgpu.so "
+            "between it and the driver.",
+            evidence=(log_evidence(line), log_evidence(shim)),
+            explains=("worker-lost", "nccl-other", "engine-init-failed", "engine-dead", "pod-failed", *_EXPLAINS),
+            fixes=(
+                fixes.set_env(
+                    ending.container,
+                    "CUDA_DISABLE_CONTROL",
+                    "true",
+                    "See whether it starts when HAMi's library passes all calls on; where it does, update HAMi, or give the pod "
+                    "whole GPUs",
+                ),
+            ),
+            order=line.order,
+            pods=(pod.name,),
+        )
+        return
 
 
 def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
