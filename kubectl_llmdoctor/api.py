@@ -67,8 +67,9 @@ from kubectl_llmdoctor.facts.units import (
     units,
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
-from kubectl_llmdoctor.facts.workload import Workload, dig, rows, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
@@ -215,5 +216,6 @@ __all__ = [
     "tracebacks",
     "units",
     "usage_of",
+    "words",
     "workload_evidence",
 ]

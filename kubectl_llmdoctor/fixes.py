@@ -18,10 +18,11 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
-from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template

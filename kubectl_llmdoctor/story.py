@@ -16,9 +16,10 @@ from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, lo
 from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
-from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.tree import dig
 
 #: Changes older than this before the failure did not cause it, as far as anyone can tell.
 _RELEVANT = timedelta(days=7)

@@ -13,10 +13,11 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template

@@ -31,12 +31,12 @@ from kubectl_llmdoctor.api import (
     logs_of,
     object_evidence,
     pod_evidence,
+    rows,
     say_seconds,
     selector_of,
     setting_evidence,
     told_by,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
 from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
 from llmdoctor_checks.start._services import picked_by

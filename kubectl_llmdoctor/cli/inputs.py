@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.cli.options import progress
 from kubectl_llmdoctor.errors import AccessError, UsageError
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.cluster import Cluster
@@ -97,7 +98,6 @@ def _chosen(
 
 def _on_node(cluster: Cluster, place: str) -> list[TargetRef]:
     """The pods on the node of this name or address. Raises AccessError when there are none."""
-    from kubectl_llmdoctor.facts.workload import dig
     from kubectl_llmdoctor.snapshot import TargetRef
 
     names = {place} | {

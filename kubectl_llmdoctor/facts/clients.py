@@ -13,7 +13,7 @@ import msgspec
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import dig, rows
+from kubectl_llmdoctor.tree import dig, rows
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
 _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000

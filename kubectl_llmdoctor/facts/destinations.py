@@ -12,7 +12,8 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import Workload, dig, rows
+from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.tree import dig, rows
 
 #: Addresses of a pod's own, and that of an IPv4 address.
 _LOOPBACK, _ADDRESS = r"localhost|127(?:\.\d{1,3}){3}|\[?::1\]?|0\.0\.0\.0", r"\d{1,3}(?:\.\d{1,3}){3}"

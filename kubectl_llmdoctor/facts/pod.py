@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -313,8 +314,6 @@ class Pod:
 
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
-        from kubectl_llmdoctor.facts.workload import dig
-
         conditions = dig(self.cluster.find("NodeClaim", "", claim) or {}, "status.conditions")
         return any(
             isinstance(one, dict) and one.get("type") == "Launched" and one.get("reason") == "LaunchFailed"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Subject
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Item, Subject, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"

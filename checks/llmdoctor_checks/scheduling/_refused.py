@@ -21,8 +21,8 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     is_provisioner,
     log_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 
 _KINDS = (
     "ReplicaSet",

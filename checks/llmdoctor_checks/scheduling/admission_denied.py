@@ -19,8 +19,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     pod_evidence,
+    rows,
+    words,
 )
-from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._invalid import refused
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 

@@ -21,8 +21,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     is_provisioner,
     parse,
+    rows,
+    words,
 )
-from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import causes

@@ -17,8 +17,8 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     pod_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._holders import surges
 from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._refused import unmade

@@ -21,8 +21,8 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     requests_of,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 

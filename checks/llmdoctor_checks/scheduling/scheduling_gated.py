@@ -3,8 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Pod, Subject, check, dig, fixes, pod_evidence
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    pod_evidence,
+    rows,
+)
 from llmdoctor_checks.scheduling._kueue import GROUP, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 

@@ -23,10 +23,10 @@ from kubectl_llmdoctor.api import (
     follow,
     log_evidence,
     log_of,
+    rows,
     selector_of,
     tracebacks,
 )
-from llmdoctor_checks._raw import rows
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.

@@ -19,8 +19,8 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     object_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
 
 #: What vLLM answers who asks for a name that it does not serve.

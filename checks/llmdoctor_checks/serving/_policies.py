@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
-from llmdoctor_checks._raw import rows, words
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, words
 
 
 def selected(selector: Any, labels: dict[str, str]) -> bool:

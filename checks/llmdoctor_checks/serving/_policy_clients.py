@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    rows,
 )
 from llmdoctor_checks._connections import (
     ASKED_URL,
@@ -31,7 +32,6 @@ from llmdoctor_checks._connections import (
     TIMED_OUT_UNNAMED,
     UNANSWERED,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (

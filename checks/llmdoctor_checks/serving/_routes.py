@@ -26,8 +26,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     parse_time,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
 from llmdoctor_checks.start._services import picked_by

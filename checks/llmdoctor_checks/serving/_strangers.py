@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    rows,
     top_of,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.start._services import picked_by
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, say_seconds
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, rows, say_seconds
 from llmdoctor_checks.serving._exposure import backends, leads
 
 _NGINX = "nginx.ingress.kubernetes.io/"

@@ -22,9 +22,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     pod_evidence,
+    rows,
 )
 from kubectl_llmdoctor.catalog.metrics import names
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
 from llmdoctor_checks.serving._policies import selected
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
 from llmdoctor_checks.serving import _policy_clients, _policy_egress
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
 from llmdoctor_checks.serving._policy_words import CONSEQUENCES, quote, with_rules

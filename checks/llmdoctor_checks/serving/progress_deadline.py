@@ -20,10 +20,10 @@ from kubectl_llmdoctor.api import (
     parse_time,
     phase_of,
     pod_evidence,
+    rows,
     say_seconds,
     workload_evidence,
 )
-from llmdoctor_checks._raw import rows
 
 #: Kubernetes' and Knative's own.
 _DEFAULT_SECONDS = 600

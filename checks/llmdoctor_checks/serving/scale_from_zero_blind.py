@@ -15,9 +15,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     parse_time,
+    rows,
     say_seconds,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for

@@ -24,8 +24,8 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     object_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 
 _NO_PORT = "use-annotation"
 

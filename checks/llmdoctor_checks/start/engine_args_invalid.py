@@ -20,7 +20,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-from llmdoctor_checks._raw import QUOTED
+from llmdoctor_checks.start._scripts import quoted
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
 _FATAL = frozenset(
@@ -229,7 +229,7 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
             confidence="likely",
             summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
             'ends with "could not connect to ollama server".',
-            evidence=(pod_evidence(container, path, " ".join(found[0].split())[:QUOTED]),),
+            evidence=(pod_evidence(container, path, quoted(" ".join(found[0].split()))),),
             fixes=(
                 fixes.advice(
                     "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "

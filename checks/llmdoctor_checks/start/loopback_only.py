@@ -22,10 +22,10 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    rows,
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._services import service_of

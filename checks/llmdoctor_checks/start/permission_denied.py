@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
-from llmdoctor_checks._raw import QUOTED
 from llmdoctor_checks.start._images import root_image
+from llmdoctor_checks.start._scripts import quoted
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
 
 #: Where Python's tempfile looks, behind TMPDIR, TEMP and TMP; last in the working directory.
@@ -110,7 +110,7 @@ def _as_other_user(container: Container) -> Finding | None:
             severity="critical",
             confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
-            evidence=(pod_evidence(container, path, line[:QUOTED]), evidence),
+            evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):

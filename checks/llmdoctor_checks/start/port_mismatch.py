@@ -30,11 +30,11 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    rows,
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures

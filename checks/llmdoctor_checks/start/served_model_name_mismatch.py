@@ -25,10 +25,10 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     often,
     pod_evidence,
+    rows,
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.start._services import picked_by
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
