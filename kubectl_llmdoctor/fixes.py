@@ -47,8 +47,7 @@ class FromSecret(msgspec.Struct, frozen=True):
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
     """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
     item = cluster.item("Namespace", "", namespace)
-    labels = dig(item.raw, "metadata.labels") if item else None
-    level = str(labels.get(_ENFORCE)) if isinstance(labels, dict) else ""
+    level = item.labels.get(_ENFORCE, "") if item else ""
     allowed, refused = [], []
     for fix, asks in offered:
         if asks and asks in _REFUSING.get(level, ()):

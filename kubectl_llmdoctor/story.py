@@ -101,10 +101,9 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
     cluster = subject.cluster
     revisions: list[tuple[int, Item, Any]] = []
     for item in cluster.items("ReplicaSet", workload.namespace):
-        number = dig(item.raw, "metadata.annotations")
-        revision = number.get("deployment.kubernetes.io/revision") if isinstance(number, dict) else None
-        if str(revision or "").isdigit() and _owned(item, workload, cluster):
-            revisions.append((int(str(revision)), item, dig(item.raw, "spec.template")))
+        said = item.annotations.get("deployment.kubernetes.io/revision", "")
+        if said.isdigit() and _owned(item, workload, cluster):
+            revisions.append((int(said), item, dig(item.raw, "spec.template")))
     for item in cluster.items("ControllerRevision", workload.namespace):
         revision = item.raw.get("revision")
         if isinstance(revision, int) and _owned(item, workload, cluster):
@@ -208,7 +207,7 @@ def _first_of_group(subject: Subject) -> Iterator[doc.Change]:
     ends = last_round(subject.pods)
     first = ends[0]
     pod = first.container.pod
-    rank = rank_of(pod.obj.metadata.labels)
+    rank = rank_of(pod.labels)
     who = f"{rank} (pod {pod.name})" if rank else f"pod {pod.name}"
     text = f"{who} ended first, {first.container.name} with exit code {first.code}"
     later = ends[-1].finished

@@ -240,8 +240,7 @@ def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:
 
 def _group_key(item: Item) -> tuple[str, ...]:
     """What all pods share that live and die with this one; empty for a pod that stands alone."""
-    labels = item.metadata.get("labels")
-    return group_key(item.namespace, labels) if isinstance(labels, dict) else ()
+    return group_key(item.namespace, item.labels)
 
 
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:

@@ -37,9 +37,9 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
     told_by,
 )
+from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._services import endpoints_of, picked_by
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
-from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
-from llmdoctor_checks.start._services import picked_by
 
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
@@ -256,8 +256,8 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
 
 def _no_pod(service: Item, cluster: Cluster) -> Why | None:
     wanted = selector_of(service)
-    served = _has_endpoints(service, cluster)
-    if not wanted or served:
+    known = endpoints_of(service, cluster)
+    if not wanted or (known and known.some):
         return None
     shown = ", ".join(f"{key}: {value}" for key, value in wanted.items())
     idle = idle_workload(service, cluster)
@@ -270,9 +270,9 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             _scale_up(kind, idle, cluster),
         )
     lost = _meant(service, wanted, cluster)
-    if lost is None and served is None and not cluster.complete("Pod", service.namespace):
+    if lost is None and known is None and not cluster.complete("Pod", service.namespace):
         return None  # its pods were not read
-    labels = ", ".join(f"{k}: {v}" for k, v in lost.obj.metadata.labels.items() if k in wanted) if lost else ""
+    labels = ", ".join(f"{k}: {v}" for k, v in lost.labels.items() if k in wanted) if lost else ""
     return Why(
         "service-selects-nothing",
         f"Service {service.name} selects no pod ({shown})"
@@ -309,7 +309,7 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
 def _meant(service: Item, wanted: dict[str, str], cluster: Cluster) -> Pod | None:
     """The server that a Service should select: the only one that none leads to, with a label much like one that it wants."""
     lost = _without_service(service.namespace, cluster)
-    held = {str(value) for value in lost.obj.metadata.labels.values()} if lost is not None else set()
+    held = set(lost.labels.values()) if lost is not None else set()
     return lost if any(alike(one, other) for one in wanted.values() for other in held) else None
 
 
@@ -327,12 +327,12 @@ def _called(name: str, namespace: str, cluster: Cluster) -> Pod | None:
     if lost is None or lost.item is None:
         return None
     chain = [lost.item, *cluster.chain(lost.item)]
-    labels = {str(value) for value in lost.obj.metadata.labels.values()}
+    labels = set(lost.labels.values())
     own = {one for one in {*labels, *(item.name for item in chain[1:])} if re.match(rf"{re.escape(one)}(?:-|$)", name)}
     # what pods of other workloads have among their labels, too, is the name of an application or of a stage
     pods = cluster.items("Pod", namespace) if own else ()
     others = (item for item in pods if [item, *cluster.chain(item)][-1] is not chain[-1])
-    shared = {str(value) for item in others for value in _labels(item).values()}
+    shared = {value for item in others for value in item.labels.values()}
     return lost if any(len(one) >= _A_NAME for one in own - shared) else None
 
 
@@ -347,21 +347,6 @@ def _engine_pods(namespace: str, cluster: Cluster) -> Iterator[Pod]:
         pod = Pod.of(item, cluster)
         if not pod.leaving and engines_in(pod):
             yield pod
-
-
-def _has_endpoints(service: Item, cluster: Cluster) -> bool | None:
-    """Whether somebody answers behind a Service, by its endpoints; None where they were not read."""
-    key = "kubernetes.io/service-name"
-    slices = [one for one in cluster.items("EndpointSlice", service.namespace) if _labels(one).get(key) == service.name]
-    endpoints = cluster.item("Endpoints", service.namespace, service.name)
-    if not slices and endpoints is None:
-        return None
-    return any(dig(one.raw, "endpoints") for one in slices) or bool(endpoints and dig(endpoints.raw, "subsets"))
-
-
-def _labels(item: Item) -> dict[str, object]:
-    found = item.metadata.get("labels")
-    return found if isinstance(found, dict) else {}
 
 
 def _not_ready(to: Destination, cluster: Cluster) -> Why | None:

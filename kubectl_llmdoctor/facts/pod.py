@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -132,7 +132,12 @@ class Pod:
     @cached_property
     def labels(self) -> dict[str, str]:
         """Its labels as strings, which a manifest may write as numbers."""
-        return {key: str(value) for key, value in self.obj.metadata.labels.items()}
+        return {key: say(value) for key, value in self.obj.metadata.labels.items()}
+
+    @cached_property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations, likewise."""
+        return {key: say(value) for key, value in self.obj.metadata.annotations.items()}
 
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
         found = []

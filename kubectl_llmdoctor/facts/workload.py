@@ -136,9 +136,7 @@ class Workload:
                 and str(condition.get("type")) in _AT_REST
             ):
                 return True
-        labels = dig(self.raw, "metadata.labels")
-        queued = isinstance(labels, dict) and "kueue.x-k8s.io/queue-name" in labels
-        return dig(self.raw, "spec.suspend") is True and not queued
+        return dig(self.raw, "spec.suspend") is True and "kueue.x-k8s.io/queue-name" not in self.item.labels
 
     @property
     def release(self) -> bool:

@@ -15,7 +15,7 @@ def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
     owners = [owner for pod in subject.pods for owner in pod.obj.metadata.owner_references]
     mine = {item.uid for item in subject.related.values() if item.uid} | {o.uid for o in owners if o.uid}
     names = {*subject.related, *((o.kind, o.name) for o in owners)}
-    groups = {pod.obj.metadata.labels.get(GROUP) for pod in subject.pods}
+    groups = {pod.labels.get(GROUP) for pod in subject.pods}
     for item in cluster.items("Workload", subject.namespace):
         refs = rows(item.raw, "metadata.ownerReferences")
         owned = any(str(r.get("uid")) in mine or (str(r.get("kind")), str(r.get("name"))) in names for r in refs)

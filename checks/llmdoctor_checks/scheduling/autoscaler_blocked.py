@@ -156,8 +156,7 @@ def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:
     if subject.item is None or subject.item.kind != "Workspace":
         return []
     wanted = {"kaito.sh/workspace": subject.item.name, "kaito.sh/workspacenamespace": subject.namespace}
-    claims = ((claim, dig(claim.raw, "metadata.labels")) for claim in cluster.items("NodeClaim"))
-    return [claim for claim, labels in claims if isinstance(labels, dict) and wanted.items() <= labels.items()]
+    return [claim for claim in cluster.items("NodeClaim") if wanted.items() <= claim.labels.items()]
 
 
 def _with_gpus(pending: Pending) -> list[Item]:

@@ -139,9 +139,8 @@ def _asleep(subject: Subject) -> bool:
 
 def _paused(scaler: Scaler) -> bool:
     """Whether somebody stopped KEDA for this workload on purpose; then no trigger wakes it, and none shall."""
-    marks = scaler.item.metadata.get("annotations")
-    paused = "autoscaling.keda.sh/paused"
-    return isinstance(marks, dict) and (f"{paused}-replicas" in marks or str(marks.get(paused)).lower() == "true")
+    marks, paused = scaler.item.annotations, "autoscaling.keda.sh/paused"
+    return f"{paused}-replicas" in marks or marks.get(paused, "").lower() == "true"
 
 
 def _woken(scaler: Scaler) -> bool:

@@ -147,7 +147,7 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
     lines = [line for log in logs.of(agent.name) for line in list(log.find(VAULT))[-1:]] if logs else []
     if not lines:
         return
-    role = pod.obj.metadata.annotations.get("vault.hashicorp.com/role")
+    role = pod.annotations.get("vault.hashicorp.com/role")
     yield Finding(
         role="cause",
         confidence="likely",

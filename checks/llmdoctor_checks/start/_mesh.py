@@ -216,7 +216,7 @@ def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Findin
 
 def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """A server of several pods that stands still where its ranks connect, with the proxy between them."""
-    annotations = pod.obj.metadata.annotations
+    annotations = pod.annotations
     past = any(key.startswith(_PASSES) for key in annotations)
     now = pod.cluster.now
     if any(c.role == "main" and not c.running for other in subject.pods for c in other.containers):
@@ -282,7 +282,7 @@ def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
 
     Sidecars that mount a bucket are of them: whether they got the network, their log says.
     """
-    annotations = pod.obj.metadata.annotations
+    annotations = pod.annotations
     if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
         return
     if annotations.get("traffic.sidecar.istio.io/includeOutboundIPRanges", "*") != "*":

@@ -472,7 +472,7 @@ def _small_share(engine: Engine) -> bool:
 
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     """Whether the workers may stand in other pods too, so that this pod's GPUs alone prove nothing."""
-    labels = pod.obj.metadata.labels
+    labels = pod.labels
     if any(label in labels for label in _GROUPED) or _spread(pod, subject):
         return True
     kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}

@@ -26,9 +26,9 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._services import service_of
 from llmdoctor_checks.start._probes import ended_by_itself, failures
-from llmdoctor_checks.start._services import service_of
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}

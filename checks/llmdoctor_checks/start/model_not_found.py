@@ -167,7 +167,7 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
         return
     if any(
         re.fullmatch(_DATASET, label) and f"{path}/".startswith(f"/mnt/datasets/{name}/")
-        for label, name in pod.obj.metadata.labels.items()
+        for label, name in pod.labels.items()
     ):
         return
     inside = any(mount.mount_path.startswith(f"{path}/") for mount in container.spec.volume_mounts)

@@ -164,7 +164,7 @@ def _installs(container: Container) -> tuple[str, str, str] | None:
 
 def _on_openshift(pod: Pod) -> bool:
     """Whether the manifests are for OpenShift, which gives each pod a user of its own."""
-    marks = (pod.namespace, *pod.obj.metadata.labels, *pod.obj.metadata.annotations)
+    marks = (pod.namespace, *pod.labels, *pod.annotations)
     return bool(_OF_OPENSHIFT.intersection(pod.cluster.kinds())) or any("openshift" in str(mark) for mark in marks)
 
 

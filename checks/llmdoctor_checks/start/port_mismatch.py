@@ -35,11 +35,11 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
+from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
-from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
+from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
-from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
 _SIDECAR_PROBE = "SERVING_READINESS_PROBE"

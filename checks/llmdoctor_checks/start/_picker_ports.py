@@ -18,7 +18,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     rows,
 )
-from llmdoctor_checks.start._services import picked_by
+from llmdoctor_checks._services import picked_by
 
 #: Envoy could not ask it (ext_proc over gRPC, status UNAVAILABLE), and why.
 NOT_ASKED = "ext_proc_error_gRPC_error_14"
