@@ -12,6 +12,7 @@ from kubectl_llmdoctor.evidence import (
     node_evidence,
     object_evidence,
     pod_evidence,
+    problem_evidence,
     setting_evidence,
     workload_evidence,
 )
@@ -194,6 +195,7 @@ __all__ = [
     "phase_of",
     "pod_evidence",
     "probe_kills",
+    "problem_evidence",
     "requests_of",
     "rows",
     "said",

@@ -21,7 +21,6 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Pod,
-    Setting,
     Trouble,
     dig,
     engines_in,
@@ -37,7 +36,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
     told_by,
 )
-from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told, port_evidence
 from llmdoctor_checks._services import endpoints_of, picked_by
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
 
@@ -201,7 +200,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
         return Why(
             "port-mismatch",
             f"{engine.title} in {engine.container.name} of the same pod listens on {port.value}",
-            (_of_setting(engine, port),),
+            (port_evidence(engine.container, port),),
             fixes.advice(f"Let {container.name} ask port {port.value}, in {fixes.edited(pod)}"),
         )
     others = [c for c in pod.containers if c is not container and c.role != "init"]
@@ -411,7 +410,7 @@ def _at_the_pod(to: Destination, line: Line) -> Why | None:
                 continue
             if port.source not in ("flag", "log", "env") and port.value not in declared:
                 continue
-            listens, evidence = port.value, _of_setting(engine, port)
+            listens, evidence = port.value, port_evidence(engine.container, port)
             title = engine.title
         else:
             probed = _probed(mains[0]) if len(mains) == 1 else None
@@ -501,9 +500,3 @@ def _probed(container: Container) -> tuple[int, Evidence] | None:
         return None
     path = f"readinessProbe.{'httpGet' if probe.http_get else 'tcpSocket'}.port"
     return number, pod_evidence(container, path, str(action.port))
-
-
-def _of_setting(engine: Engine, port: Setting) -> Evidence:
-    if port.source == "default":
-        return pod_evidence(engine.container, "args", f"no --port ({port.text})")
-    return setting_evidence(engine.container, port)

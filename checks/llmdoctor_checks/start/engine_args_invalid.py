@@ -7,7 +7,6 @@ from ipaddress import ip_address
 
 from kubectl_llmdoctor.api import (
     Engine,
-    Evidence,
     Finding,
     Fix,
     Logs,
@@ -18,6 +17,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     pod_evidence,
+    problem_evidence,
     setting_evidence,
 )
 from llmdoctor_checks.start._scripts import quoted
@@ -102,7 +102,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
             summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
             evidence=(
-                *(_evidence(pod, p) for p in shown),
+                *(problem_evidence(pod, p) for p in shown),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
@@ -115,7 +115,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             severity="critical",
             confidence="certain" if _sure(sure) else "likely",
             summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
-            evidence=tuple(_evidence(pod, p) for p in sure),
+            evidence=tuple(problem_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
 
@@ -286,13 +286,6 @@ def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
 
 def _list(problems: list[Problem]) -> str:
     return "; ".join(p.detail.rstrip(".") for p in problems[:3])
-
-
-def _evidence(pod: Pod, problem: Problem) -> Evidence:
-    origin = pod.template_of.origin if pod.template_of else None
-    if origin and not pod.exists:
-        return Evidence(source="manifest", ref=problem.path, text=problem.text, file=origin.file, line=origin.line)
-    return Evidence(source="pod", ref=problem.path, text=problem.text)
 
 
 def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:

@@ -165,11 +165,9 @@ def _probe(container: Container) -> tuple[str, Evidence] | None:
 
 def _actions(container: Container) -> Iterator[tuple[str, str, k8s.HttpGet | k8s.TcpSocket]]:
     """The kind of each probe that connects to the pod's address, how it asks, and what."""
-    spec = container.spec
-    probes = (("startup", spec.startup_probe), ("liveness", spec.liveness_probe), ("readiness", spec.readiness_probe))
-    for kind, probe in probes:
-        action = (probe.http_get or probe.tcp_socket) if probe else None
-        if probe and action and not (probe.http_get and probe.http_get.host):
+    for kind, probe in container.spec.probes.items():
+        action = probe.http_get or probe.tcp_socket
+        if action and not (probe.http_get and probe.http_get.host):
             yield kind, "httpGet" if probe.http_get else "tcpSocket", action
 
 

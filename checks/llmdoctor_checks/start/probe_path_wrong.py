@@ -155,7 +155,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             code = event.message.rstrip().rpartition("statuscode: ")[2]
             if code not in _ANSWERS:
                 continue
-            probe = _probe(container.spec, kind)
+            probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
             name = next((e.name for e in subject.engines(pod) if e.container is container), "")
             yield Finding(
@@ -181,7 +181,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
 def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
     """What a probe asks by where the server speaks the other of HTTP and HTTPS; empty where that is not said."""
     said = event.message.rstrip()
-    probe = _probe(container.spec, kind)
+    probe = container.spec.probes.get(kind)
     plain = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTP"
     if said.endswith(_PLAIN):
         return "" if plain else "HTTPS"  # the server sends one that asks by HTTP on to HTTPS, and the kubelet follows
@@ -195,7 +195,7 @@ def _certified(engine: Engine) -> bool:
 
 def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> Finding:
     """A probe that asks by another scheme than the server speaks: as the kubelet says, or by a manifest."""
-    probe, pod = _probe(container.spec, kind), container.pod
+    probe, pod = container.spec.probes.get(kind), container.pod
     written = probe.http_get.scheme if probe and probe.http_get else ""
     right = "HTTP" if scheme == "HTTPS" else "HTTPS"
     operation = {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/scheme", "value": right}
@@ -266,7 +266,7 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
     killed = events is not None and any(probe == kind for probe, _ in probe_kills(pod, events, container))
     if not container.running and not killed:
         return None  # it ended by itself, whatever its probe met with
-    probe = _probe(container.spec, kind)
+    probe = container.spec.probes.get(kind)
     command = " ".join(map(str, probe.exec.command)) if probe and probe.exec else ""
     return Finding(
         role="cause",
@@ -310,7 +310,7 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
         return
     prefixed = _below_a_prefix(engine)
     for kind in ("startup", "liveness", "readiness"):
-        probe = _probe(container.spec, kind)
+        probe = container.spec.probes.get(kind)
         absent = lacking(container, probe.exec.command) if probe and probe.exec else None
         # a liveness probe that cannot be run restarts nothing
         if probe and absent and not (absent.direct and kind == "liveness"):
@@ -377,15 +377,6 @@ def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None)
         explains=("probe-too-short",),
         fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH[engine.name])),
     )
-
-
-def _probe(container: k8s.Container, kind: str) -> k8s.Probe | None:
-    probes = {
-        "startup": container.startup_probe,
-        "liveness": container.liveness_probe,
-        "readiness": container.readiness_probe,
-    }
-    return probes[kind]
 
 
 def _fixes(pod: Pod, index: int, kind: str, path: str, right: str) -> Iterator[Fix]:

@@ -116,7 +116,7 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             up = served(log) and slow[-1:] == failed[-1:]
         if not (slow and (up or (which == "liveness" and came_up(container)))):
             continue
-        probe = container.spec.startup_probe if which == "startup" else container.spec.liveness_probe
+        probe = container.spec.probes.get(which)
         allowed = (
             f"the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
             if probe
