@@ -1,4 +1,4 @@
-"""An autoscaler at zero that waits for a metric which only a running pod emits."""
+"""An autoscaler at zero that sees none of the requests."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ _POLLING_SECONDS, _POLLS = 30, 3
 
 @check("scale-from-zero-blind", since="0.2", severity="warning", literals=NO_CANDIDATES)
 def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """Scaled to zero on a metric that only a running pod emits: nothing wakes it.
+    """An autoscaler that scales to zero sees nothing by which to wake the workload.
 
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its

@@ -1,4 +1,4 @@
-"""A probe, Service or route that asks another port than the one that is there."""
+"""Whoever asks for a server at a port where it is not."""
 
 import json
 import math
@@ -69,7 +69,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
     literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, FAILED, *_unreached.LITERALS),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
-    """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
+    """A probe, Service, pool, route or client asks at the wrong port, or with TLS where none is spoken.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has
     it looks up in vain each time. When the engine listens on another

@@ -1,4 +1,4 @@
-"""A probe that asks for a path which the server does not have, or runs a program that the image does not have."""
+"""Probes that no server answers as they ask, or whose program the image does not have, and clients that are refused alike."""
 
 import re
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ _EFFECTS = {
 
 @check("probe-path-wrong", since="0.1", literals=LITERALS)
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A probe or a client asks for what the server does not open, or a probe for a missing program.
+    """A probe, a health check or a client is refused for what or how it asks, or a probe runs a missing program.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
