@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, object_evidence
+from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, is_headless, object_evidence
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -17,7 +17,7 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 def service_of(pod: Pod) -> Item | None:
     """The first Service that sends requests to the pod; a headless one is for its peers."""
-    return next((item for item in pod.services if dig(item.raw, "spec.clusterIP") != "None"), None)
+    return next((item for item in pod.services if not is_headless(item)), None)
 
 
 def picked_by(pool: Item, pod: Pod) -> bool:

@@ -45,7 +45,7 @@ class Destination(msgspec.Struct, frozen=True):
 
     def target(self, pod: Pod) -> int | None:
         """The port of a pod behind it at which a request arrives; None for a name that no container declares."""
-        if self.service is None or dig(self.service.raw, "spec.clusterIP") == "None":
+        if self.service is None or is_headless(self.service):
             return self.port  # the pods of a headless one are asked themselves
         wanted = self.row.get("targetPort", self.row.get("port")) if self.row else None
         if isinstance(wanted, str) and wanted.isdecimal():
@@ -95,6 +95,11 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     asked = next((row for row in listed if row.get("port") == port), None)
     row = listed[0] if port is None and len(listed) == 1 else asked
     return Destination(host, port, item.namespace, item.name, item, row, _behind(item, cluster))
+
+
+def is_headless(service: Item) -> bool:
+    """Whether a Service has no address of its own: its name leads to the pods themselves."""
+    return bool(dig(service.raw, "spec.clusterIP") == "None")
 
 
 def selector_of(service: Item) -> dict[str, str]:

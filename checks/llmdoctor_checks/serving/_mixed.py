@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     dig,
     fixes,
+    is_headless,
     k8s,
     log_evidence,
     object_evidence,
@@ -36,7 +37,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     Where a Service leads to the pod alone, it is that which is asked, and the other may be for its metrics.
     """
     unknown = _unknown(pod, logs) if logs is not None else {}
-    asked = [item for item in pod.services if dig(item.raw, "spec.clusterIP") != "None"] if unknown else []
+    asked = [item for item in pod.services if not is_headless(item)] if unknown else []
     beside = [(item, list(_beside(item, pod, cluster))) for item in asked]
     for item, others in beside if all(others for _, others in beside) else ():
         for other in others:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     dig,
     fixes,
+    is_headless,
     log_evidence,
     object_evidence,
     rows,
@@ -86,7 +87,7 @@ def _selecting(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item, set[int]]]:
     for item in pod.services:
         targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]
         numbers = {target for target in targets if isinstance(target, int)}
-        if numbers and len(numbers) == len(targets) and dig(item.raw, "spec.clusterIP") != "None":
+        if numbers and len(numbers) == len(targets) and not is_headless(item):
             yield item, numbers
 
 

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     has_namespace,
     host_of,
+    is_headless,
     k8s,
     log_evidence,
     named,
@@ -218,7 +219,7 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         name = row.get("targetPort") if isinstance(row, dict) else None
         if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
             continue
-        if dig(item.raw, "spec.clusterIP") == "None" or _declared_elsewhere(item, name, cluster):
+        if is_headless(item) or _declared_elsewhere(item, name, cluster):
             continue
         have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
         empty = _without_port(item, cluster) if pod.exists and pod.ready else None
