@@ -12,6 +12,7 @@ from kubectl_llmdoctor.evidence import (
     node_evidence,
     object_evidence,
     pod_evidence,
+    problem_evidence,
     setting_evidence,
     workload_evidence,
 )
@@ -29,6 +30,7 @@ from kubectl_llmdoctor.facts.destinations import (
     follow,
     has_namespace,
     idle_workload,
+    is_headless,
     logs_of,
     named,
     selector_of,
@@ -67,8 +69,9 @@ from kubectl_llmdoctor.facts.units import (
     units,
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
-from kubectl_llmdoctor.facts.workload import Workload, dig, rows, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
@@ -172,6 +175,7 @@ __all__ = [
     "image_cuda",
     "is_accelerator",
     "is_gone",
+    "is_headless",
     "is_provisioner",
     "k8s",
     "lacks_model",
@@ -193,6 +197,7 @@ __all__ = [
     "phase_of",
     "pod_evidence",
     "probe_kills",
+    "problem_evidence",
     "requests_of",
     "rows",
     "said",
@@ -215,5 +220,6 @@ __all__ = [
     "tracebacks",
     "units",
     "usage_of",
+    "words",
     "workload_evidence",
 ]

@@ -169,7 +169,7 @@ def serves(pod: Pod) -> bool:
     """
     return (
         pod.gpus > 0
-        or of_served_model(pod.obj.metadata.labels)
+        or of_served_model(pod.labels)
         or any(beside_a_server(container.spec.image) for container in pod.containers)
         or bool(engines_of(pod, Logs([])))
     )
@@ -183,7 +183,7 @@ def _state(subject: Subject) -> Hashable:
     owners = cluster.chain(subject.item)
     if not owners:
         return None
-    revision = str(pod.obj.metadata.labels.get("controller-revision-hash", ""))
+    revision = pod.labels.get("controller-revision-hash", "")
     warnings = {e.reason for e in events_of(cluster).about([("Pod", pod.name)]) if e.warning}
     return (
         pod.namespace,

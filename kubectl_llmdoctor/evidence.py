@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.engines.config import Setting
+from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -84,6 +84,14 @@ def setting_evidence(where: Container, setting: Setting) -> Evidence:
     if pod.exists or origin is None:
         return Evidence(source="pod", ref=ref, text=setting.text)
     return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)
+
+
+def problem_evidence(pod: Pod, problem: Problem) -> Evidence:
+    """What an engine's parser would refuse or pass over, where it was written."""
+    origin = pod.template_of.origin if pod.template_of else None
+    if origin and not pod.exists:
+        return Evidence(source="manifest", ref=problem.path, text=problem.text, file=origin.file, line=origin.line)
+    return Evidence(source="pod", ref=problem.path, text=problem.text)
 
 
 def _log_read(where: Container) -> str:

@@ -18,10 +18,11 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
-from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -46,8 +47,7 @@ class FromSecret(msgspec.Struct, frozen=True):
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
     """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
     item = cluster.item("Namespace", "", namespace)
-    labels = dig(item.raw, "metadata.labels") if item else None
-    level = str(labels.get(_ENFORCE)) if isinstance(labels, dict) else ""
+    level = item.labels.get(_ENFORCE, "") if item else ""
     allowed, refused = [], []
     for fix, asks in offered:
         if asks and asks in _REFUSING.get(level, ()):

@@ -16,9 +16,10 @@ from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, lo
 from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
-from kubectl_llmdoctor.facts.workload import Workload, dig
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.tree import dig
 
 #: Changes older than this before the failure did not cause it, as far as anyone can tell.
 _RELEVANT = timedelta(days=7)
@@ -100,10 +101,9 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
     cluster = subject.cluster
     revisions: list[tuple[int, Item, Any]] = []
     for item in cluster.items("ReplicaSet", workload.namespace):
-        number = dig(item.raw, "metadata.annotations")
-        revision = number.get("deployment.kubernetes.io/revision") if isinstance(number, dict) else None
-        if str(revision or "").isdigit() and _owned(item, workload, cluster):
-            revisions.append((int(str(revision)), item, dig(item.raw, "spec.template")))
+        said = item.annotations.get("deployment.kubernetes.io/revision", "")
+        if said.isdigit() and _owned(item, workload, cluster):
+            revisions.append((int(said), item, dig(item.raw, "spec.template")))
     for item in cluster.items("ControllerRevision", workload.namespace):
         revision = item.raw.get("revision")
         if isinstance(revision, int) and _owned(item, workload, cluster):
@@ -207,7 +207,7 @@ def _first_of_group(subject: Subject) -> Iterator[doc.Change]:
     ends = last_round(subject.pods)
     first = ends[0]
     pod = first.container.pod
-    rank = rank_of(pod.obj.metadata.labels)
+    rank = rank_of(pod.labels)
     who = f"{rank} (pod {pod.name})" if rank else f"pod {pod.name}"
     text = f"{who} ended first, {first.container.name} with exit code {first.code}"
     later = ends[-1].finished

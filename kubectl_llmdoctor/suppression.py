@@ -235,9 +235,8 @@ def _paths(subject: Subject, folder: str) -> list[str]:
 def _annotated(subject: Subject) -> Iterator[tuple[Item, str]]:
     """The annotations of what owns the target, of the target, and of its pods or their templates: each text once."""
     owner = subject.workload.item if subject.workload else subject.item
-    found = [item.metadata.get("annotations") for item in _items(subject)]
-    found += [pod.obj.metadata.annotations for pod in subject.pods]
-    texts = dict.fromkeys(a.get(ANNOTATION) for a in found if isinstance(a, dict))
-    for text in texts:
-        if owner and isinstance(text, str):
+    texts = [item.annotations.get(ANNOTATION) for item in _items(subject)]
+    texts += [pod.annotations.get(ANNOTATION) for pod in subject.pods]
+    for text in dict.fromkeys(texts):
+        if owner and text is not None:
             yield owner, text

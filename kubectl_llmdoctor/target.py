@@ -13,10 +13,11 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -239,8 +240,7 @@ def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:
 
 def _group_key(item: Item) -> tuple[str, ...]:
     """What all pods share that live and die with this one; empty for a pod that stands alone."""
-    labels = item.metadata.get("labels")
-    return group_key(item.namespace, labels) if isinstance(labels, dict) else ()
+    return group_key(item.namespace, item.labels)
 
 
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:

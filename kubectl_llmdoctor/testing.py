@@ -16,17 +16,18 @@ from kubectl_llmdoctor.snapshot import Snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A recorded situation: a snapshot file with a top-level key `expect` (id: role).
+    """A recorded situation: a snapshot file with the top-level keys `expect` (id: role) and `says` (texts).
 
     It lies in a folder named after the id that it is about. A `fires_` case must find that id (as a cause unless
     `expect` says otherwise, and then first among the causes); a `quiet_` case, the near miss, must not find it (or only
-    in the role that `expect` names).
+    in the role that `expect` names). What it `says` stands in the summary of the finding of that id or of one of its fixes.
     """
 
     path: Path
     id: str
     fires: bool
     expect: dict[str, str]
+    says: tuple[str, ...]
     snapshot: Snapshot
 
 
@@ -43,6 +44,7 @@ def load_case(path: Path) -> Case:
         id=path.parent.name,
         fires=path.name.startswith("fires_"),
         expect={str(k): str(v) for k, v in expect.items()},
+        says=(says,) if isinstance(says := tree.get("says", ()), str) else tuple(says),
         snapshot=load(str(path)),
     )
 
@@ -77,8 +79,11 @@ def _fires(case: Case, findings: list[Finding], roles: dict[str, Any]) -> list[s
     first = next((f.id for f in findings if f.role == "cause"), None)
     if role == "cause" and first != case.id:
         said.append(f"{case.id} should be the first cause, but that is {first}")
-    if any(f.id == case.id and not f.evidence for f in findings):
+    mine = [f for f in findings if f.id == case.id]
+    if any(not f.evidence for f in mine):
         said.append(f"{case.id} has no evidence")
+    text = "\n".join(summary for f in mine for summary in (f.summary, *(fix.summary for fix in f.fixes)))
+    said += [f"{case.id} should say {words!r}" for words in case.says if words not in text]
     return said
 
 

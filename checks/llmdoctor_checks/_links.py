@@ -14,40 +14,36 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Destination,
-    Engine,
     Evidence,
     Finding,
     Fix,
     Item,
     Line,
     Pod,
-    Setting,
     Trouble,
     answered,
     dig,
     engines_in,
     fixes,
     idle_workload,
+    is_headless,
     log_evidence,
     logs_of,
     object_evidence,
     pod_evidence,
+    rows,
     say_seconds,
     selector_of,
     served,
-    setting_evidence,
     told_by,
 )
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._last_link import Why, nobody_listens
+from llmdoctor_checks._listening import listens, port_evidence
+from llmdoctor_checks._services import endpoints_of
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
-from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
-from llmdoctor_checks.start._services import picked_by
 
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
-
-#: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
-_AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
 
 #: A shorter word (`vllm`, `llama`) is what many things are called.
 _A_NAME = 6
@@ -55,20 +51,6 @@ _A_NAME = 6
 #: A server that started no longer ago is loading.
 _LOADING = 630
 _CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck", "engine-init-failed")
-
-
-class Why(msgspec.Struct, frozen=True):
-    """At which link a way ends: the check that tells it, in words, and what shows it."""
-
-    id: str
-    text: str
-    evidence: tuple[Evidence | None, ...]
-    fix: Fix
-    certain: bool = True
-    #: the pod at which it ends, where no Service leads to it
-    at: Pod | None = None
-    #: whether the client itself names the port that is not there: nothing is wrong with the server or its Service
-    astray: bool = False
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -166,7 +148,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
         return None  # another name, whose ports are asked as they are
     if service is not None:
         listed = [row["port"] for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
-        headless = dig(service.raw, "spec.clusterIP") == "None"
+        headless = is_headless(service)
         if to.row is None and to.port is not None and listed and not headless:
             have = ", ".join(map(str, listed))
             return Why(
@@ -182,7 +164,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
             return _no_pod(service, cluster)
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
-    return _at_the_pod(to, line)
+    return nobody_listens(to, line)
 
 
 def _unpublished(to: Destination, cluster: Cluster) -> Why | None:
@@ -214,7 +196,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
         return Why(
             "port-mismatch",
             f"{engine.title} in {engine.container.name} of the same pod listens on {port.value}",
-            (_of_setting(engine, port),),
+            (port_evidence(engine.container, port),),
             fixes.advice(f"Let {container.name} ask port {port.value}, in {fixes.edited(pod)}"),
         )
     others = [c for c in pod.containers if c is not container and c.role != "init"]
@@ -269,8 +251,8 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
 
 def _no_pod(service: Item, cluster: Cluster) -> Why | None:
     wanted = selector_of(service)
-    served = _has_endpoints(service, cluster)
-    if not wanted or served:
+    known = endpoints_of(service, cluster)
+    if not wanted or (known and known.some):
         return None
     shown = ", ".join(f"{key}: {value}" for key, value in wanted.items())
     idle = idle_workload(service, cluster)
@@ -283,9 +265,9 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             _scale_up(kind, idle, cluster),
         )
     lost = _meant(service, wanted, cluster)
-    if lost is None and served is None and not cluster.complete("Pod", service.namespace):
+    if lost is None and known is None and not cluster.complete("Pod", service.namespace):
         return None  # its pods were not read
-    labels = ", ".join(f"{k}: {v}" for k, v in lost.obj.metadata.labels.items() if k in wanted) if lost else ""
+    labels = ", ".join(f"{k}: {v}" for k, v in lost.labels.items() if k in wanted) if lost else ""
     return Why(
         "service-selects-nothing",
         f"Service {service.name} selects no pod ({shown})"
@@ -322,7 +304,7 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
 def _meant(service: Item, wanted: dict[str, str], cluster: Cluster) -> Pod | None:
     """The server that a Service should select: the only one that none leads to, with a label much like one that it wants."""
     lost = _without_service(service.namespace, cluster)
-    held = {str(value) for value in lost.obj.metadata.labels.values()} if lost is not None else set()
+    held = set(lost.labels.values()) if lost is not None else set()
     return lost if any(alike(one, other) for one in wanted.values() for other in held) else None
 
 
@@ -340,12 +322,12 @@ def _called(name: str, namespace: str, cluster: Cluster) -> Pod | None:
     if lost is None or lost.item is None:
         return None
     chain = [lost.item, *cluster.chain(lost.item)]
-    labels = {str(value) for value in lost.obj.metadata.labels.values()}
+    labels = set(lost.labels.values())
     own = {one for one in {*labels, *(item.name for item in chain[1:])} if re.match(rf"{re.escape(one)}(?:-|$)", name)}
     # what pods of other workloads have among their labels, too, is the name of an application or of a stage
     pods = cluster.items("Pod", namespace) if own else ()
     others = (item for item in pods if [item, *cluster.chain(item)][-1] is not chain[-1])
-    shared = {str(value) for item in others for value in _labels(item).values()}
+    shared = {value for item in others for value in item.labels.values()}
     return lost if any(len(one) >= _A_NAME for one in own - shared) else None
 
 
@@ -360,21 +342,6 @@ def _engine_pods(namespace: str, cluster: Cluster) -> Iterator[Pod]:
         pod = Pod.of(item, cluster)
         if not pod.leaving and engines_in(pod):
             yield pod
-
-
-def _has_endpoints(service: Item, cluster: Cluster) -> bool | None:
-    """Whether somebody answers behind a Service, by its endpoints; None where they were not read."""
-    key = "kubernetes.io/service-name"
-    slices = [one for one in cluster.items("EndpointSlice", service.namespace) if _labels(one).get(key) == service.name]
-    endpoints = cluster.item("Endpoints", service.namespace, service.name)
-    if not slices and endpoints is None:
-        return None
-    return any(dig(one.raw, "endpoints") for one in slices) or bool(endpoints and dig(endpoints.raw, "subsets"))
-
-
-def _labels(item: Item) -> dict[str, object]:
-    found = item.metadata.get("labels")
-    return found if isinstance(found, dict) else {}
 
 
 def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
@@ -401,137 +368,3 @@ def _state(pod: Pod, cluster: Cluster) -> tuple[Trouble, float | None] | None:
     age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
     loading = trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING))
     return None if trouble is None or loading else (trouble, age)
-
-
-def _at_the_pod(to: Destination, line: Line) -> Why | None:
-    """Whether a ready server listens where the request arrives."""
-    for pod in to.pods:
-        if not pod.ready or pod.spec.host_network:
-            continue
-        target = to.target(pod)
-        mains = [c for c in pod.containers if c.role != "init"]
-        declared = {p.container_port for c in mains for p in c.spec.ports}
-        service = to.service
-        headless = service is not None and dig(service.raw, "spec.clusterIP") == "None"
-        if service is None:
-            asked = f"that is port {target} of {pod.name}"
-        elif headless:
-            asked = f"the headless Service {service.name} leads to port {target} of {pod.name} itself"
-        else:
-            asked = f"Service {service.name} sends to port {target} of {pod.name}"
-        place, text = ("spec.clusterIP", "None") if headless else ("spec.ports", f"targetPort: {target}")
-        sent = object_evidence(service, place, text) if service is not None else None
-        engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int)), None)
-        port = engine.get("port") if engine is not None else None
-        if target is None or (len(mains) > 1 and (target in declared or engine is None)):
-            continue
-        if len(mains) == 1 and (alone := _loopback(mains[0], engine, target)) is not None:
-            return Why(
-                "loopback-only",
-                f"{engine.title if engine else mains[0].name} in {pod.name} listens on {alone[0]} alone",
-                (sent, alone[1]),
-                fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}"),
-                at=pod,
-            )
-        if engine is not None and port is not None:
-            own = target == port.value or _opens_besides(engine, target)
-            if own or (service is None and _serves_at_several(engine, target)):
-                continue
-            if port.source not in ("flag", "log", "env") and port.value not in declared:
-                continue
-            listens, evidence = port.value, _of_setting(engine, port)
-            title = engine.title
-        else:
-            probed = _probed(mains[0]) if len(mains) == 1 else None
-            if probed is None or not declared or target in declared or target == probed[0]:
-                continue
-            listens, evidence, title = probed[0], probed[1], mains[0].name
-        fix = fixes.advice(f"Ask {pod.name if service is None else service.name} at port {listens}")
-        if service is not None and to.row is not None and not headless:
-            index = rows(service.raw, "spec.ports").index(to.row)
-            patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": listens}]
-            fix = fixes.patch_object(service, f"Set targetPort to {listens} in Service/{service.name}", patch)
-        # a container that declares no ports may listen there, for the engine
-        sure = all(c.spec.ports for c in mains if engine is None or c.name != engine.container.name)
-        what = f"{asked}, and {title} listens on {listens}"
-        # by its address, or a headless Service, the client asks the very port that it names
-        astray = target == to.port and (service is None or headless)
-        pool = _pool_that_lists(target, pod) if service is None else None
-        if pool is not None:  # of which the picker of endpoints sent it there
-            astray, sent = False, object_evidence(pool, "spec.targetPorts", f"number: {target}")
-            fix = fixes.advice(
-                f"Let targetPorts of InferencePool/{pool.name} have {listens} and not {target}, as they hold for each pod that it selects, "
-                f"or let {fixes.edited(pod)} listen there"
-            )
-            what = f"{what}; InferencePool {pool.name} has {target} among its targetPorts"
-        if (
-            service is None
-            and _AIBRIX_MODEL in pod.labels
-            and str(target) in (pod.labels.get(_AIBRIX_PORT), _AIBRIX_DEFAULT)
-            and "/metrics" not in line.text  # for which it goes by a label of their own
-        ):
-            told, astray = pod.labels.get(_AIBRIX_PORT), False
-            sent = pod_evidence(pod, "metadata.labels", f"{_AIBRIX_PORT}: {told}" if told else f"no {_AIBRIX_PORT}")
-            label = f'the label {_AIBRIX_PORT}: "{listens}", in its pod template'
-            fix = fixes.advice(f"Give the pods of {fixes.edited(pod)} {label}")
-            what = f"{what}; AIBrix goes by the label {_AIBRIX_PORT}, {told or f'without which it asks {target}'}"
-            if told == str(listens):
-                fix = fixes.advice(f"Upgrade AIBrix, or let {fixes.edited(pod)} listen on {target}")
-                what = f"{asked}, and {title} listens on {listens}, as its label {_AIBRIX_PORT} says, by which this AIBrix does not go"
-        return Why("port-mismatch", what, (sent, evidence), fix, certain=sure, at=pod, astray=astray)
-    return None
-
-
-def _pool_that_lists(port: int, pod: Pod) -> Item | None:
-    """An InferencePool that selects a pod and has a port among those at which its picker of endpoints looks for servers."""
-    for pool in pod.cluster.items("InferencePool", pod.namespace):
-        if any(row.get("number") == port for row in rows(pool.raw, "spec.targetPorts")) and picked_by(pool, pod):
-            return pool
-    return None
-
-
-def _serves_at_several(engine: Engine, port: int) -> bool:
-    """Whether an engine may serve at a port besides its own: one for each of its data-parallel ranks, or what a script starts there."""
-    ranks, spec = engine.value("data_parallel_size"), engine.container.spec
-    several = not isinstance(ranks, int) or ranks > 1
-    return several or re.search(rf"(?<!\d){port}(?!\d)", " ".join(map(str, (*spec.command, *spec.args)))) is not None
-
-
-def _opens_besides(engine: Engine, port: int) -> bool:
-    """Whether another setting of an engine names a port: of its metrics, of its events, of what passes its cache on."""
-    told = {**engine.found.defaults, **engine.found.settings}
-    named = re.compile(rf'(?::|port"?: ?"?){port}\b')
-    return any(
-        name != "port" and ((said.value == port and "port" in name) or named.search(said.text) is not None)
-        for name, said in told.items()
-    )
-
-
-def _loopback(container: Container, engine: Engine | None, port: int) -> tuple[str, Evidence] | None:
-    """The loopback address at which alone a server listens, by what it was told or by its log."""
-    logs = logs_of(container.pod)
-    said = listens(container, logs, {str(port)})
-    if said is not None:
-        alone = said[0] != ANY_IPV4 and not listens_elsewhere(container, logs, said[2])
-        return (said[0], log_evidence(said[1])) if alone else None
-    host = loopback_told(engine) if engine is not None else None
-    if host is None or str(host.value) == ANY_IPV4 or host.source == "default":
-        return None
-    return str(host.value), setting_evidence(container, host)
-
-
-def _probed(container: Container) -> tuple[int, Evidence] | None:
-    """The port at which a ready program answers its readiness probe."""
-    probe = container.spec.readiness_probe
-    action = (probe.http_get or probe.tcp_socket) if probe else None
-    number = container.port_number(action.port) if action else None
-    if probe is None or action is None or number is None:
-        return None
-    path = f"readinessProbe.{'httpGet' if probe.http_get else 'tcpSocket'}.port"
-    return number, pod_evidence(container, path, str(action.port))
-
-
-def _of_setting(engine: Engine, port: Setting) -> Evidence:
-    if port.source == "default":
-        return pod_evidence(engine.container, "args", f"no --port ({port.text})")
-    return setting_evidence(engine.container, port)

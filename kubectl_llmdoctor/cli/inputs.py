@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.cli.options import progress
 from kubectl_llmdoctor.errors import AccessError, UsageError
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.cluster import Cluster
@@ -42,7 +43,7 @@ def offline(
 
 def within(snapshot: Snapshot, namespace: str | None) -> Snapshot:
     """The snapshot, which must hold something, and something of the namespace. Raises UsageError or AccessError."""
-    from kubectl_llmdoctor.facts.workload import dig
+    from kubectl_llmdoctor.tree import dig
 
     if not snapshot.objects:
         why = next((f" ({row.ref or row.source}: {row.reason})" for row in snapshot.missing), "")
@@ -109,7 +110,6 @@ def _chosen(
 
 def _on_node(cluster: Cluster, place: str) -> list[TargetRef]:
     """The pods on the node of this name or address. Raises AccessError when there are none."""
-    from kubectl_llmdoctor.facts.workload import dig
     from kubectl_llmdoctor.snapshot import TargetRef
 
     names = {place} | {

@@ -13,7 +13,7 @@ import msgspec
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import dig, rows
+from kubectl_llmdoctor.tree import dig, rows, table
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
 _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
@@ -58,7 +58,7 @@ def _choosing(pod: Pod, cluster: Cluster) -> Iterator[tuple[Container, str, str]
         wanted = dict(one.split("=", 1) for one in selector.replace("==", "=").split(",") if "=" in one)
         if not wanted or container.pod.namespace != pod.namespace or container.pod.item is pod.item:
             continue
-        if pod.item is None or not wanted.items() <= _labels(pod.item).items():
+        if pod.item is None or not wanted.items() <= pod.item.labels.items():
             continue
         key = f"chosen {pod.namespace} {selector}"
         if cluster.once(key, partial(_chosen, cluster, pod.namespace, wanted)) == 1:
@@ -67,13 +67,8 @@ def _choosing(pod: Pod, cluster: Cluster) -> Iterator[tuple[Container, str, str]
 
 def _chosen(cluster: Cluster, namespace: str, wanted: dict[str, str]) -> int:
     """How many different servers have these labels: one Service may lead to several, and replicas differ in what controllers add."""
-    fits = (_labels(one) for one in cluster.items("Pod", namespace) if wanted.items() <= _labels(one).items())
-    return len(
-        {
-            tuple(sorted((str(k), str(v)) for k, v in one.items() if not re.search(_OF_A_REPLICA, str(k))))
-            for one in fits
-        }
-    )
+    fits = (one.labels for one in cluster.items("Pod", namespace) if wanted.items() <= one.labels.items())
+    return len({tuple(sorted(pair for pair in one.items() if not re.search(_OF_A_REPLICA, pair[0]))) for one in fits})
 
 
 def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
@@ -83,11 +78,6 @@ def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
             words = " ".join(map(str, (*container.spec.command, *container.spec.args)))[:_LONGEST]
             if (said := re.search(_BY_LABELS, words)) is not None:
                 yield container, said[1]
-
-
-def _labels(item: Item) -> dict[str, object]:
-    found = item.metadata.get("labels")
-    return found if isinstance(found, dict) else {}
 
 
 def _askers(cluster: Cluster) -> dict[str, list[tuple[int, _Asker]]]:
@@ -142,7 +132,7 @@ def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
 
 def _led_by(pod: Pod) -> set[str]:
     """Services that select no pods, of Knative and KServe: they lead to its gateway, and from there to the pods of these labels."""
-    labels = pod.obj.metadata.labels
+    labels = pod.labels
     service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
     part = labels.get("component") or "predictor"  # a transformer asks the predictor
     return {str(one) for one in (service, named, named and f"{named}-{part}") if one}
@@ -234,10 +224,9 @@ def _routes(cluster: Cluster) -> _Routes:
 def _before(service: Item) -> set[tuple[str, str]]:
     """The gateways to whose proxies a Service leads, by the labels that their controllers give them."""
     found = set()
-    for labels in (dig(service.raw, "spec.selector"), dig(service.raw, "metadata.labels")):
-        if isinstance(labels, dict):
-            found.add((service.namespace, str(labels.get(_GATEWAY))))
-            found.add((str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name"))))
+    for labels in (table(dig(service.raw, "spec.selector")), service.labels):
+        found.add((service.namespace, str(labels.get(_GATEWAY))))
+        found.add((str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name"))))
     return found
 
 

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
+from kubectl_llmdoctor.tree import say, table
 
 T = TypeVar("T", bound=k8s.Object)
 M = TypeVar("M")
@@ -59,7 +60,19 @@ def group_of(api_version: str) -> str:
 class Item:
     """One object of the snapshot: raw, decoded on demand, with its origin."""
 
-    __slots__ = ("_typed", "api_version", "kind", "metadata", "name", "namespace", "origin", "raw", "uid")
+    __slots__ = (
+        "_annotations",
+        "_labels",
+        "_typed",
+        "api_version",
+        "kind",
+        "metadata",
+        "name",
+        "namespace",
+        "origin",
+        "raw",
+        "uid",
+    )
 
     def __init__(self, raw: Json, origin: Origin | None) -> None:
         found = raw.get("metadata")
@@ -73,6 +86,22 @@ class Item:
         self.namespace = "" if self.kind in CLUSTER_SCOPED else _text(meta.get("namespace")) or "default"
         self.uid = _text(meta.get("uid"))
         self._typed: k8s.Object | None = None
+        self._labels: dict[str, str] | None = None
+        self._annotations: dict[str, str] | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels, as strings; none where somebody wrote anything else in their place."""
+        if self._labels is None:
+            self._labels = {str(key): say(value) for key, value in table(self.metadata.get("labels")).items()}
+        return self._labels
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations, likewise."""
+        if self._annotations is None:
+            self._annotations = {str(key): say(value) for key, value in table(self.metadata.get("annotations")).items()}
+        return self._annotations
 
     @property
     def ref(self) -> str:
@@ -210,8 +239,7 @@ class Cluster:
 
     def _deployment_of(self, kind: str, item: Item, name: str) -> Item | None:
         """The Deployment whose ReplicaSet owns a pod and is not here: its controller names it `<deployment>-<pod-template-hash>`."""
-        labels = item.metadata.get("labels")
-        stated = labels.get("pod-template-hash") if isinstance(labels, dict) else None
+        stated = item.labels.get("pod-template-hash")
         deployment, _, template = name.rpartition("-")
         if kind != "ReplicaSet" or not deployment or stated not in (None, template):
             return None
@@ -219,12 +247,12 @@ class Cluster:
 
     def _labelled_owner(self, item: Item) -> Item | None:
         """The object that its labels name: operators label what they make, and a link between may not have been read."""
-        labels = item.metadata.get("labels")
-        if not isinstance(labels, dict) or item.kind in _NEVER_OWNED:
+        labels = item.labels
+        if item.kind in _NEVER_OWNED:
             return None
         for row in OWNERS:
             name = labels.get(row.key)
-            if isinstance(name, str) and name and all(labels.get(key) == value for key, value in row.only):
+            if name and all(labels.get(key) == value for key, value in row.only):
                 found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
                 if found is not None and found is not item and group_of(found.api_version) == row.group:
                     return found

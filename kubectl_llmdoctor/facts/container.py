@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.units import milli, units
 from kubectl_llmdoctor.snapshot import Snapshot
+from kubectl_llmdoctor.tree import say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -167,8 +168,8 @@ class Container:
         """What it was told to run, with its environment resolved as far as the snapshot knows."""
         return Launch(
             image=self.spec.image,
-            command=tuple(map(_scalar, self.spec.command)),
-            args=tuple(map(_scalar, self.spec.args)),
+            command=tuple(map(say, self.spec.command)),
+            args=tuple(map(say, self.spec.args)),
             env=self.env,
             files=self.files,
             ports=tuple(p.container_port for p in self.spec.ports),
@@ -206,13 +207,13 @@ class Container:
         """A variable's value, and where it comes from."""
         source = var.value_from
         if source is None:
-            return ("" if var.value is None else _scalar(var.value)), "value"
+            return ("" if var.value is None else say(var.value)), "value"
         if source.config_map_key_ref:
             ref = source.config_map_key_ref
             item = self.pod.config_map(ref.name)
             config = item.typed() if item else None
             value = config.data.get(ref.key) if isinstance(config, k8s.ConfigMap) else None
-            return (None if value is None else _scalar(value)), f"ConfigMap {ref.name}/{ref.key}"
+            return (None if value is None else say(value)), f"ConfigMap {ref.name}/{ref.key}"
         if source.secret_key_ref:
             return None, f"Secret {source.secret_key_ref.name}/{source.secret_key_ref.key}"
         if source.field_ref:
@@ -347,8 +348,3 @@ class Container:
 
 def _amount(resource: str, quantity: str | int | float | None) -> int | None:
     return None if quantity is None else milli(quantity) if resource == "cpu" else units(quantity)
-
-
-def _scalar(value: k8s.Scalar) -> str:
-    """A scalar as the API server would have it as a string."""
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -12,7 +12,8 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import Workload, dig, rows
+from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.tree import dig, rows
 
 #: Addresses of a pod's own, and that of an IPv4 address.
 _LOOPBACK, _ADDRESS = r"localhost|127(?:\.\d{1,3}){3}|\[?::1\]?|0\.0\.0\.0", r"\d{1,3}(?:\.\d{1,3}){3}"
@@ -44,7 +45,7 @@ class Destination(msgspec.Struct, frozen=True):
 
     def target(self, pod: Pod) -> int | None:
         """The port of a pod behind it at which a request arrives; None for a name that no container declares."""
-        if self.service is None or dig(self.service.raw, "spec.clusterIP") == "None":
+        if self.service is None or is_headless(self.service):
             return self.port  # the pods of a headless one are asked themselves
         wanted = self.row.get("targetPort", self.row.get("port")) if self.row else None
         if isinstance(wanted, str) and wanted.isdecimal():
@@ -94,6 +95,11 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     asked = next((row for row in listed if row.get("port") == port), None)
     row = listed[0] if port is None and len(listed) == 1 else asked
     return Destination(host, port, item.namespace, item.name, item, row, _behind(item, cluster))
+
+
+def is_headless(service: Item) -> bool:
+    """Whether a Service has no address of its own: its name leads to the pods themselves."""
+    return bool(dig(service.raw, "spec.clusterIP") == "None")
 
 
 def selector_of(service: Item) -> dict[str, str]:

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import dig
+from kubectl_llmdoctor.tree import dig
 
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
 _CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")

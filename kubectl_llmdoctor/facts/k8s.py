@@ -219,6 +219,12 @@ class Container(_Base, frozen=True):
     stdin: bool = False
     tty: bool = False
 
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """The probes that it has, by kind, in the order in which they begin."""
+        every = {"startup": self.startup_probe, "liveness": self.liveness_probe, "readiness": self.readiness_probe}
+        return {kind: probe for kind, probe in every.items() if probe is not None}
+
 
 class EmptyDir(_Base, frozen=True):
     """An emptyDir volume."""

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.constraints import HOSTNAME, integer, is_state_tain
 from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.units import milli, parse_time, units
 from kubectl_llmdoctor.facts.usage import Amounts
+from kubectl_llmdoctor.tree import say
 
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
@@ -106,10 +107,7 @@ class Node:
     @cached_property
     def labels(self) -> dict[str, str]:
         """Its labels as strings."""
-        return {
-            key: ("true" if value else "false") if isinstance(value, bool) else str(value)
-            for key, value in self.obj.metadata.labels.items()
-        }
+        return {key: say(value) for key, value in self.obj.metadata.labels.items()}
 
     @property
     def taints(self) -> tuple[k8s.Taint, ...]:

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
+from kubectl_llmdoctor.tree import dig, say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -131,7 +132,12 @@ class Pod:
     @cached_property
     def labels(self) -> dict[str, str]:
         """Its labels as strings, which a manifest may write as numbers."""
-        return {key: str(value) for key, value in self.obj.metadata.labels.items()}
+        return {key: say(value) for key, value in self.obj.metadata.labels.items()}
+
+    @cached_property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations, likewise."""
+        return {key: say(value) for key, value in self.obj.metadata.annotations.items()}
 
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
         found, labels = [], self.labels
@@ -317,8 +323,6 @@ class Pod:
 
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
-        from kubectl_llmdoctor.facts.workload import dig
-
         conditions = dig(self.cluster.find("NodeClaim", "", claim) or {}, "status.conditions")
         return any(
             isinstance(one, dict) and one.get("type") == "Launched" and one.get("reason") == "LaunchFailed"

@@ -18,8 +18,9 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.starts import last_start
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, Later, NotApplicable, Unknown
-from kubectl_llmdoctor.facts.workload import Workload, dig, top_of
+from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.snapshot import Missing
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator

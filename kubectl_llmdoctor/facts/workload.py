@@ -10,6 +10,7 @@ import msgspec
 from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import kserve
@@ -29,19 +30,6 @@ _ENDED = ("Aborting", "Aborted", "Completing", "Completed", "Terminating", "Term
 
 #: Made by another object and overwritten by it; never the object to edit.
 _DERIVED = frozenset({"ReplicaSet", "ControllerRevision", "Pod"})
-
-
-def dig(tree: Any, path: str) -> Any:
-    """The value at a dotted path of mappings; None where there is none."""
-    for key in filter(None, path.split(".")):
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-def rows(tree: Any, path: str = "") -> list[dict[str, Any]]:
-    """The mappings of the list at a dotted path; empty where there is none."""
-    found = dig(tree, path)
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 class Workload:
@@ -148,9 +136,7 @@ class Workload:
                 and str(condition.get("type")) in _AT_REST
             ):
                 return True
-        labels = dig(self.raw, "metadata.labels")
-        queued = isinstance(labels, dict) and "kueue.x-k8s.io/queue-name" in labels
-        return dig(self.raw, "spec.suspend") is True and not queued
+        return dig(self.raw, "spec.suspend") is True and "kueue.x-k8s.io/queue-name" not in self.item.labels
 
     @property
     def release(self) -> bool:

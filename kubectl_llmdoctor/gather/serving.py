@@ -13,10 +13,10 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.workload import dig
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, LogText, Snapshot
+from kubectl_llmdoctor.tree import dig
 
 #: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"

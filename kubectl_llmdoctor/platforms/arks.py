@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, table, words
+
 from .built import Args
 from .pointer import Json
-from .template import Claim, Finder, Template, dig, name_of, namespace_of, rows, table, words
+from .template import Claim, Finder, Template, dig, name_of, namespace_of
 
 #: Of each runtime: how it is started, the option for the model, the one for its parallel size, the image without a tag,
 #: as the operator's settings may name another.

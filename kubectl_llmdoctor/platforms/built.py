@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_llmdoctor.tree import say
+from kubectl_llmdoctor.tree import words as words_of
+
 from .pointer import Json
-from .template import say
-from .template import words as words_of
 
 
 class Args:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, table
+
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, named, rows, table, with_shm
+from .template import Finder, Template, dig, name_of, named, with_shm
 
 _WORKERS = ("worker", "prefill", "decode")
 

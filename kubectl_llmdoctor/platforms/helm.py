@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.tree import rows, say, table
 from kubectl_llmdoctor.yamltext import load_yaml
 
 from .pointer import Json, show
-from .template import Finder, Template, dig, rows, say, table
+from .template import Finder, Template, dig
 
 _PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
 _KEPT = ("workingDir", "lifecycle", "resources", "securityContext", "restartPolicy")

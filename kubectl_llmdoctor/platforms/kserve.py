@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import words as words_of
+
 from .pointer import Json
-from .template import Finder, Template, Told, dig, filled, named, namespace_of, rows, table, with_shm
-from .template import words as words_of
+from .template import Finder, Template, Told, dig, filled, named, namespace_of, with_shm
 
 #: The label of a component's pods.
 _COMPONENT = "component"

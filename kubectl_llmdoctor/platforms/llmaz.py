@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import words as words_of
+
 from .built import Args, probe
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, rows, table, with_shm
-from .template import words as words_of
+from .template import Finder, Template, dig, name_of, with_shm
 
 _PORT = 8080
 _LISTENS = ["--host", "0.0.0.0", "--port", str(_PORT)]  # noqa: S104 (what the runtimes do)

@@ -9,21 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, table
+
 from .pointer import Json, show
-from .template import (
-    Claim,
-    Finder,
-    Stated,
-    Template,
-    claim_spec,
-    dig,
-    name_of,
-    named,
-    namespace_of,
-    rows,
-    table,
-    with_shm,
-)
+from .template import Claim, Finder, Stated, Template, claim_spec, dig, name_of, named, namespace_of, with_shm
 
 _GPU = "nvidia.com/gpu"
 _PORT = 8000

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, say, table
+
 from .pointer import Json
-from .template import Finder, Template, Told, dig, rows, say, table, with_shm
+from .template import Finder, Template, Told, dig, with_shm
 
 #: The variables of the vLLM applications that Ray's and GKE's examples deploy, and the flags that they become.
 _VARIABLES = {

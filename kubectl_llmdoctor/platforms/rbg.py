@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, table
+
 from .pointer import Json
 from .table import ROLES, of_row
-from .template import Finder, Template, dig, rows, table
+from .template import Finder, Template, dig
 
 _ROLE = "rbg.workloads.x-k8s.io/role-name"
 

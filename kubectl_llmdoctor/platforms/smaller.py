@@ -12,23 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_llmdoctor.tree import rows, say, table
+
 from .built import Args, probe
 from .pointer import Json
-from .template import (
-    Claim,
-    Finder,
-    Template,
-    Told,
-    claim_spec,
-    dig,
-    name_of,
-    named,
-    namespace_of,
-    rows,
-    say,
-    table,
-    with_shm,
-)
+from .template import Claim, Finder, Template, Told, claim_spec, dig, name_of, named, namespace_of, with_shm
 
 _GPU = "nvidia.com/gpu"
 

@@ -12,8 +12,10 @@ from re import Pattern
 
 import msgspec
 
+from kubectl_llmdoctor.tree import rows, table
+
 from .pointer import Json
-from .template import dig, rows, table
+from .template import dig
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):

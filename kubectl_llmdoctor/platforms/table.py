@@ -11,8 +11,10 @@ from importlib import import_module
 
 import msgspec
 
+from kubectl_llmdoctor.tree import rows, table
+
 from .pointer import Json, show
-from .template import Finder, Template, expand, rows, table
+from .template import Finder, Template, expand
 
 Reader = Callable[[Json, Finder], list[Template]]
 

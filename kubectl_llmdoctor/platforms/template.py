@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.tree import rows, say, table
+
 from .pointer import Json, show, split, step
 
 #: Looks up another object: kind, namespace, name -> the raw object, or None where it is not in the snapshot. Without a
@@ -136,26 +138,6 @@ def dig(tree: Any, *path: str) -> Any:
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
-
-
-def table(value: Any) -> Json:
-    """A mapping, or an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def rows(value: Any) -> list[Json]:
-    """The mappings of a list."""
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def words(value: Any) -> list[str]:
-    """The scalars of a list, as the API server would have them."""
-    return [say(word) for word in value if not isinstance(word, dict | list)] if isinstance(value, list) else []
-
-
-def say(value: Any) -> str:
-    """A scalar as a word of a command line."""
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
 def name_of(raw: Json) -> str:

@@ -267,7 +267,7 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
     """Pods that share a GPU by KAI's fractions, which together are more than one GPU: it counts, and keeps nobody to it."""
-    group, now = pod.obj.metadata.labels.get(_GROUP), list(endings(pod))
+    group, now = pod.labels.get(_GROUP), list(endings(pod))
     if not group or not now or _fraction(pod.obj) is None:
         return
     sharing = [

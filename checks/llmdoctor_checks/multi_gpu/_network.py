@@ -19,7 +19,7 @@ def further_networks(pod: Pod) -> bool:
     """Whether a pod may have other interfaces than `eth0` and `lo`: the host's, or those of a second network."""
     if pod.spec.host_network or pod.spec.resource_claims or pod.partial:
         return True
-    return any("networks" in str(key) or "interfaces" in str(key) for key in pod.obj.metadata.annotations)
+    return any("networks" in key or "interfaces" in key for key in pod.annotations)
 
 
 def rdma_device(pod: Pod) -> bool:

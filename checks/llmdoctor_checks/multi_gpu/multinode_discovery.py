@@ -262,7 +262,7 @@ def _led(service: Item, cluster: Cluster) -> list[k8s.Pod]:
 
 def _of_one_group(leader: k8s.Pod, pod: Pod) -> bool:
     """Whether another pod is of the same server."""
-    mine, theirs = pod.obj.metadata.labels, leader.metadata.labels
+    mine, theirs = pod.labels, leader.metadata.labels
     return leader.metadata.name != pod.name and any(
         mine.get(key) and mine.get(key) == theirs.get(key) for key in _GROUPS
     )

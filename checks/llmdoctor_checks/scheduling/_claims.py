@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s
-from llmdoctor_checks._raw import rows, words
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s, rows, words
 
 
 class VolumeClaim(msgspec.Struct, frozen=True, kw_only=True):

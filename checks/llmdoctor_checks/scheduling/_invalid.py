@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Pod, dig, expression, is_accelerator, milli, units
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Pod, dig, expression, is_accelerator, milli, rows, units
 
 #: Where something stands, below the spec of the pod unless it begins with `metadata` or `spec.`, and what is wrong with it.
 Fault = tuple[str, str]

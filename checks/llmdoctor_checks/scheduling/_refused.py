@@ -21,8 +21,8 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     is_provisioner,
     log_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 
 _KINDS = (
     "ReplicaSet",
@@ -132,7 +132,7 @@ def _incomplete(subject: Subject) -> bool:
     """Whether a group of a LeaderWorkerSet has fewer pods than it says of itself, and none is ready."""
     if any(pod.ready for pod in subject.pods):
         return False
-    sizes = [str(pod.obj.metadata.annotations.get(_GROUP_SIZE, "")) for pod in subject.pods if pod.exists]
+    sizes = [pod.annotations.get(_GROUP_SIZE, "") for pod in subject.pods if pod.exists]
     return any(size.isdecimal() and len(size) < 8 and int(size) > len(sizes) for size in sizes)
 
 

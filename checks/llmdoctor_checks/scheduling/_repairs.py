@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
-    Container,
     Fix,
     Holder,
     Node,
@@ -33,6 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
+from llmdoctor_checks.scheduling._words import asking
 
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
@@ -324,7 +324,7 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
     resource, free = reason.resource, reason.free or 0
     operations: list[Json] = []
     said = []
-    for container in _asking(pending, resource):
+    for container in asking(pending, resource):
         asked = _requested(spec, resource)
         if asked <= free:
             break
@@ -352,11 +352,6 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
     if _requested(spec, resource) > free or not operations:
         return None
     return spec, operations, ", and ".join(said)
-
-
-def _asking(pending: Pending, resource: str) -> list[Container]:
-    having = [c for c in pending.pod.containers if c.request(resource)]
-    return sorted(having, key=lambda c: (-(c.request(resource) or 0), c.index))
 
 
 def _requested(spec: k8s.PodSpec, resource: str) -> int:
@@ -543,7 +538,7 @@ def _as_given(term: Json) -> Json:
 
 def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change]:
     """The same number of devices under another name that nodes offer."""
-    for container in _asking(pending, old)[:1]:
+    for container in asking(pending, old)[:1]:
         for new in names:
             operations = []
             for kind in ("limits", "requests"):

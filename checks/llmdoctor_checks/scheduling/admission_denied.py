@@ -19,8 +19,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     pod_evidence,
+    rows,
+    words,
 )
-from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._invalid import refused
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 
@@ -237,8 +238,7 @@ def _within_baseline(why: str) -> bool:
 def _computed(pod: Pod) -> Iterator[Finding]:
     """A template against the Pod Security level of its namespace."""
     item = pod.cluster.item("Namespace", "", pod.namespace)
-    level = dig(item.raw, "metadata.labels") if item else None
-    enforced = level.get(_LABEL) if isinstance(level, dict) else None
+    enforced = item.labels.get(_LABEL) if item else None
     spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
     if item is None or enforced not in ("baseline", "restricted") or not isinstance(spec, dict):
         return

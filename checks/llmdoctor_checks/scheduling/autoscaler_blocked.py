@@ -21,8 +21,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     is_provisioner,
     parse,
+    rows,
+    words,
 )
-from llmdoctor_checks._raw import rows, words
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import causes
@@ -83,25 +84,26 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
             yield from _unlaunched(_of_workspace(subject, cluster))
         return
     found = causes(pending)
-    # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
-    meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
-    names = [n for event in pending.scaling if event.reason == "Nominated" for n in re.findall(_CLAIM, event.message)]
     if not pending.scaling:
-        refused = (
-            [*_unlaunched(_with_gpus(pending), pending)]
-            if found and found[0].id in _MENDED and found[0].id.startswith("gpu-")
-            else []
-        )
-        yield from refused or _no_capacity(pending, names)
+        lacks_gpus = bool(found) and found[0].id in _MENDED and found[0].id.startswith("gpu-")
+        refused = [*_unlaunched(_with_gpus(pending), pending)] if lacks_gpus else []
+        yield from refused or _no_capacity(pending, [])
         return
     event = _word(pending.scaling)
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
         yield from _unlaunched(claims, pending)
         if not claims:
-            yield from _no_capacity(pending, names)
-    if event.reason in ("TriggeredScaleUp", "Nominated"):
-        return
+            nominated = (e.message for e in pending.scaling if e.reason == "Nominated")
+            yield from _no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])
+    elif event.reason != "TriggeredScaleUp":
+        yield from _adds_none(pending, event, found)
+
+
+def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """By its last word the autoscaler adds no node."""
+    # a group whose nodes would have taken the pod was found: what the nodes that are there lack is not the point
+    meant = any(event.reason in ("TriggeredScaleUp", "Nominated") for event in pending.scaling)
     pool = _pool(pending, event)
     if found and found[0].id not in _MENDED and not meant and not pool:
         return
@@ -155,8 +157,7 @@ def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:
     if subject.item is None or subject.item.kind != "Workspace":
         return []
     wanted = {"kaito.sh/workspace": subject.item.name, "kaito.sh/workspacenamespace": subject.namespace}
-    claims = ((claim, dig(claim.raw, "metadata.labels")) for claim in cluster.items("NodeClaim"))
-    return [claim for claim, labels in claims if isinstance(labels, dict) and wanted.items() <= labels.items()]
+    return [claim for claim in cluster.items("NodeClaim") if wanted.items() <= claim.labels.items()]
 
 
 def _with_gpus(pending: Pending) -> list[Item]:

@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     parse_time,
     pod_evidence,
+    rows,
     say_seconds,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause, causes

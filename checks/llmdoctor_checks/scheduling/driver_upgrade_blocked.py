@@ -145,7 +145,7 @@ def _refused(cluster: Cluster, namespace: str, pod: str) -> Line | None:
 
 
 def _state(node: Node) -> str:
-    return str(node.obj.metadata.labels.get(UPGRADE_STATE, ""))
+    return node.labels.get(UPGRADE_STATE, "")
 
 
 def _gpu_pods(usage: Usage, node: Node) -> list[Holder]:

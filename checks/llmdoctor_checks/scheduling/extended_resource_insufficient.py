@@ -102,7 +102,7 @@ def _under_another_name(pending: Pending, found: Cause) -> tuple[Node, str] | No
 
 def _of_unknown_memory(pending: Pending) -> Finding | None:
     """A share of a GPU by its memory, which KAI does not know of the nodes (pkg/scheduler/api/node_info)."""
-    asked = pending.pod.obj.metadata.annotations.get("gpu-memory")
+    asked = pending.pod.annotations.get("gpu-memory")
     unsynced = _UNSYNCED in pending.message
     if not asked or not (unsynced or "GPU memory" in pending.message):
         return None

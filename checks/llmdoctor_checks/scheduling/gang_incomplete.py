@@ -17,8 +17,8 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     pod_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._holders import surges
 from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._refused import unmade
@@ -144,8 +144,7 @@ def _fitting(pending: Pending) -> list[Item]:
 
 def _group_of(pod: Item | None) -> str:
     """Volcano's PodGroup of a pod, by its annotation."""
-    annotations = dig(pod.raw, "metadata.annotations") if pod else None
-    return str(annotations.get("scheduling.k8s.io/group-name") or "") if isinstance(annotations, dict) else ""
+    return pod.annotations.get("scheduling.k8s.io/group-name", "") if pod else ""
 
 
 def _could_be_placed(pod: Item) -> bool:
@@ -258,8 +257,9 @@ def _there(pending: Pending) -> int:
     """How many pods of the group are known to exist; others may not have been read."""
     names = _group_names(pending)
     pods = pending.pod.cluster.items("Pod", pending.pod.namespace)
-    annotations = (dig(item.raw, "metadata.annotations") for item in pods if "deletionTimestamp" not in item.metadata)
-    return sum(isinstance(a, dict) and str(a.get("pod-group-name")) in names for a in annotations)
+    return sum(
+        item.annotations.get("pod-group-name") in names for item in pods if "deletionTimestamp" not in item.metadata
+    )
 
 
 def _group_names(pending: Pending) -> set[str]:

@@ -61,7 +61,7 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
 
 def _part(pending: Pending) -> str:
     """The part of a GPU that it asks KAI for, in words."""
-    marks = pending.pod.obj.metadata.annotations
+    marks = pending.pod.annotations
     unit = next((u for name, u in (("gpu-fraction", ""), ("gpu-memory", " MiB")) if marks.get(name)), None)
     if unit is None or not pending.foreign:
         return ""

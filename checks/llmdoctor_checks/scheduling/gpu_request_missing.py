@@ -311,8 +311,7 @@ def _meant(pod: Pod, engine: Engine, node: Node | None) -> Evidence | None:
 def _elsewhere(pod: Pod) -> bool:
     """Whether another object may ask for the GPU, a runtime, a preset or a profile, or a container beside it does."""
     kind = pod.template_of.kind if pod.template_of else ""
-    annotations = pod.template_of.metadata.get("annotations") if pod.template_of else None
-    if isinstance(annotations, dict) and annotations.get(_PROFILE):
+    if pod.template_of and pod.template_of.annotations.get(_PROFILE):
         return True
     return pod.partial or "ServingRuntime" in kind or pod.gpus > 0 or kind.endswith(("Template", "Preset", "Config"))
 

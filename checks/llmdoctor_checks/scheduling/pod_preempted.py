@@ -13,8 +13,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     parse_time,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, lost, taken
 from llmdoctor_checks.scheduling._kueue import workloads
 

@@ -21,8 +21,8 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     requests_of,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
@@ -180,7 +180,7 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     Volcano counts pods as a resource like others, and some releases of its plugin proportion take one that the capability does not
     name for none.
     """
-    name = str(pod.obj.metadata.annotations.get(_VOLCANO_QUEUE) or "default")
+    name = pod.annotations.get(_VOLCANO_QUEUE) or "default"
     queue = pod.cluster.item("Queue", "", name)
     if queue is None or not found["volcano"] or found["lacks"]:
         return None
@@ -219,7 +219,7 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
 
 def _members(pod: Pod) -> int:
     """How many pods of its group Volcano starts together, as far as is known: of all of them the queue must take what they ask for."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.obj.metadata.annotations.get(_VOLCANO_GROUP)))
+    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(_VOLCANO_GROUP)))
     least = dig(group.raw, "spec.minMember") if group else None
     return least if isinstance(least, int) and least > 1 else 1
 

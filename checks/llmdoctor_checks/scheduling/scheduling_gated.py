@@ -3,8 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Finding, Fix, Item, Pod, Subject, check, dig, fixes, pod_evidence
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Finding,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    pod_evidence,
+    rows,
+)
 from llmdoctor_checks.scheduling._kueue import GROUP, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
@@ -112,8 +124,7 @@ def _suspended(item: Item) -> bool:
 
 
 def _queue(item: Item) -> str:
-    labels = dig(item.raw, "metadata.labels")
-    return str(labels.get(_QUEUE) or "") if isinstance(labels, dict) else ""
+    return item.labels.get(_QUEUE, "")
 
 
 def _waits(workload: Item) -> Iterator[Evidence]:
@@ -139,7 +150,7 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     So it does where it counts pods as a group (pods, LeaderWorkerSets, StatefulSets); those of a Job need no such label. A pod
     that names another queue than its whole it takes for a workload of its own.
     """
-    labels = pod.obj.metadata.labels
+    labels = pod.labels
     admitted = bool(queued) and all(
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
         for w in queued
@@ -156,7 +167,7 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
 def _of_another_queue(pod: Pod, queued: list[Item]) -> str:
     """The queue of the pod's whole, where the pod's own label names another."""
     queues = {str(dig(w.raw, "spec.queueName") or "") for w in queued}
-    own = pod.obj.metadata.labels.get(_QUEUE)
+    own = pod.labels.get(_QUEUE)
     return min(queues) if own and queues and own not in queues else ""
 
 
@@ -167,7 +178,7 @@ def _ending(reason: str) -> str:
 def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
     """What the owners, or what else is named as the pod's whole, say of themselves."""
     pod = subject.pods[0]
-    whole = str(pod.obj.metadata.labels.get("app.kubernetes.io/part-of") or "")
+    whole = pod.labels.get("app.kubernetes.io/part-of", "")
     for kind in cluster.kinds():
         for item in cluster.items(kind, subject.namespace):
             mine = (item.kind, item.name) in subject.related and item.kind not in ("Pod", "ReplicaSet", "Deployment")

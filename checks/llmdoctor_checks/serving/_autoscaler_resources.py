@@ -17,10 +17,10 @@ from kubectl_llmdoctor.api import (
     Span,
     dig,
     pod_evidence,
+    rows,
     say_cores,
     say_seconds,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
 from llmdoctor_checks.serving._autoscaling import Look, Scaler
 from llmdoctor_checks.serving._processes import busy

@@ -21,9 +21,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     parse_time,
+    rows,
     say_seconds,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
 from llmdoctor_checks.serving._autoscaling import Scaler, absent

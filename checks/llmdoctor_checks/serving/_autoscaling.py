@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, expression, object_evidence
+from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, expression, object_evidence, rows
 from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
-from llmdoctor_checks._raw import rows
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
 _DEFAULT_PERCENT = 80

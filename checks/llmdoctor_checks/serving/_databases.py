@@ -17,16 +17,16 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
-    dig,
     endings,
     fixes,
     follow,
+    is_headless,
     log_evidence,
     log_of,
+    rows,
     selector_of,
     tracebacks,
 )
-from llmdoctor_checks._raw import rows
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -155,7 +155,7 @@ def _of_service(item: Item, to: Destination, cluster: Cluster) -> _Why:
     """Why nobody answers behind a Service."""
     where, port = f"Service/{item.name}", to.port
     ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
-    headless = dig(item.raw, "spec.clusterIP") == "None"  # its pods are asked at whatever port they have
+    headless = is_headless(item)  # its pods are asked at whatever port they have
     if port is not None and ports and port not in ports and not headless:
         listed = ", ".join(str(one) for one in ports)
         evidence = Evidence(source="workload", ref=f"{where} spec.ports", text=listed)

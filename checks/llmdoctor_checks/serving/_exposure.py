@@ -144,9 +144,7 @@ def _private(address: str) -> bool:
 
 
 def _annotations(item: Item) -> dict[str, str]:
-    found = item.metadata.get("annotations")
-    pairs = found.items() if isinstance(found, dict) else ()
-    return {str(key).lower(): str(value).lower() for key, value in pairs}
+    return {key.lower(): value.lower() for key, value in item.annotations.items()}
 
 
 def _guarded(item: Item) -> bool:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, parse_time
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, parse_time, rows
 
 #: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
 GENERATES = (

@@ -21,10 +21,10 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
+    rows,
     top_of,
 )
 from llmdoctor_checks._clients import before
-from llmdoctor_checks._raw import rows
 
 #: The variable of an engine for it.
 _KEPT = {"vllm": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "sglang": "SGLANG_TIMEOUT_KEEP_ALIVE", "huggingfaceserver": ""}

@@ -16,11 +16,12 @@ from kubectl_llmdoctor.api import (
     Pod,
     dig,
     fixes,
+    is_headless,
     k8s,
     log_evidence,
     object_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._exposure import matches
 
 #: What vLLM answers who asks for a name that it does not serve.
@@ -36,7 +37,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     Where a Service leads to the pod alone, it is that which is asked, and the other may be for its metrics.
     """
     unknown = _unknown(pod, logs) if logs is not None else {}
-    asked = [item for item in pod.services if dig(item.raw, "spec.clusterIP") != "None"] if unknown else []
+    asked = [item for item in pod.services if not is_headless(item)] if unknown else []
     beside = [(item, list(_beside(item, pod, cluster))) for item in asked]
     for item, others in beside if all(others for _, others in beside) else ():
         for other in others:
@@ -44,7 +45,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                 told = next((x for c in other.containers if (x := _answers_to(name, list(_words(c.spec))))), None)
                 if told is None:
                     continue
-                own = ", ".join(f"{k}={v}" for k, v in pod.obj.metadata.labels.items() if _tells(k, str(v), other))
+                own = ", ".join(f"{k}={v}" for k, v in pod.labels.items() if _tells(k, v, other))
                 yield Finding(
                     role="cause",
                     severity="warning",
@@ -88,22 +89,17 @@ def _beside(service: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     """Ready pods of other workloads that a Service selects."""
     wanted, mine = dig(service.raw, "spec.selector"), _maker(pod.item) if pod.item else ""
     for item in cluster.items("Pod", pod.namespace) if mine else ():
-        if item is pod.item or _maker(item) in ("", mine) or not matches(wanted, _labels(item)):
+        if item is pod.item or _maker(item) in ("", mine) or not matches(wanted, item.labels):
             continue
         other = Pod.of(item, cluster)
         if other.ready and not other.leaving:
             yield other
 
 
-def _labels(item: Item) -> dict[str, str]:
-    found = item.metadata.get("labels")
-    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
 def _maker(item: Item) -> str:
     """What made a pod, by the name that its revisions share; empty for one that stands alone."""
     name = next((str(ref.get("name")) for ref in rows(item.raw, "metadata.ownerReferences")), "")
-    return name.removesuffix(f"-{_labels(item).get('pod-template-hash')}")
+    return name.removesuffix(f"-{item.labels.get('pod-template-hash')}")
 
 
 def _answers_to(name: str, words: list[str]) -> str | None:
@@ -123,4 +119,4 @@ def _words(spec: k8s.Container) -> Iterator[str]:
 
 
 def _tells(key: str, value: str, other: Pod) -> bool:
-    return "hash" not in key and str(other.obj.metadata.labels.get(key)) != value
+    return "hash" not in key and other.labels.get(key) != value

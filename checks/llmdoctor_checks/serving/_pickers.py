@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Pod, dig
-from llmdoctor_checks.start._services import picked_by
+from llmdoctor_checks._services import picked_by
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
 NO_CANDIDATES = (
@@ -76,7 +76,7 @@ def _finds_only(told: str, pod: Pod, cluster: Cluster) -> bool:
     scaled = {str(dig(item.raw, "spec.scaleTargetRef.name")) for item in cluster.items("ScaledObject", pod.namespace)}
     if found != 1 or not scaled <= known or not cluster.complete("Pod", pod.namespace):
         return False
-    return not any(_has(item.metadata.get("labels"), wanted) for item in cluster.items("Pod", pod.namespace))
+    return not any(wanted.items() <= item.labels.items() for item in cluster.items("Pod", pod.namespace))
 
 
 def _has(labels: object, wanted: dict[str, str]) -> bool:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
-from llmdoctor_checks._raw import rows, words
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, words
 
 
 def selected(selector: Any, labels: dict[str, str]) -> bool:
@@ -134,10 +133,9 @@ def _cilium(pod: Pod, cluster: Cluster, direction: str) -> list[tuple[Item, list
 def _with_namespace(labels: dict[str, str], namespace: str, cluster: Cluster) -> dict[str, str]:
     """The labels that Cilium knows of a pod: its own, its namespace, and those of its namespace where that was read."""
     found = {**labels, "io.kubernetes.pod.namespace": namespace}
-    read = cluster.find("Namespace", "", namespace)
-    of_namespace = dig(read, "metadata.labels") if read else None
-    for key, value in of_namespace.items() if isinstance(of_namespace, dict) else ():
-        found[f"io.cilium.k8s.namespace.labels.{key}"] = str(value)
+    read = cluster.item("Namespace", "", namespace)
+    for key, value in read.labels.items() if read else ():
+        found[f"io.cilium.k8s.namespace.labels.{key}"] = value
     return found
 
 

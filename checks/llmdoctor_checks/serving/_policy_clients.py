@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    rows,
 )
 from llmdoctor_checks._connections import (
     ASKED_URL,
@@ -31,7 +32,6 @@ from llmdoctor_checks._connections import (
     TIMED_OUT_UNNAMED,
     UNANSWERED,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (
@@ -135,10 +135,8 @@ def _admits(rule: dict[str, object], port: int, client: Pod, pod: Pod, cluster: 
     if not has_port(rule, port):
         return False
     peers = rows(rule.get("from"))
-    namespace = cluster.find("Namespace", "", client.namespace)
-    known = dig(namespace, "metadata.labels") if namespace else None
-    of_namespace = {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
-    of_namespace["kubernetes.io/metadata.name"] = client.namespace
+    namespace = cluster.item("Namespace", "", client.namespace)
+    of_namespace = {**(namespace.labels if namespace else {}), "kubernetes.io/metadata.name": client.namespace}
     for peer in peers:
         if "ipBlock" in peer:
             return True

@@ -19,11 +19,11 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     object_evidence,
+    rows,
     service_at,
     setting_evidence,
 )
 from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._policies import (
     cilium_egress,
     cilium_leads_outside,

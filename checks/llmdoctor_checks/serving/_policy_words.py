@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
 from llmdoctor_checks.serving._policies import cilium_ports
 
 #: What a pod that lacks a connection may die of.

@@ -26,11 +26,11 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     parse_time,
+    rows,
 )
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
-from llmdoctor_checks.start._services import picked_by
 
 #: A controller needs a moment to see what was made at the same time.
 _SETTLES_SECONDS = 120

@@ -17,13 +17,14 @@ from kubectl_llmdoctor.api import (
     Pod,
     dig,
     fixes,
+    is_headless,
     log_evidence,
     object_evidence,
+    rows,
     top_of,
 )
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.serving._exposure import matches
-from llmdoctor_checks.start._services import picked_by
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
 REFUSED = ("onnection refused", "onnection_refused")
@@ -45,9 +46,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             told = dig(item.raw, "spec.selector")
             wanted = told.get("matchLabels", told) if isinstance(told, dict) else {}
-            label = next(
-                (f"{k}={v}" for k, v in pod.obj.metadata.labels.items() if _tells(k, str(v), wanted, other)), ""
-            )
+            label = next((f"{k}={v}" for k, v in pod.labels.items() if _tells(k, v, wanted, other)), "")
             port, kind = min(numbers), item.kind.partition(".")[0]
             yield Finding(
                 role="cause",
@@ -88,7 +87,7 @@ def _selecting(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item, set[int]]]:
     for item in pod.services:
         targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]
         numbers = {target for target in targets if isinstance(target, int)}
-        if numbers and len(numbers) == len(targets) and dig(item.raw, "spec.clusterIP") != "None":
+        if numbers and len(numbers) == len(targets) and not is_headless(item):
             yield item, numbers
 
 
@@ -100,8 +99,7 @@ def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
     for one in _refusals(cluster).pods if wanted and mine is not None else ():
         if one.namespace != pod.namespace:
             continue
-        labels = one.metadata.get("labels")
-        if not isinstance(labels, dict) or not matches(wanted, {key: str(value) for key, value in labels.items()}):
+        if not matches(wanted, one.labels):
             continue
         other = Pod.of(one, cluster)
         top = top_of(one, cluster)
@@ -149,4 +147,4 @@ def _refusals_of(cluster: Cluster) -> _Refusals:
 
 def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:
     """Whether a label is the server's and not the other's, and no hash of a revision."""
-    return key not in wanted and "hash" not in key and str(other.obj.metadata.labels.get(key)) != value
+    return key not in wanted and "hash" not in key and other.labels.get(key) != value

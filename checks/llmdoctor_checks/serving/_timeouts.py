@@ -17,10 +17,9 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, say_seconds
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, rows, say_seconds
+from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.serving._exposure import backends, leads
-from llmdoctor_checks.start._services import picked_by
 
 _NGINX = "nginx.ingress.kubernetes.io/"
 #: Faster than nearly every model generates for one request; what takes longer than the timeout at this pace is cut.
@@ -228,13 +227,12 @@ def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
 
 
 def _nginx(item: Item) -> Iterator[Timeout]:
-    found = item.metadata.get("annotations")
-    annotations = found if isinstance(found, dict) else {}
+    annotations = item.annotations
     name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
-    if "nginx" not in name and not any(str(key).startswith(_NGINX) for key in annotations):
+    if "nginx" not in name and not any(key.startswith(_NGINX) for key in annotations):
         return
     key = f"{_NGINX}proxy-read-timeout"
-    value = str(annotations.get(key, ""))
+    value = annotations.get(key, "")
     path = f"metadata.annotations[{key}]"
     pointer = "/metadata/annotations/" + key.replace("/", "~1")
     if not value:
@@ -244,12 +242,11 @@ def _nginx(item: Item) -> Iterator[Timeout]:
 
 
 def _alb(item: Item) -> Iterator[Timeout]:
-    found = item.metadata.get("annotations")
-    annotations = found if isinstance(found, dict) else {}
+    annotations = item.annotations
     name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
-    if name != "alb" and not any(str(key).startswith(_ALB) for key in annotations):
+    if name != "alb" and not any(key.startswith(_ALB) for key in annotations):
         return
-    value = str(annotations.get(ALB_ATTRIBUTES, ""))
+    value = annotations.get(ALB_ATTRIBUTES, "")
     said = re.search(_ALB_IDLE, value)
     path = f"metadata.annotations[{ALB_ATTRIBUTES}]"
     pointer = "" if value else "/metadata/annotations/" + ALB_ATTRIBUTES.replace("/", "~1")
@@ -267,8 +264,7 @@ def _targets(item: Item) -> list[dict[str, Any]]:
 def _openshift(item: Item) -> Iterator[Timeout]:
     if dig(item.raw, "spec.tls.termination") == "passthrough":
         return
-    found = item.metadata.get("annotations")
-    value = str(found.get(_OPENSHIFT, "")) if isinstance(found, dict) else ""
+    value = item.annotations.get(_OPENSHIFT, "")
     path = f"metadata.annotations[{_OPENSHIFT}]"
     pointer = "/metadata/annotations/" + _OPENSHIFT.replace("/", "~1")
     said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)

@@ -149,5 +149,4 @@ def _ready(workload: Workload) -> bool:
 
 def _by_mesh(workload: Workload) -> bool:
     """Whether ModelMesh serves it, which chooses runtimes in another way (`multiModel: true`)."""
-    annotations = dig(workload.raw, "metadata.annotations")
-    return isinstance(annotations, dict) and annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"
+    return workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"

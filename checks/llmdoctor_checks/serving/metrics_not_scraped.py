@@ -22,9 +22,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     pod_evidence,
+    rows,
 )
 from kubectl_llmdoctor.catalog.metrics import names
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
 from llmdoctor_checks.serving._policies import selected
 
@@ -135,9 +135,7 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
                     yield _endpoint(pod, item, endpoints, index, row, None)
     for item in cluster.items("ServiceMonitor"):
         for service in pod.services if _covers(item, pod.namespace) else ():
-            own = service.metadata.get("labels")
-            labels = {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {}
-            if selected(dig(item.raw, "spec.selector"), labels):
+            if selected(dig(item.raw, "spec.selector"), service.labels):
                 for index, row in enumerate(rows(item.raw, "spec.endpoints")):
                     yield _endpoint(pod, item, "spec.endpoints", index, row, service)
     yield from _annotated(pod, engine)
@@ -175,8 +173,7 @@ def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str 
 
 
 def _labelled(item: Item, wanted: dict[str, Any]) -> bool:
-    own = item.metadata.get("labels")
-    return selected({"matchLabels": wanted}, {str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {})
+    return selected({"matchLabels": wanted}, item.labels)
 
 
 def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding:
@@ -300,7 +297,7 @@ def _number(pod: Pod, port: Any) -> int | None:
 
 
 def _annotated(pod: Pod, engine: Engine) -> Iterator[Asked]:
-    annotations = {key: str(value) for key, value in pod.obj.metadata.annotations.items()}
+    annotations = {key: str(value) for key, value in pod.annotations.items()}
     if annotations.get(_SCRAPE) != "true":
         return
     written = annotations.get("prometheus.io/port", "")

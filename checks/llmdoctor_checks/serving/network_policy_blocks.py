@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
 from llmdoctor_checks.serving import _policy_clients, _policy_egress
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
 from llmdoctor_checks.serving._policy_words import CONSEQUENCES, quote, with_rules
@@ -66,7 +65,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Ray worker that gets no answer from a head which runs, and a policy by which the head takes nothing from it."""
     line = next((line for words in _NO_HEAD for line in logs.find(words)), None) if logs and pod.failing else None
-    group = pod.obj.metadata.labels.get("ray.io/cluster")
+    group = pod.labels.get("ray.io/cluster")
     if line is None or not group:
         return
     for head in cluster.all(k8s.Pod, "Pod"):

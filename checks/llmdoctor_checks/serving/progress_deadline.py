@@ -8,7 +8,6 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
-    Item,
     Pod,
     Subject,
     Workload,
@@ -20,10 +19,10 @@ from kubectl_llmdoctor.api import (
     parse_time,
     phase_of,
     pod_evidence,
+    rows,
     say_seconds,
     workload_evidence,
 )
-from llmdoctor_checks._raw import rows
 
 #: Kubernetes' and Knative's own.
 _DEFAULT_SECONDS = 600
@@ -177,7 +176,7 @@ def _deadline(pod: Pod, subject: Subject, told: list[Evidence]) -> tuple[float, 
     workload = subject.workload
     if workload is None:
         return None
-    stated = pod.obj.metadata.annotations.get(_ANNOTATION) or _annotations(workload.item).get(_ANNOTATION)
+    stated = pod.annotations.get(_ANNOTATION) or workload.item.annotations.get(_ANNOTATION)
     if stated is not None and _knative(workload):
         seconds = duration(str(stated))
         evidence = workload_evidence(workload, f"annotations[{_ANNOTATION}]", str(stated))
@@ -205,11 +204,6 @@ def _rolled(pod: Pod, subject: Subject) -> Workload | None:
     return None
 
 
-def _annotations(item: Item) -> dict[str, object]:
-    found = item.metadata.get("annotations")
-    return found if isinstance(found, dict) else {}
-
-
 def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:
     """`made` is the Deployment whose deadline it is, where an operator makes it of the workload."""
     if made:
@@ -224,7 +218,7 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
         yield fixes.patch_object(
             workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]
         )
-    elif workload.kind == "InferenceService" and _ANNOTATION in _annotations(workload.item):
+    elif workload.kind == "InferenceService" and _ANNOTATION in workload.item.annotations:
         operation = {"op": "replace", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
         yield fixes.patch_object(workload.item, summary, [operation])
     elif workload.kind == "InferenceService":

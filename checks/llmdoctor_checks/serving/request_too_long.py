@@ -1,4 +1,4 @@
-"""Requests that the server refuses, many of them probably because they are too long, and prompts that it cuts."""
+"""Requests that are refused because more is in them than the server takes, and prompts that it cuts."""
 
 import itertools
 import re

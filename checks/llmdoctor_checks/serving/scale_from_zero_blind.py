@@ -1,4 +1,4 @@
-"""An autoscaler at zero that waits for a metric which only a running pod emits."""
+"""An autoscaler at zero that sees none of the requests."""
 
 from collections.abc import Iterator
 
@@ -15,9 +15,9 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     parse_time,
+    rows,
     say_seconds,
 )
-from llmdoctor_checks._raw import rows
 from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
@@ -34,7 +34,7 @@ _POLLING_SECONDS, _POLLS = 30, 3
 
 @check("scale-from-zero-blind", since="0.2", severity="warning", literals=NO_CANDIDATES)
 def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
-    """Scaled to zero on a metric that only a running pod emits: nothing wakes it.
+    """An autoscaler that scales to zero sees nothing by which to wake the workload.
 
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its
@@ -139,9 +139,8 @@ def _asleep(subject: Subject) -> bool:
 
 def _paused(scaler: Scaler) -> bool:
     """Whether somebody stopped KEDA for this workload on purpose; then no trigger wakes it, and none shall."""
-    marks = scaler.item.metadata.get("annotations")
-    paused = "autoscaling.keda.sh/paused"
-    return isinstance(marks, dict) and (f"{paused}-replicas" in marks or str(marks.get(paused)).lower() == "true")
+    marks, paused = scaler.item.annotations, "autoscaling.keda.sh/paused"
+    return f"{paused}-replicas" in marks or marks.get(paused, "").lower() == "true"
 
 
 def _woken(scaler: Scaler) -> bool:

@@ -111,26 +111,19 @@ def _in_script(path: str, script: str) -> Iterator[_Literal]:
 
 def _headers(container: Container, engine: Engine | None) -> Iterator[_Literal]:
     """Secrets that a probe sends, and the patch by which it asks without one, where the engine allows that."""
-    spec = container.spec
-    probes = {
-        "startupProbe": spec.startup_probe,
-        "readinessProbe": spec.readiness_probe,
-        "livenessProbe": spec.liveness_probe,
-    }
-    for kind, probe in probes.items():
-        ask = probe.http_get if probe else None
-        for index, header in enumerate(ask.http_headers if ask else ()):
+    for kind, probe in container.spec.probes.items():
+        for index, header in enumerate(probe.http_get.http_headers if probe.http_get else ()):
             name, value = str(header.get("name")), str(header.get("value"))
             if not re.search(_MASK, value):
                 continue
-            at = f"{container.pointer}/{kind}/httpGet"
+            at = f"{container.pointer}/{kind}Probe/httpGet"
             operations: list[_Operation] = []
             if engine is not None and engine.name in _OPEN_HEALTH:
                 operations = [
                     {"op": "replace", "path": f"{at}/path", "value": "/health"},
                     {"op": "remove", "path": f"{at}/httpHeaders/{index}"},
                 ]
-            yield f"{name} of the {kind}", f"{kind}.httpGet.httpHeaders[{name}]", value, operations
+            yield f"{name} of the {kind}Probe", f"{kind}Probe.httpGet.httpHeaders[{name}]", value, operations
 
 
 def _open_probes(pod: Pod, headers: list[_Literal]) -> Iterator[Fix]:

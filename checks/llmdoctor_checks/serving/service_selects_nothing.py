@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     has_namespace,
     host_of,
+    is_headless,
     k8s,
     log_evidence,
     named,
@@ -27,13 +28,13 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
+from llmdoctor_checks._services import endpoints_of, picked_by, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
-from llmdoctor_checks.start._services import picked_by, service_of
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -218,7 +219,7 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         name = row.get("targetPort") if isinstance(row, dict) else None
         if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
             continue
-        if dig(item.raw, "spec.clusterIP") == "None" or _declared_elsewhere(item, name, cluster):
+        if is_headless(item) or _declared_elsewhere(item, name, cluster):
             continue
         have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
         empty = _without_port(item, cluster) if pod.exists and pod.ready else None
@@ -274,8 +275,8 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         return
     if any(re.search(_OTHERS, text) or "{" in text for text in (item.name, *selector.values())):
         return
-    empty = _emptied(item, cluster)
-    if pod.exists and (empty is False or (empty is None and not cluster.complete("Pod", pod.namespace))):
+    known = endpoints_of(item, cluster)
+    if pod.exists and (known.some if known else not cluster.complete("Pod", pod.namespace)):
         return
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
@@ -286,7 +287,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         right |= {own: labels[own]} if own is not None else {}
     operation = {"op": "replace", "path": "/spec/selector", "value": right}
     # a server that runs, and that no Service of the namespace leads to
-    cut_off = pod.exists and pod.ready and (isinstance(empty, Evidence) or cluster.complete("Service", pod.namespace))
+    cut_off = pod.exists and pod.ready and (known is not None or cluster.complete("Service", pod.namespace))
     yield Finding(
         role="cause" if cut_off else "risk",
         severity="warning",
@@ -294,7 +295,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
         evidence=(
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
-            *((empty,) if isinstance(empty, Evidence) else ()),
+            *((known.none,) if known and not known.some else ()),
         ),
         fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
         pods=(pod.name,) if pod.exists else (),
@@ -315,8 +316,8 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         wrong = [key for key, value in selector.items() if labels.get(key) != value]
         if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports):
             continue
-        empty = _emptied(item, cluster)
-        if not isinstance(empty, Evidence):
+        known = endpoints_of(item, cluster)
+        if known is None or known.some:
             continue
         key = wrong[0]
         if (
@@ -333,7 +334,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             confidence="likely",
             summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
             "Nobody reaches it.",
-            evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), empty),
+            evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), known.none),
             fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
             pods=(pod.name,),
         )
@@ -370,35 +371,12 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
         return
 
 
-def _emptied(item: Item, cluster: Cluster) -> Evidence | bool | None:
-    """What says that a Service has no endpoint; False where it has one, of whatever pod, and None where nothing is known."""
-    if slices := _slices(item, cluster):
-        return (
-            False
-            if any(dig(one.raw, "endpoints") for one in slices)
-            else object_evidence(slices[0], "endpoints", "none")
-        )
-    for one in cluster.items("Endpoints", item.namespace):
-        if one.name == item.name:
-            return False if dig(one.raw, "subsets") else object_evidence(one, "subsets", "none")
-    return None
-
-
 def _without_port(item: Item, cluster: Cluster) -> Evidence | None:
     """What says that no pod has a port for a Service: the addresses are in its slices, and no port is."""
-    slices = [one for one in _slices(item, cluster) if dig(one.raw, "endpoints")]
+    slices = [one for one in slices_of(item, cluster) if dig(one.raw, "endpoints")]
     if not slices or any(one.raw.get("ports") for one in slices):
         return None
     return object_evidence(slices[0], "ports", "none")
-
-
-def _slices(item: Item, cluster: Cluster) -> list[Item]:
-    found = []
-    for one in cluster.items("EndpointSlice", item.namespace):
-        labels = dig(one.raw, "metadata.labels")
-        if isinstance(labels, dict) and labels.get("kubernetes.io/service-name") == item.name:
-            found.append(one)
-    return found
 
 
 def _same_name(name: str, subject: Subject, pod: Pod) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_llmdoctor.api import Engine, Pod, Subject, count_of, dig
-from llmdoctor_checks._raw import rows
+from kubectl_llmdoctor.api import Engine, Pod, Subject, count_of, dig, rows
 
 #: Where a kind of KubeRay's holds its cluster.
 _RAY = {"RayCluster": "spec", "RayService": "spec.rayClusterConfig", "RayJob": "spec.rayClusterSpec"}

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Pod, Workload, k8s, object_evidence, pod_evidence
-from llmdoctor_checks._raw import words
+from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Pod, Workload, k8s, object_evidence, pod_evidence, words
 from llmdoctor_checks.start._storage import Store, other_user, store
 
 #: How a script or a request asks for one: the program, or a body for /api/pull.

@@ -24,8 +24,8 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     object_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 
 _NO_PORT = "use-annotation"
 
@@ -143,9 +143,7 @@ def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
 
 def _by_target(item: Item) -> bool:
     """Whether its controller may take the port of the pods for that of the Service."""
-    annotations = item.metadata.get("annotations")
-    old = annotations.get("kubernetes.io/ingress.class") if isinstance(annotations, dict) else None
-    name = str(dig(item.raw, "spec.ingressClassName") or old or "")
+    name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
     return item.kind.partition(".")[0] == "Ingress" and re.search(_BY_PORT, name) is None
 
 

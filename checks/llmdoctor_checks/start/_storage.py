@@ -8,8 +8,20 @@ from functools import partial
 
 import msgspec
 
-from kubectl_llmdoctor.api import Container, Engine, Evidence, Item, Pod, dig, k8s, object_evidence, pod_evidence, units
-from llmdoctor_checks._raw import rows, words
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Item,
+    Pod,
+    dig,
+    k8s,
+    object_evidence,
+    pod_evidence,
+    rows,
+    units,
+    words,
+)
 
 #: Variables that say where the Hub's cache lies, the strongest first: what is put between it and the files.
 _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub"))

@@ -31,7 +31,7 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
         if ending.code != _CODE or ending.container.role == "init":
             continue
         where = pod.spec.node_name or "its node"
-        labels = node.obj.metadata.labels if node else {}
+        labels = node.labels if node else {}
         known = sorted(key for key in labels if key.startswith("feature.node.kubernetes.io/cpu-cpuid.AVX"))
         yield Finding(
             role="cause",

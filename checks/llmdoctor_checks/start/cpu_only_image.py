@@ -176,7 +176,7 @@ def _fix(pod: Pod, container: Container, build: CpuBuild | None) -> Fix:
         return fixes.advice(
             f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"
         )
-    service = pod.obj.metadata.labels.get("serving.kserve.io/inferenceservice")
+    service = pod.labels.get("serving.kserve.io/inferenceservice")
     if service:
         return fixes.advice(
             f"Set the image {build.twin} in InferenceService/{service} (spec.predictor.model.image), or in its ServingRuntime"

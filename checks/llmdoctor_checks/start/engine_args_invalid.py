@@ -18,9 +18,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     pod_evidence,
+    problem_evidence,
     setting_evidence,
 )
-from llmdoctor_checks._raw import QUOTED
+from llmdoctor_checks.start._scripts import quoted
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
 _FATAL = frozenset(
@@ -102,7 +103,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
             summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
             evidence=(
-                *(_evidence(pod, p) for p in shown),
+                *(problem_evidence(pod, p) for p in shown),
                 *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
             ),
@@ -116,7 +117,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             severity="critical",
             confidence="certain" if _sure(sure) else "likely",
             summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
-            evidence=tuple(_evidence(pod, p) for p in sure),
+            evidence=tuple(problem_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
 
@@ -230,7 +231,7 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
             confidence="likely",
             summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
             'ends with "could not connect to ollama server".',
-            evidence=(pod_evidence(container, path, " ".join(found[0].split())[:QUOTED]),),
+            evidence=(pod_evidence(container, path, quoted(" ".join(found[0].split()))),),
             fixes=(
                 fixes.advice(
                     "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
@@ -287,13 +288,6 @@ def _misspelt(engine: Engine, problems: list[Problem]) -> list[Problem]:
 
 def _list(problems: list[Problem]) -> str:
     return "; ".join(p.detail.rstrip(".") for p in problems[:3])
-
-
-def _evidence(pod: Pod, problem: Problem) -> Evidence:
-    origin = pod.template_of.origin if pod.template_of else None
-    if origin and not pod.exists:
-        return Evidence(source="manifest", ref=problem.path, text=problem.text, file=origin.file, line=origin.line)
-    return Evidence(source="pod", ref=problem.path, text=problem.text)
 
 
 def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence
-from llmdoctor_checks._raw import QUOTED, words
+from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence, words
 from llmdoctor_checks.start._images import Lacking, lacking, shell_image
+from llmdoctor_checks.start._scripts import quoted
 
 
 @check("entrypoint-missing", since="0.1")
@@ -87,7 +87,7 @@ def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: st
         confidence="likely",
         summary=f"{'The postStart hook' if path.startswith('lifecycle') else 'The script'} of {container.name} calls {found.program}, "
         f"which {container.spec.image} does not have: {then}.",
-        evidence=(pod_evidence(container, path, found.text[:QUOTED]),),
+        evidence=(pod_evidence(container, path, quoted(found.text)),),
         fixes=(
             fixes.advice(
                 f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "

@@ -14,8 +14,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     pod_evidence,
+    rows,
 )
-from llmdoctor_checks._raw import rows
 
 #: Fields of one level of a pod that manifests show at another: v1 Pod, its API reference.
 _OF_CONTAINER = frozenset(

@@ -157,10 +157,7 @@ def gpu_count_mismatch(
     if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
         yield Abstain(reason="how many workers its accelerators take is not known")
         return
-    gpus, visible = container.devices, container.env.get("CUDA_VISIBLE_DEVICES")
-    if visible and visible.value and visible.value.lower() != "all":
-        seen = len([d for d in visible.value.split(",") if d.strip()])
-        gpus = min(gpus, seen) if gpus else seen
+    gpus = _visible(container)
     if gpus and gpus == workers > 1:
         yield from _not_whole(engine, workers, sizing.accelerator)
     if gpus == workers and gpus < (container.devices or 0):
@@ -172,6 +169,23 @@ def gpu_count_mismatch(
         yield from _idle(engine, workers, gpus)
         yield from _crowded(engine, workers, gpus, logs, sizing)
         return
+    yield from _too_few(pod, engine, workers, gpus, explicit, logs)
+
+
+def _visible(container: Container) -> int | None:
+    """As many of its GPUs as CUDA shows a container."""
+    gpus, visible = container.devices, container.env.get("CUDA_VISIBLE_DEVICES")
+    if not visible or not visible.value or visible.value.lower() == "all":
+        return gpus
+    seen = len([d for d in visible.value.split(",") if d.strip()])
+    return min(gpus, seen) if gpus else seen
+
+
+def _too_few(
+    pod: Pod, engine: Engine, workers: int, gpus: int, explicit: list[Setting], logs: Logs | None
+) -> Iterator[Finding]:
+    """Fewer GPUs than workers: of a pod that exists only where it fails before they have all started."""
+    container = engine.container
     product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
@@ -483,7 +497,7 @@ def _small_share(engine: Engine) -> bool:
 
 def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     """Whether the workers may stand in other pods too, so that this pod's GPUs alone prove nothing."""
-    labels = pod.obj.metadata.labels
+    labels = pod.labels
     if any(label in labels for label in _GROUPED) or _spread(pod, subject):
         return True
     kinds = {subject.workload.kind if subject.workload else "", subject.item.kind if subject.item else ""}

@@ -22,13 +22,13 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    rows,
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._services import service_of
 from llmdoctor_checks.start._probes import ended_by_itself, failures
-from llmdoctor_checks.start._services import service_of
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
@@ -165,11 +165,9 @@ def _probe(container: Container) -> tuple[str, Evidence] | None:
 
 def _actions(container: Container) -> Iterator[tuple[str, str, k8s.HttpGet | k8s.TcpSocket]]:
     """The kind of each probe that connects to the pod's address, how it asks, and what."""
-    spec = container.spec
-    probes = (("startup", spec.startup_probe), ("liveness", spec.liveness_probe), ("readiness", spec.readiness_probe))
-    for kind, probe in probes:
-        action = (probe.http_get or probe.tcp_socket) if probe else None
-        if probe and action and not (probe.http_get and probe.http_get.host):
+    for kind, probe in container.spec.probes.items():
+        action = probe.http_get or probe.tcp_socket
+        if action and not (probe.http_get and probe.http_get.host):
             yield kind, "httpGet" if probe.http_get else "tcpSocket", action
 
 

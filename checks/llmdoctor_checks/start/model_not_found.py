@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
-from llmdoctor_checks._raw import QUOTED
+from llmdoctor_checks.start._scripts import quoted
 
 #: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
 _TABLE = "| Model | Version | Status |"
@@ -169,7 +169,7 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
         return
     if any(
         re.fullmatch(_DATASET, label) and f"{path}/".startswith(f"/mnt/datasets/{name}/")
-        for label, name in pod.obj.metadata.labels.items()
+        for label, name in pod.labels.items()
     ):
         return
     inside = any(mount.mount_path.startswith(f"{path}/") for mount in container.spec.volume_mounts)
@@ -290,7 +290,7 @@ def _target(container: Container, volume: str) -> _Target | None:
     if mount is not None and (mount.name != volume or mount.sub_path):
         return None  # another volume, whose part in it nobody knows
     folder = None if mount is None else where.removeprefix(mount.mount_path.rstrip("/"))
-    return _Target(container=container, path=path, line=line.strip()[:QUOTED], text=where, folder=folder)
+    return _Target(container=container, path=path, line=quoted(line.strip()), text=where, folder=folder)
 
 
 def _does_nothing(container: Container) -> bool:
@@ -357,5 +357,5 @@ def _fetches(container: Container) -> Evidence | None:
     for path, text in container.words:
         if found := re.search(_BRINGS, text):
             line = text[max(found.start() - 40, 0) :].partition("\n")[0]
-            return pod_evidence(container, path, line[:QUOTED])
+            return pod_evidence(container, path, quoted(line))
     return None

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
-from llmdoctor_checks._raw import QUOTED
 from llmdoctor_checks.start._images import root_image
+from llmdoctor_checks.start._scripts import quoted
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
 
 #: Where Python's tempfile looks, behind TMPDIR, TEMP and TMP; last in the working directory.
@@ -122,7 +122,7 @@ def _as_other_user(container: Container) -> Finding | None:
             confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user whom its image does not know: "
             "pip wants to write to /.local, may not, and it ends there.",
-            evidence=(pod_evidence(container, path, line[:QUOTED]), evidence),
+            evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(
                 fixes.advice(
                     f"Set HOME of {container.name} to a folder that it may write (/tmp), or take an image that has the packages, in "
@@ -137,7 +137,7 @@ def _as_other_user(container: Container) -> Finding | None:
             severity="critical",
             confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
-            evidence=(pod_evidence(container, path, line[:QUOTED]), evidence),
+            evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
@@ -202,7 +202,7 @@ def _pip_installs(container: Container) -> tuple[str, str, str] | None:
 
 def _on_openshift(pod: Pod) -> bool:
     """Whether the manifests are for OpenShift, which gives each pod a user of its own."""
-    marks = (pod.namespace, *pod.obj.metadata.labels, *pod.obj.metadata.annotations)
+    marks = (pod.namespace, *pod.labels, *pod.annotations)
     return bool(_OF_OPENSHIFT.intersection(pod.cluster.kinds())) or any("openshift" in str(mark) for mark in marks)
 
 

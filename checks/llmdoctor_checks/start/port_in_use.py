@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
-from llmdoctor_checks.start._listening import ANY_IPV4
+from llmdoctor_checks._listening import ANY_IPV4
 
 #: Servers that set SO_REUSEPORT: vLLM's `create_server_socket` until its PR 47529, the cpp-httplib of llama.cpp (issue 20963).
 _SHARES = frozenset({"vllm", "llama.cpp"})

@@ -1,4 +1,4 @@
-"""A probe, Service or route that asks another port than the one that is there."""
+"""Whoever asks for a server at a port where it is not."""
 
 import json
 import math
@@ -31,16 +31,16 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     phase_of,
     pod_evidence,
-    setting_evidence,
+    rows,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
-from llmdoctor_checks._raw import rows
+from llmdoctor_checks._listening import port_evidence
+from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
-from llmdoctor_checks.start._pickers import NOT_ASKED, picker_elsewhere
+from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
-from llmdoctor_checks.start._services import picked_by
 
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
 _SIDECAR_PROBE = "SERVING_READINESS_PROBE"
@@ -70,7 +70,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
     literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, FAILED, *_unreached.LITERALS),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
-    """A probe, Service, route or client asks the wrong port, or with TLS where none is spoken.
+    """A probe, Service, pool, route or client asks at the wrong port, or with TLS where none is spoken.
 
     The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has
     it looks up in vain each time. When the engine listens on another
@@ -145,9 +145,9 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         for line in log.find(words)
     )
     ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
-    for kind, probe in _probes(container):
+    for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
-        if kind.removesuffix("Probe") != refused[-1][0] or asked is None or not ports or asked in ports:
+        if kind != refused[-1][0] or asked is None or not ports or asked in ports:
             continue
         if _listener(container, asked):
             return
@@ -155,10 +155,10 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         yield Finding(
             role="cause",
             confidence="likely",
-            summary=f"The {_said(kind)} of {container.name} asks port {asked}; by its log it listens on {number}.",
+            summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",
             evidence=(
                 event_evidence(refused[-1][1], pod.cluster),
-                pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),
+                pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
                 log_evidence(line),
             ),
             explains=("not-ready", "crash-loop", "probe-too-short"),
@@ -187,11 +187,11 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     if port is None or not isinstance(port.value, int):
         return
     container = engine.container
-    for kind, probe in _probes(container):
+    for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
         if (
             asked is None
-            and kind != "livenessProbe"
+            and kind != "liveness"
             and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
             and not (pod.exists or pod.completed or pod.lent)
         ):
@@ -218,10 +218,10 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             role="cause" if failing else "risk",
             severity=None if failing else "warning",
             confidence=sure,
-            summary=f"The {_said(kind)} of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
+            summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
             evidence=(
-                pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),
-                _port_evidence(container, port),
+                pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+                port_evidence(container, port),
             ),
             explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
             fixes=(_fix(container, kind, probe, port.value),),
@@ -233,9 +233,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
-        yield from _pools(
-            pod, container, engine.title, [port.value, *_further(engine)], _port_evidence(container, port)
-        )
+        yield from _pools(pod, container, engine.title, [port.value, *_further(engine)], port_evidence(container, port))
 
 
 def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
@@ -259,7 +257,7 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         severity="info" if beside else "critical",
         confidence="likely",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
-        evidence=(pod_evidence(container, "ports", "none"), _port_evidence(container, port)),
+        evidence=(pod_evidence(container, "ports", "none"), port_evidence(container, port)),
         fixes=(
             fixes.set_spec(
                 pod,
@@ -295,9 +293,9 @@ def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"The {_said(kind)} of {container.name} asks port {_written(probe)}, and no port of the container has that name"
+        summary=f"The {kind} probe of {container.name} asks port {_written(probe)}, and no port of the container has that name"
         f"{f' ({names})' if names else ''}: the pod never becomes ready.",
-        evidence=(pod_evidence(container, f"{kind}.{_action(probe)}.port", _written(probe)),),
+        evidence=(pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),),
         fixes=(_fix(container, kind, probe, int(port.value)),),
     )
 
@@ -325,7 +323,7 @@ def _through_sidecar(
                 log_evidence(line[0])
                 if line is not None
                 else pod_evidence(sidecar, f"env[{_SIDECAR_PROBE}]", str(told.value) if told else ""),
-                _port_evidence(container, port),
+                port_evidence(container, port),
             ),
             explains=("not-ready", "probe-too-short", "sidecar-blocks-start", "rollout-stuck"),
             fixes=(
@@ -386,7 +384,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
                 Evidence(
                     source="workload", ref=f"Service/{service.metadata.name} spec.ports", text=f"targetPort: {wrong}"
                 ),
-                _port_evidence(container, port),
+                port_evidence(container, port),
             ),
             fixes=(_retarget(item, len(service.spec.ports), port.value),),
             pods=(pod.name,) if pod.exists else (),
@@ -460,17 +458,6 @@ def _target(pod: Pod, port: k8s.ServicePort) -> int | None:
     return next((number for number in numbers if number is not None), None)
 
 
-def _probes(container: Container) -> Iterator[tuple[str, k8s.Probe]]:
-    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-        probe = {
-            "startupProbe": container.spec.startup_probe,
-            "livenessProbe": container.spec.liveness_probe,
-            "readinessProbe": container.spec.readiness_probe,
-        }[kind]
-        if probe:
-            yield kind, probe
-
-
 def _port(container: Container, probe: k8s.Probe) -> int | None:
     action = probe.http_get or probe.tcp_socket
     return container.port_number(action.port) if action else None
@@ -485,10 +472,6 @@ def _written(probe: k8s.Probe) -> str:
     return str(action.port) if action else ""
 
 
-def _said(kind: str) -> str:
-    return kind.removesuffix("Probe") + " probe"
-
-
 def _listener(container: Container, port: int) -> str | None:
     """Another container of the pod that declares the port."""
     for other in container.pod.containers:
@@ -497,13 +480,7 @@ def _listener(container: Container, port: int) -> str | None:
     return None
 
 
-def _port_evidence(container: Container, port: Setting) -> Evidence:
-    if port.source == "default":
-        return pod_evidence(container, "args", f"no --port ({port.text})")
-    return setting_evidence(container, port)
-
-
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
     at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}"
-    operation = {"op": "replace", "path": f"{at}/{kind}/{_action(probe)}/port", "value": port}
-    return fixes.patch(container.pod, f"Let the {_said(kind)} ask port {port}", [operation])
+    operation = {"op": "replace", "path": f"{at}/{kind}Probe/{_action(probe)}/port", "value": port}
+    return fixes.patch(container.pod, f"Let the {kind} probe ask port {port}", [operation])

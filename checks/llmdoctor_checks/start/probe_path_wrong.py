@@ -1,4 +1,4 @@
-"""A probe that asks for a path which the server does not have, or runs a program that the image does not have."""
+"""Probes that no server answers as they ask, or whose program the image does not have, and clients that are refused alike."""
 
 import re
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ _EFFECTS = {
 
 @check("probe-path-wrong", since="0.1", literals=LITERALS)
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A probe or a client asks for what the server does not open, or a probe for a missing program.
+    """A probe, a health check or a client is refused for what or how it asks, or a probe runs a missing program.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
@@ -155,7 +155,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             code = event.message.rstrip().rpartition("statuscode: ")[2]
             if code not in _ANSWERS:
                 continue
-            probe = _probe(container.spec, kind)
+            probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
             name = next((e.name for e in subject.engines(pod) if e.container is container), "")
             yield Finding(
@@ -182,7 +182,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
 def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
     """What a probe asks by where the server speaks the other of HTTP and HTTPS; empty where that is not said."""
     said = event.message.rstrip()
-    probe = _probe(container.spec, kind)
+    probe = container.spec.probes.get(kind)
     plain = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTP"
     if said.endswith(_PLAIN):
         return "" if plain else "HTTPS"  # the server sends one that asks by HTTP on to HTTPS, and the kubelet follows
@@ -196,7 +196,7 @@ def _certified(engine: Engine) -> bool:
 
 def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> Finding:
     """A probe that asks by another scheme than the server speaks: as the kubelet says, or by a manifest."""
-    probe, pod = _probe(container.spec, kind), container.pod
+    probe, pod = container.spec.probes.get(kind), container.pod
     written = probe.http_get.scheme if probe and probe.http_get else ""
     right = "HTTP" if scheme == "HTTPS" else "HTTPS"
     operation = {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/scheme", "value": right}
@@ -267,7 +267,7 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
     killed = events is not None and any(probe == kind for probe, _ in probe_kills(pod, events, container))
     if not container.running and not killed:
         return None  # it ended by itself, whatever its probe met with
-    probe = _probe(container.spec, kind)
+    probe = container.spec.probes.get(kind)
     command = " ".join(map(str, probe.exec.command)) if probe and probe.exec else ""
     return Finding(
         role="cause",
@@ -311,7 +311,7 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
         return
     prefixed = _below_a_prefix(engine)
     for kind in ("startup", "liveness", "readiness"):
-        probe = _probe(container.spec, kind)
+        probe = container.spec.probes.get(kind)
         absent = lacking(container, probe.exec.command) if probe and probe.exec else None
         # a liveness probe that cannot be run restarts nothing
         if probe and absent and not (absent.direct and kind == "liveness"):
@@ -378,15 +378,6 @@ def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None)
         explains=("probe-too-short",),
         fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH[engine.name])),
     )
-
-
-def _probe(container: k8s.Container, kind: str) -> k8s.Probe | None:
-    probes = {
-        "startup": container.startup_probe,
-        "liveness": container.liveness_probe,
-        "readiness": container.readiness_probe,
-    }
-    return probes[kind]
 
 
 def _fixes(pod: Pod, index: int, kind: str, path: str, right: str) -> Iterator[Fix]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    Ending,
     Engine,
     Event,
     Events,
@@ -95,62 +96,69 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
     for ending in endings(pod):
-        container = ending.container
-        if events is None or ending.oom_killed or ending.code not in (0, 1, 137, 143):
-            continue
-        killed = list(probe_kills(pod, events, container))
-        which = killed[-1][0] if killed else ""
-        log = log_of(ending, logs) if logs else None
-        token = _no_token(log)
-        full = next(log.find(_OVERLOADED), None) if log is not None and token is None else None
-        failed = [event for kind, event in failures(container, events) if kind == which]
-        slow = [
-            event
-            for event in failed
-            if any(words in event.message for words in _SLOW)
-            or ((token or full) and event.message.endswith("statuscode: 503"))
-        ]
-        phase = phase_of(log)
-        up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
-        if which == "startup":
-            up = served(log) and slow[-1:] == failed[-1:]
-        if not (slow and (up or (which == "liveness" and came_up(container)))):
-            continue
-        probe = container.spec.startup_probe if which == "startup" else container.spec.liveness_probe
-        allowed = (
-            f"the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
-            if probe
-            else f"its {which} probe's timeout"
-        )
-        if token and not any(words in slow[-1].message for words in _SLOW):
-            waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
-            allowed = f"the {waited} that SGLang's health check allows for a token"
-        busy = full and not any(words in slow[-1].message for words in _SLOW)
-        lacked = (
-            "its health check answered 503 while its queue was full" if busy else f"did not answer within {allowed}"
-        )
-        span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-        yield Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"The kubelet restarted {container.name}{span}: it was up and {lacked}.",
-            evidence=tuple(
-                _evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which)
-            )
-            + (pod_evidence(pod, ending.path, ending.text),)
-            + ((log_evidence(said),) if (said := token or full or (phase.line if phase else None)) else ()),
-            explains=("crash-loop", "not-ready", "probe-too-short"),
-            fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
-            # what the log says went wrong before the kill comes first
-            order=float(len(log)) if log else None,
-            pods=(pod.name,),
-        )
-        return
+        if events is not None and (found := _restarted(pod, ending, events, logs)) is not None:
+            yield found
+            return
     for engine in subject.engines(pod):
         if events is not None and logs is not None and (found := _unready(pod, engine, events, logs)):
             yield found
             return
         yield from _risk(pod, engine)
+
+
+def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> Finding | None:
+    """An instance that was up when its probe ended it."""
+    container = ending.container
+    if ending.oom_killed or ending.code not in (0, 1, 137, 143):
+        return None
+    killed = list(probe_kills(pod, events, container))
+    which = killed[-1][0] if killed else ""
+    log = log_of(ending, logs) if logs else None
+    token = _no_token(log)
+    full = next(log.find(_OVERLOADED), None) if log is not None and token is None else None
+    failed = [event for kind, event in failures(container, events) if kind == which]
+    slow = [e for e in failed if _no_answer(e) or ((token or full) and e.message.endswith("statuscode: 503"))]
+    phase = phase_of(log)
+    up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
+    if which == "startup":
+        up = served(log) and slow[-1:] == failed[-1:]
+    if not (slow and (up or (which == "liveness" and came_up(container)))):
+        return None
+    probe = container.spec.probes.get(which)
+    span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
+    said = token or full or (phase.line if phase else None)
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full)}.",
+        evidence=(
+            *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
+            pod_evidence(pod, ending.path, ending.text),
+            *((log_evidence(said),) if said else ()),
+        ),
+        explains=("crash-loop", "not-ready", "probe-too-short"),
+        fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
+        # what the log says went wrong before the kill comes first
+        order=float(len(log)) if log else None,
+        pods=(pod.name,),
+    )
+
+
+def _no_answer(event: Event) -> bool:
+    """Whether the kubelet waited in vain, and was not told anything."""
+    return any(words in event.message for words in _SLOW)
+
+
+def _lacked(last: Event, which: str, probe: k8s.Probe | None, token: Line | None, full: Line | None) -> str:
+    """What the probe did not get, in words."""
+    if full and not _no_answer(last):
+        return "its health check answered 503 while its queue was full"
+    if token and not _no_answer(last):
+        waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
+        return f"did not answer within the {waited} that SGLang's health check allows for a token"
+    if probe is None:
+        return f"did not answer within its {which} probe's timeout"
+    return f"did not answer within the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
 
 
 def _no_token(log: Log | None) -> Line | None:
@@ -184,7 +192,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     if trouble is None or probe is None:
         return None
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
-    slow = [event for event in failed if any(words in event.message for words in _SLOW)]
+    slow = [event for event in failed if _no_answer(event)]
     log = logs.current(container.name)
     phase = phase_of(log)
     if log is None or not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving":

@@ -115,7 +115,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             phase = None  # by then it was lost
         told = None if kills or phase is None else _told(log, container, events)
         kind = kills[-1][0] if kills else told or _by_time(ending)
-        probe = _probe(container, kind)
+        probe = container.spec.probes.get(kind or "")
         if kind is None or (probe is None and not kills):
             continue
         if kind == "liveness" and (
@@ -182,7 +182,7 @@ def _too_late(log: Log, container: Container, kind: str, events: Events | None) 
 
     A first process without a handler for SIGTERM goes on with its start until the grace period is over.
     """
-    probe = _probe(container, kind)
+    probe = container.spec.probes.get(kind or "")
     action = (probe.http_get or probe.tcp_socket) if probe else None
     refused = [event for of, event in failures(container, events) if of == kind][-1:]
     if action is None or not any(_REFUSED in event.message for event in refused) or answered(log):
@@ -218,10 +218,6 @@ def _told(log: Log | None, container: Container, events: Events | None) -> str |
     stopped = log is not None and any(next(log.find(text), None) for text in _TERMINATED)
     kinds = [kind for kind, _ in failures(container, events) if kind in ("startup", "liveness")] if stopped else []
     return kinds[-1] if kinds else None
-
-
-def _probe(container: Container, kind: str | None) -> k8s.Probe | None:
-    return container.spec.startup_probe if kind == "startup" else container.spec.liveness_probe if kind else None
 
 
 def _traced(container: Container) -> bool:
@@ -292,7 +288,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     """A probe that no start can survive."""
     container = engine.container
     kind = "startup" if container.spec.startup_probe else "liveness"
-    probe = _probe(container, kind)
+    probe = container.spec.probes.get(kind or "")
     if engine.name not in _LATE or probe is None or container.restarts or (pod.exists and pod.ready):
         return
     if not (probe.http_get or probe.tcp_socket) or (engine.name == "triton" and not _of_language(engine)):

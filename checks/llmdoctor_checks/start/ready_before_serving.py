@@ -26,8 +26,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._clients import before
+from llmdoctor_checks._services import service_of
 from llmdoctor_checks._written import seconds_ago
-from llmdoctor_checks.start._services import service_of
 
 #: Engines that open it only then.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})

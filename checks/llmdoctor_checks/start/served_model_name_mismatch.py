@@ -25,11 +25,11 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     often,
     pod_evidence,
+    rows,
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
-from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._services import picked_by
+from llmdoctor_checks._services import picked_by
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
@@ -218,7 +218,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
 
 def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
     """A gateway that does not know the name which this server answers to, for its label has another."""
-    label, own = str(pod.obj.metadata.labels.get(_LABEL) or ""), _own_names(engine)
+    label, own = pod.labels.get(_LABEL, ""), _own_names(engine)
     if not pod.ready or not label or not own or label in own:
         return None
     lines = cluster.once(_UNKNOWN, lambda: [x for text in cluster.snapshot.logs for x in Log(text).find(_UNKNOWN)])

@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Line, Logs, Pod, Problem, check, fixes, log_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    Problem,
+    check,
+    fixes,
+    log_evidence,
+    problem_evidence,
+)
 
 #: Variables with a check of their own.
 _ELSEWHERE = frozenset(["NCCL_TIMEOUT"])
@@ -60,7 +72,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             severity="warning",
             confidence="likely",
             summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
-            evidence=(_evidence(pod, cut), log_evidence(line)),
+            evidence=(problem_evidence(pod, cut), log_evidence(line)),
             explains=("request-too-long",),
             fixes=(*_meant(engine, cut), _fix(engine, cut)),
             order=line.order,
@@ -77,7 +89,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             severity="warning",
             confidence="certain",
             summary=f"{_summary(engine, [named])} So it serves another model than {_model(named)}.",
-            evidence=(_evidence(pod, named), log_evidence(other)),
+            evidence=(problem_evidence(pod, named), log_evidence(other)),
             explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
             fixes=(_fix(engine, named),),
             order=other.order,
@@ -92,7 +104,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         severity="warning" if grave else "info",
         confidence="certain" if all(p.certain for p in shown) else "likely",
         summary=_summary(engine, shown),
-        evidence=tuple(_evidence(pod, p) for p in shown),
+        evidence=tuple(problem_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
         pods=(pod.name,) if pod.exists else (),
     )
@@ -162,13 +174,6 @@ def _beside_volume(engine: Engine, problem: Problem) -> bool:
 def _names(problems: list[Problem]) -> str:
     names = list(dict.fromkeys(p.flag for p in problems))
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _evidence(pod: Pod, problem: Problem) -> Evidence:
-    origin = pod.template_of.origin if pod.template_of else None
-    if origin and not pod.exists:
-        return Evidence(source="manifest", ref=problem.path, text=problem.text, file=origin.file, line=origin.line)
-    return Evidence(source="pod", ref=problem.path, text=problem.text)
 
 
 def _moved(engine: Engine, problem: Problem) -> Fix | None:

@@ -251,7 +251,7 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
 
 def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """An engine on NPUs from HAMi that opens one by a number which is not its own."""
-    annotations = pod.obj.metadata.annotations
+    annotations = pod.annotations
     given = next((name for name in annotations if re.fullmatch(_NPUS_GIVEN, name)), None)
     if given is None or not pod.failing:
         return

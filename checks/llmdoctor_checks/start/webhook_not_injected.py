@@ -124,13 +124,13 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
     if not pod.exists or pod.log_only or pod.unscheduled:
         return
     names = {container.name for container in pod.containers}
-    asked = {**pod.obj.metadata.annotations, **pod.obj.metadata.labels}
+    asked = {**pod.annotations, **pod.labels}
     for key, values, containers, who in _INJECTIONS:
         value = str(asked.get(key, ""))
         if value not in values or names.intersection(containers):
             continue
         needed = pod.failing_by_status and key in _NEEDED
-        kind = "labels" if key in pod.obj.metadata.labels else "annotations"
+        kind = "labels" if key in pod.labels else "annotations"
         missed = _misses_secret(logs) if needed and logs and "vault" in key else None
         yield _finding(
             pod,
@@ -156,11 +156,10 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     account = pod.cluster.item("ServiceAccount", pod.namespace, pod.spec.service_account_name or "default")
     if not pod.failing_by_status or logs is None:
         return
-    annotations = dig(account.raw, "metadata.annotations") if account else None
     for annotation, label, variable, lacks in _ROLES:
         line = next(logs.find(lacks), None)
-        role = annotations.get(annotation) if isinstance(annotations, dict) else None
-        asks = str(pod.obj.metadata.labels.get(label, "")) == "true" if label else role is not None
+        role = account.annotations.get(annotation) if account else None
+        asks = pod.labels.get(label, "") == "true" if label else role is not None
         if line is None or not (asks or role) or any(variable in c.env for c in pod.containers):
             continue
         evidence = [_present(pod), log_evidence(line)]
@@ -184,7 +183,7 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 
 def _slice(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """A host of a TPU slice that was not told who the others are: of a Ray worker GKE's webhook for KubeRay does it."""
-    labels = pod.obj.metadata.labels
+    labels = pod.labels
     line = next(logs.find(_TPU_FAILS), None) if logs else None
     chips = sum(c.accelerators.get("google.com/tpu", 0) for c in pod.containers)
     topology = str(pod.spec.node_selector.get(_TOPOLOGY, ""))
@@ -229,15 +228,13 @@ def _auto(pod: Pod) -> Iterator[Finding]:
 
 def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
-    labelled = _SERVICE_LABEL in pod.obj.metadata.labels
+    labelled = _SERVICE_LABEL in pod.labels
     server = next((container for container in pod.containers if container.name == _SERVER), None)
     if not pod.failing_by_status or not (labelled or server):
         return
     if any(container.name.startswith("storage-initializer") for container in pod.containers):
         return  # the webhook did its work; the mount may be left out of what was read
-    asked = next(
-        ((key, str(uri)) for key, uri in pod.obj.metadata.annotations.items() if re.fullmatch(_SOURCE, key)), None
-    )
+    asked = next((pair for pair in pod.annotations.items() if re.fullmatch(_SOURCE, pair[0])), None)
     if asked and not any(c.mount_over(_MODELS) for c in pod.containers):
         why, left_out = _left_out(pod)
         yield _finding(
@@ -279,7 +276,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
 
 def _brings_nothing(pod: Pod) -> bool:
     """Whether the InferenceService is there and names no model that KServe would bring: by storageUri, or by a custom server's variable."""
-    name = pod.obj.metadata.labels.get(_SERVICE_LABEL)
+    name = pod.labels.get(_SERVICE_LABEL)
     service = pod.cluster.item("InferenceService", pod.namespace, str(name)) if name else None
     return service is not None and not re.search(_BRINGS, json.dumps(service.raw.get("spec"), default=str))
 

@@ -133,7 +133,7 @@ def _without_replica(container: Container, subject: Subject) -> bool:
     workload, probe = subject.workload, container.spec.readiness_probe
     if workload is None or workload.kind != "RayService" or probe is None or probe.exec is None:
         return False
-    worker = container.pod.obj.metadata.labels.get("ray.io/node-type") == "worker"
+    worker = container.pod.labels.get("ray.io/node-type") == "worker"
     asked = any("/-/healthz" in str(word) for word in probe.exec.command)
     serves = holds(workload, "Ready") or dig(workload.raw, "status.serviceStatus") == "Running"
     return worker and asked and serves

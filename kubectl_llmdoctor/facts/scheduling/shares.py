@@ -87,7 +87,7 @@ def _asked(container: k8s.Container, resource: str) -> int:
 
 def fractions(ask: Ask) -> Filter | None:
     """KAI's own filter for a pod that shares a GPU: a GPU that nobody has, or room beside others on one that is shared."""
-    marks, name = ask.pod.obj.metadata.annotations, (ask.spec.scheduler_name or "").lower()
+    marks, name = ask.pod.annotations, (ask.spec.scheduler_name or "").lower()
     if not any(piece in name for piece in _KAI) or not {_FRACTION, _MEMORY} & set(marks):
         return None
     devices = max(units(str(marks.get(_DEVICES) or 1)) or 1, 1)

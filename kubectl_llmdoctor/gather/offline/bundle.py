@@ -22,6 +22,7 @@ from kubectl_llmdoctor.gather.offline.objects import Item, list_key
 from kubectl_llmdoctor.gather.offline.reading import MAX_FILE, UnreadableError, decode, listed, os_reason
 from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.snapshot import Json, LogText, ReadList
+from kubectl_llmdoctor.tree import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -272,9 +273,9 @@ class _Bundle:
         for tree in self._found.objects:
             metadata, spec = tree.get("metadata"), tree.get("spec")
             if tree.get("kind") == "Pod" and isinstance(metadata, dict) and isinstance(spec, dict):
-                rows = [*_rows(spec.get("initContainers")), *_rows(spec.get("containers"))]
+                containers = [*rows(spec, "initContainers"), *rows(spec, "containers")]
                 place = str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
-                yield place, [str(row.get("name") or "") for row in rows]
+                yield place, [str(one.get("name") or "") for one in containers]
 
 
 def _places(path: str, pods: Mapping[tuple[str, str], list[str]]) -> Iterator[tuple[str, str, str]]:
@@ -307,10 +308,6 @@ def _container(stem: str, known: list[str]) -> tuple[str, bool]:
 def _named(item: Json) -> Json:
     """Without the empty kind and version that Go writes where none is set."""
     return {key: value for key, value in item.items() if value or key not in ("kind", "apiVersion")}
-
-
-def _rows(value: Any) -> list[Json]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _stem(name: str) -> str:

@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Pod, dig, fixes, log_evidence, object_evidence
-from llmdoctor_checks._raw import rows
-from llmdoctor_checks.start._services import picked_by
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Item,
+    Line,
+    Log,
+    Pod,
+    dig,
+    fixes,
+    log_evidence,
+    object_evidence,
+    rows,
+)
+from llmdoctor_checks._services import picked_by
 
 #: Envoy could not ask it (ext_proc over gRPC, status UNAVAILABLE), and why.
 NOT_ASKED = "ext_proc_error_gRPC_error_14"

@@ -1,10 +1,10 @@
-"""At which addresses a server listens, by what it was told and by its log."""
+"""At which addresses and ports a server listens, by what it was told and by its log."""
 
 from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Container, Engine, Line, Logs, Setting
+from kubectl_llmdoctor.api import Container, Engine, Evidence, Line, Logs, Setting, pod_evidence, setting_evidence
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", "ip6-localhost"})
 
@@ -42,3 +42,10 @@ def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[s
                 if said and said["port"] in ports:
                     return said["host"], line, said["port"]
     return None
+
+
+def port_evidence(container: Container, port: Setting) -> Evidence:
+    """Where an engine was told its port, or that it was not told one."""
+    if port.source == "default":
+        return pod_evidence(container, "args", f"no --port ({port.text})")
+    return setting_evidence(container, port)

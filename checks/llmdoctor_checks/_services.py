@@ -1,0 +1,43 @@
+"""Services and InferencePools that lead to a pod, and what the cluster says of where they lead."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, is_headless, object_evidence
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """The endpoints of a Service, by its slices or the older object of its name."""
+
+    some: bool
+    #: of a Service that has none
+    none: Evidence
+
+
+def service_of(pod: Pod) -> Item | None:
+    """The first Service that sends requests to the pod; a headless one is for its peers."""
+    return next((item for item in pod.services if not is_headless(item)), None)
+
+
+def picked_by(pool: Item, pod: Pod) -> bool:
+    """Whether an InferencePool selects a pod: by `matchLabels`, or, before its v1, by the labels themselves."""
+    selector = dig(pool.raw, "spec.selector")
+    wanted = selector.get("matchLabels", selector) if isinstance(selector, dict) else None
+    labels = pod.labels
+    return isinstance(wanted, dict) and bool(wanted) and all(labels.get(k) == str(v) for k, v in wanted.items())
+
+
+def endpoints_of(service: Item, cluster: Cluster) -> Endpoints | None:
+    """What is known of a Service's endpoints; None where they were not read."""
+    if slices := slices_of(service, cluster):
+        some = any(dig(one.raw, "endpoints") for one in slices)
+        return Endpoints(some, object_evidence(slices[0], "endpoints", "none"))
+    older = cluster.item("Endpoints", service.namespace, service.name)
+    return Endpoints(bool(dig(older.raw, "subsets")), object_evidence(older, "subsets", "none")) if older else None
+
+
+def slices_of(service: Item, cluster: Cluster) -> list[Item]:
+    """Its EndpointSlices."""
+    slices = cluster.items("EndpointSlice", service.namespace)
+    return [one for one in slices if one.labels.get("kubernetes.io/service-name") == service.name]

@@ -1,0 +1,180 @@
+"""Init containers that do not end, so that nothing after them starts."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Container, Finding, Fix, Logs, Pod, expression, fixes, log_evidence, pod_evidence
+
+#: What is only a consequence where containers of a pod do not start, or start without the network.
+NOT_STARTED = (
+    "volume-mount-failed",
+    "hf-unreachable",
+    "model-registry-failed",
+    "storage-initializer-failed",
+    "ngc-unauthorized",
+    "multinode-discovery",
+    "ray-cluster",
+    "crash-loop",
+    "not-ready",
+    "pod-failed",
+    "rollout-stuck",
+)
+
+#: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.
+_SERVERS = (
+    r"(?:istio|linkerd|queue|routing|cloud-?sql|auth|oauth2?|envoy|kube-rbac)-proxy|(?:llm-d-)?routing-sidecar"
+    r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
+)
+
+#: A script that asks something over HTTP or TCP, and one that starts a server of its own first.
+_ASKS = expression(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
+_STARTS = expression(r"\b(?:serve|server|launch_server|api_server|llama-server)\b|[^&>]&[ \t]*(?:$|\n)")
+
+#: Ollama's client, which asks the server at OLLAMA_HOST, by default the port of the pod itself.
+_OLLAMA = expression(r"\bollama[\"',\s]{1,8}(?:pull|run|create|list)\b")
+_OLLAMA_PORT = 11434
+_OWN_HOST = r"(?:https?://)?(?:0\.0\.0\.0|127\.0\.0\.1|localhost|::|\[::\])?(?::\d+)?/?$"
+
+#: A line that only says something, and one that goes on without an answer.
+_WORDS = expression(r"[ \t]*(?:#|(?:echo|printf)\b[^|;&]*$)")
+_ANYHOW = expression(r"\|\|[ \t]*(?:true\b|:|echo\b|exit 0\b)")
+
+#: A port of the pod itself.
+_AT_OWN = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
+
+#: What Vault's injected agent says that cannot log in, so that its init container never ends.
+VAULT = "agent.auth.handler: error authenticating"
+
+
+def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
+    """In a manifest, a server among the plain init containers that runs as its image has it: a command of its own may end."""
+    for container in pod.containers:
+        if _is_server(container) and not container.spec.command:
+            last = pod.containers[-1].name
+            yield Finding(
+                role="risk",
+                severity="critical",
+                confidence="likely",
+                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                f"so that {last} never starts.",
+                evidence=(pod_evidence(container, "restartPolicy", "not set"),),
+                fixes=(_as_sidecar(container),),
+            )
+            return
+
+
+def waits_for_later(pod: Pod) -> Iterator[Finding]:
+    """An init container that asks a port of the pod's own server, which is started when it has ended."""
+    later = {p.container_port: c.name for c in pod.containers if c.role == "main" for p in c.spec.ports}
+    sooner = {p.container_port for c in pod.containers if c.role == "sidecar" for p in c.spec.ports}
+    for container in pod.containers:
+        script = _script(container)
+        if container.role != "init" or _STARTS.search(script):
+            continue
+        client = _OLLAMA.search(script)
+        asked = _asked_of_ollama(container, script) if client else _asked(script) if _ASKS.search(script) else set()
+        port = min(asked & (later.keys() - sooner), default=None)
+        if port is None:
+            continue
+        words = (_ASKS.search(script) or client)[0] if client else f"localhost:{port}"
+        yield Finding(
+            role="risk",
+            severity="critical",
+            confidence="likely",
+            summary=f"Init container {container.name} asks port {port} of its own pod, where {later[port]} listens: that is started "
+            "only when all init containers have ended, so that nothing answers.",
+            evidence=(
+                pod_evidence(container, "command", words),
+                pod_evidence(pod, f"containers[{later[port]}].ports", str(port)),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Do it after the start instead: in a Job that asks the Service, or in a postStart hook of {later[port]}, in "
+                    f"{fixes.edited(pod)}"
+                ),
+            ),
+        )
+        return
+
+
+def _script(container: Container) -> str:
+    """What a container runs, with the files that its words name, but for what only says something."""
+    said = "\n".join(text for _, text in container.words)
+    script = "\n".join([said, *(text for path, text in container.files.items() if path in said)])
+    return "\n".join(line for line in script.splitlines() if not _WORDS.match(line))
+
+
+def _asked(script: str) -> set[int]:
+    """The ports of the pod itself that a script asks, and needs an answer of."""
+    needs = (line for line in script.splitlines() if not _ANYHOW.search(line))
+    return {int(found[1]) for line in needs for found in _AT_OWN.finditer(line)}
+
+
+def _asked_of_ollama(container: Container, script: str) -> set[int]:
+    """The same with Ollama's client in it; none where that may ask another host."""
+    host = container.env.get("OLLAMA_HOST")
+    elsewhere = container.spec.env_from if host is None else not re.match(_OWN_HOST, str(host.value))
+    return set() if elsewhere or "OLLAMA_HOST" in script else {*_asked(script), _OLLAMA_PORT}
+
+
+def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """An init container that is a server, or an agent that waits for its login."""
+    for trouble in pod.troubles:
+        container = trouble.container
+        if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
+            continue
+        if _is_server(container):
+            last = pod.containers[-1].name
+            yield Finding(
+                role="cause",
+                confidence="likely",
+                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                f"and {last} waits for that.",
+                evidence=(
+                    pod_evidence(container, "restartPolicy", container.spec.restart_policy or "not set"),
+                    pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
+                ),
+                explains=NOT_STARTED,
+                fixes=(_as_sidecar(container),),
+                pods=(pod.name,),
+            )
+        elif container.name == "vault-agent-init":
+            yield from _may_not_log_in(pod, container, logs)
+
+
+def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Finding]:
+    """Vault's agent, which tries again until a role admits the pod."""
+    lines = [line for log in logs.of(agent.name) for line in list(log.find(VAULT))[-1:]] if logs else []
+    if not lines:
+        return
+    role = pod.annotations.get("vault.hashicorp.com/role")
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{agent.name} may not log in at Vault, so that no other container of the pod starts.",
+        evidence=(
+            log_evidence(lines[-1], VAULT),
+            pod_evidence(pod, "metadata.annotations[vault.hashicorp.com/role]", str(role or "not set")),
+        ),
+        explains=NOT_STARTED,
+        fixes=(
+            fixes.advice(
+                f"Let a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
+                f"{pod.namespace}, and name it in vault.hashicorp.com/role",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
+def _is_server(container: Container) -> bool:
+    """Whether an init container runs a program that is known to serve until it is stopped."""
+    image = container.spec.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+    return container.role == "init" and bool(re.fullmatch(_SERVERS, container.name) or re.fullmatch(_SERVERS, image))
+
+
+def _as_sidecar(container: Container) -> Fix:
+    summary = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on)"
+    operation = {"op": "add", "path": f"{container.pointer}/restartPolicy", "value": "Always"}
+    return fixes.patch(container.pod, summary, [operation])

@@ -1,0 +1,341 @@
+"""A service mesh's proxy that is not up while others in the pod need the network."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Container,
+    Ending,
+    Events,
+    Evidence,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    Subject,
+    endings,
+    event_evidence,
+    expression,
+    fixes,
+    log_evidence,
+    log_of,
+    parse_time,
+    phase_of,
+    pod_evidence,
+    say_seconds,
+)
+from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with
+from llmdoctor_checks.start._init_containers import NOT_STARTED
+
+#: Proxies that all traffic of the pod is sent through, and the init containers that redirect it there.
+PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
+_REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
+
+#: A shell loop that waits until something on the network answers.
+_WAITS = expression(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
+
+#: Init containers that fetch the model, by name or image, and how their logs show that something came.
+_FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
+_CAME = (
+    r"(?<![\d.])(?:[1-9]\d?|100)(?:\.\d{1,6})?%|\bDownloaded\b"
+    r"|(?<![\d.])(?:[1-9]\d{0,12}(?:\.\d{1,6})?|0\.\d{0,6}[1-9]) ?[KMGT]i?B?\b"
+)
+
+#: Sidecars that mount a bucket: the pod's containers can only be made when they have reached it.
+_MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
+
+#: The user of Istio's proxy, whose traffic is not redirected.
+_PROXY_USER = 1337
+
+#: What programs print when a connection is refused or gets no answer, as the redirection without a proxy brings about.
+_NETWORK = (
+    "onnection refused",
+    "Could not connect to the endpoint URL",
+    "Failed to establish a new connection",
+    "Network is unreachable",
+    "i/o timeout",
+    "Connection timed out",
+    "ConnectTimeout",
+    "Connection reset by peer",
+    "Temporary failure in name resolution",
+)
+
+#: What a proxy says that cannot reach its control plane.
+_CONTROL_PLANE = (
+    "gRPC config stream closed",
+    "gRPC config stream to",
+    "failed to warm certificate",
+    "failed to generate workload certificate",
+)
+
+#: What Istio's agent says once, with the time, when its proxy has its configuration (`pilot-agent`, from 1.3 on).
+_READY = "Envoy proxy is ready"
+
+#: Who ended longer before that did not end for want of it; the agent says it again after each time that it was not ready.
+_SOON = 600
+
+#: Annotations by which some connections pass by the proxy.
+_PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "config.linkerd.io/skip-")
+
+#: What vLLM, SGLang and NCCL print where the ranks of a server connect.
+_JOINS = (
+    "is using nccl==",
+    "Init torch distributed begin",
+    "NCCL INFO Bootstrap",
+    "NCCL INFO NCCL version",
+    "NCCL version ",
+    "Connected to Ray cluster",
+)
+
+#: What is looked for in the logs of proxies and of what they hold up.
+LITERALS = (*_NETWORK, *_CONTROL_PLANE, *_JOINS, _READY)
+
+
+def held_up_by_proxy(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """The first way in which the proxy of a failing pod explains why it fails."""
+    proxy = next((c for c in pod.containers if c.name in PROXIES), None)
+    if proxy is None:
+        return
+    ways = (
+        _held_back(pod, proxy, events, logs),
+        _before(pod, proxy, logs),
+        _late(pod, proxy, logs),
+        _not_ready(pod, proxy, logs),
+        _between_ranks(pod, subject, proxy, logs),
+    )
+    yield from itertools.islice(itertools.chain(*ways), 1)
+
+
+def _held_back(pod: Pod, proxy: Container, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+    """A proxy whose hook lets no other container start before it is ready."""
+    hooks = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name] if events else []
+    if hooks and "pilot-agent wait" in hooks[-1].message:
+        told = complaint(proxy, logs)
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} does not become ready, and the pod's other containers may not start before it.",
+            "certain",
+            [event_evidence(hooks[-1], pod.cluster), *told],
+            cut_off=bool(told),
+        )
+
+
+def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """Init containers that need the network before the proxy starts."""
+    for container in _cut_off(pod, proxy):
+        line = _refused(pod, container, logs)
+        waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
+        still = container.running and container.role == "init"
+        if line or (still and (waits or _waits_for_a_store(container, logs))):
+            yield _finding(
+                pod,
+                proxy,
+                f"Init container {container.name} needs the network, which leads through {proxy.name}, and that starts only after it.",
+                "likely",
+                [
+                    log_evidence(line)
+                    if line
+                    else pod_evidence(container, "command", waits[0])
+                    if waits
+                    else pod_evidence(container, "image", container.spec.image),
+                    pod_evidence(container, "name", f"runs before {proxy.name}"),
+                ],
+            )
+
+
+def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
+    """Whether it is there to fetch the model, and nothing has come."""
+    if not re.search(_FETCHES, container.name) and not re.search(_FETCHES, container.spec.image.rpartition("/")[2]):
+        return False
+    read = logs.of(container.name) if logs else []
+    said = (line for log in read for line in log.lines())
+    return bool(read) and not any(re.search(_CAME, line.text[:2000]) for line in said)
+
+
+def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A container that ended before the proxy beside it was there."""
+    for ending, line in _ended_beside(pod, proxy, logs) if not proxy.restarts and proxy.role == "main" else ():
+        done = parse_time(ending.terminated.finished_at)
+        since = _up_since(pod, proxy, done, logs) if done else None
+        if since is not None:
+            yield _finding(
+                pod,
+                proxy,
+                f"{ending.container.name} ended before {proxy.name} was {since[0]}, through which all its connections lead.",
+                "likely",
+                [log_evidence(line), since[1]],
+            )
+
+
+def _up_since(pod: Pod, proxy: Container, done: datetime, logs: Logs | None) -> tuple[str, Evidence] | None:
+    """How far the proxy was when another container had already ended: not started, or not ready by its own word."""
+    running = proxy.status.state.running
+    up = parse_time(running.started_at) if running else None
+    if running and up and done < up:
+        at = f"status.containerStatuses[{proxy.name}].state.running"
+        return "started", pod_evidence(pod, at, f"startedAt: {running.started_at}")
+    log = logs.current(proxy.name) if logs else None
+    line = next(log.find(_READY), None) if log is not None else None
+    ready = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", line.text[:200]) if line else None
+    since = parse_time(ready[0]) if ready else None
+    # the kubelet gives whole seconds
+    late = (since.replace(microsecond=0) - done).total_seconds() if since is not None else 0
+    return ("ready", log_evidence(line, _READY)) if line and 0 < late < _SOON else None
+
+
+def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A proxy that runs and is not ready: others failed meanwhile, or it alone is not."""
+    if not proxy.running or proxy.status.ready:
+        return
+    ready, told = pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "false"), complaint(proxy, logs)
+    for ending, line in _ended_beside(pod, proxy, logs):
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} is not ready, and all connections of {ending.container.name} lead through it.",
+            "likely",
+            [log_evidence(line), ready, *told],
+            cut_off=bool(told),
+        )
+    others = [c for c in pod.containers if c.role == "main" and c is not proxy]
+    if others and all(c.running and c.status.ready for c in others) and next(iter(endings(pod)), None) is None:
+        yield _finding(
+            pod,
+            proxy,
+            f"{proxy.name} alone is not ready: the pod's other containers are, and nobody is sent to them.",
+            "likely",
+            [ready, *told],
+            cut_off=bool(told),
+        )
+
+
+def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
+    """A server of several pods that stands still where its ranks connect, with the proxy between them."""
+    annotations = pod.annotations
+    past = any(key.startswith(_PASSES) for key in annotations)
+    now = pod.cluster.now
+    if any(c.role == "main" and not c.running for other in subject.pods for c in other.containers):
+        return  # a rank that is not there is waited for, with or without a proxy
+    for engine in subject.engines(pod) if logs and not past and proxy.status.ready and now else ():
+        container, running = engine.container, engine.container.status.state.running
+        log, since = logs.current(container.name) if logs else None, parse_time(running.started_at) if running else None
+        spread = (pod.nodes or 0) > 1 or 0 < container.gpus < engine.workers_at_least
+        if log is None or since is None or now is None or container.status.ready or not spread or phase_of(log):
+            continue
+        line, stood = ends_with(log, _JOINS), (now - since).total_seconds()
+        if line is not None and stood >= STUCK_SECONDS:
+            yield Finding(
+                role="cause",
+                confidence="possible",
+                summary=f"{container.name} started {say_seconds(stood)} ago, and its log ends where its ranks, which are in several pods, "
+                f"connect: their connections lead through {proxy.name}, which does not know NCCL's ports.",
+                evidence=(
+                    log_evidence(line),
+                    pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "true"),
+                ),
+                explains=("nccl-timeout", "probe-too-short", *NOT_STARTED),
+                fixes=(
+                    fixes.advice(
+                        f'Leave the pods of this server out of the mesh (sidecar.istio.io/inject: "false") in {fixes.edited(pod)}, or '
+                        "let traffic between them pass by the proxy (traffic.sidecar.istio.io/excludeInboundPorts and "
+                        "excludeOutboundPorts, interceptionMode: NONE)"
+                    )
+                    if proxy.name == "istio-proxy"
+                    else fixes.advice(
+                        f"Leave the pods of this server out of the mesh (linkerd.io/inject: disabled) in {fixes.edited(pod)}"
+                    ),
+                ),
+                order=line.order,
+                pods=(pod.name,),
+            )
+
+
+def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tuple[Ending, Line]]:
+    """Containers beside the proxy that ended, each with its line of a connection that did not come about."""
+    for ending in endings(pod):
+        line = _refused(pod, ending.container, logs)
+        if line and ending.container.role == "main" and ending.container is not proxy:
+            yield ending, line
+
+
+def _finding(
+    pod: Pod, proxy: Container, summary: str, confidence: Confidence, evidence: list[Evidence], *, cut_off: bool = False
+) -> Finding:
+    return Finding(
+        role="cause",
+        confidence=confidence,
+        summary=summary,
+        evidence=tuple(evidence),
+        explains=NOT_STARTED,
+        fixes=tuple(started_first(pod, proxy, cut_off=cut_off)),
+        pods=(pod.name,),
+    )
+
+
+def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
+    """Init containers that went wrong after the redirection was set up, where the proxy is no native sidecar.
+
+    Sidecars that mount a bucket are of them: whether they got the network, their log says.
+    """
+    annotations = pod.annotations
+    if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
+        return
+    if annotations.get("traffic.sidecar.istio.io/includeOutboundIPRanges", "*") != "*":
+        return  # what lies elsewhere is reached without the proxy
+    names = [c.name for c in pod.containers]
+    redirected = min((names.index(n) for n in names if n in _REDIRECTS), default=None)
+    troubled = {t.container.name for t in pod.troubles if t.container}
+    for place, container in enumerate(pod.containers):
+        if container.name in _REDIRECTS or container.name not in (troubled if container.role == "init" else _MOUNTERS):
+            continue
+        if redirected is not None and place > redirected and container.spec.security_context.run_as_user != _PROXY_USER:
+            yield container
+
+
+def _refused(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
+    """The first line of the instance that failed that tells of a connection which did not come about."""
+    ending = next((e for e in endings(pod) if e.container is container), None)
+    log = log_of(ending, logs) if ending and logs else None
+    if log is None and logs:
+        log = next(iter(logs.of(container.name)), None)
+    lines = [line for text in _NETWORK for line in (next(iter(log.find(text)), None),) if line] if log else []
+    return min(lines, key=lambda line: line.number, default=None)
+
+
+def complaint(proxy: Container, logs: Logs | None) -> list[Evidence]:
+    """What the proxy says of its control plane, last."""
+    for log in logs.of(proxy.name) if logs else []:
+        for text in _CONTROL_PLANE:
+            found = list(log.find(text))
+            if found and re.search(r"error|failed|closed", found[-1].text):
+                return [log_evidence(found[-1], text)]
+    return []
+
+
+def started_first(pod: Pod, proxy: Container, *, cut_off: bool) -> Iterator[Fix]:
+    """What lets the pod start; `cut_off`: the proxy says that it does not reach its control plane."""
+    istio = proxy.name == "istio-proxy"
+    log = f"kubectl -n {pod.namespace} logs {pod.name} -c {proxy.name}"
+    if cut_off:
+        plane = "istiod" if istio else "Linkerd's control plane"
+        yield fixes.advice(
+            f"Let {proxy.name} reach {plane}: its pods, its Service, a NetworkPolicy between; or leave the pod out of the mesh",
+            log,
+            f"kubectl -n {'istio-system' if istio else 'linkerd'} get pods,services",
+            owner="platform",
+        )
+        return
+    how = (
+        "native sidecars (ENABLE_NATIVE_SIDECARS), holdApplicationUntilProxyStarts, runAsUser 1337 for an init container"
+        if istio
+        else "config.linkerd.io/proxy-enable-native-sidecar, config.linkerd.io/proxy-await"
+    )
+    yield fixes.advice(
+        f"Let the proxy start before what needs the network in {fixes.edited(pod)}: {how}; or leave the pod out of the mesh",
+        log,
+    )
