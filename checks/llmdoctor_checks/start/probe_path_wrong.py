@@ -101,7 +101,7 @@ _EFFECTS = {
 
 @check("probe-path-wrong", since="0.1", literals=LITERALS)
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    """A probe, a health check or a client is refused for what or how it asks, or a probe runs a missing program.
+    """A probe, health check or client is refused for how it asks, or a probe's program is missing.
 
     The server is up and answers the probe with 404, or with 401 where an API key guards the path (`/v1/models` with
     `--api-key`). To the kubelet that is a failure like any other: a startup or liveness probe restarts the container for
