@@ -2,7 +2,8 @@
 
 The objects go straight into etcd, as JSON under the keys that the API server uses: created through the API they would
 lose ``creationTimestamp``, ``deletionTimestamp``, ``uid`` and status, and skeletons that lack a required field would be
-refused. All their times move so that ``takenAt`` is now. Logs come from the stand-in kubelet.
+refused. All their times move so that ``takenAt`` is now, those that programs print with them. Logs come from the stand-in
+kubelet.
 
 An object that is not in a snapshot is unknown; in a cluster it would be missing. What a pod of the snapshot must have
 had to get as far as it got is therefore invented, as an empty stand-in that says nothing.
@@ -20,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from . import network
+from . import network, printed
 from .controlplane import ControlPlane
-from .kubelet import PORT, STAMP, Instance, Kubelet, Log
+from .kubelet import PORT, Instance, Kubelet, Log
 
 Object = dict[str, Any]
 
@@ -130,7 +131,8 @@ class Player:
     def load(self, snapshot: Object) -> list[tuple[str, Object]]:
         """Returns, when the API server gives every object, what was written and under which path it is to be found."""
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-        shift = now - datetime.datetime.fromisoformat(snapshot["takenAt"])
+        taken_at = datetime.datetime.fromisoformat(snapshot["takenAt"])
+        shift = now - taken_at
         objects = [_prepared(item, shift) for item in snapshot.get("objects", [])]
         pods = [item for item in objects if item["kind"] == "Pod"]
         _label(objects)
@@ -141,7 +143,7 @@ class Player:
             by_resource.setdefault(resource, {})[resource.key(item)] = json.dumps(item).encode()
         for resource, values in by_resource.items():
             self._before.append((resource, self._write(resource, values)))
-        self._play_logs(snapshot.get("logs", []), pods, shift)
+        self._play_logs(snapshot.get("logs", []), pods, taken_at, shift)
         return [(self._resource(item).object_path(item), item) for item in objects]
 
     def unload(self) -> None:
@@ -200,7 +202,9 @@ class Player:
         for path in (f"/apis/{group}/{version}/{plural}", f"/apis/{group}/{version}"):
             self._cluster.wait_until_served(path)
 
-    def _play_logs(self, logs: list[Object], pods: list[Object], shift: datetime.timedelta) -> None:
+    def _play_logs(
+        self, logs: list[Object], pods: list[Object], taken_at: datetime.datetime, shift: datetime.timedelta
+    ) -> None:
         recorded = {
             Instance(log["namespace"], log["pod"], log["container"], log.get("previous", False)): log for log in logs
         }
@@ -219,13 +223,8 @@ class Player:
                 for instance, log in here.items():
                     ran = last if instance.previous or waiting else state.get("running") or state.get("terminated")
                     began = (ran or {}).get("startedAt") or pod["metadata"].get("creationTimestamp", Log.at)
-                    stamped = bool(log.get("timestamps"))
-                    text = (
-                        STAMP.sub(lambda found: f"{_moved(found[0].strip(), shift)} ", log["text"])
-                        if stamped
-                        else log["text"]
-                    )
-                    self._kubelet.logs[instance] = Log(text, stamped, began)
+                    text = printed.moved(log["text"], taken_at.year, shift)
+                    self._kubelet.logs[instance] = Log(text, bool(log.get("timestamps")), began)
                 where = f'container "{status["name"]}" in pod "{name}"'
                 starting = f"is waiting to start: {waiting.get('reason', '')}" if waiting else "is not available"
                 self._kubelet.refusals[current] = f"{where} {starting}"
