@@ -93,7 +93,7 @@ def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
 
 
 def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
-    """Other pods that ask those of these that are ready, for clients of theirs too, and the endpoint pickers beside them.
+    """Other pods that ask those of these that are ready or end, for clients of theirs too, and the endpoint pickers beside them.
 
     Only they may say what fails.
     """
@@ -101,7 +101,7 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
     found: dict[tuple[str, str], Pod] = {}
     further: dict[tuple[str, str], Pod] = {}
     for pod in explained:
-        if not pod.ready:
+        if not pod.ready and not pod.obj.metadata.deletion_timestamp:
             continue
         for front in _asking(cluster, pod):
             found[front.namespace, front.name] = front
