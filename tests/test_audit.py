@@ -202,6 +202,26 @@ def test_a_fix_that_differs_between_workloads_is_said_to_be_one_of_each() -> Non
     assert "fix: Set --dtype in ConfigMap defaults/DTYPE to one of" in said("$(DTYPE)")
 
 
+def test_what_has_the_same_name_in_another_namespace_is_mended_there_as_well() -> None:
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "finishedAt": "2026-11-20T09:58:00Z"}}
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    status = {"name": "vllm", "ready": False, "restartCount": 4, "state": state, "lastState": ended}
+    objects: list[Json] = []
+    for namespace in ("first", "second"):
+        head = {"name": "defaults", "namespace": namespace}
+        objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": head, "data": {"DTYPE": "bf16"}})
+        for obj in copy.deepcopy(workload(f"llama-{namespace}", 1, containerStatuses=[status])):
+            obj["metadata"]["namespace"] = namespace
+            pod = obj["spec"].get("template", obj)["spec"]
+            more = {"args": ["--model", "Qwen/Qwen3-8B", "--dtype", "$(DTYPE)"]}
+            pod["containers"] = [pod["containers"][0] | more | {"envFrom": [{"configMapRef": {"name": "defaults"}}]}]
+            objects.append(obj)
+
+    text = " ".join(page(judged(node("gpu-1"), *objects)).split())
+
+    assert "fix, of each alike: Set --dtype in ConfigMap defaults/DTYPE to one of" in text
+
+
 def test_a_long_status_leaves_room_for_what_depends_on_the_workload() -> None:
     refused: Json = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed " * 20}
 

@@ -116,8 +116,16 @@ def _finding(page: Page, finding: Finding, same: Sequence[Target]) -> None:
     sure = f"{finding.id}, {finding.confidence}" if finding.role != "symptom" else f"{finding.id}, no cause found"
     _stated(page, "", f"  {finding.summary or finding.title}", sure)
     for fix in finding.fixes[:1]:
-        once = len({fixes[0].summary for target in same if (lead := lead_of(target)) and (fixes := lead.fixes)}) == 1
+        once = len(set(_first_fixes(same))) == 1
         page.prose("", f"  {'fix' if once else 'fix, of each alike'}: {fix.summary}", page.limit(2), style="green")
+
+
+def _first_fixes(same: Sequence[Target]) -> Iterator[tuple[str, str]]:
+    """The first fix of each target, and where it applies: what the model's owner mends is there once in each namespace."""
+    for target in same:
+        lead = lead_of(target)
+        for fix in lead.fixes[:1] if lead else ():
+            yield fix.summary, "" if fix.owner == "platform" else target.namespace
 
 
 def _stated(page: Page, label: str, text: str, id: str, tone: str = "") -> None:
