@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report import markdown
 from kubectl_llmdoctor.report.fleet import render as page
 from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, ReadList, Snapshot, TargetRef
 from kubectl_llmdoctor.testing import find_cases, load_case
@@ -217,9 +218,11 @@ def test_what_has_the_same_name_in_another_namespace_is_mended_there_as_well() -
             pod["containers"] = [pod["containers"][0] | more | {"envFrom": [{"configMapRef": {"name": "defaults"}}]}]
             objects.append(obj)
 
-    text = " ".join(page(judged(node("gpu-1"), *objects)).split())
+    report = judged(node("gpu-1"), *objects)
 
-    assert "fix, of each alike: Set --dtype in ConfigMap defaults/DTYPE to one of" in text
+    said = "fix, of each alike: Set --dtype in ConfigMap defaults/DTYPE to one of"
+    assert said in " ".join(page(report).split())
+    assert "**The same holds for 1 other, each with a fix of its own:**" in markdown.render(report).decode()
 
 
 def test_a_long_status_leaves_room_for_what_depends_on_the_workload() -> None:
