@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report import document as doc
+from kubectl_llmdoctor.report import markdown
 from kubectl_llmdoctor.report.fleet import render as page
 from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, ReadList, Snapshot, TargetRef
 from kubectl_llmdoctor.testing import find_cases, load_case
@@ -200,6 +201,28 @@ def test_a_fix_that_differs_between_workloads_is_said_to_be_one_of_each() -> Non
 
     assert "fix, of each alike: Set --dtype in Deployment/llama-0 to one of" in said("bf16")
     assert "fix: Set --dtype in ConfigMap defaults/DTYPE to one of" in said("$(DTYPE)")
+
+
+def test_what_has_the_same_name_in_another_namespace_is_mended_there_as_well() -> None:
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "finishedAt": "2026-11-20T09:58:00Z"}}
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    status = {"name": "vllm", "ready": False, "restartCount": 4, "state": state, "lastState": ended}
+    objects: list[Json] = []
+    for namespace in ("first", "second"):
+        head = {"name": "defaults", "namespace": namespace}
+        objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": head, "data": {"DTYPE": "bf16"}})
+        for obj in copy.deepcopy(workload(f"llama-{namespace}", 1, containerStatuses=[status])):
+            obj["metadata"]["namespace"] = namespace
+            pod = obj["spec"].get("template", obj)["spec"]
+            more = {"args": ["--model", "Qwen/Qwen3-8B", "--dtype", "$(DTYPE)"]}
+            pod["containers"] = [pod["containers"][0] | more | {"envFrom": [{"configMapRef": {"name": "defaults"}}]}]
+            objects.append(obj)
+
+    report = judged(node("gpu-1"), *objects)
+
+    said = "fix, of each alike: Set --dtype in ConfigMap defaults/DTYPE to one of"
+    assert said in " ".join(page(report).split())
+    assert "**The same holds for 1 other, each with a fix of its own:**" in markdown.render(report).decode()
 
 
 def test_a_long_status_leaves_room_for_what_depends_on_the_workload() -> None:

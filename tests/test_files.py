@@ -889,6 +889,23 @@ def test_must_gather(tmp_path: Path, root: str) -> None:
     assert [m.reason.partition(" at")[0] for m in snapshot.missing] == ["YAML error"]
 
 
+def test_of_a_large_must_gather_the_logs_of_the_platform_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kubectl_llmdoctor.gather.offline import inspected
+
+    for namespace in ("openshift-apiserver", "serving"):
+        own = f"must-gather.local.1/quay-io-x/namespaces/{namespace}"
+        put(tmp_path, f"{own}/core/pods.yaml", POD_YAML)
+        put(tmp_path, f"{own}/pods/p/vllm/vllm/logs/current.log", "on its way\n" * 200)
+    monkeypatch.setattr(inspected, "_MAX_TOTAL", 3000)
+
+    snapshot = files.load(str(tmp_path))
+
+    assert [log.namespace for log in snapshot.logs] == ["serving"]
+    assert [m.reason.partition(",")[0] for m in snapshot.missing] == ["not read"]
+
+
 def test_a_repository_with_a_folder_of_namespaces_is_no_must_gather(tmp_path: Path) -> None:
     put(tmp_path, "namespaces/serving/core/pod.yaml", POD_YAML)
 

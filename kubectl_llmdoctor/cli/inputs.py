@@ -43,8 +43,6 @@ def offline(
 
 def within(snapshot: Snapshot, namespace: str | None) -> Snapshot:
     """The snapshot, which must hold something, and something of the namespace. Raises UsageError or AccessError."""
-    from kubectl_llmdoctor.tree import dig
-
     if not snapshot.objects:
         why = next((f" ({row.ref or row.source}: {row.reason})" for row in snapshot.missing), "")
         raise UsageError(f"the input holds no object of a cluster{why}")

@@ -32,11 +32,12 @@ _ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
 _NOT_LAUNCHED, _LAUNCHED = "Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _BY_THE_WORKER = r"\bxinference\.core\.worker\b.{0,300}?\bFailed to load model "
 _OF_A_LAUNCH = 200
-#: How llama-swap says that the process of a model ended with an error, and that one answers; and how it says, right below the first,
-#: that it did not end it itself, as it does when another model is asked for or nobody asks any more. Source: its proxy/process.go.
+#: How llama-swap says that the process of a model ended with an error, and that one answers; and how it says, soon below the first
+#: (what processes print may stand between), that it did not end it itself, as it does when another model is asked for or nobody asks
+#: any more. Source: its proxy/process.go.
 _SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
-_SWAP_BY_ITSELF, _SWAP_BELOW = "> process exited but not StateStopping", 3
-_SWAPPED = r"<(?P<model>[^<>]{1,300})> (?:ExitError >> |Health check passed on )"
+_SWAP_BY_ITSELF, _SWAP_BELOW = "> process exited but not StateStopping", 20
+_SWAPPED = r"<(?P<model>[^<>]{1,300})> (?:ExitError >> |Health check passed on |process exited but not StateStopping)"
 #: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
 #: many lines before or after that.
 _NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"
@@ -145,17 +146,21 @@ def _replica(line: Line) -> re.Match[str] | None:
 
 def _ended_swaps(log: Log) -> list[Line]:
     """Where llama-swap says that the process of a model ended by itself, of models of which none has answered since."""
-    ended = [(match["model"], x) for x in log.marks(_SWAP_ENDED) if (match := re.search(_SWAPPED, x.text))]
-    up = [(match["model"], x.number) for x in log.marks(_SWAP_UP) if (match := re.search(_SWAPPED, x.text))]
-    by_itself = [x.number for x in log.marks(_SWAP_BY_ITSELF)]
+    ended, up, by_itself = (_of_swap(log, text) for text in (_SWAP_ENDED, _SWAP_UP, _SWAP_BY_ITSELF))
     found = []
     for model, x in ended:
-        is_up = [at for other, at in up if other == model]
+        is_up = [line.number for other, line in up if other == model]
         # a model that was never up did not come so far; of others the line below says whether it went on its own
-        asked = (is_up or by_itself) and not any(0 < at - x.number <= _SWAP_BELOW for at in by_itself)
+        said = any(0 < line.number - x.number <= _SWAP_BELOW for other, line in by_itself if other == model)
+        asked = (is_up or by_itself) and not said
         if not asked and not any(at > x.number for at in is_up):
             found.append(x)
     return found
+
+
+def _of_swap(log: Log, text: str) -> list[tuple[str, Line]]:
+    """The models of which llama-swap says this, and where."""
+    return [(match["model"], x) for x in log.marks(text) if (match := re.search(_SWAPPED, x.text))]
 
 
 def _failed_swaps(log: Log) -> Iterator[list[int]]:

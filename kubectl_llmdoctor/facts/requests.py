@@ -33,10 +33,11 @@ _ERRED = expression(
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
-#: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case.
+#: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case: a probe may
+#: ask for any page.
 _AROUND, _SEVERAL = 100, 3
 _SAYS_LITTLE = expression(
-    r"(?i)error|exception|fail|time(?:d )?out|retry|warn|deadline|refused|health|ready|livez|metrics|ping|^\s|^$"
+    r"(?i)error|exception|fail|time(?:d )?out|retry|warn|deadline|refused|health|ready|livez|metrics|ping|\b(?:GET|HEAD)\b|^\s|^$"
 )
 #: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
@@ -89,8 +90,8 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     One after which the engine was gone and nothing was answered any more ended the server, however many came before.
     """
     last, failed = lines[-1], failed_requests(lines)
-    limit = next((at for at in later_banners(last.log) if at > last.number), None)
-    answers = [at for at in signs_of_life(last.log) if limit is None or at < limit]
+    limit = next((at for at in later_banners(last.log) if at > last.number), len(last.log) + 1)
+    answers = [at for at in signs_of_life(last.log) if at < limit]
     after = len(answers) - bisect.bisect_right(answers, last.number)
     if not after and any(
         last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text)
@@ -98,13 +99,15 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
         return False
     if len(answers) >= PER_STRAY * failed:
         return True
-    return failed == 1 and ((bool(answers) if ready else after >= _AFTER_ONE) or _as_before(last))
+    if answers:
+        return failed == 1 and (ready or after >= _AFTER_ONE)
+    return failed == 1 and _as_before(last, limit)
 
 
-def _as_before(line: Line) -> bool:
-    """Whether a program of which no access log tells goes on after a line to print what it printed again and again before it."""
+def _as_before(line: Line, limit: int) -> bool:
+    """Whether a program goes on after a line, and before the next start, to print what it printed again and again before it."""
     before = _again_and_again(line.log.lines(max(line.number - _AROUND, 1), line.number - 1))
-    return bool(before & _again_and_again(line.log.lines(line.number + 1, line.number + _AROUND)))
+    return bool(before & _again_and_again(line.log.lines(line.number + 1, min(line.number + _AROUND, limit - 1))))
 
 
 def _again_and_again(lines: Iterable[Line]) -> set[str]:

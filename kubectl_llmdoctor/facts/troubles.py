@@ -79,8 +79,12 @@ def troubles_of(pod: Pod) -> Iterator[Trouble]:
 
 
 def _unready_since(pod: Pod) -> datetime | None:
-    condition = pod.condition("Ready")
-    return parse_time(condition.last_transition_time) if condition else None
+    """Since when a pod is not ready though its containers are, which may be so for less long than it is not ready."""
+    condition, containers = pod.condition("Ready"), pod.condition("ContainersReady")
+    since = parse_time(condition.last_transition_time) if condition else None
+    if since is None or containers is None or containers.status != "True":
+        return since
+    return max(since, parse_time(containers.last_transition_time) or since)
 
 
 def _set_unready(pod: Pod, now: datetime | None) -> bool:

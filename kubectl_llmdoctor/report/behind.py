@@ -59,6 +59,16 @@ def lead_of(target: Target) -> Finding | None:
     return next((f for role in ("cause", "symptom", "risk") for f in target.findings if f.role == role), None)
 
 
+def one_fix(same: Sequence[Target]) -> bool:
+    """Whether the first fix of the first of these targets is that of all: what is not the platform's is there once in each namespace."""
+    found = set[tuple[str, str]]()
+    for target in same:
+        lead = lead_of(target)
+        for fix in lead.fixes[:1] if lead else ():
+            found.add((fix.summary, "" if fix.owner == "platform" else target.namespace))
+    return len(found) <= 1
+
+
 def without_names(text: str, target: Target) -> str:
     """A text about a target that says the same of another one."""
     for name in sorted({target.name, target.workload.rpartition("/")[2], *target.pods} - {""}, key=len, reverse=True):

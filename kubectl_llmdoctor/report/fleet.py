@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from kubectl_llmdoctor.report import text, words
-from kubectl_llmdoctor.report.behind import lead_of, together
+from kubectl_llmdoctor.report.behind import lead_of, one_fix, together
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Changed,
@@ -116,8 +116,9 @@ def _finding(page: Page, finding: Finding, same: Sequence[Target]) -> None:
     sure = f"{finding.id}, {finding.confidence}" if finding.role != "symptom" else f"{finding.id}, no cause found"
     _stated(page, "", f"  {finding.summary or finding.title}", sure)
     for fix in finding.fixes[:1]:
-        once = len({fixes[0].summary for target in same if (lead := lead_of(target)) and (fixes := lead.fixes)}) == 1
-        page.prose("", f"  {'fix' if once else 'fix, of each alike'}: {fix.summary}", page.limit(2), style="green")
+        page.prose(
+            "", f"  {'fix' if one_fix(same) else 'fix, of each alike'}: {fix.summary}", page.limit(2), style="green"
+        )
 
 
 def _stated(page: Page, label: str, text: str, id: str, tone: str = "") -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_llmdoctor.report import words
-from kubectl_llmdoctor.report.behind import Behind, behind, together
+from kubectl_llmdoctor.report.behind import Behind, behind, one_fix, together
 from kubectl_llmdoctor.report.document import Change, Changed, Comparison, Evidence, Finding, Fix, Report, Target
 from kubectl_llmdoctor.report.text_layout import clean, shorten
 
@@ -71,7 +71,7 @@ def _targets(report: Report) -> Iterator[str]:
     used, brief = len(cluster), list[str]()
     for number, (target, *alike) in enumerate(together(targets)):
         if target.verdict != "healthy" and not brief and number < _IN_FULL:
-            parts = [*_target(target, report.taken_at), _alike(alike)]
+            parts = [*_target(target, report.taken_at), _alike(target, alike)]
             block = "\n\n".join(part for part in parts if part)
             if used + len(block) <= MOST - _BELOW:
                 used += len(block)
@@ -90,13 +90,14 @@ def _targets(report: Report) -> Iterator[str]:
         yield heading + "\n".join(shown)
 
 
-def _alike(targets: Sequence[Target]) -> str:
-    """The further targets of which the same is said."""
+def _alike(first: Target, targets: Sequence[Target]) -> str:
+    """The further targets of which the same is said, beside the first."""
     if not targets:
         return ""
     rest = f" and {len(targets) - _NAMED} more" if len(targets) > _NAMED else ""
     names = ", ".join(code(shorten(words.name(target), 80)) for target in targets[:_NAMED])
-    return f"**The same holds for {words.number(len(targets), 'other')}:** {names}{rest}"
+    each = "" if one_fix((first, *targets)) else ", each with a fix of its own"
+    return f"**The same holds for {words.number(len(targets), 'other')}{each}:** {names}{rest}"
 
 
 def _cluster(report: Report) -> str:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -14,6 +16,7 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     k8s,
+    parse_time,
     pod_evidence,
     say_bytes,
     setting_evidence,
@@ -24,6 +27,8 @@ from llmdoctor_checks.start._storage import Store, cache_path, hub_model, store
 
 #: How the kubelet says it of the pod that it evicts (eviction/helpers.go).
 _OVER = r'Usage of EmptyDir volume "([^"]{1,100})" exceeds the limit "([^"]{1,40})"'
+#: A controller makes the next pod at once; until its machine is there, or the evicted one has ended, some time passes.
+_IN_ITS_PLACE_SECONDS = 900
 
 
 @check("emptydir-limit-exceeded", since="0.1")
@@ -65,14 +70,22 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
 
 
 def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
-    """A pod that takes the place of one which was evicted for this, with the same volume."""
-    owner = next((ref for ref in pod.obj.metadata.owner_references if ref.controller), None)
-    if owner is None or pod.ready or pod.log_only or pod.status.reason == "Evicted":
+    """A pod which was evicted for this just before another one took its place, with the same volume; it starts, and none serves."""
+    owner = next((ref.uid or ref.name for ref in pod.obj.metadata.owner_references if ref.controller), "")
+    made = parse_time(pod.obj.metadata.creation_timestamp)
+    if not owner or made is None or pod.ready or pod.log_only:
         return None
-    limits = {volume.name: units(volume.empty_dir.size_limit) for volume in pod.spec.volumes if volume.empty_dir}
-    for other in cluster.all(k8s.Pod, "Pod", pod.namespace):
-        said = re.search(_OVER, other.status.message) if other.status.reason == "Evicted" else None
-        if said is None or owner not in other.metadata.owner_references or limits.get(said[1]) != units(said[2]):
+    if any(trouble.kind not in ("not-ready", "creating") for trouble in pod.troubles) or not any(
+        c.running for c in pod.containers
+    ):
+        return None  # it has ended, or does not run, for another reason
+    limits = {volume.name: volume.empty_dir.size_limit for volume in pod.spec.volumes if volume.empty_dir}
+    before = cluster.once(f"evicted for an emptyDir {pod.namespace}", partial(_evicted, cluster, pod.namespace))
+    for other in before.get(owner, ()):
+        said = re.search(_OVER, other.status.message)
+        if said is None or units(limits.get(said[1])) is None or units(limits[said[1]]) != units(said[2]):
+            continue
+        if not _follows(made, other):
             continue
         return Finding(
             role="cause",
@@ -83,9 +96,9 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
                 Evidence(
                     source="pod", ref=f"Pod/{other.metadata.name} status.message", text=other.status.message.strip()
                 ),
-                pod_evidence(pod, f"volumes[{said[1]}].emptyDir", f"sizeLimit: {said[2]}"),
+                pod_evidence(pod, f"volumes[{said[1]}].emptyDir", f"sizeLimit: {limits[said[1]]}"),
             ),
-            explains=("disk-full", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+            explains=("disk-full", "not-ready", "pod-failed", "rollout-stuck"),
             fixes=(
                 fixes.advice(
                     f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
@@ -94,6 +107,26 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
             pods=(pod.name,),
         )
     return None
+
+
+def _evicted(cluster: Cluster, namespace: str) -> dict[str, list[k8s.Pod]]:
+    """By their controller the pods that were evicted for an emptyDir, where none of its pods is ready: with one the limit suffices."""
+    found, serving = dict[str, list[k8s.Pod]](), set[str]()
+    for pod in cluster.all(k8s.Pod, "Pod", namespace):
+        owner = next((ref.uid or ref.name for ref in pod.metadata.owner_references if ref.controller), "")
+        if pod.status.reason == "Evicted" and re.search(_OVER, pod.status.message):
+            found.setdefault(owner, []).append(pod)
+        elif any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions):
+            serving.add(owner)
+    return {owner: pods for owner, pods in found.items() if owner not in serving}
+
+
+def _follows(made: datetime, other: k8s.Pod) -> bool:
+    """Whether a pod was made for one that was evicted: after it, and where its status says when that was, right then."""
+    began = parse_time(other.metadata.creation_timestamp)
+    times = [at for one in other.status.conditions if (at := parse_time(one.last_transition_time)) is not None]
+    apart = (made - max(times)).total_seconds() if times else 0
+    return (began is None or began < made) and abs(apart) < _IN_ITS_PLACE_SECONDS
 
 
 def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     for trouble in pod.troubles:
         container = trouble.container
         if trouble.kind == "not-ready" and container is None:
-            yield _set_from_outside(pod, trouble)
+            yield _set_from_outside(pod, subject, trouble)
         if trouble.kind not in ("waiting", "creating", "not-ready") or container is None:
             continue
         now = pod.cluster.now
@@ -109,21 +109,26 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             )
 
 
-def _set_from_outside(pod: Pod, trouble: Trouble) -> Finding:
-    """A pod that is not ready, while all its containers are: its node is out of sight, or a readiness gate is not passed."""
+def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
+    """A pod that is not ready, while its containers are: its node is out of sight, or its status says what is missing."""
     condition, now, name = pod.condition("Ready"), pod.cluster.now, pod.spec.node_name or "its node"
     span = f" for {say_seconds((now - trouble.since).total_seconds())}" if now and trouble.since else ""
     said = ": ".join(filter(None, (condition.reason, condition.message))) if condition else ""
-    gated = condition is not None and condition.reason == "ReadinessGatesNotReady"
-    why = "a readiness gate is not passed" if gated else "so stands a pod whose node no longer reports"
+    node = subject.nodes.get(pod.spec.node_name)
+    reports = node is not None and node.ready is True
+    if condition is not None and condition.reason == "ReadinessGatesNotReady":
+        why = "a readiness gate is not passed"
+    elif said:
+        why = said
+    else:
+        why = f"nothing says why, and {name} reports" if reports else "so stands a pod whose node no longer reports"
+    unseen = () if said or reports else (f"kubectl get node {name}",)
     return Finding(
         role="symptom",
         confidence="certain",
-        summary=f"All containers of {pod.name} are ready, and the pod is not{span}: {why}.",
+        summary=f"All containers of {pod.name} that serve are ready, and the pod is not{span}: {why}.",
         evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
-        fixes=()
-        if gated
-        else (fixes.advice(f"See whether {name} reports", f"kubectl get node {name}", owner="platform"),),
+        fixes=(fixes.advice(f"See whether {name} reports", *unseen, owner="platform"),) if unseen else (),
         pods=(pod.name,),
     )
 

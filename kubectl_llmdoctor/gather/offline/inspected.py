@@ -7,6 +7,7 @@ for each of its images between.
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 #: Of no use here, and most of what is collected of the cluster.
 _PASSED_OVER = ("apiextensions.k8s.io", "customresourcedefinitions")
 _MAX_TOTAL = 1 << 30
+#: How the namespaces of OpenShift and Kubernetes themselves begin.
+_PLATFORM = ("openshift-", "kube-")
 
 
 def roots_of(folder: Path) -> list[Path]:
@@ -42,30 +45,29 @@ def take_folders(found: Found, roots: list[Path]) -> None:
     """Keeps the objects and the logs of all of them; the newest time in them is "now"."""
     found.understood = True
     seen, newest, total = set[tuple[str, ...]](), "", 0
-    for root in roots:
-        for file in _files(root):
-            name = shown(str(file))
-            try:
-                text = decode(listed(file))
-            except UnreadableError as error:
-                found.miss(name, str(error))
+    for file in sorted((file for root in roots for file in _files(root)), key=_late):
+        name = shown(str(file))
+        try:
+            text = decode(listed(file))
+        except UnreadableError as error:
+            found.miss(name, str(error))
+            continue
+        total += len(text)
+        if total > _MAX_TOTAL:
+            found.miss(name, f"not read, nor what follows: there is more than {_MAX_TOTAL >> 20} MiB")
+            break
+        if file.name in _LOGS:
+            _take_log(found, file, text)
+            continue
+        for document in documents(text):
+            if document.error:
+                found.miss(f"{name}:{document.line}", document.error)
                 continue
-            total += len(text)
-            if total > _MAX_TOTAL:
-                found.miss(name, f"not read, nor what follows: there is more than {_MAX_TOTAL >> 20} MiB")
-                break
-            if file.name in _LOGS:
-                _take_log(found, file, text)
-                continue
-            for document in documents(text):
-                if document.error:
-                    found.miss(f"{name}:{document.line}", document.error)
-                    continue
-                for item in items(document, lines=False):
-                    key = _key(item.value) if is_object(item.value) else None
-                    if key and key not in seen and found.keep(item, name, origin=False):
-                        seen.add(key)
-                        newest = max(newest, newest_time(found.objects[-1]))
+            for item in items(document, lines=False):
+                key = _key(item.value) if is_object(item.value) else None
+                if key and key not in seen and found.keep(item, name, origin=False):
+                    seen.add(key)
+                    newest = max(newest, newest_time(found.objects[-1]))
     found.taken_at = f"{newest}Z" if newest else None
 
 
@@ -78,6 +80,12 @@ def _files(root: Path) -> Iterator[Path]:
             for name in sorted(names):
                 if name.endswith(_SUFFIXES) or (name in _LOGS and place.endswith("logs")):
                     yield Path(place) / name
+
+
+def _late(file: Path) -> tuple[bool, bool]:
+    """Objects before logs, and last those of the platform itself, which are most of them: not all may be read."""
+    namespace = next((b for a, b in itertools.pairwise(file.parts) if a == "namespaces"), "")
+    return file.name in _LOGS, namespace.startswith(_PLATFORM)
 
 
 def _key(tree: Json) -> tuple[str, ...] | None:
