@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
+    Confidence,
     Container,
     Engine,
     Evidence,
@@ -32,19 +33,34 @@ _REFUSED = {
     'Could not find registered platform with name: "cuda"': "XLA",
 }
 
+#: ONNX Runtime warns of it where Python asks, and raises it elsewhere.
+_NO_PROVIDER = "CUDA execution provider is not enabled in this build"
+
 #: The same, and the library goes on with the CPU: of a server that runs, and names no GPU that another part of it is on.
 _WENT_ON = {
     "Please compile with -DSHERPA_ONNX_ENABLE_GPU=ON": "sherpa-onnx",
-    "CUDA execution provider is not enabled in this build": "ONNX Runtime",
+    _NO_PROVIDER: "ONNX Runtime",
     "Specified provider 'CUDAExecutionProvider' is not in available provider names": "ONNX Runtime",
     "but a CUDA-enabled jaxlib is not installed. Falling back to cpu": "JAX",
 }
 
+#: A list of backends without a GPU's: JAX was asked for one by JAX_PLATFORMS, and its plugin is missing or could not be loaded.
+_NO_BACKEND = "is not in the list of known backends: ['cpu', 'tpu']"
+
+#: How XLA's list of platforms names one for a GPU: it has looked for the other maker's as well.
+_HAS_PLATFORM = r"Available platform names are:.{0,200}\b(?:CUDA|ROCM)\b"
+
 #: What a program says of the GPU that it computes on.
 _ON_GPU = r"(?i)\bcuda:\d|\bdevice\W{1,4}cuda|CudaDevice|\b(?:on|using) (?:the )?(?:gpu|cuda)\b|\bVRAM\b"
 
+#: It says so in the beginning: so many characters are looked at, of logs that may have hundreds of millions.
+_BEGINNING = 1_000_000
+
+#: What stands before the words of a user, who may ask about such an error.
+_ASKED = r"(?i)\b(?:prompts?|content|role|quer(?:y|ies)|questions?|asks)\b"
+
 #: What only a build without GPU support prints: vLLM's platform by its own build, PyTorch, llama.cpp without a backend.
-_SAYS = (
+_SAYS: tuple[tuple[str, Confidence], ...] = (
     ("Automatically detected platform cpu", "certain"),
     ("device_config=cpu", "certain"),
     (_TORCH, "certain"),
@@ -64,7 +80,7 @@ _BACKENDS = ("ggml_cuda_init", "ggml_init_cublas", "ggml_vulkan", "ggml_sycl", "
 @check(
     "cpu-only-image",
     since="0.1",
-    literals=(*(words for words, _ in _SAYS), *_REFUSED, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS),
+    literals=(*(words for words, _ in _SAYS), *_REFUSED, _NO_BACKEND, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS),
 )
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
@@ -74,8 +90,8 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     it ends because the model or an option needs one, or it runs many times slower while the GPU stays reserved. KServe
     adds `-gpu` by itself for the resource `nvidia.com/gpu` only, not for MIG slices. llama-cpp-python ignores the layers for the GPU
     without a word; `BLAS = 0` in its list of features says that it was built without any. Programs of one's own have it from a
-    library: PyTorch, CTranslate2 and candle refuse, ONNX Runtime (`onnxruntime` is the CPU package, `onnxruntime-gpu` the other),
-    JAX and sherpa-onnx warn and go on with the CPU.
+    library: PyTorch, CTranslate2 and candle refuse, as JAX does where JAX_PLATFORMS asks for a GPU; ONNX Runtime (`onnxruntime` is
+    the CPU package, `onnxruntime-gpu` the other), JAX and sherpa-onnx warn and go on with the CPU.
 
     ## Fix
 
@@ -101,7 +117,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     build = cpu_build(container.spec.image) if engine else None
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
-    said = _says(container, logs, _words(pod, engine))
+    said = _says(container, logs, _words(pod, engine), may_be_another=engine is None and pod.ready)
     if build is None and said is None:
         return
     failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
@@ -115,7 +131,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     yield Finding(
         role="cause" if failing or slow else "risk",
         severity=None if failing else "warning",
-        confidence="certain" if said and said[1] == "certain" else "likely",
+        confidence=said[1] if said else "likely",
         summary=f"{what}; container {container.name} asks for {_list(asked)}, which it cannot use.",
         evidence=tuple(evidence),
         explains=(
@@ -139,24 +155,34 @@ def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
     )
 
 
-def _words(pod: Pod, engine: Engine | None) -> tuple[tuple[str, str], ...]:
+def _words(pod: Pod, engine: Engine | None) -> tuple[tuple[str, Confidence], ...]:
     if engine is None:
-        went_on = tuple((words, "likely") for words in _WENT_ON) if pod.ready else ()
-        return (*((words, "certain") for words in _REFUSED), *went_on)
+        sure: list[tuple[str, Confidence]] = [(words, "certain") for words in _REFUSED]
+        sure.append((_NO_BACKEND, "likely"))
+        if pod.ready:
+            sure += [(words, "likely") for words in _WENT_ON]
+        else:
+            sure.append((_NO_PROVIDER, "possible"))
+        return tuple(sure)
     # Ollama has runners for CPU and GPU in one image, and prints the line of the one that it chose
     return (*_SAYS, (_SYSTEM_INFO, "likely")) if engine.name == "llama.cpp" else _SAYS
 
 
-def _says(container: Container, logs: Logs | None, words: Iterable[tuple[str, str]]) -> tuple[Line, str] | None:
+def _says(
+    container: Container, logs: Logs | None, words: Iterable[tuple[str, Confidence]], *, may_be_another: bool
+) -> tuple[Line, Confidence] | None:
+    """The line by which a CPU build is known, and how surely; `may_be_another`: the program has other parts, and one of them may serve."""
     for log in logs.of(container.name) if logs else ():
         for literal, sure in words:
-            line = next(log.find(literal), None)
+            line = next((x for x in log.find(literal) if not re.search(_ASKED, x.text.partition(literal)[0])), None)
             if line is None:
                 continue
             gpu_build = re.search(_OF_GPUS, container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
-            if sure == "likely" and gpu_build:
+            if re.search(_HAS_PLATFORM, line.text):
+                continue
+            if sure != "certain" and gpu_build:
                 continue  # that found no device: the runtime's fault, not the image's
-            if literal in _WENT_ON and re.search(_ON_GPU, log.text):
+            if may_be_another and re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
                 continue  # the part that matters may be on the GPU
             return line, sure
     return None
@@ -164,7 +190,8 @@ def _says(container: Container, logs: Logs | None, words: Iterable[tuple[str, st
 
 def _library(said: tuple[Line, str] | None) -> str:
     """The library whose words a line has."""
-    return next((name for words, name in {**_REFUSED, **_WENT_ON}.items() if said and words in said[0].text), "")
+    libraries = {**_REFUSED, **_WENT_ON, _NO_BACKEND: "JAX"}
+    return next((name for words, name in libraries.items() if said and words in said[0].text), "")
 
 
 def _list(asked: dict[str, int]) -> str:
