@@ -40,7 +40,7 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
     container.
 
     In a manifest it is a risk where the release is known to need a key, nothing gives one to the container, and no volume may
-    hold the model already.
+    hold the model already; a note, where the tag does not tell the release.
 
     ## Fix
 
@@ -57,7 +57,8 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if pod.exists or pod.partial or pod.lent or not plain or not container.spec.image.startswith(_OF_NIM):
         return
     spec = container.spec
-    known = engine.name == "nim" and engine.found.argv_known and engine.at_least(_WITHOUT_KEY) is False
+    newer = engine.at_least(_WITHOUT_KEY)
+    known = engine.name == "nim" and engine.found.argv_known and newer is not True
     if not known or spec.env_from or any(name in container.env for name in _FROM_ELSEWHERE):
         return
     volumes = {mount.name: pod.volume(mount.name) for mount in spec.volume_mounts}
@@ -70,10 +71,11 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if any(mount and (volume := volumes[mount.name]) and not volume.empty_dir for mount in caches):
         return  # which may hold the model already
     yield Finding(
-        role="risk",
-        severity="warning",
-        confidence="likely",
-        summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY.",
+        role="risk" if newer is False else "note",
+        severity="warning" if newer is False else "info",
+        confidence="likely" if newer is False else "possible",
+        summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY"
+        + ("." if newer is False else f", which releases before {_WITHOUT_KEY} need."),
         evidence=(
             pod_evidence(container, "image", spec.image),
             pod_evidence(container, "env", "no NGC_API_KEY"),
