@@ -68,6 +68,9 @@ def complaints(case: Case, report: Report) -> list[str]:
         said += _fires(case, findings, roles)
     elif case.id in roles and case.id not in case.expect:
         said.append(f"{case.id} should not be found, is a {roles[case.id]}")
+    mine = [f for f in findings if f.id == case.id]
+    text = "\n".join(summary for f in mine for summary in (f.summary, *(fix.summary for fix in f.fixes)))
+    said += [f"{case.id} should say {words!r}" for words in case.says if words not in text]
     return said
 
 
@@ -79,11 +82,8 @@ def _fires(case: Case, findings: list[Finding], roles: dict[str, Any]) -> list[s
     first = next((f.id for f in findings if f.role == "cause"), None)
     if role == "cause" and first != case.id:
         said.append(f"{case.id} should be the first cause, but that is {first}")
-    mine = [f for f in findings if f.id == case.id]
-    if any(not f.evidence for f in mine):
+    if any(not f.evidence for f in findings if f.id == case.id):
         said.append(f"{case.id} has no evidence")
-    text = "\n".join(summary for f in mine for summary in (f.summary, *(fix.summary for fix in f.fixes)))
-    said += [f"{case.id} should say {words!r}" for words in case.says if words not in text]
     return said
 
 

@@ -353,6 +353,8 @@ def test_what_a_tag_says(tag: str, version: str | None) -> None:
         ("vllm", "registry.example/aibrix/vllm-openai:lmcache-v0.8.5-20250418", None),
         ("vllm", "registry.example/rhaiis/vllm-cuda-rhel9:3.2.1", None),
         ("vllm", "vllm/vllm-omni:v0.20.0", None),
+        ("vllm", "registry.example/xpu-nvidia/vllm-openai:v0.11.2", "0.11.2"),
+        ("vllm", "nvidia/vllm-openai:v0.11.2", None),
         ("sglang", "registry.example/mooncake:0.3.7.post2-sglang0.5.5.post3-deepep", "0.5.5.post3"),
         ("sglang", "rocm/sgl-dev:v0.5.3-rocm700-mi35x-20251010", "0.5.3"),
         ("sglang", "nvcr.io/nvidia/sglang:25.10-py3", None),

@@ -73,7 +73,7 @@ _TEI_BUILDS = frozenset(
 
 # Publishers that put a version of their own on the tag of an image that is called like the engine.
 _FOREIGN = (
-    *("lmcache/", "nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/"),
+    *("lmcache/", "/nvidia/", "llm-d/", "ai-dynamo/", "opea/", "vllm-ascend", "neuron/", "habanalabs/"),
     "leapfrogai/",
 )
 
@@ -143,7 +143,7 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     )
     if engine == "tensorrt-llm" and last == "release":
         own = "tensorrt-llm/release" in lower
-    own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"{lower}/" for part in _FOREIGN))
+    own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"/{lower}/" for part in _FOREIGN))
     if engine in ("vllm", "sglang", "tgi") and not (own and of_tag(tag)):
         # rocm6.4.1_vllm_0.9.0.1_20250605, 0.3.7.post2-sglang0.5.5.post3, ray-2.41.0-py310-vllm0.7.0, 2.4.0-tgi3.0.1-gpu
         for text, kind in ((tag, "tag"), (last, "name")):

@@ -72,10 +72,13 @@ _BY_CONDITION: dict[str, Kind] = {
 #: What Volcano writes into the condition Ready and an event, and KAI into an event of the pod's PodGroup.
 _BY_SCHEDULER = r"Pod is evicted, because of \w*(?:preempt|reclaim)|Pod \S+ was preempted by "
 
+#: How Kueue begins to say for whom a pod had to go.
+BY_KUEUE = "Preempted to accommodate"
+
 #: Events about a pod that say who takes it away, by reason and an expression for the beginning of the message.
 _EVENTS: tuple[tuple[str, str, Kind], ...] = (
     ("Preempted", "Preempted by", "preempted"),
-    ("Stopped", "Preempted to accommodate a workload", "preempted"),  # Kueue
+    ("Stopped", f"{BY_KUEUE} a workload", "preempted"),
     ("Evict", _BY_SCHEDULER, "preempted"),
     ("Evicted", "Evicted pod", "drained"),  # Karpenter
     ("ScaleDown", "deleting pod for node scale down", "drained"),
@@ -151,7 +154,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
             said = f"{reason}: {status.message}"
             return Taken(kind=kind, why=status.message or reason, evidence=(pod_evidence(pod, "status", said),))
     stopped = pod.condition("TerminationTarget")  # Kueue's, of a pod that it queues by itself
-    if stopped is not None and stopped.status == "True" and stopped.message.startswith("Preempted to accommodate"):
+    if stopped is not None and stopped.status == "True" and stopped.message.startswith(BY_KUEUE):
         said = f"{stopped.reason}: {stopped.message}"
         quoted = (pod_evidence(pod, "status.conditions[TerminationTarget]", said),)
         return Taken(kind="preempted", why=stopped.message, evidence=quoted)

@@ -6,6 +6,7 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Events,
     Finding,
+    Fix,
     Node,
     Pod,
     Subject,
@@ -15,7 +16,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
 )
-from llmdoctor_checks.scheduling._disruption import CONSEQUENCES, lost, taken
+from llmdoctor_checks.scheduling._disruption import BY_KUEUE, CONSEQUENCES, lost, taken
 from llmdoctor_checks.scheduling._kueue import workloads
 
 #: Kueue takes the quota back within moments of the word that it will.
@@ -45,7 +46,7 @@ def pod_preempted(
 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """
-    if (not pod.exists or pod.unscheduled) and (evicted := _by_kueue(subject, cluster)):
+    if (not pod.exists or pod.unscheduled) and (evicted := _by_kueue(pod, subject, cluster)):
         yield evicted
         return
     found = taken(pod, subject, events, node)
@@ -56,14 +57,27 @@ def pod_preempted(
         pod,
         found,
         f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
-        fixes.advice(
+        _above_in_kueue(pod)
+        if found.why.startswith(BY_KUEUE)
+        else fixes.advice(
             f"Give it a PriorityClass above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})",
             "kubectl get priorityclasses",
         ),
     )
 
 
-def _by_kueue(subject: Subject, cluster: Cluster) -> Finding | None:
+def _above_in_kueue(pod: Pod, *commands: str) -> Fix:
+    """What lets a pod stay that Kueue took away, which goes by a priority of its own where the label names one."""
+    return fixes.advice(
+        "Give it a WorkloadPriorityClass above that of the jobs that may wait (label kueue.x-k8s.io/priority-class in "
+        f"{fixes.edited(pod)}; without it Kueue goes by priorityClassName), or more quota of its own",
+        "kubectl get workloadpriorityclasses",
+        *commands,
+        owner="platform",
+    )
+
+
+def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A job whose quota Kueue gave to another, and that has had none since: it lost it by that, at the same time."""
     for workload in workloads(subject, cluster):
         conditions = {str(row.get("type")): row for row in rows(workload.raw, "status.conditions")}
@@ -90,14 +104,6 @@ def _by_kueue(subject: Subject, cluster: Cluster) -> Finding | None:
                 ),
             ),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
-            fixes=(
-                fixes.advice(
-                    "Give it a WorkloadPriorityClass above that of the jobs that may wait (kueue.x-k8s.io/priority-class), or more quota "
-                    "of its own",
-                    "kubectl get workloadpriorityclasses",
-                    f"kubectl -n {workload.namespace} get workload {workload.name} -o yaml",
-                    owner="platform",
-                ),
-            ),
+            fixes=(_above_in_kueue(pod, f"kubectl -n {workload.namespace} get workload {workload.name} -o yaml"),),
         )
     return None

@@ -62,6 +62,8 @@ class Timeout(msgspec.Struct, frozen=True):
     seconds: float
     #: whether it counts the whole request, or only a pause in the answer
     whole: bool
+    #: whether an object says it, or nothing does and its controller takes it
+    told: bool = True
 
     @property
     def where(self) -> str:
@@ -158,7 +160,8 @@ def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Time
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if not dig(rule, "timeouts"):
                 path = f"spec.rules[{index}].timeouts"
-                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", "not set, Envoy's own 15s", 15, whole=True)
+                pointer = f"/spec/rules/{index}/timeouts"
+                yield Timeout(item, path, pointer, "not set, Envoy's own 15s", 15, whole=True, told=False)
 
 
 def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
@@ -172,7 +175,7 @@ def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator
             path = f"spec.rules[{index}].timeouts"
             if told is None:
                 text = f"not set, which means {_AI_SECONDS}s"
-                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", text, _AI_SECONDS, whole=True)
+                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", text, _AI_SECONDS, whole=True, told=False)
             else:
                 yield from _whole(item, f"{path}.request", told)
 
@@ -236,7 +239,8 @@ def _nginx(item: Item) -> Iterator[Timeout]:
     path = f"metadata.annotations[{key}]"
     pointer = "/metadata/annotations/" + key.replace("/", "~1")
     if not value:
-        yield Timeout(item, path, pointer, f"no {key}, which means {NGINX_SECONDS}", NGINX_SECONDS, whole=False)
+        text = f"no {key}, which means {NGINX_SECONDS}"
+        yield Timeout(item, path, pointer, text, NGINX_SECONDS, whole=False, told=False)
     elif value.isdecimal() and len(value) < 8 and int(value):
         yield Timeout(item, path, pointer, value, int(value), whole=False)
 
@@ -252,7 +256,7 @@ def _alb(item: Item) -> Iterator[Timeout]:
     pointer = "" if value else "/metadata/annotations/" + ALB_ATTRIBUTES.replace("/", "~1")
     seconds = int(said[1]) if said else _ALB_SECONDS
     text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
-    yield Timeout(item, path, pointer, text, seconds, whole=False)
+    yield Timeout(item, path, pointer, text, seconds, whole=False, told=said is not None)
 
 
 def _targets(item: Item) -> list[dict[str, Any]]:
@@ -270,7 +274,7 @@ def _openshift(item: Item) -> Iterator[Timeout]:
     said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)
     if said is None:  # the router takes no notice of what it cannot read
         text = f"no {_OPENSHIFT}, which means {_OPENSHIFT_SECONDS}s"
-        yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False)
+        yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False, told=False)
     else:
         yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from kubectl_llmdoctor.api import (
+    Ending,
     Engine,
     Evidence,
     Finding,
@@ -17,6 +18,8 @@ from kubectl_llmdoctor.api import (
     endings,
     fixes,
     log_evidence,
+    log_of,
+    phase_of,
     pod_evidence,
     problem_evidence,
     setting_evidence,
@@ -94,6 +97,8 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     container = engine.container
     ended = [e for e in endings(pod) if e.container is container]
     crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    if crashed and _took_its_arguments(ended[0] if ended else None, logs):
+        return
     if crashed and (not ended or ended[0].code in (1, 2)):
         quick = ended and ended[0].code == 2
         sure = _sure(fatal)
@@ -120,6 +125,12 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             evidence=tuple(problem_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
+
+
+def _took_its_arguments(ending: Ending | None, logs: Logs | None) -> bool:
+    """Whether the instance that ended came further than to its arguments, by its log."""
+    phase = phase_of(log_of(ending, logs)) if ending is not None and logs is not None else None
+    return phase is not None and phase.name not in ("", "downloading the model")
 
 
 def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

@@ -367,6 +367,9 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         return
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
+    # whatever else the workers are the product of stays as it is
+    more = (size.value if size is not None and isinstance(size.value, int) else 1) * gpus // workers
+    replicas = f", or more replicas of {workers}" if engine.value("nnodes", 1) == 1 else ""
     visible = container.env.get("CUDA_VISIBLE_DEVICES")
     hidden = visible and visible.value and visible.value.lower() != "all" and visible.value.count(",") + 1 < gpus
     seen = "without CUDA_VISIBLE_DEVICES, which hides some: " if hidden else ""
@@ -386,11 +389,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(
-                (
-                    f"Run {gpus} replicas"
-                    if engine.name == "tei"
-                    else f"Use them ({seen}{flag} {gpus}, or more replicas of {workers})"
-                )
+                (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
                 + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    is_headless,
     k8s,
     log_evidence,
     object_evidence,
@@ -181,7 +182,7 @@ def _service(pod: Pod, engine: Engine | None) -> tuple[str, Evidence] | None:
     item = service_of(pod)
     if item is not None and engine is not None and engine.explicit("dist_init_addr"):
         meet = {str(engine.value("dist_init_addr")).rpartition(":")[2]}
-        asked = (i for i in pod.services if dig(i.raw, "spec.clusterIP") != "None")
+        asked = (i for i in pod.services if not is_headless(i))
         item = next((i for i in asked if set(_targets(engine.container, i)) - meet), None)
     return _named(item) if item else None
 

@@ -9,6 +9,7 @@ _CACHE = "/opt/nim/.cache"
 
 #: Variables by which it takes its model, or the key, from elsewhere than NGC by NGC_API_KEY.
 _FROM_ELSEWHERE = (
+    "NIM_DISABLE_MODEL_DOWNLOAD",
     "NGC_API_KEY",
     "NGC_CLI_API_KEY",
     "NIM_NGC_API_KEY",
@@ -19,6 +20,8 @@ _FROM_ELSEWHERE = (
     "HF_TOKEN",
 )
 
+#: The first release for which NVIDIA's documentation asks for no key (but for those of its production branch).
+_WITHOUT_KEY = "2.0.10"
 
 #: Where NVIDIA publishes them.
 _OF_NIM = "nvcr.io/nim/"
@@ -31,11 +34,13 @@ _PLAIN = frozenset({"Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet
 def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """NVIDIA's registry refuses to give the model.
 
-    A NIM container downloads its model from NGC at its first start and needs an API key in `NGC_API_KEY`. The key is missing,
-    expired or belongs to an organisation without a right to the model. The image was pulled with another secret (user
-    `$oauthtoken`), so a pull that works says nothing about the key in the container.
+    A NIM container downloads its model from NGC at its first start and needs an API key in `NGC_API_KEY` (from 2.0.10 on only
+    those of the production branch do). The key is missing, expired or belongs to an organisation without a right to the model.
+    The image was pulled with another secret (user `$oauthtoken`), so a pull that works says nothing about the key in the
+    container.
 
-    In a manifest it is a risk where nothing gives the container a key, and no volume may hold the model already.
+    In a manifest it is a risk where the release is known to need a key, nothing gives one to the container, and no volume may
+    hold the model already; a note, where the tag does not tell the release.
 
     ## Fix
 
@@ -52,22 +57,25 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if pod.exists or pod.partial or pod.lent or not plain or not container.spec.image.startswith(_OF_NIM):
         return
     spec = container.spec
-    known = engine.name == "nim" and engine.found.argv_known
+    newer = engine.at_least(_WITHOUT_KEY)
+    known = engine.name == "nim" and engine.found.argv_known and newer is not True
     if not known or spec.env_from or any(name in container.env for name in _FROM_ELSEWHERE):
         return
     volumes = {mount.name: pod.volume(mount.name) for mount in spec.volume_mounts}
     if any(volume is None or volume.secret or volume.projected or volume.csi for volume in volumes.values()):
         return  # the key may be in a file of it
     cache = container.env.get("NIM_CACHE_PATH")
-    mount = container.mount_over(str(cache.value) if cache and cache.value else _CACHE)
-    volume = volumes.get(mount.name) if mount else None
-    if volume is not None and not volume.empty_dir:
+    over = container.mount_over(str(cache.value) if cache and cache.value else _CACHE)
+    # some releases keep it in a cache of another name (/home/nvs/.cache/nim)
+    caches = [over, *(mount for mount in spec.volume_mounts if "cache" in mount.mount_path)]
+    if any(mount and (volume := volumes[mount.name]) and not volume.empty_dir for mount in caches):
         return  # which may hold the model already
     yield Finding(
-        role="risk",
-        severity="warning",
-        confidence="likely",
-        summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY.",
+        role="risk" if newer is False else "note",
+        severity="warning" if newer is False else "info",
+        confidence="likely" if newer is False else "possible",
+        summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY"
+        + ("." if newer is False else f", which releases before {_WITHOUT_KEY} need."),
         evidence=(
             pod_evidence(container, "image", spec.image),
             pod_evidence(container, "env", "no NGC_API_KEY"),

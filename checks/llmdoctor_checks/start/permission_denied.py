@@ -120,8 +120,8 @@ def _as_other_user(container: Container) -> Finding | None:
             role="risk",
             severity="critical",
             confidence="likely",
-            summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user whom its image does not know: "
-            "pip wants to write to /.local, may not, and it ends there.",
+            summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user without a home in its image: pip may "
+            "write neither to its packages nor to ~/.local, and it ends there.",
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(
                 fixes.advice(
@@ -193,7 +193,10 @@ def _installs(container: Container, command: str) -> tuple[str, str, str] | None
 def _pip_installs(container: Container) -> tuple[str, str, str] | None:
     """The same of pip, which fails where its user may write neither to the image nor to a home."""
     named = any(name in container.env for name in ("HOME", "PYTHONUSERBASE", "PIP_TARGET", "PIP_PREFIX", "PIP_USER"))
-    if named or container.spec.env_from or not re.match(_OF_PYTHON, container.spec.image):
+    mounted = any(
+        re.search(r"/(?:\.local|site-packages)\b", mount.mount_path) for mount in container.spec.volume_mounts
+    )
+    if named or mounted or container.spec.env_from or not re.match(_OF_PYTHON, container.spec.image):
         return None
     if any(re.search(_PIP_ELSEWHERE, text) for _, text in container.words):
         return None

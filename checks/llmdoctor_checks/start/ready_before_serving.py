@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     phase_of,
     pod_evidence,
+    selector_of,
 )
 from llmdoctor_checks._clients import before
 from llmdoctor_checks._services import service_of
@@ -69,6 +70,9 @@ _LLAMA_LOADS, _LLAMA_LOADED = "loading model", "model loaded"
 
 #: Commands that succeed whatever the server does.
 _ALWAYS = r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|exit 0|(?:/bin/)?echo [\w .-]+)"
+
+#: Labels by which a Service leads to one of the replicas, the first of a StatefulSet: there is nobody else to answer.
+_OF_ONE = r"/(?:pod-name|pod-index)$"
 
 #: A line of the log that is older says nothing of now.
 _FRESH_SECONDS = 300
@@ -162,7 +166,8 @@ def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, l
         return
     if probe is None:
         replicas = workload.replicas if workload else None
-        if engine.name in _LATE and (replicas or 0) > 1:
+        of_one = any(re.search(_OF_ONE, key) for key in selector_of(service))
+        if engine.name in _LATE and (replicas or 0) > 1 and not of_one:
             yield _finding(
                 pod,
                 "note",
