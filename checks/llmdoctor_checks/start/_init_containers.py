@@ -26,6 +26,18 @@ _SERVERS = (
     r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
 )
 
+#: A script that goes on for ever once it comes there, in the foreground: a loop that nothing leaves, or a sleep without an end.
+_LOOP = expression(
+    r"\b(?:while[ \t]+(?:true|:|1|\[+[ \t]*(?:1|true)[ \t]*\]+)|until[ \t]+false)\s{0,8};?\s{0,8}do\b"
+    r"(?P<body>(?s:.){0,600}?)\bdone\b(?![ \t]*&)"
+)
+_SLEEP = expression(
+    r"(?:^|[;\n{(]|&&|\bdo\b)\s{0,8}(?:exec\s{1,8})?"
+    r"(?:sleep\s{1,8}inf(?:inity)?\b|tail\s{1,8}(?:-n\s{0,2}0\s{1,4})?-[fF]\s{1,8}/dev/null)(?![ \t]*&)"
+)
+#: What leaves a loop or a script, by a way that its words do not tell, or goes another one.
+_LEAVES = expression(r"\b(?:break|exit|return|kill|exec|if|case|trap)\b")
+
 #: A script that asks something over HTTP or TCP, and one that starts a server of its own first.
 _ASKS = expression(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
 _STARTS = expression(r"\b(?:serve|server|launch_server|api_server|llama-server)\b|[^&>]&[ \t]*(?:$|\n)")
@@ -47,18 +59,26 @@ VAULT = "agent.auth.handler: error authenticating"
 
 
 def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
-    """In a manifest, a server among the plain init containers that runs as its image has it: a command of its own may end."""
+    """In a manifest, a server among the plain init containers that runs as its image has it: a command of its own may end.
+
+    Or one whose command sleeps for ever.
+    """
     for container in pod.containers:
-        if _is_server(container) and not container.spec.command:
+        asleep = _sleeps(container)
+        if asleep or (_is_server(container) and not container.spec.command):
             last = pod.containers[-1].name
+            what = "runs until it is stopped" if asleep else "is a server"
             yield Finding(
                 role="risk",
                 severity="critical",
                 confidence="likely",
-                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"so that {last} never starts.",
-                evidence=(pod_evidence(container, "restartPolicy", "not set"),),
-                fixes=(_as_sidecar(container),),
+                evidence=(
+                    *((pod_evidence(container, "command", asleep),) if asleep else ()),
+                    pod_evidence(container, "restartPolicy", "not set"),
+                ),
+                fixes=_let_go_on(container, asleep),
             )
             return
 
@@ -118,24 +138,27 @@ def _asked_of_ollama(container: Container, script: str) -> set[int]:
 
 
 def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
-    """An init container that is a server, or an agent that waits for its login."""
+    """An init container that is a server or sleeps for ever, or an agent that waits for its login."""
     for trouble in pod.troubles:
         container = trouble.container
         if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
             continue
-        if _is_server(container):
+        asleep = _sleeps(container)
+        if asleep or _is_server(container):
             last = pod.containers[-1].name
+            what = "runs until it is stopped" if asleep else "is a server"
             yield Finding(
                 role="cause",
                 confidence="likely",
-                summary=f"{container.name} is a server, and stands among the init containers as a plain one: it does not end, "
+                summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"and {last} waits for that.",
                 evidence=(
+                    *((pod_evidence(container, "command", asleep),) if asleep else ()),
                     pod_evidence(container, "restartPolicy", container.spec.restart_policy or "not set"),
                     pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
                 ),
                 explains=NOT_STARTED,
-                fixes=(_as_sidecar(container),),
+                fixes=_let_go_on(container, asleep),
                 pods=(pod.name,),
             )
         elif container.name == "vault-agent-init":
@@ -168,10 +191,30 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
     )
 
 
+def _sleeps(container: Container) -> str:
+    """The words by which a plain init container never ends, whatever it does before."""
+    script = _script(container) if container.role == "init" else ""
+    sleep = _SLEEP.search(script)
+    if sleep and not _LEAVES.search(script[: sleep.start()]):
+        return " ".join(sleep[0].strip(";&{( \t\n").split())
+    loops = (loop for loop in _LOOP.finditer(script) if not _LEAVES.search(loop["body"]))
+    return next((" ".join(loop[0].split()) for loop in loops if not _LEAVES.search(script[: loop.start()])), "")
+
+
 def _is_server(container: Container) -> bool:
     """Whether an init container runs a program that is known to serve until it is stopped."""
     image = container.spec.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
     return container.role == "init" and bool(re.fullmatch(_SERVERS, container.name) or re.fullmatch(_SERVERS, image))
+
+
+def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
+    """What lets the next container start beside one that does not end."""
+    if not asleep:
+        return (_as_sidecar(container),)
+    return (
+        _as_sidecar(container),
+        fixes.advice(f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"),
+    )
 
 
 def _as_sidecar(container: Container) -> Fix:

@@ -41,7 +41,8 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
-    an injector puts there, such as Vault's, does not end either while it may not log in.
+    an injector puts there, such as Vault's, does not end either while it may not log in, and neither does a helper whose command
+    ends with `sleep infinity` or a loop that nothing leaves.
 
     A native sidecar is waited for by its startup probe alone: without one the next container is started as soon as the
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
