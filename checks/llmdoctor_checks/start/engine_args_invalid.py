@@ -34,6 +34,9 @@ _FATAL = frozenset(
 #: Into how many parts a model is split, or how often it stands beside itself.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
+#: Sizes of llama.cpp, and the least that one may be: its parser takes any number, and makes a huge one of a negative one.
+_LEAST = {"max_model_len": 0, "max_num_batched_tokens": 1}
+
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
@@ -65,6 +68,10 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     where a configuration class refuses the value) within seconds, before it loads anything.
 
     A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
+    llama-server takes a negative context and a batch of 0, and aborts on an assertion (exit code 134).
+
+    A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
+    it in the same way.
 
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
@@ -89,6 +96,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
     yield from _no_size(pod, engine)
+    yield from _aborts(pod, engine)
     if engine.name == "ollama" and not pod.exists:
         yield from _before_its_server(pod, engine)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
@@ -282,6 +290,27 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _aborts(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """llama-server that ended on an assertion, and has a size that is none."""
+    container = engine.container
+    ended = next((e for e in endings(pod) if e.container is container and e.code == 134), None)
+    if engine.name != "llama.cpp" or ended is None:
+        return
+    for name, least in _LEAST.items():
+        setting = engine.explicit(name)
+        if setting is None or not isinstance(setting.value, int) or setting.value >= least:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"llama-server aborts over {setting.text}: {least} is the least that it may be.",
+            evidence=(setting_evidence(container, setting), pod_evidence(pod, ended.path, ended.text)),
+            explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
+            pods=(pod.name,),
+        )
 
 
 def _sure(problems: list[Problem]) -> list[Problem]:
