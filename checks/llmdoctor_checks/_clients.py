@@ -131,7 +131,12 @@ def astray(times: int, count: int, all_of: int) -> bool:
 
 def before(line: Line, engine: Engine, cluster: Cluster) -> bool:
     """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
-    status = engine.container.status
+    return before_start(line, engine.container, cluster)
+
+
+def before_start(line: Line, container: Container, cluster: Cluster) -> bool:
+    """The same of whatever runs in a container."""
+    status = container.status
     started = parse_time(status.state.running.started_at) if status and status.state.running else None
     ago = written_ago(line, cluster.now) if started is not None else None
     if started is None or cluster.now is None or ago is None:

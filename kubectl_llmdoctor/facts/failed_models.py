@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.requests import PER_STRAY, stray
-from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at
+from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, signs_of_life
 
 #: How Ollama says that it could not load a model: it lives on.
 _LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
@@ -27,6 +27,9 @@ _CHILD, _CHILD_FAILED = (
 )
 #: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
 _ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
+#: How Ray says, in the log of who uses it, that one of its processes died (its core_worker). An engine whose ranks run in Ray does not
+#: get over that, and the server in front of it may go on to answer its probes.
+_RANK_DIED = "A worker died or was killed while executing a task by an unexpected system error"
 #: How Xinference's worker says that a model was not launched, before the traceback, and that one was. From 3.0 on what wrote a
 #: line stands behind its level, as text or as JSON.
 _NOT_LAUNCHED, _LAUNCHED = "Failed to load model ", "Leave launch_builtin_model, elapsed time"
@@ -65,6 +68,7 @@ LITERALS = (
     *_FAILED_TEXTS,
     _CHILD,
     _ENGINE_DIED,
+    _RANK_DIED,
     _NOT_LAUNCHED,
     _LAUNCHED,
     _NOT_LOADED,
@@ -114,8 +118,11 @@ def _failed_children(log: Log) -> list[int]:
 
 def _dead_engines(log: Log) -> list[int]:
     """Where an engine says that it died, and answers nothing since."""
-    last = max([*(line.number for line in log.marks(READY)), *answered_at(log)], default=0)
-    return [x.number for x in log.marks(_ENGINE_DIED) if x.number > last]
+    up = [*(line.number for line in log.marks(READY)), *answered_at(log)]
+    last, later = max(up, default=0), (*signs_of_life(log), *(x.number for x in log.marks(_REPLICA_UP)))
+    died = [x.number for x in log.marks(_ENGINE_DIED) if x.number > last]
+    # other programs use Ray as well: only of one that had served
+    return died + [x.number for x in log.marks(_RANK_DIED) if 0 < last < x.number and x.number > max(later, default=0)]
 
 
 def _not_launched(log: Log) -> list[Line]:

@@ -12,6 +12,8 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Line,
+    Log,
     Logs,
     Metrics,
     Pod,
@@ -75,6 +77,14 @@ _CROWDED, _READS = 2, 5.0
 #: So many answers, each of so many tokens or more.
 _ANSWERS, _TOKENS, _LATEST = 2, 10, 10
 
+#: Ollama's access log tells how long it took for an answer; so long each is slow, where it does not print how fast it generates.
+_POSTED = 'POST     "/'
+_TOOK = expression(
+    r"\| 200 \| {1,16}(?:(\d{1,3})h)?(?:(\d{1,2})m)?(?:(\d{1,2})(?:\.\d{1,9})?s)? \|"
+    r".{0,80}\"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\""
+)
+_SLOW_SECONDS, _SLOW_ANSWERS = 60, 3
+
 #: A container that takes so many times the cores that it requests, and so many millicores more, lives on what others leave.
 _TIMES, _BEYOND = 2, 2000
 
@@ -86,7 +96,10 @@ _IDLE = 0.5
 
 
 @check(
-    "cpu-starved", since="0.1", severity="warning", literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, *_ON_GPU)
+    "cpu-starved",
+    since="0.1",
+    severity="warning",
+    literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, _POSTED, *_ON_GPU),
 )
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
@@ -115,7 +128,8 @@ def cpu_starved(
     one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
     and each request gets less than one token a second all the time, too few cores are the cause. So they are where llama.cpp or Ollama
     on a CPU generates less than that, with more threads than its limit has cores, or with few cores; and less than five with twice
-    as many threads.
+    as many threads. Where Ollama does not print how fast it generates, as many threads and answers that took a minute or more each
+    make it likely enough to try.
 
     ## Fix
 
@@ -205,29 +219,33 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     answers = [(line, said) for line in log.find(_ANSWERED) if (said := _PACE.search(line.text[:1000])) is not None]
     paces = [(line, float(said[2])) for line, said in answers[-_LATEST:] if int(said[1]) >= _TOKENS]
-    if len(paces) < _ANSWERS:
+    slow = _slow_answers(log) if not answers else []
+    if len(paces) < _ANSWERS and not slow:
         return None
     counted = [
         (line, said) for words in _THREADS for line in log.find(words) if (said := _COUNTED.search(line.text[:4000]))
     ]
     line, said = max(counted, key=lambda one: one[0].number, default=(None, None))
     threads = int(said[1] or said[2]) if said is not None else 0
-    more, pace = threads * 1000 > limit, max(pace for _, pace in paces)
-    if pace >= (_READS if threads * 1000 >= _CROWDED * limit else _CRAWLS):
+    more, crowded = threads * 1000 > limit, threads * 1000 >= _CROWDED * limit
+    pace = max((pace for _, pace in paces), default=0.0)
+    if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
         return None
     # what a GPU holds no thread computes, wherever it comes from
     if (not more and limit > _FEW_CORES) or any(x for words in _ON_GPU for x in log.find(words)):
         return None
     with_threads = f" with {threads} threads" if more else ""
+    took = f"took {say_seconds(min(seconds for _, seconds in slow))} or more each" if slow else ""
+    last = slow[-1][0] if slow else paces[-1][0]
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
+        confidence="possible" if slow else "likely",
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
-        f"{len(paces)} answers came at {pace:.1f} tokens a second at most.",
+        f"{len(slow or paces)} answers {took or f'came at {pace:.1f} tokens a second at most'}.",
         evidence=(
             *((log_evidence(line),) if line is not None and more else ()),
-            log_evidence(paces[-1][0]),
+            log_evidence(last),
             *_spec(container),
         ),
         fixes=(
@@ -243,9 +261,18 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
             *_fixes(container, engine, limit),
         ),
-        order=paces[-1][0].order,
+        order=last.order,
         pods=(pod.name,),
     )
+
+
+def _slow_answers(log: Log) -> list[tuple[Line, int]]:
+    """The last answers by Ollama's access log and how many seconds each took, where all of them took long."""
+    found = [(line, said) for line in log.find(_POSTED) if (said := _TOOK.search(line.text[:400])) is not None]
+    took = [
+        (line, int(said[1] or 0) * 3600 + int(said[2] or 0) * 60 + int(said[3] or 0)) for line, said in found[-_LATEST:]
+    ]
+    return took if len(took) >= _SLOW_ANSWERS and min(seconds for _, seconds in took) >= _SLOW_SECONDS else []
 
 
 def _by_quota(

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Pod,
+    answered,
     check,
     count_of,
     fixes,
@@ -22,6 +23,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._clients import astray, refused, told
+from llmdoctor_checks.serving import _bodies
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -66,7 +68,7 @@ _REFUSED = (
     "request-too-long",
     since="0.1",
     severity="warning",
-    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in _REFUSED)),
+    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in _REFUSED), *_bodies.LITERALS),
 )
 def request_too_long(
     pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -82,6 +84,9 @@ def request_too_long(
 
     The server's log says so for each request. Its metrics only count what was refused (vLLM by status, Text Generation
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
+
+    A gateway may refuse a request before the server sees it, for the size of its body (413): nginx takes 1 MiB where nothing is set,
+    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so.
 
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
     set, in newer versions more on a large GPU), answers without what it cut, and only its log says so (of a chat's oldest messages,
@@ -101,6 +106,10 @@ def request_too_long(
         yield from _cut(pod, engine, logs)
     if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
         yield found
+        return
+    if bodies := _bodies.refused(pod, cluster):
+        served = answered(logs.current(engine.container.name)) if logs is not None else 0
+        yield _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), served + len(bodies)))
         return
     if metrics is not None:
         yield from _counted(pod, engine, metrics)

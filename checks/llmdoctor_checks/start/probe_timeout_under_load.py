@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    count_of,
     endings,
     event_evidence,
     expression,
@@ -63,7 +64,17 @@ _SHORTEST_SECONDS = 5
 _LONG_SECONDS = 1800
 
 
-@check("probe-timeout-under-load", since="0.1", literals=(_UNHEALTHY, _OVERLOADED))
+#: The controller of Ray Serve (deployment_state.py): a replica did not answer its health check, did not so several times and is ended,
+#: and another one is up. What belongs to one ending stands within so many lines.
+_MISSED, _IN_A_ROW = "Didn't receive health check response for replica", "times in a row, marking it unhealthy"
+_REPLICA_UP, _CLOSE, _STATEMENTS = " started successfully on node ", 60, 200
+
+
+@check(
+    "probe-timeout-under-load",
+    since="0.1",
+    literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP),
+)
 def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up on a server that is up and too busy to answer in time.
 
@@ -82,6 +93,9 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
 
+    Ray Serve has a health check of its own: its controller asks each replica, and ends one that does not answer several times in a row
+    (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
+
     ## Fix
 
     Give the liveness probe time: it is there for a server that is stuck for good.
@@ -95,6 +109,9 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
 
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
+    if logs is not None and (found := _of_serve(pod, logs)) is not None:
+        yield found
+        return
     for ending in endings(pod):
         if events is not None and (found := _restarted(pod, ending, events, logs)) is not None:
             yield found
@@ -104,6 +121,50 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             yield found
             return
         yield from _risk(pod, engine)
+
+
+def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
+    """Replicas that the controller of Ray Serve ended, since they did not answer its health check in time, of a pod that lives on."""
+    for container in pod.containers if pod.ready or pod.log_only else ():
+        log = logs.current(container.name)
+        missed = list(log.find(_MISSED)) if log is not None else []
+        ended = [
+            line
+            for line in (log.find(_IN_A_ROW) if log is not None and missed else ())
+            if "eplica" in line.text and any(0 < line.number - one.number <= _CLOSE for one in missed)
+        ]
+        if log is None or not ended:
+            continue
+        last = ended[-1]
+        up = any(line.number > last.number for line in log.find(_REPLICA_UP))
+        waited = re.search(r" after (\d{1,6}(?:\.\d{1,6})?)s, marking it unhealthy", missed[-1].text)
+        # what the engine says of its load around that
+        said = [one for one in last_load(container, logs, _STATEMENTS) if abs(one.line.number - last.number) <= _CLOSE]
+        load = max(said, key=lambda one: one.running + one.waiting, default=None)
+        busy = load is not None and load.running > 0 and any(one.tokens for one in said)
+        within = f" within {say_seconds(float(waited[1]))}" if waited else ""
+        shown = f"; its engine had {load.running} requests running and {load.waiting} waiting" if load and busy else ""
+        return Finding(
+            role="cause" if len(ended) > 1 or not up else "note",
+            severity="warning",
+            confidence="likely" if busy else "possible",
+            summary=f"Ray Serve ended {count_of(len(ended), 'replica')} that did not answer its health check{within}, as one that is too "
+            f"busy does not{shown}.",
+            evidence=(
+                log_evidence(last),
+                log_evidence(missed[-1]),
+                *((log_evidence(load.line),) if load and busy else ()),
+            ),
+            fixes=(
+                fixes.advice(
+                    "Let the health check wait longer (health_check_timeout_s in the deployment's configuration), "
+                    "and let each replica take fewer requests at a time (max_ongoing_requests), so that the others wait in front of it"
+                ),
+            ),
+            order=last.order,
+            pods=(pod.name,),
+        )
+    return None
 
 
 def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> Finding | None:

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     selector_of,
 )
-from llmdoctor_checks._clients import before
+from llmdoctor_checks._clients import before, before_start
 from llmdoctor_checks._services import service_of
 from llmdoctor_checks._written import seconds_ago
 
@@ -62,6 +62,10 @@ _TURNED_AWAY = (
     "delayed_connect_error",
 )
 
+#: What it prints when it got no answer in time, and what it had asked for.
+_GAVE_UP = ("imed out", "imeout exceeded", "timeout of ", "deadline exceeded", "ReadTimeout")
+_ASKS = r"/(?:chat/)?completions\b|/v1/(?:messages|responses|embeddings)\b|/api/(?:chat|generate)\b|/generate\b"
+
 #: The same of clients in Python, which name nobody: OpenAI's (LiteLLM, too) and httpx.
 _NAMELESS = ("Connection error.", "All connection attempts failed")
 
@@ -82,7 +86,7 @@ _FRESH_SECONDS = 300
     "ready-before-serving",
     since="0.2",
     severity="warning",
-    literals=(*_TURNED_AWAY, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED),
+    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED),
 )
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
@@ -95,6 +99,9 @@ def ready_before_serving(
     A readiness probe can be deceived as well: llama-server opens its port first and answers 503 until the model is loaded,
     so that a tcpSocket probe succeeds at once; Triton's and NIM's `live` paths answer while models load. vLLM, SGLang and
     Text Generation Inference open their port last: for them a tcpSocket probe is right.
+
+    So is one that asks a program in front of an engine: it lists its models at once, and refuses or holds requests until the engine
+    that it started has loaded one.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
@@ -117,24 +124,37 @@ def ready_before_serving(
         yield from _of(pod, engine, workload, cluster, logs)
     if not engines and pod.ready and logs and (client := _turned_away(pod, cluster)):
         yield from _launched(pod, client, logs)
+    elif not engines and pod.ready and logs and (client := _turned_away(pod, cluster, waits=True)):
+        yield from _launched(pod, client, logs, waits=True)
 
 
-def _launched(pod: Pod, client: Line, logs: Logs) -> Iterator[Finding]:
-    """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so."""
+def _launched(pod: Pod, client: Line, logs: Logs, *, waits: bool = False) -> Iterator[Finding]:
+    """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so.
+
+    Some hold a request until the model is there: then its client gives up.
+    """
     for container in pod.containers:
-        phase = phase_of(logs.current(container.name))
-        if phase is None or phase.name == "serving":
+        log = logs.current(container.name)
+        phase, begun = phase_of(log), _llama_loads(log) if log else None
+        if phase is None and begun is None:
             continue
+        if phase is not None and phase.name == "serving":
+            continue
+        # one that loads a model on demand may be at the next one
+        again = log is not None and next(log.find(_LLAMA_LOADED), None) is not None
+        if waits and (again or before_start(client, container, pod.cluster)):
+            continue
+        doing = phase.name if phase is not None else "loading its model"
         probe = container.spec.readiness_probe
         yield Finding(
             role="cause",
             severity="warning",
             confidence="likely",
-            summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {phase.name} by its log; "
-            f"{client.log.pod} was turned away.",
+            summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
+            f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
             evidence=(
                 log_evidence(client),
-                log_evidence(phase.line),
+                *((log_evidence(line),) if (line := phase.line if phase else begun) else ()),
                 pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
             ),
             fixes=(
@@ -265,8 +285,7 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     log = logs.current(container.name) if logs else None
     if log is None or engine.name != "llama.cpp" or (probe is not None and _honest(engine, probe)):
         return None
-    begun = next(reversed(list(log.find(_LLAMA_LOADS))), None)
-    if begun is None or any(line.number > begun.number for line in log.find(_LLAMA_LOADED)):
+    if (begun := _llama_loads(log)) is None:
         return None
     failed = [line for line in log.find("request: POST ") if line.number > begun.number and line.text.endswith(" 503")]
     if not failed:
@@ -284,12 +303,21 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     )
 
 
-def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
-    """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service."""
+def _llama_loads(log: Log) -> Line | None:
+    """Where llama-server says that it begins to load its model, and not yet that it has."""
+    begun = next(reversed(list(log.find(_LLAMA_LOADS))), None)
+    return None if begun is None or any(x.number > begun.number for x in log.find(_LLAMA_LOADED)) else begun
+
+
+def _turned_away(pod: Pod, cluster: Cluster, *, waits: bool = False) -> Line | None:
+    """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service, or got no answer."""
     names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
-    said = cluster.once("turned away", lambda: list(_nobody_there(cluster)))
-    return next((line for line in said if line.log.pod != pod.name and named.search(line.text)), None)
+    said = cluster.once(
+        f"turned away {waits}", lambda: list(_nobody_there(cluster, _GAVE_UP if waits else _TURNED_AWAY))
+    )
+    found = (line for line in said if line.log.pod != pod.name and named.search(line.text))
+    return next((line for line in found if not waits or re.search(_ASKS, line.text[:4000])), None)
 
 
 def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
@@ -314,11 +342,11 @@ def _nobody_named(cluster: Cluster) -> Iterator[Line]:
         yield from (line for words in _NAMELESS if text.pod and not text.previous for line in log.find(words))
 
 
-def _nobody_there(cluster: Cluster) -> Iterator[Line]:
-    """Lines of pods that found nobody where they asked."""
+def _nobody_there(cluster: Cluster, words: tuple[str, ...]) -> Iterator[Line]:
+    """Lines of pods that found nobody where they asked, or got no answer in time."""
     for text in cluster.snapshot.logs:
         log = Log(text)
-        yield from (line for words in _TURNED_AWAY if text.pod for line in log.find(words))
+        yield from (line for one in words if text.pod and not text.previous for line in log.find(one))
 
 
 def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:

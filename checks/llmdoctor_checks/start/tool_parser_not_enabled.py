@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Evidence,
     Finding,
     Logs,
     Pod,
@@ -12,6 +13,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     often,
+    pod_evidence,
     setting_evidence,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -25,6 +27,9 @@ _ANSWERS = (
     ("requires --tool-call-parser to be set", r"requires --tool-call-parser to be set"),
 )
 
+#: Variables of NIM 1.x.
+_OF_NIM = ("NIM_ENABLE_AUTO_TOOL_CHOICE", "NIM_TOOL_CALL_PARSER")
+
 
 @check("tool-parser-not-enabled", since="0.1", severity="warning", literals=tuple(words for words, _ in _ANSWERS))
 def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -35,7 +40,8 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     every such request fails with status 400. llama-server wants `--jinja`.
 
     The server's log may have only the status. Clients print why: that counts where their environment, arguments or configuration
-    name this server and no other.
+    name this server and no other. NVIDIA NIM has variables for it (`NIM_ENABLE_AUTO_TOOL_CHOICE`, `NIM_TOOL_CALL_PARSER`) that not
+    all of its releases read; from 2.0 on the flags go into `NIM_PASSTHROUGH_ARGS`.
 
     A server of vLLM that names a parser without the switch was meant to read tool calls and does not: vLLM makes the parser
     only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
@@ -51,7 +57,9 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     - https://github.com/ggml-org/llama.cpp/blob/master/docs/function-calling.md
     """
     reads = engine.value("enable_auto_tool_choice", False) is not False and engine.explicit("tool_call_parser")
-    if engine.name == "vllm" and not reads and (said := told(pod, engine, cluster, logs, _ANSWERS, "400")):
+    # which variables a NIM reads depends on its release; what it answers tells
+    asked = engine.name == "nim" or (engine.name == "vllm" and not reads)
+    if asked and (said := told(pod, engine, cluster, logs, _ANSWERS, "400")):
         line, words = said[-1]
         count, all_of = refused(logs.current(engine.container.name) if logs else None, "400")
         yield Finding(
@@ -59,12 +67,11 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             severity="warning",
             confidence="likely",
             summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
-            f"--tool-call-parser: it is refused, {often(len(said))} in its log.",
-            evidence=(log_evidence(line, words[0]),),
+            f"--tool-call-parser{_unread(engine)}: it is refused, {often(len(said))} in its log.",
+            evidence=(log_evidence(line, words[0]), *_variables(engine)),
             fixes=(
                 fixes.advice(
-                    "Add --enable-auto-tool-choice and the --tool-call-parser of the model's family (hermes, llama3_json, mistral, "
-                    f"qwen3_coder and others) in {fixes.edited(pod)}"
+                    f"{_switched_on(engine)} (hermes, llama3_json, mistral, qwen3_coder and others) in {fixes.edited(pod)}"
                 ),
             ),
             order=line.order,
@@ -87,6 +94,26 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
         pods=(pod.name,) if pod.exists else (),
     )
+
+
+def _variables(engine: Engine) -> tuple[Evidence, ...]:
+    """A NIM's variables for tool calls, which some releases read."""
+    container, names = engine.container, _OF_NIM if engine.name == "nim" else ()
+    return tuple(pod_evidence(container, f"env {x}", str(v.value)) for x in names if (v := container.env.get(x)))
+
+
+def _switched_on(engine: Engine) -> str:
+    """How this engine is told the two."""
+    if engine.name == "nim" and engine.at_least("2.0") is False and not _variables(engine):
+        return "Set NIM_ENABLE_AUTO_TOOL_CHOICE to 1 and NIM_TOOL_CALL_PARSER to the parser of the model's family"
+    where = " to NIM_PASSTHROUGH_ARGS, which NIM has from 2.0 on," if engine.name == "nim" else ""
+    return f"Add --enable-auto-tool-choice and the --tool-call-parser of the model's family{where}"
+
+
+def _unread(engine: Engine) -> str:
+    """That its variables for them are set and this release does not heed them."""
+    set_ones = [name for name in _OF_NIM if engine.name == "nim" and name in engine.container.env]
+    return f" ({' and '.join(set_ones)} had no effect)" if set_ones else ""
 
 
 def _reads_anyway(engine: Engine, parser: str) -> bool:

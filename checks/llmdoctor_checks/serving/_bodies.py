@@ -1,0 +1,109 @@
+"""Requests that a gateway refuses for the size of their body, before any server sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Fix,
+    Item,
+    Line,
+    Log,
+    Pod,
+    dig,
+    fixes,
+    leads_here,
+    log_evidence,
+    often,
+    rows,
+)
+from llmdoctor_checks.serving._gateways import GENERATES
+
+#: nginx says so in its error log. Envoy has the status and its own detail in an access log of text; in one of JSON, that no server was
+#: asked says that it answered by itself.
+_OF_NGINX, _OF_ENVOY = "client intended to send too large body: ", "request_payload_too_large"
+_IN_JSON = ('"response_code":413', '"response_code":"413"', '"response_code": 413', '"status":413', '"status":"413"')
+LITERALS = (_OF_NGINX, _OF_ENVOY, *_IN_JSON)
+_STATUS = r'"(?:response_code|status)": ?"?413"?[,}]'
+_ASKED_NOBODY = r'"upstream_host": ?(?:null|"-?")'
+
+#: How large it was.
+_BYTES = r'too large body: (\d{1,15}) bytes|"bytes_received": ?"?(\d{1,15})"?'
+
+#: Which host was asked, as they print it: nginx, Envoy's fields, and what an access log of text has in quotation marks.
+_HOST = r'\bhost: "([\w.-]{1,253})|"(?::?authority|host)": ?"([\w.-]{1,253})|"([\w-]{1,63}(?:\.[\w-]{1,63}){1,10})(?::\d{1,5})?"'
+_PATHS = rf"{GENERATES}|/v1/(?:embeddings|rerank|audio/\w+)\b|/(?:embed|rerank)\b"
+
+
+def refused(pod: Pod, cluster: Cluster) -> list[Line]:
+    """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone."""
+    said = cluster.once("too large bodies", lambda: list(_refusals(cluster))) if pod.ready else []
+    names = {item.name for item in pod.services}
+    if not said or not names:
+        return []
+    either = "|".join(map(re.escape, sorted(names | _routes(pod, names, cluster))))
+    space = re.escape(pod.namespace)
+    # with its namespace, since a Service may be called like a word of any path
+    named = re.compile(rf"(?<![\w-])(?:{space}[-/](?:{either})(?!\w)|(?:{either})\.{space}(?![\w-]))")
+    return [line for line in said if named.search(line.text) or _leads(pod, names, line)]
+
+
+def _refusals(cluster: Cluster) -> Iterator[Line]:
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
+        yield from (line for _, line in sorted(found.items()) if _says_so(line.text[:8000]))
+
+
+def _says_so(text: str) -> bool:
+    if not re.search(_PATHS, text):
+        return False
+    if _OF_NGINX in text or _OF_ENVOY in text:
+        return True
+    return bool(re.search(_STATUS, text) and re.search(_ASKED_NOBODY, text))
+
+
+def _leads(pod: Pod, names: set[str], line: Line) -> bool:
+    hosts = {one[1] or one[2] or one[3] for one in re.finditer(_HOST, line.text[:8000])}
+    return any(leads_here(pod, names, f"http://{host}", line.log.source.namespace) for host in hosts)
+
+
+def _routes(pod: Pod, names: set[str], cluster: Cluster) -> set[str]:
+    """Routes of the server's namespace that lead to it alone."""
+    return {item.name for item in cluster.items("HTTPRoute") if item.namespace == pod.namespace and _only(item, names)}
+
+
+def _only(route: Item, names: set[str]) -> bool:
+    refs = [ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
+    return bool(refs) and all(str(dig(ref, "name")) in names for ref in refs)
+
+
+def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
+    """What is said of these lines."""
+    line = lines[-1]
+    sizes = [int(one[1] or one[2]) for x in lines if (one := re.search(_BYTES, x.text[:8000])) is not None]
+    of = f" of {min(sizes)} bytes and more" if sizes else ""
+    return Finding(
+        role="cause" if cause else "note",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
+        "that is its own limit, and the server never saw them.",
+        evidence=(log_evidence(line, next(words for words in LITERALS if words in line.text)),),
+        fixes=(_raised(line),),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _raised(line: Line) -> Fix:
+    how = (
+        "nginx.ingress.kubernetes.io/proxy-body-size of its Ingress, or client_max_body_size (1 MiB where nothing is set)"
+        if _OF_NGINX in line.text
+        else "of Envoy Gateway connection.bufferLimit in a ClientTrafficPolicy (32 KiB where nothing is set), of others "
+        "per_connection_buffer_limit_bytes of the listener"
+    )
+    return fixes.advice(f"Let the gateway take larger bodies: {how}")
