@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Log,
     Pod,
     Trouble,
-    answered,
     dig,
     engines_in,
     fixes,
@@ -30,11 +30,12 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    phase_of,
     pod_evidence,
     rows,
     say_seconds,
     selector_of,
-    served,
+    signs_of_life,
     told_by,
 )
 from llmdoctor_checks._last_link import Why, nobody_listens
@@ -99,12 +100,20 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
 
 
 def _serves_nobody(pod: Pod) -> bool:
-    """Whether a server is up and says who asks it, and that is nobody who wants something of a model."""
+    """Whether a server is up, and its log says since its start who asks it: nobody who wants something of a model."""
     logs = logs_of(pod)
     said = [logs.current(engine.container.name) for engine in engines_in(pod)]
-    return bool(said) and all(
-        log is not None and served(log) and not answered(log) and next(log.find("GET "), None) is not None
-        for log in said
+    return bool(said) and all(log is not None and _asked_by_probes_alone(log) for log in said)
+
+
+def _asked_by_probes_alone(log: Log) -> bool:
+    phase = phase_of(log)
+    return (
+        phase is not None
+        and phase.name == "serving"
+        and not log.torn(phase.line.number, len(log))
+        and not signs_of_life(log)
+        and next(log.find("GET "), None) is not None
     )
 
 
