@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._load import last_load, recent_load, works
+from llmdoctor_checks._offloaded import BUFFER, on_the_cpu
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
@@ -86,7 +87,10 @@ _IDLE = 0.5
 
 
 @check(
-    "cpu-starved", since="0.1", severity="warning", literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, *_ON_GPU)
+    "cpu-starved",
+    since="0.1",
+    severity="warning",
+    literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, *_ON_GPU, BUFFER),
 )
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
@@ -215,8 +219,11 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     more, pace = threads * 1000 > limit, max(pace for _, pace in paces)
     if pace >= (_READS if threads * 1000 >= _CROWDED * limit else _CRAWLS):
         return None
-    # what a GPU holds no thread computes, wherever it comes from
-    if (not more and limit > _FEW_CORES) or any(x for words in _ON_GPU for x in log.find(words)):
+    # what a GPU or another machine holds no thread computes, wherever it comes from
+    elsewhere = any(x for words in _ON_GPU for x in log.find(words)) or any(
+        on_the_cpu(x) is False for x in log.find(BUFFER)
+    )
+    if (not more and limit > _FEW_CORES) or elsewhere:
         return None
     with_threads = f" with {threads} threads" if more else ""
     return Finding(
