@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     Workload,
+    answered,
     check,
     clients,
     count_of,
@@ -111,15 +113,15 @@ def ready_before_serving(
     engines = subject.engines(pod)
     for engine in engines:
         yield from _of(pod, engine, workload, cluster, logs)
-    if not engines and pod.ready and logs and (client := _turned_away(pod, cluster)):
-        yield from _launched(pod, client, logs)
+    if not engines and pod.ready and logs:
+        yield from _launched(pod, logs)
 
 
-def _launched(pod: Pod, client: Line, logs: Logs) -> Iterator[Finding]:
+def _launched(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so."""
     for container in pod.containers:
         phase = phase_of(logs.current(container.name))
-        if phase is None or phase.name == "serving":
+        if phase is None or phase.name == "serving" or (client := _turned_away(pod, container)) is None:
             continue
         probe = container.spec.readiness_probe
         yield Finding(
@@ -229,7 +231,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
     blind = probe is None or _nothing(probe)
-    if client := _turned_away(pod, cluster) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
+    if client := _turned_away(pod, container) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
         summary = (
             f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
@@ -279,16 +281,17 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     )
 
 
-def _turned_away(pod: Pod, cluster: Cluster) -> Line | None:
-    """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service."""
+def _turned_away(pod: Pod, server: Container) -> Line | None:
+    """What a client or a gateway has printed since a server started that found nobody behind its pod's name, address or Service."""
     names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
-    said = cluster.once("turned away", lambda: list(_nobody_there(cluster)))
-    return next((line for line in said if line.log.pod != pod.name and named.search(line.text)), None)
+    said = pod.cluster.once("turned away", lambda: list(_nobody_there(pod.cluster)))
+    there = (line for line in said if line.log.pod != pod.name and named.search(line.text))
+    return next((line for line in there if not before(line, server, pod.cluster)), None)
 
 
 def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
-    """The same of a client that asks this server alone, and does not name it."""
+    """The same of a client that asks this server alone, and does not name it; one that has been answered since found it before."""
     said = cluster.once("asked in vain", lambda: list(_nobody_named(cluster)))
     asking = clients(pod, {item.name for item in pod.services}, cluster) if said else set()
     return next(
@@ -296,7 +299,8 @@ def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
             line
             for line in said
             if (line.log.source.namespace, line.log.pod, line.log.container) in asking
-            and not before(line, engine, cluster)
+            and not before(line, engine.container, cluster)
+            and not answered(line.log, after=line.number)
         ),
         None,
     )
