@@ -272,10 +272,9 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
 def _service_beside(pod: Pod, name: str, port: Setting) -> bool:
     """Whether a Service of one's own leads to the port, by the labels that KServe gives to the pods of its InferenceService."""
     given = {"app": f"isvc.{name}-predictor", "serving.kserve.io/inferenceservice": name}
-    for item in pod.cluster.items("Service"):
+    for item in pod.cluster.items("Service", pod.namespace):
         selector = dig(item.raw, "spec.selector")
-        mine = item.namespace == pod.namespace and isinstance(selector, dict) and selector
-        if mine and all(given.get(key) == value for key, value in selector.items()):
+        if isinstance(selector, dict) and selector and all(given.get(key) == value for key, value in selector.items()):
             ports = rows(dig(item.raw, "spec.ports"))
             if any(row.get("targetPort", row.get("port")) == port.value for row in ports):
                 return True
