@@ -81,8 +81,8 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             continue  # a server that is not ready has a cause of its own
         ended = asks and _ended_of_it(one)
         yield Finding(
-            # who goes astray may be one of many; a server that nobody reaches serves nobody for that reason
-            role="risk" if one.why.astray and not asks and not _serves_nobody(pod) else "cause",
+            # who goes astray may be one of many; a server that nobody reaches, with all its replicas, serves nobody for that reason
+            role="risk" if one.why.astray and not asks and not _serve_nobody(pod, one.to) else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
@@ -99,8 +99,12 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
         return
 
 
+def _serve_nobody(pod: Pod, to: Destination) -> bool:
+    """Whether a server and its replicas are up, and their logs say since the start who asks: nobody who wants something of a model."""
+    return all(_serves_nobody(one) for one in (pod, *(other for other in to.pods if other.ready)))
+
+
 def _serves_nobody(pod: Pod) -> bool:
-    """Whether a server is up, and its log says since its start who asks it: nobody who wants something of a model."""
     logs = logs_of(pod)
     said = [logs.current(engine.container.name) for engine in engines_in(pod)]
     return bool(said) and all(log is not None and _asked_by_probes_alone(log) for log in said)
