@@ -52,7 +52,7 @@ from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said,
 from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
-from kubectl_llmdoctor.facts.starts import Phase, phase_of
+from kubectl_llmdoctor.facts.starts import Phase, phase_of, signs_of_life
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
@@ -212,6 +212,7 @@ __all__ = [
     "service_at",
     "setting_evidence",
     "show_taint",
+    "signs_of_life",
     "speaks_of_one",
     "stray",
     "suffices",

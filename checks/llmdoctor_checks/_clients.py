@@ -58,7 +58,9 @@ def told(
         return []
     known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine, status) if mine is not None else ())]
     clients = {(c.pod.namespace, c.pod.name, c.name) for c in known}
-    return [(line, match) for who, line, match in said if who in clients and not before(line, engine, cluster)]
+    return [
+        (line, match) for who, line, match in said if who in clients and not before(line, engine.container, cluster)
+    ]
 
 
 def _refused_by_address(pod: Pod, cluster: Cluster, log: Log, status: str) -> Iterator[Container]:
@@ -129,14 +131,9 @@ def astray(times: int, count: int, all_of: int) -> bool:
     return max(times, count) < _FEWEST or all_of - count >= _STRAY * max(count, 1)
 
 
-def before(line: Line, engine: Engine, cluster: Cluster) -> bool:
+def before(line: Line, server: Container, cluster: Cluster) -> bool:
     """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
-    return before_start(line, engine.container, cluster)
-
-
-def before_start(line: Line, container: Container, cluster: Cluster) -> bool:
-    """The same of whatever runs in a container."""
-    status = container.status
+    status = server.status
     started = parse_time(status.state.running.started_at) if status and status.state.running else None
     ago = written_ago(line, cluster.now) if started is not None else None
     if started is None or cluster.now is None or ago is None:

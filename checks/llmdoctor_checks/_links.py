@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Log,
     Pod,
     Trouble,
-    answered,
     dig,
     engines_in,
     fixes,
@@ -30,11 +30,12 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    phase_of,
     pod_evidence,
     rows,
     say_seconds,
     selector_of,
-    served,
+    signs_of_life,
     told_by,
 )
 from llmdoctor_checks._last_link import Why, nobody_listens
@@ -80,8 +81,8 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             continue  # a server that is not ready has a cause of its own
         ended = asks and _ended_of_it(one)
         yield Finding(
-            # who goes astray may be one of many; a server that nobody reaches serves nobody for that reason
-            role="risk" if one.why.astray and not asks and not _serves_nobody(pod) else "cause",
+            # who goes astray may be one of many; a server that nobody reaches, with all its replicas, serves nobody for that reason
+            role="risk" if one.why.astray and not asks and not _serve_nobody(pod, one.to) else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",
@@ -98,13 +99,25 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
         return
 
 
+def _serve_nobody(pod: Pod, to: Destination) -> bool:
+    """Whether a server and its replicas are up, and their logs say since the start who asks: nobody who wants something of a model."""
+    return all(_serves_nobody(one) for one in (pod, *(other for other in to.pods if other.ready)))
+
+
 def _serves_nobody(pod: Pod) -> bool:
-    """Whether a server is up and says who asks it, and that is nobody who wants something of a model."""
     logs = logs_of(pod)
     said = [logs.current(engine.container.name) for engine in engines_in(pod)]
-    return bool(said) and all(
-        log is not None and served(log) and not answered(log) and next(log.find("GET "), None) is not None
-        for log in said
+    return bool(said) and all(log is not None and _asked_by_probes_alone(log) for log in said)
+
+
+def _asked_by_probes_alone(log: Log) -> bool:
+    phase = phase_of(log)
+    return (
+        phase is not None
+        and phase.name == "serving"
+        and not log.torn(phase.line.number, len(log))
+        and not signs_of_life(log)
+        and next(log.find("GET "), None) is not None
     )
 
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, expression, log_evidence, pod_evidence
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
 _OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
+
+
+#: Where it puts the weights, buffer by buffer, as each model is loaded (`load_tensors`, before 2025 `llm_load_tensors`).
+BUFFER = " model buffer size ="
+_BUFFERS = expression(r"load_tensors: +([\w.:\[\]-]{1,60}) +model buffer size = +\d")
+#: Memory of the CPU: `CPU_Mapped`, `CPU_REPACK` and others, and what Intel's AMX computes with.
+_OF_THE_CPU = ("CPU", "AMX")
+
+
+def on_the_cpu(line: Line) -> bool | None:
+    """Whether a line puts weights into the CPU's memory; None where it does not tell."""
+    said = _BUFFERS.search(line.text[:1000])
+    return said[1].startswith(_OF_THE_CPU) if said is not None else None
 
 
 def last_offloaded(log: Log) -> tuple[Line, int, int] | None:

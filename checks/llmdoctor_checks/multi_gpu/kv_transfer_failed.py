@@ -47,6 +47,8 @@ _GIVEN_UP = "): Aborted by "
 _ABORTED = expression(r"bootstrap_room=(\d{1,20})\): Aborted by (?:AbortReq|decode-side abort)")
 #: Beside so many times as many answers those that failed are few.
 _MANY = 10
+#: Clocks of two nodes differ by less; and nobody waits for longer.
+_SKEW, _A_DAY = 5, 86400
 _OF_A_ROOM = ("error for room ", " failed for request rank=")
 _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)")
 
@@ -146,8 +148,18 @@ def _failed_elsewhere(pod: Pod, logs: Logs) -> tuple[int, Line, Line] | None:
     """How many requests were given up here that had failed in another pod, the last one's line, and that of the other pod."""
     given_up = {said[1]: line for line in logs.find(_GIVEN_UP) if (said := _ABORTED.search(line.text[:2000]))}
     failed = pod.cluster.once("rooms that failed", lambda: _rooms(pod.cluster)) if given_up else {}
-    both = [room for room in given_up if room in failed and failed[room].log.pod != pod.name]
+    both = [
+        room
+        for room, line in given_up.items()
+        if room in failed and failed[room].log.pod != pod.name and not _later(failed[room], line)
+    ]
     return (len(both), given_up[both[-1]], failed[both[-1]]) if both else None
+
+
+def _later(failed: Line, given_up: Line) -> bool:
+    """Whether a transfer failed only after it had been given up, since its client had gone: the other side waited in vain then."""
+    seconds = seconds_between(given_up, failed)
+    return seconds is not None and _SKEW < seconds < _A_DAY
 
 
 def _rooms(cluster: Cluster) -> dict[str, Line]:

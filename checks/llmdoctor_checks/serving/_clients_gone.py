@@ -124,7 +124,7 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
         return None
     asking = clients(pod, {item.name for item in pod.services}, cluster)
     said = cluster.once(UNDICI, lambda: list(_words_of_clients(cluster, (UNDICI,))))
-    line = next((line for who, line in said if who in asking and not before(line, engine, cluster)), None)
+    line = next((line for who, line in said if who in asking and not before(line, engine.container, cluster)), None)
     if line is None:
         return None
     return Finding(
@@ -159,7 +159,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
     asking = clients(pod, names, cluster) if said else set()
-    lines = [line for who, line in said if who in asking and not before(line, engine, cluster)]
+    lines = [line for who, line in said if who in asking and not before(line, engine.container, cluster)]
     if len(lines) < _FEWEST_CUT:
         return None
     limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
@@ -274,7 +274,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         (line, seconds)
         for space, line, seconds, host in said
         if line.log.pod != pod.name
-        and not before(line, engine, cluster)
+        and not before(line, engine.container, cluster)
         and (addresses(host, names, pod.namespace, space) if host else (line.log.pod, line.log.container) in clients)
     ]
     if len(mine) < _FEWEST_CUT:

@@ -127,7 +127,7 @@ def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
             continue
         if who in asking if not to else beside or (host in addresses and number in ports):
             found.append(line)
-    return [line for line in found if not before(line, engine, cluster)]
+    return [line for line in found if not before(line, engine.container, cluster)]
 
 
 def _restarted(cluster: Cluster) -> set[str]:

@@ -85,9 +85,10 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
             if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
                 yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
-    yield from _of_routes(pod, names)
+    behind = _behind(pod, names)
+    yield from _of_routes(pod, behind)
     yield from _of_policies(names, pod.namespace, cluster)
-    yield from _of_gke(pod, names)
+    yield from _of_gke(pod, behind)
     yield from _of_ai_routes(names, pod.namespace, cluster)
     for item in cluster.items("Ingress", pod.namespace):
         if names & set(backends(item)):
@@ -110,23 +111,23 @@ def _behind(pod: Pod, names: set[str]) -> set[tuple[str, str]]:
     return {*(("Service", name) for name in names), *(("InferencePool", name) for name in pools)}
 
 
-def _of_gke(pod: Pod, names: set[str]) -> Iterator[Timeout]:
+def _of_gke(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
     """What GKE's gateways are told beside the routes, of a Service or a pool."""
     path = "spec.default.timeoutSec"
     for item in pod.cluster.items("GCPBackendPolicy", pod.namespace):
         kind, name = (str(dig(item.raw, f"spec.targetRef.{key}")) for key in ("kind", "name"))
-        if (kind, name) in _behind(pod, names):
+        if (kind, name) in behind:
             yield from _whole(item, path, dig(item.raw, path))
 
 
-def _of_routes(pod: Pod, names: set[str]) -> Iterator[Timeout]:
+def _of_routes(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
     """What HTTPRoutes say: for the whole request, or for each attempt."""
     for item in pod.cluster.items("HTTPRoute", pod.namespace):
         if _made(item, pod.cluster):
             continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule.get("backendRefs"))}
-            for key in ("request", "backendRequest") if refs & _behind(pod, names) else ():
+            for key in ("request", "backendRequest") if refs & behind else ():
                 yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
 
 

@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._load import last_load, recent_load, works
+from llmdoctor_checks._offloaded import BUFFER, on_the_cpu
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
@@ -99,7 +100,7 @@ _IDLE = 0.5
     "cpu-starved",
     since="0.1",
     severity="warning",
-    literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, _POSTED, *_ON_GPU),
+    literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, _POSTED, *_ON_GPU, BUFFER),
 )
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
@@ -231,8 +232,11 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     pace = max((pace for _, pace in paces), default=0.0)
     if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
         return None
-    # what a GPU holds no thread computes, wherever it comes from
-    if (not more and limit > _FEW_CORES) or any(x for words in _ON_GPU for x in log.find(words)):
+    # what a GPU or another machine holds no thread computes, wherever it comes from
+    elsewhere = any(x for words in _ON_GPU for x in log.find(words)) or any(
+        on_the_cpu(x) is False for x in log.find(BUFFER)
+    )
+    if (not more and limit > _FEW_CORES) or elsewhere:
         return None
     with_threads = f" with {threads} threads" if more else ""
     took = f"took {say_seconds(min(seconds for _, seconds in slow))} or more each" if slow else ""

@@ -76,7 +76,7 @@ _CANCELS, _CANCELLED = (
 #: Triton, told to end, waits for what runs, then takes its models away one by one, while its ports stay open (`server.cc`,
 #: `InferenceServer::Stop`). Who asks for one meanwhile gets one of these answers (`model_lifecycle.cc`); so does a start that failed.
 _BY_SIGNAL, _UNLOADS = "Signal (15) received", "All models are stopped, unloading models"
-_UNKNOWN = "Request for unknown model: "
+_HAD, _UNKNOWN = r"successfully (?:un)?loaded '([^']{1,200})'", "Request for unknown model: "
 _GONE = (
     r"Request for unknown model: '(?P<model>[^']{1,200})' (?:version \d{1,9} )?"
     r"(?:is not (?:at ready state|found)|has no available versions)"
@@ -107,7 +107,17 @@ _LATELY = 30
     "graceful-shutdown",
     since="0.2",
     severity="warning",
-    literals=(*_TOLD, "remaining number of requests", _DROPS, _CANCELS, _BY_SIGNAL, _UNLOADS, _UNKNOWN, *_NOT_TAKEN),
+    literals=(
+        *_TOLD,
+        "remaining number of requests",
+        _DROPS,
+        _CANCELS,
+        _BY_SIGNAL,
+        _UNLOADS,
+        _UNKNOWN,
+        "loaded '",
+        *_NOT_TAKEN,
+    ),
 )
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
@@ -375,7 +385,8 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 def _asked_of(pod: Pod, log: Log, told: Line) -> list[Line]:
     """Who asked for a model that was taken away, since: by the log of the server, or those of its clients."""
-    own = [line for line in log.find(_UNKNOWN) if line.number > told.number and re.search(_GONE, line.text[:2000])]
+    had = {found[1] for x in log.find("loaded '") if (found := re.search(_HAD, x.text[:2000])) is not None}
+    own = [line for line in log.find(_UNKNOWN) if line.number > told.number and _taken(line, had)]
     due, now, grace = (
         pod.obj.metadata.deletion_timestamp,
         pod.cluster.now,
@@ -392,11 +403,16 @@ def _asked_of(pod: Pod, log: Log, told: Line) -> list[Line]:
         line
         for line in said
         if (line.log.source.namespace, line.log.pod) in clients
-        and (gone := re.search(_GONE, line.text[:2000])) is not None
-        and any(f"'{gone['model']}'" in x.text for x in log.find("successfully loaded '"))
+        and _taken(line, had)
         and (ago := written_ago(line, now)) is not None
         and -_SKEW <= ago <= since + _SKEW
     ]
+
+
+def _taken(line: Line, had: set[str]) -> bool:
+    """Whether a model that is asked for in vain is one that the server had."""
+    gone = re.search(_GONE, line.text[:2000])
+    return gone is not None and gone["model"] in had
 
 
 def _unknown(cluster: Cluster) -> Iterator[Line]:

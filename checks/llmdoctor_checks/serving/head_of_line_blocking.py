@@ -60,6 +60,8 @@ _HOLDS, _MOSTLY = "GPU KV cache size: ", 50
 
 #: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
 _PROMPT_SECONDS, _MOST = 10.0, 0.5
+#: A pause that is longer has another reason. Streams that get so many times as much at other times were held up.
+_AN_HOUR, _SLOWED = 3600, 3
 #: So many of the last requests are looked at: what befell one long ago is over.
 _REQUESTS = 50
 #: From then on nobody takes it for a hesitation.
@@ -229,12 +231,21 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         return None
     held = list[tuple[Line, Line, int, float]]()
     batches = list(_batches(log))[-2 * _REQUESTS :]
-    for (line, rank, running), (following, same, later) in itertools.pairwise(batches):
-        new = re.search(r"#new-token: (\d{1,9})", line.text[:400])
-        size, seconds = int(new[1]) if new else 0, seconds_between(line, following) or 0.0
-        # none has ended, and the new one has joined them: they were all waiting for it
-        if rank == same and size >= _LONG_TOKENS and seconds >= _PROMPT_SECONDS and 1 < running < later:
-            held.append((line, following, size, seconds))
+    for at, (before, one, after) in enumerate(zip(batches, batches[1:], batches[2:], strict=False)):
+        new = re.search(r"#new-token: (\d{1,9})", one.line.text[:400])
+        size = int(new[1]) if new else 0
+        # it is stated when its step begins, by newer releases when that is over
+        begin, end = max(
+            ((before.line, one.line), (one.line, after.line)), key=lambda pair: seconds_between(*pair) or 0.0
+        )
+        seconds = seconds_between(begin, end) or 0.0
+        pace = next((x.pace for x in batches[at + 2 :] if x.rank == one.rank and x.pace is not None), None)
+        # none has ended, and the new one has joined them: they were all waiting for it, and get more at other times
+        waited = before.rank == one.rank == after.rank and 1 < one.running < after.running
+        usual = max((x.pace for x in batches if x.pace is not None and 2 * x.running >= one.running), default=0.0)
+        slowed = pace is not None and pace * _SLOWED <= usual
+        if size >= _LONG_TOKENS and _PROMPT_SECONDS <= seconds < _AN_HOUR and waited and slowed:
+            held.append((begin, end, size, seconds))
     if not held:
         return None
     line, following, tokens, seconds = max(held, key=lambda one: one[3])
@@ -251,14 +262,24 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     )
 
 
-def _batches(log: Log) -> Iterator[tuple[Line, str, int]]:
-    """SGLang's statements of batches: the line, which rank says it, and how many requests run."""
+class _Batch(msgspec.Struct, frozen=True):
+    """What SGLang states of a batch: in which line, which rank, how many requests run, and how many tokens a second each of them gets."""
+
+    line: Line
+    rank: str
+    running: int
+    pace: float | None
+
+
+def _batches(log: Log) -> Iterator[_Batch]:
     lines = sorted((*log.find(_PREFILL), *log.find("Decode batch")), key=lambda line: line.number)
     for line in lines:
         rank = re.match(r"\[[^\]]{0,40}?((?: [A-Z]{2,4}\d+)*)\]", line.text)
         running = re.search(r"#running-req: (\d{1,6})", line.text[:400])
+        made = re.search(r"gen throughput \(token/s\): (\d{1,9}(?:\.\d{1,6})?)", line.text[:400])
         if rank and running:
-            yield line, rank[1], int(running[1])
+            requests = int(running[1])
+            yield _Batch(line, rank[1], requests, float(made[1]) / requests if made and requests else None)
 
 
 def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._load import last_load
-from llmdoctor_checks._offloaded import last_offloaded
+from llmdoctor_checks._offloaded import BUFFER, last_offloaded, on_the_cpu
 from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Who prints one of these has a GPU at hand. Mesa's llvmpipe is a Vulkan device that computes on the CPU.
@@ -44,10 +44,9 @@ _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
 #: With no more than this, a minute is: the GPU does next to nothing.
 _HARDLY, _A_MINUTE = 0.25, 60
 
-#: Where llama.cpp puts the weights, buffer by buffer, as each model is loaded (`load_tensors`, before 2025 `llm_load_tensors`). Only a
-#: build that knows a GPU says how many layers are on it; one without says this alone, whatever Ollama has planned.
-_STARTS, _BUFFER = 'msg="starting ', " model buffer size ="
-_BUFFERS = expression(r"load_tensors: +([\w.:\[\]-]{1,60}) +model buffer size = +(\d{1,9}(?:\.\d+)?) MiB")
+#: How Ollama starts what runs a model. Only a build that knows a GPU says how many layers are on it; one without says alone into
+#: which buffers it puts the weights, whatever Ollama has planned.
+_STARTS = 'msg="starting '
 _LAYERS = expression(r" --n-gpu-layers (\d{1,5})\b")
 #: Ollama's list of what its runners can compute on, until 0.5.
 _RUNNERS, _CPU_ALONE = "Dynamic LLM libraries", r"runners=\"?\[cpu(?:_\w+)?(?: cpu_\w+)*\]"
@@ -63,7 +62,7 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, _BUFFER, _RUNNERS, *_DEVICE_TEXTS),
+    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, BUFFER, _RUNNERS, *_DEVICE_TEXTS),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -168,18 +167,8 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     begun = starts[-1]
     planned = _LAYERS.search(begun.text[:4000])
     listed = any("inference compute" in x.text and re.search(_DEVICES, x.text) for x in _device_lines(log))
-    said = [
-        (line, found[1])
-        for line in log.find(_BUFFER)
-        if line.number > begun.number and (found := _BUFFERS.search(line.text[:1000])) is not None
-    ]
-    if (
-        planned is None
-        or planned[1] == "0"
-        or not listed
-        or not said
-        or not all(name.startswith("CPU") for _, name in said)
-    ):
+    said = [(x, cpu) for x in log.find(BUFFER) if x.number > begun.number and (cpu := on_the_cpu(x)) is not None]
+    if planned is None or planned[1] == "0" or not listed or not said or not all(cpu for _, cpu in said):
         return None
     runners = next(reversed(list(log.find(_RUNNERS))), None)
     lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None

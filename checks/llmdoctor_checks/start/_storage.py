@@ -95,9 +95,10 @@ def cache_path(engine: Engine) -> str:
 
 
 def claim_beside(engine: Engine, path: str) -> Store | None:
-    """The claim where the engine's image keeps its models, when it was told to keep them at another path."""
+    """The claim where the engine's image keeps its models, when it was told to keep them at another path and could write there."""
     usual = _DEFAULTS.get(engine.name, "")
-    found = store(engine.container, usual) if usual and usual != path else None
+    mount = engine.container.mount_over(usual) if usual and usual != path else None
+    found = store(engine.container, usual) if mount is not None and not mount.read_only else None
     return found if found is not None and found.kind == "claim" else None
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
 )
+from llmdoctor_checks._written import written_ago
 
 _FORBIDDEN = "is forbidden: User "
 #: The API server's answer to a program that looks for pods; `where` is the namespace, absent for the whole cluster.
@@ -25,7 +27,10 @@ _PODS = (
 )
 
 #: Routers that were told to find their servers by themselves (vLLM's, SGLang's), and not by a list.
-_DISCOVERS = r"--service-discovery(?:[= ](?!static)|\s|$)"
+_DISCOVERS = r"--service-discovery(?:[=\s](?!static)|$)"
+
+#: Both ask again and again, with at most 300 s between (SGLang's `MAX_RETRY_DELAY`): who has not been refused for so long may since.
+_ASKS_AGAIN = 900
 
 #: What shows that a router has a server all the same: it answered a request, or found one.
 _GOES_ON = r'"POST /[^"]{1,300}" 200\b|[Aa]dd(?:ed|ing) (?:worker|pod)|[Dd]iscovered '
@@ -60,13 +65,13 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
         log = logs.current(container.name)
         discovers = re.search(_DISCOVERS, words)
-        refused = _last(log) if log is not None and discovers else None
+        refused = _last(log, pod.cluster.now) if log is not None and discovers else None
         if refused is not None and discovers:
             yield _finding(pod, container, discovers[0].strip(), *refused)
             return
 
 
-def _last(log: Log) -> tuple[Line, re.Match[str]] | None:
+def _last(log: Log, now: datetime | None) -> tuple[Line, re.Match[str]] | None:
     """The last time that pods were kept from a router which has found no server since."""
     last = None
     for line in log.find(_FORBIDDEN):
@@ -74,7 +79,13 @@ def _last(log: Log) -> tuple[Line, re.Match[str]] | None:
             last = line, said
     if last is None or any(re.search(_GOES_ON, line.text[:2000]) for line in log.lines(last[0].number + 1)):
         return None
-    return last
+    return None if _long_since(log, last[0], now) else last
+
+
+def _long_since(log: Log, line: Line, now: datetime | None) -> bool:
+    """Whether a line was written long before the snapshot, by the kubelet's time, or before the log's end, by the router's own."""
+    ago, end = written_ago(line, now), 0.0 if line.time else written_ago(log.line(len(log)), now)
+    return ago is not None and end is not None and ago - end > _ASKS_AGAIN
 
 
 def _finding(pod: Pod, container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     Workload,
+    answered,
     check,
     clients,
     count_of,
@@ -26,7 +28,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     selector_of,
 )
-from llmdoctor_checks._clients import before, before_start
+from llmdoctor_checks._clients import before
 from llmdoctor_checks._services import service_of
 from llmdoctor_checks._written import seconds_ago
 
@@ -122,13 +124,13 @@ def ready_before_serving(
     engines = subject.engines(pod)
     for engine in engines:
         yield from _of(pod, engine, workload, cluster, logs)
-    if not engines and pod.ready and logs and (client := _turned_away(pod, cluster)):
-        yield from _launched(pod, client, logs)
-    elif not engines and pod.ready and logs and (client := _turned_away(pod, cluster, waits=True)):
-        yield from _launched(pod, client, logs, waits=True)
+    if engines or not pod.ready or not logs:
+        return
+    # whoever found nobody says more than who gave up waiting
+    yield from list(_launched(pod, logs, waits=False)) or _launched(pod, logs, waits=True)
 
 
-def _launched(pod: Pod, client: Line, logs: Logs, *, waits: bool = False) -> Iterator[Finding]:
+def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
     """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so.
 
     Some hold a request until the model is there: then its client gives up.
@@ -136,13 +138,13 @@ def _launched(pod: Pod, client: Line, logs: Logs, *, waits: bool = False) -> Ite
     for container in pod.containers:
         log = logs.current(container.name)
         phase, begun = phase_of(log), _llama_loads(log) if log else None
-        if phase is None and begun is None:
-            continue
-        if phase is not None and phase.name == "serving":
+        if (phase is None and begun is None) or (phase is not None and phase.name == "serving"):
             continue
         # one that loads a model on demand may be at the next one
-        again = log is not None and next(log.find(_LLAMA_LOADED), None) is not None
-        if waits and (again or before_start(client, container, pod.cluster)):
+        if waits and log is not None and next(log.find(_LLAMA_LOADED), None) is not None:
+            continue
+        client = _turned_away(pod, container, waits=waits)
+        if client is None:
             continue
         doing = phase.name if phase is not None else "loading its model"
         probe = container.spec.readiness_probe
@@ -254,7 +256,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
     blind = probe is None or _nothing(probe)
-    if client := _turned_away(pod, cluster) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
+    if client := _turned_away(pod, container) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
         summary = (
             f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
@@ -309,19 +311,23 @@ def _llama_loads(log: Log) -> Line | None:
     return None if begun is None or any(x.number > begun.number for x in log.find(_LLAMA_LOADED)) else begun
 
 
-def _turned_away(pod: Pod, cluster: Cluster, *, waits: bool = False) -> Line | None:
-    """What a client or a gateway prints that found nobody behind the pod's name, its address or its Service, or got no answer."""
+def _turned_away(pod: Pod, server: Container, *, waits: bool = False) -> Line | None:
+    """What a client or a gateway has printed since a server started that found nobody behind its pod's name, address or Service.
+
+    Where it `waits`, that it got no answer.
+    """
     names = {pod.name, pod.status.pod_ip, *(item.name for item in pod.services)} - {""}
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
-    said = cluster.once(
-        f"turned away {waits}", lambda: list(_nobody_there(cluster, _GAVE_UP if waits else _TURNED_AWAY))
+    said = pod.cluster.once(
+        f"turned away {waits}", lambda: list(_nobody_there(pod.cluster, _GAVE_UP if waits else _TURNED_AWAY))
     )
     found = (line for line in said if line.log.pod != pod.name and named.search(line.text))
-    return next((line for line in found if not waits or re.search(_ASKS, line.text[:4000])), None)
+    asked = (line for line in found if not waits or re.search(_ASKS, line.text[:4000]))
+    return next((line for line in asked if not before(line, server, pod.cluster)), None)
 
 
 def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
-    """The same of a client that asks this server alone, and does not name it."""
+    """The same of a client that asks this server alone, and does not name it; one that has been answered since found it before."""
     said = cluster.once("asked in vain", lambda: list(_nobody_named(cluster)))
     asking = clients(pod, {item.name for item in pod.services}, cluster) if said else set()
     return next(
@@ -329,7 +335,8 @@ def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
             line
             for line in said
             if (line.log.source.namespace, line.log.pod, line.log.container) in asking
-            and not before(line, engine, cluster)
+            and not before(line, engine.container, cluster)
+            and not answered(line.log, after=line.number)
         ),
         None,
     )
