@@ -26,7 +26,6 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told, port_evidence
-from llmdoctor_checks._services import picked_by
 
 #: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
 _AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
@@ -177,10 +176,10 @@ def _by_aibrix(why: Why, pod: Pod, target: int, listener: _Listener, line: Line)
 
 def _pool_that_lists(port: int, pod: Pod) -> Item | None:
     """An InferencePool that selects a pod and has a port among those at which its picker of endpoints looks for servers."""
-    for pool in pod.cluster.items("InferencePool", pod.namespace):
-        if any(row.get("number") == port for row in rows(pool.raw, "spec.targetPorts")) and picked_by(pool, pod):
-            return pool
-    return None
+    return next(
+        (pool for pool in pod.pools if any(row.get("number") == port for row in rows(pool.raw, "spec.targetPorts"))),
+        None,
+    )
 
 
 def _serves_at_several(engine: Engine, port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Services and InferencePools that lead to a pod, and what the cluster says of where they lead."""
+"""Services that lead to a pod, and what the cluster says of where they lead."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ class Endpoints(msgspec.Struct, frozen=True):
 def service_of(pod: Pod) -> Item | None:
     """The first Service that sends requests to the pod; a headless one is for its peers."""
     return next((item for item in pod.services if not is_headless(item)), None)
-
-
-def picked_by(pool: Item, pod: Pod) -> bool:
-    """Whether an InferencePool selects a pod: by `matchLabels`, or, before its v1, by the labels themselves."""
-    selector = dig(pool.raw, "spec.selector")
-    wanted = selector.get("matchLabels", selector) if isinstance(selector, dict) else None
-    labels = pod.labels
-    return isinstance(wanted, dict) and bool(wanted) and all(labels.get(k) == str(v) for k, v in wanted.items())
 
 
 def endpoints_of(service: Item, cluster: Cluster) -> Endpoints | None:

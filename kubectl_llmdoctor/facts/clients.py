@@ -119,6 +119,14 @@ def told_by(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]
         yield where, text[:_LONGEST]
 
 
+def proxies(pod: Pod, cluster: Cluster) -> list[Pod]:
+    """The proxies of the gateways whose routes lead to a pod's Services or InferencePools."""
+    routes = cluster.once("routes", lambda: _routes(cluster))
+    near = {g for item in (*pod.services, *pod.pools) for g in routes.gateways.get((item.namespace, item.name), ())}
+    pods = (Pod.of(item, cluster) for item in cluster.items("Pod")) if near else ()
+    return [one for one in pods if near & _gateways_of(one.labels, one.namespace)]
+
+
 def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:
     """Containers of other pods (namespace, pod and name) that ask this one, and no other server of models."""
     asking = (container for container, _, _ in askers(pod, names, cluster) if speaks_of_one(container, pod, names))
@@ -222,12 +230,16 @@ def _routes(cluster: Cluster) -> _Routes:
 
 
 def _before(service: Item) -> set[tuple[str, str]]:
-    """The gateways to whose proxies a Service leads, by the labels that their controllers give them."""
-    found = set()
-    for labels in (table(dig(service.raw, "spec.selector")), service.labels):
-        found.add((service.namespace, str(labels.get(_GATEWAY))))
-        found.add((str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name"))))
-    return found
+    """The gateways to whose proxies a Service leads."""
+    return _gateways_of(table(dig(service.raw, "spec.selector")), service.namespace) | _gateways_of(
+        service.labels, service.namespace
+    )
+
+
+def _gateways_of(labels: dict[str, Any], namespace: str) -> set[tuple[str, str]]:
+    """Whose proxies have these labels, which their controllers give them, or a Service that selects or has them."""
+    own = (str(labels.get(f"{_OWNING}namespace")), str(labels.get(f"{_OWNING}name")))
+    return {(namespace, str(labels.get(_GATEWAY))), own}
 
 
 def _backend(ref: dict[str, Any], route: Item) -> tuple[str, str]:

@@ -72,6 +72,16 @@ class Engine:
         return ""
 
     @property
+    def side(self) -> str:
+        """Which side of disaggregated serving it is, `prefill` or `decode`, by its own settings; empty where it is none."""
+        mode = self.value("disaggregation_mode")
+        if mode in ("prefill", "decode"):
+            return str(mode)
+        config = self.value("kv_transfer_config")
+        role = config.get("kv_role") if isinstance(config, dict) else None
+        return {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")
+
+    @property
     def version(self) -> str | None:
         """The engine's version; None when nothing states it."""
         return self.found.version

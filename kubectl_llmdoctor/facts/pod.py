@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
-from kubectl_llmdoctor.tree import dig, say
+from kubectl_llmdoctor.tree import dig, say, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -128,6 +128,17 @@ class Pod:
         """The Services whose selector it matches: of its namespace, else those of its folder that go there."""
         found = self._selecting(self.cluster.items("Service", self.namespace))
         return found or self._selecting(self.cluster.beside(self.template_of or self.item, "Service"))
+
+    @cached_property
+    def pools(self) -> list[Item]:
+        """The InferencePools of its namespace that select it: by `matchLabels`, or, before their v1, by the labels themselves."""
+        found = []
+        for pool in self.cluster.items("InferencePool", self.namespace):
+            selector = table(dig(pool.raw, "spec.selector"))
+            wanted = table(selector.get("matchLabels", selector))
+            if wanted and all(self.labels.get(key) == say(value) for key, value in wanted.items()):
+                found.append(pool)
+        return found
 
     @cached_property
     def labels(self) -> dict[str, str]:

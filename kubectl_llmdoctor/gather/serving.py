@@ -33,6 +33,10 @@ _TAIL_CHARS = 1 << 16
 _ADDRESS = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
 
 
+#: Of the proxies of a gateway, or the engines of the other side, so many say what the others would.
+_ALIKE = 2
+
+
 class Paths(NamedTuple):
     """What an engine answers without being asked to generate anything; the first metrics path that exists counts."""
 
@@ -93,7 +97,8 @@ def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
 
 
 def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
-    """Other pods that ask those of these that are ready or end, for clients of theirs too, and the endpoint pickers beside them.
+    """Other pods that ask those of these that are ready or end, for clients of theirs too, and what stands before them: endpoint
+    pickers, proxies of gateways, the other side of disaggregated serving.
 
     Only they may say what fails.
     """
@@ -107,7 +112,8 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
             found[front.namespace, front.name] = front
             # whoever asks it for an answer of this server, as LiteLLM's clients do
             further |= {(one.namespace, one.name): one for one in _asking(cluster, front, alone=pod)}
-        found |= {(other.namespace, other.name): other for other in _pickers(cluster, pod.namespace)}
+        before = (*clients.proxies(pod, cluster)[:_ALIKE], *_other_side(cluster, pod)[:_ALIKE])
+        found |= {(other.namespace, other.name): other for other in (*_pickers(cluster, pod.namespace), *before)}
     mine = {(pod.namespace, pod.name) for pod in explained}
     near = [pod for name, pod in sorted(found.items()) if name not in mine]
     far = [pod for name, pod in sorted(further.items()) if name not in mine and name not in found]
@@ -171,6 +177,22 @@ def _asking(cluster: Cluster, pod: Pod, alone: Pod | None = None) -> list[Pod]:
         if not all(clients.speaks_of_one(c, alone, served) for c in pod.containers):
             return []
     return [c.pod for c, _, _ in clients.askers(pod, names, cluster)]
+
+
+def _other_side(cluster: Cluster, pod: Pod) -> list[Pod]:
+    """The pods of its namespace that hand a pod's engine their KV caches, or take its."""
+    sides = _sides(pod)
+    if not sides:
+        return []
+    others = (Pod.of(item, cluster) for item in cluster.items("Pod", pod.namespace))
+    every = cluster.once(
+        f"sides in {pod.namespace}", lambda: [(one, found) for one in others if (found := _sides(one))]
+    )
+    return [one for one, found in every if found - sides]
+
+
+def _sides(pod: Pod) -> set[str]:
+    return {engine.side for engine in engines_of(pod, Logs([]))} - {""}
 
 
 def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:

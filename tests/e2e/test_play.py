@@ -39,11 +39,18 @@ def test_fit_of_a_running_object_equals_offline(play: Play, doctor: Doctor) -> N
     assert '"verdict": "does-not-fit"' in live.out
 
 
-def test_the_log_of_a_client_that_only_the_access_log_names_is_read(play: Play, doctor: Doctor) -> None:
-    path = Path(__file__).parents[2] / "checks" / "cases" / "port-mismatch" / "fires_pool_with_a_port_of_others.yaml"
-    play(read_snapshot(path))
+@pytest.mark.parametrize(
+    ("case", "other"),
+    [
+        pytest.param("port-mismatch/fires_pool_with_a_port_of_others", "decode-0", id="a client by its address"),
+        pytest.param("kv-transfer-failed/fires_prefill_says_why", "read-0", id="prefill"),
+        pytest.param("ready-before-serving/fires_launcher_by_envoys_flags", "gateway-0", id="a gateway's proxy"),
+    ],
+)
+def test_the_log_of_another_pod_that_nobody_named_is_read(case: str, other: str, play: Play, doctor: Doctor) -> None:
+    play(read_snapshot(Path(__file__).parents[2] / "checks" / "cases" / f"{case}.yaml"))
     live = doctor("diagnose", "pod/llama-0", "-n", "serving", "--ports", "off", "-o", "json")
 
     (target,) = live.report["targets"]
-    assert [(one["id"], one["role"]) for one in target["findings"][:1]] == [("port-mismatch", "cause")]
-    assert any("decode-0" in one["ref"] for one in target["findings"][0]["evidence"])
+    assert [(one["id"], one["role"]) for one in target["findings"][:1]] == [(case.partition("/")[0], "cause")]
+    assert any(other in one["ref"] for one in target["findings"][0]["evidence"])

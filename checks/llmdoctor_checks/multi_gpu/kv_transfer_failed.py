@@ -93,9 +93,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     sides: dict[str, Engine] = {}
     for one in subject.pods:
         for engine in subject.engines(one):
-            side = _side(engine)
-            if side and engine.explicit("model"):
-                sides.setdefault(side, engine)
+            if engine.side and engine.explicit("model"):
+                sides.setdefault(engine.side, engine)
     if subject.exists or set(sides) != {"prefill", "decode"}:
         return
     prefill, decode = sides["prefill"], sides["decode"]
@@ -246,16 +245,6 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         order=first.order,
         pods=(pod.name,),
     )
-
-
-def _side(engine: Engine) -> str:
-    """Which side of disaggregated serving an engine is, by its own settings."""
-    mode = engine.value("disaggregation_mode")
-    if mode in ("prefill", "decode"):
-        return str(mode)
-    config = engine.value("kv_transfer_config")
-    role = config.get("kv_role") if isinstance(config, dict) else None
-    return {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")
 
 
 def _bare(model: object) -> str:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Pod, dig
-from llmdoctor_checks._services import picked_by
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
 NO_CANDIDATES = (
@@ -45,9 +44,8 @@ _REFUSED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embed
 
 def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
     """Who refuses requests that mean these pods and no others, and where its log says so."""
-    for pool in cluster.items("InferencePool", pod.namespace):
-        if picked_by(pool, pod):
-            yield f"the endpoint picker of InferencePool {pool.name}", refused_by(pool, cluster)
+    for pool in pod.pools:
+        yield f"the endpoint picker of InferencePool {pool.name}", refused_by(pool, cluster)
     for text in cluster.snapshot.logs:
         item = cluster.item("Pod", text.namespace, text.pod) if text.namespace == pod.namespace else None
         if item is None or text.previous:

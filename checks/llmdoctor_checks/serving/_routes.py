@@ -28,7 +28,6 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
 )
-from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
 
@@ -99,8 +98,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             refused.append((route, said, None))
         elif (ref := _meant(said, refs, route)) is not None:
             refused.append((route, said, ref))
-    picking = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
-    refused += [(pool, said, None) for pool in picking if (said := _refusal(pool, cluster)) is not None]
+    refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said)
         unsure = ref is not None and _by_name_alone(item, ref) and _told_by(item, ref, cluster) is None
@@ -173,8 +171,7 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
 
 def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An Ingress or route to a Service that does not exist, and that is called like the workload of a pod without any."""
-    pools = cluster.items(_POOL, pod.namespace)
-    if pod.item is None or pod.services or any(_asked(pod, logs)) or any(picked_by(pool, pod) for pool in pools):
+    if pod.item is None or pod.services or pod.pools or any(_asked(pod, logs)):
         return
     if pod.labels.get(_MEMBER, "0") != "0":
         return
@@ -246,11 +243,14 @@ def _asked(pod: Pod, logs: Logs | None) -> Iterator[bool]:
 
 def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
     """The backends of a route that mean the pod by the name of its Service or pool, in whatever namespace and group they look for it."""
-    pools = [pool for pool in cluster.items(_POOL, pod.namespace) if picked_by(pool, pod)]
     for at, rule in enumerate(rows(route.raw, "spec.rules")):
         for index, ref in enumerate(rows(rule, "backendRefs")):
             there = (
-                pools if ref.get("kind") == _POOL else pod.services if ref.get("kind", "Service") == "Service" else ()
+                pod.pools
+                if ref.get("kind") == _POOL
+                else pod.services
+                if ref.get("kind", "Service") == "Service"
+                else ()
             )
             means = [item for item in there if item.name == ref.get("name")]
             own = str(ref.get("namespace") or route.namespace)

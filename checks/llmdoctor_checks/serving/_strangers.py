@@ -23,7 +23,6 @@ from kubectl_llmdoctor.api import (
     rows,
     top_of,
 )
-from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.serving._exposure import matches
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
@@ -35,7 +34,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
     if not _refusals(cluster).at:
         return
-    for item, numbers in _selecting(pod, cluster):
+    for item, numbers in _selecting(pod):
         for other in _others(item, pod, cluster):
             declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
             address = other.status.pod_ip
@@ -75,14 +74,14 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             return
 
 
-def _selecting(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item, set[int]]]:
+def _selecting(pod: Pod) -> Iterator[tuple[Item, set[int]]]:
     """What selects the pod, and the ports of pods to which it sends, as far as they are numbers."""
-    for item in cluster.items("InferencePool", pod.namespace):
+    for item in pod.pools:
         listed = [row.get("number") for row in rows(item.raw, "spec.targetPorts")] or [
             dig(item.raw, "spec.targetPortNumber")
         ]
         numbers = {number for number in listed if isinstance(number, int)}
-        if numbers and picked_by(item, pod):
+        if numbers:
             yield item, numbers
     for item in pod.services:
         targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]

@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, rows, say_seconds
-from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.serving._exposure import backends, leads
 
 _NGINX = "nginx.ingress.kubernetes.io/"
@@ -107,8 +106,7 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
 
 def _behind(pod: Pod, names: set[str]) -> set[tuple[str, str]]:
     """What a route or a policy may name to mean the pod: its Services, and the InferencePools that pick it."""
-    pools = (pool.name for pool in pod.cluster.items("InferencePool", pod.namespace) if picked_by(pool, pod))
-    return {*(("Service", name) for name in names), *(("InferencePool", name) for name in pools)}
+    return {*(("Service", name) for name in names), *(("InferencePool", pool.name) for pool in pod.pools)}
 
 
 def _of_gke(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:

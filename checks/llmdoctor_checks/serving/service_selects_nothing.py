@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
-from llmdoctor_checks._services import endpoints_of, picked_by, service_of, slices_of
+from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
@@ -155,11 +155,10 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
 
 def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """An InferencePool whose selector nearly fits the pod, and fits nothing."""
-    pools = list(cluster.items("InferencePool", pod.namespace))
-    if any(picked_by(pool, pod) for pool in pools):
+    if pod.pools:
         return
     labels = pod.labels
-    for pool in pools:
+    for pool in cluster.items("InferencePool", pod.namespace):
         told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
         wanted = {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
         under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}

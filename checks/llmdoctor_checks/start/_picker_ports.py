@@ -18,7 +18,6 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     rows,
 )
-from llmdoctor_checks._services import picked_by
 
 #: Envoy could not ask it (ext_proc over gRPC, status UNAVAILABLE), and why.
 NOT_ASKED = "ext_proc_error_gRPC_error_14"
@@ -33,12 +32,12 @@ _GRPC, _USUAL = r"grpc|h2c|http2|ext-?proc", 9002
 
 def picker_elsewhere(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """An InferencePool that names a port which the Service of its picker does not have: no request gets a place to go."""
-    for pool in cluster.items("InferencePool", pod.namespace) if pod.exists and pod.ready else ():
+    for pool in pod.pools if pod.exists and pod.ready else ():
         for ref in ("endpointPickerRef", "extensionRef"):
             path = f"spec.{ref}.port.number" if dig(pool.raw, f"spec.{ref}.port") else f"spec.{ref}.portNumber"
             name, asked = dig(pool.raw, f"spec.{ref}.name"), dig(pool.raw, path)
             service = cluster.item("Service", pod.namespace, name) if isinstance(name, str) else None
-            if service is None or not isinstance(asked, int) or not picked_by(pool, pod):
+            if service is None or not isinstance(asked, int):
                 continue
             listed = rows(service.raw, "spec.ports")
             numbers = [row["port"] for row in listed if isinstance(row.get("port"), int)]

@@ -37,7 +37,6 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._listening import port_evidence
-from llmdoctor_checks._services import picked_by
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
@@ -394,12 +393,12 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
     """An InferencePool sends to ports of the pod by their numbers, whatever Service there is; the first is that for requests."""
     if any(other is not container and other.role != "init" for other in pod.containers):
         return
-    for pool in pod.cluster.items("InferencePool", pod.namespace):
+    for pool in pod.pools:
         listed = [row.get("number") for row in rows(pool.raw, "spec.targetPorts")] or [
             dig(pool.raw, "spec.targetPortNumber")
         ]
         numbers = {number for number in listed if isinstance(number, int)}
-        if not numbers or not picked_by(pool, pod) or numbers & set(ports):
+        if not numbers or numbers & set(ports):
             continue
         right = ports[0]
         wrong = ", ".join(str(n) for n in sorted(numbers))

@@ -29,7 +29,6 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
-from llmdoctor_checks._services import picked_by
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
@@ -280,9 +279,7 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
     if any(next(cluster.items(kind, pod.namespace), None) for kind in _REWRITES):
         return
     backends = {("Service", service.name) for service in pod.services if _alone(pod, service, cluster)}
-    backends |= {
-        ("InferencePool", pool.name) for pool in cluster.items("InferencePool", pod.namespace) if picked_by(pool, pod)
-    }
+    backends |= {("InferencePool", pool.name) for pool in pod.pools}
     for item in cluster.items("HTTPRoute", pod.namespace) if backends else ():
         for at, rule in enumerate(rows(item.raw, "spec.rules")):
             refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule, "backendRefs")}
