@@ -241,7 +241,9 @@ def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
     sidecar = _as_sidecar(container)
     if not asleep:
         return (sidecar,)
-    end = fixes.advice(f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}")
+    end = fixes.advice(
+        f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"
+    )
     # a loop works beside the others; of a sleep, what stands before it may be what they wait for
     return (sidecar, end) if asleep.startswith(("while", "until")) else (end, sidecar)
 

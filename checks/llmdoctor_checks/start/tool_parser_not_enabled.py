@@ -113,7 +113,9 @@ def _switched_on(engine: Engine) -> str:
 def _unread(engine: Engine) -> str:
     """That its variables for them are both set, and this release does not heed them."""
     switch, parser = (engine.container.env.get(name) for name in _OF_NIM)
-    set_both = engine.name == "nim" and switch and parser and str(switch.value).lower() in ("1", "true") and parser.value
+    set_both = (
+        engine.name == "nim" and switch and parser and str(switch.value).lower() in ("1", "true") and parser.value
+    )
     return f" ({' and '.join(_OF_NIM)} had no effect)" if set_both else ""
 
 
