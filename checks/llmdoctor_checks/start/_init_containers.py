@@ -43,6 +43,8 @@ _BEHIND = expression(r"(?:\s{0,8}[)}]){0,3}(?:[^\n&>]|>[&>]?|&>){0,200}(?<!>)&(?
 _LEAVES = expression(r"\b(?:break|exit|return|kill|exec|if|case|trap)\b")
 #: What says before a command that it may not be reached, ends in time, or is only written somewhere.
 _DOUBTFUL = expression(r"\b(?:timeout|test|function)\b|\[[ \t]|\(\)|<<")
+#: So much of a script is read.
+_LONGEST = 20_000
 #: Who takes a script somewhere else.
 _COPIES = expression(r"\b(?:cp|mv|ln|install|rsync|cat)\b")
 
@@ -204,7 +206,7 @@ def _sleeps(container: Container) -> str:
     if container.role != "init":
         return ""
     said = "\n".join(text for _, text in container.words)
-    script = said if _COPIES.search(said) else _script(container)
+    script = (said if _COPIES.search(said) else _script(container))[:_LONGEST]
     ways = ((one.start("words"), one.end()) for one in _SLEEP.finditer(script))
     loops = ((one.start("words"), _done(script, one.end())) for one in _LOOP.finditer(script))
     for start, end in (*ways, *loops):
