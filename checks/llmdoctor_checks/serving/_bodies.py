@@ -50,20 +50,25 @@ def refused(pod: Pod, server: Container, cluster: Cluster) -> list[Line]:
     if not said or not names:
         return []
     either = "|".join(map(re.escape, sorted(names | _routes(pod, names, cluster))))
-    space = re.escape(pod.namespace)
+    ns = re.escape(pod.namespace)
     # with its namespace, since a Service may be called like a word of any path; as ingress-nginx joins them, with the port
     named = re.compile(
-        rf"(?<![\w-])(?:{space}/(?:{either})(?![\w-])|{space}-(?:{either})-\d{{1,5}}(?![\w-])|(?:{either})\.{space}(?![\w-]))"
+        rf"(?<![\w-])(?:{ns}/(?:{either})(?![\w-])|{ns}-(?:{either})-\d{{1,5}}(?![\w-])|(?:{either})\.{ns}(?![\w-]))"
     )
-    ours = (line for line in said if named.search(line.text) or _leads(pod, names, line))
+    asked = {one for _, hosts in said for one in hosts}
+    here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
+    ours = (line for line, hosts in said if not here.isdisjoint(hosts) or named.search(line.text))
     return [line for line in ours if not before(line, server, cluster)]
 
 
-def _refusals(cluster: Cluster) -> Iterator[Line]:
+def _refusals(cluster: Cluster) -> Iterator[tuple[Line, set[tuple[str, str]]]]:
+    """Lines of gateways that refused a body, and the hosts that were asked, each with the namespace in which that is said."""
     for text in cluster.snapshot.logs:
         log = Log(text)
         found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
-        yield from (line for _, line in sorted(found.items()) if _says_so(line.text[:8000]))
+        for _, line in sorted(found.items()):
+            if _says_so(line.text[:8000]):
+                yield line, _hosts(line)
 
 
 def _says_so(text: str) -> bool:
@@ -74,9 +79,8 @@ def _says_so(text: str) -> bool:
     return bool(re.search(_STATUS, text) and re.search(_ASKED_NOBODY, text))
 
 
-def _leads(pod: Pod, names: set[str], line: Line) -> bool:
-    hosts = {one[1] or one[2] or one[3] for one in re.finditer(_HOST, line.text[:8000])}
-    return any(leads_here(pod, names, f"http://{host}", line.log.source.namespace) for host in hosts)
+def _hosts(line: Line) -> set[tuple[str, str]]:
+    return {(one[1] or one[2] or one[3], line.log.source.namespace) for one in re.finditer(_HOST, line.text[:8000])}
 
 
 def _routes(pod: Pod, names: set[str], cluster: Cluster) -> set[str]:
