@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Finding,
     Fix,
     Item,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     often,
     rows,
 )
+from llmdoctor_checks._clients import before
 from llmdoctor_checks.serving._gateways import GENERATES
 
 #: nginx says so in its error log. Envoy has the status and its own detail in an access log of text; in one of JSON, that no server was
@@ -38,24 +40,35 @@ _HOST = r'\bhost: "([\w.-]{1,253})|"(?::?authority|host)": ?"([\w.-]{1,253})|"([
 _PATHS = rf"{GENERATES}|/v1/(?:embeddings|rerank|audio/\w+)\b|/(?:embed|rerank)\b"
 
 
-def refused(pod: Pod, cluster: Cluster) -> list[Line]:
-    """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone."""
+def refused(pod: Pod, server: Container, cluster: Cluster) -> list[Line]:
+    """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone.
+
+    Only since it was started, as far as the time is known: what was refused before may have been mended with that.
+    """
     said = cluster.once("too large bodies", lambda: list(_refusals(cluster))) if pod.ready else []
     names = {item.name for item in pod.services}
     if not said or not names:
         return []
     either = "|".join(map(re.escape, sorted(names | _routes(pod, names, cluster))))
-    space = re.escape(pod.namespace)
-    # with its namespace, since a Service may be called like a word of any path
-    named = re.compile(rf"(?<![\w-])(?:{space}[-/](?:{either})(?!\w)|(?:{either})\.{space}(?![\w-]))")
-    return [line for line in said if named.search(line.text) or _leads(pod, names, line)]
+    ns = re.escape(pod.namespace)
+    # with its namespace, since a Service may be called like a word of any path; as ingress-nginx joins them, with the port
+    named = re.compile(
+        rf"(?<![\w-])(?:{ns}/(?:{either})(?![\w-])|{ns}-(?:{either})-\d{{1,5}}(?![\w-])|(?:{either})\.{ns}(?![\w-]))"
+    )
+    asked = {one for _, hosts in said for one in hosts}
+    here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
+    ours = (line for line, hosts in said if not here.isdisjoint(hosts) or named.search(line.text))
+    return [line for line in ours if not before(line, server, cluster)]
 
 
-def _refusals(cluster: Cluster) -> Iterator[Line]:
+def _refusals(cluster: Cluster) -> Iterator[tuple[Line, set[tuple[str, str]]]]:
+    """Lines of gateways that refused a body, and the hosts that were asked, each with the namespace in which that is said."""
     for text in cluster.snapshot.logs:
         log = Log(text)
         found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
-        yield from (line for _, line in sorted(found.items()) if _says_so(line.text[:8000]))
+        for _, line in sorted(found.items()):
+            if _says_so(line.text[:8000]):
+                yield line, _hosts(line)
 
 
 def _says_so(text: str) -> bool:
@@ -66,9 +79,8 @@ def _says_so(text: str) -> bool:
     return bool(re.search(_STATUS, text) and re.search(_ASKED_NOBODY, text))
 
 
-def _leads(pod: Pod, names: set[str], line: Line) -> bool:
-    hosts = {one[1] or one[2] or one[3] for one in re.finditer(_HOST, line.text[:8000])}
-    return any(leads_here(pod, names, f"http://{host}", line.log.source.namespace) for host in hosts)
+def _hosts(line: Line) -> set[tuple[str, str]]:
+    return {(one[1] or one[2] or one[3], line.log.source.namespace) for one in re.finditer(_HOST, line.text[:8000])}
 
 
 def _routes(pod: Pod, names: set[str], cluster: Cluster) -> set[str]:
@@ -78,7 +90,9 @@ def _routes(pod: Pod, names: set[str], cluster: Cluster) -> set[str]:
 
 def _only(route: Item, names: set[str]) -> bool:
     refs = [ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
-    return bool(refs) and all(str(dig(ref, "name")) in names for ref in refs)
+    return bool(refs) and all(
+        str(dig(ref, "name")) in names and dig(ref, "namespace") in (None, route.namespace) for ref in refs
+    )
 
 
 def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:

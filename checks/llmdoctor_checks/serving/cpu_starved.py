@@ -81,7 +81,7 @@ _ANSWERS, _TOKENS, _LATEST = 2, 10, 10
 #: Ollama's access log tells how long it took for an answer; so long each is slow, where it does not print how fast it generates.
 _POSTED = 'POST     "/'
 _TOOK = expression(
-    r"\| 200 \| {1,16}(?:(\d{1,3})h)?(?:(\d{1,2})m)?(?:(\d{1,2})(?:\.\d{1,9})?s)? \|"
+    r"\| 200 \| {1,16}(?:(\d{1,3})h)?(?:(\d{1,2})m)?(?:(\d{1,2})(?:\.\d{1,9})?s)?(?:[\d.]{1,12}(?:ms|µs|ns))? \|"
     r".{0,80}\"/(?:api/(?:chat|generate)|v1/(?:chat/)?completions)\""
 )
 _SLOW_SECONDS, _SLOW_ANSWERS = 60, 3

@@ -107,7 +107,7 @@ def request_too_long(
     if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
         yield found
         return
-    if bodies := _bodies.refused(pod, cluster):
+    if bodies := _bodies.refused(pod, engine.container, cluster):
         served = answered(logs.current(engine.container.name)) if logs is not None else 0
         yield _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), served + len(bodies)))
         return

@@ -26,17 +26,27 @@ _SERVERS = (
     r"|lora-adapter-syncer|vllm-render|gke-gcsfuse-sidecar"
 )
 
-#: A script that goes on for ever once it comes there, in the foreground: a loop that nothing leaves, or a sleep without an end.
+#: A command that goes on for ever once a script comes there: a loop that nothing leaves, or a sleep without an end.
+_AT = r"(?:^|[;\n{(&]|\bdo\b)\s{0,8}"
 _LOOP = expression(
-    r"\b(?:while[ \t]+(?:true|:|1|\[+[ \t]*(?:1|true)[ \t]*\]+)|until[ \t]+false)\s{0,8};?\s{0,8}do\b"
-    r"(?P<body>(?s:.){0,600}?)\bdone\b(?![ \t]*&)"
+    _AT + r"(?P<words>(?:while[ \t]+(?:true|:|1|\[+[ \t]*(?:1|true)[ \t]*\]+)|until[ \t]+false)\s{0,8};?\s{0,8}do\b)"
 )
 _SLEEP = expression(
-    r"(?:^|[;\n{(]|&&|\bdo\b)\s{0,8}(?:exec\s{1,8})?"
-    r"(?:sleep\s{1,8}inf(?:inity)?\b|tail\s{1,8}(?:-n\s{0,2}0\s{1,4})?-[fF]\s{1,8}/dev/null)(?![ \t]*&)"
+    _AT
+    + r"(?P<words>(?:exec\s{1,8})?(?:sleep\s{1,8}inf(?:inity)?\b|tail\s{1,8}(?:-n\s{0,2}0\s{1,4})?-[fF]\s{1,8}/dev/null))"
 )
+#: Where another loop begins within one, or one ends.
+_NESTED = expression(r"[;\n&})]\s{0,8}(?P<word>do|done)\b")
+#: What sends it, or the group that it ends, to the background.
+_BEHIND = expression(r"(?:\s{0,8}[)}]){0,3}(?:[^\n&>]|>[&>]?|&>){0,200}(?<!>)&(?![&>])")
 #: What leaves a loop or a script, by a way that its words do not tell, or goes another one.
 _LEAVES = expression(r"\b(?:break|exit|return|kill|exec|if|case|trap)\b")
+#: What says before a command that it may not be reached, ends in time, or is only written somewhere.
+_DOUBTFUL = expression(r"\b(?:timeout|test|function)\b|\[[ \t]|\(\)|<<")
+#: So much of a script is read.
+_LONGEST = 20_000
+#: Who takes a script somewhere else.
+_COPIES = expression(r"\b(?:cp|mv|ln|install|rsync|cat)\b")
 
 #: A script that asks something over HTTP or TCP, and one that starts a server of its own first.
 _ASKS = expression(r"\b(?:curl|wget|nc|ncat|requests\.get|urlopen)\b")
@@ -75,7 +85,7 @@ def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"so that {last} never starts.",
                 evidence=(
-                    *((pod_evidence(container, "command", asleep),) if asleep else ()),
+                    *((pod_evidence(container, _place(container, asleep), asleep),) if asleep else ()),
                     pod_evidence(container, "restartPolicy", "not set"),
                 ),
                 fixes=_let_go_on(container, asleep),
@@ -153,7 +163,7 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"and {last} waits for that.",
                 evidence=(
-                    *((pod_evidence(container, "command", asleep),) if asleep else ()),
+                    *((pod_evidence(container, _place(container, asleep), asleep),) if asleep else ()),
                     pod_evidence(container, "restartPolicy", container.spec.restart_policy or "not set"),
                     pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
                 ),
@@ -193,12 +203,27 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
 
 def _sleeps(container: Container) -> str:
     """The words by which a plain init container never ends, whatever it does before."""
-    script = _script(container) if container.role == "init" else ""
-    sleep = _SLEEP.search(script)
-    if sleep and not _LEAVES.search(script[: sleep.start()]):
-        return " ".join(sleep[0].strip(";&{( \t\n").split())
-    loops = (loop for loop in _LOOP.finditer(script) if not _LEAVES.search(loop["body"]))
-    return next((" ".join(loop[0].split()) for loop in loops if not _LEAVES.search(script[: loop.start()])), "")
+    if container.role != "init":
+        return ""
+    said = "\n".join(text for _, text in container.words)
+    script = (said if _COPIES.search(said) else _script(container))[:_LONGEST]
+    ways = ((one.start("words"), one.end()) for one in _SLEEP.finditer(script))
+    loops = ((one.start("words"), _done(script, one.end())) for one in _LOOP.finditer(script))
+    for start, end in (*ways, *loops):
+        before = script[:start]
+        if end and not (_LEAVES.search(before) or _DOUBTFUL.search(before) or _BEHIND.match(script, end)):
+            return " ".join(script[start:end].split())
+    return ""
+
+
+def _done(script: str, begun: int) -> int:
+    """Where a loop ends whose body begins there; 0 where something leaves it, or its end is not found."""
+    open_loops = 1
+    for one in _NESTED.finditer(script, begun):
+        open_loops += 1 if one["word"] == "do" else -1
+        if open_loops == 0:
+            return 0 if _LEAVES.search(script[begun : one.start()]) else one.end()
+    return 0
 
 
 def _is_server(container: Container) -> bool:
@@ -207,14 +232,22 @@ def _is_server(container: Container) -> bool:
     return container.role == "init" and bool(re.fullmatch(_SERVERS, container.name) or re.fullmatch(_SERVERS, image))
 
 
+def _place(container: Container, asleep: str) -> str:
+    """Whether its command or its arguments have these words."""
+    first = asleep.split()[0]
+    return next((at.partition("[")[0] for at, text in container.words if first in text), "command")
+
+
 def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
     """What lets the next container start beside one that does not end."""
+    sidecar = _as_sidecar(container)
     if not asleep:
-        return (_as_sidecar(container),)
-    return (
-        _as_sidecar(container),
-        fixes.advice(f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"),
+        return (sidecar,)
+    end = fixes.advice(
+        f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"
     )
+    # a loop works beside the others; of a sleep, what stands before it may be what they wait for
+    return (sidecar, end) if asleep.startswith(("while", "until")) else (end, sidecar)
 
 
 def _as_sidecar(container: Container) -> Fix:

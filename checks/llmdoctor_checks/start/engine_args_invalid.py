@@ -37,6 +37,9 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
 #: Sizes of llama.cpp, and the least that one may be: its parser takes any number, and makes a huge one of a negative one.
 _LEAST = {"max_model_len": 0, "max_num_batched_tokens": 1}
 
+#: How an assertion of llama.cpp that failed begins (ggml.h).
+_ASSERTION = "GGML_ASSERT("
+
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
@@ -59,7 +62,7 @@ _EARLY = (
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
 
-@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND,))
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine refuses its arguments.
 
@@ -96,7 +99,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
     yield from _no_size(pod, engine)
-    yield from _aborts(pod, engine)
+    yield from _aborts(pod, engine, logs)
     if engine.name == "ollama" and not pod.exists:
         yield from _before_its_server(pod, engine)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
@@ -292,21 +295,30 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _aborts(pod: Pod, engine: Engine) -> Iterator[Finding]:
-    """llama-server that ended on an assertion, and has a size that is none."""
+def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """llama-server that aborted, and has a size that is none."""
     container = engine.container
     ended = next((e for e in endings(pod) if e.container is container and e.code == 134), None)
     if engine.name != "llama.cpp" or ended is None:
         return
+    log = log_of(ended, logs) if logs else None
+    asserted = next(log.find(_ASSERTION), None) if log is not None else None
     for name, least in _LEAST.items():
         setting = engine.explicit(name)
         if setting is None or not isinstance(setting.value, int) or setting.value >= least:
+            continue
+        # a huge context ends in whatever takes memory, an empty batch in an assertion alone
+        if name != "max_model_len" and log is not None and asserted is None:
             continue
         yield Finding(
             role="cause",
             confidence="likely",
             summary=f"llama-server aborts over {setting.text}: {least} is the least that it may be.",
-            evidence=(setting_evidence(container, setting), pod_evidence(pod, ended.path, ended.text)),
+            evidence=(
+                setting_evidence(container, setting),
+                pod_evidence(pod, ended.path, ended.text),
+                *((log_evidence(asserted),) if asserted else ()),
+            ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
             pods=(pod.name,),

@@ -63,11 +63,13 @@ _SHORTEST_SECONDS = 5
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
 
-
 #: The controller of Ray Serve (deployment_state.py): a replica did not answer its health check, did not so several times and is ended,
 #: and another one is up. What belongs to one ending stands within so many lines.
 _MISSED, _IN_A_ROW = "Didn't receive health check response for replica", "times in a row, marking it unhealthy"
 _REPLICA_UP, _CLOSE, _STATEMENTS = " started successfully on node ", 60, 200
+
+#: Who has come up so long ago, and was not ended since, is over it.
+_LONG_AGO = 6 * 3600
 
 
 @check(
@@ -137,6 +139,9 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
             continue
         last = ended[-1]
         up = any(line.number > last.number for line in log.find(_REPLICA_UP))
+        # one now and then has been overcome
+        ago = seconds_ago(last, pod.cluster.now)
+        again = len(ended) > 1 and (ago is None or ago <= _LONG_AGO)
         waited = re.search(r" after (\d{1,6}(?:\.\d{1,6})?)s, marking it unhealthy", missed[-1].text)
         # what the engine says of its load around that
         said = [one for one in last_load(container, logs, _STATEMENTS) if abs(one.line.number - last.number) <= _CLOSE]
@@ -145,7 +150,7 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
         within = f" within {say_seconds(float(waited[1]))}" if waited else ""
         shown = f"; its engine had {load.running} requests running and {load.waiting} waiting" if load and busy else ""
         return Finding(
-            role="cause" if len(ended) > 1 or not up else "note",
+            role="cause" if again or not up else "note",
             severity="warning",
             confidence="likely" if busy else "possible",
             summary=f"Ray Serve ended {count_of(len(ended), 'replica')} that did not answer its health check{within}, as one that is too "

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
     selector_of,
+    signs_of_life,
 )
 from llmdoctor_checks._clients import before
 from llmdoctor_checks._services import service_of
@@ -143,8 +144,12 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         # one that loads a model on demand may be at the next one
         if waits and log is not None and next(log.find(_LLAMA_LOADED), None) is not None:
             continue
+        began = phase.line if phase is not None else begun
         client = _turned_away(pod, container, waits=waits)
-        if client is None:
+        if client is None or (waits and answered(client.log, after=client.number)):
+            continue
+        # what works since has loaded, though it does not say so
+        if log is not None and began is not None and any(x > began.number for x in signs_of_life(log)):
             continue
         doing = phase.name if phase is not None else "loading its model"
         probe = container.spec.readiness_probe
@@ -156,7 +161,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
             evidence=(
                 log_evidence(client),
-                *((log_evidence(line),) if (line := phase.line if phase else begun) else ()),
+                *((log_evidence(began),) if began else ()),
                 pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
             ),
             fixes=(

@@ -104,16 +104,19 @@ def _variables(engine: Engine) -> tuple[Evidence, ...]:
 
 def _switched_on(engine: Engine) -> str:
     """How this engine is told the two."""
-    if engine.name == "nim" and engine.at_least("2.0") is False and not _variables(engine):
+    if engine.name == "nim" and engine.at_least("2.0") is False and not _unread(engine):
         return "Set NIM_ENABLE_AUTO_TOOL_CHOICE to 1 and NIM_TOOL_CALL_PARSER to the parser of the model's family"
     where = " to NIM_PASSTHROUGH_ARGS, which NIM has from 2.0 on," if engine.name == "nim" else ""
     return f"Add --enable-auto-tool-choice and the --tool-call-parser of the model's family{where}"
 
 
 def _unread(engine: Engine) -> str:
-    """That its variables for them are set and this release does not heed them."""
-    set_ones = [name for name in _OF_NIM if engine.name == "nim" and name in engine.container.env]
-    return f" ({' and '.join(set_ones)} had no effect)" if set_ones else ""
+    """That its variables for them are both set, and this release does not heed them."""
+    switch, parser = (engine.container.env.get(name) for name in _OF_NIM)
+    set_both = (
+        engine.name == "nim" and switch and parser and str(switch.value).lower() in ("1", "true") and parser.value
+    )
+    return f" ({' and '.join(_OF_NIM)} had no effect)" if set_both else ""
 
 
 def _reads_anyway(engine: Engine, parser: str) -> bool:
