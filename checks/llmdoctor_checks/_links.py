@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -101,7 +102,11 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
 
 def _serve_nobody(pod: Pod, to: Destination) -> bool:
     """Whether a server and its replicas are up, and their logs say since the start who asks: nobody who wants something of a model."""
-    return all(_serves_nobody(one) for one in (pod, *(other for other in to.pods if other.ready)))
+    # each replica asks this of all others
+    return all(
+        pod.cluster.once(f"serves nobody {one.namespace}/{one.name}", partial(_serves_nobody, one))
+        for one in (pod, *(other for other in to.pods if other.ready))
+    )
 
 
 def _serves_nobody(pod: Pod) -> bool:

@@ -155,19 +155,25 @@ def _ended_swaps(log: Log) -> list[Line]:
     """Where llama-swap says that the process of a model ended by itself, of models of which none has answered since."""
     ended, up, by_itself = (_of_swap(log, text) for text in (_SWAP_ENDED, _SWAP_UP, _SWAP_BY_ITSELF))
     found = []
-    for model, x in ended:
-        is_up = [line.number for other, line in up if other == model]
-        # a model that was never up did not come so far; of others the line below says whether it went on its own
-        said = any(0 < line.number - x.number <= _SWAP_BELOW for other, line in by_itself if other == model)
-        asked = (is_up or by_itself) and not said
-        if not asked and not any(at > x.number for at in is_up):
-            found.append(x)
+    for model, lines in ended.items():
+        is_up, alone = up.get(model, []), [line.number for line in by_itself.get(model, ())]
+        last_up = is_up[-1].number if is_up else 0
+        for x in lines:
+            # a model that was never up did not come so far; of others a line below says whether it went on its own
+            at = bisect.bisect_right(alone, x.number)
+            said = at < len(alone) and alone[at] <= x.number + _SWAP_BELOW
+            if x.number > last_up and (said or not (is_up or by_itself)):
+                found.append(x)
+    return sorted(found, key=lambda x: x.number)
+
+
+def _of_swap(log: Log, text: str) -> dict[str, list[Line]]:
+    """Where llama-swap says this, by model."""
+    found = dict[str, list[Line]]()
+    for line in log.marks(text):
+        if (match := re.search(_SWAPPED, line.text)) is not None:
+            found.setdefault(match["model"], []).append(line)
     return found
-
-
-def _of_swap(log: Log, text: str) -> list[tuple[str, Line]]:
-    """The models of which llama-swap says this, and where."""
-    return [(match["model"], x) for x in log.marks(text) if (match := re.search(_SWAPPED, x.text))]
 
 
 def _failed_swaps(log: Log) -> Iterator[list[int]]:

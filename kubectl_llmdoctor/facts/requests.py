@@ -118,7 +118,10 @@ def _again_and_again(lines: Iterable[Line]) -> set[str]:
 
 def answered(log: Log | None, *, after: int = 0) -> int:
     """How many requests a log says, below a line, were answered; what an engine prints of its work from time to time is not counted."""
-    return sum(1 for at in answered_at(log) if at > after) if log is not None else 0
+    if log is None:
+        return 0
+    at = answered_at(log)
+    return len(at) - bisect.bisect_right(at, after)
 
 
 def failed_requests(lines: Sequence[Line]) -> int:

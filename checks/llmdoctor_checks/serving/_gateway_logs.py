@@ -85,16 +85,18 @@ OF_MODELS = (
 #: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
 _OF_LITELLM, _READING, _ABOVE = r"^litellm\.\S{0,40}Timeout: ", r"Timeout on reading data|ReadTimeout", 60
 
+#: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
+OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
+
 #: Those that waited as long as they are told themselves, and by what.
 _SETTINGS = (
     (OF_MODELS[1], "response_timeout of Olla's proxy"),
     (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
     (OF_MODELS[4], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (OF_CLIENT[0], "ResponseHeaderTimeout of its HTTP client (Go's http.Transport)"),
+    (OF_CLIENT[1], "Timeout of its HTTP client (Go's http.Client, which counts streams as well)"),
     (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
 )
-
-#: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
-OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
 
 _POSTED = r'Post \\{0,3}"https?://[^"\\\s]{1,500}\\{0,3}": (?:net/http: timeout awaiting|context deadline exceeded \(Client\.Timeout)'
 

@@ -327,9 +327,8 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
 def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
     """What lets requests be answered that somebody gave up."""
     if setting := own_setting(cut[0]):
-        return fixes.advice(
-            f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}, or let it stream"
-        )
+        spared = "" if OF_CLIENT[1] in cut[0].text else ", or let it stream"
+        return fixes.advice(f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}{spared}")
     if all(NO_POD in line.text for line in cut):
         return fixes.advice(
             'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '

@@ -230,7 +230,7 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     if whole is None:
         return None
     held = list[tuple[Line, Line, int, float]]()
-    batches = list(_batches(log))[-2 * _REQUESTS :]
+    batches = list(_batches(log))
     for at, (before, one, after) in enumerate(zip(batches, batches[1:], batches[2:], strict=False)):
         new = re.search(r"#new-token: (\d{1,9})", one.line.text[:400])
         size = int(new[1]) if new else 0
@@ -272,8 +272,9 @@ class _Batch(msgspec.Struct, frozen=True):
 
 
 def _batches(log: Log) -> Iterator[_Batch]:
+    """The last statements of a log."""
     lines = sorted((*log.find(_PREFILL), *log.find("Decode batch")), key=lambda line: line.number)
-    for line in lines:
+    for line in lines[-2 * _REQUESTS :]:
         rank = re.match(r"\[[^\]]{0,40}?((?: [A-Z]{2,4}\d+)*)\]", line.text)
         running = re.search(r"#running-req: (\d{1,6})", line.text[:400])
         made = re.search(r"gen throughput \(token/s\): (\d{1,9}(?:\.\d{1,6})?)", line.text[:400])

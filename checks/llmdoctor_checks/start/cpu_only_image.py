@@ -11,9 +11,11 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
+    answered,
     check,
     fixes,
     log_evidence,
@@ -53,6 +55,9 @@ _HAS_PLATFORM = r"Available platform names are:.{0,200}\b(?:CUDA|ROCM)\b"
 #: What a program says of the GPU that it computes on.
 _ON_GPU = r"(?i)\bcuda:\d|\bdevice\W{1,4}cuda|CudaDevice|\b(?:on|using) (?:the )?(?:gpu|cuda)\b|\bVRAM\b"
 
+#: How an access log says that a request failed in the program.
+_FAILED = '" 500'
+
 #: It says so in the beginning: so many characters are looked at, of logs that may have hundreds of millions.
 _BEGINNING = 1_000_000
 
@@ -80,7 +85,7 @@ _BACKENDS = ("ggml_cuda_init", "ggml_init_cublas", "ggml_vulkan", "ggml_sycl", "
 @check(
     "cpu-only-image",
     since="0.1",
-    literals=(*(words for words, _ in _SAYS), *_REFUSED, _NO_BACKEND, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS),
+    literals=(*(words for words, _ in _SAYS), *_REFUSED, _NO_BACKEND, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS, _FAILED),
 )
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
@@ -183,9 +188,17 @@ def _says(
             if sure != "certain" and gpu_build:
                 continue  # that found no device: the runtime's fault, not the image's
             if may_be_another and re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
-                continue  # the part that matters may be on the GPU
+                # the part that matters may be on the GPU; or a GPU was only asked for, and requests fail for want of it
+                if literal not in _REFUSED or not _requests_fail(log, line):
+                    continue
+                return line, "possible"
             return line, sure
     return None
+
+
+def _requests_fail(log: Log, line: Line) -> bool:
+    """Whether requests were answered with an error after a line, and none with success."""
+    return not answered(log, after=line.number) and any(x.number > line.number for x in log.find(_FAILED))
 
 
 def _library(said: tuple[Line, str] | None) -> str:

@@ -58,7 +58,7 @@ _ERROR_35 = (_OLD, "cudaErrorInsufficientDriver", "CUDA initialization failure w
 
 @check("driver-too-old", since="0.1", literals=(*_ERROR_35, _PTX, _LACKS))
 def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
-    """The image needs a newer NVIDIA driver.
+    """The image needs a newer driver than the node has.
 
     Every CUDA release needs a minimum driver; within one major release older drivers mostly still work, across major releases
     they do not. The image's CUDA is newer than the node's driver allows: the NVIDIA runtime refuses the container by the

@@ -530,7 +530,7 @@ def _spread(pod: Pod, subject: Subject) -> bool:
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:
     container = engine.container
-    for name in _SIZES:
+    for name in (*_SIZES, "nnodes"):
         setting = engine.explicit(name)
         if setting:
             yield setting_evidence(container, setting)

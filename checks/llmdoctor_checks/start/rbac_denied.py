@@ -67,7 +67,7 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         discovers = re.search(_DISCOVERS, words)
         refused = _last(log, pod.cluster.now) if log is not None and discovers else None
         if refused is not None and discovers:
-            yield _finding(pod, container, discovers[0].strip(), *refused)
+            yield _finding(pod, container, discovers[0].rstrip("= \n"), *refused)
             return
 
 

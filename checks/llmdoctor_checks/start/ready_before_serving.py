@@ -1,7 +1,7 @@
 """A pod that counts as ready before its model answers."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
@@ -328,7 +328,7 @@ def _turned_away(pod: Pod, server: Container, *, waits: bool = False) -> Line | 
     )
     found = (line for line in said if line.log.pod != pod.name and named.search(line.text))
     asked = (line for line in found if not waits or re.search(_ASKS, line.text[:4000]))
-    return next((line for line in asked if not before(line, server, pod.cluster)), None)
+    return next((line for line in _last_of_each(asked) if not before(line, server, pod.cluster)), None)
 
 
 def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
@@ -338,13 +338,23 @@ def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
     return next(
         (
             line
-            for line in said
+            for line in _last_of_each(said)
             if (line.log.source.namespace, line.log.pod, line.log.container) in asking
-            and not before(line, engine.container, cluster)
             and not answered(line.log, after=line.number)
+            and not before(line, engine.container, cluster)
         ),
         None,
     )
+
+
+def _last_of_each(lines: Iterable[Line]) -> Iterable[Line]:
+    """The last of the lines of each log: where that is too old, all are."""
+    last = dict[tuple[str, ...], Line]()
+    for line in lines:
+        key = (line.log.source.namespace, line.log.pod, line.log.container, str(line.log.previous))
+        if key not in last or last[key].number < line.number:
+            last[key] = line
+    return last.values()
 
 
 def _nobody_named(cluster: Cluster) -> Iterator[Line]:
