@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, table, words
+from kubectl_llmdoctor.tree import dig, rows, table, words
 
 from .built import Args
 from .pointer import Json
-from .template import Claim, Finder, Template, dig, name_of, namespace_of
+from .template import Claim, Finder, Template, name_of, namespace_of
 
 #: Of each runtime: how it is started, the option for the model, the one for its parallel size, the image without a tag,
 #: as the operator's settings may name another.
@@ -73,8 +73,8 @@ def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: 
 
 def _claims(model: Json) -> Iterator[Claim]:
     """The claim that an ArksModel makes, to which a pod of its own downloads the model."""
-    stated, hub = table(dig(model, "spec", "storage", "pvc")), str(dig(model, "spec", "model") or "")
-    if stated and isinstance(dig(model, "spec", "source", "huggingface"), dict):
+    stated, hub = table(dig(model, "spec.storage.pvc")), str(dig(model, "spec.model") or "")
+    if stated and isinstance(dig(model, "spec.source.huggingface"), dict):
         size = "/spec/storage/pvc/spec/resources/requests/storage"
         yield Claim(
             name=str(stated.get("name") or "models"), spec=table(stated.get("spec")), raw=model, pointer=size, model=hub
@@ -141,7 +141,7 @@ def _member_arguments(raw: Json, spec: Json, workload: Json, role: str, part: st
             args.places.append((f"/containers/0/args/{len(args.words)}", f"/spec/{role}/runtimeCommonArgs/{index}"))
         args.words += text.split()
     args.places.append(("/containers/0/args/-", f"/spec/{role}/runtimeCommonArgs/-"))
-    name = str(dig(spec, "model", "name") or "")
+    name = str(dig(spec, "model.name") or "")
     for flag, value in (
         ("--model-path", f"/models/{_inside(raw, spec, find)}"),
         ("--served-model-name", spec.get("servedModelName") or name),
@@ -175,7 +175,7 @@ def _pod(
         pod["securityContext"] = instance["podSecurityContext"]
     places.append(("/securityContext", f"{at}/podSecurityContext"))
     # what the object states stands first, so that the places of its volumes stay those of the object
-    model = table(dig(_model(raw, spec, find), "spec", "storage", "pvc"))
+    model = table(dig(_model(raw, spec, find), "spec.storage.pvc"))
     claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(model.get("name") or "models")}}]
     mount: Json = {"name": "models", "mountPath": "/models", "readOnly": True}
     container["volumeMounts"] = [*rows(instance.get("volumeMounts")), mount]
@@ -186,18 +186,18 @@ def _pod(
 
 
 def _model(raw: Json, spec: Json, find: Finder) -> Json:
-    return table(find("ArksModel", namespace_of(raw), str(dig(spec, "model", "name") or "")))
+    return table(find("ArksModel", namespace_of(raw), str(dig(spec, "model.name") or "")))
 
 
 def _inside(raw: Json, spec: Json, find: Finder) -> str:
     """Where on the claim the model lies."""
-    stated = dig(_model(raw, spec, find), "spec", "storage", "subPath")
-    return str(stated or f"models/{namespace_of(raw)}/{dig(spec, 'model', 'name') or ''}")
+    stated = dig(_model(raw, spec, find), "spec.storage.subPath")
+    return str(stated or f"models/{namespace_of(raw)}/{dig(spec, 'model.name') or ''}")
 
 
 def _arguments(raw: Json, spec: Json, runtime: str, nodes: int, find: Finder) -> Args:
     _, model_option, parallel, _ = _RUNTIMES[runtime]
-    name = str(dig(spec, "model", "name") or "")
+    name = str(dig(spec, "model.name") or "")
     inside = _inside(raw, spec, find)
     args = Args()
     args.words += ["--port", str(_PORT)]

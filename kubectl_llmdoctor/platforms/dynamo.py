@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import dig, rows, table
 
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, named, with_shm
+from .template import Finder, Template, name_of, named, with_shm
 
 _WORKERS = ("worker", "prefill", "decode")
 
@@ -68,7 +68,7 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
         places.append(("/containers/0/envFrom", f"{base}/envFromSecret"))
     resources: Json = {**table(container.get("resources"))}
     for kind in ("limits", "requests"):
-        given = table(dig(service, "resources", kind))
+        given = table(dig(service, f"resources.{kind}"))
         known = {_RESOURCES[key]: value for key, value in given.items() if key in _RESOURCES and value is not None}
         known |= table(given.get("custom"))
         if gpu_type := given.get("gpuType"):
@@ -88,8 +88,8 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
             places.append((f"/containers/0/{probe}", f"{base}/{probe}"))
     kind = str(service.get("componentType") or "")
     sub = str(service.get("subComponentType") or "")
-    disabled = dig(service, "sharedMemory", "disabled") is True
-    size = None if disabled else dig(service, "sharedMemory", "size") or "8Gi"
+    disabled = dig(service, "sharedMemory.disabled") is True
+    size = None if disabled else dig(service, "sharedMemory.size") or "8Gi"
     places.append((_size_of_shm(extra), f"{base}/sharedMemory/size"))
     return _template(raw, {**pod, "containers": containers}, tuple(places), name, (kind, sub), size, service)
 
@@ -113,7 +113,7 @@ def _beta(raw: Json, component: Json, base: str, name: str, shared: list[Json]) 
 def _template(
     raw: Json, pod: Json, places: tuple[tuple[str, str], ...], name: str, kinds: tuple[str, ...], size: Any, part: Json
 ) -> Template:
-    nodes = dig(part, "multinode", "nodeCount")
+    nodes = dig(part, "multinode.nodeCount")
     containers = rows(pod.get("containers"))
     if containers and any(kind in _WORKERS for kind in kinds):
         # Of several nodes only the first answers: the operator takes the probes of the others away.

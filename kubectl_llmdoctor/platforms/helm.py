@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.tree import rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 from kubectl_llmdoctor.yamltext import load_yaml
 
 from .pointer import Json, show
-from .template import Finder, Template, dig
+from .template import Finder, Template
 
 _PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
 _KEPT = ("workingDir", "lifecycle", "resources", "securityContext", "restartPolicy")
@@ -28,13 +28,13 @@ _POD_DEFAULTS: Json = {"enableServiceLinks": False, "automountServiceAccountToke
 
 def release(raw: Json, _find: Finder) -> list[Template]:
     """Flux."""
-    return _templates(raw, table(dig(raw, "spec", "values")), "/spec/values")
+    return _templates(raw, table(dig(raw, "spec.values")), "/spec/values")
 
 
 def application(raw: Json, _find: Finder) -> list[Template]:
     """Argo CD: of one source or of several, as an object, or as a text, which the object comes before."""
-    sources = [("/spec/source", table(dig(raw, "spec", "source")))]
-    sources += [(f"/spec/sources/{index}", one) for index, one in enumerate(rows(dig(raw, "spec", "sources")))]
+    sources = [("/spec/source", table(dig(raw, "spec.source")))]
+    sources += [(f"/spec/sources/{index}", one) for index, one in enumerate(rows(raw, "spec.sources"))]
     found = []
     for at, source in sources:
         helm = table(source.get("helm"))
@@ -47,7 +47,7 @@ def application(raw: Json, _find: Finder) -> list[Template]:
 
 def chart(raw: Json, _find: Finder) -> list[Template]:
     """K3s and RKE2, whose values are a text."""
-    content = dig(raw, "spec", "valuesContent")
+    content = dig(raw, "spec.valuesContent")
     values = table(load_yaml(content)) if isinstance(content, str) else {}
     return _templates(raw, values, "/spec/valuesContent", text=True)
 
@@ -105,7 +105,7 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
         part=name if several else "",
         base=f"{root.strip('/').replace('/', '.')}.controllers.{name}",
         completed=True,
-        namespace=say(dig(raw, "spec", "targetNamespace") or dig(raw, "spec", "destination", "namespace") or ""),
+        namespace=say(dig(raw, "spec.targetNamespace") or dig(raw, "spec.destination.namespace") or ""),
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import dig, rows, table
 from kubectl_llmdoctor.tree import words as words_of
 
 from .pointer import Json
-from .template import Finder, Template, Told, dig, filled, named, namespace_of, with_shm
+from .template import Finder, Template, Told, filled, named, namespace_of, with_shm
 
 #: The label of a component's pods.
 _COMPONENT = "component"
@@ -83,7 +83,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted(raw: Json) -> Wanted | None:
     """What the predictor asks for; None for one that brings its own container."""
-    model, key = _model(table(dig(raw, "spec", "predictor")))
+    model, key = _model(table(dig(raw, "spec.predictor")))
     if model is None:
         return None
     form = table(model.get("modelFormat")) if key == "model" else {"name": key}
@@ -125,11 +125,11 @@ def runtime_of(raw: Json, find: Finder) -> Json | None:
         return find("ServingRuntime", namespace, want.name) or find("ClusterServingRuntime", "", want.name)
     for kind, where in (("ServingRuntime", namespace), ("ClusterServingRuntime", "")):
         listed = table(find(kind, where, ""))
-        several = dig(raw, "spec", "predictor", "workerSpec") is not None
+        several = dig(raw, "spec.predictor.workerSpec") is not None
         fitting = [
             r
             for r in rows(listed.get("items"))
-            if supports(r, want) and isinstance(dig(r, "spec", "workerSpec"), dict) == several
+            if supports(r, want) and isinstance(dig(r, "spec.workerSpec"), dict) == several
         ]
         if fitting:
             return max(fitting, key=lambda r: _priority(r, want.format))
@@ -137,7 +137,7 @@ def runtime_of(raw: Json, find: Finder) -> Json | None:
 
 
 def _priority(runtime: Json, form: str) -> int:
-    for row in rows(dig(runtime, "spec", "supportedModelFormats")):
+    for row in rows(runtime, "spec.supportedModelFormats"):
         if row.get("name") == form and isinstance(row.get("priority"), int):
             return int(row["priority"])
     return 0
@@ -153,19 +153,19 @@ def _model(predictor: Json) -> tuple[Json | None, str]:
 def inference_service(raw: Json, find: Finder) -> list[Template]:
     """The predictor, its workers on other nodes, and the transformer."""
     found = []
-    predictor = table(dig(raw, "spec", "predictor"))
+    predictor = table(dig(raw, "spec.predictor"))
     model, key = _model(predictor)
     if model is not None:
         found += _of_model(raw, predictor, model, key, runtime_of(raw, find))
     elif predictor.get("containers"):
         found.append(_plain(raw, "predictor"))
-    found += [_plain(raw, part) for part in ("transformer", "explainer") if dig(raw, "spec", part, "containers")]
+    found += [_plain(raw, part) for part in ("transformer", "explainer") if dig(raw, f"spec.{part}.containers")]
     return found
 
 
 def _plain(raw: Json, part: str) -> Template:
     """A component whose pod spec stands in the object, as it is."""
-    spec = table(dig(raw, "spec", part))
+    spec = table(dig(raw, f"spec.{part}"))
     return Template(
         raw=raw,
         pod={"metadata": {"labels": {_COMPONENT: part}}, "spec": spec},
@@ -178,7 +178,7 @@ def _plain(raw: Json, part: str) -> Template:
 def _of_model(raw: Json, predictor: Json, model: Json, key: str, runtime: Json | None) -> list[Template]:
     workers = predictor.get("workerSpec")
     several = isinstance(workers, dict)
-    sizes = _sizes(workers, dig(runtime, "spec", "workerSpec")) if several else {}
+    sizes = _sizes(workers, dig(runtime, "spec.workerSpec")) if several else {}
     container = {k: v for k, v in model.items() if k not in _OF_MODEL}
     spec = table(dig(runtime, "spec"))
     base = next((c for c in rows(spec.get("containers")) if c.get("name") == "kserve-container"), None)
@@ -193,7 +193,7 @@ def _of_model(raw: Json, predictor: Json, model: Json, key: str, runtime: Json |
     places += [(f"/containers/{i + 1}", f"/spec/predictor/containers/{j}") for i, j in enumerate(own)]
     told: tuple[Told, ...] = ()
     if not merged.get("image"):
-        told = _told_by_format(merged, str(dig(model, "modelFormat", "name") or key), str(model.get("runtime") or ""))
+        told = _told_by_format(merged, str(dig(model, "modelFormat.name") or key), str(model.get("runtime") or ""))
     labels = {_COMPONENT: "predictor"}
     nodes = 1 + max(0, int(sizes.get("PIPELINE_PARALLEL_SIZE", 2)) - 1) if several else 1
     head = Template(
@@ -344,7 +344,7 @@ def llm_inference_service(raw: Json, find: Finder) -> list[Template]:
 def _bases(raw: Json, find: Finder) -> list[Json]:
     """The specs of the configurations that it names, the last one first, as later ones win."""
     found = []
-    for ref in reversed(rows(dig(raw, "spec", "baseRefs"))):
+    for ref in reversed(rows(raw, "spec.baseRefs")):
         name = str(ref.get("name") or "")
         config = find("LLMInferenceServiceConfig", namespace_of(raw), name)
         if config is not None:
@@ -407,13 +407,13 @@ def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:
         texts.append(text)
         places.append(where)
 
-    add("/mnt/models", f"uri: {dig(raw, 'spec', 'model', 'uri')}", "spec.model.uri")
-    model = dig(raw, "spec", "model", "name")
+    add("/mnt/models", f"uri: {dig(raw, 'spec.model.uri')}", "spec.model.uri")
+    model = dig(raw, "spec.model.name")
     if isinstance(model, str):
         add(f"--served-model-name={model}", f"name: {model}", "spec.model.name")
     add("--port=8000", "port 8000", "the preset of KServe")
     for field, flag in (("tensor", "tensor"), ("pipeline", "pipeline"), ("data", "data")):
-        size = dig(spec, "parallelism", field)
+        size = dig(spec, f"parallelism.{field}")
         if isinstance(size, int):
             where = f"{at.strip('/').replace('/', '.')}.parallelism.{field}"
             add(f"--{flag}-parallel-size={size}", f"{field}: {size}", where)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import dig, rows, table
 from kubectl_llmdoctor.tree import words as words_of
 
 from .built import Args, probe
 from .pointer import Json
-from .template import Finder, Template, dig, name_of, with_shm
+from .template import Finder, Template, name_of, with_shm
 
 _PORT = 8080
 _LISTENS = ["--host", "0.0.0.0", "--port", str(_PORT)]  # noqa: S104 (what the runtimes do)
@@ -47,7 +47,7 @@ _CONFIG = "/spec/backendRuntimeConfig"
 
 def playground(raw: Json, find: Finder) -> list[Template]:
     """One pod with the container `model-runner`."""
-    config = table(dig(raw, "spec", "backendRuntimeConfig"))
+    config = table(dig(raw, "spec.backendRuntimeConfig"))
     backend = str(config.get("backendName") or "vllm")
     runtime = table(dig(find("BackendRuntime", "", backend), "spec"))
     if not runtime and backend not in _RUNTIMES:
@@ -104,29 +104,29 @@ def playground(raw: Json, find: Finder) -> list[Template]:
 
 def _models(raw: Json) -> list[str]:
     """The names of the models that it claims, the main one first."""
-    claims = rows(dig(raw, "spec", "modelClaims", "models"))
+    claims = rows(raw, "spec.modelClaims.models")
     claims = sorted(claims, key=lambda claim: claim.get("role") not in (None, "main"))
-    single = dig(raw, "spec", "modelClaim", "modelName")
+    single = dig(raw, "spec.modelClaim.modelName")
     return [str(single)] if isinstance(single, str) else [str(claim.get("name") or "") for claim in claims]
 
 
 def _filled(words: list[str], models: list[str], model: Json) -> list[str]:
     """The runtime's arguments with the model in them; without one that is known the placeholders stay."""
-    hub = table(dig(model, "source", "modelHub"))
+    hub = table(dig(model, "source.modelHub"))
     known = {"ModelName": models[0]} if models else {}
     if hub.get("filename"):
         known["ModelPath"] = f"/workspace/models/{hub['filename']}"
     elif isinstance(hub.get("modelID"), str):
         known["ModelPath"] = "/workspace/models/models--" + hub["modelID"].replace("/", "--")
-    elif isinstance(dig(model, "source", "uri"), str):
-        known["ModelPath"] = "/workspace/models/" + str(dig(model, "source", "uri")).rstrip("/").rpartition("/")[2]
+    elif isinstance(dig(model, "source.uri"), str):
+        known["ModelPath"] = "/workspace/models/" + str(dig(model, "source.uri")).rstrip("/").rpartition("/")[2]
     return [re.sub(r"\{\{\s*\.(\w+)\s*\}\}", lambda m: known.get(m[1], f"$({m[1]})"), word) for word in words]
 
 
 def _resources(own: Json, recommended: Json, raw: Json, model: Json) -> Json:
     """What the object asks for, then the runtime, and the accelerators of the first flavor that it may take."""
-    wanted = words_of(dig(raw, "spec", "modelClaim", "inferenceFlavors"))
-    flavors = rows(dig(model, "inferenceConfig", "flavors"))
+    wanted = words_of(dig(raw, "spec.modelClaim.inferenceFlavors"))
+    flavors = rows(model, "inferenceConfig.flavors")
     flavor: Any = next((f for f in flavors if not wanted or f.get("name") in wanted), None)
     devices = table(dig(flavor, "limits"))
     return {

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import dig, rows, table
 
 from .pointer import Json, show
-from .template import Claim, Finder, Stated, Template, claim_spec, dig, name_of, named, namespace_of, with_shm
+from .template import Claim, Finder, Stated, Template, claim_spec, name_of, named, namespace_of, with_shm
 
 _GPU = "nvidia.com/gpu"
 _PORT = 8000
@@ -37,7 +37,7 @@ def nim_service(raw: Json, find: Finder) -> list[Template]:
 def nim_pipeline(raw: Json, find: Finder) -> list[Template]:
     """The services of a pipeline that are switched on, each as a NIMService would have it."""
     found = []
-    listed = dig(raw, "spec", "services")
+    listed = dig(raw, "spec.services")
     for index, service in enumerate(listed if isinstance(listed, list) else ()):
         if isinstance(service, dict) and service.get("enabled") is not False:
             name = str(service.get("name") or index)
@@ -50,7 +50,7 @@ def _service(raw: Json, spec: Json, at: str, name: str, find: Finder) -> list[Te
     alone = name if at != "/spec" else ""
     if not isinstance(multi, dict):
         return [_template(raw, spec, at, name, find, {}, alone)]
-    tensor, pipeline = dig(multi, "parallelism", "tensor"), dig(multi, "parallelism", "pipeline")
+    tensor, pipeline = dig(multi, "parallelism.tensor"), dig(multi, "parallelism.pipeline")
     sizes = {"NIM_MULTI_NODE": 1, "NIM_NUM_COMPUTE_NODES": pipeline or 1}
     sizes |= {"NIM_TENSOR_PARALLEL_SIZE": tensor or 1, "NIM_PIPELINE_PARALLEL_SIZE": pipeline or 1}
     nodes = pipeline if isinstance(pipeline, int) else 1
@@ -72,7 +72,7 @@ def _template(
     role: str = "",
 ) -> Template:
     image = table(spec.get("image"))
-    port = dig(spec, "expose", "service", "port")
+    port = dig(spec, "expose.service.port")
     port = port if isinstance(port, int) else _PORT
     container: Json = {
         "name": f"{name}-ctr",
@@ -101,7 +101,7 @@ def _template(
         places.append((f"/{key}", f"{at}/{key}"))
     if claims:
         pod["resourceClaims"] = [{"name": f"claim-{i}"} for i in range(len(claims))]
-    pod = with_shm(pod, 0, dig(spec, "storage", "sharedMemorySizeLimit"))
+    pod = with_shm(pod, 0, dig(spec, "storage.sharedMemorySizeLimit"))
     own = {"nim-llm-role": role} if role else {}
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **own}
     return Template(
@@ -118,7 +118,7 @@ def _template(
         part=part,
         labels=own if at == "/spec" else {"app.kubernetes.io/name": name, **own},
         nodes=nodes,
-        partial=not asks and not claims and bool(dig(spec, "storage", "nimCache", "name")),
+        partial=not asks and not claims and bool(dig(spec, "storage.nimCache.name")),
         stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),
         claims=tuple(_claims(raw, spec, at, cache, container["image"])),
     )
@@ -137,11 +137,11 @@ def _probes(spec: Json) -> Json:
 
 def _claims(raw: Json, spec: Json, at: str, cache: Json | None, image: str) -> Iterator[Claim]:
     """The claim that the cache makes, or the server itself, and what is downloaded to it."""
-    owner, path, stated = raw, f"{at}/storage/pvc", table(dig(spec, "storage", "pvc"))
+    owner, path, stated = raw, f"{at}/storage/pvc", table(dig(spec, "storage.pvc"))
     source: Json = {"ngc": {"modelPuller": image}}
     if cache is not None:
-        owner, path, stated = cache, "/spec/storage/pvc", table(dig(cache, "spec", "storage", "pvc"))
-        source = table(dig(cache, "spec", "source"))
+        owner, path, stated = cache, "/spec/storage/pvc", table(dig(cache, "spec.storage.pvc"))
+        source = table(dig(cache, "spec.source"))
     hub, catalog = table(source.get("hf")), table(source.get("ngc"))
     _, _, puller = str(catalog.get("modelPuller") or "").partition("/nim/")
     model, share = puller.partition("@")[0].partition(":")[0], _LEAST
@@ -162,7 +162,7 @@ def _variables(port: int, more: dict[str, Any]) -> list[Json]:
 
 
 def _cache(raw: Json, spec: Json, find: Finder) -> Json | None:
-    name = dig(spec, "storage", "nimCache", "name")
+    name = dig(spec, "storage.nimCache.name")
     return find("NIMCache", namespace_of(raw), name) if isinstance(name, str) and name else None
 
 
@@ -171,7 +171,7 @@ def _stated(resources: Json, cache: Json | None, at: str) -> list[Stated]:
 
     The operator takes one for the other: without a request it asks for as many GPUs as the profile has ranks.
     """
-    ranks = dig(cache, "spec", "source", "ngc", "model", "tensorParallelism")
+    ranks = dig(cache, "spec.source.ngc.model.tensorParallelism")
     if str(ranks or "").isdecimal():
         text, path = f"tensorParallelism: {ranks}", f"NIMCache/{name_of(cache or {})} spec.source.ngc.model"
         return [Stated(name="tensor_parallel_size", value=int(ranks), text=text, path=path)]

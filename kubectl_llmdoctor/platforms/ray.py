@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 
 from .pointer import Json
-from .template import Finder, Template, Told, dig, with_shm
+from .template import Finder, Template, Told, with_shm
 
 #: The variables of the vLLM applications that Ray's and GKE's examples deploy, and the flags that they become.
 _VARIABLES = {
@@ -44,7 +44,7 @@ def ray_cluster(raw: Json, _find: Finder) -> list[Template]:
 def ray_service(raw: Json, _find: Finder) -> list[Template]:
     """The head and the worker groups, with the engines of `serveConfigV2` in the pods that have the GPUs."""
     found = _groups(raw, "/spec/rayClusterConfig")
-    engines = _serve_engines(dig(raw, "spec", "serveConfigV2"))
+    engines = _serve_engines(dig(raw, "spec.serveConfigV2"))
     if not engines or not found:
         return found
     host = next((t for t in found if _has_gpu(t)), found[1] if len(found) > 1 else found[0])
@@ -60,12 +60,12 @@ def ray_job(raw: Json, _find: Finder) -> list[Template]:
 
 def ray_cluster_fleet(raw: Json, _find: Finder) -> list[Template]:
     """AIBrix: the cluster that each replica of a fleet is."""
-    return _groups(raw, "/spec/template/spec", table(dig(raw, "spec", "template", "metadata")))
+    return _groups(raw, "/spec/template/spec", table(dig(raw, "spec.template.metadata")))
 
 
 def _groups(raw: Json, base: str, cluster: Json | None = None) -> list[Template]:
     """The templates of a cluster; its metadata, or where it is made of another object, what that gives it as such."""
-    spec = dig(raw, *base.split("/")[1:])
+    spec = dig(raw, base.strip("/").replace("/", "."))
     given = table((cluster if cluster is not None else table(raw.get("metadata"))).get("annotations"))
     own = str(given.get(_OVERWRITE, "")).lower() == "true"
     found = []
@@ -103,18 +103,18 @@ def _template(raw: Json, group: Json, base: str, part: str, labels: dict[str, st
                 first = {**first, name: {**probe, "initialDelaySeconds": delay, "failureThreshold": failures}}
         spec = {**spec, "containers": [first, *containers[1:]]}
         if "plasma-directory" not in parameters:
-            limit = dig(first, "resources", "requests", "memory") or dig(first, "resources", "limits", "memory")
+            limit = dig(first, "resources.requests.memory") or dig(first, "resources.limits.memory")
             spec = with_shm(spec, 0, limit, "shared-mem")
     merged = {**pod, "metadata": {**meta, "labels": {**table(meta.get("labels")), **labels}}, "spec": spec}
     return Template(raw=raw, pod=merged, places=tuple(places), part=part, labels=labels, nodes=None)
 
 
 def _first(template: Template) -> Json:
-    return next(iter(rows(dig(template.pod, "spec", "containers"))), {})
+    return next(iter(rows(template.pod, "spec.containers")), {})
 
 
 def _has_gpu(template: Template) -> bool:
-    tables = [table(dig(_first(template), "resources", key)) for key in ("limits", "requests")]
+    tables = [table(dig(_first(template), f"resources.{key}")) for key in ("limits", "requests")]
     return any("/" in name and str(count) not in ("0", "") for rs in tables for name, count in rs.items())
 
 
@@ -139,7 +139,7 @@ def _serve_engines(text: Any) -> list[_Engine]:
     except (yaml.YAMLError, ValueError, RecursionError):
         return []
     found: list[_Engine] = []
-    for index, app in enumerate(rows(dig(tree, "applications"))):
+    for index, app in enumerate(rows(tree, "applications")):
         base = f"spec.serveConfigV2.applications[{app.get('name') or index}]"
         found += _llm_configs(table(app.get("args")), f"{base}.args") or _of_variables(app, base)
     return found
@@ -178,7 +178,7 @@ def _of_variables(app: Json, base: str) -> list[_Engine]:
     names = [str(d.get("name")) for d in rows(app.get("deployments"))]
     if not any("vllm" in text.lower() for text in (*names, str(app.get("import_path") or ""))):
         return []
-    variables = table(dig(app, "runtime_env", "env_vars"))
+    variables = table(dig(app, "runtime_env.env_vars"))
     path = f"{base}.runtime_env.env_vars"
     arguments = [
         (f"{_VARIABLES[key]}={say(value)}", f"{key}: {say(value)}", f"{path}.{key}")

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.tree import rows, table
 
 from .pointer import Json
 from .table import ROLES, of_row
-from .template import Finder, Template, dig
+from .template import Finder, Template
 
 _ROLE = "rbg.workloads.x-k8s.io/role-name"
 
@@ -36,8 +36,8 @@ _WHOLE = ("args", "command", "image", "resources", "livenessProbe", "readinessPr
 def role_based_group(raw: Json, _find: Finder) -> list[Template]:
     """The roles in their order."""
     found = [template for row in ROLES for template in of_row(raw, row)]
-    shared = {str(t.get("name")): (index, t) for index, t in enumerate(rows(dig(raw, "spec", "roleTemplates")))}
-    roles = rows(dig(raw, "spec", "roles"))
+    shared = {str(t.get("name")): (index, t) for index, t in enumerate(rows(raw, "spec.roleTemplates"))}
+    roles = rows(raw, "spec.roles")
     for index, role in enumerate(roles):
         for pattern, nodes in _PATTERNS.items():
             ref = table(table(role.get(pattern)).get("templateRef"))
@@ -52,12 +52,12 @@ def _patched(raw: Json, name: str, ref: Json, at: str, index: int, base: Json, n
     beneath, patch = table(base.get("template")), table(ref.get("patch"))
     pod = merged(beneath, patch)
     places = [("", "")]
-    theirs = [str(c.get("name")) for c in rows(dig(beneath, "spec", "containers"))]
-    mine = [str(c.get("name")) for c in rows(dig(patch, "spec", "containers"))]
-    for i, container in enumerate(rows(dig(pod, "spec", "containers"))):
+    theirs = [str(c.get("name")) for c in rows(beneath, "spec.containers")]
+    mine = [str(c.get("name")) for c in rows(patch, "spec.containers")]
+    for i, container in enumerate(rows(pod, "spec.containers")):
         called = str(container.get("name"))
         for field in _WHOLE:
-            said = called in mine and field in rows(dig(patch, "spec", "containers"))[mine.index(called)]
+            said = called in mine and field in rows(patch, "spec.containers")[mine.index(called)]
             if said or (called in mine and field == "resources"):
                 inside = f"{at}/patch/spec/containers/{mine.index(called)}"
             elif called in theirs:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_llmdoctor.tree import rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 
 from .built import Args, probe
 from .pointer import Json
-from .template import Claim, Finder, Template, Told, claim_spec, dig, name_of, named, namespace_of, with_shm
+from .template import Claim, Finder, Template, Told, claim_spec, name_of, named, namespace_of, with_shm
 
 _GPU = "nvidia.com/gpu"
 
@@ -88,7 +88,7 @@ def vllm_runtime(raw: Json, _find: Finder) -> list[Template]:
         inside = f"/containers/0/resources/{kind}"
         places += [(f"{inside}/{key}", f"{at}/resources/{key}") for key in ("cpu", "memory")]
         places.append((f"{inside}/{gpu.replace('/', '~1')}", f"{at}/resources/gpu"))
-    labels = {"app": name_of(raw), **table(dig(raw, "metadata", "labels"))}
+    labels = {"app": name_of(raw), **table(dig(raw, "metadata.labels"))}
     spec = {"metadata": {"labels": labels}, "spec": pod}
     return [Template(raw=raw, pod=spec, places=tuple(places), completed=True, literal_env=True, claims=claims)]
 
@@ -144,9 +144,9 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
         return []
     name, image, port, command = _LLMKUBE[runtime]
     model = table(dig(find("Model", namespace_of(raw), str(spec.get("modelRef") or "")), "spec"))
-    given = dig(spec, "containerPort") or dig(spec, "endpoint", "port")
+    given = dig(spec, "containerPort") or dig(spec, "endpoint.port")
     port = given if isinstance(given, int) else port
-    gpus = dig(spec, "resources", "gpu") or dig(model, "hardware", "gpu", "count") or 0
+    gpus = dig(spec, "resources.gpu") or dig(model, "hardware.gpu.count") or 0
     if gpus and runtime == "llamacpp":  # resolveRuntimeImage: a build for the GPU's vendor, where the object names none
         image = f"{image}-{'rocm' if _gpu_name(model).startswith('amd') else 'cuda'}"
     args = Args()
@@ -154,10 +154,10 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
         args, spec, str(model.get("source") or "/models"), port, gpus if isinstance(gpus, int) else 0
     )
     args.rest(spec.get("extraArgs"), "/spec/extraArgs")
-    amounts = {k: dig(spec, "resources", k) for k in ("cpu", "memory") if dig(spec, "resources", k)}
+    amounts = {k: told for k in ("cpu", "memory") if (told := dig(spec, f"resources.{k}"))}
     gpu = _gpu_name(model)
     limits = {gpu: gpus} if gpus else {}
-    secrets = [table(dig(spec, config, "hfTokenSecretRef")) for config in ("vllmConfig", "sglangConfig", "tgiConfig")]
+    secrets = [table(dig(spec, f"{config}.hfTokenSecretRef")) for config in ("vllmConfig", "sglangConfig", "tgiConfig")]
     secret = next(filter(None, secrets), Json())
     token = _token({"hfTokenSecretName": secret.get("name"), "hfTokenKeyName": secret.get("key")})
     container: Json = {
@@ -200,7 +200,7 @@ _LLMKUBE: dict[str, tuple[str, str, int, list[str]]] = {
 
 
 def _gpu_name(model: Json) -> str:
-    gpu = table(dig(model, "hardware", "gpu"))
+    gpu = table(dig(model, "hardware.gpu"))
     vendor = {"amd": "amd.com/gpu", "intel": "gpu.intel.com/i915"}.get(str(gpu.get("vendor") or "").lower(), _GPU)
     return str(gpu.get("resourceName") or vendor)
 
@@ -330,7 +330,7 @@ def ome_runtime(raw: Json, _find: Finder) -> list[Template]:
 def _ome(raw: Json, fields: tuple[tuple[str, str], ...], *, context: bool) -> list[Template]:
     found = []
     for field, part in fields:
-        whole = table(dig(raw, "spec", field))
+        whole = table(dig(raw, f"spec.{field}"))
         for inner, suffix in (("", ""), ("leader", " leader"), ("worker", " worker")):
             spec = table(whole.get(inner)) if inner else whole
             runner = spec.get("runner")
@@ -354,22 +354,22 @@ def _ome(raw: Json, fields: tuple[tuple[str, str], ...], *, context: bool) -> li
 
 def workspace(raw: Json, find: Finder) -> list[Template]:
     """KAITO: the template as it stands, or the preset's pod, which runs vLLM unless an annotation wants transformers."""
-    return _kaito(raw, "inference", table(dig(raw, "metadata", "annotations")), find)
+    return _kaito(raw, "inference", table(dig(raw, "metadata.annotations")), find)
 
 
 def inference_set(raw: Json, find: Finder) -> list[Template]:
     """KAITO: the Workspace that each replica of a set is."""
-    own, inner = (dig(raw, *path, "annotations") for path in (("metadata",), ("spec", "template", "metadata")))
+    own, inner = (dig(raw, f"{path}.annotations") for path in ("metadata", "spec.template.metadata"))
     return _kaito(raw, "spec.template.inference", {**table(own), **table(inner)}, find)
 
 
 def _kaito(raw: Json, at: str, annotations: Json, find: Finder) -> list[Template]:
-    inference = table(dig(raw, *at.split(".")))
+    inference = table(dig(raw, at))
     template = inference.get("template")
     if isinstance(template, dict):
         places = (("", f"/{at.replace('.', '/')}/template/spec"),)
         return [Template(raw=raw, pod=template, places=places, nodes=None)]
-    preset = dig(inference, "preset", "name")
+    preset = dig(inference, "preset.name")
     if not isinstance(preset, str) or annotations.get("kaito.sh/runtime") == "transformers":
         return []
     words, texts, places_of = _kaito_config(raw, inference.get("config"), find)
@@ -391,7 +391,7 @@ def _kaito_config(raw: Json, name: Any, find: Finder) -> tuple[list[str], list[s
     presets/workspace/inference/vllm/inference_api.py makes an option of each key under `vllm`.
     """
     item = find("ConfigMap", namespace_of(raw), name) if isinstance(name, str) and name else None
-    text = dig(item, "data", "inference_config.yaml")
+    text = table(dig(item, "data")).get("inference_config.yaml")
     if not isinstance(text, str):
         return [], [], []
     import yaml

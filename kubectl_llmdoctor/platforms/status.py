@@ -12,10 +12,9 @@ from re import Pattern
 
 import msgspec
 
-from kubectl_llmdoctor.tree import rows, table
+from kubectl_llmdoctor.tree import dig, rows, table
 
 from .pointer import Json
-from .template import dig
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ def _kserve(status: Json) -> Iterator[Said]:
 def _ray_service(status: Json) -> Iterator[Said]:
     """A RayService's applications and their deployments; the message is the traceback of the replica."""
     for service in ("activeServiceStatus", "pendingServiceStatus"):
-        for name, app in table(dig(status, service, "applicationStatuses")).items():
+        for name, app in table(dig(status, f"{service}.applicationStatuses")).items():
             at = f"status.{service}.applicationStatuses[{name}]"
             yield from _ray_application(at, table(app))
             for part, deployment in table(table(app).get("serveDeploymentStatuses")).items():

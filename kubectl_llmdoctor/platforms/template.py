@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.tree import rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 
 from .pointer import Json, show, split, step
 
@@ -133,21 +133,14 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
         return True
 
 
-def dig(tree: Any, *path: str) -> Any:
-    """The value at this path of mappings; None where there is none."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
 def name_of(raw: Json) -> str:
     """An object's name."""
-    return str(dig(raw, "metadata", "name") or "")
+    return str(dig(raw, "metadata.name") or "")
 
 
 def namespace_of(raw: Json) -> str:
     """An object's namespace."""
-    return str(dig(raw, "metadata", "namespace") or "default")
+    return str(dig(raw, "metadata.namespace") or "default")
 
 
 def mounted(container: Json, path: str) -> bool:
