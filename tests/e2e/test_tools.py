@@ -1,5 +1,6 @@
 """The stand-ins prove something only if kubectl sees through them what was recorded; so that comes first."""
 
+import datetime
 import json
 import re
 
@@ -10,6 +11,10 @@ from .controlplane import ControlPlane
 from .faultproxy import URL, Fault, FaultProxy, Rule, cut_json, refuse, reset_midway, silence
 from .kubelet import Instance, Kubelet, Log
 from .play import Object, Player, read_snapshot
+from .printed import moved
+
+#: How vLLM prints the time.
+VLLMS = r"\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) -> None:
@@ -19,7 +24,9 @@ def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) ->
         pod = json.loads(kubectl("get", "pod", "llama-0", "-n", "serving", "-o", "json").out)
         assert pod["metadata"]["uid"] == "6a2f6c5e-0004-4c1e-9d0a-0a5d1f9c0004"
         assert pod["status"]["containerStatuses"][0]["restartCount"] == 6
-        assert kubectl("logs", "-p", "llama-0", "-n", "serving").out == snapshot["logs"][0]["text"]
+        printed, recorded = kubectl("logs", "-p", "llama-0", "-n", "serving").out, snapshot["logs"][0]["text"]
+        assert printed != recorded  # it is as old as it was, by the times in it
+        assert re.sub(VLLMS, "", printed) == re.sub(VLLMS, "", recorded)
         assert kubectl("logs", "--tail=1", "llama-0", "-n", "serving").out.startswith("RuntimeError: Engine core init")
         described = kubectl("describe", "pod", "llama-0", "-n", "serving").out
         assert "Back-off restarting failed container" in described
@@ -29,6 +36,24 @@ def test_a_played_pod_is_what_kubectl_shows(player: Player, kubectl: Kubectl) ->
     assert kubectl("get", "pods,nodes,events,services,statefulsets", "-n", "serving", "-o", "name").out == ""
     gone = kubectl("logs", "-p", "llama-0", "-n", "serving")
     assert (gone.code, "not found" in gone.err) == (1, True)
+
+
+def test_times_that_programs_print_move_with_the_objects() -> None:
+    def later(text: str) -> str:
+        return moved(text, 2026, datetime.timedelta(days=30, hours=1, seconds=5))
+
+    assert later("(EngineCore_DP0 pid=7) INFO 06-02 23:30:00 [a.py:1] x") == (
+        "(EngineCore_DP0 pid=7) INFO 07-03 00:30:05 [a.py:1] x"
+    )
+    assert later("I0602 07:03:01.220101 1 server.cc:305] x") == "I0702 08:03:06.220101 1 server.cc:305] x"
+    assert later("[2026-06-02 08:00:58 TP0] x") == "[2026-07-02 09:01:03 TP0] x"
+    assert later("2026-06-02T08:00:58.5Z x") == "2026-07-02T09:01:03.5Z x"
+    assert later("[GIN] 2026/06/02 - 08:39:11 | 200") == "[GIN] 2026/07/02 - 09:39:16 | 200"
+    assert later("2026/06/02 08:39:11 [error] x") == "2026/07/02 09:39:16 [error] x"
+    assert later("- [02/Jun/2026:08:09:01 +0000] x") == "- [02/Jul/2026:09:09:06 +0000] x"
+    assert later("INFO 02-30 08:09:35 x, v2026.06.02, 1234-56-78 99:00:00") == (
+        "INFO 02-30 08:09:35 x, v2026.06.02, 1234-56-78 99:00:00"
+    )
 
 
 def test_the_kubelet_gives_what_is_asked_for(crashed: Object, kubelet: Kubelet, kubectl: Kubectl) -> None:
