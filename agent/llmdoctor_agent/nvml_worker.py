@@ -35,7 +35,7 @@ import pynvml
 T = TypeVar("T")
 
 #: How long one wait for events lasts, milliseconds; a GPU that is registered meanwhile is heard from the next one on.
-_EVENT_WAIT = 250
+_EVENT_WAIT = 500
 #: How long until events are tried again after an error, seconds.
 _EVENT_PAUSE = 2.0
 #: How long letting go of the GPUs may take, seconds; without persistence mode the driver shuts them down then.
