@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--from",
     "source",
     metavar="PATH",
-    help="Read this instead of a cluster: a snapshot, or a cluster-info dump folder.",
+    help="Read this instead of a cluster: a snapshot, a cluster-info dump, a must-gather or a support bundle.",
 )
 @click.option("--compare", metavar="FILE", help="An earlier report as JSON: what is new, fixed, unchanged.")
 @sources_options(ports=False)

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.report.document import Report
     from kubectl_llmdoctor.snapshot import Missing, Snapshot
 
-_OFFLINE = "Read this instead of a cluster: a snapshot, a manifest file or folder, a cluster-info dump folder, or -."
+_OFFLINE = (
+    "Read this instead of a cluster: a snapshot, a manifest file or folder, a cluster-info dump, a must-gather, a support"
+    " bundle, or -."
+)
 #: Options, with the names of their parameters, that make no sense without one.
 _OF_A_CLUSTER = (
     ("--verify-fix", "verify_fix"),
