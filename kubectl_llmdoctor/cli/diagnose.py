@@ -11,6 +11,7 @@ import click
 from kubectl_llmdoctor.cli import inputs, output
 from kubectl_llmdoctor.cli.options import (
     connection_options,
+    names_argument,
     output_options,
     rules,
     rules_options,
@@ -40,7 +41,7 @@ _OF_A_CLUSTER = (
 
 
 @click.command("diagnose", short_help="Explain why LLM-serving pods fail.")
-@click.argument("names", nargs=-1, metavar="[NAME | TYPE/NAME ...]")
+@names_argument
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @click.option(

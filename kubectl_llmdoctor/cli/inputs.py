@@ -87,7 +87,9 @@ def _chosen(
         if not refs:
             raise AccessError(f"the input holds no pod and no workload in the namespace {namespace}")
     for text, where in names:
-        kind_text, slash, name = text.rpartition("/")
+        kind_text, slash, name = text.partition("/")
+        if "/" in name:
+            raise UsageError(f"{text!r} is not a name; expected NAME or TYPE/NAME")
         kind = kind_named(kind_text) if slash else "Pod"
         alike = [i for k in cluster.kinds() if k.partition(".")[0].lower() == kind.lower() for i in cluster.items(k)]
         found = [i for i in alike if i.name == name and where in (None, i.namespace)]

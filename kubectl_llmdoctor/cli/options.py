@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _no_files(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names; none is a file, which a hurried reader puts where kubectl has a name."""
+    from pathlib import Path
+
+    for name in names:
+        if ("." in name or "/" in name) and Path(name).is_file():
+            raise UsageError(f"{name!r} is a file: read it with --from")
+    return names
+
+
+names_argument = click.argument("names", nargs=-1, metavar="[NAME | TYPE/NAME ...]", callback=_no_files)
+
 _CONTEXT = click.option("--context", help="Context of the kubeconfig.")
 _CONTEXTS = click.option("--context", "contexts", multiple=True, help="Context of the kubeconfig; may be repeated.")
 _CONNECTION = (

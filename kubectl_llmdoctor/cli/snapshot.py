@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_llmdoctor.cli.options import connection_options, progress, sources_options
+from kubectl_llmdoctor.cli.options import connection_options, names_argument, progress, sources_options
 from kubectl_llmdoctor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("snapshot", short_help="Save what a diagnosis would read.")
-@click.argument("names", nargs=-1, metavar="[NAME | TYPE/NAME ...]")
+@names_argument
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
 @click.option("-l", "--selector", default="", help="Label selector of the pods.")
 @connection_options
