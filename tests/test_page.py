@@ -167,6 +167,19 @@ def test_the_overview_counts_what_is_behind() -> None:
     ]
 
 
+def test_of_workloads_of_which_the_same_is_said_the_first_is_unfolded() -> None:
+    shared = cause("secret-missing", "A ConfigMap is not there", "ConfigMap defaults is not there.")
+    other_one = cause("node-lost", "A node is lost", "gpu-1 is lost.")
+    targets = [pod(name, "cause-found", findings=(shared,)) for name in "abcd"]
+
+    text = html.render(report(*targets, pod("e", "cause-found", findings=(other_one,)))).decode()
+
+    opened = re.findall(
+        r"<details class=target(?:(?!data-fold)[^>])*><summary><h3>(?:\w+/)*(\w)</h3>", text.replace('"', "")
+    )
+    assert opened == ["a", "e"]
+
+
 def test_a_healthy_verdict_hides_no_cause() -> None:
     text = html.render(report(pod("a", "healthy", findings=(cause("x", "It is broken", "x"),)))).decode()
     assert "<title>llmdoctor: 1 failing</title>" in text

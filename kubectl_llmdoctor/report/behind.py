@@ -6,6 +6,7 @@ is said once for all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 
 import msgspec
@@ -71,6 +72,5 @@ def one_fix(same: Sequence[Target]) -> bool:
 
 def without_names(text: str, target: Target) -> str:
     """A text about a target that says the same of another one."""
-    for name in sorted({target.name, target.workload.rpartition("/")[2], *target.pods} - {""}, key=len, reverse=True):
-        text = text.replace(name, "\0")
-    return text
+    names = sorted({target.name, target.workload.rpartition("/")[2], *target.pods} - {""}, key=len, reverse=True)
+    return re.sub(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w-])", "\0", text) if names else text

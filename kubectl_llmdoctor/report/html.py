@@ -17,7 +17,7 @@ from importlib.resources import files
 from kubectl_llmdoctor.report import html_parts as parts
 from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
-from kubectl_llmdoctor.report.behind import behind
+from kubectl_llmdoctor.report.behind import behind, together
 from kubectl_llmdoctor.report.document import (
     Capacity,
     Comparison,
@@ -191,12 +191,16 @@ def _main(report: Report, groups: dict[str, list[Target]]) -> Iterator[Html]:
         yield _section("cluster", "The cluster itself", None, listed)
     for id, title, targets in (("failing", "Failing now", failing), ("at-risk", "At risk", at_risk)):
         if targets:
+            placed = [(t, group, n) for group, same in enumerate(together(targets)) for n, t in enumerate(same)]
+            many = len(report.targets) > 1
             whole = [
-                writer.target(t, number, fold=len(report.targets) > 1 and (id == "at-risk" or number >= OPEN))
-                for number, t in enumerate(targets)
+                # the first shows what is said of the others, too
+                writer.target(t, group, fold=many and (id == "at-risk" or group >= OPEN or n > 0))
+                for t, group, n in placed
                 if writer.has_room
             ]
-            yield _section(id, title, len(targets), [*whole, _rows(targets[len(whole) :], cut=True)])
+            brief = [t for t, _, _ in placed[len(whole) :]]
+            yield _section(id, title, len(targets), [*whole, _rows(brief, cut=True)])
     if report.comparison:
         yield _comparison(report.comparison)
     if healthy:
