@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from kubectl_llmdoctor.api import Line, Log, Logs
+from kubectl_llmdoctor.api import Engine, Line, Log, Logs
 
 _FAILED = r'msg="failure during (?:llama-server )?GPU discovery".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]".{0,400}? error="(?P<why>[^"]+)"'
 
@@ -29,6 +29,26 @@ _NO_KERNELS = "no rocblas support for gfx target"
 
 #: What the search for GPUs leaves in a log, beside the words of signatures.
 SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS)
+
+
+#: The folders of libraries that Ollama's images and packages have had (`lib/ollama`). By any other name it skips all of them.
+_LIBRARY, _LIBRARIES = (
+    "OLLAMA_LLM_LIBRARY",
+    r"(?:cuda_v\d+|cuda_jetpack\d|rocm\w*|vulkan\w*|mlx_\w+|oneapi\w*|metal\w*)",
+)
+SKIPPED = "skipping available library at user"
+
+
+def wrong_library(engine: Engine, logs: Logs) -> tuple[str, Line] | None:
+    """The name that OLLAMA_LLM_LIBRARY has and no library of Ollama's, and the line that lists the CPU alone, since it skips the others."""
+    container = engine.container
+    variable = container.env.get(_LIBRARY)
+    name = str(variable.value or "") if variable is not None else ""
+    found = fallback(container.name, logs) if name and not re.fullmatch(_LIBRARIES, name) else None
+    if found is None or found.failed is not None:
+        return None
+    skipped = next(found.cpu.log.find(SKIPPED), None)
+    return (name, found.cpu) if skipped is not None or engine.at_least("0.12.5") else None
 
 
 class Fallback(msgspec.Struct, frozen=True):

@@ -25,12 +25,16 @@ from llmdoctor_checks.serving._gateways import (
 #: is of what it asks where to send a request (ext_proc: an endpoint picker, a router of AIBrix).
 OF_PICKER = "ext_proc_error_per-message_timeout_exceeded"
 
+#: nginx says so of a connection that did not come about as well: then no generation was cut off, and the network is the matter. Its
+#: access log has such a request with 504 like any other.
+_OF_NGINX, _CONNECTING = "upstream timed out (110:", r"while (?:connecting to|SSL handshaking to) upstream"
+
 #: lighttpd's gw_backend.c, which names the socket alone.
 _OF_LIGHTTPD, _SOCKET = "read timeout on socket: tcp:", r"on socket: tcp:(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5}) "
 
 GAVE_UP = (
     OF_PICKER,
-    "upstream timed out (110:",
+    _OF_NGINX,
     "upstream_response_timeout",
     "upstream_per_try_timeout",
     "stream_idle_timeout",
@@ -250,6 +254,9 @@ def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
         words = (*GAVE_UP, NO_POD, *OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
         lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
         lines |= {x.number: x for x in lost_alike(log)}
+        late = [re.search(_CONNECTING, x.text) is not None for x in log.find(_OF_NGINX)]
+        if late and all(late):
+            continue
         found += [(line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
     return found
 
@@ -257,6 +264,8 @@ def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
 def _says_so(line: Line) -> bool:
     text = line.text
     if re.search(_SETTING, text):
+        return False
+    if _OF_NGINX in text and re.search(_CONNECTING, text):
         return False
     if NO_POD in text:
         return _LATE in text

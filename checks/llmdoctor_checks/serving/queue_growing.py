@@ -25,6 +25,8 @@ from kubectl_llmdoctor.api import (
     parse_time,
     say_seconds,
 )
+from llmdoctor_checks._clients import refused
+from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
@@ -44,6 +46,9 @@ _LEAST = 10
 
 #: The queue grows where its last third of statements counts more than its first by this factor.
 _GROWS = 1.5
+
+#: So many requests that were refused, and this share of all, are no chance.
+_FEWEST_REFUSED, _SHARE_REFUSED = 5, 0.05
 
 #: Two looks so far apart that both show a queue here and none there are no chance.
 _NO_BURST_SECONDS = 110
@@ -203,6 +208,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
     said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
     if not lasts(said) or not works(pod, said):
         return
+    if (full := _refuses(pod, engine, logs, said)) is not None:
+        yield full
+        return
     third = len(said) // 3
     early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
     last, idle = said[-1], None
@@ -224,6 +232,29 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
             else fixes.advice(
                 f"Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at once; then scale on "
                 "waiting requests"
+            ),
+        ),
+        order=last.line.order,
+        pods=(pod.name,),
+    )
+
+
+def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding | None:
+    """A queue that cannot grow, since the engine refuses what comes beyond it, by the statuses of its access log."""
+    count, all_of = refused(logs.current(engine.container.name), "503", "429")
+    last = said[-1]
+    if count < _FEWEST_REFUSED or count < _SHARE_REFUSED * all_of or not all(load.running for load in said):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{engine.container.name or engine.title} refused {count} of {all_of} requests (503 or 429) while {last.running} run and "
+        f"{last.waiting} wait: more come in than it serves, and its queue is full.",
+        evidence=(log_evidence(said[0].line), log_evidence(last.line)),
+        fixes=(
+            fixes.advice(
+                f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; a longer queue only makes clients wait longer. Let "
+                "what stands before it pass a 503 on, rather than drop the server for it"
             ),
         ),
         order=last.line.order,

@@ -64,11 +64,20 @@ _REFUSED = (
 )
 
 
+#: What a server in Rust (axum) answers a body that is larger than it takes, and how clients print the status. Its log has no word of it.
+_BODIES = (
+    ("length limit exceeded", r"Failed to buffer the request body: length limit exceeded"),
+    ("Payload Too Large", r"\b413\b.{0,60}Payload Too Large"),
+)
+#: Another reason for this status, which it does log.
+_BATCH_OF_TEXTS = "maximum allowed batch size"
+
+
 @check(
     "request-too-long",
     since="0.1",
     severity="warning",
-    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in _REFUSED), *_bodies.LITERALS),
+    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in (*_REFUSED, *_BODIES)), *_bodies.LITERALS),
 )
 def request_too_long(
     pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -86,7 +95,9 @@ def request_too_long(
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
     A gateway may refuse a request before the server sees it, for the size of its body (413): nginx takes 1 MiB where nothing is set,
-    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so.
+    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so. Text
+    Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
+    only their clients are told of it.
 
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
     set, in newer versions more on a large GPU), answers without what it cut, and only its log says so (of a chat's oldest messages,
@@ -105,6 +116,9 @@ def request_too_long(
     if engine.name == "ollama" and logs is not None:
         yield from _cut(pod, engine, logs)
     if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
+        yield found
+        return
+    if logs is not None and (found := _body_too_large(pod, engine, cluster, logs)) is not None:
         yield found
         return
     if bodies := _bodies.refused(pod, engine.container, cluster):
@@ -217,6 +231,35 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
             else fixes.advice(
                 f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {fixes.edited(pod)} "
                 "as far as model and KV cache allow"
+            ),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
+    """Clients of a server that takes bodies of some size only, and does not say so itself."""
+    log = logs.current(engine.container.name)
+    if engine.name not in ("tei", "tgi") or (log is not None and next(log.find(_BATCH_OF_TEXTS), None) is not None):
+        return None
+    answers = told(pod, engine, cluster, logs, _BODIES, "413")
+    times = max((sum(words in line.text for line, _ in answers) for words, _ in _BODIES), default=0)
+    if not times:
+        return None
+    line, said = answers[-1]
+    old = engine.name == "tei" and engine.at_least("1.3") is False
+    return Finding(
+        role="note" if astray(times, times, times + answered(log)) else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} sends {engine.container.name} requests whose body is larger than it takes (413), {often(times)} in its "
+        f"log; that of {engine.title} has no word of it.",
+        evidence=(log_evidence(line, said[0]),),
+        fixes=(
+            fixes.advice(
+                f"Let the client send less at once, or raise --payload-limit in {fixes.edited(pod)} (2000000 bytes where nothing is set)"
+                + ("; this release does not heed it, 1.3 does" if old else "")
             ),
         ),
         order=line.order,

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._load import last_load
 from llmdoctor_checks._offloaded import BUFFER, last_offloaded, on_the_cpu
+from llmdoctor_checks._ollama import SKIPPED, wrong_library
 from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Who prints one of these has a GPU at hand. Mesa's llvmpipe is a Vulkan device that computes on the CPU.
@@ -62,7 +63,7 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, BUFFER, _RUNNERS, *_DEVICE_TEXTS),
+    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, *_DEVICE_TEXTS),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -71,7 +72,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     the CPU a model answers at about the pace of the CPU alone. Ollama puts as many layers on the GPU as fit beside the context,
     and the rest on the CPU without a word to clients. llama.cpp puts there as many as `--n-gpu-layers` says; without it older
     releases none, later ones what fits. A build of Ollama without a runner for GPUs finds the GPU, plans for it, and puts all weights
-    into the memory of the CPU.
+    into the memory of the CPU. So does one that is told by `OLLAMA_LLM_LIBRARY` to use a library by a name which it does not have.
 
     A model larger than the GPU may be what somebody wants, so this is a risk; it is the cause where no layer is on a GPU that the
     pod asks for, or where most of Ollama's last answers took five minutes or longer (one minute, where no more than a quarter of the
@@ -94,7 +95,9 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     """
     if engine.name in ("ollama", "llama.cpp"):
         if logs is not None and (pod.ready or pod.log_only):
-            found = _layers(pod, engine, logs) or _planned_only(pod, engine, logs)
+            found = (
+                _layers(pod, engine, logs) or _planned_only(pod, engine, logs) or _no_such_library(pod, engine, logs)
+            )
             yield from (found,) if found else ()
     elif (
         engine.name in ("vllm", "sglang")
@@ -194,6 +197,26 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=said[-1][0].order,
+        pods=(pod.name,),
+    )
+
+
+def _no_such_library(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """Ollama that is told to use a library by a name that it does not have, and uses none."""
+    found = wrong_library(engine, logs) if engine.name == "ollama" and engine.container.accelerators else None
+    if found is None:
+        return None
+    name, line = found
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{engine.at} computes on the CPU: OLLAMA_LLM_LIBRARY={name} is the name of no library that it has (cuda_v12, rocm …), "
+        "and it skips all others.",
+        evidence=(pod_evidence(engine.container, "env[OLLAMA_LLM_LIBRARY]", name), log_evidence(line)),
+        explains=("cpu-starved",),
+        fixes=(fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Let Ollama choose its library"),),
+        order=line.order,
         pods=(pod.name,),
     )
 

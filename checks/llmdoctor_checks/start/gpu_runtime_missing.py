@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost
+from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -112,6 +112,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         if found.too_slow and (asked or not found.unseen):
             yield _slow(pod, engine, found)
         return  # it is there, and unfit
+    if engine.name == "ollama" and wrong_library(engine, logs) is not None:
+        return  # it was told not to look for one
     line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)

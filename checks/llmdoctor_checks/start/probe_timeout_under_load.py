@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Ending,
     Engine,
     Event,
@@ -33,7 +34,9 @@ from kubectl_llmdoctor.api import (
     served,
 )
 from llmdoctor_checks._load import last_load, works
+from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._written import seconds_ago, seconds_between
+from llmdoctor_checks.start import _dropped
 from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
@@ -75,9 +78,11 @@ _LONG_AGO = 6 * 3600
 @check(
     "probe-timeout-under-load",
     since="0.1",
-    literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP),
+    literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP, *_dropped.LITERALS, *NOBODY_LEFT),
 )
-def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+def probe_timeout_under_load(
+    pod: Pod, subject: Subject, cluster: Cluster, events: Events | None, logs: Logs | None
+) -> Iterator[Finding]:
     """A probe gives up on a server that is up and too busy to answer in time.
 
     The server had started and served. Then its health endpoint did not answer within the probe's `timeoutSeconds` (1 second
@@ -97,6 +102,9 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
 
     Ray Serve has a health check of its own: its controller asks each replica, and ends one that does not answer several times in a row
     (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
+
+    So has many a router: it takes a server off its list that does not answer in time, and refuses all requests where none is left. Its
+    log says both; the server's shows that it worked on, and answered the router again afterwards.
 
     ## Fix
 
@@ -120,6 +128,9 @@ def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, 
             return
     for engine in subject.engines(pod):
         if events is not None and logs is not None and (found := _unready(pod, engine, events, logs)):
+            yield found
+            return
+        if found := _dropped.dropped(pod, engine, cluster, logs):
             yield found
             return
         yield from _risk(pod, engine)

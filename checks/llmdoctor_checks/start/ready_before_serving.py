@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Logs,
+    Phase,
     Pod,
     Subject,
     Workload,
@@ -21,15 +22,21 @@ from kubectl_llmdoctor.api import (
     check,
     clients,
     count_of,
+    engines_in,
     fixes,
+    follow,
     k8s,
     log_evidence,
+    logs_of,
     phase_of,
     pod_evidence,
     selector_of,
     signs_of_life,
+    told_by,
 )
 from llmdoctor_checks._clients import before
+from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
+from llmdoctor_checks._nobody_left import nobody_left
 from llmdoctor_checks._services import service_of
 from llmdoctor_checks._written import seconds_ago
 
@@ -81,6 +88,9 @@ _ALWAYS = r"(?:(?:/usr)?(?:/bin/)?(?:ba)?sh -c )?(?:(?:/usr)?(?:/bin/)?true|:|ex
 #: Labels by which a Service leads to one of the replicas, the first of a StatefulSet: there is nobody else to answer.
 _OF_ONE = r"/(?:pod-name|pod-index)$"
 
+#: An address of a server, with its port where it has one.
+_TOLD = r"\bhttps?://([\w.-]{1,253})(?::(\d{1,5}))?"
+
 #: A line of the log that is older says nothing of now.
 _FRESH_SECONDS = 300
 
@@ -89,7 +99,7 @@ _FRESH_SECONDS = 300
     "ready-before-serving",
     since="0.2",
     severity="warning",
-    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED),
+    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED, *NOBODY_LEFT),
 )
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
@@ -104,7 +114,8 @@ def ready_before_serving(
     Text Generation Inference open their port last: for them a tcpSocket probe is right.
 
     So is one that asks a program in front of an engine: it lists its models at once, and refuses or holds requests until the engine
-    that it started has loaded one.
+    that it started has loaded one. A router is ready at once as well, and some of prefill and decode servers when one of the two is:
+    it refuses requests, for nobody is there to compute them, while its servers load.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
@@ -128,7 +139,52 @@ def ready_before_serving(
     if engines or not pod.ready or not logs:
         return
     # whoever found nobody says more than who gave up waiting
-    yield from list(_launched(pod, logs, waits=False)) or _launched(pod, logs, waits=True)
+    launched = list(_launched(pod, logs, waits=False)) or list(_launched(pod, logs, waits=True))
+    yield from launched or _before_its_servers(pod, cluster, logs)
+
+
+def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A router that counts as ready and refuses requests, since the servers of one of the addresses that it is told all load still."""
+    for container in pod.containers:
+        log = logs.current(container.name)
+        refused = next(reversed(list(nobody_left(log))), None) if log is not None else None
+        if log is None or refused is None or answered(log, after=refused.number):
+            continue
+        told = {url for _, text in told_by(container, cluster) for url in re.findall(_TOLD, text)}
+        for host, port in sorted(told):
+            to = follow(host, int(port) if port else None, pod, cluster)
+            loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
+            if not loads or any(one.ready or phase is None or phase.name == "serving" for one, phase in loads):
+                continue
+            server, phase = loads[0]
+            probe = container.spec.readiness_probe
+            yield Finding(
+                role="cause",
+                severity="warning",
+                confidence="likely",
+                summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
+                f"is {phase.name if phase else 'starting'} by its log.",
+                evidence=(
+                    log_evidence(refused),
+                    *((log_evidence(phase.line),) if phase else ()),
+                    pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+                ),
+                fixes=(
+                    fixes.advice(
+                        f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
+                        "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
+                    ),
+                ),
+                order=refused.order,
+                pods=(pod.name,),
+            )
+            return
+
+
+def _phase(pod: Pod) -> Phase | None:
+    """How far the engine of a pod has come by its log."""
+    logs = logs_of(pod)
+    return next((phase for one in engines_in(pod) if (phase := phase_of(logs.current(one.container.name)))), None)
 
 
 def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:

@@ -14,9 +14,11 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
     Log,
     Logs,
     Pod,
+    answered,
     askers,
     check,
     expression,
@@ -44,10 +46,26 @@ _REWRITES = ("InferenceModel", "InferenceModelRewrite")
 
 #: What servers answer, as clients print it: vLLM, KServe, and vLLM's router before one. Not every release of theirs prints it itself.
 _ANSWERS = (
-    (" does not exist.", r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."),
+    # with more behind it that is a hosted one's
+    (" does not exist", r"The model [`'\\\"]{1,4}(?P<name>[^`'\"\\]{1,120})[`'\\\"]{1,4} does not exist\b(?! or)"),
     ("Model with name ", r"Model with name (?P<name>\S{1,120}) does not exist"),
     (" not found or vLLM engine is sleeping", r"Model (?P<name>\S{1,160}) not found or vLLM engine is sleeping"),
 )
+
+#: llama-server that has no model of its own, and starts a process for each that it is asked for (`server-models.cpp`): it takes a name
+#: for what it says, as it does not with one model. What it answers, and the list of what it has, below its own line.
+_OF_A_ROUTER, _LISTED, _LISTS = (
+    "router server",
+    "Available models (",
+    r"operator\(\): +(?:\* )?(?P<name>[^\s:]{1,200})\s*$",
+)
+_OF_ROUTERS = (
+    ("model not found", r"\bmodel not found\b"),
+    ("' not found", r"\bmodel '(?P<name>[^'\s]{1,160})' not found"),
+    ("model name is missing from the request", r"model name is missing from the request"),
+    ("model is not loaded", r"\bmodel is not loaded\b"),
+)
+_POSTED = r"^srv +log_server_r: (?:done )?request: POST /\S{1,200} \S{1,45} (\d{3})$"
 
 #: An access log's line of a request to generate that is answered with 404, and what shows that its path is served: only the name can be
 #: unknown then. vLLM lists its routes when it starts; of what it serves its `serving_chat.py` speaks, in NIM as well.
@@ -57,6 +75,9 @@ _SERVED_PATHS = ("Route: /v1/", *_SPEAKS_OF.values())
 
 #: So many requests that were answered since the last one that was not: somebody set the name right.
 _OVERCOME = 10
+
+#: So many times as often as the server says it a proxy repeats what it was told, and so many models are looked at of a list.
+_REPEATED, _MOST_LISTED = 3, 20
 
 #: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
 _UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
@@ -87,7 +108,7 @@ class Routed(msgspec.Struct, frozen=True):
     "served-model-name-mismatch",
     since="0.1",
     severity="warning",
-    literals=(_UNKNOWN, *_SERVED_PATHS, *(words for words, _ in _ANSWERS)),
+    literals=(_UNKNOWN, _OF_A_ROUTER, _LISTED, *_SERVED_PATHS, *(words for words, _ in (*_ANSWERS, *_OF_ROUTERS))),
 )
 def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
@@ -104,7 +125,7 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     Where its port was asked which models it serves, the variables of other pods that name both this server and a model
     (`OPENAI_BASE_URL` and `OPENAI_MODEL`) are held against the list, and so is the name by which an HTTPRoute chooses this server
     (the header `X-Gateway-Model-Name`, which a gateway fills from the request's `model`). SGLang, Text Generation Inference and
-    llama-server take any name.
+    llama-server take any name, unless llama-server is a router: started without a model, it refuses a name that it does not list.
 
     ## Fix
 
@@ -115,7 +136,8 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
     - https://gateway-api-inference-extension.sigs.k8s.io/guides/serve-multiple-genai-models/
     """
-    found = _told_to_clients(pod, engine, cluster, logs) or _by_label(pod, engine, cluster)
+    found = _told_to_clients(pod, engine, cluster, logs) or _told_by_router(pod, engine, cluster, logs)
+    found = found or _by_label(pod, engine, cluster)
     if (found := found or _by_status(pod, engine, cluster, logs)) is not None:
         yield found
         return
@@ -148,9 +170,8 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients that ask this server alone, and print that it does not know the model; its own log has no word of it."""
     own = _own_names(engine)
-    answers = [
-        (line, said) for line, said in told(pod, engine, cluster, logs, _ANSWERS, "404") if said["name"] not in own
-    ]
+    all_told = told(pod, engine, cluster, logs, _ANSWERS, "404") or _repeated(pod, engine, cluster, logs)
+    answers = [(line, said) for line, said in all_told if said["name"] not in own]
     if engine.name not in _STRICT or not answers:
         return None
     line, said = answers[-1]
@@ -165,6 +186,54 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
+        ),
+        order=line.order,
+        pods=(pod.name,),
+    )
+
+
+def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> list[tuple[Line, re.Match[str]]]:
+    """What a proxy answers to all of its clients since the server refused it once: it does not ask again for a while."""
+    log = logs.current(engine.container.name) if logs is not None else None
+    once = sum(1 for words, _ in _ANSWERS for _ in log.find(words)) if log is not None else 0
+    said = told(pod, engine, cluster, None, _ANSWERS, "404") if once else []
+    again = len(said) >= max(_REPEATED * once, _UNNAMED)
+    return said if again and not answered(said[-1][0].log, after=said[0][0].number) else []
+
+
+def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Clients of a llama-server without a model of its own, which are refused for the name of the model that they ask for."""
+    log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
+    if log is None or next(log.find(_OF_A_ROUTER), None) is None:
+        return None
+    answers = told(pod, engine, cluster, logs, _OF_ROUTERS, "400")
+    posted = [m[1] for x in log.find("request: POST ") if (m := re.search(_POSTED, x.text[:2000])) is not None]
+    if not answers:
+        return None
+    line, said = answers[-1]
+    begun = next(reversed(list(log.find(_LISTED))), None)
+    below = log.lines(begun.number + 1, begun.number + _MOST_LISTED) if begun is not None else ()
+    names = tuple(m["name"] for x in below if (m := re.search(_LISTS, x.text[:1000])) is not None)
+    name = said.groupdict().get("name")
+    lacks = (
+        f"the model {name}"
+        if name
+        else "a model by no name that it lists"
+        if names
+        else "a model that it does not have"
+    )
+    return Finding(
+        role="note" if astray(len(answers), posted.count("400"), len(posted)) else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.pod} asks {engine.container.name} for {lacks}, and is refused, {often(len(answers))} in its log: as a router, "
+        f"llama-server answers to the names of its models alone{f' ({_listed(names)})' if names else ''}.",
+        evidence=(log_evidence(line, said[0]), *((log_evidence(begun),) if begun is not None else ())),
+        fixes=(
+            fixes.advice(
+                f"Let {line.log.pod} ask for a name that stands at /v1/models of {pod.name}, or give the model an alias in "
+                "--models-preset; with --model llama-server has one, and answers to any name"
+            ),
         ),
         order=line.order,
         pods=(pod.name,),
