@@ -24,7 +24,7 @@ def killed_at(pod: Pod, logs: Logs, texts: tuple[str, ...]) -> Iterator[tuple[En
     """Instances that a probe has ended since: the log ends with such a line, and it ran for minutes."""
     for ending in endings(pod):
         log = log_of(ending, logs)
-        if log is None or ending.oom_killed or ending.code not in (137, 143):
+        if log is None or ending.oom_killed or ending.code not in (130, 137, 143):
             continue
         if (line := ends_with(log, texts)) and (ending.seconds or 0) >= _KILLED_SECONDS:
             yield ending, line

@@ -70,6 +70,7 @@ _ROWS: tuple[Row, ...] = (
     ("models_dir", "str", "--models-dir", "LLAMA_ARG_MODELS_DIR"),
     ("models_preset", "str", "--models-preset", "LLAMA_ARG_MODELS_PRESET"),
     ("download_dir", "str", "", "LLAMA_CACHE"),
+    ("offline", "flag", "--offline", "LLAMA_ARG_OFFLINE"),
 )
 
 _PYTHON: tuple[Row, ...] = (

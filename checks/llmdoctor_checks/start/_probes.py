@@ -9,8 +9,9 @@ from kubectl_llmdoctor.api import Container, Event, Events, endings, k8s, probe_
 
 KINDS = ("startup", "liveness", "readiness")
 
-#: Exit codes of a server that was told to end: it obeyed, or SIGTERM or SIGKILL ended it.
-_TOLD_TO_END = frozenset({0, 137, 143})
+#: Exit codes of a server that was told to end: it obeyed, or SIGINT, SIGTERM or SIGKILL ended it. A program in Python that makes
+#: a KeyboardInterrupt of SIGTERM ends with the first of them.
+_TOLD_TO_END = frozenset({0, 130, 137, 143})
 
 
 def came_up(container: Container) -> bool:

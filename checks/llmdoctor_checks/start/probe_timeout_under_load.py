@@ -186,7 +186,7 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
 def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> Finding | None:
     """An instance that was up when its probe ended it."""
     container = ending.container
-    if ending.oom_killed or ending.code not in (0, 1, 137, 143):
+    if ending.oom_killed or ending.code not in (0, 1, 130, 137, 143):
         return None
     killed = list(probe_kills(pod, events, container))
     which = killed[-1][0] if killed else ""

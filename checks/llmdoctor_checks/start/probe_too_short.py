@@ -102,7 +102,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     """
     for ending in endings(pod):
         container = ending.container
-        if container.role == "init" or ending.oom_killed or ending.code not in (0, 1, 137, 143):
+        if container.role == "init" or ending.oom_killed or ending.code not in (0, 1, 130, 137, 143):
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
@@ -193,7 +193,7 @@ def _too_late(log: Log, container: Container, kind: str, events: Events | None) 
 
 def _by_time(ending: Ending) -> str | None:
     """The probe whose budget the instance's life equals: when events have expired, this is what is left."""
-    if ending.seconds is None or ending.code not in (137, 143):
+    if ending.seconds is None or ending.code not in (130, 137, 143):
         return None
     container = ending.container
     grace = container.pod.spec.termination_grace_period_seconds or 30
