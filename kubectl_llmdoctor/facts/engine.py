@@ -164,6 +164,8 @@ def _told(container: Container, told: platforms.Told) -> Engine | None:
     found = engines.read(launch)
     if found is None:
         return None
+    if told.package:
+        found = engines.with_version(found, told.package.partition("==")[2], f"pip: {told.package}")
     settings = {}
     for name, setting in found.settings.items():
         at = re.search(r"\.args\[(\d+)\]$", setting.path)

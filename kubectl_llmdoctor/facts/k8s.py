@@ -407,6 +407,7 @@ class PodSpec(_Base, frozen=True):
     enable_service_links: bool = True
     host_ipc: bool = field(default=False, name="hostIPC")
     host_network: bool = False
+    dns_policy: str = "ClusterFirst"
     overhead: Quantities = {}
     resources: Resources = Resources()
     resource_claims: tuple[dict[str, Any], ...] = ()

@@ -8,6 +8,7 @@ which start vLLM on port 8000 with 1Gi of memory at /dev/shm (config/llmisvcconf
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -377,7 +378,10 @@ def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Tem
     main = dict(containers[index])
     preset = not main.get("command")
     told: tuple[Told, ...] = ()
-    if preset:
+    if preset and _is_script(main):
+        main["command"] = ["/bin/bash", "-c"]
+        places.append((f"/containers/{index}/command", ""))
+    elif preset:
         told = (_vllm(raw, spec, main, f"{places[0][1]}/containers/{index}", at),)
     containers[index] = main
     pod = with_shm({**pod, "containers": containers}, index, "1Gi") if preset else {**pod, "containers": containers}
@@ -393,6 +397,12 @@ def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Tem
         partial=True,
         told=told,
     )
+
+
+def _is_script(main: Json) -> bool:
+    """Whether the one argument is a whole command line: the preset of 0.15 and 0.16 hands its `args` to `/bin/bash -c`."""
+    words = words_of(main.get("args"))
+    return len(words) == 1 and re.match(r"\s{0,20}(?:exec )?(?:\S{0,100}/)?(?:python3?|vllm)\s", words[0]) is not None
 
 
 def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:

@@ -9,9 +9,10 @@ gives it probes that ask the raylet. A RayService then deploys what `serveConfig
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from kubectl_llmdoctor.tree import dig, rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table, words
 
 from .pointer import Json
 from .template import Finder, Template, Told, with_shm
@@ -124,8 +125,9 @@ def _with_told(template: Template, told: tuple[Told, ...]) -> Template:
     return msgspec.structs.replace(template, told=told)
 
 
-#: One engine: its program, and each argument with the words of the object and their place.
-_Engine = tuple[tuple[str, ...], list[tuple[str, str, str]], str]
+#: One engine: its program, each argument with the words of the object and their place, where they stand, and its package.
+_Launch = tuple[tuple[str, ...], list[tuple[str, str, str]], str]
+_Engine = tuple[tuple[str, ...], list[tuple[str, str, str]], str, str]
 
 
 def _serve_engines(text: Any) -> list[_Engine]:
@@ -141,15 +143,23 @@ def _serve_engines(text: Any) -> list[_Engine]:
     found: list[_Engine] = []
     for index, app in enumerate(rows(tree, "applications")):
         base = f"spec.serveConfigV2.applications[{app.get('name') or index}]"
-        found += _llm_configs(table(app.get("args")), f"{base}.args") or _of_variables(app, base)
+        own = _llm_configs(table(app.get("args")), f"{base}.args") or _of_variables(app, base)
+        found += [(program, arguments, path, _package(app, program[0])) for program, arguments, path in own]
     return found
 
 
-def _llm_configs(args: Json, base: str) -> list[_Engine]:
+def _package(app: Json, name: str) -> str:
+    """The release of the engine that an application's environment installs: `pip: [vllm==0.6.3]`."""
+    pip = dig(app, "runtime_env.pip")
+    listed = words(pip) or words(pip, "packages")
+    return next((text for text in listed if re.match(rf"{name}(?:\[[\w,]{{1,40}}\])?==", text)), "")
+
+
+def _llm_configs(args: Json, base: str) -> list[_Launch]:
     """Ray Serve LLM: `llm_configs`, or one configuration each for prefill and decode."""
     listed = [(f"{base}.llm_configs[{i}]", c) for i, c in enumerate(rows(args.get("llm_configs")))]
     listed += [(f"{base}.{k}", args[k]) for k in ("prefill_config", "decode_config") if isinstance(args.get(k), dict)]
-    found: list[_Engine] = []
+    found: list[_Launch] = []
     for path, config in listed:
         engine = str(config.get("llm_engine") or "vllm").lower()
         if engine not in _ENGINES:
@@ -173,7 +183,7 @@ def _llm_configs(args: Json, base: str) -> list[_Engine]:
     return found
 
 
-def _of_variables(app: Json, base: str) -> list[_Engine]:
+def _of_variables(app: Json, base: str) -> list[_Launch]:
     """An application of one's own that is named after vLLM: its variables, where they are those of the examples."""
     names = [str(d.get("name")) for d in rows(app.get("deployments"))]
     if not any("vllm" in text.lower() for text in (*names, str(app.get("import_path") or ""))):
@@ -202,8 +212,11 @@ def _said(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else say(value)
 
 
-def _told(container: str, program: tuple[str, ...], arguments: list[tuple[str, str, str]], path: str) -> Told:
+def _told(
+    container: str, program: tuple[str, ...], arguments: list[tuple[str, str, str]], path: str, package: str = ""
+) -> Told:
     return Told(
+        package=package,
         container=container,
         argv=(*program, *(word for word, _, _ in arguments)),
         skip=len(program),

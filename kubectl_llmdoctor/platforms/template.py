@@ -33,6 +33,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     #: an image that stands for the engine where the container's own does not tell it
     image: str = ""
+    #: what installs the engine in place of what the image has: `vllm==0.6.3`
+    package: str = ""
     env: tuple[tuple[str, str], ...] = ()
 
 

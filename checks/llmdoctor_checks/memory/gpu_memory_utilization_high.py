@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
 _HIGH = 0.95
 #: From here on it cannot be meant: less than 2 % is left.
 _EXTREME = 0.98
+_NEXT_TO_ALL = 0.99
 
 #: The engine's own choice (vLLM from 0.20 on; 0.9 before): where that much is free, it is the share that is too high.
 _DEFAULT = 0.92
@@ -96,11 +97,14 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             pods=(pod.name,),
         )
     elif not (pod.exists and pod.ready):
+        eager = engine.value("enforce_eager") is True
+        # without graphs NCCL and the context are all that is left, and whoever switched them off has counted
+        extreme = share >= (_NEXT_TO_ALL if eager else _EXTREME)
         yield Finding(
-            role="risk" if share >= _EXTREME else "note",
-            severity="warning" if share >= _EXTREME else "info",
+            role="risk" if extreme else "note",
+            severity="warning" if extreme else "info",
             confidence="likely",
-            summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for CUDA graphs, NCCL and the CUDA context.",
+            summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for {'' if eager else 'CUDA graphs, '}NCCL and the CUDA context.",
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),
             pods=(pod.name,) if pod.exists else (),

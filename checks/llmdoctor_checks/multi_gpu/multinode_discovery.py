@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -55,6 +56,15 @@ _GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dyn
 _MESH = ("istio-init", "istio-proxy", "linkerd-init", "linkerd-proxy")
 
 
+#: How engines and launchers are told where their ranks meet. `KEY=`, `--key value`, or two words that follow each other.
+_LEADER = expression(
+    r"(?:--(?:dist-init-addr|nccl-init-addr|master[-_]addr|rdzv[-_]endpoint|data-parallel-address|ray[-_]address|address)[= \t]{1,3}"
+    r"|\b(?:MASTER_ADDR|RAY_ADDRESS|RAY_HEAD_ADDRESS|LEADER_ADDRESS)=)[\"']?"
+    r"(?P<host>\$[({]?[A-Z_]{3,40}[)}]?|[a-z0-9][a-z0-9.-]{0,200})"
+)
+#: The variable in which a LeaderWorkerSet gives the leader's name.
+_GIVEN = expression(r"\$[({]?LWS_LEADER_ADDRESS[)}]?")
+
 #: How near its end a program says why it ends.
 _LAST = 20
 #: Images that only hold a language or a library: two pods of them need not be parts of one server.
@@ -73,7 +83,8 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
     warning that an address cannot be retrieved, for minutes. A worker that was told no address of its controller asks localhost, which is
     its own pod. An init container that waits for a leader which has long been ready
-    asks for a name under another cluster domain, or is not let through.
+    asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the node's resolver, which
+    knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
 
     ## Fix
 
@@ -86,6 +97,8 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     - https://kubernetes.io/docs/concepts/services-networking/service/#headless-services
     """
+    if not pod.exists:
+        yield from _by_the_nodes_resolver(pod, subject, cluster)
     if not pod.exists or pod.ready or not pod.failing:
         return
     if any(True for log in logs or () for said in _MET for _ in log.find(said)):
@@ -121,6 +134,48 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
             pods=(pod.name,),
         )
         return
+
+
+def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+    """An engine on the host's network that is told its leader by a name which only the cluster's DNS has."""
+    if not pod.spec.host_network or pod.spec.dns_policy not in ("ClusterFirst", "Default") or pod.completed:
+        return
+    engines = {engine.container.name for engine in subject.engines(pod)}
+    services = [item.name for item in cluster.items("Service", pod.namespace)]
+    for container in pod.containers:
+        if container.name not in engines:
+            continue
+        words = list(container.words)
+        # an option and its value may be two words
+        pairs = [(path, f"{before} {word}") for (_, before), (path, word) in pairwise(words) if before[:2] == "--"]
+        told = [(f"env[{v.name}]", f"{v.name}={v.value}") for v in container.spec.env if v.value]
+        for path, text in [*words, *pairs, *told]:
+            found = _LEADER.search(text)
+            name = next((n for n in services if found and found["host"].partition(".")[0] == n), None)
+            if found is None or not (name or _GIVEN.fullmatch(found["host"])):
+                continue
+            policy = pod.spec.dns_policy
+            yield Finding(
+                role="risk",
+                severity="warning",
+                confidence="likely",
+                summary=f"{container.name} is to meet its leader at {found['host']}, a name of the cluster, and uses the host's network "
+                f"with dnsPolicy {policy}: it asks the node's resolver, which has no such name.",
+                evidence=(
+                    pod_evidence(container, path, found[0][:200]),
+                    pod_evidence(pod, "hostNetwork", "true"),
+                    pod_evidence(pod, "dnsPolicy", policy),
+                ),
+                fixes=(
+                    fixes.set_spec(
+                        pod,
+                        "/dnsPolicy",
+                        "ClusterFirstWithHostNet",
+                        "Let the pod ask the cluster's DNS although it uses the host's network",
+                    ),
+                ),
+            )
+            return
 
 
 def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:

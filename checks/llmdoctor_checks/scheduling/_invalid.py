@@ -26,6 +26,8 @@ _TEMPLATES = {
     "CronJob": "spec.jobTemplate.spec.template",
     "Pod": "",
 }
+#: Kinds whose controllers make pods of their templates as they are: the API server refuses these pods.
+_MADE_OF_TEMPLATES = frozenset({"LeaderWorkerSet", "Rollout", "JobSet", "PodCliqueSet", "CloneSet"})
 _FOREVER = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 
 _LABEL = expression(r"(?:[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
@@ -47,6 +49,15 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 def refused(pod: Pod) -> Iterator[Fault]:
     """What is wrong with a pod's manifest, or with that of the workload whose template it is."""
     item = pod.template_of or pod.item
+    if (
+        item is not None
+        and item.kind in _MADE_OF_TEMPLATES
+        and pod.template
+        and not (pod.exists or pod.partial or pod.completed)
+    ):
+        spec = dig(pod.template.pod, "spec")
+        yield from _of_pod(spec, set(_claims_within(item.raw))) if isinstance(spec, dict) else ()
+        return
     if (
         item is None
         or item.kind not in _TEMPLATES
@@ -71,6 +82,15 @@ def refused(pod: Pod) -> Iterator[Fault]:
 def _claims(raw: dict[str, Any]) -> set[str]:
     """Volumes that a StatefulSet makes for each of its pods."""
     return {str(dig(row, "metadata.name")) for row in rows(raw, "spec.volumeClaimTemplates")}
+
+
+def _claims_within(raw: object) -> Iterator[str]:
+    """The same, wherever these kinds have them."""
+    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ():
+        if key == "volumeClaimTemplates":
+            yield from _claims({"spec": {key: value}})
+        else:
+            yield from _claims_within(value)
 
 
 def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:

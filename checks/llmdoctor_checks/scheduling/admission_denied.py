@@ -139,7 +139,8 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     What is not valid by itself is refused when it is applied, and shown in manifests of Kubernetes' own kinds: numbers and truth
     values where a string is due (`value: 8000`, `args: [--port, 8000]`, a label `version: 1.0`), quantities such as `16GB`, a
     selector that the template's labels do not meet, a mount of a volume that is not declared, names that stand there twice or
-    are too long, a request above its limit, half a GPU. A StatefulSet is accepted with most of it, and its pods are refused.
+    are too long, a request above its limit, half a GPU. A StatefulSet is accepted with most of it, and its pods are refused. So are those
+    that a LeaderWorkerSet, JobSet, Rollout, PodCliqueSet or CloneSet makes of its template.
 
     ## Fix
 
@@ -269,7 +270,7 @@ def _by_itself(pod: Pod) -> Iterator[Finding]:
     shown = "; ".join(f"{place}: {text}" for place, text in wrong[:_MOST])
     more = f"; and {len(wrong) - _MOST} more" if len(wrong) > _MOST else ""
     # of a StatefulSet's template only types and labels are validated, the rest with each pod
-    pods = " or its pods" if pod.template_of is not None and pod.template_of.kind == "StatefulSet" else ""
+    pods = " or its pods" if pod.template_of is not None and pod.template_of.kind not in _VALIDATED else ""
     yield Finding(
         role="risk",
         severity="critical",
@@ -287,6 +288,9 @@ def _wrong(pod: Pod, place: str, text: str) -> Evidence:
         return object_evidence(item, place, text)
     return pod_evidence(pod, place, text)
 
+
+#: The kinds whose templates the API server validates as pods.
+_VALIDATED = ("Deployment", "DaemonSet", "ReplicaSet", "Job", "CronJob")
 
 #: A violation: where in the pod spec, what stands there, and the patch that takes it away, if one does.
 _Violation = tuple[str, str, dict[str, Any] | None]

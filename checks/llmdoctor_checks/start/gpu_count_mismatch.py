@@ -65,6 +65,10 @@ _NODES_BY_FLAG = frozenset({"vllm", "sglang"})
 #: Words of a command that bring ranks together by other means.
 _OTHER_LAUNCHER = r"\bray\b|torchrun|mpirun|srun|multi[-_]node|run_cluster|ray_init|data-parallel|data_parallel"
 
+_BY_RAY = r"--distributed[-_]executor[-_]backend[= ]ray\b"
+#: Where a process looks for the Ray of its own pod, which somebody must have started.
+_RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
+
 #: What only shows when all ranks are there: they have loaded the model, PyTorch's group of all ranks is made (vLLM and SGLang then
 #: number their ranks and load NCCL), Gloo or NCCL has joined them and connects one to another (`init.cc` exchanges what each rank has
 #: before any file of `transport/` sets up a connection), or Ray prints what a worker on another node says.
@@ -270,8 +274,8 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
     """Whether nothing of a pod of a group tells its engine that there are other pods: neither its arguments nor a Ray beside it.
 
     The leader of a LeaderWorkerSet is a pod like any other to vLLM and SGLang, which know a rank among several nodes only by
-    `--nnodes` (vLLM from 0.12 on) or by a Ray that runs before vLLM starts. What a shell's script or the entrypoint of an image of one's
-    own does first is not known.
+    `--nnodes` (vLLM from 0.12 on) or by a Ray that runs before vLLM starts: `--distributed-executor-backend ray` starts none but
+    one of its own pod. What a shell's script or the entrypoint of an image of one's own does first is not known.
     """
     kind = pod.template_of.kind if pod.template_of else ""
     container = engine.container
@@ -282,11 +286,15 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
         return False
     if not (command or engine.own_image) or (command and re.search(r"(?:^|/)(?:ba|da|z)?sh$", command[0])):
         return False
-    if engine.explicit("distributed_executor_backend") or any(
-        re.search(_OTHER_LAUNCHER, w) for other in pod.containers for _, w in other.words
-    ):
+    said = " ".join(w for other in pod.containers for _, w in other.words)
+    # vLLM that is told to use Ray starts none but one of its own pod
+    backend = engine.value("distributed_executor_backend", "mp")
+    if backend not in ("mp", "ray") or re.search(_OTHER_LAUNCHER, re.sub(_BY_RAY, "", said)):
         return False
-    return not (container.spec.lifecycle or container.spec.env_from or "RAY_ADDRESS" in container.env)
+    ray = container.env.get("RAY_ADDRESS")
+    if ray is not None and ray.value not in _RAY_OF_ITS_POD:
+        return False
+    return not (container.spec.lifecycle or container.spec.env_from)
 
 
 def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], together: int) -> Finding:
@@ -299,11 +307,13 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
         told = "Start Ray in each pod first, and vLLM in the leader alone,"
     else:
         told = f"Tell each pod its place in the group (--nnodes={nodes} {place.format('master-addr')}), or start Ray in each first,"
+    by_ray = engine.value("distributed_executor_backend") == "ray"
+    how = "starts no Ray before it, though it is to use one" if by_ray else "is not told of other pods"
     return Finding(
         role="risk",
         severity="warning",
         confidence="likely",
-        summary=f"{engine.label} starts {workers} workers{product} and is not told of other pods: it counts the "
+        summary=f"{engine.label} starts {workers} workers{product} and {how}: it counts the "
         f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
         evidence=tuple(_evidence(engine)),
         fixes=(fixes.advice(f"{told} in {fixes.edited(engine.pod)}"),),

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    setting_evidence,
 )
 
 #: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
@@ -59,6 +60,12 @@ _CAPITALS = r"\b(?:[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+|[A-Z]{4,})\b"
 _TOKENS = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
 )
+
+#: A model that is none.
+_NO_MODEL = r"(?i)(?:placeholder|dummy|changeme|todo)(?:[-_ ]|$)"
+
+#: A token has neither brackets nor spaces.
+_IN_BRACKETS = r"<(?!masked:)[^<>]{1,60}>"
 
 #: What a claim says in words that the API server reads.
 _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.volumeName")
@@ -208,8 +215,9 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
         value = str(variable.value) if variable.value is not None else ""
-        own = re.search(_PLACEHOLDER, value) or re.fullmatch(_TOLD, value.strip())
         token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
+        own = re.search(_PLACEHOLDER, value) or re.fullmatch(_TOLD, value.strip())
+        own = own or (re.fullmatch(_IN_BRACKETS, value.strip()) if token else None)
         if own:
             path = f"env[{variable.name}]"
             yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
@@ -226,6 +234,9 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
             own = re.search(_PLACEHOLDER, code)
             if found := own or re.search(_NAMED, code):
                 yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
+    model = engine.explicit("model") if engine else None
+    if model and re.match(_NO_MODEL, str(model.value)):
+        yield model.flag or "model", str(model.value), setting_evidence(container, model), True
     yield from _of_volumes(container)
     for label, wanted in container.pod.spec.node_selector.items():
         if own := re.search(_PLACEHOLDER, str(wanted)):

@@ -60,6 +60,9 @@ _STATED = ("flag", "log")
 _OF_KSERVE = 8080
 _READS_PORT = frozenset({"tgi", "tei"})
 
+#: The servers that show their metrics at the port for requests, and at no other.
+_ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
+
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
@@ -359,6 +362,9 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         service = cast(k8s.Service, item.typed())
         targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
         numbers = {number for number in targets.values() if number is not None}
+        if not pod.exists and (found := _of_metrics(pod, container, engine, port, item, targets)):
+            yield found
+            continue
         if not numbers or len(numbers) != len(targets) or port.value in numbers:
             continue
         if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
@@ -387,6 +393,36 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
             fixes=(_retarget(item, len(service.spec.ports), port.value),),
             pods=(pod.name,) if pod.exists else (),
         )
+
+
+def _of_metrics(
+    pod: Pod, container: Container, engine: Engine, port: Setting, item: Item, targets: dict[str, int | None]
+) -> Finding | None:
+    """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
+    number = targets.get("metrics") or targets.get("http-metrics")
+    taken = {p.container_port for other in pod.containers for p in other.spec.ports}
+    alone = all(other is container or other.role == "init" for other in pod.containers)
+    if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
+        return None
+    if (
+        number == port.value
+        or number in taken | _further(engine)
+        or not alone
+        or not engine.found.argv_known
+        or pod.completed
+    ):
+        return None
+    return Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
+        evidence=(
+            Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
+            port_evidence(container, port),
+        ),
+        fixes=(fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),),
+    )
 
 
 def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
