@@ -63,6 +63,11 @@ class Broken(msgspec.Struct, frozen=True):
     to: Destination
     why: Why
 
+    @property
+    def scrapes(self) -> bool:
+        """Whether it asked for metrics: without them requests come all the same."""
+        return "/metrics" in self.line.text[:4000]
+
     def concerns(self, pod: Pod) -> bool:
         """Whether it is this pod's affair: it asks, or would be asked."""
         if self.client.pod.item is pod.item or (self.why.at is not None and self.why.at.item is pod.item):
@@ -83,7 +88,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
         ended = asks and _ended_of_it(one)
         yield Finding(
             # who goes astray may be one of many; a server that nobody reaches, with all its replicas, serves nobody for that reason
-            role="risk" if one.why.astray and not asks and not _serve_nobody(pod, one.to) else "cause",
+            role="risk" if one.why.astray and not asks and (one.scrapes or not _serve_nobody(pod, one.to)) else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",

@@ -106,7 +106,7 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
         wants = f"; {engine.label} takes {share:g} of it" if short and engine else ""
         yield Finding(
             role="cause" if fails else "note",
-            confidence="certain" if short and ended else "likely" if short or ended else "possible",
+            confidence="likely" if short or ended else "possible",  # it may have ended of something else
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
             evidence=tuple(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),

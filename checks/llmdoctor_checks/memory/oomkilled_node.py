@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     parse_time,
     pod_evidence,
+    probe_kills,
     requests_of,
     say_bytes,
     say_seconds,
@@ -321,7 +322,7 @@ def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -
     for event in events or ():
         if event.reason == "SystemOOM" and event.name == pod.spec.node_name and _close(event.last, ending):
             return "likely", "a system OOM at that time", event_evidence(event, pod.cluster)
-    low = _exhausted(pod, ending, node)
+    low = _exhausted(pod, ending, events, node)
     if low:
         return low
     if node and (condition := node.condition("MemoryPressure")) and condition.status == "True":
@@ -333,11 +334,11 @@ def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -
     return None
 
 
-def _exhausted(pod: Pod, ending: Ending, node: Node | None) -> tuple[str, str, Evidence] | None:
+def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
     """Node-exporter's available memory at the time of the kill."""
     total = units(node.obj.status.capacity.get("memory")) if node else None
-    if not total or ending.oom_killed:
-        return None
+    if not total or ending.oom_killed or (events and any(True for _ in probe_kills(pod, events, ending.container))):
+        return None  # who ended it is known
     for sample in pod.cluster.snapshot.metrics:
         exporter = pod.cluster.item("Pod", sample.namespace, sample.pod)
         same = sample.node == pod.spec.node_name or (
@@ -348,7 +349,7 @@ def _exhausted(pod: Pod, ending: Ending, node: Node | None) -> tuple[str, str, E
             available = float(found["bytes"])
             if available < total * _EXHAUSTED:
                 why = f"{say_bytes(available)} of {say_bytes(total)} were available when it was killed"
-                return "certain", why, Evidence(source="metric", ref=sample.pod or pod.spec.node_name, text=found[0])
+                return "likely", why, Evidence(source="metric", ref=sample.pod or pod.spec.node_name, text=found[0])
     return None
 
 

@@ -34,7 +34,8 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """
     if not pod.failing or not hardware.asks:
         return
-    waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED]
+    # where a process has a GPU, CUDA starts
+    waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED and not d.all_processes]
     said = [line for line in hardware.kernel.lines if _DEAD.search(line.text)]
     errors = [error.text for error in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(error.text)]
     refused = [d for d in hardware.mine or hardware.devices if d.joining == "completed" and _refused(d)]

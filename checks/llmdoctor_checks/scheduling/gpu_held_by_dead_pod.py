@@ -127,7 +127,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         pids = " ".join(str(p.pid) for p in left if p.pid)
         yield Finding(
             role="cause",
-            confidence="certain",
+            confidence="likely",  # the pod may have ended of something else
             summary=f"{device.title} of {hardware.node} was given to this pod while "
             + ", ".join(
                 f"process {p.pid} of {holder_of(hardware, p)} still holds {say_bytes(p.used_bytes or 0)} of it"

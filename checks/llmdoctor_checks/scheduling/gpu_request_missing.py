@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
+    Confidence,
     Container,
     Engine,
     Evidence,
@@ -100,10 +101,9 @@ _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
 
 #: What the missing device explains.
+_NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
 _NO_DEVICE = (
-    "gpu-runtime-missing",
-    "driver-missing",
-    "driver-too-old",
+    *_NODES_FAULTS,
     "crash-loop",
     "not-ready",
     "engine-init-failed",
@@ -157,6 +157,18 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
             yield from _without_driver(container, logs, node)
 
 
+def _how_sure(container: Container) -> Confidence:
+    """How sure it is that the missing request is why an engine sees no GPU.
+
+    NVIDIA's runtime hands all GPUs to a container whose image or pod says so, without a request: then it may be the runtime.
+    """
+    resources = container.spec.resources
+    if "nvidia" in (container.pod.spec.runtime_class_name or ""):
+        return "possible"
+    written = resources.limits or resources.requests
+    return "certain" if written and "NVIDIA_VISIBLE_DEVICES" not in container.env else "likely"
+
+
 def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """An engine that does not run without a GPU."""
     container = engine.container
@@ -172,10 +184,10 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
         evidence.insert(0, log_evidence(line))
         yield Finding(
             role="cause",
-            confidence="certain" if container.spec.resources.limits or container.spec.resources.requests else "likely",
+            confidence=(sure := _how_sure(container)),
             summary=f"{engine.label} needs a GPU and sees none: container {container.name} asks for none.",
             evidence=tuple(evidence),
-            explains=_NO_DEVICE,
+            explains=_NO_DEVICE[len(_NODES_FAULTS) :] if sure == "possible" else _NO_DEVICE,
             fixes=(fix,),
             pods=(pod.name,),
         )

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._load import last_load
-from llmdoctor_checks._offloaded import BUFFER, last_offloaded, on_the_cpu
+from llmdoctor_checks._offloaded import BUFFER, OFFLOADED, last_offloaded, on_the_cpu
 from llmdoctor_checks._ollama import SKIPPED, wrong_library
 from llmdoctor_checks.serving._answers import Answer, answered
 
@@ -128,6 +128,8 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
     limit = _A_MINUTE if there <= _HARDLY * layers else _LONG_SECONDS
     waits = _waits(log, line, limit) if there <= _HALF * layers else []
+    if engine.name == "llama.cpp" and any(_all_on_gpu(other) for other in log.find("layers to GPU")):
+        return None  # a draft, or one more model of a router, beside another that is there
     default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
@@ -227,6 +229,11 @@ def _waits(log: Log, loaded: Line, limit: int) -> list[Answer]:
     recent = [said for line in lines if (said := answered(line)) is not None][-_RECENT:]
     long = [answer for answer in recent if answer.seconds >= limit]
     return long if len(long) >= max(_FEWEST, len(recent) / 2) else []
+
+
+def _all_on_gpu(line: Line) -> bool:
+    said = re.search(OFFLOADED, line.text[:2000])
+    return said is not None and said[1] == said[2] != "0"
 
 
 def _device_lines(log: Log) -> Iterator[Line]:

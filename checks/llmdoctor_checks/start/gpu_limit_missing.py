@@ -55,10 +55,11 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
         yield _of_a_member(subject, told)
     if pod.exists or pod.partial:
         return
-    missed = lacking(subject) and not subject.static
+    lacks = lacking(subject) and not subject.static
     for container in pod.containers:
         for resource, asked, limit in _unequal(container):
-            gke = limit is None and any(key.startswith(_GKE) for key in pod.spec.node_selector)
+            gke = limit is None and not told and any(key.startswith(_GKE) for key in pod.spec.node_selector)
+            missed = lacks and not gke  # there it may lack its pods for something else
             have = "no limit" if limit is None else f"a limit of {limit}"
             yield Finding(
                 role="cause" if missed else "note" if gke else "risk",

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     k8s,
+    parse_time,
     pod_evidence,
     probe_kills,
     setting_evidence,
@@ -74,6 +75,14 @@ _ANSWERS = {
     "405": "that this path takes no GET",
 }
 
+#: The path of one model in KServe's protocols, TensorFlow Serving and servers that copy it. Ray Serve has no route of an application
+#: before its replicas are up (`proxy.py`), but for its own below `/-/`.
+_OF_A_MODEL = r"/models/[^/?]"
+_RAY_SERVE = r"\brayproject/|\bray-llm\b|\bserve (?:run|start|deploy)\b|\bray start\b"
+
+#: A model has so long to be loaded.
+_LOADING_SECONDS = 600
+
 #: How the runtime (runc, crun) and the shell of a probe's command say that a program is not there, on the last line: what
 #: the command prints after it is another matter (`wget … || curl …`).
 _PROGRAM = (
@@ -110,6 +119,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     A probe of the kind `exec` runs a command inside the container. Images of engines are built without much of what scripts
     rely on: many have no curl, no wget, no `grpc_health_probe`. The command then fails whatever the server does, and where not
     even it can be run, a startup or readiness probe never succeeds.
+
+    The path of one model (`/v1/models/NAME` of KServe and TensorFlow Serving) and the routes of Ray Serve's applications are there only
+    when the model is: in the first minutes of such a server 404 means that it loads.
 
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
     (`/v2/health/ready`) ends a Triton that lives and loads another model.
@@ -158,10 +170,13 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
             name = next((e.name for e in subject.engines(pod) if e.container is container), "")
+            appears = code == "404" and _comes_with_its_model(container, path)
+            if appears and _may_be_loading(container):
+                continue
             yield Finding(
                 role="cause",
                 # some servers of one's own say 405 as long as their model is not there
-                confidence="likely" if code == "405" else "certain",
+                confidence="possible" if appears else "likely" if code == "405" or not name else "certain",
                 summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
                 f"{_ANSWERS[code]} ({code}).",
                 evidence=(
@@ -177,6 +192,20 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         if found:
             yield found
             return
+
+
+def _comes_with_its_model(container: Container, path: str) -> bool:
+    """Whether a server may say of a path that it has none as long as the model behind it is not loaded."""
+    said = " ".join([container.spec.image, *map(str, container.spec.command), *map(str, container.spec.args)])
+    return bool(re.search(_OF_A_MODEL, path) or (re.search(_RAY_SERVE, said) and not path.startswith("/-/")))
+
+
+def _may_be_loading(container: Container) -> bool:
+    """Whether it was started only minutes ago and has not ended since: what answers with the model has not had its time."""
+    now, running = container.pod.cluster.now, container.status.state.running
+    since = parse_time(running.started_at) if running else None
+    young = now is not None and since is not None and (now - since).total_seconds() < _LOADING_SECONDS
+    return young and not container.status.restart_count
 
 
 def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
