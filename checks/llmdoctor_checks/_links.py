@@ -190,6 +190,16 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
     return nobody_listens(to, line)
 
 
+def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Why | None:
+    """Why nobody can answer at an address of the cluster, whatever a log says: there is no such Service, or no pod behind it."""
+    if to.service is None:
+        missing = not to.pods and cluster.exists("Service", to.namespace, to.name) is False
+        return _no_service(container, to, "nameless", cluster) if missing else None
+    if to.pods or dig(to.service.raw, "spec.type") == "ExternalName":
+        return None
+    return _no_pod(to.service, cluster)
+
+
 def _unpublished(to: Destination, cluster: Cluster) -> Why | None:
     """Why the name of a Service that is there has no address: of a headless one it has those of the ready pods."""
     spec = dig(to.service.raw, "spec") if to.service is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,16 @@ from kubectl_llmdoctor.facts.logs import Line
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.gpus import Gpu
+
+#: The annotation in which HAMi's device plugin registers the GPUs of a node, whose `nvidia.com/gpu` then counts shares of them.
+HAMI_REGISTER = "hami.io/node-nvidia-register"
+#: Where HAMi and Volcano write which shares a pod was given: `UUID,type,MiB,cores:` for each, and `;` after each container.
+#: Sources: HAMi pkg/device/devices.go, Volcano pkg/scheduler/api/devices/nvidia/vgpu.
+GIVEN_SHARES = ("hami.io/vgpu-devices-allocated", "volcano.sh/vgpu-ids-new")
+_SHARE = r"(GPU-[\w-]{1,60})(?:\[[\d-]{1,8}\])?,[^,;:]{0,60},(\d{1,9})(?=[,:;]|$)"
+
+#: Fields of a GPU in the older form of what a plugin registers: `GPU-ab…,10,24576,100,NVIDIA-A10,0,true:`.
+_FIELDS = 5
 
 Source = Literal["label", "agent", "log", "selector", "nodes"]
 
@@ -36,3 +47,27 @@ def shares_of(labels: Mapping[str, str]) -> int:
     named = ("nvidia.com/gpu.replicas", "cloud.google.com/gke-max-shared-clients-per-gpu")
     counts = [labels.get(name, "") for name in named]
     return max(1, *(int(text) for text in counts if text.isdecimal() and len(text) < 8), 1)
+
+
+def given_shares(annotations: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of each GPU, by its UUID, that a pod was given as a share, by its annotations."""
+    found: dict[str, int] = {}
+    for name in GIVEN_SHARES:
+        for uuid, mib in re.findall(_SHARE, str(annotations.get(name) or "")[:20_000]):
+            found[uuid] = found.get(uuid, 0) + int(mib) * 2**20
+    return found
+
+
+def registered(text: str) -> int | None:
+    """How many GPUs a plugin registered in an annotation; None where it cannot be read, names none, or one that is cut by MIG."""
+    if re.search(r'"mode":\s{0,3}"mig"|,mig\b', text):
+        return None
+    if text.lstrip().startswith("["):
+        try:
+            devices = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return None
+        ids = {str(d.get("id")) for d in devices if isinstance(d, dict)}
+    else:
+        ids = {one.partition(",")[0] for one in text.split(":") if one.count(",") >= _FIELDS - 1}
+    return len(ids) or None

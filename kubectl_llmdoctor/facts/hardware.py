@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.accelerator import shares_of
+from kubectl_llmdoctor.facts.accelerator import GIVEN_SHARES, HAMI_REGISTER, given_shares, registered, shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, MigDevice, Process, agent_of, letters
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
@@ -30,6 +30,9 @@ from kubectl_llmdoctor.snapshot import NodeData
 #: How far the node's clock and the kubelet's may lie apart; how long an error of a GPU takes to end its process, and the
 #: processes that wait for that one; how long before a pod an error still counts that makes the GPU unusable.
 _SLACK, _CRASH, _HANG, _BEFORE = timedelta(seconds=30), timedelta(minutes=3), timedelta(minutes=35), timedelta(hours=1)
+
+#: No host has more GPUs; what counts more counts shares of them.
+_MOST_GPUS = 16
 
 #: What the driver itself takes of a GPU on which nothing runs is less.
 _IDLE_BYTES = 2**30
@@ -79,11 +82,14 @@ class NodeHardware:
 
     @cached_property
     def offered(self) -> int | None:
-        """How many GPUs it has by its own account; None where its account is of slices."""
+        """How many GPUs it has by its own account; None where its account is of slices, or of shares that nothing tells the size of."""
         slots = self.slots
         if self.obj is None or slots is None or any(device.mig_enabled for device in self.devices):
             return None
-        return slots // shares_of({key: str(value) for key, value in self.obj.metadata.labels.items()})
+        if (by_hami := self.obj.metadata.annotations.get(HAMI_REGISTER)) is not None:
+            return registered(str(by_hami))
+        gpus = slots // shares_of({key: str(value) for key, value in self.obj.metadata.labels.items()})
+        return gpus if gpus <= _MOST_GPUS else None
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:
         """The GPU at a PCI address, or of a UUID."""
@@ -250,9 +256,26 @@ class Hardware:
         return self.of_node.offered
 
     @cached_property
+    def shares(self) -> dict[str, int]:
+        """The bytes that the pod was given of each GPU of which it has a share (HAMi, Volcano), by UUID."""
+        return given_shares(self.pod.annotations)
+
+    def share_evidence(self) -> tuple[Evidence, ...]:
+        """What says which shares the pod was given."""
+        marks = self.pod.annotations
+        return tuple(
+            Evidence(source="pod", ref=f"Pod/{self.pod.name} metadata.annotations[{name}]", text=str(marks[name])[:200])
+            for name in GIVEN_SHARES
+            if name in marks
+        )
+
+    @cached_property
     def given(self) -> dict[str, str]:
-        """The GPUs that the pod was given by its own status, and their health as the device plugin sees it, by UUID."""
-        found: dict[str, str] = {}
+        """The GPUs that the pod was given by its own status, and their health as the device plugin sees it, by UUID.
+
+        Or by the annotations of a scheduler that gives shares, which say nothing of their health.
+        """
+        found = dict.fromkeys(self.shares, "")
         for status in self._statuses():
             listed = status.get("allocatedResourcesStatus")
             for resource in listed if isinstance(listed, list) else ():

@@ -98,18 +98,26 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
         held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
         if held < _LEAST or not total or held < _MUCH * total:
             continue
+        given = hardware.shares.get(device.uuid)
+        if given is not None and held + given <= total:
+            continue  # a share of its own, which others leave to it
         share = _share(engine)
-        short = share is not None and total - held < share * total
+        # what it was given of a GPU that others have already
+        short = given is not None or (share is not None and total - held < share * total)
         ended = any(True for _ in endings(pod))
         orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
         fails = pod.failing and (short or (share is None and (ended or orphaned)))
-        wants = f"; {engine.label} takes {share:g} of it" if short and engine else ""
+        wants = f"; {engine.label} takes {share:g} of it" if short and engine and share is not None else ""
+        wants = f"; it was given {say_bytes(given)} of it" if given is not None else wants
         yield Finding(
             role="cause" if fails else "note",
             confidence="likely" if short or ended else "possible",  # it may have ended of something else
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
-            evidence=tuple(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
+            evidence=(
+                *(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
+                *(hardware.share_evidence() if given is not None else ()),
+            ),
             explains=(
                 "cuda-oom-weights",
                 "cuda-oom-profile",

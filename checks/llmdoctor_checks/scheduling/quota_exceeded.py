@@ -40,7 +40,8 @@ _KUEUE = (
     r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
-#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), and Volcano's (plugins proportion, capacity, resourcequota).
+#: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), Volcano's (plugins proportion, capacity, resourcequota), Koordinator's
+#: (plugins elasticquota, quotaaware) and those of the plugin CapacityScheduling (scheduler-plugins).
 _QUEUE = (
     r"Workload requested (?>(?P<asked>.{1,200}?), but )(?>(?P<queue>.{1,300}?) quota is )(?>(?P<quota>.{1,200}?), while )"
     r"(?P<used>.{1,200}?) are already allocated for non-preemptible pods"
@@ -48,6 +49,10 @@ _QUEUE = (
     r"currently (?P<taken>.{1,100}?) allocated and workload requested (?P<wants>[^.]+)"
     r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
     r"|^(?P<namespace>resource quota insufficient), requested: "
+    r"|Insufficient (?:non-preemptible )?quotas\b[^,]{0,300}, quotaName: (?P<elastic>[^,\s]{1,253}), "
+    r"(?>.{0,4000}?exceedDimensions: \[)(?P<exceeds>[^\]]{1,300})\]"
+    r"|rejected in Pre[Ff]ilter because (?:total )?(?:ElasticQuota|quota|queue)(?: (?!used )(?P<capacity>\S{1,253}))?(?: used)? is "
+    r"(?:more than (?:Max|min)|at quota)"
 )
 #: Volcano tells the gang's state and the reason in two events.
 _GANG = "in gang unschedulable"
@@ -61,7 +66,8 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     Job keeps trying, and only its `FailedCreate` events say why (KubeRay: `FailedToCreateHeadPod`,
     `FailedToCreateWorkerPod`). A quota on a resource also refuses pods that do not
     state it. A LimitRange refuses containers that ask for more, or less, than it allows. A quota of Kueue, KAI (Run:ai)
-    or Volcano keeps the workload in its queue although GPUs may be free. In KAI a pod that cannot be preempted (its
+    or Volcano, or an ElasticQuota of Koordinator or of the plugin CapacityScheduling, keeps the workload waiting although GPUs may be
+    free. In KAI a pod that cannot be preempted (its
     PriorityClass is 100 or above) gets what the queue is entitled to and never more.
 
     ## Fix
@@ -225,9 +231,13 @@ def _members(pod: Pod) -> int:
 
 
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
-    name = found["queue"] or found["over"]
+    name, elastic = found["queue"] or found["over"], found["elastic"] or found["capacity"]
+    by_elastic = "PreFilter" in found[0] or "Prefilter" in found[0] or bool(elastic)
     queue = f"queue {name}" if name else "its namespace" if found["namespace"] else "its queue"
-    more = [fixes.advice(f"Raise the quota of {queue}", owner="platform")]
+    if by_elastic:
+        queue = f"ElasticQuota {elastic}" if elastic else "all ElasticQuotas together"
+    raised = queue if by_elastic else f"the quota of {queue}"
+    more = [fixes.advice(f"Raise {raised}", owner="platform")]
     if found["queue"]:
         why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
         more.append(
@@ -236,12 +246,13 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     elif found["over"]:
         why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
     else:
-        why = f"too little is left of {found['lacks']}" if found["lacks"] else "too little is left"
+        lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
+        why = f"too little is left of {lacks}" if lacks else "too little is left"
     why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
     return Finding(
         role="cause",
         confidence="certain",
-        summary=f"The scheduler holds it back, because the quota of {queue} is used up: {why}.",
+        summary=f"The scheduler holds it back, because {raised} is used up: {why}.",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(
@@ -249,6 +260,8 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
                 f"Wait for, or end, other workloads of {queue}; or ask for less",
                 f"kubectl -n {pod.namespace} describe resourcequotas"
                 if found["namespace"]
+                else "kubectl get elasticquotas.scheduling.sigs.k8s.io -A"
+                if by_elastic
                 else "kubectl get queues.scheduling.run.ai -o wide"
                 if found["queue"] or found["over"]
                 else "kubectl get queues.scheduling.volcano.sh -o wide",

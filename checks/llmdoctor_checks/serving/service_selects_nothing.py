@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks import _links, _unreached
+from llmdoctor_checks._awaited import awaited
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
@@ -35,6 +36,7 @@ from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
+from llmdoctor_checks.start._init_containers import NOT_STARTED
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -71,7 +73,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
-    answers.
+    answers. An init container that asks again until a Service answers keeps its pod from starting, and says nothing else.
 
     ## Fix
 
@@ -88,7 +90,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     if nameless is not None and (found := _no_such(pod, nameless, cluster)) is not None:
         yield found
         return
-    yield from _links.broken(pod, cluster, "service-selects-nothing")
+    broken = list(_links.broken(pod, cluster, "service-selects-nothing"))
+    yield from broken or _awaited_in_vain(pod, cluster)
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
@@ -151,6 +154,29 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
         order=ended.lines[0].order,
         pods=(pod.name,),
     )
+
+
+def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """An init container that asks a Service again and again behind which there is nobody."""
+    for one in awaited(pod, cluster) if pod.exists else ():
+        why = _links.nobody_behind(one.to, one.container, cluster)
+        if why is None:
+            continue
+        yield Finding(
+            role="cause",
+            severity="critical",
+            confidence="likely" if why.certain else "possible",
+            summary=f"Init container {one.container.name} waits for {one.to.shown}, and nothing of the pod starts before: {why.text}.",
+            evidence=(
+                pod_evidence(one.container, one.at, one.words),
+                pod_evidence(pod, f"status.initContainerStatuses[{one.container.name}].state", "running"),
+                *filter(None, why.evidence),
+            ),
+            explains=NOT_STARTED,
+            fixes=(why.fix,),
+            pods=(pod.name,),
+        )
+        return
 
 
 def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:

@@ -98,7 +98,7 @@ def waits_for_later(pod: Pod) -> Iterator[Finding]:
     later = {p.container_port: c.name for c in pod.containers if c.role == "main" for p in c.spec.ports}
     sooner = {p.container_port for c in pod.containers if c.role == "sidecar" for p in c.spec.ports}
     for container in pod.containers:
-        script = _script(container)
+        script = script_of(container)
         if container.role != "init" or _STARTS.search(script):
             continue
         client = _OLLAMA.search(script)
@@ -127,7 +127,7 @@ def waits_for_later(pod: Pod) -> Iterator[Finding]:
         return
 
 
-def _script(container: Container) -> str:
+def script_of(container: Container) -> str:
     """What a container runs, with the files that its words name, but for what only says something."""
     said = "\n".join(text for _, text in container.words)
     script = "\n".join([said, *(text for path, text in container.files.items() if path in said)])
@@ -206,7 +206,7 @@ def _sleeps(container: Container) -> str:
     if container.role != "init":
         return ""
     said = "\n".join(text for _, text in container.words)
-    script = (said if _COPIES.search(said) else _script(container))[:_LONGEST]
+    script = (said if _COPIES.search(said) else script_of(container))[:_LONGEST]
     ways = ((one.start("words"), one.end()) for one in _SLEEP.finditer(script))
     loops = ((one.start("words"), _done(script, one.end())) for one in _LOOP.finditer(script))
     for start, end in (*ways, *loops):

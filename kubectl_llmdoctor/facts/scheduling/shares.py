@@ -10,13 +10,11 @@ each GPU that is shared, under a label that names the group, and those who share
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.accelerator import HAMI_REGISTER, registered
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.verdict import Reason
@@ -25,7 +23,7 @@ from kubectl_llmdoctor.facts.usage import Usage
 
 #: A piece of the scheduler's name, whose it is, the resource, and the annotation in which the plugin registers the GPUs of a node.
 _SCHEDULERS = (
-    ("hami", "HAMi", "nvidia.com/gpu", "hami.io/node-nvidia-register"),
+    ("hami", "HAMi", "nvidia.com/gpu", HAMI_REGISTER),
     ("volcano", "Volcano", "volcano.sh/vgpu-number", "volcano.sh/node-vgpu-register"),
 )
 #: Pieces of the names under which KAI is installed, and its annotations and label.
@@ -34,9 +32,6 @@ _FRACTION, _MEMORY, _DEVICES, _GROUP = "gpu-fraction", "gpu-memory", "gpu-fracti
 #: In MiB, from GPU Feature Discovery.
 _GPU_MEMORY = "nvidia.com/gpu.memory"
 _GPU = "nvidia.com/gpu"
-
-#: Fields of a GPU in the older form: `GPU-ab…,10,24576,100,NVIDIA-A10,0,true:`.
-_FIELDS = 5
 
 
 def shares(ask: Ask) -> Filter | None:
@@ -63,21 +58,6 @@ def shares(ask: Ask) -> Filter | None:
             )
 
     return judge if most > 1 else None
-
-
-def registered(text: str) -> int | None:
-    """How many GPUs a plugin registered in an annotation; None where it cannot be read, names none, or one that is cut by MIG."""
-    if re.search(r'"mode":\s{0,3}"mig"|,mig\b', text):
-        return None
-    if text.lstrip().startswith("["):
-        try:
-            devices = msgspec.json.decode(text)
-        except msgspec.DecodeError:
-            return None
-        ids = {str(d.get("id")) for d in devices if isinstance(d, dict)}
-    else:
-        ids = {one.partition(",")[0] for one in text.split(":") if one.count(",") >= _FIELDS - 1}
-    return len(ids) or None
 
 
 def _asked(container: k8s.Container, resource: str) -> int:

@@ -1,0 +1,68 @@
+"""Init containers that wait for a server which nobody runs, and say no more than that they wait.
+
+What they ask stands in their script; one that prints why it gets no answer is read by its log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Container, Destination, Pod, expression, follow
+from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, HOST, URL
+from llmdoctor_checks.start._init_containers import script_of
+
+#: What asks again until it is answered.
+_AGAIN = expression(r"\b(?:until|while)\b|--retry\b|\bwait-for-it\b|\bdockerize\b")
+#: Programs that take the host and the port apart, and those that ask only for the name.
+_APART = expression(
+    rf"\b(?:nc|ncat|netcat)(?:[ \t]+-[\w]{{1,6}}(?:[ \t]+\d{{1,4}})?){{0,6}}[ \t]+(?P<host>{HOST})[ \t]+(?P<port>\d{{2,5}})\b"
+)
+_NAME = expression(
+    rf"\b(?:nslookup|getent[ \t]+(?:ahosts|hosts))[ \t]+(?:-[\w=]{{1,20}}[ \t]+){{0,3}}(?P<host>{HOST})(?=[\s;\"'&|)]|$)"
+)
+_PATTERNS = (expression(URL), expression(BARE), _APART, _NAME)
+_VARIABLE = expression(r"\$\{?([A-Za-z_]\w{0,60})\}?")
+#: So much of a script is read.
+_LONGEST = 20_000
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """An init container that runs, and whom it asks."""
+
+    container: Container
+    to: Destination
+    #: the words in which it does, and where they stand
+    words: str
+    at: str
+
+
+def awaited(pod: Pod, cluster: Cluster) -> Iterator[Awaited]:
+    """Whom the init container asks that the pod waits for."""
+    for trouble in pod.troubles:
+        container = trouble.container
+        if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
+            continue
+        script = _filled(script_of(container)[:_LONGEST], container)
+        if not _AGAIN.search(script):
+            continue
+        for pattern in _PATTERNS:
+            for said in pattern.finditer(script):
+                found = said.groupdict()
+                port = found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "")
+                to = follow(found["host"], int(port) if port else None, pod, cluster)
+                if to is not None and not to.itself and to.name:
+                    at = (place.partition("[")[0] for place, text in container.words if found["host"] in text)
+                    yield Awaited(container, to, said[0], next(at, "command"))
+
+
+def _filled(script: str, container: Container) -> str:
+    """A script with the values of the container's variables."""
+
+    def value(said: re.Match[str]) -> str:
+        variable = container.env.get(said[1])
+        return variable.value if variable is not None and variable.value else said[0]
+
+    return _VARIABLE.sub(value, script)[:_LONGEST]
