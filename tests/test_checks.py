@@ -69,7 +69,11 @@ def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Si
         assert not matching(signature, line), line
     # no pattern stands in the shadow of one before it, unless that needs more than the line itself
     for place, pattern in enumerate(signature.patterns):
-        before = [p for p in signature.patterns[:place] if not (p.near or p.raised_in or p.bare or p.phases)]
+        before = [
+            p
+            for p in signature.patterns[:place]
+            if not (p.near or p.raised_in or p.bare or p.phases or p.ends) and p.affects == pattern.affects
+        ]
         lines = [line for line in signature.matches if capture(pattern, line) is not None]
         assert any(all(capture(p, line) is None for p in before) for line in lines), pattern
 

@@ -6,6 +6,7 @@ import bisect
 import re
 from collections.abc import Iterator, Sequence
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.requests import PER_STRAY, stray
 from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, signs_of_life
@@ -61,6 +62,13 @@ _INSTANCE = (
     r"\b(?:spawning server instance with name=(?P<starts>\S{1,300})|proxying request to model (?P<used>\S{1,300})) on port \d"
     r"|\binstance name=(?P<ended>\S{1,300}) exited with status (?!0\b)-?\d"
 )
+#: How web servers log a POST and their answer: uvicorn, gunicorn, nginx and werkzeug; Tornado; Gin. So many that fail, and none that
+#: succeeds, say that a server answers nothing.
+_POSTED = "POST /"
+_POST = expression(
+    r'"POST /\S{0,500} HTTP/[\d.]{1,4}" (?P<after>\d{3})\b|(?<!\d)(?P<before>\d{3}) POST /|\| (?P<gin>\d{3}) \|.{0,80}\bPOST\b'
+)
+_UNANSWERED = 2
 #: All that is looked for here.
 LITERALS = (
     *OLLAMA_LOADED,
@@ -78,6 +86,7 @@ LITERALS = (
     _SWAP_ENDED,
     _SWAP_UP,
     _SWAP_BY_ITSELF,
+    _POSTED,
     *_INSTANCE_TEXTS,
 )
 
@@ -108,6 +117,23 @@ def _failed_models(log: Log) -> list[list[int]]:
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
     found += [*_failed_swaps(log), *_failed_instances(log)]
     return found
+
+
+def serves_nothing(log: Log) -> bool:
+    """Whether a log shows several requests, and that each of them failed in the server: what it said before is why, whatever it is."""
+    return log.once("serves nothing", lambda: _serves_nothing(log))
+
+
+def _serves_nothing(log: Log) -> bool:
+    failed = 0
+    for line in log.find(_POSTED):
+        if (found := _POST.search(line.text[:2000])) is None:
+            continue
+        status = found["after"] or found["before"] or found["gin"]
+        if not status.startswith("5"):
+            return False
+        failed += 1
+    return failed >= _UNANSWERED
 
 
 def _failed_children(log: Log) -> list[int]:

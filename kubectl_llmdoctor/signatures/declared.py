@@ -38,6 +38,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     bare: bool = False
     #: it says only that the process is gone that the group `worker` names: not where that one's own exception stands above
     wordless: bool = False
+    #: only among the last words of an instance that ended with an error: elsewhere a program may do without what it speaks of
+    ends: bool = False
     #: only in these phases of a start (`starts.phase_at`); empty is before the first of them
     phases: tuple[str, ...] = ()
     #: what shows, when it is printed later, that it was overcome: texts, or the phase that the start then reached

@@ -13,7 +13,8 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import endings
-from kubectl_llmdoctor.facts.failed_models import failed_models
+from kubectl_llmdoctor.facts.failed_models import failed_models, serves_nothing
+from kubectl_llmdoctor.facts.last_words import last_words
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
@@ -46,6 +47,10 @@ _MANY_ANSWERS = 10
 _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
 #: Exit codes from here on tell of a signal: somebody ended the program.
 _BY_SIGNAL = 128
+#: How a program says that something failed, whatever its level is called.
+_FAILS = expression(r"(?i)\b(?:fail(?:s|ed|ure)?|fatal|exception)\b|\[E \d{6}")
+#: The exit code of a program that called abort(): what C++ and Rust do of what nobody caught.
+_ABORTED = 134
 #: So many lines at most does Node.js print below one.
 _FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
@@ -91,6 +96,8 @@ class _Wording:
         self._died = (
             not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
         )
+        #: whether it is ready and fails each request, so that an error that it logged may be why
+        self._unserved = not self._died and pod.ready and not log.previous and serves_nothing(log)
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
 
@@ -99,7 +106,7 @@ class _Wording:
         pod, log = self._pod, self._log
         if log.previous and not (pod.failing and self._died):
             return None  # an instance that is gone, of a pod that has recovered
-        if not self._died and not failed_models(log):
+        if not self._died and not self._unserved and not failed_models(log):
             return None
         earlier = None
         for hit in self._hits():
@@ -138,6 +145,8 @@ class _Wording:
                 continue
             if pattern.wordless and said_why(line, names.get("worker", "")):
                 continue
+            if pattern.ends and not self._ends(line):
+                continue
             if not pattern.near:
                 yield _Hit(line=line, captured=names, near=frame)
             elif second := beside(pattern, line):
@@ -145,7 +154,7 @@ class _Wording:
 
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""
-        if not self._died and not any(first <= line.number <= last for first, last in failed_models(self._log)):
+        if not self._died and not self._may_be_why(line):
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
@@ -187,7 +196,8 @@ class _Wording:
     def _weighed(self, found: Finding, line: Line, *, past: bool) -> Finding:
         """A finding, as sure and as grave as what stands around its line lets it be."""
         pod = self._pod
-        if self._beside and found.confidence == "certain":  # it says what it met with, and not that it ended of it
+        # it says what it met with, and not that it ended, or that each request failed, of it
+        if (self._beside or self._unserved) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
         if past:
             found = _last_resort(found)
@@ -205,13 +215,32 @@ class _Wording:
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
 
+    def _may_be_why(self, line: Line) -> bool:
+        """Whether a ready server says there why a model of it failed, or why each request does."""
+        if any(first <= line.number <= last for first, last in failed_models(self._log)):
+            return True
+        return self._unserved and (looks_like_error(line.text) or _FAILS.search(line.text[:500]) is not None)
+
+    def _ends(self, line: Line) -> bool:
+        """Whether a line is among the last words of a program that ended with an error, or of a log of which nothing else is known."""
+        if self._unserved:
+            return True
+        if line.number not in last_words(self._log):
+            return False
+        return self._pod.log_only or ((self._log.previous or not self._running) and self._has_ended())
+
+    @property
+    def _running(self) -> bool:
+        return self._container is not None and bool(self._container.running)
+
+    def _has_ended(self) -> bool:
+        """Whether the last instance of the container ended with an error, and by itself."""
+        codes = [e.code for e in endings(self._pod) if self._container and e.container.name == self._container.name]
+        return any(0 < code < _BY_SIGNAL or code == _ABORTED for code in codes)
+
     def _ended_with(self, line: Line) -> bool:
         """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
-        if self._container is None or (self._container.running and not self._log.previous):
-            return False
-        if not any(
-            one.container.name == self._container.name and 0 < one.code < _BY_SIGNAL for one in endings(self._pod)
-        ):
+        if self._container is None or (self._running and not self._log.previous) or not self._has_ended():
             return False
         if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
             return False  # a request ends no server

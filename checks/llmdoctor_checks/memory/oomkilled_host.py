@@ -1,5 +1,6 @@
 """A container that hit its own memory limit."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -24,6 +25,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     endings,
     fixes,
+    last_words,
     log_evidence,
     log_of,
     parse_time,
@@ -37,6 +39,10 @@ from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
+
+#: The exit code of what SIGKILL ended, and how bash says so of a program that it ran.
+_KILLED, _SAID = 137, " Killed "
+_BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}\S"
 
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
@@ -63,7 +69,7 @@ _OFTEN = 3
 _BESIDE_WEIGHTS = 256 * MIB
 
 
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, _SAID))
 def oomkilled_host(
     pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
 ) -> Iterator[Finding]:
@@ -133,8 +139,9 @@ def oomkilled_host(
         log = log_of(ending, logs) if logs else None
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
         if limit is None or not (ending.oom_killed or by_kernel):
-            if limit is not None and log is not None and engine is not None:
-                yield from _too_much(pod, engine, limit, log, subject)
+            if limit is not None and log is not None:
+                found = [*_too_much(pod, engine, limit, log, subject)] if engine is not None else []
+                yield from found or (_by_its_shell(pod, ending, limit, log, subject) if hardware is None else ())
             continue
         phase = phase_of(log)
         prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
@@ -175,6 +182,30 @@ def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) 
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject, ", or take less")),
         order=killed.order,
+        pods=(pod.name,),
+    )
+
+
+def _by_its_shell(pod: Pod, ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
+    """A program whose shell lived to say that it was killed: the kubelet ends a shell before its children, the kernel takes the largest."""
+    if ending.code != _KILLED:
+        return
+    line = next((x for x in log.find(_SAID) if x.number in last_words(log) and re.search(_BY_SHELL, x.text)), None)
+    if line is None:
+        return
+    container = ending.container
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: mostly at the "
+        f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
+        evidence=(
+            log_evidence(line),
+            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+        ),
+        explains=CONSEQUENCES,
+        fixes=tuple(_fixes(container, limit, subject)),
+        order=line.order,
         pods=(pod.name,),
     )
 

@@ -32,6 +32,8 @@ _REFUSED = {
     "This CTranslate2 package was not compiled with CUDA support": "CTranslate2",
     "the candle crate has not been built with cuda support": "candle",
     "Cannot use GPU because you have installed CPU version PaddlePaddle": "PaddlePaddle",
+    "since PaddlePaddle is not compiled with CUDA": "PaddlePaddle",
+    "Compile with USE_CUDA=1 to enable GPU usage": "MXNet",
     'Could not find registered platform with name: "cuda"': "XLA",
 }
 

@@ -1,0 +1,49 @@
+"""What a program said last, in whatever language it is written: its last exception with what led to it, or its last statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.processes import tracebacks
+
+#: So many lines may a server still log of its own end below the exception of which it ends, and so many does the exception's own
+#: message have.
+_BELOW, _MESSAGE = 12, 4
+#: Statements of a program without a traceback that count as its last, and lines at most among which they are looked for: the stacks
+#: of a Go program's goroutines, or of a Java program's exceptions, stand below them.
+_STATEMENTS, _LINES = 6, 400
+#: What stands below or between last words and is none: frames of Java, Node.js, Go, Rust and .NET, what a shell or the runtime
+#: adds to them, and blank lines.
+_FRAME = expression(
+    r"\s*$|\s+at |\s*\.\.\. \d+ more|\s*\^+\s*$|goroutine \d|\t/"
+    r"|[\w./*-]{1,200}\.\S{1,100}\((?:\{?0x|\.\.\.|\)$)|created by |stack backtrace:|\s+\d+: 0x"
+    r"|\s+\d+: [\w<]\S{0,300}::|note: |Node\.js v|exit status \d|\s*--- End of|Aborted\b|\[signal "
+)
+
+
+def last_words(log: Log) -> frozenset[int]:
+    """The lines that a program said last."""
+    return log.once("last words", lambda: frozenset(line.number for line in _last_words(log)))
+
+
+def _last_words(log: Log) -> Iterator[Line]:
+    last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
+    if last is not None and _near_the_end(last.last):
+        yield from log.lines(last.last.number, last.last.number + _MESSAGE)
+        while last.cause is not None:
+            last = last.cause
+            yield last.last
+        return
+    yield from [*_said(log, max(len(log) - _LINES, 1))][-_STATEMENTS:]
+
+
+def _near_the_end(line: Line) -> bool:
+    below = len(line.log) - line.number
+    return below <= _BELOW or (below <= _LINES and len([*_said(line.log, line.number + 1)]) <= _BELOW)
+
+
+def _said(log: Log, first: int) -> Iterator[Line]:
+    """What a program says from a line on, without the frames of its stacks."""
+    return (line for line in log.lines(first, len(log) + 1) if not _FRAME.match(line.text[:1000]))
