@@ -21,7 +21,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     `summary` states the fault with the numbers and names of this very case, no advice. `explains` names the ids of
     findings that are only consequences of this one. `order` places the finding in time: `Line.order` of the deciding
-    line; None for what was so from the start (a wrong spec).
+    line; None for what was so from the start (a wrong spec). `pods` names the pods that it is about, where they are not the one
+    that the check was called for.
     """
 
     summary: str

@@ -95,7 +95,6 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             explains=_CONSEQUENCES if ended else (),
             fixes=(one.why.fix,),
             order=one.line.order,
-            pods=(pod.name,),
         )
         return
 

@@ -55,5 +55,4 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
         fixes=(fix,),
         order=refused.order,
-        pods=(container.pod.name,),
     )

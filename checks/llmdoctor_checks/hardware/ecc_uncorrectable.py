@@ -87,7 +87,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
             fixes=(fix, elsewhere(pod)),
             order=order_of(xid),
-            pods=(pod.name,),
         )
         return
     if not counted:
@@ -112,7 +111,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         ),
         explains=("illegal-memory-access", *CONSEQUENCES) if ended else (),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 
@@ -138,7 +136,6 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
         explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 
@@ -168,7 +165,6 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             ),
             elsewhere(pod),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -184,7 +180,6 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         evidence=by_others(hardware, "ecc-uncorrectable"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 

@@ -195,7 +195,6 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=tuple(_silence(hardware, silent)),
         explains=("nvml-lost", "illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
-        pods=(pod.name,),
     )
 
 
@@ -227,7 +226,6 @@ def _reset(pod: Pod, hardware: Hardware, node: Node | None) -> Finding | None:
             ),
             fixes.advice("Try another release of the engine, smaller batches, or without graphs and flash attention"),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -288,5 +286,4 @@ def _finding(
             elsewhere(pod),
         ),
         order=order_of(xid) if xid else None,
-        pods=(pod.name,),
     )

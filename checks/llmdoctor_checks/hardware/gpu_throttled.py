@@ -57,7 +57,6 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         ),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
-        pods=(pod.name,),
     )
 
 
@@ -76,7 +75,6 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=by_others(hardware, "gpu-throttled"),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
-        pods=(pod.name,),
     )
 
 

@@ -55,7 +55,6 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
         explains=CONSEQUENCES,
         fixes=(suspect, program) if again else (program,),
         order=order_of(xid),
-        pods=(pod.name,),
     )
 
 
@@ -78,7 +77,6 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 "(without AITER), without expert parallelism; AMD_SERIALIZE_KERNEL=3 names the true kernel"
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -47,7 +47,6 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             if _wired_so(hardware)
             else f"The only GPU of {hardware.node} runs on {why}: its slot or adapter may have no more lanes, or some are lost.",
             evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow[:2]),
-            pods=(pod.name,),
         )
     elif slow:
         now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
@@ -66,13 +65,12 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             fixes=(
                 looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
             ),
-            pods=(pod.name,),
         )
     else:
-        yield from _noisy(pod, hardware)
+        yield from _noisy(hardware)
 
 
-def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def _noisy(hardware: Hardware) -> Iterator[Finding]:
     """A link of full width that has to send much again."""
     again = [d for d in hardware.mine if (d.pcie.replays_per_minute or 0) > _MOST_REPLAYS]
     corrected = _corrected(hardware)
@@ -87,7 +85,6 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
         fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),
-        pods=(pod.name,),
     )
 
 
@@ -106,7 +103,6 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
             elsewhere(pod),
         ),
         order=errors[0].line.time.timestamp() if errors[0].line.time else None,
-        pods=(pod.name,),
     )
 
 

@@ -81,7 +81,6 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
             fixes=tuple(_fixes(pod, hardware, meaning)),
             order=order_of(xid),
-            pods=(pod.name,),
         )
 
 
@@ -114,7 +113,6 @@ def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             out_of_service(hardware, f"Drain {hardware.node}, and do what the driver asks for: {wanted[0].asks_for}"),
             elsewhere(pod),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -57,7 +57,6 @@ def finding(pod: Pod, sizing: Sizing, summary: str, explains: tuple[str, ...] = 
         evidence=tuple(_evidence(sizing)),
         explains=(*explains, *EXPLAINED) if role == "cause" else (),
         fixes=tuple(ways_out(sizing)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -81,7 +81,6 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             explains=("kv-cache-below-max-len", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, fits),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     budget = sizing.budget if role_of(pod, sizing) and (pod.exists or not _may_be_capped(pod, engine)) else None
@@ -107,7 +106,6 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
         evidence=(evidence, pod_evidence(container, "args", capped)),
         fixes=_fixes(engine, None, native),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -120,7 +120,6 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
                 *CONSEQUENCES,
             ),
             fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
-            pods=(pod.name,),
         )
         return
 
@@ -156,7 +155,6 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             ),
         ),
         order=last[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -194,7 +192,6 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 
@@ -260,7 +257,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
     return None
 
@@ -308,7 +304,6 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -75,7 +75,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, setting.flag),
             order=line.order,
-            pods=(pod.name,),
         )
     elif failed:
         yield Finding(
@@ -93,7 +92,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             ),
             fixes=_fixes(engine, setting.flag),
             order=failed.order,
-            pods=(pod.name,),
         )
     elif not (pod.exists and pod.ready):
         yield Finding(
@@ -103,7 +101,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for CUDA graphs, NCCL and the CUDA context.",
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 

@@ -88,7 +88,6 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             ),
         ),
         order=found.lines[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -125,7 +124,6 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

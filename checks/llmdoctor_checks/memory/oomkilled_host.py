@@ -114,11 +114,11 @@ def oomkilled_host(
                 _of_ollama(pod, server) if server.name == "ollama" else _risk(pod, server, subject.sizing(server))
             )
     if metrics is not None and pod.ready:
-        yield from _trend(pod, metrics, subject)
+        yield from _trend(metrics, subject)
     for container in pod.containers if pod.ready else ():
         yield from _before(pod, container, subject)
         if hardware is not None:
-            yield from _nearly(pod, container, hardware, subject)
+            yield from _nearly(container, hardware, subject)
     if hardware is not None and not pod.ready:
         yield from _survived(pod, hardware, subject)
     for ending in endings(pod):
@@ -134,7 +134,7 @@ def oomkilled_host(
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
         if limit is None or not (ending.oom_killed or by_kernel):
             if limit is not None and log is not None and engine is not None:
-                yield from _too_much(pod, engine, limit, log, subject)
+                yield from _too_much(engine, limit, log, subject)
             continue
         phase = phase_of(log)
         prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
@@ -150,11 +150,10 @@ def oomkilled_host(
             ),
             explains=CONSEQUENCES,
             fixes=(*((prompts.fix,) if prompts else ()), *_fixes(ending.container, limit, subject)),
-            pods=(pod.name,),
         )
 
 
-def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
+def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A process that was killed while the first one lived on, in a container whose settings take more than its limit."""
     uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
     needed = sum(use.size for use in uses)
@@ -175,7 +174,6 @@ def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) 
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject, ", or take less")),
         order=killed.order,
-        pods=(pod.name,),
     )
 
 
@@ -212,7 +210,6 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
             ),
             explains=(*CONSEQUENCES, "probe-too-short"),
             fixes=tuple(_fixes(container, limit, subject)),
-            pods=(pod.name,),
         )
 
 
@@ -272,7 +269,6 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         f"the memory limit of {container.name} is {say_bytes(limit)}, so it is killed while it starts.",
         evidence=tuple(evidence),
         fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -304,7 +300,7 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
     container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
     limit = container.limit("memory") if container else None
@@ -333,7 +329,6 @@ def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 
@@ -368,11 +363,10 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 
-def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
     """Memory that nobody can take back, up to the limit: what the processes hold, without the page cache."""
     use, limit = hardware.use_of(container), container.limit("memory")
     if use is None or limit is None or use.memory.anon_bytes is None:
@@ -394,7 +388,6 @@ def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 

@@ -106,7 +106,6 @@ def oomkilled_node(
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
             explains=("pod-failed", "crash-loop", "not-ready"),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
         return
     yield from _beyond(pod, node, hardware, metrics)
@@ -130,7 +129,6 @@ def oomkilled_node(
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
 
 
@@ -154,7 +152,6 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
             evidence=(event_evidence(kills[-1], pod.cluster), node_evidence(node, f"Ready=Unknown: {ready.reason}")),
             explains=("node-lost", "node-not-ready", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
 
 
@@ -203,7 +200,6 @@ def _of_worker(
         explains=("oomkilled-host", *CONSEQUENCES),
         fixes=(*repairs, *_fixes(pod)),
         order=lost.order,
-        pods=(pod.name,),
     )
 
 
@@ -247,7 +243,6 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
                 *_given_away(pod, node),
             ),
             fixes=(_request(container, taken),),
-            pods=(pod.name,),
         )
         return
 

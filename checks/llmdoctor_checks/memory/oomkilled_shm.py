@@ -94,7 +94,6 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(container, volumes)),
-            pods=(pod.name,),
         )
 
 
@@ -109,7 +108,6 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
             summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
             evidence=tuple(evidence),
             explains=("crash-loop", "not-ready"),
-            pods=(container.pod.name,),
         )
     place, told = stored
     return Finding(
@@ -125,7 +123,6 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
                 "or raise the memory limit by their size"
             ),
         ),
-        pods=(container.pod.name,),
     )
 
 
@@ -146,7 +143,6 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
                 fixes=(_shrink(pod, name, limit),),
-                pods=(pod.name,) if pod.exists else (),
             )
 
 

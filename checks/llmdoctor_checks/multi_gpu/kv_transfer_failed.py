@@ -139,7 +139,6 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
             ),
         ),
         order=first.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -194,7 +193,6 @@ def _given_up(pod: Pod, count: int, line: Line, failed: Line) -> Finding:
             ),
         ),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -243,7 +241,6 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=first.order,
-        pods=(pod.name,),
     )
 
 

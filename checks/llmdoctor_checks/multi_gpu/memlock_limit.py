@@ -45,7 +45,6 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
             pod_evidence(container, "resources.limits", f"{devices[0]}: {container.spec.resources.limits[devices[0]]}"),
         ),
         fixes=fixes.permitted(pod.cluster, pod.namespace, [(advice, "capability")]),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

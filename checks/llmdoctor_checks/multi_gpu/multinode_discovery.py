@@ -118,7 +118,6 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
                     [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -161,7 +160,6 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                         f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
                     ),
                 ),
-                pods=(pod.name,),
             )
             return
 
@@ -206,7 +204,6 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 

@@ -84,7 +84,6 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
                 f"{names}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -118,7 +117,6 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
                 "sh -c 'ls -l /dev/infiniband; ibv_devices; fi_info -p efa'",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -49,7 +49,6 @@ def nccl_interface(pod: Pod, engine: Engine) -> Iterator[Finding]:
             f"ranks of {engine.label} ({count}) end when they connect, with '{words}'.",
             evidence=(Evidence(source="pod", ref=variable.path, text=f"{name}={variable.value}"),),
             fixes=(fixes.set_env(engine.container, name, "eth0", f"Set {name} to eth0"),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

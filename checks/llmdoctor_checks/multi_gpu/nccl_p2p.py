@@ -105,7 +105,6 @@ def nccl_p2p(
             fixes.remove_env(engine.container, v.name, f"Remove {v.name}, unless this node hangs without it")
             for v in found
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -209,5 +208,4 @@ def _found(
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )

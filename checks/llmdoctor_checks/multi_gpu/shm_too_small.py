@@ -122,7 +122,6 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
             fixes=(_mounted(container),),
-            pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
         yield (
@@ -131,8 +130,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             or _without_volume(pod, engine, workers, hardware, logs)
         )
     elif not killed and not pod.completed:
-        yield from _image_cache(pod, engine)
-        yield from _store_on_disk(pod, container, logs)
+        yield from _image_cache(engine)
+        yield from _store_on_disk(container, logs)
 
 
 def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> Finding | None:
@@ -151,7 +150,6 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
             fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -168,7 +166,6 @@ def _gone_with_images(pod: Pod, engine: Engine, workers: int, logs: Logs | None)
         explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
         fixes=(_mounted(engine.container),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -184,7 +181,6 @@ def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware |
         summary=_risk(engine, workers),
         evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
         fixes=(_mounted(engine.container),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -254,7 +250,6 @@ def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: lis
         evidence=(*died, evidence, *_spec(engine.container, engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed") if killed else (),
         fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
-        pods=(pod.name,),
     )
 
 
@@ -264,7 +259,7 @@ def _tiny(shm: Shm) -> bool:
     return shm.source == "default" or mounted
 
 
-def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def _image_cache(engine: Engine) -> Iterator[Finding]:
     """vLLM's cache of prepared images, which lies in /dev/shm where it is told to, whatever the number of GPUs."""
     asked = engine.explicit("mm_processor_cache_type")
     size = engine.value("mm_processor_cache_gb", 4)  # the default since the option came, 0.10.2
@@ -282,7 +277,6 @@ def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
         "a page that does not fit kills it by SIGBUS.",
         evidence=(setting_evidence(engine.container, asked), *_spec(engine.container, engine)),
         fixes=(fixes.mount_shm(engine.container, mount, f"Mount {mount} of memory at /dev/shm"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -292,7 +286,7 @@ def _on_disk(container: Container, logs: Logs | None) -> list[Line]:
     return [x for x in log.find(_NO_SHM) if re.search(_HAS_ONLY, x.text[:2000])][-1:] if log is not None else []
 
 
-def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
+def _store_on_disk(container: Container, logs: Logs | None) -> Iterator[Finding]:
     """Ray's object store, which went to a disk since /dev/shm has no room for it: slow, and it fills the node's disk."""
     for line in _on_disk(container, logs):
         found = re.search(_HAS_ONLY, line.text[:2000])
@@ -314,7 +308,6 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
                     f"Mount {size} of memory at /dev/shm, or let Ray keep less (--object-store-memory of ray start)",
                 ),
             ),
-            pods=(pod.name,),
         )
 
 

@@ -218,7 +218,6 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -116,7 +116,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
 
 
-def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
+def lost(found: Taken, summary: str, fix: Fix) -> Finding:
     """The finding of a pod that was taken away."""
     return Finding(
         role="cause",
@@ -125,7 +125,6 @@ def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
         evidence=found.evidence,
         explains=CONSEQUENCES,
         fixes=(fix,),
-        pods=(pod.name,),
     )
 
 

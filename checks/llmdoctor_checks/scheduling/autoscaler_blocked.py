@@ -131,7 +131,6 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_of_pool(small) if small else _fixes(at_limit=limit is not None and failed is None)),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 
@@ -208,7 +207,6 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
             ),
         ),
         order=float(len(found)),
-        pods=(pending.pod.name,) if pending else (),
     )
 
 
@@ -248,7 +246,6 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
             fixes.advice("Free the GPUs that are there", owner="platform"),
         ),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 
@@ -314,7 +311,6 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=tuple(_of_pool(pool)),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 

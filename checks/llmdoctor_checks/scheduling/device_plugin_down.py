@@ -122,7 +122,6 @@ def device_plugin_down(
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
             fixes=tuple(_restart(cluster, where)),
-            pods=(pod.name,),
         )
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
@@ -134,7 +133,6 @@ def device_plugin_down(
             explains=("crash-loop", "not-ready"),
             fixes=tuple(_restart(cluster, pod.spec.node_name)),
             order=line.order,
-            pods=(pod.name,),
         )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
@@ -237,7 +235,6 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -263,7 +260,6 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
             ),
             fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
             order=lines[0].order if lines else None,
-            pods=(pod.name,),
         )
         return
 
@@ -288,7 +284,6 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
         ),
         explains=("crash-loop", "not-ready", "engine-dead"),
         fixes=(_look(hardware.node), *_restart(cluster, hardware.node)),
-        pods=(pod.name,),
     )
 
 

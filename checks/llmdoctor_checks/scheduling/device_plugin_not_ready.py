@@ -57,7 +57,6 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             ),
             fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -131,7 +131,6 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
                 owner="platform",
             ),
         ),
-        pods=(pending.pod.name,),
     )
 
 

@@ -125,7 +125,6 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
             fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
         ),
-        pods=(pending.pod.name,),
     )
 
 
@@ -169,7 +168,6 @@ def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) 
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(fixes.advice("Make room for the whole group at once, or lower the number that must start together"),),
-        pods=(pending.pod.name,),
     )
 
 
@@ -199,7 +197,6 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
             fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
             fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
         ),
-        pods=(pending.pod.name,) if pending else (),
     )
 
 
@@ -238,7 +235,6 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
         explains=EXPLAINS,
         fixes=tuple(ways),
-        pods=(pending.pod.name,),
     )
 
 

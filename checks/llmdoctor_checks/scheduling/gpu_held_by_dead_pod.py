@@ -112,7 +112,6 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -157,7 +156,6 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                     owner="platform",
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 

@@ -152,5 +152,4 @@ def _shared(pod: Pod, refused: Refusal) -> Finding:
         ),
         explains=("pod-failed", "not-ready"),
         fixes=(*answers, fixes.advice("Use nodes whose GPUs are not shared", owner="platform")),
-        pods=(pod.name,),
     )

@@ -177,7 +177,6 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             evidence=tuple(evidence),
             explains=_NO_DEVICE,
             fixes=(fix,),
-            pods=(pod.name,),
         )
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
@@ -244,7 +243,6 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -286,7 +284,6 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
             fixes.set_resource(container, "limits", resource, "1", f"Ask for a GPU in the limits of {container.name}"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -131,5 +131,4 @@ def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
             fixes.advice("Ask for a MIG profile that the node offers: " + (", ".join(slices) or "see its labels")),
             fixes.advice("Restart the device plugin on the node after a change of the MIG layout", owner="platform"),
         ),
-        pods=(pod.name,),
     )

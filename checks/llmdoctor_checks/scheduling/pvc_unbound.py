@@ -295,7 +295,6 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
-        pods=(pod.name,),
     )
 
 
@@ -350,7 +349,6 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
         ),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
-        pods=(pod.name,),
     )
 
 

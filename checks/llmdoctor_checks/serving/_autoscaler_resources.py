@@ -89,7 +89,6 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
         ),
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(rescale,),
-        pods=(pod.name,),
     )
 
 
@@ -122,7 +121,6 @@ def _below(
         ),
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(rescale,),
-        pods=(pod.name,),
     )
 
 
@@ -143,7 +141,6 @@ def _in_general(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Findi
             *_cpu_evidence(engine.container),
         ),
         fixes=(rescale,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

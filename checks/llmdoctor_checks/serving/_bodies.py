@@ -109,7 +109,6 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
         evidence=(log_evidence(line, next(words for words in LITERALS if words in line.text)),),
         fixes=(_raised(line),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -110,7 +110,6 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             ),
             fixes=(longer(timeout, 0),),
             order=cut[0].order,
-            pods=(pod.name,) if pod.exists else (),
         )
     if late:
         return None
@@ -140,7 +139,6 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
             ),
         ),
         order=old[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -187,7 +185,6 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         ),
         fixes=(longer(timeout, 0),),
         order=lines[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -242,7 +239,6 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
             ),
         ),
         order=alike[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -294,7 +290,6 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -69,7 +69,6 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                         ),
                     ),
                     order=line.order,
-                    pods=(pod.name,),
                 )
                 return
 

@@ -110,7 +110,6 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
                 if theirs
                 else let_outside(ours[0], [f"port {port} of public addresses"], port),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -153,7 +152,6 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
                 explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
                 fixes=(let_out(found[0], service, port),),
-                pods=(pod.name,),
             )
             return
 
@@ -179,7 +177,6 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *CONSEQUENCES),
             fixes=(let_outside(found[0], ["DNS (port 53)"]),),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -231,7 +228,6 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         ),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
         fixes=(let_outside(found[0], closed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

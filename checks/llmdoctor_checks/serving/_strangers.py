@@ -69,7 +69,6 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 

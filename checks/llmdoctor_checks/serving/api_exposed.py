@@ -104,7 +104,6 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                 confidence="possible",
                 summary=f"{title} asks for no key and listens on port {port} of the node itself.",
                 evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
-                pods=(pod.name,) if pod.exists else (),
             )
 
 
@@ -145,7 +144,6 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=last.order,
-        pods=(pod.name,),
     )
 
 
@@ -175,7 +173,6 @@ def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, 
         summary=f"{summary}.",
         evidence=(object_evidence(way.item, way.path, way.text), pod_evidence(container, "args", _no_key(engine))),
         fixes=tuple(_fixes(pod, engine, way)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

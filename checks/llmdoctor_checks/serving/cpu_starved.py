@@ -149,7 +149,7 @@ def cpu_starved(
     if (
         logs is not None
         and (pod.ready or pod.log_only)
-        and (found := _one_thread(pod, engine, logs) or _crawls(pod, engine, logs) or _threads(pod, engine, logs))
+        and (found := _one_thread(pod, engine, logs) or _crawls(engine, logs) or _threads(engine, logs))
     ):
         yield found
         return
@@ -181,11 +181,10 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Let it compute with {threads} threads"),
         ),
         order=reduced.order,
-        pods=(pod.name,),
     )
 
 
-def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, within a limit of few cores, and each request gets less than a token a second, all the time."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
@@ -208,11 +207,10 @@ def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         evidence=(log_evidence(said[-1].line), *_spec(container)),
         fixes=_fixes(container, engine, limit),
         order=said[-1].line.order,
-        pods=(pod.name,),
     )
 
 
-def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _threads(engine: Engine, logs: Logs) -> Finding | None:
     """llama.cpp on the CPU, itself or in Ollama, within a limit of few cores, or of fewer than it has threads: answers crawl."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
@@ -266,7 +264,6 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *_fixes(container, engine, limit),
         ),
         order=last.order,
-        pods=(pod.name,),
     )
 
 
@@ -299,7 +296,6 @@ def _by_quota(
             evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
             explains=("queue-growing",),
             fixes=_fixes(container, engine, limit),
-            pods=(pod.name,),
         )
     throttled = throttled or (_throttling(container, hardware) if hardware else None)
     if throttled is None or throttled[0] <= _THROTTLED:
@@ -317,7 +313,6 @@ def _by_quota(
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
         fixes=_fixes(container, engine, limit),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -366,7 +361,6 @@ def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
         f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
         evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
         fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
-        pods=(pod.name,),
     )
 
 
@@ -384,7 +378,6 @@ def _above_request(pod: Pod, container: Container, metrics: Metrics | None) -> I
         f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share.",
         evidence=(_cores(beyond), *_spec(container)),
         fixes=_request(container, beyond, container.limit("cpu")),
-        pods=(pod.name,),
     )
 
 
@@ -406,7 +399,6 @@ def _too_few_cores(pod: Pod, engine: Engine) -> Iterator[Finding]:
         f"{'limit' if hard else 'request'} is {say_cores(amount)}.",
         evidence=_spec(container),
         fixes=_fixes(container, engine, amount),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -187,7 +187,6 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
         fixes=(_allow(pod, cut, timeout),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -200,7 +199,7 @@ def _shorter_than_answers(
     for timeout in timeouts(pod, engine, subject, cluster):
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
-                return _measured(pod, timeout, taken, tokens)
+                return _measured(timeout, taken, tokens)
             left = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
             if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not left:
                 continue
@@ -221,7 +220,6 @@ def _shorter_than_answers(
             f"{FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
             evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
             fixes=(longer(timeout, tokens),),
-            pods=(pod.name,) if pod.exists else (),
         )
     return None
 
@@ -245,7 +243,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
                 ),
             ),
             order=ended.lines[-1].order,
-            pods=(pod.name,),
         )
     busy = list(_busy_workers(pod, logs)) if logs is not None and not subject.engines(pod) else []
     if not busy or stray([line for line, _ in busy]):
@@ -265,7 +262,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             ),
         ),
         order=killed.order,
-        pods=(pod.name,),
     )
 
 
@@ -283,7 +279,7 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
                 break
 
 
-def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
+def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
     """Requests that take longer than the timeout, as the engine measured them."""
     where, share = timeout.where, taken.above(timeout.seconds)
     ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
@@ -301,7 +297,6 @@ def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) 
         f"{share:.1%} took longer{streams}.",
         evidence=(object_evidence(timeout.item, timeout.path, timeout.text), taken.evidence(said)),
         fixes=(longer(timeout, int(seconds * FASTEST_TOKENS_PER_SECOND)),),
-        pods=(pod.name,),
     )
 
 

@@ -82,7 +82,6 @@ def gpu_held_idle_replica(
         f"{busiest:.0f} at most.",
         evidence=(running.evidence(), waiting.evidence(), *counted),
         fixes=(_fix(pod, subject, cluster, replicas),),
-        pods=(pod.name,),
     )
 
 

@@ -83,7 +83,6 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
                 "parallel size)"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -117,7 +116,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
         fixes=(
             fixes.advice(use if loaded else f"See in the log of {container.name} on which device the model was loaded"),
         ),
-        pods=(pod.name,),
     )
 
 

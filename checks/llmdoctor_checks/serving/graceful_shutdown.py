@@ -189,7 +189,6 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
                 pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -234,7 +233,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -269,7 +267,6 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -301,7 +298,6 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -346,7 +342,6 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -379,7 +374,6 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 

@@ -128,7 +128,6 @@ def head_of_line_blocking(
         f"request{where} waits.",
         evidence=(setting_evidence(engine.container, off),),
         fixes=(fixes.advice(f"Remove {off.text} in {fixes.edited(pod)}, or cap the length"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -165,7 +164,6 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
                 f"{fixes.edited(pod)}"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -220,7 +218,6 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -258,7 +255,6 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         evidence=(log_evidence(line), log_evidence(following), setting_evidence(engine.container, whole)),
         fixes=(fixes.advice(f"Let it read long prompts in chunks: remove {whole.text} in {fixes.edited(pod)}"),),
         order=following.order,
-        pods=(pod.name,),
     )
 
 
@@ -315,7 +311,6 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
         fixes=(_smaller(pod, engine),),
         order=longest[-1].line.order,
-        pods=(pod.name,),
     )
 
 
@@ -353,7 +348,6 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
             ),
         ),
         order=last[-1].line.order,
-        pods=(pod.name,),
     )
 
 
@@ -442,7 +436,6 @@ def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
                 evidence=(log_evidence(long.end), log_evidence(other.end)),
                 fixes=(_smaller(pod, engine),),
                 order=long.end.order,
-                pods=(pod.name,),
             )
     return None
 

@@ -99,7 +99,7 @@ def hpa_wrong_metric(
         if scaler.maximum > scaler.minimum and (found := _of(scaler, pod, engine, subject, cluster, metrics, logs)):
             yield found
             return
-    yield from by_annotation(pod, engine, subject, metrics)
+    yield from by_annotation(engine, subject, metrics)
 
 
 def _of(
@@ -152,7 +152,6 @@ def _beyond(
         ),
         explains=("queue-growing", "kv-cache-saturated") if waits else (),
         fixes=(rescale,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -215,7 +214,6 @@ def _silent(
         ),
         explains=("queue-growing", "kv-cache-saturated") if queue else (),
         fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -94,7 +94,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
                 if metrics_off(engine)
                 else fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),
             ),
-            pods=(pod.name,),
         )
         return
     if any(_works(engine, one) for one in asked):
@@ -118,7 +117,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             f"{engine.title} may reach no Prometheus.",
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
             fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
-            pods=(pod.name,),
         )
 
 
@@ -254,7 +252,6 @@ def _unseen(pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scali
         evidence=(*evidence, *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),
         fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

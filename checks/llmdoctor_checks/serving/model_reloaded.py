@@ -162,7 +162,6 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
             ),
         ),
         order=loads[-1].order,
-        pods=(pod.name,),
     )
 
 
@@ -203,7 +202,6 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=loads[-1].line.order,
-        pods=(pod.name,),
     )
 
 

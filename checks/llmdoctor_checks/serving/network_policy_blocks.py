@@ -88,7 +88,6 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
             fixes=(with_rules(found[0], "ingress", [rule], "Let the pods of the Ray cluster reach each other"),),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 

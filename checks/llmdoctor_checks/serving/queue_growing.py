@@ -120,7 +120,6 @@ def _over_time(
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
         fixes=(_fix(pod, engine, subject, cluster, metrics, load, spread=spread is not None),),
-        pods=(pod.name,),
     )
 
 
@@ -177,7 +176,6 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             f"{max(idle[1].values):.0f} at most, and has no queue.",
             evidence=(waiting.evidence(), running.evidence(), idle[1].evidence()),
             fixes=(spread_fix(pod),),
-            pods=(pod.name,),
         )
         return
     if min(waiting.values) < running.last:
@@ -192,13 +190,12 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         fixes=(
             fixes.advice("Look again after some minutes", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
         ),
-        pods=(pod.name,),
     )
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
     if engine.name == "ollama":
-        yield from _one_by_one(pod, engine, logs)
+        yield from _one_by_one(engine, logs)
         return
     said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
     if not lasts(said) or not works(pod, said):
@@ -227,11 +224,10 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
-def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _one_by_one(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Ollama runs one request at a time, and those that came meanwhile wait for all before them."""
     log = logs.current(engine.container.name)
     told = next(log.find(_ONE_AT_A_TIME), None) if log else None
@@ -262,7 +258,6 @@ def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 

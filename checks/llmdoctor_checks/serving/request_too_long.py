@@ -141,7 +141,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
         fixes=(_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),),
-        pods=(pod.name,),
     )
 
 
@@ -220,7 +219,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -250,7 +248,6 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
                 f"kubectl -n {pod.namespace} logs {pod.name} -c {engine.container.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

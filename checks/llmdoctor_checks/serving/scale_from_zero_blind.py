@@ -84,7 +84,6 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
             fixes=(_fix(scaler, low),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -111,7 +110,6 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
             fixes=(_fix(scaler, "minReplicaCount"),),
-            pods=(pod.name,) if pod.exists else (),
         )
     return None
 

@@ -61,7 +61,6 @@ def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
             f"whoever may read {fixes.edited(pod)} knows {'it' if len(found) == 1 else 'them'}.",
             evidence=tuple(pod_evidence(container, path, text) for _, path, text, _ in found),
             fixes=(*_fixes(pod, container, literal), *_open_probes(pod, headers)),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 

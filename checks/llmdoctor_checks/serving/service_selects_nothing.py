@@ -149,7 +149,6 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             ),
         ),
         order=ended.lines[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -188,7 +187,6 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     [{"op": "replace", "path": path, "value": right}],
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -234,7 +232,6 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
                 *((empty,) if empty else ()),
             ),
             fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -297,7 +294,6 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             *((known.none,) if known and not known.some else ()),
         ),
         fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -335,7 +331,6 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             "Nobody reaches it.",
             evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), known.none),
             fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
-            pods=(pod.name,),
         )
         return
 

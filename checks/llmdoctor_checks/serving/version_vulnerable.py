@@ -125,7 +125,6 @@ def version_vulnerable(
             *dict.fromkeys(proof for _, proof in found),
         ),
         fixes=(fixes.advice(f"Take {engine.title} {newest} or later in {fixes.edited(pod)}"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -155,7 +154,6 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
                 explains=("engine-dead", "crash-loop", "not-ready", "pod-failed"),
                 fixes=(fixes.advice(f"Take {engine.title} {blow.fixed} or later in {fixes.edited(pod)}"),),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 

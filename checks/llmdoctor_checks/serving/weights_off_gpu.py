@@ -99,7 +99,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     elif (
         engine.name in ("vllm", "sglang")
         and not pod.failing
-        and (found := _fetched_slowly(pod, engine, logs) or _offload(pod, engine, subject))
+        and (found := _fetched_slowly(pod, engine, logs) or _offload(engine, subject))
     ):
         yield found
 
@@ -154,7 +154,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -194,7 +193,6 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=said[-1][0].order,
-        pods=(pod.name,),
     )
 
 
@@ -238,11 +236,10 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
             ),
         ),
         order=said[-1].line.order,
-        pods=(pod.name,),
     )
 
 
-def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
+def _offload(engine: Engine, subject: Subject) -> Finding | None:
     """Weights kept in host memory although the GPUs would hold all of them."""
     setting, sizing, workers = engine.explicit("cpu_offload_gb"), subject.sizing(engine), engine.workers
     gpu = sizing.accelerator.gpu if sizing.accelerator and sizing.accelerator.shared <= 1 else None
@@ -259,5 +256,4 @@ def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
         f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
         evidence=(setting_evidence(engine.container, setting),),
         fixes=(fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),),
-        pods=(pod.name,) if pod.exists else (),
     )

@@ -66,7 +66,6 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 ),
             ),
             order=lines[-1].order,
-            pods=(pod.name,),
         )
         return
 

@@ -132,7 +132,6 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
         evidence=(log_evidence(last.line), *where),
         fixes=(fixes.advice(how),),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -160,7 +159,6 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 

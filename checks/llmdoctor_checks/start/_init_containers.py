@@ -169,7 +169,6 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 ),
                 explains=NOT_STARTED,
                 fixes=_let_go_on(container, asleep),
-                pods=(pod.name,),
             )
         elif container.name == "vault-agent-init":
             yield from _may_not_log_in(pod, container, logs)
@@ -197,7 +196,6 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
                 f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -251,7 +251,6 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
 
 
@@ -273,7 +272,6 @@ def _finding(
         evidence=tuple(evidence),
         explains=NOT_STARTED,
         fixes=tuple(started_first(pod, proxy, cut_off=cut_off)),
-        pods=(pod.name,),
     )
 
 

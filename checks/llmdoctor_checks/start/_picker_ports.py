@@ -95,5 +95,4 @@ def _finding(
             else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
         ),
         order=said.order if said else None,
-        pods=(pod.name,),
     )

@@ -84,7 +84,6 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 if len(numbers) == 1 and isinstance(first.port, int)
                 else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

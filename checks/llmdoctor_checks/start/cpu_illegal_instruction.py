@@ -49,6 +49,5 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
                     "the usual ones missing"
                 ),
             ),
-            pods=(pod.name,),
         )
         return

@@ -82,7 +82,6 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
         fixes=(_fix(pod, engine, place, needed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -111,7 +110,6 @@ def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:
             f"holds {say_bytes(place.size)}, by {owner}: the download fails.",
             evidence=(place.evidence,),
             fixes=(_fix(pod, engine, place, needed),),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -132,7 +130,6 @@ def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]
         f"to {got.directory}, where volume {place.volume} holds {say_bytes(place.size)}: the download fails.",
         evidence=(place.evidence, got.evidence),
         fixes=(_fix(pod, engine, place, needed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -73,7 +73,6 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

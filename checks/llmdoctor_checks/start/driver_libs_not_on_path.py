@@ -86,5 +86,4 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
             else fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )

@@ -121,7 +121,6 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
         explains=_CONSEQUENCES,
         fixes=(_newer(name),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -104,7 +104,6 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
                     f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
                 ),
             ),
-            pods=(pod.name,),
         )
     return None
 
@@ -147,5 +146,4 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
                 pod, f"/volumes/{index}/emptyDir/sizeLimit", size, f"Raise the sizeLimit of {place.volume} to {size}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )

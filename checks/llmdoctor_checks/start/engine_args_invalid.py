@@ -125,7 +125,6 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=tuple(_fixes(engine, shown)),
-            pods=(pod.name,),
         )
     elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
         yield Finding(
@@ -172,7 +171,6 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                     f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
                 ),
             ),
-            pods=(pod.name,),
             order=line.order,
         )
         return
@@ -217,7 +215,6 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         ),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
         fixes=(fix,),
-        pods=(pod.name,),
     )
 
 
@@ -291,7 +288,6 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -321,7 +317,6 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
-            pods=(pod.name,),
         )
 
 

@@ -98,7 +98,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     - https://docs.vllm.ai/en/latest/features/quantization/
     """
     container = engine.container
-    if engine.name == "ollama" and logs is not None and (refused := _refused(pod, engine, logs)):
+    if engine.name == "ollama" and logs is not None and (refused := _refused(engine, logs)):
         yield refused
         return
     if pod.log_only or pod.ready:
@@ -127,7 +127,6 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
         evidence=tuple(_evidence(engine, device, clash)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, clash)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -161,7 +160,7 @@ def _of_another_maker(engine: Engine) -> Finding | None:
     )
 
 
-def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _refused(engine: Engine, logs: Logs) -> Finding | None:
     """A GPU that Ollama has found and left alone, because its libraries do not run on it: it computes on the CPU."""
     found = fallback(engine.container.name, logs)
     if found is None or found.failed is None or not found.refused:
@@ -181,7 +180,6 @@ def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=found.failed.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

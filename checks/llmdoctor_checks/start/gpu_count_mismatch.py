@@ -202,7 +202,6 @@ def _too_few(
         evidence=tuple(_evidence(engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -345,7 +344,6 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
                     f"Ask for whole GPUs, or for one larger slice without parallelism, in {fixes.edited(pod)}"
                 ),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
     elif device is not None and device.shared > 1:
         yield Finding(
@@ -354,7 +352,6 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
             confidence="possible",
             summary=f"The {workers} GPUs of container {container.name} are shares ({device.sharing}), and may be one and the same.",
             evidence=(*_evidence(engine), device_evidence(container, device)),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -393,7 +390,6 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
                 + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
-        pods=(engine.pod.name,) if engine.pod.exists else (),
     )
 
 
@@ -416,7 +412,7 @@ def _sizes_known(engine: Engine) -> bool:
 
 def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
-    container, pod, device = engine.container, engine.pod, sizing.accelerator
+    container, device = engine.container, sizing.accelerator
     part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
     if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
         return
@@ -446,7 +442,6 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         ),
         fixes=(_use_all(engine, gpus),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

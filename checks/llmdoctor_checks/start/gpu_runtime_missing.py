@@ -110,7 +110,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     found = fallback(container.name, logs) if engine.name == "ollama" else None
     if found is not None and found.failed is not None:
         if found.too_slow and (asked or not found.unseen):
-            yield _slow(pod, engine, found)
+            yield _slow(engine, found)
         return  # it is there, and unfit
     line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
@@ -131,7 +131,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fixes=(fix,),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -191,7 +190,6 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -226,7 +224,6 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -301,7 +298,6 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -341,7 +337,6 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -393,11 +388,10 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
             ),
         ),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
+def _slow(engine: Engine, found: Fallback) -> Finding:
     """A GPU that Ollama had found, or was about to find, and that did not answer in time."""
     container = engine.container.name or "Ollama"
     what = (
@@ -420,7 +414,6 @@ def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
             ),
         ),
         order=failed.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

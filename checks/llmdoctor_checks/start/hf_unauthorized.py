@@ -81,7 +81,6 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
                 f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="$HF_TOKEN"',
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -57,7 +57,6 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                     f"name it with -m, or leave --offline out in {fixes.edited(pod)}"
                 ),
             ),
-            pods=(pod.name,),
             order=line.order,
         )
         return

@@ -51,7 +51,6 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
         f"{effect} of {engine.title}.",
         evidence=(pod_evidence(container, "image", image),),
         fixes=(_fix(pod, engine),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -55,5 +55,4 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed") if crashed else (),
             fixes=(fixes.set_spec(pod, "/enableServiceLinks", False, "Turn service links off for this pod"),),
-            pods=(pod.name,) if pod.exists else (),
         )

@@ -89,7 +89,6 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
         fixes=(_fix(pod, engine, None, ANY_IPV4),),
-        pods=(pod.name,),
     )
 
 
@@ -136,7 +135,6 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
         fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

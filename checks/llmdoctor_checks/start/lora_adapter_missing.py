@@ -87,7 +87,6 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         ),
         fixes=(fixes.advice(advice),),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

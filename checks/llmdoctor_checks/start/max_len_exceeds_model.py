@@ -68,7 +68,6 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
                 "rope_parameters, from 0.31 on max_position_embeddings too)"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

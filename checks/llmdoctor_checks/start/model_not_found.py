@@ -329,7 +329,6 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

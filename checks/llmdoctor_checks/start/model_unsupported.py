@@ -70,7 +70,6 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
                 f"Run {engine.title} {_least(first)} in {fixes.edited(pod)}: the release that the model's page names"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -142,7 +142,6 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
                 f"Replace {'the placeholder' if text.startswith('in Secret ') else text} by the real value in {_where(pod, evidence)}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -127,7 +127,6 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
                 ),
             ),
             order=ended.lines[0].order,
-            pods=(pod.name,),
         )
         return
 
@@ -163,7 +162,6 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             ),
             explains=("not-ready", "crash-loop", "probe-too-short"),
             fixes=(_fix(container, kind, probe, number),),
-            pods=(pod.name,),
         )
         return
 
@@ -226,7 +224,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
             fixes=(_fix(container, kind, probe, port.value),),
             order=math.inf if later else None,
-            pods=(pod.name,) if pod.exists else (),
         )
         return
     yield from _by_kserve(pod, container, engine, port)
@@ -330,7 +327,6 @@ def _through_sidecar(
                     f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -385,7 +381,6 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
                 port_evidence(container, port),
             ),
             fixes=(_retarget(item, len(service.spec.ports), port.value),),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -420,7 +415,6 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
                     [{"op": "replace", "path": f"/spec/{field}", "value": value}],
                 ),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

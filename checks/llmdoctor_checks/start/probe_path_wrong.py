@@ -170,7 +170,6 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 ),
                 explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
                 fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(name, ""))),
-                pods=(pod.name,),
             )
             return
         found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
@@ -213,7 +212,6 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
             if written == scheme
             else fixes.advice(f"Let the probe ask by {right} in {fixes.edited(pod)}"),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -243,7 +241,6 @@ def _asked_if_ready(
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=tuple(_fixes(pod, container.index, "liveness", path, right)),
-        pods=(pod.name,),
     )
 
 
@@ -280,7 +277,6 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=(_asked_over_http(subject, container, kind, probe, program),),
-        pods=(pod.name,),
     )
 
 

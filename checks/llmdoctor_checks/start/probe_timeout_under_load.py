@@ -167,7 +167,6 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
                 ),
             ),
             order=last.order,
-            pods=(pod.name,),
         )
     return None
 
@@ -206,7 +205,6 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
-        pods=(pod.name,),
     )
 
 
@@ -309,7 +307,6 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
             ),
         ),
         order=shown.order,
-        pods=(pod.name,),
     )
 
 
@@ -374,7 +371,6 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
         evidence=tuple(_evidence(pod, probe, []))
         + ((pod_evidence(container, "livenessProbe", " ".join(path.split())),) if asked else ()),
         fixes=tuple(_health_fix(pod, engine, probe) if asked else _fixes(pod, container.pointer, probe)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -101,7 +101,6 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=_EXPLAINS if crashed else (),
         fixes=(_fix(engine, clash),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -152,7 +151,6 @@ def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of:
         explains=(instead_of, *_EXPLAINS),
         fixes=(fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

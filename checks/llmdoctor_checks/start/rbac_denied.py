@@ -67,7 +67,7 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         discovers = re.search(_DISCOVERS, words)
         refused = _last(log, pod.cluster.now) if log is not None and discovers else None
         if refused is not None and discovers:
-            yield _finding(pod, container, discovers[0].rstrip("= \n"), *refused)
+            yield _finding(container, discovers[0].rstrip("= \n"), *refused)
             return
 
 
@@ -88,7 +88,7 @@ def _long_since(log: Log, line: Line, now: datetime | None) -> bool:
     return ago is not None and end is not None and ago - end > _ASKS_AGAIN
 
 
-def _finding(pod: Pod, container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
+def _finding(container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
     owner, name, where = said["owner"], said["name"], said["where"]
     return Finding(
         role="cause",
@@ -99,7 +99,6 @@ def _finding(pod: Pod, container: Container, option: str, line: Line, said: re.M
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(_role(owner, name, where),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -169,7 +169,6 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
                     f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -196,7 +195,6 @@ def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, l
         of_one = any(re.search(_OF_ONE, key) for key in selector_of(service))
         if engine.name in _LATE and (replicas or 0) > 1 and not of_one:
             yield _finding(
-                pod,
                 "note",
                 f"{container.name} has no readiness probe: Service {service.name} sends a new one of the {replicas} replicas its "
                 f"share of requests at once, and {engine.title} refuses them until the model is loaded.",
@@ -209,7 +207,6 @@ def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, l
     action = _action(probe)
     right = _ALIVE[engine.name][1] if engine.name in _ALIVE else "/health"
     yield _finding(
-        pod,
         "risk",
         f"The readiness probe of {container.name} ({action}) succeeds while {engine.title} still loads the model: "
         f"Service {service.name} sends requests that fail.",
@@ -245,7 +242,6 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             pod_evidence(container, "readinessProbe", action),
         ),
         fixes=(_probe(engine, path),),
-        pods=(pod.name,),
     )
 
 
@@ -282,7 +278,6 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         summary=summary,
         evidence=tuple(evidence),
         fixes=(_probe(engine, "/health"),),
-        pods=(pod.name,),
     )
 
 
@@ -306,7 +301,6 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         f"{count_of(len(failed), 'request')} with 503 meanwhile.",
         evidence=(log_evidence(failed[-1]), log_evidence(begun), pod_evidence(container, "readinessProbe", action)),
         fixes=(_probe(engine, "/health"),),
-        pods=(pod.name,),
     )
 
 
@@ -415,7 +409,7 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
     return not _nothing(probe)
 
 
-def _finding(pod: Pod, role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
+def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
     return Finding(
         role="risk" if role == "risk" else "note",
         severity="warning" if role == "risk" else "info",
@@ -423,7 +417,6 @@ def _finding(pod: Pod, role: str, summary: str, evidence: Evidence, fix: Fix) ->
         summary=summary,
         evidence=(evidence,),
         fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -92,7 +92,6 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
                 '--docker-password="$PASSWORD"',
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -141,7 +141,6 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
             *(e for asked in wrong[:3] for e in _quoted(asked)),
         ),
         fixes=tuple(_fixes(engine, first, names)),
-        pods=(pod.name,),
     )
 
 
@@ -167,7 +166,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
             fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -211,7 +209,6 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -237,7 +234,6 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 
@@ -270,7 +266,6 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
             if engine.name == "vllm"
             else fixes.advice(f"Let {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
         ),
-        pods=(engine.pod.name,),
     )
 
 

@@ -76,7 +76,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             explains=("request-too-long",),
             fixes=(*_meant(engine, cut), _fix(engine, cut)),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
@@ -93,7 +92,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
             fixes=(_fix(engine, named),),
             order=other.order,
-            pods=(pod.name,),
         )
         return
     # a runtime's arguments may be completed by the object that uses it
@@ -106,7 +104,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         summary=_summary(engine, shown),
         evidence=tuple(problem_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

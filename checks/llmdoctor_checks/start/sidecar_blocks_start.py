@@ -110,7 +110,6 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name}",
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -138,7 +137,6 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 explains=NOT_STARTED,
                 fixes=(_waited_for(container, other),),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 

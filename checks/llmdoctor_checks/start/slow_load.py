@@ -151,7 +151,6 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
             evidence=(log_evidence(line),),
             explains=("not-ready", "rollout-stuck") if shown else (),
             fixes=(_fix(pod, engine),),
-            pods=(pod.name,),
         )
 
 
@@ -177,7 +176,6 @@ def _loading(pod: Pod, engine: Engine, bar: Bar, pace: float | None) -> Finding:
         explains=("not-ready", "rollout-stuck"),
         fixes=(_fix(pod, engine),),
         order=bar.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -205,7 +203,6 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -239,7 +236,6 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
             ),
         ),
         order=phase.line.order,
-        pods=(pod.name,),
     )
 
 

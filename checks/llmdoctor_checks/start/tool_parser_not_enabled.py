@@ -75,7 +75,6 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     parser = engine.explicit("tool_call_parser")
@@ -92,7 +91,6 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         'none: every request with tools and tool_choice "auto" fails with status 400.',
         evidence=(setting_evidence(engine.container, parser),),
         fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

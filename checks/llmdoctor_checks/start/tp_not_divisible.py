@@ -73,7 +73,6 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
         evidence=(setting_evidence(container, size), setting_evidence(container, model)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, shape, size.value)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

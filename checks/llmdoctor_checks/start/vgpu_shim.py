@@ -126,7 +126,6 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     owner="platform",
                 ),
             ),
-            pods=(pod.name,),
         )
 
 
@@ -166,7 +165,6 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
 
 
@@ -203,7 +201,6 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -244,7 +241,6 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -294,7 +290,6 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 

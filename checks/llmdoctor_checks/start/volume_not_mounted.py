@@ -86,7 +86,6 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
                 ),
                 explains=("model-not-found", "crash-loop", "not-ready") if failing else (),
                 fixes=(_mount(container, mount),),
-                pods=(pod.name,) if pod.exists else (),
             )
             return
     if pod.exists:
@@ -134,7 +133,6 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
                 f"(at {_above(str(model.value))} or a folder above), in {fixes.edited(pod)}"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -177,7 +175,6 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             explains=_EXPLAINS,
             fixes=(fix,),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 

@@ -336,5 +336,4 @@ def _finding(
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )

@@ -48,5 +48,4 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 "new names, and see what the kernel of the node says of the volume"
             ),
         ),
-        pods=(pod.name,),
     )

@@ -91,7 +91,6 @@ def _finding(pod: Pod, line: Line) -> Finding:
         summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
         order=float(line.number),
-        pods=(pod.name,),
     )
 
 
@@ -104,7 +103,6 @@ def _still_ready(pod: Pod, line: Line) -> Finding:
         summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
         order=float(line.number),
-        pods=(pod.name,),
     )
 
 
@@ -126,7 +124,6 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
         fixes=(_restart(pod, engine),),
-        pods=(pod.name,),
     )
 
 

@@ -75,7 +75,6 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
         if pod.exists
         else (),
         order=line.order if line else None,
-        pods=(pod.name,),
     )
 
 

@@ -52,7 +52,6 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
         + (f", though it answered {where}: {busy}." if where else f": {busy}, or the API server does not reach pods."),
         evidence=(engine.answers.evidence(silent), *((engine.answers.evidence(other),) if other else ())),
         fixes=(_ask(engine, silent.port, path),),
-        pods=(pod.name,),
     )
 
 

@@ -104,9 +104,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             )
             yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
         else:
-            yield Finding(
-                role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
-            )
+            yield Finding(role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence))
 
 
 def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
@@ -129,7 +127,6 @@ def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
         summary=f"All containers of {pod.name} that serve are ready, and the pod is not{span}: {why}.",
         evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
         fixes=(fixes.advice(f"See whether {name} reports", *unseen, owner="platform"),) if unseen else (),
-        pods=(pod.name,),
     )
 
 
