@@ -100,7 +100,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if ended else "risk",
         severity=None if ended else "warning",
-        confidence="likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
         evidence=(

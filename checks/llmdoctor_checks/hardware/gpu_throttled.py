@@ -68,7 +68,6 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     sure = said[0][1] == "certain"
     yield Finding(
         role="cause" if sure and pod.ready else "risk",
-        severity="warning",
         confidence="likely" if sure else "possible",
         summary=f"The node {hardware.node} is marked for a GPU{' of this pod' if sure else ''} that is held back for heat or power "
         f"({said[0][0].type}).",

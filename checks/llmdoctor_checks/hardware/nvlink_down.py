@@ -100,8 +100,6 @@ def _degraded(hardware: Hardware) -> Iterator[Finding]:
     problems = ", ".join(dict.fromkeys(name for device in bad for name in device.fabric.problems))
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{len(bad)} of the {len(hardware.mine)} GPUs of this pod on {hardware.node} are {bad[0].fabric.health} in the NVLink "
         f"fabric{f': {problems}' if problems else ''}.",
         evidence=tuple(
@@ -132,8 +130,6 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
     worst, link = max(noisy, key=lambda pair: pair[1].errors_per_minute or 0)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"NVLinks of the {len(hardware.mine)} GPUs of this pod repeat much of what they carry: {worst.title} on "
         f"{hardware.node} has {link.errors_per_minute:g} errors a minute{'' if link.link is None else f' on link {link.link}'}.",
         evidence=tuple(
@@ -211,7 +207,6 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"An NVLink of {hardware.node} had failed before (Xid {old[-1].number}), and the GPUs were not reset since; now the "
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),

@@ -41,7 +41,6 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         why = slow[0][1]
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired."
             if _wired_so(hardware)
@@ -52,7 +51,6 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
         yield Finding(
             role="cause" if now else "risk",
-            severity="warning",
             confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
             summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
             + f": a copy between host and GPU takes about {max(_factor(d) for d, _ in slow)} times as long.",
@@ -81,7 +79,6 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
     yield Finding(
         role="risk" if again else "note",
         severity="warning" if again else "info",
-        confidence="likely",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
         fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),
@@ -94,7 +91,6 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(count, 'fatal error')}.",
         evidence=tuple(hardware.kernel.evidence(error.line) for error in errors[:3]),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),

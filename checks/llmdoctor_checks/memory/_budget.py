@@ -52,7 +52,6 @@ def finding(pod: Pod, sizing: Sizing, summary: str, explains: tuple[str, ...] = 
     return Finding(
         role="cause" if role == "cause" else "risk",
         severity="critical",
-        confidence="likely",
         summary=summary,
         evidence=tuple(_evidence(sizing)),
         explains=(*explains, *EXPLAINED) if role == "cause" else (),

@@ -101,7 +101,6 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="certain",
         summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
         evidence=(evidence, pod_evidence(container, "args", capped)),

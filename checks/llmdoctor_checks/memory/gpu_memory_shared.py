@@ -142,7 +142,6 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"Of the {total:.3g} GiB of its GPUs only {free:.3g} GiB were free when {engine.title} started, before it had loaded a "
         "model: something else holds them, and layers of the model are computed on the CPU.",
         evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(last[0])),
@@ -230,7 +229,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         )
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"Weights take {say_bytes(weights.high)}, and of the {say_bytes(share * total)} that vLLM may use nothing is left: "
             f"about {say_bytes(unknown)} were taken by something else while it measured the GPU, {others}.",
             evidence=(
@@ -280,7 +278,6 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{len(shares)} pods share one GPU of {pod.spec.node_name}, with {total:g} of it together: "
         + ", ".join(f"{other.metadata.name} {share:g}" for other, share in shares)
         + ".",

@@ -69,7 +69,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             why = f"{engine.title}'s default of {_DEFAULT} would have had room beside what else uses {total - free:.2f} GiB of it."
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: {why}",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
             explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
@@ -79,7 +78,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     elif failed:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
             explains=(
@@ -97,7 +95,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
         yield Finding(
             role="risk" if share >= _EXTREME else "note",
             severity="warning" if share >= _EXTREME else "info",
-            confidence="likely",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for CUDA graphs, NCCL and the CUDA context.",
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),

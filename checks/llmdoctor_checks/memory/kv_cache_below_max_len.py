@@ -76,7 +76,6 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     fewer = ", and with them fewer tokens that are guessed at once (num_speculative_tokens)" if guessed else ""
     return Finding(
         role="cause",
-        severity="critical",
         confidence="certain",
         summary=f"CUDA graphs{of_what} take {found.graphs} GiB, and {found.left} GiB are left for the KV cache; one request of the "
         f"maximum length {found.length} needs {found.needed} GiB.",
@@ -110,8 +109,6 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     last = still[-1]
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.at}, and nothing has run for {say_seconds(seconds)} beside an empty KV cache: "
         f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits for ever, and all "
         "others behind it.",

@@ -163,7 +163,6 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
     container = engine.container
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"A process of {container.name} was killed: {engine.label} takes {say_bytes(needed)} of host memory or more "
         f"({', '.join(use.text for use in uses)}), and the memory limit is {say_bytes(limit)}.",
         evidence=(
@@ -196,7 +195,6 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
         of = f": {killed[0].process}, which had {say_bytes(killed[0].anon)} of its own in memory" if killed else ""
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The kernel killed {count_of(len(killed), 'process') if killed else 'a process'} of container {container.name} at its "
             f"memory limit of {say_bytes(limit)}{of}; the container runs on without, and does not get ready.",
             evidence=(
@@ -264,7 +262,6 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)}); "
         f"the memory limit of {container.name} is {say_bytes(limit)}, so it is killed while it starts.",
         evidence=tuple(evidence),
@@ -288,8 +285,6 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}"
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{name} takes {say_bytes(needed)} of host memory or more without a GPU; the memory limit of {container.name} is "
         f"{say_bytes(limit)}, so Ollama refuses to load it or is killed.",
         evidence=(models[name], pod_evidence(container, "resources.limits.memory", str(own))),
@@ -319,8 +314,6 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         return  # it breathes
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
         f"{say_seconds(left)}.",
@@ -350,7 +343,6 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
     yield Finding(
         role="cause" if often else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
         f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}"
         f"{f', and restarted {restarts} times in all' if often else ''}.",
@@ -377,8 +369,6 @@ def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Itera
     shared = f" and {say_bytes(files)} in memory-backed files" if files else ""
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The processes of {container.name} hold {say_bytes(own)}{shared} of its memory limit of {say_bytes(limit)}; the kernel "
         "can take none of it back, and kills at the limit.",
         evidence=(

@@ -146,7 +146,6 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
     if kills:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The node {node.name} ran out of memory, and no longer answers since: the kernel killed processes of it, the last "
             f"{say_seconds((since - kills[-1].last).total_seconds() if kills[-1].last else 0)} before.",
             evidence=(event_evidence(kills[-1], pod.cluster), node_evidence(node, f"Ready=Unknown: {ready.reason}")),
@@ -194,7 +193,6 @@ def _of_worker(
         evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=text,
         evidence=tuple(evidence),
         explains=("oomkilled-host", *CONSEQUENCES),
@@ -234,7 +232,6 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
         yield Finding(
             role="risk" if short else "note",
             severity="warning" if short else "info",
-            confidence="likely",
             summary=f"{text}.",
             evidence=(
                 proof,

@@ -112,7 +112,6 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
     place, told = stored
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
         f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
         evidence=(*evidence, told),
@@ -134,7 +133,6 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
         if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
                 role="risk",
-                severity="warning",
                 confidence="possible" if alone and _only_shm(container, name) else "likely",
                 summary=f"Volume {name} has a sizeLimit of {say_bytes(size)}, and counts against the memory limit of "
                 f"{say_bytes(limit)} of container {container.name}: filling it gets the container killed.",

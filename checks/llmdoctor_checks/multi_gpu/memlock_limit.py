@@ -37,7 +37,6 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{container.name} asks for {devices[0]} without the capability {_CAPABILITY}: how much memory it may register "
         "with the adapter is what the container runtime allows, by default 64 KiB or 8 MiB.",

@@ -144,7 +144,6 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} has waited {say_seconds(waited)} for {asked[0]}, although {leader.metadata.name} behind that "
                 "Service is ready: the name does not resolve in this cluster, or the connection is stopped on the way.",
                 evidence=(
@@ -189,7 +188,6 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
         by = f"Service {name}" if name else f"a Service in front of {there.name}"
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.name}, of the same image, "
             "is told to listen there.",
             evidence=(

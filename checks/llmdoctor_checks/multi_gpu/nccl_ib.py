@@ -73,7 +73,6 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
     names = ", ".join(v.name for v in found)
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{names} choose RDMA devices, and the pod asks for none: without a device NCCL takes plain sockets between "
         "the nodes, many times slower, and says so only at NCCL_DEBUG=INFO.",
@@ -100,8 +99,6 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     why = _why(log)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{container.name} asks for {limits[device]} {device}, and NCCL goes by plain sockets between the nodes: many times "
         "slower.",
         evidence=(

@@ -37,7 +37,6 @@ def nccl_timeout_missing(engine: Engine) -> Iterator[Finding]:
         evidence = Evidence(source="pod", ref=variable.path, text=f"NCCL_TIMEOUT={shown}")
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"NCCL_TIMEOUT={shown} has no effect: neither NCCL nor PyTorch nor {engine.title} reads it. {works[0]}",
             evidence=(evidence,),
@@ -49,7 +48,6 @@ def nccl_timeout_missing(engine: Engine) -> Iterator[Finding]:
         ]
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"{workers} workers of {engine.label} wait for each other with the default timeout. {works[0]}",
             evidence=tuple(setting_evidence(engine.container, s) for s in evidence_of if s),

@@ -141,7 +141,6 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(container, engine)),
         explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
@@ -177,7 +176,6 @@ def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware |
     return Finding(
         role="note" if enough else "risk",
         severity="info" if enough else "warning",
-        confidence="likely",
         summary=_risk(engine, workers),
         evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
         fixes=(_mounted(engine.container),),
@@ -271,8 +269,6 @@ def _image_cache(engine: Engine) -> Iterator[Finding]:
     mount = f"{int(size) + 4}Gi"
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} keeps a cache of {size:g} GiB for images in /dev/shm, which holds {say_bytes(shm.size_bytes)}: "
         "a page that does not fit kills it by SIGBUS.",
         evidence=(setting_evidence(engine.container, asked), *_spec(engine.container, engine)),
@@ -296,7 +292,6 @@ def _store_on_disk(container: Container, logs: Logs | None) -> Iterator[Finding]
         size = f"{max(8, math.ceil(float(wanted['size'])) if wanted else 0)}Gi"
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
             f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",

@@ -250,7 +250,6 @@ def _computed(pod: Pod) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"Namespace {pod.namespace} enforces Pod Security {enforced}, which refuses this pod: "
         f"{', '.join(f'{place} {text}' for place, text, _ in wrong)}.",
         evidence=(

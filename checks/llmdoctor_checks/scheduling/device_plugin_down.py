@@ -57,7 +57,6 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         severity="warning" if listed else "critical",
-        confidence="likely",
         summary=f"{node.name} offers {listed} of {count or 'its'} {resource}"
         + "".join(f"; {said}" for said, _ in broken[:3])
         + ".",

@@ -95,7 +95,6 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
     held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else "held by no pod"
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet of {node.name} counts {refused.resource} as taken that no pod holds: it refused {len(alike)} pods "
         f"from {times[0]} to {times[-1]}, while its device plugin runs and all devices are allocatable.",
         evidence=(

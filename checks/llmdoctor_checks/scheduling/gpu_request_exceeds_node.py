@@ -68,8 +68,6 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
         containers = [c for c in pod.containers if c.accelerators.get("nvidia.com/gpu")]
         return Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"It asks for {asked} nvidia.com/gpu and for a node of type {names}, which has {most}: it stays Pending.",
             evidence=(
                 pod_evidence(pod, path, f"{_TYPE}: {', '.join(values)}"),

@@ -97,8 +97,6 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
         where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{replicas} pods of {who} mount claim {claim.name}, which is {mode}: it can be attached "
             f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
             evidence=(

@@ -34,8 +34,6 @@ def by_annotation(engine: Engine, subject: Subject, metrics: Metrics | None) -> 
     path, text, metric = told[-1]
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{workload.ref} scales {engine.label} on GPUs by {metric}, which does not follow the load.",
         evidence=(workload_evidence(workload, path, text),),
         fixes=(_concurrency(engine, workload, path, metrics),),

@@ -145,7 +145,6 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) 
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
         f"{stays(acting)}: what it asks for finds nothing of this engine.",
         evidence=(

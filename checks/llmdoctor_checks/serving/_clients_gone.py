@@ -101,7 +101,6 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
         return Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
             evidence=(
@@ -129,7 +128,6 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
         f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
         evidence=(log_evidence(line), log_evidence(old[-1])),

@@ -49,7 +49,6 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                 yield Finding(
                     role="cause",
                     severity="warning",
-                    confidence="likely",
                     summary=f"Service {item.name} selects {other.name}, which serves {name}, and {pod.name}, which does not: what "
                     "is asked of it goes to either, and the wrong one refuses it.",
                     evidence=(

@@ -97,7 +97,6 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         )
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
             f"at which it asks {told['whom']}.",
             evidence=(log_evidence(line), quoted),
@@ -146,7 +145,6 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             port = numbers[0]
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
                 f"{service.name} is none of them: it cannot be reached.",
                 evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
@@ -218,7 +216,6 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if line else "risk",
         severity=None if line else "warning",
-        confidence="likely",
         summary=f"NetworkPolicy {names} keeps {pod.name} from {' and '.join(closed)}; {setting.value} comes from the Hugging Face "
         f"Hub{kept}.",
         evidence=(

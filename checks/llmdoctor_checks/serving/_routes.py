@@ -158,7 +158,6 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             yield Finding(
                 role="cause",
                 severity="warning",
-                confidence="likely",
                 summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
                 f"Service {right}, to which no Ingress or route leads.",
                 evidence=(object_evidence(item, "spec.rules", name),),

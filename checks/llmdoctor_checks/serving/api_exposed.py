@@ -100,7 +100,6 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         elif not closed and (port := _host_port(pod, container, ports)):
             yield Finding(
                 role="note",
-                severity="info",
                 confidence="possible",
                 summary=f"{title} asks for no key and listens on port {port} of the node itself.",
                 evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),

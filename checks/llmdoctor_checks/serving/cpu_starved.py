@@ -171,8 +171,6 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU with one thread of {said[1]}, as nothing sets OMP_NUM_THREADS.",
         evidence=(log_evidence(reduced),),
         fixes=(
@@ -200,8 +198,6 @@ def _crawls(engine: Engine, logs: Logs) -> Finding | None:
         return None  # it stands still
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU, where its limit is {say_cores(limit)} cores: a request gets "
         f"{pace:.1f} tokens a second at most.",
         evidence=(log_evidence(said[-1].line), *_spec(container)),
@@ -241,7 +237,6 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     last = slow[-1][0] if slow else paces[-1][0]
     return Finding(
         role="cause",
-        severity="warning",
         confidence="possible" if slow else "likely",
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
         f"{len(slow or paces)} answers {took or f'came at {pace:.1f} tokens a second at most'}.",
@@ -289,8 +284,6 @@ def _by_quota(
         waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
         return Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods, and its busiest GPU is "
             f"{idle.mean:.0%} busy{waiting}.",
             evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
@@ -308,7 +301,6 @@ def _by_quota(
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",
-        severity="warning",
         confidence="likely" if starves else "certain",
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
@@ -355,8 +347,6 @@ def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
         f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
         evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
@@ -372,8 +362,6 @@ def _above_request(pod: Pod, container: Container, metrics: Metrics | None) -> I
         return
     yield Finding(
         role="note",
-        severity="info",
-        confidence="likely",
         summary=f"Container {container.name} takes {beyond.mean:.1f} cores and requests {say_cores(request)}: where others of "
         f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share.",
         evidence=(_cores(beyond), *_spec(container)),

@@ -231,7 +231,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         whom = f"{ended.url} " if ended.url else "the server of the model "
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"{ended.container.name} ended since {whom}did not answer in the time that its client gives it "
             f"({ended.error}).",
             evidence=tuple(log_evidence(line) for line in ended.lines),
@@ -291,7 +290,6 @@ def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding
     streams = "" if timeout.whole else " (those that stream are spared)"
     return Finding(
         role="risk",
-        severity="warning",
         confidence="certain" if timeout.whole else "possible",
         summary=f"{where} {ends} {say_seconds(timeout.seconds)}; of {taken.observed:.0f} requests that the engine finished "
         f"{share:.1%} took longer{streams}.",

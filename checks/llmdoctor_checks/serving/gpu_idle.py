@@ -103,7 +103,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     yield Finding(
         role="cause" if loaded else "note",
         severity="warning" if loaded else "info",
-        confidence="likely",
         summary=f"{count_of(len(empty), 'GPU')} of {len(gpus)} of {container.name} on {hardware.node} "
         f"({', '.join(gpu.title for gpu in empty[:4])}) {'has' if len(empty) == 1 else 'have'} no process and no memory in use, {what}.",
         evidence=(

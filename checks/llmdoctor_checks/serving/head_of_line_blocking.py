@@ -122,8 +122,6 @@ def head_of_line_blocking(
     where = f" on each of {replicas} replicas" if replicas and replicas > 1 else ""
     yield Finding(
         role="note",
-        severity="info",
-        confidence="likely",
         summary=f"{engine.label} computes each prompt in one step ({off.text}), up to {length} tokens: meanwhile every other "
         f"request{where} waits.",
         evidence=(setting_evidence(engine.container, off),),
@@ -206,7 +204,6 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} reads prompts before it goes on with what runs, at {read:.0f} tokens a second, and each of "
         f"{last.running} running requests gets {_say((last.tokens or 0.0) / last.running)} tokens a second. None waits, and "
         f"{last.cache:.0%} of the KV cache is taken.",
@@ -336,7 +333,6 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} reads prompts at {read:.0f} tokens a second, and each of the up to {max(x.running for x in last)} requests "
         f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
         f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",

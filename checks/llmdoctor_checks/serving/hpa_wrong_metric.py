@@ -141,8 +141,6 @@ def _beyond(
     meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {stays(scaler)}." if load and waits else ""
     return Finding(
         role="cause" if waits else "risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {most[0]} at "
         f"once and lets the others wait, so that no load adds one.{meanwhile}",
         evidence=(

@@ -368,7 +368,6 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"The KV cache of {engine.container.name or engine.title} has been {last.cache:.0%} full for {say_seconds(seconds)} "
         f"and nothing runs: {swapped[1] if swapped else 0} swapped out and {last.waiting} waiting requests find no room in it.",
         evidence=(log_evidence(still[0].line, _CACHE), log_evidence(last.line, _CACHE)),

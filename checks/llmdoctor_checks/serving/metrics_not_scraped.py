@@ -85,8 +85,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
         known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
         yield Finding(
             role="note",
-            severity="info",
-            confidence="likely",
             summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
             evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
             fixes=(
@@ -111,7 +109,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
@@ -247,7 +244,6 @@ def _unseen(pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scali
     return Finding(
         role="cause" if scaling and pod.ready else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"{what}: {lost}.",
         evidence=(*evidence, *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),

@@ -115,7 +115,6 @@ def _over_time(
         said = (spread[1].evidence(),)
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
@@ -170,7 +169,6 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     if idle is not None and min(waiting.seconds, idle[1].seconds) >= _NO_BURST_SECONDS:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
             f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited. Meanwhile {idle[0]} runs "
             f"{max(idle[1].values):.0f} at most, and has no queue.",
@@ -182,7 +180,6 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"At this moment {waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run; one "
         "look does not say whether that lasts.",
@@ -211,7 +208,6 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),

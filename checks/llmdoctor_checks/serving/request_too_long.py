@@ -190,7 +190,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
     return Finding(
         role="cause" if most else "note",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name} for more than "
         + (
             f"the {said['max']} tokens of its physical batch"
@@ -233,7 +232,6 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{engine.container.name} refused {refused:.0f} of {all_of:.0f} requests ({refused / all_of:.0%}) in "
         f"{say_seconds(length.seconds)} as faulty; {near:.1%} of the prompts that it took are longer than half of its context of "

@@ -130,7 +130,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
         role="cause" if there == 0 or waits else "risk",
-        severity="warning",
         confidence="certain" if (default or room) and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
@@ -173,8 +172,6 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} planned {planned[1]} layers for the GPU that it lists, and has all weights in the memory of the CPU"
         f"{': it has no runner for GPUs' if lacks else ''}.",
         evidence=(
@@ -224,8 +221,6 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
         return None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step: "
         f"a request gets {max(paces):.1f} tokens a second at most.",
         evidence=(setting_evidence(engine.container, setting), log_evidence(said[-1].line)),
@@ -250,8 +245,6 @@ def _offload(engine: Engine, subject: Subject) -> Finding | None:
         return None
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step, "
         f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
         evidence=(setting_evidence(engine.container, setting),),

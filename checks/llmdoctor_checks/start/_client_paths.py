@@ -126,7 +126,6 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{client} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),

@@ -81,7 +81,6 @@ def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
             yield Finding(
                 role="risk",
                 severity="critical",
-                confidence="likely",
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"so that {last} never starts.",
                 evidence=(
@@ -110,7 +109,6 @@ def waits_for_later(pod: Pod) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"Init container {container.name} asks port {port} of its own pod, where {later[port]} listens: that is started "
             "only when all init containers have ended, so that nothing answers.",
             evidence=(
@@ -159,7 +157,6 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             what = "runs until it is stopped" if asleep else "is a server"
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"and {last} waits for that.",
                 evidence=(
@@ -182,7 +179,6 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
     role = pod.annotations.get("vault.hashicorp.com/role")
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{agent.name} may not log in at Vault, so that no other container of the pod starts.",
         evidence=(
             log_evidence(lines[-1], VAULT),

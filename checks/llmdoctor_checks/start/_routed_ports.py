@@ -72,7 +72,6 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause" if alone else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"{kind} {first.item.name} sends to port {first.port} of Service {service.name}, which has {have}: requests through it "
             "are answered with an error.",
             evidence=(

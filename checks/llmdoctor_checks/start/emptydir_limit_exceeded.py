@@ -89,7 +89,6 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
             continue
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"{other.metadata.name}, in whose place {pod.name} starts, was evicted: its volume {said[1]} had grown over "
             f"{said[2]}, and {pod.name} has the same.",
             evidence=(
@@ -137,7 +136,6 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{what} {say_bytes(needed)} or more, and volume {place.volume} at {place.path} may "
         f"hold {say_bytes(place.size)}: the kubelet evicts the pod during the download.",
         evidence=(place.evidence, evidence),

@@ -153,7 +153,6 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
             "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
             evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
@@ -247,7 +246,6 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
             'ends with "could not connect to ollama server".',
             evidence=(pod_evidence(container, path, quoted(" ".join(found[0].split()))),),
@@ -270,7 +268,6 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
     yield Finding(
         role="cause" if pod.exists else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
         evidence=tuple(setting_evidence(engine.container, s) for s in settings),
         explains=(
@@ -308,7 +305,6 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama-server aborts over {setting.text}: {least} is the least that it may be.",
             evidence=(
                 setting_evidence(container, setting),

@@ -122,7 +122,6 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{clash.what} needs compute capability {clash.need}, and {gpu}.",
         evidence=tuple(_evidence(engine, device, clash)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
@@ -145,7 +144,6 @@ def _of_another_maker(engine: Engine) -> Finding | None:
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{container.spec.image} is built for {kind}, the GPUs of {built}; container {container.name} asks for {resource}, "
         f"which is {whose}, and finds no device there that it can use.",
         evidence=(
@@ -169,7 +167,6 @@ def _refused(engine: Engine, logs: Logs) -> Finding | None:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: it found a GPU, and its library {found.library} {why}.",
         evidence=(log_evidence(found.failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),

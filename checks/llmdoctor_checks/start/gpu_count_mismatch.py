@@ -216,8 +216,6 @@ def _no_such_index(container: Container) -> Finding | None:
         return None  # CUDA takes those before the first that is not there; who is privileged sees all of the node
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"CUDA_VISIBLE_DEVICES of {container.name} is {text}, and its {count_of(gpus, 'GPU')} "
         f"{'is number 0' if gpus == 1 else f'are numbers 0 to {gpus - 1}'}, whatever they are on the node: CUDA finds none.",
         evidence=(
@@ -251,8 +249,6 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
     resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} starts {workers} workers{product}; {whose} {count_of(gpus, 'GPU')}.",
         evidence=tuple(_evidence(engine)),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
@@ -300,8 +296,6 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
         told = f"Tell each pod its place in the group (--nnodes={nodes} {place.format('master-addr')}), or start Ray in each first,"
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} starts {workers} workers{product} and is not told of other pods: it counts the "
         f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
         evidence=tuple(_evidence(engine)),
@@ -334,8 +328,6 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
     if slices:
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{engine.label} starts {workers} workers; container {container.name} gets {workers} x {slices}, and "
             "CUDA shows a process only one MIG slice.",
             evidence=tuple(_evidence(engine)),
@@ -348,7 +340,6 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
     elif device is not None and device.shared > 1:
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"The {workers} GPUs of container {container.name} are shares ({device.sharing}), and may be one and the same.",
             evidence=(*_evidence(engine), device_evidence(container, device)),
@@ -428,7 +419,6 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("-core ERROR ("))
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{engine.label} puts the model on {count_of(workers, 'GPU')} of the {gpus} that container {container.name} has, "
         f"and {'its' if workers == 1 else 'their'} memory was used up while it started.",
         evidence=(*_evidence(engine), log_evidence(line)),

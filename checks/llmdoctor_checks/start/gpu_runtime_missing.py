@@ -121,7 +121,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
@@ -160,7 +159,6 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Libraries of the accelerator's driver are not in container {container.name}: the pod asks for "
         f"{', '.join(asked)} and names no runtime class, and the cluster has {runtime}.",
         evidence=(
@@ -281,7 +279,6 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
     name = pod.spec.node_name or "?"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
         f"which suffices for the image's {say_cuda(built[0])}.",
         evidence=(log_evidence(line), driver[1], built[1]),
@@ -321,7 +318,6 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="warning" if pod.ready else None,
-            confidence="likely",
             summary=f"{engine.label} runs on the CPU: the node has an AMD GPU, and container {container.name} has no /dev/kfd.",
             evidence=(
                 log_evidence(line),
@@ -369,7 +365,6 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} is given a render node."
         + ("" if root else f" Mostly {who} may not open it{why}."),
         evidence=(
@@ -403,7 +398,6 @@ def _slow(engine: Engine, found: Fallback) -> Finding:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {what} within the 30 s that Ollama waits.",
         evidence=(log_evidence(failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),

@@ -43,7 +43,6 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama.cpp shall not download ({offline.text}), and {repository.value} is not in its cache.",
             evidence=(
                 log_evidence(line),

@@ -83,8 +83,6 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
     who, evidence = _named(item)
     yield Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
@@ -124,7 +122,6 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label if engine else container.name} listens on {address}{tail}, and {who} asks {reaches}: every "
         "connection is refused.",
         evidence=(

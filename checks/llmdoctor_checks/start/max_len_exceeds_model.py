@@ -56,7 +56,6 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{asked.text} is set, and the configuration of {found.id} allows {longest} tokens: {engine.label} "
         "refuses to start.",
         evidence=(setting_evidence(container, asked), setting_evidence(container, model)),

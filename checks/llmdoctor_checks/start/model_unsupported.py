@@ -58,7 +58,6 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{model.value} is a {architecture}, which {engine.title} {_since(first)}; "
         f"{container.name} runs {engine.label} and refuses it at its start.",
         evidence=(

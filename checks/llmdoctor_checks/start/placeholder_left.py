@@ -133,7 +133,6 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     yield Finding(
         role="cause" if proven else "risk" if used else "note",
         severity="critical" if proven else "warning" if used else "info",
-        confidence="likely",
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
         explains=_CONSEQUENCES if proven else (),

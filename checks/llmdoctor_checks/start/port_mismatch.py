@@ -113,7 +113,6 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
             evidence=(
                 *(log_evidence(line) for line in ended.lines),
@@ -153,7 +152,6 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         number, line = next(iter(ports.items()))
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",
             evidence=(
                 event_evidence(refused[-1][1], pod.cluster),
@@ -252,7 +250,6 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     yield Finding(
         role="note" if beside else "risk",
         severity="info" if beside else "critical",
-        confidence="likely",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), port_evidence(container, port)),
         fixes=(
@@ -286,8 +283,6 @@ def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting
     names = ", ".join(p.name for p in container.spec.ports if p.name)
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} asks port {_written(probe)}, and no port of the container has that name"
         f"{f' ({names})' if names else ''}: the pod never becomes ready.",
         evidence=(pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),),
@@ -312,7 +307,6 @@ def _through_sidecar(
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
             evidence=(
                 log_evidence(line[0])
@@ -372,7 +366,6 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
             evidence=(
                 Evidence(
@@ -402,7 +395,6 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
         yield Finding(
             role="cause" if pod.exists and pod.ready else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
             evidence=(
                 object_evidence(pool, f"spec.{field}", wrong),

@@ -232,7 +232,6 @@ def _asked_if_ready(
         return None  # what keeps it from being ready is another matter
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "
         f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
         evidence=(
@@ -348,7 +347,6 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} runs {absent.program}, which {container.spec.image} does not have: it never "
         f"succeeds, and {_EFFECTS[kind]}.",
         evidence=(pod_evidence(container, f"{kind}Probe.exec.command", absent.text),),
@@ -364,7 +362,6 @@ def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None)
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The {kind} probe asks {container.name} for {path}, and {engine.label} answers {answer} "
         f"({401 if key else 404}): the pod {follows}.",
         evidence=(

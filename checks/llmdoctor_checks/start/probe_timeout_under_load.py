@@ -194,7 +194,6 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     said = token or full or (phase.line if phase else None)
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full)}.",
         evidence=(
             *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
@@ -282,7 +281,6 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
         evidence=(
@@ -365,8 +363,6 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{what}, and {engine.title} loads its model again.",
         evidence=tuple(_evidence(pod, probe, []))
         + ((pod_evidence(container, "livenessProbe", " ".join(path.split())),) if asked else ()),

@@ -302,8 +302,6 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     tail = ", and there is no startup probe" if kind == "liveness" else ""
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} restarts it after {say_seconds(probe.budget)} ({_arithmetic(probe)}); "
         f"{engine.title} answers only when the model is loaded{long or tail}.",
         evidence=(pod_evidence(container, f"{kind}Probe", _numbers(probe)), *(evidence if long else ())),

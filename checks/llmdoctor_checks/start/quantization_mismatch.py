@@ -144,8 +144,6 @@ def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of:
     """A quantization that a line of the log shows to be the fault, rather than what it looks like."""
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=summary,
         evidence=(log_evidence(line),),
         explains=(instead_of, *_EXPLAINS),

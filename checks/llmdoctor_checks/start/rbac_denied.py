@@ -92,8 +92,6 @@ def _finding(container: Container, option: str, line: Line, said: re.Match[str])
     owner, name, where = said["owner"], said["name"], said["where"]
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"Service account {owner}/{name} may not {said['verb']} pods in {where or 'the whole cluster'}: {container.name}, which "
         "looks for its servers there, finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),

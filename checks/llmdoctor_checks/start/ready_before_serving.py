@@ -155,8 +155,6 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         probe = container.spec.readiness_probe
         yield Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
             evidence=(
@@ -233,7 +231,6 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     action = _action(probe) if probe else "none"
     return Finding(
         role="cause",
-        severity="warning",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} {says}: requests fail until the model is loaded.",
         evidence=(
@@ -273,7 +270,6 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     return Finding(
         role="cause" if client or probe else "risk",  # most have no probe, and none has asked yet
-        severity="warning",
         confidence="likely" if client or probe else "possible",
         summary=summary,
         evidence=tuple(evidence),
@@ -295,8 +291,6 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     action = _action(probe) if probe else "none"
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} still loads the model: it has answered "
         f"{count_of(len(failed), 'request')} with 503 meanwhile.",
         evidence=(log_evidence(failed[-1]), log_evidence(begun), pod_evidence(container, "readinessProbe", action)),
@@ -413,7 +407,6 @@ def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
     return Finding(
         role="risk" if role == "risk" else "note",
         severity="warning" if role == "risk" else "info",
-        confidence="likely",
         summary=summary,
         evidence=(evidence,),
         fixes=(fix,),

@@ -132,8 +132,6 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     first, listed = wrong[0], _listed(names)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{first.container.pod.name} asks {engine.container.name} for the model {first.model}, and it serves {listed}: "
         "such requests fail with 404.",
         evidence=(
@@ -158,7 +156,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
     return Finding(
         role="note" if astray(len(answers), count, all_of) else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
         f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
@@ -199,7 +196,6 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         # where others are answered, the server does what it is there for
         role="note" if answered else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
         f"/v1/{path}: they ask for a model by another name.",
         evidence=(log_evidence(line, "404"), log_evidence(lost[0][0], "404")),
@@ -223,8 +219,6 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
         if said is not None and said["name"] in own:
             return Finding(
                 role="cause",
-                severity="warning",
-                confidence="likely",
                 summary=f"The gateway refuses requests for {said['name']}, the name that {engine.container.name} answers to: it "
                 f"knows this pod by its label {_LABEL} as {label}.",
                 evidence=(log_evidence(line, _UNKNOWN), pod_evidence(pod, f"metadata.labels[{_LABEL}]", label)),
@@ -253,8 +247,6 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
     change = f"--served-model-name {' '.join(names)} {route.model} in {fixes.edited(engine.pod)}"
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{_listed(names)}: they fail with 404.",
         evidence=(

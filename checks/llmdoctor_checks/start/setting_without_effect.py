@@ -70,7 +70,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
             evidence=(problem_evidence(pod, cut), log_evidence(line)),
             explains=("request-too-long",),

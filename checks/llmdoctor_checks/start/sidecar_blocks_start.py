@@ -94,7 +94,6 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
         told = _mesh.complaint(container, logs)
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The startup probe of the sidecar {container.name} does not succeed, and {last} is started only after it.",
             evidence=(
                 event_evidence(failed[-1], pod.cluster),
@@ -128,7 +127,6 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             kind = "containerStatuses" if other.role == "main" else "initContainerStatuses"
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} ended because {other.name}, which it asks at localhost:{found[1]}, was not up.",
                 evidence=(
                     log_evidence(line),

@@ -169,7 +169,6 @@ def _loading(pod: Pod, engine: Engine, bar: Bar, pace: float | None) -> Finding:
         # a log alone does not say for how long anybody waits
         role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} has read {bar.done} of {bar.shards} shards of its weights in "
         f"{say_seconds(bar.seconds)}{each}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
@@ -191,7 +190,6 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
     return Finding(
         role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} downloads its weights at {said[5]}: {said[1]} is {said[2]}% there after {say_seconds(passed)}, and takes "
         f"{say_seconds(left)} more.",
         evidence=(log_evidence(line),),

@@ -68,7 +68,6 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{found.id} cannot be split over {size.value} GPUs ({size.text}): {wrong}.",
         evidence=(setting_evidence(container, size), setting_evidence(container, model)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),

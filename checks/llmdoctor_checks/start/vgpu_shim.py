@@ -112,7 +112,6 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{container.name} has run for {say_seconds(runs)}, and has printed nothing since HAMi's library libvgpu.so began to "
             "initialise: it hangs there.",
             evidence=(log_evidence(last), pod_evidence(container, "image", container.spec.image)),
@@ -219,7 +218,6 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: mostly it has no licence.",
             evidence=(log_evidence(line), node_evidence(node, product or f"label {_VGPU_LABEL}=true")),
             explains=(

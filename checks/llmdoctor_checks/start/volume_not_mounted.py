@@ -76,7 +76,6 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
             yield Finding(
                 role="cause" if failing else "risk",
                 severity="critical",
-                confidence="likely",
                 summary=f"{engine.label} loads its model from {path}, but volume {mount.name} is mounted at {mount.mount_path} "
                 f"only in {whose.name}, not in {container.name}{instead}.",
                 evidence=(
@@ -98,7 +97,6 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
         names = ", ".join(volume.name for volume in unused)
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"No container mounts the declared {'volumes' if len(unused) > 1 else 'volume'} {names}.",
             evidence=tuple(_declared(pod, volume) for volume in unused),
@@ -118,7 +116,6 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label} loads its model from {model.value}, where {container.name} mounts nothing; no container mounts the "
         f"volume {unused[0].name}.",
         evidence=(
@@ -169,7 +166,6 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="critical",
-            confidence="likely",
             summary=f"{engine.label} was told of {path} and did not find it: {said}.",
             evidence=(log_evidence(line), evidence, pod_evidence(container, "volumeMounts", _mounts(container))),
             explains=_EXPLAINS,

@@ -98,7 +98,6 @@ def _still_ready(pod: Pod, line: Line) -> Finding:
     """A server that counts as ready, and whose log ends with the death of its engine."""
     return Finding(
         role="symptom",
-        severity="critical",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
@@ -118,7 +117,6 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     line = next(said_so, None)
     yield Finding(
         role="symptom",
-        severity="critical",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and {engine.at} answers {dead[0].method} {dead[0].path} "
         f"with {dead[0].status}: its engine is dead, and every request fails.",

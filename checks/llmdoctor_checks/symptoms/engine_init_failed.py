@@ -97,7 +97,6 @@ def _without_model(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if line is not None:
             yield Finding(
                 role="symptom",
-                severity="critical",
                 confidence="certain",
                 summary=f"{log.container} is up, and a model that it was to load has failed.",
                 evidence=(log_evidence(line),),

@@ -97,7 +97,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
                 f"Container {container.name} is not ready and need not be: it runs no proxy of Ray Serve, and "
                 f"{subject.workload.ref if subject.workload else 'the service'} serves."
             )
-            yield Finding(role="note", confidence="likely", summary=summary, evidence=tuple(evidence))
+            yield Finding(role="note", summary=summary, evidence=tuple(evidence))
         elif loading and not container.restarts and not crashed:
             summary = (
                 f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet.{progress}"
