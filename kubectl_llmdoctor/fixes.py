@@ -480,7 +480,6 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
 
 def set_image(container: Container, image: str, summary: str) -> Fix:
-    """Set the image of a container."""
     return patch(container.pod, summary, [{"op": "replace", "path": f"{container.pointer}/image", "value": image}])
 
 

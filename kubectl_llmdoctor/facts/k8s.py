@@ -1,6 +1,6 @@
 """The parts of Kubernetes objects that facts are made of, as typed, frozen structs.
 
-Only fields that something reads are declared; everything else in an object is ignored. Decoding is lenient where
+Classes are named as their types in the API. Only fields that something reads are declared; the rest of an object is ignored. Decoding is lenient where
 manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone before (Kubernetes reads null
 as absent).
 """
@@ -22,8 +22,6 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class OwnerReference(_Base, frozen=True):
-    """metav1.OwnerReference."""
-
     kind: str = ""
     name: str = ""
     api_version: str = ""
@@ -48,8 +46,6 @@ class Metadata(_Base, frozen=True):
 
 
 class Object(_Base, frozen=True):
-    """What every object has."""
-
     kind: str = ""
     api_version: str = ""
     metadata: Metadata = Metadata()
@@ -197,8 +193,6 @@ class Lifecycle(_Base, frozen=True):
 
 
 class Container(_Base, frozen=True):
-    """corev1.Container."""
-
     name: str = ""
     image: str = ""
     command: tuple[Scalar, ...] = ()
@@ -241,16 +235,12 @@ class KeyToPath(_Base, frozen=True):
 
 
 class ConfigMapVolume(_Base, frozen=True):
-    """A ConfigMap volume."""
-
     name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool = False
 
 
 class SecretVolume(_Base, frozen=True):
-    """A Secret volume."""
-
     secret_name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool = False
@@ -292,8 +282,6 @@ class Volume(_Base, frozen=True):
 
 
 class Toleration(_Base, frozen=True):
-    """corev1.Toleration."""
-
     key: str = ""
     operator: str = ""
     value: Scalar = ""
@@ -328,15 +316,11 @@ class PreferredTerm(_Base, frozen=True):
 
 
 class NodeAffinity(_Base, frozen=True):
-    """corev1.NodeAffinity."""
-
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
     preferred_during_scheduling_ignored_during_execution: tuple[PreferredTerm, ...] = ()
 
 
 class LabelSelector(_Base, frozen=True):
-    """metav1.LabelSelector."""
-
     match_labels: dict[str, Scalar] = {}
     match_expressions: tuple[Requirement, ...] = ()
 
@@ -359,8 +343,6 @@ class PodAffinity(_Base, frozen=True):
 
 
 class Affinity(_Base, frozen=True):
-    """corev1.Affinity."""
-
     node_affinity: NodeAffinity | None = None
     pod_affinity: PodAffinity | None = None
     pod_anti_affinity: PodAffinity | None = None
@@ -386,8 +368,6 @@ class Gate(_Base, frozen=True):
 
 
 class PodSpec(_Base, frozen=True):
-    """corev1.PodSpec."""
-
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -459,8 +439,6 @@ class State(_Base, frozen=True):
 
 
 class ContainerStatus(_Base, frozen=True):
-    """corev1.ContainerStatus."""
-
     name: str = ""
     ready: bool = False
     started: bool | None = None
@@ -481,8 +459,6 @@ class MadeClaim(_Base, frozen=True):
 
 
 class PodStatus(_Base, frozen=True):
-    """corev1.PodStatus."""
-
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -499,8 +475,6 @@ class PodStatus(_Base, frozen=True):
 
 
 class Pod(Object, frozen=True):
-    """corev1.Pod."""
-
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -513,16 +487,12 @@ class PodTemplate(_Base, frozen=True):
 
 
 class Taint(_Base, frozen=True):
-    """corev1.Taint."""
-
     key: str = ""
     value: Scalar = ""
     effect: str = ""
 
 
 class NodeSpec(_Base, frozen=True):
-    """corev1.NodeSpec."""
-
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
 
@@ -537,8 +507,6 @@ class NodeStatus(_Base, frozen=True):
 
 
 class Node(Object, frozen=True):
-    """corev1.Node."""
-
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
@@ -591,8 +559,6 @@ class Event(Object, frozen=True):
 
 
 class ServicePort(_Base, frozen=True):
-    """A port of a Service."""
-
     name: str = ""
     port: int = 0
     target_port: str | int = ""
@@ -600,8 +566,6 @@ class ServicePort(_Base, frozen=True):
 
 
 class ServiceSpec(_Base, frozen=True):
-    """corev1.ServiceSpec."""
-
     selector: dict[str, Scalar] = {}
     ports: tuple[ServicePort, ...] = ()
     type: str = "ClusterIP"
@@ -609,8 +573,6 @@ class ServiceSpec(_Base, frozen=True):
 
 
 class Service(Object, frozen=True):
-    """corev1.Service."""
-
     spec: ServiceSpec = ServiceSpec()
 
 
@@ -621,15 +583,11 @@ class EndpointConditions(_Base, frozen=True):
 
 
 class Endpoint(_Base, frozen=True):
-    """discoveryv1.Endpoint."""
-
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
 
 
 class EndpointSlice(Object, frozen=True):
-    """discoveryv1.EndpointSlice."""
-
     endpoints: tuple[Endpoint, ...] = ()
     #: empty where no port of the Service leads to a container: the API server says null then
     ports: tuple[dict[str, Any], ...] = ()
@@ -652,8 +610,6 @@ class WorkloadSpec(_Base, frozen=True):
 
 
 class WorkloadStatus(_Base, frozen=True):
-    """Its status."""
-
     replicas: int = 0
     number_ready: int = 0
     desired_number_scheduled: int = 0
@@ -696,8 +652,6 @@ class QuotaStatus(_Base, frozen=True):
 
 
 class ResourceQuota(Object, frozen=True):
-    """corev1.ResourceQuota."""
-
     spec: QuotaSpec = QuotaSpec()
     status: QuotaStatus = QuotaStatus()
 
@@ -712,14 +666,10 @@ class LimitItem(_Base, frozen=True):
 
 
 class LimitRangeSpec(_Base, frozen=True):
-    """corev1.LimitRangeSpec."""
-
     limits: tuple[LimitItem, ...] = ()
 
 
 class LimitRange(Object, frozen=True):
-    """corev1.LimitRange."""
-
     spec: LimitRangeSpec = LimitRangeSpec()
 
 

@@ -264,7 +264,6 @@ def _of_one_group(leader: k8s.Pod, pod: Pod) -> bool:
 
 
 def _ready_since(leader: k8s.Pod) -> datetime | None:
-    """Since when a pod is ready."""
     ready = next((c for c in leader.status.conditions if c.type == "Ready" and c.status == "True"), None)
     return parse_time(ready.last_transition_time) if ready else None
 

@@ -112,7 +112,6 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(r for v in self.verdicts for r in v.reasons if obstacle_of(v.node, r) == self.obstacle)
 
     def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
-        """Its reasons on one node."""
         return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
 
     @property
