@@ -1,8 +1,8 @@
 """The parts of Kubernetes objects that facts are made of, as typed, frozen structs.
 
-Classes are named as their types in the API. Only fields that something reads are declared; the rest of an object is ignored. Decoding is lenient where
-manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone before (Kubernetes reads null
-as absent).
+Classes are named as their types in the API. Only fields that something reads are declared; the rest of an object is
+ignored. Decoding is lenient where manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone
+before (Kubernetes reads null as absent).
 """
 
 from __future__ import annotations
@@ -214,6 +214,11 @@ class Container(_Base, frozen=True):
     tty: bool = False
 
     @property
+    def argv(self) -> tuple[str, ...]:
+        """Its command and arguments, as texts."""
+        return tuple(map(str, (*self.command, *self.args)))
+
+    @property
     def probes(self) -> dict[str, Probe]:
         """The probes that it has, by kind, in the order in which they begin."""
         every = {"startup": self.startup_probe, "liveness": self.liveness_probe, "readiness": self.readiness_probe}
@@ -394,6 +399,13 @@ class PodSpec(_Base, frozen=True):
     termination_grace_period_seconds: int | None = None
     image_pull_secrets: tuple[LocalRef, ...] = ()
     hostname: str = ""
+
+    @property
+    def node_terms(self) -> tuple[NodeSelectorTerm, ...]:
+        """The terms of its required node affinity, one of which a node must match."""
+        affinity = self.affinity.node_affinity if self.affinity else None
+        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+        return required.node_selector_terms if required else ()
 
 
 class Condition(_Base, frozen=True):

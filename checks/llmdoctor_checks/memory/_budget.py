@@ -40,7 +40,7 @@ def role_of(pod: Pod, sizing: Sizing) -> str:
     container = sizing.engine.container
     if pod.log_only or (pod.exists and pod.ready):
         return ""
-    if not any(t.kind == "crashed" and t.container is container for t in pod.troubles):
+    if not container.crashed:
         return "risk"
     ended = container.terminated
     return "" if sizing.has_log or (ended and ended.exit_code > 128) else "cause"

@@ -65,7 +65,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         return
     container = engine.container
     capped = "no " + _FLAGS[engine.name]
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     named = engine.explicit("model") is not None  # without even a model the arguments are not all known
     refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
     if refused and eaten(logs, engine) is not None:

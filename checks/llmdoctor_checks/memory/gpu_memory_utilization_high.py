@@ -59,7 +59,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     if not _HIGH <= share <= 1:
         return
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     failed = _out_of_memory(logs, container.name) if logs and crashed else None
     refused = _never_free(logs, container.name) if logs and crashed else None
     if refused:

@@ -67,7 +67,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
 def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """CUDA graphs took the room of the cache in a server that ended of it."""
     container = engine.container
-    crashed = pod.log_only or any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = pod.log_only or container.crashed
     found = eaten(logs, engine) if engine.name == "vllm" and crashed else None
     if found is None:
         return None

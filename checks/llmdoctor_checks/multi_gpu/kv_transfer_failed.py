@@ -201,7 +201,7 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
         return None  # of two in one pod the other may be the peer
     container = engine.container
     host = container.env.get(_HOST)
-    words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    words = " ".join(container.spec.argv)
     set_here = host is not None and host.value not in _LOOPBACK
     # Dynamo's worker sets it by itself, a start script may
     if set_here or _HOST in words or "dynamo" in f"{container.spec.image} {words}" or container.spec.env_from:

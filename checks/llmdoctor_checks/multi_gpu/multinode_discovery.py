@@ -129,7 +129,7 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         since = parse_time(running.started_at) if running else None
         if container.role != "init" or since is None or now is None:
             continue
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         if not _LOOPS.search(words) or _READS.search(words):
             continue
         for service in cluster.items("Service", pod.namespace):
@@ -218,7 +218,7 @@ def _asked_itself(container: Container, log: Log, cluster: Cluster) -> tuple[Lin
 
 def _listens(container: k8s.Container, port: int) -> bool:
     """Whether a container is told to listen on a port: by its declared ports, or by an option for one."""
-    words = " ".join(map(str, (*container.command, *container.args)))
+    words = " ".join(container.argv)
     declared = any(p.container_port == port for p in container.ports)
     return declared or re.search(rf"(?<!\S)--?(?:[\w-]{{0,40}}[-_])?port[ =]{port}(?!\d)", words) is not None
 

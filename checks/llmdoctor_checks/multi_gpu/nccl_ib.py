@@ -122,7 +122,7 @@ def _meant(container: Container, log: Log) -> bool:
     off, net = container.env.get("NCCL_IB_DISABLE"), container.env.get("NCCL_NET")
     if (off and off.value != "0") or (net and str(net.value or "socket").lower() == "socket"):
         return True
-    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    words = container.spec.argv
     return any(log.find(_TOLD)) or any(re.search(_EXPORTED, text) for text in words)
 
 

@@ -112,7 +112,7 @@ def _answers_to(name: str, words: list[str]) -> str | None:
 
 def _words(spec: k8s.Container) -> Iterator[str]:
     """The words of a command line, and variables as they are written."""
-    yield from (word for text in (*spec.command, *spec.args) for word in str(text).split())
+    yield from (word for text in spec.argv for word in text.split())
     yield from (f"{variable.name}={variable.value}" for variable in spec.env if variable.value)
 
 

@@ -191,7 +191,7 @@ def _has_key(engine: Engine) -> bool:
     variable = _KEYS.get(engine.name, ("", ""))[1]
     if variable and variable in engine.container.env:
         return True
-    words = [str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)]
+    words = list(engine.container.spec.argv)
     return any("--api-key" in word for word in words)
 
 
@@ -211,7 +211,7 @@ def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:
     """Whether a container is a router of an inference stack without a key, before engines without one."""
     if not any(name in container.spec.image for name in _ROUTERS):
         return False
-    texts = [str(w) for w in (*container.spec.command, *container.spec.args)] + list(container.env)
+    texts = [*container.spec.argv, *container.env]
     if any("api-key" in text or "API_KEY" in text for text in texts):
         return False
     return not any(
@@ -222,7 +222,7 @@ def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:
 def _keyed(item: Item, cluster: Cluster) -> bool:
     for _, template in Workload(item, cluster).templates:
         for container in template.spec.containers:
-            words = [str(word) for word in (*container.command, *container.args)]
+            words = list(container.argv)
             if any("--api-key" in word for word in words) or any(v.name == "VLLM_API_KEY" for v in container.env):
                 return True
     return False

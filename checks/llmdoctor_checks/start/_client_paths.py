@@ -96,7 +96,7 @@ def _requests(log: Log) -> Iterator[_Request]:
 def _has(engine: Engine, path: str) -> bool:
     """Whether the server may have a path: a 404 there speaks of a model."""
     spec = engine.container.spec
-    if (root := re.search(_ROOT, " ".join(map(str, (*spec.command, *spec.args))))) is not None:
+    if (root := re.search(_ROOT, " ".join(spec.argv))) is not None:
         path = path.removeprefix(root[1].rstrip("/"))
     if engine.name == "huggingfaceserver":
         prefix = _below(engine)

@@ -129,7 +129,7 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """Init containers that need the network before the proxy starts."""
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
-        waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
+        waits = _WAITS.search(" ".join(container.spec.argv))
         still = container.running and container.role == "init"
         if line or (still and (waits or _waits_for_a_store(container, logs))):
             yield _finding(

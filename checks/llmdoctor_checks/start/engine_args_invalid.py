@@ -107,7 +107,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         return
     container = engine.container
     ended = [e for e in endings(pod) if e.container is container]
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if crashed and _took_its_arguments(ended[0] if ended else None, logs):
         return
     if crashed and (not ended or ended[0].code in (1, 2)):
@@ -147,7 +147,7 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """llama-server whose certificate or key cannot be used: it says no more than that it could not bind its socket."""
     key, cert = engine.explicit("ssl_key_file"), engine.explicit("ssl_cert_file")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name != "llama.cpp" or not key or not cert or not crashed:
         return
     for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
@@ -262,7 +262,7 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A parallel size below one, which the parsers of most releases take; the model is then shared out by dividing by it."""
     settings = [s for name in _SIZES if (s := engine.explicit(name)) and isinstance(s.value, int) and s.value < 1]
-    crashed = any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles)
+    crashed = engine.container.crashed
     if not settings or engine.name not in ("vllm", "sglang") or (pod.exists and not crashed):
         return
     yield Finding(

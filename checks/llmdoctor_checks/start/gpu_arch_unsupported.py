@@ -106,7 +106,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     if not pod.exists and (others := _of_another_maker(engine)):
         yield others
         return
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
         return  # it is on its way: what it says will tell
     if any(log.text for log in (logs.of(container.name) if logs else ())):

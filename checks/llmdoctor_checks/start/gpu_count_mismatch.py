@@ -489,7 +489,7 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
         return True
     if subject.workload and dig(subject.workload.raw, "spec.predictor.workerSpec") is not None:
         return True
-    if any("ray start" in str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)):
+    if any("ray start" in word for word in engine.container.spec.argv):
         return True
     nodes = engine.value("nnodes", 1)
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):

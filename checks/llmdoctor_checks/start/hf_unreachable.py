@@ -34,7 +34,7 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """
     offline, repository = engine.explicit("offline"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name != "llama.cpp" or not offline or not repository or not crashed:
         return
     for log in logs.of(container.name):

@@ -41,7 +41,7 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
             continue
         if pod.exists and pod.ready:
             continue
-        crashed = any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles)
+        crashed = engine.container.crashed
         port = service.spec.ports[0].port if service.spec.ports else 0
         value = f"tcp://{service.spec.cluster_ip or 'IP'}:{port}"
         yield Finding(

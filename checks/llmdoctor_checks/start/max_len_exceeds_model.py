@@ -39,7 +39,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     """
     asked, model = engine.explicit("max_model_len"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name not in _REFUSES or asked is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
     flag, variable, since = _REFUSES[engine.name]

@@ -81,7 +81,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
     """
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
     printed = [log for log in (logs.of(container.name) if logs else ()) if log.text]

@@ -62,7 +62,7 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     if logs is None or not pod.ready:  # what fails is told by its messages alone
         return
     for container in pod.containers:
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         log = logs.current(container.name)
         discovers = re.search(_DISCOVERS, words)
         refused = _last(log, pod.cluster.now) if log is not None and discovers else None

@@ -142,7 +142,7 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _listener(pod: Pod, asks: Container, port: int) -> Container | None:
     """The other container that says that it listens on a port, and runs until the pod ends."""
     for container in pod.containers:
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         says = any(p.container_port == port for p in container.spec.ports) or re.search(rf"port[= ]{port}\b", words)
         if container is not asks and container.role != "init" and container.running and says:
             return container

@@ -48,7 +48,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     """
     size, model = engine.explicit("tensor_parallel_size"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name not in _FLAGS or size is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
     if not isinstance(size.value, int) or size.value < 2 or engine.explicit("enable_dp_attention"):

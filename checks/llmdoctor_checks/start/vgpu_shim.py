@@ -294,7 +294,7 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
 
 def _told_which(container: Container) -> bool:
     """Whether a variable or the start itself tells CANN which NPUs are meant."""
-    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    words = container.spec.argv
     return any("ASCEND_RT_VISIBLE_DEVICES" in text for text in (*container.env, *words))
 
 

@@ -72,7 +72,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
         if other:
             whose, mount = other
             instead = f", which has the empty {own.name} there" if own else ""
-            failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+            failing = container.crashed
             yield Finding(
                 role="cause" if failing else "risk",
                 severity="critical",
@@ -109,7 +109,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
 def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
     """A server that failed, whose model lies under no mount, while a volume that may hold it is mounted by nobody."""
     container = engine.container
-    failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+    failing = container.crashed
     unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _stores(v)]
     if not failing or container.mount_over(str(model.value)) is not None or len(unused) != 1:
         return
@@ -141,7 +141,7 @@ def _above(path: str) -> str:
 def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A server that failed for a file that it was told of, whose path lies under no mount: a volume for it is left over."""
     container = engine.container
-    if not any(t.container is container and t.kind == "crashed" for t in pod.troubles):
+    if not container.crashed:
         return
     for path, line in _absent(container, logs):
         other = _elsewhere(container, path)
@@ -178,7 +178,7 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line]]:
     """Files that the container's arguments or variables name, that the log says are absent, and that no mount holds."""
     spec = container.spec
-    told = "\n".join(str(word) for word in (*spec.command, *spec.args, *(v.value or "" for v in spec.env)))
+    told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
         for literal in _ABSENT_TEXTS:
             for line in log.find(literal):
