@@ -99,7 +99,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted))
     yield Finding(
         role="cause" if ended else "risk",
-        severity=None if ended else "warning",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
         evidence=(

@@ -188,7 +188,6 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause" if pod.failing else "risk",
-        severity=None if pod.failing else "warning",
         confidence="likely" if pod.failing else "possible",
         summary=f"{' and '.join(device.title for device in silent[:3])} of {hardware.node}, which this pod uses, "
         "did not answer the driver in time.",

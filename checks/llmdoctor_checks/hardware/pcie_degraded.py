@@ -78,7 +78,6 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
     said += [f"the kernel's log has {count_of(len(corrected), 'corrected error')}"] if corrected else []
     yield Finding(
         role="risk" if again else "note",
-        severity="warning" if again else "info",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
         fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),

@@ -94,7 +94,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     elif not (pod.exists and pod.ready):
         yield Finding(
             role="risk" if share >= _EXTREME else "note",
-            severity="warning" if share >= _EXTREME else "info",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for CUDA graphs, NCCL and the CUDA context.",
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),

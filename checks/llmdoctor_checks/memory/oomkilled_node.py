@@ -231,7 +231,6 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
             text += f". {pod.spec.node_name} is short of memory: {short[0]}. Pods above their requests go first"
         yield Finding(
             role="risk" if short else "note",
-            severity="warning" if short else "info",
             summary=f"{text}.",
             evidence=(
                 proof,

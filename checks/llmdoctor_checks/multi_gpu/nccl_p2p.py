@@ -97,7 +97,6 @@ def nccl_p2p(
     )
     yield Finding(
         role="risk" if len(linked) >= 2 else "note",
-        severity="warning" if len(linked) >= 2 else "info",
         summary=f"{' and '.join(sorted(names))} set by hand: {effect}.",
         evidence=(*(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found), *shown),
         fixes=tuple(

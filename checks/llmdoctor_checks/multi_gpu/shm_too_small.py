@@ -175,7 +175,6 @@ def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware |
     enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
     return Finding(
         role="note" if enough else "risk",
-        severity="info" if enough else "warning",
         summary=_risk(engine, workers),
         evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
         fixes=(_mounted(engine.container),),
@@ -241,7 +240,6 @@ def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: lis
     wanted = f"{max(8, -(-2 * size // GIB))}Gi"
     return Finding(
         role="cause" if killed else "risk",
-        severity="critical" if killed else "warning",
         confidence="certain" if killed else "likely",
         summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used"
         f"{', and it died by SIGBUS (exit code 135)' if killed else '; the next page that is written there ends a process by SIGBUS'}.",

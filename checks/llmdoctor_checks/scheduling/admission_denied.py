@@ -171,7 +171,6 @@ def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: d
     missed = hurts(subject)
     return Finding(
         role="cause" if missed else "risk",
-        severity=None if missed else "warning",
         confidence="certain",
         summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST].rstrip()} …"),
         evidence=(evidence,),

@@ -188,7 +188,6 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
         needs = "is made for a GPU, and slow without" if engine.name == "tgi" else f"needs a GPU{build}"
         yield Finding(
             role="note" if noted else "risk",
-            severity="info" if noted else "warning",
             summary=f"{engine.label} {needs}; container {container.name} asks for none.",
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
             fixes=(

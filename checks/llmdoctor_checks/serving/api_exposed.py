@@ -167,7 +167,6 @@ def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, 
     summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
     return Finding(
         role="risk" if role == "risk" else "note",
-        severity="warning" if role == "risk" else "info",
         confidence="likely" if role == "risk" else "possible",
         summary=f"{summary}.",
         evidence=(object_evidence(way.item, way.path, way.text), pod_evidence(container, "args", _no_key(engine))),

@@ -381,7 +381,6 @@ def _too_few_cores(pod: Pod, engine: Engine) -> Iterator[Finding]:
     hard = limit is not None
     yield Finding(
         role="risk" if hard else "note",
-        severity="warning" if hard else "info",
         confidence="likely" if hard else "possible",
         summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU "
         f"{'limit' if hard else 'request'} is {say_cores(amount)}.",

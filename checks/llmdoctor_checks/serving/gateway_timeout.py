@@ -214,7 +214,6 @@ def _shorter_than_answers(
         sure = short and fits < min(tokens, _COMMON_TOKENS)
         return Finding(
             role="risk" if sure else "note",
-            severity="warning" if sure else "info",
             confidence="likely" if timeout.whole else "possible",
             summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",

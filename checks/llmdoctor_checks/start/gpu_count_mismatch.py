@@ -195,7 +195,6 @@ def _too_few(
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
-        severity=None if failing else "warning",
         confidence="likely" if failing else "certain",
         summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
         f"{_devices(container, gpus)}.",
@@ -366,7 +365,6 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     shares = "nvidia.com/gpu" in container.accelerators and shared
     yield Finding(
         role="note" if shares else "risk",
-        severity="info" if shares else "warning",
         confidence="possible" if shares else "likely",
         summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
         + (

@@ -46,7 +46,6 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
         value = f"tcp://{service.spec.cluster_ip or 'IP'}:{port}"
         yield Finding(
             role="cause" if crashed else "risk",
-            severity=None if crashed else "warning",
             confidence="possible" if crashed else "likely",
             summary=f"Service {name} sets {variable}={value} in every container of {pod.namespace}; {engine.label} reads it as a number.",
             evidence=(

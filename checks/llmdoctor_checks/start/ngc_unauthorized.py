@@ -72,7 +72,6 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return  # which may hold the model already
     yield Finding(
         role="risk" if newer is False else "note",
-        severity="warning" if newer is False else "info",
         confidence="likely" if newer is False else "possible",
         summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY"
         + ("." if newer is False else f", which releases before {_WITHOUT_KEY} need."),

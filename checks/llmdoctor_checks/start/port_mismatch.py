@@ -212,7 +212,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             sure = "possible"  # it waits for a server that comes up
         yield Finding(
             role="cause" if failing else "risk",
-            severity=None if failing else "warning",
             confidence=sure,
             summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
             evidence=(

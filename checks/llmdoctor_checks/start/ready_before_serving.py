@@ -406,7 +406,6 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
 def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
     return Finding(
         role="risk" if role == "risk" else "note",
-        severity="warning" if role == "risk" else "info",
         summary=summary,
         evidence=(evidence,),
         fixes=(fix,),

@@ -98,7 +98,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     shown = lost if grave else found
     yield Finding(
         role="risk" if grave else "note",
-        severity="warning" if grave else "info",
         confidence="certain" if all(p.certain for p in shown) else "likely",
         summary=_summary(engine, shown),
         evidence=tuple(problem_evidence(pod, p) for p in shown),

@@ -320,7 +320,6 @@ def _finding(
 ) -> Finding:
     return Finding(
         role="cause" if role == "cause" else "note",
-        severity="critical" if role == "cause" else "info",
         confidence="likely" if role == "cause" else "possible",
         summary=summary,
         evidence=evidence,

@@ -45,7 +45,6 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
     waited = f"within {say_seconds(silent.seconds)}" if silent.seconds >= 1 else "in time"
     yield Finding(
         role="risk" if where else "note",
-        severity="warning" if where else "info",
         confidence="likely" if where else "possible",
         summary=f"{pod.name} counts as ready, and {engine.at} did not answer {silent.method} "
         f"{silent.path} {waited}"
