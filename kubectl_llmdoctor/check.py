@@ -99,25 +99,10 @@ class DeclarationError(Exception):
 
 
 #: The facts a check may ask for, by type name; see facts.subject.
-FACTS = frozenset(
-    {
-        "Pod",
-        "Container",
-        "Engine",
-        "Accelerator",
-        "Sizing",
-        "Logs",
-        "Events",
-        "Hardware",
-        "Metrics",
-        "Node",
-        "Nodes",
-        "Workload",
-        "Subject",
-        "Cluster",
-        "Pending",
-    }
-)
+FACTS = frozenset({
+    "Pod", "Container", "Engine", "Accelerator", "Sizing", "Logs", "Events", "Hardware", "Metrics", "Node", "Nodes",
+    "Workload", "Subject", "Cluster", "Pending",
+})  # fmt: skip
 
 
 def check(

@@ -5,20 +5,9 @@ from __future__ import annotations
 from .dialect import Row
 
 SAMPLES = (
-    "0.4.2",
-    "0.5.3",
-    "0.6.0",
-    "0.6.5",
-    "0.7.3",
-    "0.8.0",
-    "0.9.2",
-    "0.10.2",
-    "0.12.0",
-    "0.13.0",
-    "0.14.0",
-    "0.16.0",
+    "0.4.2", "0.5.3", "0.6.0", "0.6.5", "0.7.3", "0.8.0", "0.9.2", "0.10.2", "0.12.0", "0.13.0", "0.14.0", "0.16.0",
     "0.18.0",
-)
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (

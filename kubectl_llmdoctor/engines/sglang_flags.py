@@ -5,27 +5,10 @@ from __future__ import annotations
 from .dialect import Row
 
 SAMPLES = (
-    "0.3.6.post3",
-    "0.4.1.post7",
-    "0.4.3.post4",
-    "0.4.6.post5",
-    "0.4.8.post1",
-    "0.4.10.post2",
-    "0.5.2",
-    "0.5.3.post3",
-    "0.5.5.post3",
-    "0.5.6.post2",
-    "0.5.7",
-    "0.5.8.post1",
-    "0.5.9",
-    "0.5.10.post1",
-    "0.5.12.post1",
-    "0.5.14",
-    "0.5.16",
-    "0.5.19",
-    "0.5.21",
-    "0.5.23",
-)
+    "0.3.6.post3", "0.4.1.post7", "0.4.3.post4", "0.4.6.post5", "0.4.8.post1", "0.4.10.post2", "0.5.2", "0.5.3.post3",
+    "0.5.5.post3", "0.5.6.post2", "0.5.7", "0.5.8.post1", "0.5.9", "0.5.10.post1", "0.5.12.post1", "0.5.14", "0.5.16",
+    "0.5.19", "0.5.21", "0.5.23",
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (

@@ -34,19 +34,9 @@ Kind = Literal["preempted", "drained", "lost", "rebooted"]
 
 #: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
 CONSEQUENCES = (
-    "pod-failed",
-    "crash-loop",
-    "not-ready",
-    "rollout-stuck",
-    "worker-lost",
-    "ray-cluster",
-    "multinode-discovery",
-    "nccl-timeout",
-    "nccl-other",
-    "engine-init-failed",
-    "engine-dead",
-    "probe-too-short",
-)
+    "pod-failed", "crash-loop", "not-ready", "rollout-stuck", "worker-lost", "ray-cluster", "multinode-discovery",
+    "nccl-timeout", "nccl-other", "engine-init-failed", "engine-dead", "probe-too-short",
+)  # fmt: skip
 
 #: Taints that the control plane sets on a node that no longer answers.
 _SILENT = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")

@@ -7,18 +7,10 @@ from kubectl_llmdoctor.api import Container, Finding, Fix, Logs, Pod, expression
 
 #: What is only a consequence where containers of a pod do not start, or start without the network.
 NOT_STARTED = (
-    "volume-mount-failed",
-    "hf-unreachable",
-    "model-registry-failed",
-    "storage-initializer-failed",
-    "ngc-unauthorized",
-    "multinode-discovery",
-    "ray-cluster",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
+    "volume-mount-failed", "hf-unreachable", "model-registry-failed", "storage-initializer-failed",
+    "ngc-unauthorized", "multinode-discovery", "ray-cluster", "crash-loop", "not-ready", "pod-failed",
     "rollout-stuck",
-)
+)  # fmt: skip
 
 #: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.
 _SERVERS = (

@@ -77,20 +77,10 @@ _REFUSED = (
 _COMPLAINS = r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does ?n.t exist|no such|refused|unable"
 
 _CONSEQUENCES = (
-    "hf-unauthorized",
-    "hf-unreachable",
-    "model-not-found",
-    "model-registry-failed",
-    "image-pull-failed",
-    "pvc-unbound",
-    "secret-missing",
-    "engine-init-failed",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "pod-pending",
+    "hf-unauthorized", "hf-unreachable", "model-not-found", "model-registry-failed", "image-pull-failed",
+    "pvc-unbound", "secret-missing", "engine-init-failed", "crash-loop", "not-ready", "pod-failed", "pod-pending",
     "rollout-stuck",
-)
+)  # fmt: skip
 
 
 @check("placeholder-left", since="0.2", severity="warning")
